@@ -1,0 +1,200 @@
+"""The settings of a run: one strict TOML file, `--set section.key=value` on top, resolved before anything is drawn.
+
+Order, later wins: defaults, the file, the method's knobs (methods.py), `--set`. A file whose own `method` and knobs
+contradict each other is refused, so that nothing in a file is overruled unseen.
+The keys themselves are in settings.py.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from selftaught.errors import ConfigError
+from selftaught.methods import METHODS, Value
+from selftaught.settings import RunConfig, Section
+
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Resolve a shipped config (by task name) or a TOML file, with `section.key=value` overrides.
+
+    Raises ConfigError with file and line for whatever is not as documented.
+    """
+    text, where = _read(name_or_path)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not a TOML file: {error}; see docs/config.md for the format") from error
+    in_file = flatten(table, where)
+    for key in in_file:
+        _check_key(key, _at_line(where, text, key))
+    given = [_parse_override(item) for item in overrides]
+    file_method = str(in_file.get("method", "star"))
+    method = str(dict(given).get("method", file_method))
+    for name, origin in ((file_method, _at_line(where, text, "method")), (method, "--set method")):
+        if name not in METHODS:
+            raise ConfigError(f"{origin}: unknown method {name!r}{suggestion(name, METHODS)}")
+    for key, fixed in METHODS[file_method].items():
+        if key in in_file and in_file[key] != fixed:
+            raise ConfigError(
+                f"{_at_line(where, text, key)}: {key} = {in_file[key]!r}, but method {file_method!r} fixes it to "
+                f"{fixed!r}; remove the line, use method = 'custom', or pass --set {key}={in_file[key]}"
+            )
+    values = {**in_file, **METHODS[method], **dict(given), "method": method}
+    return config_from_values(values, lambda key: "--set" if key in dict(given) else _at_line(where, text, key))
+
+
+def config_from_values(values: Mapping[str, Any], origin_of: Any = lambda key: "config") -> RunConfig:
+    """Validate flat `section.key` values into a RunConfig; `origin_of(key)` says where a bad one came from."""
+    try:
+        config = RunConfig.model_validate(unflatten(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ").removeprefix("Input ").lower()
+        raise ConfigError(f"{origin_of(key)}: {key} = {first['input']!r}: {message}; see docs/config.md") from error
+    _check_across(config)
+    return config
+
+
+def flat_values(config: RunConfig) -> dict[str, Value]:
+    """Every setting by `section.key`, in documented order."""
+    return flatten(config.model_dump(mode="json"), "config")
+
+
+def differences(old: Mapping[str, Value], new: Mapping[str, Value]) -> list[str]:
+    """One phrase per setting that differs."""
+    return [f"{key} = {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
+
+
+def shipped_configs() -> dict[str, str]:
+    """Name -> text of the configs in the package."""
+    folder = resources.files("selftaught") / "configs"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    return {f.name.removesuffix(".toml"): f.read_text(encoding="utf-8") for f in files}
+
+
+def known_keys() -> dict[str, Any]:
+    """Every `section.key` -> its pydantic field, in documented order."""
+    keys: dict[str, Any] = {}
+    for name, field in RunConfig.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            keys |= {f"{name}.{key}": inner for key, inner in section.model_fields.items()}
+        else:
+            keys[name] = field
+    return keys
+
+
+def flatten(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                if isinstance(inner, Mapping):
+                    raise ConfigError(f"{where}: {name}.{key} is a table; settings are section.key = value")
+                flat[f"{name}.{key}"] = inner
+        else:
+            flat[name] = value
+    return flat
+
+
+def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (table.setdefault(section, {}) if section else table)[name] = value
+    return table
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+
+
+def _check_across(config: RunConfig) -> None:
+    if config.method not in METHODS:
+        raise ConfigError(f"unknown method {config.method!r}{suggestion(config.method, METHODS)}")
+    sampling, training = config.sampling, config.training
+    if sampling.samples > 1 and sampling.temperature == 0.0:
+        raise ConfigError(
+            f"sampling.temperature is 0, so all {sampling.samples} samples of a problem would be the same; "
+            "set sampling.samples=1 or raise the temperature"
+        )
+    if training.batch_size % training.micro_batch_size:
+        raise ConfigError(
+            f"training.micro_batch_size = {training.micro_batch_size} does not divide training.batch_size = "
+            f"{training.batch_size}; choose a divisor"
+        )
+    if training.validation_share == 1.0:
+        raise ConfigError("training.validation_share = 1 leaves nothing to train on; choose less than 1")
+    if sampling.samples == 0 and training.target == "rationale" and not (training.warm_start or training.human_solutions):
+        raise ConfigError(
+            "sampling.samples = 0 draws nothing and neither training.warm_start nor training.human_solutions adds "
+            "rows, so there is nothing to train on; set one of the three"
+        )
+    compute = config.compute
+    if compute.chunk and compute.slots and compute.chunk < 4 * compute.slots:
+        raise ConfigError(
+            f"compute.chunk = {compute.chunk} is less than four times compute.slots = {compute.slots}; "
+            "raise it, or set it to 0"
+        )
+
+
+def _read(name_or_path: str) -> tuple[str, str]:
+    shipped = shipped_configs()
+    if name_or_path in shipped:
+        return shipped[name_or_path], f"{name_or_path}.toml (shipped)"
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ConfigError(
+            f"{name_or_path!r} is neither a task with a shipped config ({', '.join(shipped)}) nor a file; "
+            "see `selftaught tasks`"
+        )
+    try:
+        return path.read_text(encoding="utf-8"), name_or_path
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name_or_path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
+
+
+def _check_key(key: str, origin: str) -> None:
+    known = known_keys()
+    if key in known:
+        return
+    section, _, name = key.rpartition(".")
+    if section and not any(k.startswith(f"{section}.") for k in known):
+        sections = sorted({k.partition(".")[0] for k in known if "." in k})
+        raise ConfigError(f"{origin}: unknown section [{section}]{suggestion(section, sections)}")
+    same_section = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
+    near = difflib.get_close_matches(name, same_section, n=1) or difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {same_section.get(near[0], near[0])!r}?" if near else "see docs/config.md"
+    raise ConfigError(f"{origin}: unknown setting {key!r}; {hint}")
+
+
+def _parse_override(item: str) -> tuple[str, Value]:
+    key, equals, raw = item.partition("=")
+    key, raw = key.strip(), raw.strip()
+    if not equals:
+        raise ConfigError(f"--set {item}: expected section.key=value, for example --set loop.patience=2")
+    _check_key(key, f"--set {item}")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, raw
+    return key, value if isinstance(value, (str, int, float, bool)) else raw
+
+
+def _at_line(where: str, text: str, key: str) -> str:
+    """`where:line` of a `section.key` in TOML text, or `where` alone if it is not written there."""
+    section, _, name = key.rpartition(".")
+    current = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[([^\]]+)\]", line):
+            current = header[1].strip()
+        elif re.match(rf"\s*(\"?){re.escape(name)}\1\s*=", line) and current == section:
+            return f"{where}:{number}"
+    return where

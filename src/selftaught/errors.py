@@ -1,0 +1,55 @@
+"""The errors a user can act on.
+
+    SelftaughtError
+      + ConfigError      a setting is unknown, out of range or contradicts another
+      + DataError        a problem row cannot be used as given
+      + ModelError       a model folder is missing, broken or of an unsupported kind
+      + StoreError       the run folder cannot be read or written
+      + EngineError      drawing completions failed
+      + TrainingError    fine-tuning failed or would not do what was asked
+      + RefusedError     an invariant broke; going on would give silently wrong results
+      + Interrupted      the user asked to stop; everything finished is saved
+
+Every message says what, got, expected and the next step, on one line. The command line prints it and exits with
+`exit_code`; anything that is not a SelftaughtError is our own mistake and keeps its traceback (exit code 1).
+"""
+
+
+class SelftaughtError(Exception):
+    """Something the user can fix. `str(error)` is one line."""
+
+    exit_code = 2
+
+
+class ConfigError(SelftaughtError, ValueError):
+    """A setting is unknown, has the wrong type, is out of range or contradicts another one."""
+
+
+class DataError(SelftaughtError, ValueError):
+    """A problem row or a whole split cannot be used as given."""
+
+
+class ModelError(SelftaughtError, ValueError):
+    """A model is missing, broken, or of a kind that an engine does not support."""
+
+
+class StoreError(SelftaughtError, OSError):
+    """The run folder cannot be read or written, or belongs to another run."""
+
+
+class EngineError(SelftaughtError, RuntimeError):
+    """An engine could not draw or score completions."""
+
+
+class TrainingError(SelftaughtError, RuntimeError):
+    """Fine-tuning cannot start, or its loss is not finite."""
+
+
+class RefusedError(SelftaughtError, RuntimeError):
+    """A cheap invariant is broken; the run stops because the result would be silently wrong."""
+
+
+class Interrupted(SelftaughtError):
+    """Ctrl-C: what was finished is on disk, and the message says how to carry on."""
+
+    exit_code = 130

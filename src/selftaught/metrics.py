@@ -1,0 +1,123 @@
+"""Numbers with their counts and intervals. Pure: samples in, records out."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import comb, sqrt
+
+from selftaught.records import Measurement, Problem, Sample, SamplingCounts, Score, Verdict
+
+Z_95 = 1.959963984540054
+
+
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """95 % score interval of a rate (Wilson 1927), within [0, 1]; (0, 1) when n is 0."""
+    if n == 0:
+        return (0.0, 1.0)
+    rate, z2 = correct / n, Z_95**2
+    center = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 * sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    # Rounding can push the bound past the observed rate at 0 and at 1.
+    return (min(max(0.0, center - half), rate), max(min(1.0, center + half), rate))
+
+
+def score(correct: int, n: int) -> Score:
+    return Score(n=n, correct=correct, accuracy=correct / n if n else 0.0, interval=wilson_interval(correct, n))
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Chance that one of k completions, drawn without return from n, is right (Chen et al. 2021, eq. 1).
+
+    Raises ValueError unless 0 <= correct <= n and 1 <= k <= n.
+    """
+    if not (0 <= correct <= n and 1 <= k <= n):
+        raise ValueError(f"pass_at_k needs 0 <= correct <= n and 1 <= k <= n, got n={n}, correct={correct}, k={k}")
+    return 1.0 - comb(n - correct, k) / comb(n, k)
+
+
+def majority_prediction(samples: Sequence[Sample]) -> str | None:
+    """The most frequent prediction; ties go to the one drawn first; None if none can be read."""
+    counts = Counter(s.prediction for s in sorted(samples, key=lambda s: s.index) if s.prediction is not None)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def count_samples(samples: Iterable[Sample], *, has_step_check: bool) -> SamplingCounts:
+    samples = list(samples)
+    verdicts = Counter(s.verdict for s in samples)
+    return SamplingCounts(
+        samples=len(samples),
+        correct=verdicts[Verdict.CORRECT],
+        incorrect=verdicts[Verdict.INCORRECT],
+        unparseable=verdicts[Verdict.UNPARSEABLE],
+        truncated=sum(s.finish_reason == "length" for s in samples),
+        false_positive=sum(s.is_false_positive for s in samples) if has_step_check else None,
+    )
+
+
+def measure(
+    problems: Sequence[Problem],
+    samples: Sequence[Sample],
+    *,
+    task: str,
+    split: str,
+    iteration: int,
+    shots: int,
+    temperature: float,
+    has_step_check: bool,
+) -> Measurement:
+    """Accuracy is that of each problem's first completion (@1); pass@k and majority@k need K > 1 samples each.
+
+    Raises ValueError if a problem lacks a sample or the problems differ in their number of samples.
+    """
+    by_problem: dict[str, list[Sample]] = defaultdict(list)
+    for sample in sorted(samples, key=lambda s: s.index):
+        by_problem[sample.problem_id].append(sample)
+    sizes = {len(by_problem[problem.id]) for problem in problems}
+    if len(sizes) != 1 or 0 in sizes or len(by_problem) != len(problems):
+        raise ValueError(f"every problem needs the same number of samples, at least 1; got {sorted(sizes)}")
+    (k_max,) = sizes
+    first = {problem.id: by_problem[problem.id][0] for problem in problems}
+    is_right = {pid: sample.verdict is Verdict.CORRECT for pid, sample in first.items()}
+    total = score(sum(is_right.values()), len(problems))
+    return Measurement(
+        task=task,
+        split=split,
+        iteration=iteration,
+        shots=shots,
+        temperature=temperature,
+        samples=k_max,
+        n=total.n,
+        correct=total.correct,
+        accuracy=total.accuracy,
+        interval=total.interval,
+        by_class=_by_class(problems, is_right),
+        unparseable=sum(s.verdict is Verdict.UNPARSEABLE for s in first.values()),
+        truncated=sum(s.finish_reason == "length" for s in first.values()),
+        false_positive=sum(s.is_false_positive for s in first.values()) if has_step_check else None,
+        pass_at_k=_pass_at_powers_of_two(list(by_problem.values()), k_max) if k_max > 1 else {},
+        majority_at_k=_majority_at_k(by_problem) if k_max > 1 else None,
+    )
+
+
+def mean_over_classes(by_class: Mapping[str, Score]) -> float:
+    return sum(s.accuracy for s in by_class.values()) / len(by_class) if by_class else 0.0
+
+
+def _by_class(problems: Sequence[Problem], is_right: Mapping[str, bool]) -> dict[str, Score]:
+    groups: dict[str, list[bool]] = {}
+    for problem in problems:
+        groups.setdefault(problem.class_name, []).append(is_right[problem.id])
+    return {name: score(sum(group), len(group)) for name, group in groups.items()}
+
+
+def _pass_at_powers_of_two(groups: Sequence[Sequence[Sample]], k_max: int) -> dict[str, float]:
+    ks = sorted({2**i for i in range(k_max.bit_length()) if 2**i <= k_max} | {k_max})
+    rights = [sum(s.verdict is Verdict.CORRECT for s in group) for group in groups]
+    return {str(k): sum(pass_at_k(k_max, right, k) for right in rights) / len(rights) for k in ks}
+
+
+def _majority_at_k(by_problem: Mapping[str, Sequence[Sample]]) -> float:
+    right = 0
+    for group in by_problem.values():
+        winner = majority_prediction(group)
+        right += any(s.prediction == winner and s.verdict is Verdict.CORRECT for s in group)
+    return right / len(by_problem)

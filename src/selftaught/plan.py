@@ -1,0 +1,101 @@
+"""Decide what to do next: which problems, which draws, how many steps, when to stop. Pure and seeded."""
+
+from collections.abc import Iterable, Sequence, Set
+from typing import Literal
+
+from selftaught.records import Draw, Kind, Problem, Sample, Verdict
+from selftaught.seeds import generator, seed_for, uniform
+
+Choice = Literal["all", "random", "unsolved-first"]
+
+
+def choose_problems(
+    train: Sequence[Problem], *, how: Choice, number: int, solved: Set[str], seed: int, iteration: int
+) -> list[Problem]:
+    """The training problems of one iteration, in the order of `train`.
+
+    `number` 0 means all. "random" draws afresh each iteration; "unsolved-first" takes problems without a right
+    answer so far before the others, at random among equals.
+    """
+    if how == "all" or number == 0 or number >= len(train):
+        return list(train)
+    positions = list(range(len(train)))
+    generator(seed, iteration, "problems").shuffle(positions)
+    if how == "unsolved-first":
+        positions.sort(key=lambda i: train[i].id in solved)  # stable: the shuffle decides among equals
+    return [train[i] for i in sorted(positions[:number])]
+
+
+def spread_over_classes(problems: Sequence[Problem], number: int) -> tuple[Problem, ...]:
+    """The first problems of each class in turn, `number` in all (0: all), in the order of `problems`."""
+    if number == 0 or number >= len(problems):
+        return tuple(problems)
+    rank: dict[str, int] = {}
+    keyed = []
+    for position, problem in enumerate(problems):
+        rank[problem.class_name] = rank.get(problem.class_name, -1) + 1
+        keyed.append((rank[problem.class_name], position))
+    return tuple(problems[position] for position in sorted(p for _, p in sorted(keyed)[:number]))
+
+
+def planned_draws(problems: Iterable[Problem], *, kind: Kind, samples: int) -> list[Draw]:
+    """Every draw of a stage, in the order in which they are made and stored."""
+    return [Draw(problem_id=p.id, kind=kind, index=k) for p in problems for k in range(samples)]
+
+
+def solved_ids(samples: Iterable[Sample]) -> set[str]:
+    """Problems with a right answer that was found without a hint."""
+    return {s.problem_id for s in samples if s.kind == "rationale" and s.verdict is Verdict.CORRECT}
+
+
+def problems_to_hint(
+    problems: Iterable[Problem], samples: Iterable[Sample], *, probability: float, seed: int, iteration: int
+) -> list[Problem]:
+    """The failed problems that get a hint; a problem solved without one never does."""
+    solved = solved_ids(samples)
+    return [
+        p
+        for p in problems
+        if p.id not in solved and uniform(seed_for(seed, iteration, "hint", p.id), 0) < probability
+    ]
+
+
+def steps_for(iteration: int, *, first_steps: int, growth: float, max_steps: int) -> int:
+    """Optimizer steps of an iteration (from 1): int(first_steps * growth^(iteration-1)), at most max_steps (0: no cap).
+
+    40 and 1.2 are the paper's (Zelikman et al. 2022, section 4.1).
+    """
+    steps = max(1, int(first_steps * growth ** (iteration - 1)))
+    return min(steps, max_steps) if max_steps else steps
+
+
+def row_order(num_rows: int, *, num_slots: int, seed: int) -> list[int]:
+    """Which row fills each of `num_slots` places of a training: whole epochs, each a fresh permutation.
+
+    Every row is used floor(num_slots / num_rows) times or once more. Raises ValueError without rows.
+    """
+    if num_rows < 1:
+        raise ValueError("row_order needs at least one row")
+    order: list[int] = []
+    epoch = 0
+    while len(order) < num_slots:
+        permutation = list(range(num_rows))
+        generator(seed, "epoch", epoch).shuffle(permutation)
+        order += permutation
+        epoch += 1
+    return order[:num_slots]
+
+
+def best_iteration(accuracies: Sequence[float]) -> int:
+    """Position of the highest dev accuracy; position 0 is the base model; ties go to the earlier."""
+    return max(range(len(accuracies)), key=lambda i: (accuracies[i], -i))
+
+
+def has_plateaued(accuracies: Sequence[float], *, patience: int, min_delta: float) -> bool:
+    """Whether the last `patience` iterations did not raise dev accuracy by more than min_delta over what came before.
+
+    `accuracies[0]` is the base model's.
+    """
+    if len(accuracies) <= patience:
+        return False
+    return max(accuracies[-patience:]) <= max(accuracies[:-patience]) + min_delta

@@ -1,0 +1,33 @@
+"""Lay problems out as text. The one renderer: generation, training, evaluation and `--dry-run` all use it."""
+
+import hashlib
+from collections.abc import Sequence
+
+from selftaught.records import Problem, PromptFormat
+
+
+def render_prompt(fmt: PromptFormat, problem: Problem, *, hint: bool, shots: Sequence[Problem] = ()) -> str:
+    """The text that a model completes: worked examples, then the question.
+
+    With `hint` the reference answer is shown beside the question, and beside each worked example's question too
+    (Zelikman et al. 2022, section 3.2). Without it the text does not depend on `problem.answer`.
+    """
+    blocks = [_question(fmt, shot, hint=hint) + render_completion(fmt, shot) for shot in shots]
+    return fmt.separator.join([*blocks, _question(fmt, problem, hint=hint)])
+
+
+def render_completion(fmt: PromptFormat, problem: Problem) -> str:
+    """What follows a worked example's question: its rationale and answer, or the answer alone if it has none."""
+    if problem.rationale:
+        return fmt.completion.format(rationale=problem.rationale, answer=problem.answer)
+    return fmt.answer_only.format(answer=problem.answer)
+
+
+def prompt_sha256(prompt: str) -> str:
+    """The first 16 hex digits: enough to tell prompts apart, short enough for every line of a sample file."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def _question(fmt: PromptFormat, problem: Problem, *, hint: bool) -> str:
+    shown = fmt.hint.format(answer=problem.answer) if hint else ""
+    return fmt.question.format(question=problem.question, hint=shown)

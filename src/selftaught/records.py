@@ -1,0 +1,389 @@
+"""The words of the project as frozen records: the only things that travel between modules.
+
+One record is one line on disk (`store.py`). Nothing here does I/O, and nothing here knows a particular task, model
+or library. The glossary is in docs/design.md, section 2.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["rationale", "rationalization", "evaluation"]
+"""Why a completion was drawn: without a hint, with a hint, or to measure a model on dev or test."""
+
+FinishReason = Literal["end", "stop", "length"]
+"""How a completion ended: the end token, a stop string, or the limit on new tokens."""
+
+Source = Literal["rationale", "rationalization", "human", "answer", "warm-start"]
+"""Where a training example comes from; the last three are not sampled."""
+
+
+class Verdict(StrEnum):
+    """What a verifier says of a completion; a wrong answer and an unreadable one are different things."""
+
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    UNPARSEABLE = "unparseable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One row of a task."""
+
+    id: str
+    """Unique within the task."""
+    question: str
+    answer: str
+    """The reference answer, in the form that the task's verifier accepts."""
+    choices: tuple[str, ...] = ()
+    class_name: str = "all"
+    """Results are reported per class."""
+    rationale: str = ""
+    """A worked solution by a human (or by the task's generator); empty if there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptFormat:
+    """How a task's problems are laid out as text. Fields are `str.format` templates."""
+
+    question: str
+    """With {question} and {hint}; ends where the completion begins."""
+    hint: str
+    """With {answer}; takes the place of {hint} when the answer is shown, else {hint} is empty."""
+    completion: str
+    """With {rationale} and {answer}: what a worked example says after the question."""
+    answer_only: str
+    """With {answer}: what a worked example without a rationale says."""
+    separator: str = "\n\n"
+    """Between worked examples; a completion that writes it has gone on to a next problem."""
+    stop: tuple[str, ...] = ("\n\n",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRule:
+    """Where a completion states its answer (`answers.extract` applies it)."""
+
+    opener: str
+    """A completion that contains the opener states its answer after the closer, and nowhere else."""
+    closer: str
+    pattern: str
+    """Regular expression that the whole answer line must match; anything else is unparseable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    verdict: Verdict
+    prediction: str | None
+    """The answer extracted from the completion; None exactly when the verdict is unparseable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What a check of the reasoning (not of the answer) found."""
+
+    passed: bool
+    score: float
+    """Share of the steps that are right before the first wrong one, 0 to 1."""
+    detail: str = ""
+    """The first thing that is wrong; empty when the check passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Problems, the way they are asked, and the way they are judged."""
+
+    name: str
+    prompt_format: PromptFormat
+    answer_rule: AnswerRule
+    shots: tuple[Problem, ...]
+    """Worked examples (each has a rationale), best first: a prompt with k shots takes the first k."""
+    train: tuple[Problem, ...]
+    dev: tuple[Problem, ...]
+    test: tuple[Problem, ...]
+    extrapolation: tuple[Problem, ...] = ()
+    """Measured beside test, of a kind that train does not hold; may be empty."""
+    seen: tuple[Problem, ...] = ()
+    """Problems that a model shipped with the task was trained on: they count as train in the overlap check."""
+    check_steps: "Callable[[Problem, str], CheckResult] | None" = None
+    """Recomputes the reasoning of a completion; None where no exact check exists."""
+    same_problem: "Callable[[Problem], str] | None" = None
+    """Key under which two problems are the same one; by default the question with white space folded."""
+
+    def split(self, name: str) -> tuple[Problem, ...]:
+        return {"train": self.train, "dev": self.dev, "test": self.test, "extrapolation": self.extrapolation}[name]
+
+
+SPLITS = ("train", "dev", "test", "extrapolation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRef:
+    """A model as data: where its weights are and what they hash to."""
+
+    path: str
+    sha256: str | None = None
+    """Of the weight files, in name order; None for a model that has no files (the scripted engine)."""
+    iteration: int = 0
+    """The outer iteration that made it; 0 is the base model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    temperature: float
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 is no limit."""
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One completion to draw."""
+
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What an engine drew for the request at position `request` of the sequence it was given."""
+
+    request: int
+    text: str
+    """Without the stop string and what follows it."""
+    token_ids: tuple[int, ...] | None
+    """Ids that decode to `text`, without the end token; None if the engine does not know them."""
+    finish_reason: FinishReason
+    logprob: float | None
+    """Sum over the drawn tokens of their log-probability at temperature 1 (nats)."""
+    num_tokens: int
+    """Tokens drawn, the end token and cut ones included: the unit of tokens/s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenScores:
+    """Log-probabilities (nats, temperature 1) of the tokens of one given completion, in order."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """One sample that a plan asks for; with the run seed and the iteration it fixes the sample's seed."""
+
+    problem_id: str
+    kind: Kind
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A completion with its provenance and verdict: facts of one draw, written once and never changed."""
+
+    problem_id: str
+    iteration: int
+    """Of the pass that drew it; its model is the one of iteration - 1 (evaluation: of this iteration)."""
+    kind: Kind
+    index: int
+    seed: int
+    prompt_sha256: str
+    completion: str
+    token_ids: tuple[int, ...] | None
+    num_tokens: int
+    finish_reason: FinishReason
+    logprob: float | None
+    prediction: str | None
+    verdict: Verdict
+    checks: Mapping[str, CheckResult] = field(default_factory=dict)
+    """By name; "steps" is the task's exact check of the reasoning."""
+
+    @property
+    def is_false_positive(self) -> bool:
+        """Right answer, wrong reasoning: needs a step check, without one it is never true."""
+        steps = self.checks.get("steps")
+        return self.verdict is Verdict.CORRECT and steps is not None and not steps.passed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingExample:
+    """Exactly what is trained on: loss on the completion (and the end token), none on the prompt."""
+
+    problem_id: str
+    prompt: str
+    """Never holds the hint of a training problem; only warm-start rows of worked examples may be hinted."""
+    completion: str
+    completion_ids: tuple[int, ...] | None
+    """The ids that were sampled; None where the text was not sampled as ids and has to be encoded."""
+    source: Source
+    iteration: int
+    """Of the sample it came from, with `index`; the current iteration for rows that were not sampled."""
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A sample that is not trained on, and why."""
+
+    problem_id: str
+    iteration: int
+    kind: Kind
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A rate with its count and 95 % Wilson interval."""
+
+    n: int
+    correct: int
+    accuracy: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A model measured on a split of a task."""
+
+    task: str
+    split: str
+    iteration: int
+    """Of the model; 0 is the base model."""
+    shots: int
+    temperature: float
+    samples: int
+    """Completions per problem, K."""
+    n: int
+    correct: int
+    """Problems whose first completion is right."""
+    accuracy: float
+    interval: tuple[float, float]
+    by_class: Mapping[str, Score]
+    unparseable: int
+    truncated: int
+    false_positive: int | None
+    """Right answer, wrong reasoning; None where the task has no step check."""
+    pass_at_k: Mapping[str, float] = field(default_factory=dict)
+    """k -> chance that one of k completions is right, mean over problems; empty for K = 1."""
+    majority_at_k: float | None = None
+    """Share of problems whose most frequent prediction of K is right; None for K = 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingCounts:
+    """One sampling stage of one iteration; the four verdict and finish counts are over its samples."""
+
+    samples: int
+    correct: int
+    incorrect: int
+    unparseable: int
+    truncated: int
+    false_positive: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSummary:
+    steps: int
+    tokens: int
+    """Tokens that went through the model, prompts included, padding not."""
+    seconds: float
+    first_loss: float | None
+    last_loss: float | None
+    validation_loss: float | None
+    """Mean loss per token on the held-out slice of accepted examples; None if nothing was held out."""
+    dev_answer_loss: float | None
+    """Mean loss per token on the reference answers of dev; it decides nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IterationSummary:
+    """A finished iteration: its line in iterations.jsonl is the marker that it is finished."""
+
+    iteration: int
+    rationale: SamplingCounts
+    rationalization: SamplingCounts
+    examples: int
+    examples_by_source: Mapping[str, int]
+    validation_examples: int
+    left_out: Mapping[str, int]
+    train: TrainingSummary
+    dev: Measurement
+    seconds: Mapping[str, float]
+    """By stage, of the process that finished the iteration (a resumed stage counts what was left of it)."""
+    tokens_per_s: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMetrics:
+    """One optimizer step."""
+
+    step: int
+    loss: float
+    """Mean over the step's loss tokens (nats)."""
+    learning_rate: float
+    grad_norm: float
+    """Before clipping."""
+    seconds: float
+    """Since the training started."""
+    tokens: int
+    """Tokens of all steps so far, padding not counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRow:
+    """A completion whose log-probability tells old weights from new ones."""
+
+    prompt: str
+    completion: str
+    old_logprobs: tuple[float, ...]
+    """Under the weights that the engine served before this training."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """Everything about one fine-tuning but the examples."""
+
+    iteration: int
+    steps: int
+    seed: int
+    examples_sha256: str
+    probe: tuple[ProbeRow, ...] = ()
+    dev: tuple[TrainingExample, ...] = ()
+    """Reference answers of dev, for `TrainingSummary.dev_answer_loss`; never trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A fine-tuned model: checkpoints/<iteration>/checkpoint.json beside the weights."""
+
+    iteration: int
+    path: str
+    """Relative to the run folder."""
+    sha256: str
+    started_from: str
+    started_from_sha256: str | None
+    examples: int
+    examples_sha256: str
+    seed: int
+    train: TrainingSummary
+    probe: tuple[ProbeRow, ...] = ()
+    new_logprobs: tuple[tuple[float, ...], ...] = ()
+    """Of the probe, under the weights just trained, computed by the trainer itself."""
+
+    def ref(self, run_dir: Path) -> ModelRef:
+        return ModelRef(path=str(run_dir / self.path), sha256=self.sha256, iteration=self.iteration)
+
+
+def sample_key(sample: Sample | LeftOut) -> tuple[str, int, str, int]:
+    """What names a sample within a run; also the canonical order of samples."""
+    return (sample.problem_id, sample.iteration, sample.kind, sample.index)
+
+
+def by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
+    return {problem.id: problem for problem in problems}

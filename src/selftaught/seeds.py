@@ -1,0 +1,30 @@
+"""Randomness by name: the same draw gets the same seed on every machine, in any batch and after any resume."""
+
+import hashlib
+import json
+import random
+
+_MASK = (1 << 64) - 1
+
+
+def seed_for(*parts: str | int) -> int:
+    """A 63-bit seed from what names a draw, e.g. (run seed, iteration, kind, problem id, index)."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(*parts: str | int) -> random.Random:
+    """A generator for a choice that is made once, such as which problems an iteration takes."""
+    return random.Random(seed_for(*parts))
+
+
+def uniform(seed: int, position: int) -> float:
+    """A number in [0, 1) for token `position` of the draw with this seed.
+
+    Counter-based (the finalizer of SplitMix64, Steele et al. 2014, over seed + position steps), so that a row's
+    tokens do not depend on the rows beside it in a batch.
+    """
+    z = (seed + (position + 1) * 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return ((z ^ (z >> 31)) >> 11) / float(1 << 53)

@@ -1,0 +1,160 @@
+"""Samples -> training examples + everything left out and why. Pure; the order of the samples does not matter.
+
+kept + held out + left out = seen, always: `select` returns every sample it was given exactly once.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from selftaught.prompts import render_completion, render_prompt
+from selftaught.records import (
+    LeftOut,
+    Problem,
+    PromptFormat,
+    Sample,
+    TrainingExample,
+    Verdict,
+    sample_key,
+)
+from selftaught.seeds import seed_for, uniform
+
+Accept = Literal["answer", "answer+steps"]
+UniqueBy = Literal["none", "text", "normalized-text"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    kept: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+    """Accepted too, but kept apart by problem id to measure the validation loss."""
+    left_out: tuple[LeftOut, ...]
+
+
+def select(
+    samples: Iterable[Sample],
+    *,
+    accept: Accept,
+    unique_by: UniqueBy,
+    max_per_problem: int,
+    validation_share: float,
+    seed: int,
+) -> Selection:
+    """Apply the knobs (d) and (e), then hold out a share of the problems.
+
+    Within a problem, samples are taken by iteration, then without hint before with hint, then by index; of
+    duplicates the first stays, and `max_per_problem` (0: no cap) counts what stays.
+    """
+    kept: list[Sample] = []
+    left_out: list[LeftOut] = []
+    seen_keys: dict[str, set[str]] = defaultdict(set)
+    key_of = _KEYS[unique_by]
+    for sample in sorted(samples, key=sample_key):
+        keys = seen_keys[sample.problem_id]
+        key = key_of(sample)
+        reason = _rejection(sample, accept)
+        if reason is None and key in keys:
+            reason = "duplicate"
+        if reason is None and max_per_problem and len(keys) >= max_per_problem:
+            reason = "over the cap"
+        if reason is None:
+            keys.add(key)
+            kept.append(sample)
+        else:
+            left_out.append(_leave_out(sample, reason))
+    held_out = [s for s in kept if uniform(seed_for(seed, "validation", s.problem_id), 0) < validation_share]
+    if len(held_out) == len(kept):
+        held_out = []  # too few to spare any
+    held_out_ids = {s.problem_id for s in held_out}
+    left_out += [_leave_out(s, "held out for validation") for s in held_out]
+    return Selection(
+        kept=tuple(s for s in kept if s.problem_id not in held_out_ids),
+        held_out=tuple(held_out),
+        left_out=tuple(sorted(left_out, key=sample_key)),
+    )
+
+
+def examples_from_samples(
+    samples: Iterable[Sample], problems: Mapping[str, Problem], fmt: PromptFormat, shots: Sequence[Problem]
+) -> list[TrainingExample]:
+    """Training examples of accepted samples: the prompt is rendered without the hint, whatever drew the sample."""
+    return [
+        TrainingExample(
+            problem_id=s.problem_id,
+            prompt=render_prompt(fmt, problems[s.problem_id], hint=False, shots=shots),
+            completion=s.completion,
+            completion_ids=s.token_ids,
+            source="rationalization" if s.kind == "rationalization" else "rationale",
+            iteration=s.iteration,
+            index=s.index,
+        )
+        for s in samples
+    ]
+
+
+def examples_from_solutions(
+    problems: Iterable[Problem], fmt: PromptFormat, shots: Sequence[Problem], *, iteration: int
+) -> list[TrainingExample]:
+    """Training examples of what humans wrote: the worked solution, or the bare answer of a problem without one."""
+    return [
+        TrainingExample(
+            problem_id=p.id,
+            prompt=render_prompt(fmt, p, hint=False, shots=shots),
+            completion=render_completion(fmt, p),
+            completion_ids=None,
+            source="human" if p.rationale else "answer",
+            iteration=iteration,
+        )
+        for p in problems
+    ]
+
+
+def warm_start_examples(
+    worked: Iterable[Problem], fmt: PromptFormat, *, with_hints: bool, iteration: int
+) -> list[TrainingExample]:
+    """Worked examples to rehearse: each without a hint and, if the method uses hints, also with one.
+
+    These are the only hinted prompts that are ever trained on. Their answers are the worked examples' own, so no
+    training problem's answer can reach a prompt this way.
+    """
+    return [
+        TrainingExample(
+            problem_id=p.id,
+            prompt=render_prompt(fmt, p, hint=hint),
+            completion=render_completion(fmt, p),
+            completion_ids=None,
+            source="warm-start",
+            iteration=iteration,
+            index=int(hint),
+        )
+        for p in worked
+        for hint in ((False, True) if with_hints else (False,))
+    ]
+
+
+def _rejection(sample: Sample, accept: Accept) -> str | None:
+    if sample.verdict is not Verdict.CORRECT:
+        return str(sample.verdict)
+    if sample.finish_reason == "length":
+        return "truncated"
+    if accept == "answer+steps" and not sample.checks["steps"].passed:
+        return "wrong steps"
+    return None
+
+
+def _leave_out(sample: Sample, reason: str) -> LeftOut:
+    return LeftOut(
+        problem_id=sample.problem_id,
+        iteration=sample.iteration,
+        kind=sample.kind,
+        index=sample.index,
+        reason=reason,
+    )
+
+
+_KEYS: Mapping[UniqueBy, Callable[[Sample], str]] = {
+    "none": lambda s: f"{s.iteration}/{s.kind}/{s.index}",
+    "text": lambda s: s.completion,
+    "normalized-text": lambda s: " ".join(s.completion.split()).casefold(),
+}

@@ -1,0 +1,285 @@
+"""The run folder: append whole chunks, cut torn tails, replace small files in one step, let one process write.
+
+docs/run-folder.md describes every file. Reading goes through pydantic, so that a damaged line is an error that
+names file and line, never a wrong number. Times and rates never enter samples/ or examples/.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from selftaught.errors import StoreError
+from selftaught.records import Checkpoint, IterationSummary, LeftOut, Measurement, Sample, TrainingExample
+
+FORMAT = 1
+
+R = TypeVar("R")
+
+
+@cache
+def _adapter(kind: type[R]) -> TypeAdapter[R]:
+    return TypeAdapter(kind)
+
+
+class RunStore:
+    """The files of one run, open for writing. Use as a context manager: it holds the folder's lock."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.dir = run_dir
+        self._lock: BinaryIO | None = None
+
+    def __enter__(self) -> "RunStore":
+        with _as_store_error(self.dir, "create"):
+            for name in ("samples", "examples", "left_out", "checkpoints", "logs"):
+                (self.dir / name).mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.dir / "lock", "ab")
+        try:
+            # The kernel drops the lock with the process, so a killed run never leaves a stale one.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise StoreError(
+                f"{self.dir} is being written by another selftaught process; wait for it, or use another --run-dir"
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    # Paths, which readers use too.
+
+    def samples_path(self, iteration: int, stage: str) -> Path:
+        return self.dir / "samples" / f"{iteration:03d}-{stage}.jsonl"
+
+    def examples_path(self, iteration: int) -> Path:
+        return self.dir / "examples" / f"{iteration:03d}.jsonl"
+
+    def checkpoint_dir(self, iteration: int) -> Path:
+        return self.dir / "checkpoints" / f"{iteration:03d}"
+
+    # Sampling: the chunk is the unit.
+
+    def whole_chunks(self, path: Path, *, planned: int, chunk: int) -> list[Sample]:
+        """The samples of the finished chunks of a stage; whatever follows them in the file is cut off.
+
+        A stage's file holds its planned draws in order, `chunk` at a time, so a count of lines says which chunks
+        are whole: the last chunk may be shorter than the others, any other remainder is a torn one.
+        """
+        if not path.exists():
+            return []
+        with _as_store_error(path, "read"):
+            lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
+        if len(lines) > planned:
+            raise StoreError(f"{path}: {len(lines)} samples, but only {planned} were planned; the file is not this run's")
+        whole = len(lines) if len(lines) == planned else len(lines) - len(lines) % chunk
+        keep = sum(len(line) + 1 for line in lines[:whole])
+        if path.stat().st_size != keep:
+            with _as_store_error(path, "cut"), open(path, "r+b") as file:
+                file.truncate(keep)
+                os.fsync(file.fileno())
+        return [_parse(Sample, line, path, number) for number, line in enumerate(lines[:whole], start=1)]
+
+    def append_samples(self, path: Path, samples: Sequence[Sample]) -> None:
+        """Append one finished chunk, whole or not at all."""
+        _append(path, b"".join(_dump(Sample, s) for s in samples))
+
+    # Small files, written whole.
+
+    def write_examples(self, iteration: int, examples: Sequence[TrainingExample]) -> str:
+        """Write what an iteration trains on; returns the sha256 of the file."""
+        content = b"".join(_dump(TrainingExample, e) for e in examples)
+        self.replace(self.examples_path(iteration), content)
+        return hashlib.sha256(content).hexdigest()
+
+    def write_left_out(self, iteration: int, left_out: Sequence[LeftOut]) -> None:
+        content = b"".join(_dump(LeftOut, item) for item in left_out)
+        self.replace(self.dir / "left_out" / f"{iteration:03d}.jsonl", content)
+
+    def finish_iteration(self, summary: IterationSummary) -> None:
+        """Write the marker of a finished iteration: after everything else of it is on disk."""
+        _append(self.dir / "iterations.jsonl", _dump(IterationSummary, summary))
+
+    def append_measurement(self, measurement: Measurement) -> None:
+        """Record a measurement, once: a resumed run computes the same one again and adds nothing."""
+        if measurement not in read_measurements(self.dir):
+            _append(self.dir / "evaluations.jsonl", _dump(Measurement, measurement))
+
+    def append_metrics(self, values: dict[str, Any]) -> None:
+        _append(self.dir / "metrics.jsonl", json.dumps(values).encode() + b"\n", sync=False)
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        self.replace(self.dir / name, json.dumps(values, indent=2).encode() + b"\n")
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """Write a file so that it is there whole or, after a kill, as it was before."""
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            with _as_store_error(path, "write"):
+                with open(temporary, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+                _sync_dir(path.parent)
+        except StoreError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def cut_torn_tails(self) -> None:
+        """Cut what a killed process left after the last whole line of the files that grow line by line."""
+        for name in ("iterations.jsonl", "evaluations.jsonl", "metrics.jsonl"):
+            path = self.dir / name
+            if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+                with _as_store_error(path, "cut"), open(path, "r+b") as file:
+                    file.truncate(content.rfind(b"\n") + 1)
+
+    # Checkpoints: built in a temporary folder, renamed when complete.
+
+    def new_checkpoint_dir(self, iteration: int) -> Path:
+        """An empty temporary folder for a training; what a killed one left there is removed."""
+        temporary = self.checkpoint_dir(iteration).with_suffix(".tmp")
+        with _as_store_error(temporary, "create"):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        return temporary
+
+    def publish_checkpoint(self, temporary: Path, checkpoint: Checkpoint) -> None:
+        """Sync every file of a finished training and give the folder its name, in one step."""
+        final = self.checkpoint_dir(checkpoint.iteration)
+        with _as_store_error(temporary, "write"):
+            (temporary / "checkpoint.json").write_bytes(_adapter(Checkpoint).dump_json(checkpoint, indent=2) + b"\n")
+            for file in temporary.iterdir():
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+            _sync_dir(temporary)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(temporary, final)
+            _sync_dir(final.parent)
+
+    def checkpoint(self, iteration: int) -> Checkpoint | None:
+        """The finished checkpoint of an iteration, or None."""
+        path = self.checkpoint_dir(iteration) / "checkpoint.json"
+        return _parse(Checkpoint, path.read_bytes(), path, 1) if path.exists() else None
+
+
+def read_run_json(run_dir: Path) -> dict[str, Any]:
+    """The content of run.json. Raises StoreError if the folder is not a run or of another format."""
+    path = run_dir / "run.json"
+    if not path.is_file():
+        raise StoreError(f"{run_dir} is not a run folder (no run.json); start one with `selftaught run TASK --run-dir {run_dir}`")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StoreError(f"{path}: not readable as JSON ({error}); restore the file or start a new run") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise StoreError(f"{path}: run folder format is {found!r}, this version reads {FORMAT}")
+    return content
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """The content of result.json, or None for a run that has not finished."""
+    path = run_dir / "result.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def read_summaries(run_dir: Path) -> list[IterationSummary]:
+    return _read_lines(IterationSummary, run_dir / "iterations.jsonl")
+
+
+def read_measurements(run_dir: Path) -> list[Measurement]:
+    return _read_lines(Measurement, run_dir / "evaluations.jsonl")
+
+
+def read_samples(run_dir: Path) -> Iterator[tuple[Path, Sample]]:
+    """Every sample of a run with the file it is in, file by file in name order; a torn last line is passed over."""
+    for path in sorted((run_dir / "samples").glob("*.jsonl")):
+        for sample in _read_lines(Sample, path):
+            yield path, sample
+
+
+def weights_sha256(model_dir: Path) -> str:
+    """One hash over the safetensors files of a model folder, in name order."""
+    digest = hashlib.sha256()
+    for path in sorted(model_dir.glob("*.safetensors")):
+        digest.update(path.name.encode())
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _read_lines(kind: type[R], path: Path) -> list[R]:
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_parse(kind, line, path, number) for number, line in enumerate(lines, start=1)]
+
+
+def _parse(kind: type[R], line: bytes, path: Path, number: int) -> R:
+    try:
+        return _adapter(kind).validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise StoreError(
+            f"{path}:{number}: {where}: {first['msg'].lower()}; the file was changed or damaged, restore it or start a new run"
+        ) from error
+
+
+def _dump(kind: type[Any], record: object) -> bytes:
+    return _adapter(kind).dump_json(record) + b"\n"
+
+
+def _append(path: Path, content: bytes, *, sync: bool = True) -> None:
+    # Unbuffered, so that nothing is left to be written after a failed write was cut off again.
+    with _as_store_error(path, "append to"), open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[file.write(view) or 0 :]
+            if sync:
+                os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, before)
+            raise
+
+
+def _sync_dir(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _as_store_error(path: Path, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        next_step = (
+            "free some space (or raise the file size limit) and run the same command again; what is finished is kept"
+            if full
+            else "check the path and its permissions"
+        )
+        raise StoreError(f"cannot {verb} {path}: {error.strerror or error}; {next_step}") from error

@@ -1,0 +1,77 @@
+"""The tasks by name. A new task is one file and one line in TASKS (docs/extend.md)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from selftaught.errors import ConfigError, RefusedError
+from selftaught.records import SPLITS, Problem, Task
+from selftaught.tasks import arithmetic
+
+__all__ = ["TASKS", "TaskSource", "check_splits", "load_task"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSource:
+    load: Callable[[str, int], Task]
+    """(variant, data seed) -> task."""
+    variants: tuple[str, ...]
+    """The first one is the default."""
+    description: str
+
+
+TASKS: Mapping[str, TaskSource] = MappingProxyType(
+    {
+        "arithmetic": TaskSource(
+            load=arithmetic.load,
+            variants=arithmetic.VARIANTS,
+            description="d-digit plus d-digit addition with a scratchpad, d in 1..5; generated, works offline",
+        ),
+    }
+)
+
+
+def load_task(name: str, *, variant: str = "", data_seed: int = 0) -> Task:
+    """The task, with its splits proven apart. Raises ConfigError for an unknown name, RefusedError for an overlap."""
+    if name not in TASKS:
+        raise ConfigError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}")
+    task = TASKS[name].load(variant, data_seed)
+    check_splits(task)
+    return task
+
+
+def check_splits(task: Task) -> None:
+    """Raise RefusedError if a problem is in a split twice, or in a measured split and in anything trained on.
+
+    The worked examples and everything that a shipped model has seen count as train. Two problems are the same if
+    `task.same_problem` says so, whatever their ids.
+    """
+    key_of = task.same_problem or _question_key
+    trained_on: dict[str, str] = {}
+    for place, problems in (("seen", task.seen), ("the worked examples", task.shots), ("train", task.train)):
+        trained_on |= {key_of(p): f"{place} ({p.id!r})" for p in problems}
+    for name in SPLITS:
+        ids: set[str] = set()
+        for problem in task.split(name):
+            if problem.id in ids:
+                raise RefusedError(f"task {task.name!r}: problem id {problem.id!r} is in {name} twice; make ids unique")
+            ids.add(problem.id)
+            if name != "train" and (place := trained_on.get(key_of(problem))):
+                raise RefusedError(
+                    f"task {task.name!r}: {name} problem {problem.id!r} is also in {place}; "
+                    "a measured problem must not be trained on, remove it from one of them"
+                )
+    dev = {key_of(p): p.id for p in task.dev}
+    for problem in (*task.test, *task.extrapolation):
+        if key_of(problem) in dev:
+            raise RefusedError(
+                f"task {task.name!r}: test problem {problem.id!r} is also in dev ({dev[key_of(problem)]!r}); "
+                "dev chooses the result, so test must not hold its problems"
+            )
+    for name in ("train", "dev", "test"):
+        if not task.split(name):
+            raise RefusedError(f"task {task.name!r}: the {name} split is empty; every split needs at least one problem")
+
+
+def _question_key(problem: Problem) -> str:
+    return " ".join(problem.question.split()).casefold()
