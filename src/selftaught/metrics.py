@@ -93,6 +93,7 @@ def measure(
         unparseable=sum(s.verdict is Verdict.UNPARSEABLE for s in first.values()),
         truncated=sum(s.finish_reason == "length" for s in first.values()),
         false_positive=sum(s.is_false_positive for s in first.values()) if has_step_check else None,
+        tokens=sum(s.num_tokens for s in samples),
         pass_at_k=_pass_at_powers_of_two(list(by_problem.values()), k_max) if k_max > 1 else {},
         majority_at_k=_majority_at_k(by_problem) if k_max > 1 else None,
     )

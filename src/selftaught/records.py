@@ -270,6 +270,8 @@ class Measurement:
     """Right answer, wrong reasoning; None where the task has no step check."""
     pass_at_k: Mapping[str, float] = field(default_factory=dict)
     """k -> chance that one of k completions is right, mean over problems; empty for K = 1."""
+    tokens: int = 0
+    """Tokens drawn for it."""
     majority_at_k: float | None = None
     """Share of problems whose most frequent prediction of K is right; None for K = 1."""
 

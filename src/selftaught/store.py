@@ -13,13 +13,22 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import cache
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from selftaught.errors import StoreError
-from selftaught.records import Checkpoint, IterationSummary, LeftOut, Measurement, Sample, TrainingExample
+from selftaught.records import (
+    Checkpoint,
+    IterationSummary,
+    LeftOut,
+    Measurement,
+    Sample,
+    StepMetrics,
+    TrainingExample,
+)
 
 FORMAT = 1
 
@@ -94,6 +103,10 @@ class RunStore:
         """Append one finished chunk, whole or not at all."""
         _append(path, b"".join(_dump(Sample, s) for s in samples))
 
+    def samples(self, iteration: int, stage: str) -> list[Sample]:
+        """The samples of a finished stage; none if the stage had nothing to draw."""
+        return _read_lines(Sample, self.samples_path(iteration, stage))
+
     # Small files, written whole.
 
     def write_examples(self, iteration: int, examples: Sequence[TrainingExample]) -> str:
@@ -115,7 +128,8 @@ class RunStore:
         if measurement not in read_measurements(self.dir):
             _append(self.dir / "evaluations.jsonl", _dump(Measurement, measurement))
 
-    def append_metrics(self, values: dict[str, Any]) -> None:
+    def append_metrics(self, iteration: int, metrics: StepMetrics) -> None:
+        values = {"iteration": iteration, **asdict(metrics)}
         _append(self.dir / "metrics.jsonl", json.dumps(values).encode() + b"\n", sync=False)
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
@@ -209,15 +223,9 @@ def read_samples(run_dir: Path) -> Iterator[tuple[Path, Sample]]:
             yield path, sample
 
 
-def weights_sha256(model_dir: Path) -> str:
-    """One hash over the safetensors files of a model folder, in name order."""
-    digest = hashlib.sha256()
-    for path in sorted(model_dir.glob("*.safetensors")):
-        digest.update(path.name.encode())
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def dump_measurement(measurement: Measurement) -> dict[str, Any]:
+    """As it stands in evaluations.jsonl, for the JSON files and outputs that hold measurements."""
+    return cast(dict[str, Any], _adapter(Measurement).dump_python(measurement, mode="json"))
 
 
 def free_bytes(folder: Path) -> int:

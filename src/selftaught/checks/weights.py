@@ -1,0 +1,42 @@
+"""Does the engine draw from the weights that were just trained? Pure: log-probabilities in, a sentence out.
+
+An engine that goes on serving old weights looks like slow learning and costs people weeks (docs/design.md,
+section 6), so every new checkpoint is proven before it is used.
+"""
+
+from collections.abc import Sequence
+
+NOISE = 0.02
+"""Mean difference of a log-probability (nats) below which two sets of weights cannot be told apart this way:
+above what a change of number type or batch shape does to the most sensitive tokens of a small model."""
+
+
+def serves_old_weights(
+    engine: Sequence[Sequence[float]], *, new: Sequence[Sequence[float]], old: Sequence[Sequence[float]]
+) -> str | None:
+    """Compare an engine's log-probabilities of the probe with those of the new and of the old weights.
+
+    Looks only at the tenth of the tokens where old and new differ most. Returns what is wrong, or None if the
+    engine is nearer to the new weights. Raises ValueError if old and new differ by less than NOISE even there, or
+    if there are no tokens: then nothing can be told, and the caller must compare the files instead.
+    """
+    rows = list(zip(_flat(engine), _flat(new), _flat(old), strict=True))
+    if not rows:
+        raise ValueError("the probe has no tokens")
+    rows.sort(key=lambda row: abs(row[1] - row[2]), reverse=True)
+    rows = rows[: max(1, len(rows) // 10)]
+    gap = sum(abs(n - o) for _, n, o in rows) / len(rows)
+    if gap < NOISE:
+        raise ValueError(f"old and new weights differ by {gap:.4f} nats, less than {NOISE}")
+    to_new = sum(abs(e - n) for e, n, _ in rows) / len(rows)
+    to_old = sum(abs(e - o) for e, _, o in rows) / len(rows)
+    if to_new < to_old:
+        return None
+    return (
+        f"on the {len(rows)} tokens where old and new weights differ most (by {gap:.3f} nats), the engine is "
+        f"{to_old:.3f} from the old ones and {to_new:.3f} from the new ones"
+    )
+
+
+def _flat(rows: Sequence[Sequence[float]]) -> list[float]:
+    return [value for row in rows for value in row]

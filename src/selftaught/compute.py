@@ -1,0 +1,90 @@
+"""What this machine offers, chosen once at a run's first start and reused ever after (written to run.json).
+
+Batches, and with them the last bits of every sum, depend on these choices; measuring them again on resume could
+change a sample.
+"""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from selftaught.engines import Engine
+from selftaught.errors import ConfigError
+from selftaught.records import ModelRef
+from selftaught.settings import RunConfig
+from selftaught.training import Trainer
+
+SMALL_MODEL_BYTES = 64 << 20
+VERSIONS_OF = ("selftaught", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    device: str
+    dtype: str
+    threads: int
+    slots: int
+    chunk: int
+
+
+def choose(config: RunConfig, model: ModelRef) -> Chosen:
+    """Resolve every `auto` of the config. Raises ConfigError for a device or number type that is not there."""
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    device = config.compute.device if config.compute.device != "auto" else ("cuda" if has_gpu else "cpu")
+    if device == "cuda" and not has_gpu:
+        raise ConfigError("compute.device = 'cuda', but torch sees no GPU here; use --set compute.device=cpu")
+    dtype = config.model.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    size = sum(path.stat().st_size for path in Path(model.path).glob("*.safetensors"))
+    slots = config.compute.slots or (256 if device == "cuda" else 128 if size <= SMALL_MODEL_BYTES else 32)
+    chunk = config.compute.chunk or 4 * slots
+    if chunk < 4 * slots:
+        raise ConfigError(f"compute.chunk = {chunk} is less than four times the {slots} slots; raise it, or set it to 0")
+    threads = config.compute.threads or len(os.sched_getaffinity(0))
+    return Chosen(device=device, dtype=dtype, threads=threads, slots=slots, chunk=chunk)
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def engine_opener(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engine]:
+    """How to open the run's engine on a model."""
+
+    def open_engine(model: ModelRef) -> Engine:
+        from selftaught.engines.local import LocalEngine
+
+        return LocalEngine(
+            model,
+            dtype=chosen.dtype,
+            device=chosen.device,
+            threads=chosen.threads,
+            slots=chosen.slots,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+
+    return open_engine
+
+
+def make_trainer(config: RunConfig, chosen: Chosen) -> Trainer:
+    from selftaught.training.sft import SftTrainer
+
+    return SftTrainer(
+        config.training,
+        dtype=chosen.dtype,
+        device=chosen.device,
+        threads=chosen.threads,
+        trust_remote_code=config.model.trust_remote_code,
+    )

@@ -1,0 +1,30 @@
+"""The seam to whatever draws completions, and the engines by name.
+
+An engine draws from one fixed set of weights; new weights mean a new engine. Heavy libraries are imported only when
+an engine that needs them is opened.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from selftaught.records import Completion, Request, SamplingParams, TokenScores
+
+
+class Engine(Protocol):
+    """Draws completions from one fixed set of weights."""
+
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
+        """One completion per request, in the order in which they finish; `Completion.request` is the position.
+
+        The tokens are a function of (weights, requests, params) and the engine's own settings: nothing carries over
+        from one call to the next. Raises RefusedError for a prompt that does not fit the context.
+        """
+        ...
+
+    def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
+        """Log-probabilities of given completions, one record per request, in order."""
+        ...
+
+    def close(self) -> None:
+        """Give back the memory; the engine cannot be used afterwards."""
+        ...

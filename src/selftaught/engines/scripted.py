@@ -1,0 +1,42 @@
+"""An engine that answers from a function: for tests, docs and dry runs."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from selftaught.records import Completion, Request, SamplingParams, TokenScores
+
+
+class ScriptedEngine:
+    """Completions are `reply(prompt, seed)`, cut at the first stop string; tokens are characters.
+
+    `requests` keeps everything that was asked, for tests to look at.
+    """
+
+    def __init__(self, reply: Callable[[str, int], str]) -> None:
+        self.reply = reply
+        self.requests: list[Request] = []
+
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
+        for position, request in enumerate(requests):
+            self.requests.append(request)
+            text = self.reply(request.prompt, request.seed)
+            places = [place for s in params.stop if (place := text.find(s)) >= 0]
+            text = text[: min(places)] if places else text
+            is_long = len(text) > params.max_new_tokens
+            yield Completion(
+                request=position,
+                text=text[: params.max_new_tokens],
+                token_ids=None,
+                finish_reason="length" if is_long else "stop" if places else "end",
+                logprob=None,
+                num_tokens=min(len(text), params.max_new_tokens),
+            )
+
+    def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
+        """Every character has log-probability 0."""
+        return [
+            TokenScores(token_ids=tuple(map(ord, text)), logprobs=(0.0,) * len(text))
+            for _, text in zip(requests, completions, strict=True)
+        ]
+
+    def close(self) -> None:
+        pass

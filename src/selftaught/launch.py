@@ -1,0 +1,134 @@
+"""Start a run or carry one on: resolve everything once, write it down, refuse what cannot go right, run the loop."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from selftaught.compute import Chosen, choose, engine_opener, make_trainer, versions
+from selftaught.config import config_from_values, differences, flat_values
+from selftaught.errors import ConfigError, RefusedError, StoreError
+from selftaught.loop import Outcome, run
+from selftaught.progress import Progress
+from selftaught.records import ModelRef, Task
+from selftaught.settings import RunConfig
+from selftaught.setup import Setup
+from selftaught.store import FORMAT, RunStore, dump_measurement, read_run_json
+from selftaught.tasks import load_task
+from selftaught.verification import check_reference_answers
+from selftaught.weights import resolve_model
+
+
+def launch(
+    config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
+) -> Outcome:
+    """Run a config in a folder, or carry on what the folder holds of it; the end of it is result.json."""
+    task = task_of(config)
+    base = resolve_model(config.model.path)
+    check_before_start(config, task)
+    with RunStore(run_dir) as store:
+        chosen = _settle(config, store, base)
+        store.cut_torn_tails()
+        setup = Setup(
+            config=config,
+            task=task,
+            base=base,
+            store=store,
+            open_engine=engine_opener(config, chosen),
+            trainer=make_trainer(config, chosen),
+            chunk=chosen.chunk,
+            progress=progress,
+            should_stop=should_stop,
+        )
+        outcome = run(setup)
+        store.write_json("result.json", result_of(outcome, setup))
+        return outcome
+
+
+def config_of_run(run_dir: Path) -> RunConfig:
+    """The config that a run folder was started with."""
+    return config_from_values(read_run_json(run_dir)["config"], lambda key: str(run_dir / "run.json"))
+
+
+def task_of(config: RunConfig) -> Task:
+    return load_task(config.task.name, variant=config.task.variant, data_seed=config.task.data_seed)
+
+
+def check_before_start(config: RunConfig, task: Task) -> None:
+    """Raise for what cannot go right, before the first token: reference answers, and settings the task cannot serve."""
+    check_reference_answers(task, (*task.shots, *task.train, *task.dev, *task.test, *task.extrapolation))
+    if config.selection.accept == "answer+steps" and task.check_steps is None:
+        raise ConfigError(f"selection.accept = 'answer+steps', but task {task.name!r} has no step check; use 'answer'")
+    wanted = {
+        "sampling.shots": config.sampling.shots,
+        "sampling.shots_after_first": config.sampling.shots_after_first,
+        "training.shots": config.training.shots,
+        "training.warm_start": config.training.warm_start,
+    }
+    for key, number in wanted.items():
+        if number > len(task.shots):
+            raise ConfigError(f"{key} = {number}, but task {task.name!r} has {len(task.shots)} worked examples; use at most that")
+
+
+def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
+    """The content of result.json (docs/run-folder.md)."""
+    base_test, best_test = outcome.measured["test"]
+    result: dict[str, Any] = {
+        "best_iteration": outcome.best,
+        "checkpoint": f"checkpoints/{outcome.best:03d}" if outcome.best else setup.base.path,
+        "iterations": len(outcome.summaries),
+        "base": dump_measurement(base_test),
+        "test": dump_measurement(best_test),
+    }
+    if "extrapolation" in outcome.measured:
+        base, best = outcome.measured["extrapolation"]
+        result["extrapolation"] = {"base": dump_measurement(base), "best": dump_measurement(best)}
+    return result
+
+
+def _settle(config: RunConfig, store: RunStore, base: ModelRef) -> Chosen:
+    """Write run.json at the first start; afterwards read it, and refuse to carry on another run's folder."""
+    path = store.dir / "run.json"
+    if not path.exists():
+        chosen = choose(config, base)
+        store.write_json("run.json", _description(config, chosen, base))
+        return chosen
+    found = read_run_json(store.dir)
+    if changed := differences(found["config"], flat_values(config)):
+        raise StoreError(
+            f"{store.dir} was started with {'; '.join(changed)}; carry on with `selftaught run --resume {store.dir}`, or "
+            "use another --run-dir"
+        )
+    if found["model"]["sha256"] != base.sha256:
+        raise RefusedError(
+            f"{store.dir} was started with other weights in {base.path} (sha256 {found['model']['sha256'][:12]}, now "
+            f"{(base.sha256 or '')[:12]}); restore the model, or use another --run-dir"
+        )
+    return Chosen(**found["chosen"])
+
+
+def _description(config: RunConfig, chosen: Chosen, base: ModelRef) -> dict[str, Any]:
+    values = flat_values(config)
+    return {
+        "format": FORMAT,
+        "config": values,
+        "config_sha256": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
+        "chosen": asdict(chosen),
+        "model": {"path": base.path, "sha256": base.sha256},
+        "versions": versions(),
+        "git_commit": _git_commit(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit that is checked out in the current folder, if it is in a git repository."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

@@ -1,0 +1,55 @@
+"""What the loop tells while it works. The loop calls it and does not know who listens."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from selftaught.records import Checkpoint, IterationSummary, Measurement, Problem, Sample, StepMetrics
+
+
+class Progress(Protocol):
+    def stage(self, iteration: int, name: str, total: int, done: Sequence[Sample] = ()) -> None:
+        """A stage of `total` samples (or optimizer steps) begins; `done` were on disk already."""
+
+    def sample(self, sample: Sample) -> None:
+        """A sample has been drawn; its chunk is not saved yet."""
+
+    def show(self, prompt: str, problem: Problem, sample: Sample) -> None:
+        """The first sample of a stage, whole, for a person to look at."""
+
+    def stage_done(self, iteration: int, name: str, samples: Sequence[Sample]) -> None: ...
+
+    def step(self, metrics: StepMetrics) -> None: ...
+
+    def trained(self, iteration: int, checkpoint: Checkpoint) -> None: ...
+
+    def measured(self, measurement: Measurement) -> None: ...
+
+    def iteration_done(self, summary: IterationSummary) -> None: ...
+
+
+class Silent:
+    """Listens to nothing."""
+
+    def stage(self, iteration: int, name: str, total: int, done: Sequence[Sample] = ()) -> None:
+        pass
+
+    def sample(self, sample: Sample) -> None:
+        pass
+
+    def show(self, prompt: str, problem: Problem, sample: Sample) -> None:
+        pass
+
+    def stage_done(self, iteration: int, name: str, samples: Sequence[Sample]) -> None:
+        pass
+
+    def step(self, metrics: StepMetrics) -> None:
+        pass
+
+    def trained(self, iteration: int, checkpoint: Checkpoint) -> None:
+        pass
+
+    def measured(self, measurement: Measurement) -> None:
+        pass
+
+    def iteration_done(self, summary: IterationSummary) -> None:
+        pass

@@ -1,0 +1,26 @@
+"""What a run needs from outside, as one record: the loop takes it, launch.py makes it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from selftaught.engines import Engine
+from selftaught.progress import Progress
+from selftaught.records import ModelRef, Task
+from selftaught.settings import RunConfig
+from selftaught.store import RunStore
+from selftaught.training import Trainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    config: RunConfig
+    task: Task
+    base: ModelRef
+    store: RunStore
+    open_engine: Callable[[ModelRef], Engine]
+    trainer: Trainer
+    chunk: int
+    """Completions drawn and saved as one unit."""
+    progress: Progress
+    should_stop: Callable[[], bool] = lambda: False
+    """Asked after every chunk and every optimizer step; True stops the run there, with everything finished saved."""

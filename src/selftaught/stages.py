@@ -1,0 +1,317 @@
+"""The stages of an iteration: choose problems, draw, assemble, fine-tune, measure; each does only what is owed."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from selftaught.drawing import Asking, asking, draw_chunk, without_rationales
+from selftaught.engines import Engine
+from selftaught.errors import Interrupted, RefusedError, StoreError
+from selftaught.lineage import Models
+from selftaught.metrics import measure
+from selftaught.plan import choose_problems, planned_draws, solved_ids, spread_over_classes, steps_for
+from selftaught.prompts import render_completion, render_prompt
+from selftaught.records import (
+    Checkpoint,
+    Kind,
+    Measurement,
+    ModelRef,
+    ProbeRow,
+    Problem,
+    Request,
+    Sample,
+    StepMetrics,
+    TrainingExample,
+    TrainingPlan,
+    by_id,
+)
+from selftaught.seeds import seed_for
+from selftaught.selection import (
+    Selection,
+    examples_from_samples,
+    examples_from_solutions,
+    warm_start_examples,
+)
+from selftaught.setup import Setup
+from selftaught.store import free_bytes
+from selftaught.weights import expected_checkpoint_bytes
+
+PROBE_ROWS = 8
+DEV_LOSS_PROBLEMS = 200
+
+
+class Clock:
+    """Seconds and drawn tokens by stage."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self.seconds: dict[str, float] = {}
+        self.tokens: dict[str, int] = {}
+
+    def lap(self, stage: str, tokens: int) -> None:
+        now = time.monotonic()
+        self.seconds[stage] = round(now - self._last, 3)
+        self.tokens[stage] = tokens
+        self._last = now
+
+    def tokens_per_s(self) -> dict[str, float]:
+        return {name: round(self.tokens[name] / max(s, 1e-3), 1) for name, s in self.seconds.items()}
+
+
+def tally(reasons: Iterable[str]) -> dict[str, int]:
+    """Counts, most frequent first."""
+    return dict(Counter(reasons).most_common())
+
+
+def chosen_problems(setup: Setup, n: int) -> list[Problem]:
+    task = setup.config.task
+    solved = (
+        solved_ids(s for k in range(1, n) for s in setup.store.samples(k, "rationale"))
+        if task.choose == "unsolved-first"
+        else set()
+    )
+    return choose_problems(
+        setup.task.train,
+        how=task.choose,
+        number=task.train_problems,
+        solved=solved,
+        seed=setup.config.seed,
+        iteration=n,
+    )
+
+
+def earlier_samples(setup: Setup, n: int) -> list[Sample]:
+    """The samples of earlier iterations that the training window takes in."""
+    if setup.config.training.window == "iteration":
+        return []
+    stages = ("rationale", "rationalization")
+    return [s for k in range(1, n) for stage in stages for s in setup.store.samples(k, stage)]
+
+
+def training_examples(
+    setup: Setup, n: int, selection: Selection, problems: Sequence[Problem]
+) -> list[TrainingExample]:
+    """What iteration n trains on: accepted samples, human solutions if asked for, and the rehearsed worked examples.
+
+    No prompt here holds a hint but those of hinted worked examples (`warm_start_examples`).
+    """
+    training, fmt = setup.config.training, setup.task.prompt_format
+    worked = setup.task.shots[: training.warm_start]
+    shots = setup.task.shots[: training.shots]
+    if training.target == "answer":
+        worked, shots = without_rationales(worked), without_rationales(shots)
+    examples = examples_from_samples(selection.kept, by_id(setup.task.train), fmt, shots)
+    if training.target == "answer":
+        examples += examples_from_solutions(without_rationales(problems), fmt, shots, iteration=n)
+    elif training.human_solutions:
+        examples += examples_from_solutions([p for p in problems if p.rationale], fmt, shots, iteration=n)
+    with_hints = setup.config.rationalization.hints != "none"
+    examples += warm_start_examples(worked, fmt, with_hints=with_hints, iteration=n)
+    if not examples:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in tally(i.reason for i in selection.left_out).items())
+        raise RefusedError(
+            f"iteration {n}: no sample was accepted ({reasons or 'none was drawn'}), so there is nothing to train on; "
+            f"look at `selftaught show {setup.store.dir} --limit 3`, give more shots, or use a stronger model"
+        )
+    return examples
+
+
+def fine_tune(
+    setup: Setup, models: Models, n: int, examples: Sequence[TrainingExample], selection: Selection
+) -> Checkpoint:
+    """M_n from the base model (or from M_{n-1}, by config); redone from its start after a kill."""
+    training = setup.config.training
+    validation = examples_from_samples(
+        selection.held_out, by_id(setup.task.train), setup.task.prompt_format, setup.task.shots[: training.shots]
+    )
+    examples_sha256 = setup.store.write_examples(n, examples)
+    setup.store.write_left_out(n, selection.left_out)
+    steps = steps_for(n, first_steps=training.first_steps, growth=training.growth, max_steps=training.max_steps)
+    return _train(setup, models, n, examples, validation, steps=steps, examples_sha256=examples_sha256)
+
+
+def fine_tune_on_solutions(setup: Setup, models: Models) -> None:
+    """Iteration 0 of RFT: the model that draws first is the base fine-tuned on the worked solutions."""
+    training = setup.config.training
+    shots = setup.task.shots[: training.shots]
+    solved = [p for p in chosen_problems(setup, 1) if p.rationale]
+    if not solved:
+        raise RefusedError(f"training.sft_first needs worked solutions, and task {setup.task.name!r} has none in train")
+    examples = examples_from_solutions(solved, setup.task.prompt_format, shots, iteration=0)
+    examples_sha256 = setup.store.write_examples(0, examples)
+    _train(setup, models, 0, examples, [], steps=training.first_steps, examples_sha256=examples_sha256)
+
+
+def _train(
+    setup: Setup,
+    models: Models,
+    n: int,
+    examples: Sequence[TrainingExample],
+    validation: Sequence[TrainingExample],
+    *,
+    steps: int,
+    examples_sha256: str,
+) -> Checkpoint:
+    config, store = setup.config, setup.store
+    found = store.checkpoint(n)
+    if found is not None and found.examples_sha256 == examples_sha256:
+        return found
+    start = models.before(n) if config.training.start == "previous" and n > 0 else setup.base
+    needed = expected_checkpoint_bytes(start)
+    if (free := free_bytes(store.dir)) < needed:
+        raise StoreError(
+            f"the next checkpoint needs about {needed >> 20} MiB, {store.dir} has {free >> 20} MiB free; free some "
+            "space and run the same command again"
+        )
+    plan = TrainingPlan(
+        iteration=n,
+        steps=steps,
+        seed=seed_for(config.seed, n, "training"),
+        examples_sha256=examples_sha256,
+        probe=_probe(models.engine(models.before(n) if n else setup.base), [*examples, *validation]),
+        dev=_dev_answers(setup),
+    )
+    models.close()  # the trainer gets the memory
+    setup.progress.stage(n, "train", steps)
+    temporary = store.new_checkpoint_dir(n)
+    checkpoint = setup.trainer.fine_tune(
+        examples, validation=validation, start=start, out_dir=temporary, plan=plan, on_step=_step_recorder(setup, n, steps)
+    )
+    store.publish_checkpoint(temporary, checkpoint)
+    setup.progress.trained(n, checkpoint)
+    return checkpoint
+
+
+def draw_stage(
+    setup: Setup, models: Models, model: ModelRef, n: int, kind: Kind, problems: Sequence[Problem], *, hint: bool
+) -> list[Sample]:
+    """The samples of one stage of iteration n: what is on disk, and what is still owed, chunk by chunk."""
+    config = setup.config
+    samples_per_problem = 1 if hint else config.sampling.samples
+    temperature = config.rationalization.temperature if hint else config.sampling.temperature
+    how = _asking(setup, model, temperature=temperature, hint=hint)
+    return _draw(setup, models, model, n, kind, problems, how=how, kind=kind, samples=samples_per_problem)
+
+
+def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> Measurement:
+    """Greedy accuracy of a model on a split; on record in evaluations.jsonl."""
+    limit = {"dev": setup.config.task.dev_problems, "test": setup.config.task.test_problems}.get(split, 0)
+    problems = spread_over_classes(setup.task.split(split), limit)
+    how = _asking(setup, model, temperature=0.0, hint=False)
+    samples = _draw(setup, models, model, model.iteration, split, problems, how=how, kind="evaluation", samples=1)
+    measurement = measure(
+        problems,
+        samples,
+        task=setup.task.name,
+        split=split,
+        iteration=model.iteration,
+        shots=len(how.shots),
+        temperature=0.0,
+        has_step_check=setup.task.check_steps is not None,
+    )
+    setup.store.append_measurement(measurement)
+    setup.progress.measured(measurement)
+    return measurement
+
+
+def _draw(
+    setup: Setup,
+    models: Models,
+    model: ModelRef,
+    n: int,
+    stage: str,
+    problems: Sequence[Problem],
+    *,
+    how: Asking,
+    kind: Kind,
+    samples: int,
+) -> list[Sample]:
+    draws = planned_draws(problems, kind=kind, samples=samples)
+    path = setup.store.samples_path(n, stage)
+    done = setup.store.whole_chunks(path, planned=len(draws), chunk=setup.chunk)
+    for draw, sample in zip(draws, done, strict=False):
+        if (draw.problem_id, draw.kind, draw.index) != (sample.problem_id, sample.kind, sample.index):
+            raise StoreError(f"{path}: holds {sample.problem_id!r} where {draw.problem_id!r} is planned; the file is not this run's")
+    setup.progress.stage(n, stage, len(draws), done)
+    known = by_id(problems)
+    for first in range(len(done), len(draws), setup.chunk):
+        chunk = draw_chunk(
+            models.engine(model),
+            setup.task,
+            known,
+            draws[first : first + setup.chunk],
+            how=how,
+            iteration=n,
+            run_seed=setup.config.seed,
+            on_sample=setup.progress.sample,
+        )
+        setup.store.append_samples(path, chunk)
+        if first == 0:
+            problem = known[chunk[0].problem_id]
+            setup.progress.show(how.prompt(setup.task, problem), problem, chunk[0])
+        done += chunk
+        stop_if_asked(setup)
+    setup.progress.stage_done(n, stage, done)
+    return done
+
+
+def _asking(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> Asking:
+    sampling = setup.config.sampling
+    return asking(
+        setup.task,
+        shots=sampling.shots if model.path == setup.base.path else sampling.shots_after_first,
+        temperature=temperature,
+        max_new_tokens=sampling.max_new_tokens,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        hint=hint,
+        answer_only=setup.config.training.target == "answer",
+    )
+
+
+def _probe(engine: Engine, examples: Sequence[TrainingExample]) -> tuple[ProbeRow, ...]:
+    """The first few examples with their log-probabilities under the weights that are served now."""
+    rows = examples[:PROBE_ROWS]
+    scores = engine.score([Request(prompt=e.prompt, seed=0) for e in rows], [e.completion for e in rows])
+    return tuple(
+        ProbeRow(prompt=e.prompt, completion=e.completion, old_logprobs=s.logprobs)
+        for e, s in zip(rows, scores, strict=True)
+    )
+
+
+def _dev_answers(setup: Setup) -> tuple[TrainingExample, ...]:
+    """Dev problems with their worked solution (if there is one) in the prompt, so that the loss is the answer's."""
+    found = []
+    for problem in spread_over_classes(setup.task.dev, DEV_LOSS_PROBLEMS):
+        (shown,) = without_rationales([problem]) if setup.config.training.target == "answer" else (problem,)
+        completion = render_completion(setup.task.prompt_format, shown)
+        place = completion.rfind(shown.answer)
+        prompt = render_prompt(setup.task.prompt_format, shown, hint=False) + completion[:place]
+        found.append(
+            TrainingExample(
+                problem_id=problem.id,
+                prompt=prompt,
+                completion=completion[place:],
+                completion_ids=None,
+                source="answer",
+                iteration=0,
+            )
+        )
+    return tuple(found)
+
+
+def _step_recorder(setup: Setup, n: int, steps: int) -> Callable[[StepMetrics], None]:
+    every = setup.config.tracking.every_steps
+
+    def on_step(metrics: StepMetrics) -> None:
+        if metrics.step == 1 or metrics.step == steps or metrics.step % every == 0:
+            setup.store.append_metrics(n, metrics)
+        setup.progress.step(metrics)
+        stop_if_asked(setup)
+
+    return on_step
+
+
+def stop_if_asked(setup: Setup) -> None:
+    if setup.should_stop():
+        raise Interrupted(f"stopped; what is finished is saved. Carry on with: selftaught run --resume {setup.store.dir}")

@@ -1,0 +1,116 @@
+"""Text <-> token ids, one way for drawing, training and scoring, so that all three see the same ids."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from selftaught.errors import ModelError, RefusedError
+from selftaught.records import TrainingExample
+
+IGNORED = -100
+"""Label of a token without loss (PyTorch's convention)."""
+
+
+class Codec:
+    """A model folder's tokenizer, with the rules that keep prompts and completions consistent."""
+
+    def __init__(self, model_dir: str, *, trust_remote_code: bool = False) -> None:
+        from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+        try:
+            loaded = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"model {model_dir}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+        self.tokenizer = cast(PreTrainedTokenizerBase, loaded)
+        end_id = self.tokenizer.eos_token_id
+        if not isinstance(end_id, int):
+            raise RefusedError(f"model {model_dir}: the tokenizer names no end token (eos_token); it could never learn to stop")
+        self.end_id: int = end_id
+        """The end token that is learned, once per example."""
+        self.end_ids: frozenset[int] = frozenset({end_id})
+        """The end tokens at which drawing stops."""
+        if (Path(model_dir) / "generation_config.json").is_file():
+            named = GenerationConfig.from_pretrained(model_dir).eos_token_id
+            self.end_ids = frozenset([named] if isinstance(named, int) else named or [end_id])
+        if end_id not in self.end_ids:
+            raise RefusedError(
+                f"model {model_dir}: training would teach the end token {end_id} ({self.tokenizer.eos_token!r}), but "
+                f"generation_config.json stops at {sorted(self.end_ids)}; make the two agree"
+            )
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Ids of a prompt, with the begin token once if the model wants one, and never an end token."""
+        ids = cast("list[int]", self.tokenizer(prompt)["input_ids"])
+        if ids and ids[-1] == self.end_id and not prompt.endswith(str(self.tokenizer.eos_token)):
+            ids = ids[:-1]
+        begin = self.tokenizer.bos_token_id
+        if begin is not None and begin not in self.end_ids and ids[:2] == [begin, begin]:
+            raise RefusedError(
+                f"a prompt starts with two begin tokens ({self.tokenizer.bos_token!r}): the prompt's text holds one and "
+                "the tokenizer adds one; remove it from the text"
+            )
+        if not ids:
+            raise RefusedError("a prompt has no tokens; every prompt needs at least one (is the question empty?)")
+        return ids
+
+    def encode_completion(self, prompt: str, completion: str) -> list[int]:
+        """Ids of a completion as it continues this prompt, without an end token."""
+        head = self.encode_prompt(prompt)
+        whole = self.encode_prompt(prompt + completion)
+        if whole[: len(head)] == head:
+            return whole[len(head) :]
+        # The tokenizer merges across the seam; the prompt's ids are fixed, so the completion is encoded by itself.
+        return cast("list[int]", self.tokenizer(completion, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int], *, after: Sequence[int] = ()) -> str:
+        """Text of ids as they continue the ids `after` (some tokenizers drop a leading space otherwise)."""
+        context = list(after[-1:])
+        head = self._decode(context)
+        whole = self._decode([*context, *ids])
+        return whole[len(head) :] if whole.startswith(head) else self._decode(list(ids))
+
+    def cut(self, ids: Sequence[int], stop: Sequence[str], *, after: Sequence[int]) -> tuple[str, list[int], bool]:
+        """Cut a completion before the first stop string: its text, ids that decode to it, whether it was cut.
+
+        Ids that lie wholly before the stop string are kept; the tail of a token that the cut splits is encoded anew.
+        """
+        text = self.decode(ids, after=after)
+        places = [place for s in stop if (place := text.find(s)) >= 0]
+        if not places:
+            return text, list(ids), False
+        text = text[: min(places)]
+        whole = len(ids)
+        while whole and not text.startswith(self.decode(ids[:whole], after=after)):
+            whole -= 1
+        kept = list(ids[:whole])
+        rest = text[len(self.decode(kept, after=after)) :]
+        if rest:
+            kept += cast("list[int]", self.tokenizer(rest, add_special_tokens=False)["input_ids"])
+        return text, kept, True
+
+    def lay_out(self, example: TrainingExample) -> tuple[list[int], list[int]]:
+        """(input ids, labels) of a training example: prompt without loss, completion and one end token with it."""
+        prompt = self.encode_prompt(example.prompt)
+        completion = example.completion_ids
+        if completion is None:
+            completion = tuple(self.encode_completion(example.prompt, example.completion))
+        if not completion or self.end_ids & set(completion):
+            raise RefusedError(
+                f"the training example of problem {example.problem_id!r} "
+                + ("has an empty completion" if not completion else "holds an end token inside its completion")
+                + "; leave the sample out"
+            )
+        learned = [*completion, self.end_id]
+        return [*prompt, *learned], [IGNORED] * len(prompt) + learned
+
+    def ids_ending_in(self, characters: str) -> frozenset[int]:
+        """Ids whose text holds one of the characters, or bytes that may be part of one: where a stop string can end."""
+        texts = [self._decode([i]) for i in range(len(cast(Any, self.tokenizer)))]
+        return frozenset(i for i, text in enumerate(texts) if "\ufffd" in text or any(c in text for c in characters))
+
+    def _decode(self, ids: list[int]) -> str:
+        return cast(str, self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
