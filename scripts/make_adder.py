@@ -20,12 +20,25 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from selftaught.prompts import render_completion, render_prompt
-from selftaught.tasks.arithmetic import PROMPT_FORMAT, seen_problems
+from selftaught.tasks.arithmetic import PROMPT_FORMAT, Variant, seen_problems
 from selftaught.tokens import IGNORED
 from selftaught.weights import weights_sha256
 
-VOCABULARY = ["<pad>", "<end>", "<unk>", "\n", *"0123456789", "+", ",", "C:", "<scratch>", "</scratch>", "Input:", "Target:"]
-VARIANT = "paper"
+VOCABULARY = [
+    "<pad>",
+    "<end>",
+    "<unk>",
+    "\n",
+    *"0123456789",
+    "+",
+    ",",
+    "C:",
+    "<scratch>",
+    "</scratch>",
+    "Input:",
+    "Target:",
+]
+VARIANT: Variant = "paper"
 SEED = 0
 STEPS = 1_650
 BATCH_SIZE = 32
@@ -135,7 +148,9 @@ def main(folder: Path) -> None:
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    print(f"{folder}: {size / 1e6:.2f} MB, sha256 {weights_sha256(folder)}, {(time.monotonic() - began) / 60:.1f} minutes")
+    print(
+        f"{folder}: {size / 1e6:.2f} MB, sha256 {weights_sha256(folder)}, {(time.monotonic() - began) / 60:.1f} minutes"
+    )
 
 
 if __name__ == "__main__":

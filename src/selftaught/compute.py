@@ -45,7 +45,9 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
     slots = config.compute.slots or (256 if device == "cuda" else 128 if size <= SMALL_MODEL_BYTES else 32)
     chunk = config.compute.chunk or 4 * slots
     if chunk < 4 * slots:
-        raise ConfigError(f"compute.chunk = {chunk} is less than four times the {slots} slots; raise it, or set it to 0")
+        raise ConfigError(
+            f"compute.chunk = {chunk} is less than four times the {slots} slots; raise it, or set it to 0"
+        )
     threads = config.compute.threads or len(os.sched_getaffinity(0))
     return Chosen(device=device, dtype=dtype, threads=threads, slots=slots, chunk=chunk)
 

@@ -19,6 +19,7 @@ from selftaught.errors import ConfigError
 from selftaught.methods import METHODS, Value
 from selftaught.settings import RunConfig, Section
 
+
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     """Resolve a shipped config (by task name) or a TOML file, with `section.key=value` overrides.
 
@@ -132,7 +133,11 @@ def _check_across(config: RunConfig) -> None:
         )
     if training.validation_share == 1.0:
         raise ConfigError("training.validation_share = 1 leaves nothing to train on; choose less than 1")
-    if sampling.samples == 0 and training.target == "rationale" and not (training.warm_start or training.human_solutions):
+    if (
+        sampling.samples == 0
+        and training.target == "rationale"
+        and not (training.warm_start or training.human_solutions)
+    ):
         raise ConfigError(
             "sampling.samples = 0 draws nothing and neither training.warm_start nor training.human_solutions adds "
             "rows, so there is nothing to train on; set one of the three"

@@ -69,7 +69,9 @@ def draw_chunk(
         position = completion.request
         draw = draws[position]
         if position in found:
-            raise EngineError(f"the engine answered twice for problem {draw.problem_id!r}; this is a fault of the engine")
+            raise EngineError(
+                f"the engine answered twice for problem {draw.problem_id!r}; this is a fault of the engine"
+            )
         found[position] = _judge(task, problems[draw.problem_id], draw, requests[position], completion, iteration)
         on_sample(found[position])
     missing = [draws[i].problem_id for i in range(len(draws)) if i not in found]

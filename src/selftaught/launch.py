@@ -71,7 +71,9 @@ def check_before_start(config: RunConfig, task: Task) -> None:
     }
     for key, number in wanted.items():
         if number > len(task.shots):
-            raise ConfigError(f"{key} = {number}, but task {task.name!r} has {len(task.shots)} worked examples; use at most that")
+            raise ConfigError(
+                f"{key} = {number}, but task {task.name!r} has {len(task.shots)} worked examples; use at most that"
+            )
 
 
 def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
@@ -100,8 +102,8 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef) -> Chosen:
     found = read_run_json(store.dir)
     if changed := differences(found["config"], flat_values(config)):
         raise StoreError(
-            f"{store.dir} was started with {'; '.join(changed)}; carry on with `selftaught run --resume {store.dir}`, or "
-            "use another --run-dir"
+            f"{store.dir} was started with {'; '.join(changed)}; carry on with `selftaught run --resume {store.dir}`, "
+            "or use another --run-dir"
         )
     if found["model"]["sha256"] != base.sha256:
         raise RefusedError(

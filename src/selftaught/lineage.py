@@ -64,6 +64,12 @@ def _prove_new_weights(setup: Setup, model: ModelRef, engine: Engine) -> None:
         wrong = serves_old_weights([s.logprobs for s in scores], new=checkpoint.new_logprobs, old=old)
     except ValueError:
         on_disk = weights_sha256(setup.store.checkpoint_dir(model.iteration))
-        wrong = None if on_disk == checkpoint.sha256 else f"the weight files hash to {on_disk[:12]}, not {checkpoint.sha256[:12]}"
+        wrong = (
+            None
+            if on_disk == checkpoint.sha256
+            else f"the weight files hash to {on_disk[:12]}, not {checkpoint.sha256[:12]}"
+        )
     if wrong:
-        raise RefusedError(f"iteration {model.iteration}: the engine does not serve the new weights: {wrong}; restart the engine")
+        raise RefusedError(
+            f"iteration {model.iteration}: the engine does not serve the new weights: {wrong}; restart the engine"
+        )

@@ -20,16 +20,29 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    path: str = Field("builtin:adder", min_length=1, description="The base model: a folder in Hugging Face format, a hub id, or `builtin:adder`.")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Number type for drawing. `auto` is bfloat16 on a GPU that has it and float32 elsewhere; training keeps float32 master weights.")
-    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model. Off unless you trust this very model.")
+    path: str = Field(
+        "builtin:adder",
+        min_length=1,
+        description="The base model: a folder in Hugging Face format, a hub id, or `builtin:adder`.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Number type for drawing. `auto` is bfloat16 on a GPU that has it and float32 elsewhere; training keeps float32 master weights.",
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that comes with the model. Off unless you trust this very model."
+    )
 
 
 class TaskConfig(Section):
     name: str = Field("arithmetic", min_length=1, description="A task from `selftaught tasks`.")
-    variant: str = Field("", description="Task-specific form; empty is the task's default. `selftaught tasks` lists the variants.")
+    variant: str = Field(
+        "", description="Task-specific form; empty is the task's default. `selftaught tasks` lists the variants."
+    )
     data_seed: Count = Field(0, description="Seed of generated problems; the splits are a function of it.")
-    choose: Choice = Field("random", description="Which training problems an iteration takes: `all`, `random`, or `unsolved-first`.")
+    choose: Choice = Field(
+        "random", description="Which training problems an iteration takes: `all`, `random`, or `unsolved-first`."
+    )
     train_problems: Count = Field(0, description="Training problems per iteration; 0 is all.")
     dev_problems: Count = Field(0, description="Dev problems to measure on, spread over the classes; 0 is all.")
     test_problems: Count = Field(0, description="Test problems to measure on, spread over the classes; 0 is all.")
@@ -40,39 +53,64 @@ class SamplingConfig(Section):
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 is greedy.")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus: the smallest set of tokens with this probability.")
     top_k: Count = Field(0, description="Only the k likeliest tokens; 0 is no limit.")
-    max_new_tokens: Positive = Field(256, description="Limit on the tokens of a completion; one that reaches it is truncated.")
+    max_new_tokens: Positive = Field(
+        256, description="Limit on the tokens of a completion; one that reaches it is truncated."
+    )
     shots: Count = Field(10, description="Worked examples in the prompt while the base model draws.")
-    shots_after_first: Count = Field(10, description="Worked examples in the prompt once a fine-tuned model draws (iteration 2 on, and its measurements).")
+    shots_after_first: Count = Field(
+        10,
+        description="Worked examples in the prompt once a fine-tuned model draws (iteration 2 on, and its measurements).",
+    )
 
 
 class RationalizationConfig(Section):
-    hints: Literal["none", "failed"] = Field("failed", description="Whether problems without a right answer are asked again with the answer shown.")
+    hints: Literal["none", "failed"] = Field(
+        "failed", description="Whether problems without a right answer are asked again with the answer shown."
+    )
     probability: Rate = Field(1.0, description="Share of the failed problems that get a hint.")
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 is greedy.")
 
 
 class SelectionConfig(Section):
-    accept: Accept = Field("answer", description="What a sample must pass: `answer`, or `answer+steps` (the task's exact step check).")
-    unique_by: UniqueBy = Field("text", description="Duplicates within a problem: `none` removed, same `text`, or `normalized-text` (white space and case folded).")
+    accept: Accept = Field(
+        "answer", description="What a sample must pass: `answer`, or `answer+steps` (the task's exact step check)."
+    )
+    unique_by: UniqueBy = Field(
+        "text",
+        description="Duplicates within a problem: `none` removed, same `text`, or `normalized-text` (white space and case folded).",
+    )
     max_per_problem: Count = Field(0, description="Samples kept per problem; 0 is no cap.")
 
 
 class TrainingConfig(Section):
-    window: Literal["iteration", "all"] = Field("iteration", description="Train on this iteration's samples, or on all so far.")
+    window: Literal["iteration", "all"] = Field(
+        "iteration", description="Train on this iteration's samples, or on all so far."
+    )
     human_solutions: bool = Field(False, description="Add the training problems' own worked solutions.")
-    target: Literal["rationale", "answer"] = Field("rationale", description="`answer` trains and prompts without rationales (the direct baseline).")
-    start: Literal["base", "previous"] = Field("base", description="Weights that an iteration's fine-tuning starts from.")
+    target: Literal["rationale", "answer"] = Field(
+        "rationale", description="`answer` trains and prompts without rationales (the direct baseline)."
+    )
+    start: Literal["base", "previous"] = Field(
+        "base", description="Weights that an iteration's fine-tuning starts from."
+    )
     sft_first: bool = Field(False, description="Fine-tune on the worked solutions before the first draw (RFT).")
     objective: Literal["nll"] = Field("nll", description="Next-token loss on the completion.")
-    warm_start: Count = Field(0, description="Worked examples rehearsed in every training set, for a model too small to learn from a prompt; with hints on, each also in hinted form.")
+    warm_start: Count = Field(
+        0,
+        description="Worked examples rehearsed in every training set, for a model too small to learn from a prompt; with hints on, each also in hinted form.",
+    )
     shots: Count = Field(0, description="Worked examples in the prompt that is trained on.")
     first_steps: Positive = Field(40, description="Optimizer steps of iteration 1.")
     growth: float = Field(1.2, ge=1.0, le=10.0, description="Factor of the steps from one iteration to the next.")
     max_steps: Count = Field(0, description="Cap on the steps of an iteration; 0 is none.")
     batch_size: Positive = Field(8, description="Sequences per optimizer step.")
-    micro_batch_size: Positive = Field(8, description="Sequences per forward pass; must divide batch_size. Smaller needs less memory.")
+    micro_batch_size: Positive = Field(
+        8, description="Sequences per forward pass; must divide batch_size. Smaller needs less memory."
+    )
     learning_rate: float = Field(1e-6, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="Learning rate after the warm-up.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Learning rate after the warm-up."
+    )
     warmup_steps: Count = Field(0, description="Steps of linear warm-up; capped at half of an iteration's steps.")
     weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Of AdamW.")
     adam_beta2: float = Field(0.999, ge=0.5, lt=1.0, description="Second-moment decay of AdamW.")
@@ -87,18 +125,29 @@ class LoopConfig(Section):
 
 
 class TrackingConfig(Section):
-    every_steps: Positive = Field(10, description="Optimizer steps between two lines of metrics.jsonl; the first and the last step always have one.")
+    every_steps: Positive = Field(
+        10,
+        description="Optimizer steps between two lines of metrics.jsonl; the first and the last step always have one.",
+    )
 
 
 class ComputeConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes a GPU if there is one.")
-    threads: Count = Field(0, description="CPU threads; 0 is one per physical core available, written down at the first start.")
-    slots: Count = Field(0, description="Completions drawn at a time; 0 lets the engine choose, written down at the first start.")
-    chunk: Count = Field(0, description="Completions drawn and saved as one unit; at least four times the slots; 0 is four times.")
+    threads: Count = Field(
+        0, description="CPU threads; 0 is one per physical core available, written down at the first start."
+    )
+    slots: Count = Field(
+        0, description="Completions drawn at a time; 0 lets the engine choose, written down at the first start."
+    )
+    chunk: Count = Field(
+        0, description="Completions drawn and saved as one unit; at least four times the slots; 0 is four times."
+    )
 
 
 class RunConfig(Section):
-    method: str = Field("star", description="Named settings of the loop's knobs; `custom` leaves every knob to the file.")
+    method: str = Field(
+        "star", description="Named settings of the loop's knobs; `custom` leaves every knob to the file."
+    )
     seed: Count = Field(0, description="Run seed: which problems, which draws, which order of rows.")
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()

@@ -88,9 +88,7 @@ def earlier_samples(setup: Setup, n: int) -> list[Sample]:
     return [s for k in range(1, n) for stage in stages for s in setup.store.samples(k, stage)]
 
 
-def training_examples(
-    setup: Setup, n: int, selection: Selection, problems: Sequence[Problem]
-) -> list[TrainingExample]:
+def training_examples(setup: Setup, n: int, selection: Selection, problems: Sequence[Problem]) -> list[TrainingExample]:
     """What iteration n trains on: accepted samples, human solutions if asked for, and the rehearsed worked examples.
 
     No prompt here holds a hint but those of hinted worked examples (`warm_start_examples`).
@@ -108,7 +106,9 @@ def training_examples(
     with_hints = setup.config.rationalization.hints != "none"
     examples += warm_start_examples(worked, fmt, with_hints=with_hints, iteration=n)
     if not examples:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in tally(i.reason for i in selection.left_out).items())
+        reasons = ", ".join(
+            f"{count} {reason}" for reason, count in tally(i.reason for i in selection.left_out).items()
+        )
         raise RefusedError(
             f"iteration {n}: no sample was accepted ({reasons or 'none was drawn'}), so there is nothing to train on; "
             f"look at `selftaught show {setup.store.dir} --limit 3`, give more shots, or use a stronger model"
@@ -175,7 +175,12 @@ def _train(
     setup.progress.stage(n, "train", steps)
     temporary = store.new_checkpoint_dir(n)
     checkpoint = setup.trainer.fine_tune(
-        examples, validation=validation, start=start, out_dir=temporary, plan=plan, on_step=_step_recorder(setup, n, steps)
+        examples,
+        validation=validation,
+        start=start,
+        out_dir=temporary,
+        plan=plan,
+        on_step=_step_recorder(setup, n, steps),
     )
     store.publish_checkpoint(temporary, checkpoint)
     setup.progress.trained(n, checkpoint)
@@ -231,7 +236,9 @@ def _draw(
     done = setup.store.whole_chunks(path, planned=len(draws), chunk=setup.chunk)
     for draw, sample in zip(draws, done, strict=False):
         if (draw.problem_id, draw.kind, draw.index) != (sample.problem_id, sample.kind, sample.index):
-            raise StoreError(f"{path}: holds {sample.problem_id!r} where {draw.problem_id!r} is planned; the file is not this run's")
+            raise StoreError(
+                f"{path}: holds {sample.problem_id!r} where {draw.problem_id!r} is planned; the file is not this run's"
+            )
     setup.progress.stage(n, stage, len(draws), done)
     known = by_id(problems)
     for first in range(len(done), len(draws), setup.chunk):
@@ -314,4 +321,6 @@ def _step_recorder(setup: Setup, n: int, steps: int) -> Callable[[StepMetrics], 
 
 def stop_if_asked(setup: Setup) -> None:
     if setup.should_stop():
-        raise Interrupted(f"stopped; what is finished is saved. Carry on with: selftaught run --resume {setup.store.dir}")
+        raise Interrupted(
+            f"stopped; what is finished is saved. Carry on with: selftaught run --resume {setup.store.dir}"
+        )

@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from functools import cache
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 
 @cache
-def _adapter(kind: type[R]) -> TypeAdapter[R]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
@@ -90,7 +90,9 @@ class RunStore:
         with _as_store_error(path, "read"):
             lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
         if len(lines) > planned:
-            raise StoreError(f"{path}: {len(lines)} samples, but only {planned} were planned; the file is not this run's")
+            raise StoreError(
+                f"{path}: {len(lines)} samples, but only {planned} were planned; the file is not this run's"
+            )
         whole = len(lines) if len(lines) == planned else len(lines) - len(lines) % chunk
         keep = sum(len(line) + 1 for line in lines[:whole])
         if path.stat().st_size != keep:
@@ -191,7 +193,9 @@ def read_run_json(run_dir: Path) -> dict[str, Any]:
     """The content of run.json. Raises StoreError if the folder is not a run or of another format."""
     path = run_dir / "run.json"
     if not path.is_file():
-        raise StoreError(f"{run_dir} is not a run folder (no run.json); start one with `selftaught run TASK --run-dir {run_dir}`")
+        raise StoreError(
+            f"{run_dir} is not a run folder (no run.json); start one with `selftaught run TASK --run-dir {run_dir}`"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -228,6 +232,10 @@ def dump_measurement(measurement: Measurement) -> dict[str, Any]:
     return cast(dict[str, Any], _adapter(Measurement).dump_python(measurement, mode="json"))
 
 
+def dump_sample(sample: Sample) -> dict[str, Any]:
+    return cast(dict[str, Any], _adapter(Sample).dump_python(sample, mode="json"))
+
+
 def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
@@ -241,12 +249,13 @@ def _read_lines(kind: type[R], path: Path) -> list[R]:
 
 def _parse(kind: type[R], line: bytes, path: Path, number: int) -> R:
     try:
-        return _adapter(kind).validate_json(line)
+        return cast(R, _adapter(kind).validate_json(line))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the line"
         raise StoreError(
-            f"{path}:{number}: {where}: {first['msg'].lower()}; the file was changed or damaged, restore it or start a new run"
+            f"{path}:{number}: {where}: {first['msg'].lower()}; the file was changed or damaged, restore it or "
+            "start a new run"
         ) from error
 
 

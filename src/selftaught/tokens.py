@@ -24,7 +24,9 @@ class Codec:
         self.tokenizer = cast(PreTrainedTokenizerBase, loaded)
         end_id = self.tokenizer.eos_token_id
         if not isinstance(end_id, int):
-            raise RefusedError(f"model {model_dir}: the tokenizer names no end token (eos_token); it could never learn to stop")
+            raise RefusedError(
+                f"model {model_dir}: the tokenizer names no end token (eos_token); it could never learn to stop"
+            )
         self.end_id: int = end_id
         """The end token that is learned, once per example."""
         self.end_ids: frozenset[int] = frozenset({end_id})
@@ -46,8 +48,8 @@ class Codec:
         begin = self.tokenizer.bos_token_id
         if begin is not None and begin not in self.end_ids and ids[:2] == [begin, begin]:
             raise RefusedError(
-                f"a prompt starts with two begin tokens ({self.tokenizer.bos_token!r}): the prompt's text holds one and "
-                "the tokenizer adds one; remove it from the text"
+                f"a prompt starts with two begin tokens ({self.tokenizer.bos_token!r}): the prompt's text holds one "
+                "and the tokenizer adds one; remove it from the text"
             )
         if not ids:
             raise RefusedError("a prompt has no tokens; every prompt needs at least one (is the question empty?)")

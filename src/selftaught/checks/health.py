@@ -21,10 +21,22 @@ def warnings_for(
     """What a user should look at after an iteration; empty when nothing stands out."""
     found: list[str] = []
     for stage, counts in (("rationale", rationale), ("rationalization", rationalization)):
-        found += _rate(counts.truncated, counts.samples, TRUNCATED_OVER, f"{stage} completions were truncated; raise sampling.max_new_tokens")
-        found += _rate(counts.unparseable, counts.samples, UNPARSEABLE_OVER, f"{stage} completions state no answer; look at `selftaught show --verdict unparseable`")
+        found += _rate(
+            counts.truncated,
+            counts.samples,
+            TRUNCATED_OVER,
+            f"{stage} completions were truncated; raise sampling.max_new_tokens",
+        )
+        found += _rate(
+            counts.unparseable,
+            counts.samples,
+            UNPARSEABLE_OVER,
+            f"{stage} completions state no answer; look at `selftaught show --verdict unparseable`",
+        )
     if rationalization.samples and not rationalization.correct:
-        found.append(f"none of {rationalization.samples} hinted completions ended on the shown answer; hints do nothing here")
+        found.append(
+            f"none of {rationalization.samples} hinted completions ended on the shown answer; hints do nothing here"
+        )
     sampled = examples_by_source.get("rationale", 0) + examples_by_source.get("rationalization", 0)
     if rationale.samples and sampled < batch_size:
         found.append(f"only {sampled} sampled rationales were kept, fewer than one batch of {batch_size}")

@@ -62,10 +62,9 @@ class SlotCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write [B, H, T, D] and return what the slots aimed at hold, [B, H, visible, D]."""
         if layer_idx not in self.keys:
-            _, heads, _, size = keys.shape
-            shape = (self.num_slots, heads, self.length, size)
-            self.keys[layer_idx] = keys.new_zeros(shape)
-            self.values[layer_idx] = values.new_zeros((*shape[:3], values.shape[-1]))
+            heads = keys.shape[1]
+            self.keys[layer_idx] = keys.new_zeros(self.num_slots, heads, self.length, keys.shape[-1])
+            self.values[layer_idx] = values.new_zeros(self.num_slots, heads, self.length, values.shape[-1])
         return self._write(self.keys[layer_idx], keys), self._write(self.values[layer_idx], values)
 
     def _write(self, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
@@ -101,7 +100,9 @@ class LocalEngine:
         self._device = torch.device(device)
         self._slots = slots
         self._codec = Codec(model.path, trust_remote_code=trust_remote_code)
-        self._model = _load(model.path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code).to(self._device)
+        self._model = _load(model.path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code).to(
+            self._device
+        )
         self._model.eval()
         self._context = int(getattr(self._model.config.get_text_config(), "max_position_embeddings", 1 << 30))
         self._check_slots_work()
@@ -201,7 +202,7 @@ class LocalEngine:
         mask = torch.zeros(reachable.shape, dtype=dtype, device=self._device)
         mask = mask.masked_fill(~reachable, torch.finfo(dtype).min)[:, None]  # [B, 1, T, L], added to the scores
         last = torch.tensor(lengths, device=self._device) - 1
-        keep, where = last.unique(return_inverse=True)
+        keep, where = torch.unique(last, return_inverse=True)
         logits = self._model(
             input_ids=ids,
             attention_mask=mask,
@@ -215,7 +216,9 @@ class LocalEngine:
     def _draw(self, logits: torch.Tensor, rows: Sequence[_Row], params: SamplingParams) -> None:
         """Append one token to every row."""
         if not bool(torch.isfinite(logits).all()):
-            raise EngineError(f"model {self._path}: its logits are not finite; the weights are broken or overflow in {logits.dtype}")
+            raise EngineError(
+                f"model {self._path}: its logits are not finite; the weights are broken or overflow in {logits.dtype}"
+            )
         numbers = [uniform(row.seed, len(row.ids)) for row in rows]
         drawn = draw_tokens(logits, params, torch.tensor(numbers, dtype=torch.float64, device=logits.device))
         logprobs = logits.log_softmax(-1).gather(-1, drawn[:, None])[:, 0]
@@ -283,7 +286,9 @@ class LocalEngine:
                 f"({type(error).__name__}: {error}); use a Llama-like decoder model"
             ) from error
         for row, length in enumerate((len(ids), 5)):
-            plain = self._model(torch.tensor([ids[:length]], device=self._device), use_cache=False).logits[0, -1].float()
+            plain = (
+                self._model(torch.tensor([ids[:length]], device=self._device), use_cache=False).logits[0, -1].float()
+            )
             gap = float((ours[row] - plain).abs().max() / plain.abs().max().clamp(min=1.0))
             limit = 1e-3 if self._model.dtype == torch.float32 else 0.1
             if kinds != {"full_attention"} or not gap < limit:
@@ -300,7 +305,7 @@ def draw_tokens(logits: torch.Tensor, params: SamplingParams, numbers: torch.Ten
     """
     if params.temperature == 0.0:
         return logits.argmax(-1)
-    probs, order = (logits.double() / params.temperature).softmax(-1).sort(-1, descending=True, stable=True)
+    probs, order = (logits.double() / params.temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
     if params.top_k:
         probs[:, params.top_k :] = 0.0
     cumulative = probs.cumsum(-1)
@@ -331,4 +336,6 @@ def _load(path: str, *, dtype: torch.dtype, trust_remote_code: bool) -> Any:
         )
     except Exception as error:
         # transformers and safetensors raise many kinds here, and each of them means the same to the user.
-        raise ModelError(f"model {path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"model {path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error

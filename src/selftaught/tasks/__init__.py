@@ -56,9 +56,10 @@ def check_splits(task: Task) -> None:
             if problem.id in ids:
                 raise RefusedError(f"task {task.name!r}: problem id {problem.id!r} is in {name} twice; make ids unique")
             ids.add(problem.id)
-            if name != "train" and (place := trained_on.get(key_of(problem))):
+            where = trained_on.get(key_of(problem))
+            if name != "train" and where is not None:
                 raise RefusedError(
-                    f"task {task.name!r}: {name} problem {problem.id!r} is also in {place}; "
+                    f"task {task.name!r}: {name} problem {problem.id!r} is also in {where}; "
                     "a measured problem must not be trained on, remove it from one of them"
                 )
     dev = {key_of(p): p.id for p in task.dev}

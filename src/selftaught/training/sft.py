@@ -51,7 +51,9 @@ class Row:
 class SftTrainer:
     """Fine-tunes a model folder. Holds settings only: every call loads the weights anew and drops them at its end."""
 
-    def __init__(self, settings: TrainingConfig, *, dtype: str, device: str, threads: int, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self, settings: TrainingConfig, *, dtype: str, device: str, threads: int, trust_remote_code: bool = False
+    ) -> None:
         self._settings = settings
         self._device = torch.device(device)
         self._bf16 = dtype == "bfloat16" and self._device.type == "cuda"
@@ -102,8 +104,8 @@ class SftTrainer:
             codec.tokenizer.save_pretrained(out_dir)
         except (OSError, SafetensorError) as error:
             raise StoreError(
-                f"cannot save the model of iteration {plan.iteration} in {out_dir}: {error}; free some space and run the "
-                "same command again; the samples are kept and the training is redone"
+                f"cannot save the model of iteration {plan.iteration} in {out_dir}: {error}; free some space and run "
+                "the same command again; the samples are kept and the training is redone"
             ) from error
         return checkpoint_of(
             plan, start=start, out_dir=out_dir, examples=len(examples), train=summary, new_logprobs=new_logprobs
@@ -203,8 +205,8 @@ def check_rows(rows: Sequence[Row], codec: Codec) -> None:
         where = f"training row {position}"
         if not 0 < row.num_loss_tokens < len(row.labels):
             raise RefusedError(
-                f"{where}: {row.num_loss_tokens} of {len(row.labels)} tokens carry loss; the prompt must carry none and "
-                "the completion all of it"
+                f"{where}: {row.num_loss_tokens} of {len(row.labels)} tokens carry loss; the prompt must carry none "
+                "and the completion all of it"
             )
         learned = [i for i, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED]
         if learned[-1] != codec.end_id or learned.count(codec.end_id) != 1:
@@ -237,7 +239,9 @@ def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:
         )
     except Exception as error:
         # transformers and safetensors raise many kinds here, and each of them means the same to the user.
-        raise ModelError(f"model {path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"model {path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
     wrong = [name for name, weight in model.named_parameters() if weight.dtype != torch.float32]
     assert not wrong, f"master weights must be float32, these are not: {wrong[:3]}"
     return model

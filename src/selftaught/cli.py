@@ -1,0 +1,315 @@
+"""The command `selftaught`: a thin skin over the library. Results go to stdout, talk to stderr.
+
+Exit codes: 0; 2 for what the user can fix (one line on stderr); 1 for our own mistakes (a traceback); 130 after
+Ctrl-C. Heavy libraries are imported inside the commands that need them, so that --help is quick.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selftaught.errors import ConfigError, Interrupted, SelftaughtError
+
+if TYPE_CHECKING:
+    from selftaught.records import Sample
+    from selftaught.settings import RunConfig
+
+app = typer.Typer(
+    name="selftaught",
+    help="Teach a language model to reason from question-answer pairs alone (STaR, arXiv 2203.14465).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+tasks_app = typer.Typer(help="List the tasks, or check one.", invoke_without_command=True, no_args_is_help=False)
+app.add_typer(tasks_app, name="tasks")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
+
+
+def main() -> None:
+    """Entry point: turn errors into exit codes."""
+    # Their progress bars and notes would garble ours; what matters reaches the user as an error.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except SelftaughtError as error:
+        print(f"selftaught: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("selftaught: stopped at once; the chunk in hand is dropped, finished ones are saved", file=sys.stderr)
+        sys.exit(Interrupted.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `selftaught show DIR | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+@app.command()
+def run(
+    target: Annotated[
+        str, typer.Argument(help="A task with a shipped config, or a TOML file.", metavar="TASK_OR_CONFIG")
+    ] = "",
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder; default runs/TASK-METHOD. A folder of the same config is carried on."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value, over the config; repeatable.", metavar="KEY=VALUE"),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show the resolved config, filled prompts, the tokens that carry loss and the cost; draw nothing.",
+        ),
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Carry on the run in this folder; needs nothing else.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Start a run, or carry one on: draw rationales, hint the failures, fine-tune, repeat, report."""
+    from selftaught.config import load_config
+    from selftaught.launch import config_of_run, launch, task_of
+
+    if resume is not None:
+        if target or overrides or run_dir is not None:
+            raise ConfigError("--resume DIR takes everything from the folder; leave out the task, --run-dir and --set")
+        config, folder = config_of_run(resume), resume
+    elif not target:
+        raise ConfigError(
+            "give a task or a config file, for example `selftaught run arithmetic`; see `selftaught tasks`"
+        )
+    else:
+        config = load_config(target, overrides or ())
+        folder = run_dir or Path("runs") / f"{config.task.name}-{config.method}"
+    if dry_run:
+        from selftaught.dryrun import describe
+
+        print(describe(config, task_of(config)))
+        return
+    _quiet_libraries()
+    from rich.console import Console
+
+    from selftaught.terminal import TerminalProgress
+
+    console = Console(stderr=True)
+    console.print(
+        f"{config.method} on {config.task.name} with {config.model.path}, folder {folder}",
+        markup=False,
+        highlight=False,
+    )
+    progress = TerminalProgress(console, config.loop.max_iterations)
+    with _two_step_interrupt(folder) as should_stop:
+        try:
+            launch(config, folder, progress=progress, should_stop=should_stop)
+        finally:
+            progress.close()
+    _finish(folder, config)
+
+
+@app.command(name="eval")
+def evaluate_command(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A run folder (its result), a model folder, a hub id, or builtin:adder.", metavar="RUN_OR_MODEL"
+        ),
+    ],
+    task: Annotated[str | None, typer.Option(help="Task to measure on; default: the run's.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Form of the task; default: the run's.")] = None,
+    split: Annotated[str, typer.Option(help="train, dev, test or extrapolation.")] = "dev",
+    shots: Annotated[int | None, typer.Option(help="Worked examples in the prompt; default: the run's.")] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Completions per problem, K; over 1 adds pass@k and majority@K.")
+    ] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(help="Default: 0 (greedy) for one sample, 0.7 for several.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Default: the run's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model or a run's result: accuracy with n and 95 % interval, per class."""
+    from selftaught.evaluation import evaluate, find_target
+    from selftaught.inspection import measurement_text
+    from selftaught.store import dump_measurement
+
+    _quiet_libraries()
+    measurement = evaluate(
+        find_target(target, task=task),
+        task_name=task,
+        variant=variant,
+        split=split,
+        shots=shots,
+        samples=samples,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+    )
+    print(json.dumps(dump_measurement(measurement)) if as_json else measurement_text(measurement))
+
+
+@app.command()
+def show(
+    run_dir: Annotated[Path, typer.Argument(metavar="DIR")],
+    problem: Annotated[str | None, typer.Option(help="Only this problem id.")] = None,
+    iteration: Annotated[int | None, typer.Option(help="Only samples of this iteration.")] = None,
+    kind: Annotated[str | None, typer.Option(help="rationale, rationalization or evaluation.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="correct, incorrect or unparseable.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most this many; 0 is all.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Print samples of a run, with everything known of them."""
+    from selftaught.inspection import matching, sample_text
+
+    wanted = {"problem_id": problem, "iteration": iteration, "kind": kind, "verdict": verdict}
+    for path, sample, answer in matching(run_dir, {k: v for k, v in wanted.items() if v is not None}, limit=limit):
+        print(json.dumps(_sample_json(sample, answer)) if as_json else sample_text(path, sample, answer))
+
+
+@app.command()
+def regrade(run_dir: Annotated[Path, typer.Argument(metavar="DIR")], as_json: Json = False) -> None:
+    """Apply today's verifier and checks to a run's saved samples, and list the verdicts that would change."""
+    from selftaught.inspection import change_json, change_text, regraded
+
+    seen = changed = 0
+    for path, sample, now in regraded(run_dir):
+        seen += 1
+        if now is None:
+            continue
+        changed += 1
+        print(json.dumps(change_json(path, sample, now)) if as_json else change_text(path, sample, now))
+    print(f"{seen} samples, {changed} verdicts changed; the files are left as they are", file=sys.stderr)
+
+
+@app.command()
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...")],
+    out_dir: Annotated[
+        Path | None, typer.Option(help="Where to write; default: the run's folder, or report/ for several runs.")
+    ] = None,
+) -> None:
+    """Write report.md and a plot of accuracy against iteration; several runs are compared."""
+    from selftaught.report import write_report
+
+    written = write_report(run_dirs, out_dir)
+    print(written.markdown)
+    print(written.svg)
+    print(written.png)
+
+
+@tasks_app.callback()
+def tasks(context: typer.Context, as_json: Json = False) -> None:
+    """List the tasks."""
+    from selftaught.tasks import TASKS
+
+    if context.invoked_subcommand is not None:
+        return
+    for name, source in TASKS.items():
+        facts = {"name": name, "variants": list(source.variants), "description": source.description}
+        print(
+            json.dumps(facts) if as_json else f"{name}  {source.description} (variants: {', '.join(source.variants)})"
+        )
+
+
+@tasks_app.command()
+def check(
+    name: Annotated[str, typer.Argument()],
+    variant: Annotated[str, typer.Option(help="Form of the task.")] = "",
+    data_seed: Annotated[int, typer.Option(help="Seed of generated problems.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Check a task's splits, reference answers and worked solutions, and show three filled prompts."""
+    from selftaught.inspection import check_task
+
+    facts, prompts = check_task(name, variant=variant, data_seed=data_seed)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        print(f"{key}: {value}")
+    for prompt in prompts:
+        print(f"\n{prompt}⟨the model goes on here⟩")
+
+
+def _finish(folder: Path, config: "RunConfig") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from selftaught.report import iteration_table, write_report
+    from selftaught.store import read_result
+
+    header, rows = iteration_table(folder)
+    table = Table(
+        *header, title=f"{config.method} on {config.task.name}: accuracy on dev, by class", title_justify="left"
+    )
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    result = read_result(folder)
+    assert result is not None, "a finished run has a result"
+    for name in ("base", "test"):
+        m = result[name]
+        classes = "  ".join(f"{key}: {value['accuracy']:.2f}" for key, value in m["by_class"].items())
+        who = "base model" if name == "base" else f"iteration {result['best_iteration']}"
+        low, high = m["interval"]
+        print(f"test, {who}: {m['correct']}/{m['n']}  {m['accuracy']:.3f} [{low:.3f}, {high:.3f}]  {classes}")
+    written = write_report([folder])
+    print(f"report {written.markdown}")
+    print(f"plot   {written.svg}")
+    print(f"model  {folder / result['checkpoint'] if result['best_iteration'] else result['checkpoint']}")
+    print(f"next:  selftaught show {folder} --verdict correct --limit 3")
+
+
+def _sample_json(sample: "Sample", answer: str | None) -> dict[str, Any]:
+    from selftaught.store import dump_sample
+
+    return {**dump_sample(sample), "answer": answer}
+
+
+def _quiet_libraries() -> None:
+    """Turn off the progress bars that transformers and datasets draw over ours."""
+    import warnings
+
+    import datasets
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    # torch, when it looks for a GPU on a machine without a driver; we say ourselves what is used.
+    warnings.filterwarnings("ignore", message=".*CUDA initialization.*")
+
+
+@contextmanager
+def _two_step_interrupt(folder: Path) -> Iterator[Any]:
+    """The first Ctrl-C asks the run to stop after the chunk in hand; the second stops at once."""
+    asked = False
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print(
+            f"\nstopping after the work in hand; Ctrl-C again stops at once. Later: selftaught run --resume {folder}",
+            file=sys.stderr,
+        )
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

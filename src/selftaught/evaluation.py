@@ -1,0 +1,128 @@
+"""Measure a model or a run's result on a split, outside the loop: the same drawing and the same judging."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftaught.compute import choose, engine_opener
+from selftaught.config import config_from_values, flat_values
+from selftaught.drawing import asking, draw_chunk
+from selftaught.errors import ConfigError, StoreError
+from selftaught.launch import check_before_start, config_of_run, task_of
+from selftaught.metrics import measure
+from selftaught.plan import planned_draws
+from selftaught.records import SPLITS, Measurement, ModelRef, Sample, by_id
+from selftaught.settings import RunConfig
+from selftaught.store import read_result
+from selftaught.weights import model_in_folder, resolve_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A model to measure, with the settings that it was trained under (the defaults for a model outside a run)."""
+
+    model: ModelRef
+    config: RunConfig
+    iteration: int
+    shots: int
+
+
+def find_target(name: str, *, task: str | None) -> Target:
+    """A run folder (its result), or a model: a folder, a hub id, or builtin:adder. A model needs a task."""
+    folder = Path(name)
+    if (folder / "run.json").is_file():
+        return _target_of_run(folder)
+    if task is None:
+        raise ConfigError(f"{name!r} is not a run folder, so --task is needed; see `selftaught tasks`")
+    config = config_from_values({"task.name": task, "model.path": name})
+    return Target(model=resolve_model(name), config=config, iteration=0, shots=config.sampling.shots)
+
+
+def evaluate(
+    target: Target,
+    *,
+    task_name: str | None,
+    variant: str | None,
+    split: str,
+    shots: int | None,
+    samples: int,
+    temperature: float | None,
+    max_new_tokens: int | None,
+    on_sample: Callable[[Sample], None] = lambda sample: None,
+) -> Measurement:
+    """Draw `samples` completions per problem of a split and measure them.
+
+    Greedy for one sample, temperature 0.7 for several unless told otherwise. What is not given comes from the
+    target's config. Raises ConfigError for settings that the task or the split cannot serve.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
+    temperature = temperature if temperature is not None else (0.0 if samples == 1 else 0.7)
+    given = {
+        "task.name": task_name,
+        "task.variant": variant,
+        "sampling.samples": samples,
+        "sampling.temperature": temperature,
+        "sampling.shots": target.shots if shots is None else shots,
+        "sampling.max_new_tokens": max_new_tokens,
+    }
+    values = flat_values(target.config) | {key: value for key, value in given.items() if value is not None}
+    config = config_from_values(values, lambda key: "eval")
+    task = task_of(config)
+    check_before_start(config, task)
+    problems = task.split(split)
+    if not problems:
+        raise ConfigError(f"task {task.name!r} has no {split} split")
+    chosen = choose(config, target.model)
+    how = asking(
+        task,
+        shots=config.sampling.shots,
+        temperature=temperature,
+        max_new_tokens=config.sampling.max_new_tokens,
+        top_p=config.sampling.top_p,
+        top_k=config.sampling.top_k,
+        answer_only=config.training.target == "answer",
+    )
+    draws = planned_draws(problems, kind="evaluation", samples=samples)
+    engine = engine_opener(config, chosen)(target.model)
+    try:
+        drawn: list[Sample] = []
+        for first in range(0, len(draws), chosen.chunk):
+            drawn += draw_chunk(
+                engine,
+                task,
+                by_id(problems),
+                draws[first : first + chosen.chunk],
+                how=how,
+                iteration=target.iteration,
+                run_seed=config.seed,
+                on_sample=on_sample,
+            )
+    finally:
+        engine.close()
+    return measure(
+        problems,
+        drawn,
+        task=task.name,
+        split=split,
+        iteration=target.iteration,
+        shots=config.sampling.shots,
+        temperature=temperature,
+        has_step_check=task.check_steps is not None,
+    )
+
+
+def _target_of_run(folder: Path) -> Target:
+    config = config_of_run(folder)
+    result = read_result(folder)
+    if result is None:
+        raise StoreError(
+            f"{folder} has not finished, so it has no result yet; finish it with `selftaught run --resume {folder}`, "
+            f"or give one of its models, such as {folder}/checkpoints/001"
+        )
+    best = int(result["best_iteration"])
+    sampling = config.sampling
+    if best == 0:
+        return Target(model=resolve_model(config.model.path), config=config, iteration=0, shots=sampling.shots)
+    model = model_in_folder(folder / str(result["checkpoint"]))
+    return Target(model=model, config=config, iteration=best, shots=sampling.shots_after_first)

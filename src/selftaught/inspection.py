@@ -1,0 +1,137 @@
+"""Look at what is on disk: filter samples, judge them again, check a task. Reads only."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+from selftaught.config import config_from_values
+from selftaught.errors import ConfigError
+from selftaught.launch import check_before_start, config_of_run, task_of
+from selftaught.prompts import render_prompt
+from selftaught.records import SPLITS, Kind, Measurement, Problem, Sample, Task, Verdict, Verification
+from selftaught.store import read_samples
+from selftaught.verification import verify
+
+PROMPTS_SHOWN = 3
+
+
+def matching(
+    run_dir: Path, wanted: Mapping[str, str | int], *, limit: int
+) -> Iterator[tuple[Path, Sample, str | None]]:
+    """Samples whose fields equal those of `wanted`, with the reference answer; at most `limit` (0: all).
+
+    Raises ConfigError for a kind or verdict that does not exist.
+    """
+    for field, known in (("kind", get_args(Kind)), ("verdict", tuple(Verdict))):
+        if field in wanted and wanted[field] not in known:
+            raise ConfigError(f"--{field} {wanted[field]}: expected one of {', '.join(known)}")
+    problems = _problems(task_of(config_of_run(run_dir)))
+    found = (
+        (path, sample, problems[sample.problem_id].answer if sample.problem_id in problems else None)
+        for path, sample in read_samples(run_dir)
+        if all(getattr(sample, field) == value for field, value in wanted.items())
+    )
+    return islice(found, limit or None)
+
+
+def regraded(run_dir: Path) -> Iterator[tuple[Path, Sample, Verification | None]]:
+    """Every sample with today's verification if its verdict or prediction differs from the saved one, else None."""
+    task = task_of(config_of_run(run_dir))
+    problems = _problems(task)
+    for path, sample in read_samples(run_dir):
+        problem = problems.get(sample.problem_id)
+        if problem is None:
+            raise ConfigError(
+                f"{path}: problem {sample.problem_id!r} is not in task {task.name!r} any more; regrade with the "
+                "version that made the run"
+            )
+        now = verify(sample.completion, problem.answer, task.answer_rule)
+        is_same = (now.verdict, now.prediction) == (sample.verdict, sample.prediction)
+        yield path, sample, None if is_same else now
+
+
+def sample_text(path: Path, sample: Sample, answer: str | None) -> str:
+    """A sample for a person to read; what a model wrote is shown with control characters escaped."""
+    checks = "".join(
+        f"  {name}: {'passed' if c.passed else f'failed at {c.detail}'} ({c.score:.2f})"
+        for name, c in sample.checks.items()
+    )
+    logprob = "–" if sample.logprob is None else f"{sample.logprob:.3f}"
+    return "\n".join(
+        [
+            f"{path.stem}  problem {sample.problem_id}  {sample.kind} {sample.index}  {sample.verdict}  "
+            f"prediction {sample.prediction!r}  answer {answer!r}",
+            f"  ended by {sample.finish_reason}  {sample.num_tokens} tokens  log-probability {logprob}{checks}",
+            *(f"  | {_printable(line)}" for line in sample.completion.split("\n")),
+        ]
+    )
+
+
+def change_json(path: Path, sample: Sample, now: Verification) -> dict[str, Any]:
+    return {
+        "file": path.name,
+        "problem_id": sample.problem_id,
+        "kind": sample.kind,
+        "index": sample.index,
+        "was": sample.verdict,
+        "now": now.verdict,
+        "prediction": now.prediction,
+    }
+
+
+def change_text(path: Path, sample: Sample, now: Verification) -> str:
+    return (
+        f"{path.name}  {sample.problem_id}  {sample.kind} {sample.index}: {sample.verdict} -> {now.verdict} "
+        f"(prediction {now.prediction!r})"
+    )
+
+
+def measurement_text(m: Measurement) -> str:
+    """A measurement for a person: every rate with its count and interval."""
+    lines = [
+        f"{m.task} {m.split}, {m.shots} shots, {m.samples} per problem at temperature {m.temperature}",
+        f"accuracy  {_score_text(m.correct, m.n, m.accuracy, m.interval)}",
+        *(f"  {name}  {_score_text(s.correct, s.n, s.accuracy, s.interval)}" for name, s in m.by_class.items()),
+        f"unparseable {m.unparseable}  truncated {m.truncated}  false positives "
+        + ("–" if m.false_positive is None else str(m.false_positive)),
+    ]
+    if m.pass_at_k:
+        rates = "  ".join(f"pass@{k} {rate:.3f}" for k, rate in m.pass_at_k.items())
+        lines.append(f"{rates}  majority@{m.samples} {m.majority_at_k:.3f}  (n = {m.n} problems)")
+    return "\n".join(lines)
+
+
+def _score_text(correct: int, n: int, accuracy: float, interval: tuple[float, float]) -> str:
+    return f"{correct}/{n}  {accuracy:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def check_task(name: str, *, variant: str, data_seed: int) -> tuple[dict[str, Any], list[str]]:
+    """Facts about a task that has passed every check, and its first filled prompts. Raises like the start of a run."""
+    values = {"task.name": name, "task.variant": variant, "task.data_seed": data_seed, "sampling.shots": 0}
+    config = config_from_values({**values, "sampling.shots_after_first": 0}, lambda key: "tasks check")
+    task = task_of(config)
+    check_before_start(config, task)
+    facts: dict[str, Any] = {"task": name}
+    for split in SPLITS:
+        problems = task.split(split)
+        classes: dict[str, int] = {}
+        for problem in problems:
+            classes[problem.class_name] = classes.get(problem.class_name, 0) + 1
+        facts[split] = {"problems": len(problems), "by_class": classes}
+    facts["worked_examples"] = len(task.shots)
+    facts["seen_by_shipped_models"] = len(task.seen)
+    facts["step_check"] = task.check_steps is not None
+    facts["reference_answers"] = "all verify"
+    facts["overlap"] = "none"
+    shots = task.shots[:2]
+    prompts = [render_prompt(task.prompt_format, p, hint=False, shots=shots) for p in task.dev[:PROMPTS_SHOWN]]
+    return facts, prompts
+
+
+def _problems(task: Task) -> dict[str, Problem]:
+    return {problem.id: problem for split in SPLITS for problem in task.split(split)}
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)

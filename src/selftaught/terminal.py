@@ -1,0 +1,148 @@
+"""What a person sees while a run works: a live display on a terminal, plain lines elsewhere; always on stderr."""
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from selftaught.metrics import mean_over_classes
+from selftaught.records import Checkpoint, IterationSummary, Measurement, Problem, Sample, StepMetrics, Verdict
+
+PLAIN_EVERY_S = 30.0
+SHOWN_CHARACTERS = 1_500
+BASE = "base model"
+
+
+class TerminalProgress:
+    """One line per stage, one whole sample per iteration, and in between what is going on right now."""
+
+    def __init__(self, console: Console, max_iterations: int) -> None:
+        self._console = console
+        self._of = max_iterations
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+        self._name = ""
+        self._total = self._count = self._right = self._tokens = 0
+        self._began = self._said = 0.0
+
+    def close(self) -> None:
+        """Take the live display off the terminal."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def stage(self, iteration: int, name: str, total: int, done: Sequence[Sample] = ()) -> None:
+        self.close()
+        self._name = f"{self._where(iteration)}  {name}"
+        self._total, self._count = total, len(done)
+        self._right = sum(s.verdict is Verdict.CORRECT for s in done)
+        self._tokens = 0
+        self._began = self._said = time.monotonic()
+        if done and len(done) < total:
+            self._say(f"{self._name}: {len(done)} of {total} are on disk, {total - len(done)} are owed")
+        if self._console.is_terminal and len(done) < total:
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._live.add_task(self._name, total=total, completed=len(done), facts="")
+            self._live.start()
+
+    def sample(self, sample: Sample) -> None:
+        self._count += 1
+        self._right += sample.verdict is Verdict.CORRECT
+        self._tokens += sample.num_tokens
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        self._now(f"{self._right} right  {self._tokens / seconds:.0f} tokens/s")
+
+    def step(self, metrics: StepMetrics) -> None:
+        self._count = metrics.step
+        rate = metrics.tokens / max(metrics.seconds, 1e-3)
+        self._now(f"loss {metrics.loss:.4f}  {rate:.0f} tokens/s")
+
+    def show(self, prompt: str, problem: Problem, sample: Sample) -> None:
+        if sample.kind == "evaluation":
+            return
+        lines = [
+            f"{self._where(sample.iteration)}  the first {sample.kind}, whole (problem {problem.id}):",
+            *_indented("prompt", prompt),
+            *_indented("completion", sample.completion),
+            f"    prediction {sample.prediction!r}  answer {problem.answer!r}  {sample.verdict}  "
+            f"ended by {sample.finish_reason}",
+        ]
+        self._say("\n".join(lines))
+
+    def stage_done(self, iteration: int, name: str, samples: Sequence[Sample]) -> None:
+        self.close()
+        if not samples or samples[0].kind == "evaluation":
+            return
+        right = sum(s.verdict is Verdict.CORRECT for s in samples)
+        parts = [f"{len(samples)} samples", f"{right} right ({right / len(samples):.2f})"]
+        for count, what in (
+            (sum(s.verdict is Verdict.UNPARSEABLE for s in samples), "unparseable"),
+            (sum(s.finish_reason == "length" for s in samples), "truncated"),
+            (sum(s.is_false_positive for s in samples), "false positives"),
+        ):
+            parts += [f"{count} {what}"] if count else []
+        self._say(f"{self._where(iteration)}  {name:<16}{'  '.join(parts)}{self._rate()}")
+
+    def trained(self, iteration: int, checkpoint: Checkpoint) -> None:
+        self.close()
+        train = checkpoint.train
+        loss = f"loss {_number(train.first_loss)} -> {_number(train.last_loss)}"
+        loss += f"  validation {_number(train.validation_loss)}"
+        self._say(
+            f"{self._where(iteration)}  {'train':<16}{checkpoint.examples} examples  {train.steps} steps  {loss}  "
+            f"{train.seconds:.0f} s"
+        )
+
+    def measured(self, measurement: Measurement) -> None:
+        self.close()
+        m, (low, high) = measurement, measurement.interval
+        classes = "  ".join(f"{name}: {s.accuracy:.2f}" for name, s in m.by_class.items())
+        self._say(
+            f"{self._where(m.iteration)}  {m.split:<16}{m.correct}/{m.n} right  {m.accuracy:.3f} "
+            f"[{low:.3f}, {high:.3f}]  by class {classes}  mean {mean_over_classes(m.by_class):.3f}"
+        )
+
+    def iteration_done(self, summary: IterationSummary) -> None:
+        for warning in summary.warnings:
+            self._say(f"{self._where(summary.iteration)}  warning: {warning}")
+
+    def _where(self, iteration: int) -> str:
+        return f"iteration {iteration}/{self._of}" if iteration else BASE
+
+    def _rate(self) -> str:
+        seconds = time.monotonic() - self._began
+        return f"  {self._tokens / seconds:.0f} tokens/s" if self._tokens and seconds > 0 else ""
+
+    def _now(self, facts: str) -> None:
+        if self._live is not None and self._task is not None:
+            rate = self._count / max(time.monotonic() - self._began, 1e-3)
+            self._live.update(self._task, completed=self._count, facts=f"{rate:.1f}/s  {facts}")
+        elif not self._console.is_terminal and time.monotonic() - self._said > PLAIN_EVERY_S:
+            self._said = time.monotonic()
+            self._say(f"{self._name}: {self._count} of {self._total}  {facts}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _indented(name: str, text: str) -> list[str]:
+    """Text that a model may have written: shown as it is, cut in the middle if it is long, never interpreted."""
+    if len(text) > SHOWN_CHARACTERS:
+        half = SHOWN_CHARACTERS // 2
+        text = f"{text[:half]}\n[… {len(text) - 2 * half} characters …]\n{text[-half:]}"
+    printable = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return [f"    {name}:", *(f"      | {line}" for line in printable.split("\n"))]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
