@@ -135,7 +135,7 @@ class SftTrainer:
             shuffle_dataset=False,
             train_sampling_strategy="sequential",
             completion_only_loss=False,
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
             dataloader_pin_memory=False,
             dataloader_num_workers=0,
             save_strategy="no",

@@ -1,0 +1,324 @@
+"""A report of one or several runs: a Markdown page, and accuracy on dev against iteration as a picture.
+
+A function of run folders and nothing else. What a folder does not hold is shown as `–`, never guessed; text that
+comes from data or from a model is escaped. The picture follows the arithmetic figures of Zelikman et al. 2022.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selftaught.config import config_from_values, flat_values
+from selftaught.errors import StoreError
+from selftaught.methods import METHODS
+from selftaught.metrics import mean_over_classes
+from selftaught.records import IterationSummary, Measurement, SamplingCounts, Score
+from selftaught.store import read_measurements, read_result, read_run_json, read_summaries
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DASH = "–"
+RATE = "{0.accuracy:.2f} [{0.interval[0]:.2f}, {0.interval[1]:.2f}]"
+SPECIAL = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"} | {c: f"\\{c}" for c in "\\`*_[]~$!#"}
+# Okabe and Ito's colours, told apart by colour-blind readers too; with 8 markers, 56 classes look different.
+CLASS_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+RUN_COLORS = ("#222222", "#8C510A", "#7B3294", "#4D9221", "#2166AC", "#B2182B")
+MARKERS = "osD^vPX*"
+# A fixed salt for the ids in an SVG makes its bytes a function of the runs; names are text, not formulas.
+STYLE: dict[Any, Any] = {"svg.hashsalt": "selftaught", "text.parse_math": False, "font.size": 11} | {
+    "axes.titlesize": 11, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False
+}  # fmt: skip
+NOTES = f"""Iteration 0 is the base model. Accuracy is greedy, at the first completion, with its 95 % Wilson interval;
+`{DASH}` is what there is no number for. Rationales and hints are right of drawn; false positives, right answers that
+rest on wrong reasoning, are of the right ones. Seconds are those of the process that finished the iteration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    markdown: Path
+    svg: Path
+    png: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a run folder says of its run."""
+
+    name: str
+    about: Mapping[str, Any]
+    """The content of run.json."""
+    summaries: tuple[IterationSummary, ...]
+    measured: Mapping[tuple[str, int], Measurement]
+    """By split and iteration."""
+    result: Mapping[str, Any] | None
+    """The content of result.json; None for a run that has not finished."""
+
+    @property
+    def dev(self) -> list[Measurement]:
+        """Of the base model, if it is there yet, and of every finished iteration."""
+        base = self.measured.get(("dev", 0))
+        return [*([base] if base else []), *(s.dev for s in self.summaries)]
+
+    def setting(self, key: str) -> str:
+        return str(self.about.get("config", {}).get(key, DASH))
+
+
+def write_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Report:
+    """Write report.md, accuracy.svg and accuracy.png; by default into the run folder, or into report/ for several.
+
+    Raises StoreError for a folder that is not a run, and for an `out_dir` that cannot be written.
+    """
+    assert run_dirs, "a report needs at least one run folder"
+    names = [run_dir.resolve().name for run_dir in run_dirs]
+    unique = [n if names.count(n) == 1 else str(run_dir) for n, run_dir in zip(names, run_dirs, strict=True)]
+    runs = [read_run(run_dir, name=name) for run_dir, name in zip(run_dirs, unique, strict=True)]
+    folder = out_dir or (run_dirs[0] if len(run_dirs) == 1 else Path("report"))
+    written = Report(markdown=folder / "report.md", svg=folder / "accuracy.svg", png=folder / "accuracy.png")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_plot(runs, written)
+        written.markdown.write_text(render_markdown(runs, plot=written.svg.name), encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(f"cannot write the report to {folder}: {reason}; choose another folder, --out-dir") from error
+    return written
+
+
+def read_run(run_dir: Path, *, name: str = "") -> Run:
+    """Everything that the report says of a run. Raises StoreError if the folder is not a run or is damaged."""
+    return Run(
+        name=name or run_dir.resolve().name,
+        about=read_run_json(run_dir),
+        summaries=tuple(read_summaries(run_dir)),
+        measured={(m.split, m.iteration): m for m in read_measurements(run_dir)},
+        result=read_result(run_dir),
+    )
+
+
+def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for a terminal, within 120 columns for up to five classes; row 0 is the base model.
+
+    `right` is rationales right/drawn, `hints` accepted/asked, `false +` right answers that rest on wrong reasoning,
+    without/with a hint, `s` seconds.
+    """
+    run = read_run(run_dir)
+    known = class_names(run.dev)
+    rows = []
+    for m in run.dev:
+        by_class = (_score(m.by_class.get(name), "{0.accuracy:.2f}") for name in known)
+        rows.append([str(m.iteration), *by_class, _score(m, RATE)])
+    work = [[DASH] * 7] * (len(run.dev) - len(run.summaries))
+    for s in run.summaries:
+        stages = (s.rationale, s.rationalization)
+        false = "/".join(DASH if c.false_positive is None else str(c.false_positive) for c in stages)
+        trained = [str(s.examples), str(s.train.steps), _losses(s, "{:.3f}→{:.3f}")]
+        work.append([*(_of(c.correct, c.samples) for c in stages), false, *trained, f"{sum(s.seconds.values()):.0f}"])
+    header = ["iter", *(_short(name, 12) for name in known), "dev", "right", "hints", "false +", "examples", "steps"]
+    return [*header, "loss", "s"], [[*left, *right] for left, right in zip(rows, work, strict=True)]
+
+
+def class_names(measurements: Iterable[Measurement]) -> list[str]:
+    """Every class that was measured, in the order a person counts: 2 before 10."""
+    found = {name for m in measurements for name in m.by_class}
+    return sorted(found, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
+
+
+def render_markdown(runs: Sequence[Run], *, plot: str) -> str:
+    """The page; `plot` is the address of the picture, relative to the page."""
+    title = f"# Report: {_md(', '.join(run.name for run in runs))}"
+    parts = [title, f"![accuracy on dev per class against iteration]({plot})", NOTES]
+    if len(runs) > 1:
+        parts.append(_comparison(runs))
+    for run in runs:
+        parts += [f"## {_md(run.name)}", _status(run), "### What was run", _settings(run)]
+        if run.dev:
+            parts += ["### Accuracy on dev", _dev_table(run)]
+        if run.summaries:
+            warnings = [f"- iteration {s.iteration}: {_md(text)}" for s in run.summaries for text in s.warnings]
+            parts += ["### Drawn and trained", _work_table(run), "### Samples left out", _left_out_table(run)]
+            parts += ["### Warnings", "\n".join(warnings) or "None."]
+        if run.result:
+            parts += ["### Result", _result_table(run, run.result["best_iteration"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _status(run: Run) -> str:
+    count = len(run.summaries)
+    if run.result:
+        best = run.result["best_iteration"]
+        which = f"iteration {best}" if best else "the base model, which no iteration beat"
+        return f"Finished. Iterations: {count}. Best on dev: {which} ({_md(run.result['checkpoint'])})."
+    so_far = f"{count} of at most {_md(run.setting('loop.max_iterations'))} iterations so far"
+    return f"**Unfinished**: {so_far if count else 'no iteration has finished yet'}; there is no result."
+
+
+def _settings(run: Run) -> str:
+    """What was run, on what, and the settings in which it differs from the defaults and its method's table."""
+    about, config = run.about, run.about.get("config", {})
+    variant, sha256 = config.get("task.variant"), about.get("model", {}).get("sha256")
+    facts = {
+        "method": run.setting("method"),
+        "task": run.setting("task.name") + (f" ({variant})" if variant else ""),
+        "model": f"{run.setting('model.path')} (sha256 {sha256[:12] if sha256 else DASH})",
+        "seed": run.setting("seed"),
+        **{what: ", ".join(f"{k} {v}" for k, v in about.get(what, {}).items()) for what in ("chosen", "versions")},
+        "git commit": about.get("git_commit"),
+        "started": about.get("started"),
+    }
+    usual = {**flat_values(config_from_values({})), **METHODS.get(run.setting("method"), {})}
+    named = ("method", "seed", "model.path", "task.name", "task.variant")
+    different = [
+        [_md(key), _md(json.dumps(value, ensure_ascii=False)), _md(json.dumps(usual[key])) if key in usual else DASH]
+        for key, value in config.items()
+        if key not in named and (key not in usual or value != usual[key])
+    ]
+    settings = _table(["setting", "this run", "method or default"], different) if different else "All else by default."
+    return f"{_table(['', ''], [[name, _md(value or DASH)] for name, value in facts.items()])}\n\n{settings}"
+
+
+def _dev_table(run: Run) -> str:
+    known = class_names(run.dev)
+    rows = []
+    for m in run.dev:
+        rows.append([str(m.iteration), *(_score(m.by_class.get(name)) for name in known), _score(m), _mean(m)])
+    return _table(["iteration", *(f"class {_md(name)}" for name in known), "dev", "mean over classes"], rows)
+
+
+def _work_table(run: Run) -> str:
+    rows = []
+    for s in run.summaries:
+        stages, loss = (s.rationale, s.rationalization), s.train.validation_loss
+        drawn = [*(_of(c.correct, c.samples) for c in stages), *map(_false_positives, stages)]
+        trained = [str(s.examples), str(s.train.steps), _losses(s, "{:.4f} → {:.4f}")]
+        validation = DASH if loss is None else f"{loss:.4f}"
+        rows.append([str(s.iteration), *drawn, *trained, validation, f"{sum(s.seconds.values()):.1f}"])
+    header = ["iteration", "rationales right", "hints accepted", "false positives", "false positives, hinted"]
+    return _table([*header, "examples", "steps", "loss", "validation loss", "seconds"], rows)
+
+
+def _left_out_table(run: Run) -> str:
+    """Where every sample went; says so if a row does not add up."""
+    reasons = [reason for reason, _ in sum((Counter(s.left_out) for s in run.summaries), Counter()).most_common()]
+    takes_earlier = run.setting("training.window") == "all"
+    rows, wrong, samples = [], [], 0
+    for s in run.summaries:
+        samples = (samples if takes_earlier else 0) + s.rationale.samples + s.rationalization.samples
+        others = Counter(s.examples_by_source)
+        kept = others.pop("rationale", 0) + others.pop("rationalization", 0)
+        counts = [str(s.left_out.get(reason, 0)) for reason in reasons]
+        added = ", ".join(f"{n} {_md(source)}" for source, n in others.items()) or "0"
+        rows.append([str(s.iteration), str(samples), str(kept), *counts, added, str(s.examples)])
+        if samples != kept + sum(s.left_out.values()) or s.examples != kept + others.total():
+            wrong.append(f"**Iteration {s.iteration} does not add up.**")
+    header = ["iteration", "samples so far" if takes_earlier else "samples", "kept", *map(_md, reasons)]
+    note = "Samples are those kept and those left out, by reason; examples are those kept and the other rows."
+    return "\n\n".join([_table([*header, "other rows", "examples"], rows), note, *wrong])
+
+
+def _result_table(run: Run, best: int) -> str:
+    rows: list[list[str]] = []
+    for split in ("test", "extrapolation"):
+        both = [run.measured[split, n] for n in (0, best) if (split, n) in run.measured]
+        if len(both) < 2:
+            continue
+        rows.append([split, "all classes", *map(_score, both)])
+        for name in class_names(both):
+            rows.append([split, f"class {_md(name)}", *(_score(m.by_class.get(name)) for m in both)])
+        rows.append([split, "mean over classes", *map(_mean, both)])
+        rows.append([split, "unparseable", *(_of(m.unparseable, m.n) for m in both)])
+        rows.append([split, "truncated", *(_of(m.truncated, m.n) for m in both)])
+        rows.append([split, "false positives", *map(_false_positives, both)])
+    return _table(["split", "", "base model", f"best (iteration {best})"], rows)
+
+
+def _comparison(runs: Sequence[Run]) -> str:
+    rows = []
+    for run in runs:
+        best = run.result["best_iteration"] if run.result else -1
+        facts = [run.name, run.setting("method"), run.setting("seed"), len(run.summaries), best if best >= 0 else DASH]
+        dev = {m.iteration: m for m in run.dev}
+        test = [run.measured.get(("test", n)) for n in (0, best)]
+        rows.append([*map(_md, facts), *map(_score, [dev.get(0), dev.get(best), *test])])
+    header = ["run", "method", "seed", "iterations", "best", "dev, base", "dev, best", "test, base", "test, best"]
+    return _table(header, rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the cells are escaped already."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def _md(text: object) -> str:
+    """Text from outside as one line that Markdown and HTML show as it is."""
+    return "".join(SPECIAL.get(c, c) for c in _short(str(text)))
+
+
+def _short(text: str, width: int = 10_000) -> str:
+    """One line without control characters, cut to a width."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _score(score: Score | Measurement | None, form: str = "{0.correct}/{0.n} " + RATE) -> str:
+    return form.format(score) if score and score.n else DASH
+
+
+def _mean(measurement: Measurement) -> str:
+    return f"{mean_over_classes(measurement.by_class):.2f}" if measurement.by_class else DASH
+
+
+def _false_positives(counts: SamplingCounts | Measurement) -> str:
+    return DASH if counts.false_positive is None else _of(counts.false_positive, counts.correct)
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count}/{total}" if total else DASH
+
+
+def _losses(summary: IterationSummary, form: str) -> str:
+    first, last = summary.train.first_loss, summary.train.last_loss
+    return DASH if first is None or last is None else form.format(first, last)
+
+
+def _write_plot(runs: Sequence[Run], written: Report) -> None:
+    """One panel per run with a line per class; for several runs also one that compares their means over classes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    several = len(runs) > 1
+    panels, known = len(runs) + several, class_names(m for run in runs for m in run.dev)
+    rows = ceil(panels / 3)
+    columns = ceil(panels / rows)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 1.4 + 3.6 * rows), layout="constrained")
+        axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+        for ax in axes[panels:]:
+            ax.remove()
+        for index, ax in enumerate(axes[:panels]):
+            last = max((m.iteration for run in runs for m in run.dev), default=0)
+            ax.set(xlim=(-0.2, max(last, 1) + 0.2), ylim=(0, 1), xlabel="iteration (0 = base model)")
+            ax.set_ylabel("" if index % columns else "accuracy on dev")
+            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.spines[["top", "right"]].set_visible(False)
+        for run, ax in zip(runs, axes, strict=False):
+            title = f"{_short(run.name, 34)}\n{_short(run.setting('method'), 34)}"
+            ax.set_title(title if run.dev else f"{title}: nothing measured yet")
+            for index, name in enumerate(known):
+                scores = {m.iteration: m.by_class[name] for m in run.dev if name in m.by_class}
+                _draw_line(ax, index, CLASS_COLORS, {n: s.accuracy for n, s in scores.items()}, label=name)
+                if not several and scores:
+                    low, high = zip(*(s.interval for s in scores.values()), strict=True)
+                    color = CLASS_COLORS[index % len(CLASS_COLORS)]
+                    ax.fill_between(list(scores), low, high, color=color, alpha=0.12, linewidth=0)
+        handles = axes[0].get_lines()
+        place, columns = ("outside lower left", 5) if several else ("outside right center", 1)
+        if several:
+            ...
+        figure.savefig(written.svg, metadata={"Date": None})
+        figure.savefig(written.png, dpi=160)

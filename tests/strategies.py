@@ -1,0 +1,177 @@
+"""Hypothesis strategies for the project's records, and the two profiles under which property tests run."""
+
+import os
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from builders import sample
+from selftaught.methods import METHODS
+from selftaught.records import CheckResult, Problem, PromptFormat, Sample, Verdict, sample_key
+
+# The same examples every time, so that a test is red for everybody or for nobody; HYPOTHESIS_PROFILE=search looks for
+# new ones.
+settings.register_profile("repeatable", max_examples=50, deadline=None, derandomize=True, database=None)
+settings.register_profile("search", max_examples=1000, deadline=None, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+IDS = ("a", "b", "c", "d", "e")
+
+texts = st.text(max_size=40)
+"""Any text without surrogates, which no tokenizer can produce."""
+
+awkward_texts = st.one_of(
+    texts,
+    st.sampled_from(["", "\n", "\r\n", "\u2028", "\x00", '"', "\\n", "{", "{answer}", "</scratch>", "日本", "🧮", "e\u0301"]),
+)
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def problems(draw: st.DrawFn, **fixed: Any) -> Problem:
+    values = {
+        "id": draw(texts),
+        "question": draw(awkward_texts),
+        "answer": draw(awkward_texts),
+        "class_name": draw(st.sampled_from(["1", "2", "3"])),
+        "rationale": draw(awkward_texts),
+    }
+    return Problem(**{**values, **fixed})
+
+
+@st.composite
+def prompt_formats(draw: st.DrawFn) -> PromptFormat:
+    """A layout whose pieces are told apart by marks that no drawn text holds."""
+    word = st.text(st.characters(codec="utf-8", exclude_characters="{}"), max_size=5)
+    return PromptFormat(
+        question=draw(word) + "{question}" + draw(word) + "{hint}" + draw(word),
+        hint=draw(word) + "{answer}" + draw(word),
+        completion="{rationale}" + draw(word) + "{answer}",
+        answer_only="{answer}" + draw(word),
+        separator=draw(st.sampled_from(["\n\n", "\n---\n"])),
+    )
+
+
+check_results = st.builds(
+    CheckResult, passed=st.booleans(), score=st.floats(min_value=0, max_value=1), detail=awkward_texts
+)
+
+
+@st.composite
+def samples(draw: st.DrawFn) -> Sample:
+    """Any sample record at all."""
+    verdict = draw(st.sampled_from(list(Verdict)))
+    return Sample(
+        problem_id=draw(awkward_texts),
+        iteration=draw(st.integers(0, 999)),
+        kind=draw(st.sampled_from(["rationale", "rationalization", "evaluation"])),
+        index=draw(st.integers(0, 10_000)),
+        seed=draw(st.integers(0, 2**63 - 1)),
+        prompt_sha256=draw(st.text("0123456789abcdef", min_size=16, max_size=16)),
+        completion=draw(awkward_texts),
+        token_ids=draw(st.none() | st.lists(st.integers(0, 300_000), max_size=5).map(tuple)),
+        num_tokens=draw(st.integers(0, 10_000)),
+        finish_reason=draw(st.sampled_from(["end", "stop", "length"])),
+        logprob=draw(st.none() | finite),
+        prediction=None if verdict is Verdict.UNPARSEABLE else draw(awkward_texts),
+        verdict=verdict,
+        checks=draw(st.dictionaries(awkward_texts, check_results, max_size=2)),
+    )
+
+
+@st.composite
+def judged_samples(draw: st.DrawFn) -> Sample:
+    """A sample as a sampling stage makes it: few problems and few texts, so that duplicates are common."""
+    return sample(
+        draw(st.sampled_from(IDS)),
+        iteration=draw(st.integers(1, 2)),
+        kind=draw(st.sampled_from(["rationale", "rationalization"])),
+        index=draw(st.integers(0, 3)),
+        completion=draw(st.sampled_from(["x y", "X  y", "x y ", "z", "w", ""])),
+        finish_reason=draw(st.sampled_from(["end", "end", "stop", "length"])),
+        verdict=draw(st.sampled_from([Verdict.CORRECT, Verdict.CORRECT, Verdict.INCORRECT, Verdict.UNPARSEABLE])),
+        checks={"steps": draw(check_results)},
+    )
+
+
+sample_sets = st.lists(judged_samples(), max_size=30, unique_by=sample_key)
+"""What `select` is given: any samples, no two of the same name."""
+
+knobs = st.fixed_dictionaries(
+    {
+        "accept": st.sampled_from(["answer", "answer+steps"]),
+        "unique_by": st.sampled_from(["none", "text", "normalized-text"]),
+        "max_per_problem": st.integers(0, 4),
+        "validation_share": st.sampled_from([0.0, 0.05, 0.3, 0.6, 1.0]),
+        "seed": st.integers(0, 2**32),
+    }
+)
+"""The other arguments of `select`."""
+
+rates = st.floats(0, 1, exclude_max=True)
+plain_words = st.text("abcdefghijklmnopqrstuvwxyz-/é日", min_size=1, max_size=10)
+
+
+@st.composite
+def settings_values(draw: st.DrawFn) -> dict[str, Any]:
+    """Every setting by `section.key`, within its range and free of contradictions."""
+    slots = draw(st.integers(0, 64))
+    micro = draw(st.integers(1, 8))
+    samples_per_problem = draw(st.integers(1, 64))
+    return {
+        "method": draw(st.sampled_from(sorted(METHODS))),
+        "seed": draw(st.integers(0, 2**63)),
+        "model.path": draw(plain_words),
+        "model.dtype": draw(st.sampled_from(["auto", "float32", "bfloat16"])),
+        "model.trust_remote_code": draw(st.booleans()),
+        "task.name": draw(plain_words),
+        "task.variant": draw(texts),
+        "task.data_seed": draw(st.integers(0, 2**63)),
+        "task.choose": draw(st.sampled_from(["all", "random", "unsolved-first"])),
+        "task.train_problems": draw(st.integers(0, 10**6)),
+        "task.dev_problems": draw(st.integers(0, 10**6)),
+        "task.test_problems": draw(st.integers(0, 10**6)),
+        "sampling.samples": samples_per_problem,
+        "sampling.temperature": draw(st.floats(1e-3 if samples_per_problem > 1 else 0, 5)),
+        "sampling.top_p": draw(st.floats(0, 1, exclude_min=True)),
+        "sampling.top_k": draw(st.integers(0, 1000)),
+        "sampling.max_new_tokens": draw(st.integers(1, 10**5)),
+        "sampling.shots": draw(st.integers(0, 100)),
+        "sampling.shots_after_first": draw(st.integers(0, 100)),
+        "rationalization.hints": draw(st.sampled_from(["none", "failed"])),
+        "rationalization.probability": draw(st.floats(0, 1)),
+        "rationalization.temperature": draw(st.floats(0, 5)),
+        "selection.accept": draw(st.sampled_from(["answer", "answer+steps"])),
+        "selection.unique_by": draw(st.sampled_from(["none", "text", "normalized-text"])),
+        "selection.max_per_problem": draw(st.integers(0, 100)),
+        "training.window": draw(st.sampled_from(["iteration", "all"])),
+        "training.human_solutions": draw(st.booleans()),
+        "training.target": draw(st.sampled_from(["rationale", "answer"])),
+        "training.start": draw(st.sampled_from(["base", "previous"])),
+        "training.sft_first": draw(st.booleans()),
+        "training.objective": "nll",
+        "training.warm_start": draw(st.integers(0, 100)),
+        "training.shots": draw(st.integers(0, 100)),
+        "training.first_steps": draw(st.integers(1, 10**5)),
+        "training.growth": draw(st.floats(1, 10)),
+        "training.max_steps": draw(st.integers(0, 10**6)),
+        "training.batch_size": micro * draw(st.integers(1, 8)),
+        "training.micro_batch_size": micro,
+        "training.learning_rate": draw(st.floats(0, 1, exclude_min=True)),
+        "training.schedule": draw(st.sampled_from(["constant", "linear", "cosine"])),
+        "training.warmup_steps": draw(st.integers(0, 1000)),
+        "training.weight_decay": draw(st.floats(0, 1)),
+        "training.adam_beta2": draw(st.floats(0.5, 1, exclude_max=True)),
+        "training.max_grad_norm": draw(st.floats(0, 100, exclude_min=True)),
+        "training.validation_share": draw(rates),
+        "loop.max_iterations": draw(st.integers(1, 1000)),
+        "loop.patience": draw(st.integers(1, 100)),
+        "loop.min_delta": draw(st.floats(0, 1)),
+        "tracking.every_steps": draw(st.integers(1, 1000)),
+        "compute.device": draw(st.sampled_from(["auto", "cpu", "cuda"])),
+        "compute.threads": draw(st.integers(0, 256)),
+        "compute.slots": slots,
+        "compute.chunk": draw(st.one_of(st.just(0), st.integers(4 * slots, 4 * slots + 1000))),
+    }

@@ -1,0 +1,85 @@
+"""Every completion gets one of three verdicts; the cases are data, each with its reason."""
+
+import time
+from typing import Any
+
+import pytest
+from builders import json_case
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import awkward_texts, texts
+from toy import RULE
+
+from selftaught.answers import extract, normalize
+from selftaught.records import Verdict
+from selftaught.tasks.arithmetic import ANSWER_RULE
+from selftaught.verification import verify
+
+pieces = st.lists(
+    st.sampled_from(["<scratch>", "</scratch>", "\n", " ", "8 8 3", "8", "0 8", "883", "\t", "\r\n", "\u2028", "x"]),
+    max_size=12,
+).map("".join)
+"""Texts that look like completions."""
+
+
+@pytest.mark.parametrize("case", json_case("arithmetic_answers.json"), ids=lambda case: case["why"])
+def test_the_verdict_of(case: dict[str, Any]) -> None:
+    found = verify(case["text"] * case.get("times", 1), case["answer"], ANSWER_RULE)
+    assert found.verdict == case["verdict"]
+    if "times" in case and found.prediction is not None:
+        assert found.prediction.startswith(case["prediction"])
+    else:
+        assert found.prediction == case["prediction"]
+
+
+def test_every_verdict_has_cases_and_every_case_a_reason() -> None:
+    cases = json_case("arithmetic_answers.json")
+    assert {case["verdict"] for case in cases} == set(Verdict)
+    assert len({case["why"] for case in cases}) == len(cases) >= 30
+
+
+@given(st.one_of(texts, pieces), awkward_texts)
+def test_any_text_gets_a_verdict_and_only_an_unreadable_one_has_no_prediction(completion: str, answer: str) -> None:
+    found = verify(completion, answer, ANSWER_RULE)
+    assert (found.verdict is Verdict.UNPARSEABLE) == (found.prediction is None)
+    assert (found.verdict is Verdict.CORRECT) == (found.prediction is not None and found.prediction == normalize(answer))
+
+
+@pytest.mark.parametrize("piece", ["8 ", "8", "8 8", " ", "\n", "<scratch>", "</scratch>", "<scratch></scratch>8\n", "é日"])
+def test_a_megabyte_is_judged_in_less_than_a_second(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece)) + "x"
+    start = time.monotonic()
+    verify(text, "8", ANSWER_RULE)
+    assert time.monotonic() - start < 1.0
+
+
+@given(awkward_texts)
+def test_normalizing_is_idempotent(text: str) -> None:
+    assert normalize(normalize(text)) == normalize(text)
+
+
+@given(awkward_texts)
+def test_normalizing_changes_nothing_but_white_space(text: str) -> None:
+    assert normalize(text).split() == text.split()
+
+
+def test_answers_that_read_differently_are_different() -> None:
+    assert normalize("A") != normalize("a")
+    assert normalize("1 2") != normalize("12")
+
+
+@given(pieces)
+def test_what_stands_inside_the_reasoning_is_never_the_answer(reasoning: str) -> None:
+    inside = reasoning.replace("</scratch>", "")
+    assert extract(f"<scratch>\n{inside}\n</scratch>\n7 7 7", ANSWER_RULE) == "7 7 7"
+    assert extract(f"<scratch>\n{inside}", ANSWER_RULE) is None
+
+
+@given(pieces)
+def test_what_follows_the_answer_line_changes_nothing(rest: str) -> None:
+    assert extract(f"<scratch>\n</scratch>\n7 7 7\n{rest}", ANSWER_RULE) == "7 7 7"
+
+
+def test_the_markers_are_those_of_the_rule() -> None:
+    assert extract("<r>\n</r>\n883", RULE) == "883"
+    assert extract("<scratch>\n</scratch>\n883", RULE) is None

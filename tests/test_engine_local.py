@@ -1,0 +1,215 @@
+"""The local engine on real, tiny models: same tokens as transformers' generate, stops where it should, refuses early."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
+
+from selftaught.engines.local import LocalEngine, draw_tokens
+from selftaught.errors import EngineError, ModelError, RefusedError
+from selftaught.prompts import render_prompt
+from selftaught.records import Completion, ModelRef, Request, SamplingParams
+from selftaught.tasks import load_task
+from selftaught.tokens import Codec
+
+
+def open_engine(folder: Path, *, slots: int = 16) -> LocalEngine:
+    return LocalEngine(ModelRef(path=str(folder)), dtype="float32", device="cpu", threads=1, slots=slots)
+
+
+def prompts(number: int, *, shots: int = 0) -> list[str]:
+    task = load_task("arithmetic")
+    some = task.dev[:: len(task.dev) // number][:number]
+    return [render_prompt(task.prompt_format, p, hint=False, shots=task.shots[:shots]) for p in some]
+
+
+def sample(engine: LocalEngine, texts: list[str], **params: object) -> list[Completion]:
+    requests = [Request(prompt=text, seed=i) for i, text in enumerate(texts)]
+    values = {"temperature": 0.0, "max_new_tokens": 40, **params}
+    found = list(engine.sample(requests, SamplingParams(**values)))  # type: ignore[arg-type]
+    assert sorted(c.request for c in found) == list(range(len(texts)))
+    return sorted(found, key=lambda c: c.request)
+
+
+def generate(folder: Path, text: str, max_new_tokens: int) -> list[int]:
+    """Greedy tokens of transformers' own generate, without the end token."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    codec = Codec(str(folder))
+    ids = torch.tensor([codec.encode_prompt(text)])
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=0
+    )
+    new = out[0, ids.shape[1] :].tolist()
+    return new[: new.index(codec.end_id)] if codec.end_id in new else new
+
+
+@pytest.mark.parametrize("slots", [1, 3, 16])
+@pytest.mark.parametrize("shots", [0, 3])
+@pytest.mark.parametrize("which", ["adder", "tiny"])
+def test_greedy_tokens_equal_those_of_generate(
+    which: str, slots: int, shots: int, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(which)
+    texts = prompts(6, shots=shots if which == "adder" else 0)
+    found = sample(open_engine(folder, slots=slots), texts)
+    assert [list(c.token_ids or ()) for c in found] == [generate(folder, text, 40) for text in texts]
+
+
+def test_a_draw_does_not_depend_on_the_slots_or_the_rows_beside_it(adder: Path) -> None:
+    texts = prompts(9)
+    alone = [sample(open_engine(adder, slots=1), [text], temperature=1.0)[0] for text in texts[:1]]
+    together = sample(open_engine(adder, slots=4), texts, temperature=1.0)
+    assert alone[0].token_ids == together[0].token_ids
+
+
+def test_the_same_call_gives_the_same_completions(tiny: Path) -> None:
+    texts = prompts(12)
+    engine = open_engine(tiny, slots=4)
+    first = list(engine.sample([Request(prompt=t, seed=7) for t in texts], SamplingParams(temperature=0.9, max_new_tokens=20)))
+    again = list(engine.sample([Request(prompt=t, seed=7) for t in texts], SamplingParams(temperature=0.9, max_new_tokens=20)))
+    assert first == again
+
+
+def test_samples_follow_the_distribution_of_the_model(tiny: Path) -> None:
+    text = prompts(1)[0]
+    engine = open_engine(tiny, slots=64)
+    requests = [Request(prompt=text, seed=seed) for seed in range(2_000)]
+    found = engine.sample(requests, SamplingParams(temperature=1.0, max_new_tokens=1))
+    end = engine._codec.end_id
+    counts = Counter((c.token_ids or (end,))[0] for c in found)
+    ids = torch.tensor([engine._codec.encode_prompt(text)])
+    with torch.no_grad():
+        probs = engine._model(ids).logits[0, -1].softmax(-1).tolist()
+    common = [i for i, p in enumerate(probs) if p * 2_000 >= 5]
+    chi2 = sum((counts[i] - 2_000 * probs[i]) ** 2 / (2_000 * probs[i]) for i in common)
+    # 99.99 % quantile of chi-square with up to 20 degrees of freedom.
+    assert chi2 < 52.4
+
+
+def test_top_k_and_top_p_rule_out_what_they_should() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).repeat(1_000, 1)
+    numbers = torch.arange(1_000, dtype=torch.float64) / 1_000
+    assert set(draw_tokens(logits, SamplingParams(temperature=1.0, top_k=2), numbers).tolist()) == {0, 1}
+    # Probabilities are 0.64, 0.24, 0.09, 0.03: the nucleus of 0.7 is the first two.
+    assert set(draw_tokens(logits, SamplingParams(temperature=1.0, top_p=0.7), numbers).tolist()) == {0, 1}
+    assert set(draw_tokens(logits, SamplingParams(temperature=1.0), numbers).tolist()) == {0, 1, 2, 3}
+    assert set(draw_tokens(logits, SamplingParams(temperature=1e-3), numbers).tolist()) == {0}
+
+
+def test_log_probabilities_are_those_of_a_plain_forward_pass(adder: Path) -> None:
+    engine = open_engine(adder)
+    texts = prompts(3)
+    found = sample(engine, texts)
+    scores = engine.score([Request(prompt=t, seed=0) for t in texts], [c.text for c in found])
+    for completion, score, text in zip(found, scores, texts, strict=True):
+        prompt = engine._codec.encode_prompt(text)
+        ids = torch.tensor([[*prompt, *score.token_ids]])
+        with torch.no_grad():
+            logprobs = engine._model(ids).logits[0].log_softmax(-1)
+        expected = [float(logprobs[len(prompt) - 1 + i, token]) for i, token in enumerate(score.token_ids)]
+        assert score.logprobs == pytest.approx(expected, abs=1e-4)
+        assert score.token_ids == completion.token_ids
+
+
+def test_a_stop_string_ends_a_completion_and_is_not_part_of_it(adder: Path) -> None:
+    (found,) = sample(open_engine(adder), prompts(1), stop=("</scratch>",))
+    assert found.finish_reason == "stop"
+    assert found.text.endswith("\n")
+    assert "</scratch>" not in found.text
+
+
+def test_a_stop_string_may_span_tokens(adder: Path) -> None:
+    codec = Codec(str(adder))
+    (found,) = sample(open_engine(adder), prompts(1), stop=("\n</scratch>",), max_new_tokens=120)
+    assert found.finish_reason == "stop"
+    assert found.text.startswith("<scratch>\n")
+    assert "</scratch>" not in found.text
+    assert codec.decode(found.token_ids or ()) == found.text
+
+
+def test_a_cut_that_no_ids_spell_is_left_to_be_encoded_as_text(adder: Path) -> None:
+    # The shipped tokenizer has no token for the space before the stop string.
+    (found,) = sample(open_engine(adder), prompts(1), stop=("C: 0\n",))
+    assert found.text.endswith(", ")
+    assert found.token_ids is None
+
+
+def test_a_completion_may_be_empty(adder: Path) -> None:
+    (found,) = sample(open_engine(adder), prompts(1), stop=("<scratch>\n",))
+    assert (found.text, found.token_ids, found.finish_reason) == ("", (), "stop")
+
+
+def test_a_completion_that_reaches_the_limit_is_truncated(adder: Path) -> None:
+    (found,) = sample(open_engine(adder), prompts(1), max_new_tokens=5)
+    assert found.finish_reason == "length"
+    assert found.num_tokens == 5
+
+
+def test_the_end_token_ends_a_completion_and_is_not_part_of_it(adder: Path) -> None:
+    (found,) = sample(open_engine(adder), prompts(1), max_new_tokens=120)
+    assert found.finish_reason == "end"
+    assert found.num_tokens == len(found.token_ids or ()) + 1
+
+
+def test_a_prompt_longer_than_the_context_is_refused_before_anything_is_drawn(tiny: Path) -> None:
+    with pytest.raises(RefusedError, match="exceed the model's context of 256"):
+        sample(open_engine(tiny), prompts(1, shots=10))
+
+
+def test_an_empty_prompt_is_refused(tiny: Path) -> None:
+    with pytest.raises(RefusedError, match="no tokens"):
+        sample(open_engine(tiny), [""])
+
+
+def test_no_requests_are_no_completions(tiny: Path) -> None:
+    assert sample(open_engine(tiny), []) == []
+
+
+def test_weights_that_are_not_finite_are_an_error(tmp_path: Path, tiny: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    with torch.no_grad():
+        model.lm_head.weight[3] = float("nan")
+    shutil.copytree(tiny, tmp_path / "broken")
+    model.save_pretrained(tmp_path / "broken")
+    with pytest.raises((EngineError, ModelError), match=r"not finite|other logits"):
+        sample(open_engine(tmp_path / "broken"), prompts(1))
+
+
+def test_damaged_weights_are_a_model_error(tmp_path: Path, tiny: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "broken")
+    weights = tmp_path / "broken" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        open_engine(tmp_path / "broken")
+
+
+def test_a_model_with_a_sliding_window_is_refused(tmp_path: Path, adder: Path) -> None:
+    config = MistralConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, sliding_window=2, max_position_embeddings=64,
+    )  # fmt: skip
+    MistralForCausalLM(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(adder / name, tmp_path / name)
+    (tmp_path / "generation_config.json").unlink(missing_ok=True)
+    with pytest.raises(ModelError, match="use a full-attention model"):
+        open_engine(tmp_path)
+
+
+def test_a_model_with_learned_positions_draws_like_generate(tmp_path: Path, adder: Path) -> None:
+    torch.manual_seed(1)
+    tokens = json.loads((adder / "config.json").read_text())
+    config = GPT2Config(
+        vocab_size=tokens["vocab_size"], n_embd=16, n_layer=2, n_head=2, n_positions=128, initializer_range=0.5,
+        eos_token_id=tokens["eos_token_id"], bos_token_id=None, pad_token_id=tokens["pad_token_id"],
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(adder / name, tmp_path / name)
+    texts = prompts(3)
+    found = sample(open_engine(tmp_path, slots=2), texts, max_new_tokens=20)
+    assert [list(c.token_ids or ()) for c in found] == [generate(tmp_path, text, 20) for text in texts]

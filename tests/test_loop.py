@@ -1,0 +1,289 @@
+"""The loop with a scripted model: what it asks, what it keeps, when it stops, and that a stopped run carries on."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+from toy import DEV, TEST, TRAIN, folder_bytes, reply, run_toy, toy_config, toy_problem, toy_task
+
+from selftaught.engines.scripted import ScriptedEngine
+from selftaught.errors import EngineError, Interrupted, RefusedError, StoreError
+from selftaught.methods import METHODS
+from selftaught.records import Checkpoint, TokenScores
+from selftaught.store import read_measurements, read_summaries
+from selftaught.training import NullTrainer
+
+GOLDEN = Path(__file__).parent / "golden" / "run"
+
+
+def examples(run_dir: Path, iteration: int = 1) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run_dir / "examples" / f"{iteration:03d}.jsonl").read_text().splitlines()]
+
+
+def asked(engine: ScriptedEngine) -> list[str]:
+    """The words asked for, in order, with a * where the hint was shown."""
+    questions = [request.prompt.rpartition("Q: ")[2].partition("\nA:")[0] for request in engine.requests]
+    return [q.split()[0] + ("*" if "(answer" in q else "") for q in questions]
+
+
+def test_one_iteration_writes_the_golden_files(tmp_path: Path) -> None:
+    run_toy(tmp_path, config=toy_config(loop__max_iterations=1))
+    got = folder_bytes(tmp_path, "samples", "examples", "left_out")
+    if os.environ.get("UPDATE_GOLDEN"):
+        for name, content in got.items():
+            (GOLDEN / name).parent.mkdir(parents=True, exist_ok=True)
+            (GOLDEN / name).write_bytes(content)
+    assert got == folder_bytes(GOLDEN, "samples", "examples", "left_out")
+
+
+def test_only_failed_problems_are_hinted_and_none_that_was_solved(tmp_path: Path) -> None:
+    engines: list[ScriptedEngine] = []
+    run_toy(tmp_path, config=toy_config(loop__max_iterations=1), engines=engines)
+    base = asked(engines[0])
+    assert base == ["gnu", "hare", *[p.id for p in TRAIN], "bear*", "cat*", "dingo*"]
+
+
+def test_kept_examples_are_the_right_ones_and_their_prompts_hold_neither_hint_nor_shots(tmp_path: Path) -> None:
+    run_toy(tmp_path, config=toy_config(loop__max_iterations=1))
+    assert [(e["problem_id"], e["source"]) for e in examples(tmp_path)] == [
+        ("ant", "rationale"),
+        ("bear", "rationalization"),
+        ("eel", "rationale"),
+        ("fox", "rationale"),
+    ]
+    assert [e["prompt"] for e in examples(tmp_path)][1] == "Q: bear hinted\nA:"
+    assert examples(tmp_path)[1]["completion"] == " <r>count bear</r>\n4"
+
+
+def test_the_step_check_leaves_out_a_right_answer_with_wrong_reasoning(tmp_path: Path) -> None:
+    run_toy(tmp_path, config=toy_config(loop__max_iterations=1, selection__accept="answer+steps"))
+    assert "fox" not in [e["problem_id"] for e in examples(tmp_path)]
+    (summary,) = read_summaries(tmp_path)
+    assert summary.left_out["wrong steps"] == 1
+    assert summary.rationale.false_positive == 1
+
+
+def test_kept_and_left_out_make_up_everything_that_was_drawn(tmp_path: Path) -> None:
+    run_toy(tmp_path)
+    for s in read_summaries(tmp_path):
+        assert s.examples + sum(s.left_out.values()) == s.rationale.samples + s.rationalization.samples
+
+
+def test_the_first_model_sees_shots_and_later_ones_as_many_as_configured(tmp_path: Path) -> None:
+    engines: list[ScriptedEngine] = []
+    run_toy(tmp_path, engines=engines)
+    assert all(r.prompt.count("Q: ") == 3 for r in engines[0].requests)
+    assert all(r.prompt.count("Q: ") == 1 for r in engines[1].requests)
+
+
+def test_training_shots_stand_in_the_trained_prompt(tmp_path: Path) -> None:
+    run_toy(tmp_path, config=toy_config(loop__max_iterations=1, training__shots=2))
+    assert all(str(e["prompt"]).count("Q: ") == 3 and "(answer" not in str(e["prompt"]) for e in examples(tmp_path))
+
+
+def test_warm_start_rows_are_worked_examples_in_both_forms(tmp_path: Path) -> None:
+    run_toy(tmp_path, config=toy_config(loop__max_iterations=1, training__warm_start=2))
+    warm = [e for e in examples(tmp_path) if e["source"] == "warm-start"]
+    assert [(e["problem_id"], "(answer" in str(e["prompt"])) for e in warm] == [
+        ("lemur", False),
+        ("lemur", True),
+        ("mole", False),
+        ("mole", True),
+    ]
+
+
+def test_without_hints_warm_start_rows_are_unhinted(tmp_path: Path) -> None:
+    run_toy(tmp_path, config=toy_config("star-no-rationalization", loop__max_iterations=1, training__warm_start=2))
+    assert not any("(answer" in str(e["prompt"]) for e in examples(tmp_path))
+
+
+def test_test_problems_are_asked_only_after_every_iteration_is_finished(tmp_path: Path) -> None:
+    finished_when_asked: list[int] = []
+
+    def watching(prompt: str, seed: int) -> str:
+        word = prompt.rpartition("Q: ")[2].split()[0]
+        if word in {p.id for p in TEST}:
+            finished_when_asked.append(len(read_summaries(tmp_path)))
+        return reply(prompt, seed)
+
+    run_toy(tmp_path, reply=watching)
+    assert finished_when_asked
+    assert set(finished_when_asked) == {2}
+
+
+def test_dev_problems_never_reach_the_training_files(tmp_path: Path) -> None:
+    run_toy(tmp_path)
+    text = "".join(content.decode() for content in folder_bytes(tmp_path, "examples").values())
+    assert not any(p.id in text for p in (*DEV, *TEST))
+
+
+def test_ties_go_to_the_earlier_model_and_the_base_model_competes(tmp_path: Path) -> None:
+    outcome = run_toy(tmp_path)
+    assert outcome.best == 0
+    assert [s.dev.accuracy for s in outcome.summaries] == [0.5, 0.5]
+
+
+def test_the_loop_stops_when_dev_has_not_risen_for_as_long_as_patience(tmp_path: Path) -> None:
+    outcome = run_toy(tmp_path, config=toy_config(loop__max_iterations=9, loop__patience=2))
+    assert len(outcome.summaries) == 2
+
+
+def test_accumulating_trains_on_earlier_iterations_too(tmp_path: Path) -> None:
+    def forgetful(prompt: str, seed: int) -> str:
+        # The base model is asked with shots, later ones without: they forget `ant`.
+        question = prompt.rpartition("Q: ")[2]
+        return " <r>count</r>\n99" if question.startswith("ant") and prompt.count("Q: ") == 1 else reply(prompt, seed)
+
+    run_toy(tmp_path / "a", config=toy_config("star-accumulate", rationalization__hints="none"), reply=forgetful)
+    run_toy(tmp_path / "b", config=toy_config("star", rationalization__hints="none"), reply=forgetful)
+    assert "ant" in {e["problem_id"] for e in examples(tmp_path / "a", 2)}
+    assert "ant" not in {e["problem_id"] for e in examples(tmp_path / "b", 2)}
+
+
+def test_unsolved_first_takes_no_solved_problem_while_others_are_left(tmp_path: Path) -> None:
+    engines: list[ScriptedEngine] = []
+    config = toy_config(
+        "star-no-rationalization", task__choose="unsolved-first", task__train_problems=3, loop__max_iterations=3
+    )
+    run_toy(tmp_path, config=config, engines=engines)
+    train = {p.id for p in TRAIN}
+    first, second = ({w for w in asked(engine) if w in train} for engine in engines[:2])
+    solved_at_first = first & {"ant", "eel", "fox"}
+    assert solved_at_first
+    assert not second & solved_at_first
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"custom", "rft", "rest-em"}))
+def test_every_preset_runs_to_its_result(tmp_path: Path, method: str) -> None:
+    outcome = run_toy(tmp_path, config=toy_config(method))
+    assert len(outcome.summaries) == 2
+    assert outcome.measured["test"][0].n == len(TEST)
+
+
+@pytest.mark.parametrize("method", ["rft", "rest-em"])
+def test_methods_with_many_samples_run_to_their_result(tmp_path: Path, method: str) -> None:
+    outcome = run_toy(tmp_path, config=toy_config(method, sampling__samples=4), chunk=3)
+    summary = outcome.summaries[0]
+    assert summary.rationale.samples == 4 * len(TRAIN)
+    # One text per solved problem stays of four; RFT adds the six worked solutions.
+    assert summary.examples_by_source == {"rationale": 3} | ({"human": 6} if method == "rft" else {})
+
+
+def test_rft_draws_from_the_model_that_was_tuned_on_the_solutions(tmp_path: Path) -> None:
+    run_toy(tmp_path, config=toy_config("rft", sampling__samples=2))
+    assert {e["source"] for e in examples(tmp_path, 0)} == {"human"}
+    assert json.loads((tmp_path / "checkpoints" / "001" / "checkpoint.json").read_text())["started_from"] == "scripted"
+
+
+def test_continuing_starts_from_the_previous_model(tmp_path: Path) -> None:
+    run_toy(tmp_path, config=toy_config("star-continue"))
+    started = [json.loads((tmp_path / f"checkpoints/00{n}/checkpoint.json").read_text())["started_from"] for n in (1, 2)]
+    assert started[0] == "scripted"
+    assert started[1].endswith("checkpoints/001")
+
+
+def test_direct_trains_on_bare_answers_and_draws_nothing(tmp_path: Path) -> None:
+    outcome = run_toy(tmp_path, config=toy_config("direct"))
+    assert [e["completion"] for e in examples(tmp_path)] == [f" {p.answer}" for p in TRAIN]
+    assert outcome.summaries[0].rationale.samples == 0
+
+
+def test_a_run_stopped_after_any_chunk_carries_on_to_the_same_files(tmp_path: Path) -> None:
+    names = ("samples", "examples", "left_out")
+    run_toy(tmp_path / "whole")
+    whole = folder_bytes(tmp_path / "whole", *names)
+    for stop_after in range(12):
+        folder = tmp_path / f"stopped-{stop_after}"
+        calls = 0
+
+        def should_stop(limit: int = stop_after) -> bool:
+            nonlocal calls
+            calls += 1
+            return calls > limit
+
+        with pytest.raises(Interrupted, match="run --resume"):
+            run_toy(folder, should_stop=should_stop)
+        run_toy(folder)
+        assert folder_bytes(folder, *names) == whole
+        assert len(read_summaries(folder)) == 2
+        assert len(read_measurements(folder)) == len(read_measurements(tmp_path / "whole"))
+
+
+def test_a_finished_run_started_again_draws_nothing(tmp_path: Path) -> None:
+    run_toy(tmp_path)
+    engines: list[ScriptedEngine] = []
+    run_toy(tmp_path, engines=engines)
+    assert not any(engine.requests for engine in engines)
+
+
+def test_nothing_accepted_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    task = toy_task(train=(toy_problem("cat", "never"), toy_problem("dingo", "mute")))
+    with pytest.raises(RefusedError, match="no sample was accepted \\(2 incorrect, 2 unparseable\\)"):
+        run_toy(tmp_path, task=task)
+
+
+def test_a_stage_file_of_another_run_is_refused(tmp_path: Path) -> None:
+    run_toy(tmp_path, config=toy_config(loop__max_iterations=1))
+    (tmp_path / "iterations.jsonl").unlink()
+    shuffled = toy_task(train=tuple(reversed(TRAIN)))
+    with pytest.raises(StoreError, match="not this run's"):
+        run_toy(tmp_path, config=toy_config(loop__max_iterations=1), task=shuffled)
+
+
+class Forgetful(ScriptedEngine):
+    """Leaves out its last completion."""
+
+    def sample(self, requests, params):  # type: ignore[no-untyped-def]
+        return iter(list(super().sample(requests, params))[:-1])
+
+
+def test_an_engine_that_leaves_a_request_unanswered_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="left 1 of 2 requests unanswered"):
+        run_toy(tmp_path, open_engine=lambda model: Forgetful(reply))
+
+
+class ScoredTrainer(NullTrainer):
+    """Says that the new weights give every probe token a log-probability of -1."""
+
+    def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
+        found: Checkpoint = super().fine_tune(examples, **kwargs)
+        new = tuple((-1.0,) * len(row.old_logprobs) for row in found.probe)
+        return dataclasses.replace(found, new_logprobs=new)
+
+
+class Scored(ScriptedEngine):
+    """Scores every token of every completion with one number."""
+
+    def __init__(self, logprob: float) -> None:
+        super().__init__(reply)
+        self.logprob = logprob
+
+    def score(self, requests, completions):  # type: ignore[no-untyped-def]
+        return [TokenScores(token_ids=(0,) * len(c), logprobs=(self.logprob,) * len(c)) for c in completions]
+
+
+def test_an_engine_that_goes_on_serving_the_old_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="does not serve the new weights"):
+        run_toy(tmp_path, trainer=ScoredTrainer(), open_engine=lambda model: Scored(-3.0))
+
+
+def test_an_engine_that_serves_the_new_weights_passes(tmp_path: Path) -> None:
+    run_toy(
+        tmp_path,
+        config=toy_config(loop__max_iterations=1),
+        trainer=ScoredTrainer(),
+        open_engine=lambda model: Scored(-3.0 if model.iteration == 0 else -1.05),
+    )
+    assert len(read_summaries(tmp_path)) == 1
+
+
+def test_below_noise_the_weight_files_are_compared(tmp_path: Path) -> None:
+    class Damaging(NullTrainer):
+        def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
+            found: Checkpoint = super().fine_tune(examples, **kwargs)
+            return dataclasses.replace(found, sha256="0" * 64)
+
+    with pytest.raises(RefusedError, match="hash to"):
+        run_toy(tmp_path, trainer=Damaging())

@@ -1,0 +1,196 @@
+"""Rates come with counts and intervals, and the estimators are the published ones."""
+
+from itertools import combinations
+
+import pytest
+from builders import problem, problems, sample, samples_of, steps_check
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selftaught.metrics import (
+    count_samples,
+    majority_prediction,
+    mean_over_classes,
+    measure,
+    pass_at_k,
+    score,
+    wilson_interval,
+)
+from selftaught.records import Measurement, Problem, Sample, Score, Verdict
+
+rates = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+def measured(asked: tuple[Problem, ...], samples: list[Sample], *, has_step_check: bool = False) -> Measurement:
+    return measure(
+        asked,
+        samples,
+        task="toy",
+        split="dev",
+        iteration=2,
+        shots=3,
+        temperature=0.7,
+        has_step_check=has_step_check,
+    )
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    [
+        (61, 100, 0.512, 0.700),
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (1, 10, 0.0179, 0.4042),
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I
+        (15, 148, 0.0624, 0.1605),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_interval_is_wilsons(correct: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(correct, n) == pytest.approx((low, high), abs=6e-4)
+
+
+def test_nothing_is_known_of_a_rate_over_nothing() -> None:
+    assert score(0, 0) == Score(n=0, correct=0, accuracy=0.0, interval=(0.0, 1.0))
+
+
+@given(rates)
+def test_the_interval_contains_the_rate_and_lies_within_0_and_1(rate: tuple[int, int]) -> None:
+    correct, n = rate
+    low, high = wilson_interval(correct, n)
+    assert 0.0 <= low <= correct / n <= high <= 1.0
+
+
+@given(rates)
+def test_the_interval_of_the_failures_is_the_mirror_image(rate: tuple[int, int]) -> None:
+    correct, n = rate
+    low, high = wilson_interval(correct, n)
+    assert wilson_interval(n - correct, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+@given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_one(case: tuple[int, int, int]) -> None:
+    n, correct, k = case
+    subsets = list(combinations([i < correct for i in range(n)], k))
+    assert pass_at_k(n, correct, k) == pytest.approx(sum(map(any, subsets)) / len(subsets), abs=1e-12)
+
+
+@given(st.integers(2, 300).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n - 1))))
+def test_pass_at_k_grows_with_k(case: tuple[int, int, int]) -> None:
+    n, correct, k = case
+    assert 0.0 <= pass_at_k(n, correct, k) <= pass_at_k(n, correct, k + 1) <= 1.0
+
+
+@pytest.mark.parametrize(("n", "correct", "k"), [(4, 5, 1), (4, -1, 1), (4, 1, 0), (4, 1, 5), (0, 0, 1)])
+def test_pass_at_k_refuses_what_makes_no_sense(n: int, correct: int, k: int) -> None:
+    with pytest.raises(ValueError, match=f"got n={n}, correct={correct}, k={k}"):
+        pass_at_k(n, correct, k)
+
+
+def predicted(*predictions: str | None) -> list[Sample]:
+    verdicts = {None: Verdict.UNPARSEABLE, "3": Verdict.CORRECT}
+    return [
+        sample(index=k, prediction=p, verdict=verdicts.get(p, Verdict.INCORRECT)) for k, p in enumerate(predictions)
+    ]
+
+
+def test_the_majority_is_the_most_frequent_prediction() -> None:
+    assert majority_prediction(predicted("4", "3", "3", None)) == "3"
+
+
+def test_unreadable_completions_have_no_vote() -> None:
+    assert majority_prediction(predicted(None, None, "4")) == "4"
+    assert majority_prediction(predicted(None, None)) is None
+
+
+def test_a_tied_vote_goes_to_what_was_drawn_first_whatever_the_order_of_the_samples() -> None:
+    samples = predicted("4", "3", "3", "4")
+    assert majority_prediction(samples) == majority_prediction(samples[::-1]) == "4"
+
+
+def test_every_verdict_of_a_stage_is_counted() -> None:
+    samples = [*samples_of("a", "ccciiu"), sample("b", finish_reason="length", checks=steps_check(passed=False))]
+    found = count_samples(samples, has_step_check=True)
+    assert (found.samples, found.correct, found.incorrect, found.unparseable) == (7, 4, 2, 1)
+    assert (found.truncated, found.false_positive) == (1, 1)
+
+
+def test_false_positives_are_unknown_without_a_step_check() -> None:
+    assert count_samples(samples_of("a", "c"), has_step_check=False).false_positive is None
+
+
+def test_a_wrong_answer_with_wrong_steps_is_no_false_positive() -> None:
+    wrong = sample(verdict=Verdict.INCORRECT, checks=steps_check(passed=False))
+    right = sample(checks=steps_check(passed=True), index=1)
+    assert count_samples([wrong, right], has_step_check=True).false_positive == 0
+
+
+def test_accuracy_is_that_of_each_problems_first_completion() -> None:
+    found = measured(problems("a", "b"), [*samples_of("a", "ci"), *samples_of("b", "ic")])
+    assert (found.correct, found.n, found.accuracy, found.samples) == (1, 2, 0.5, 2)
+    assert found.interval == wilson_interval(1, 2)
+
+
+def test_the_first_completion_is_the_one_with_index_0_whatever_the_order_of_the_samples() -> None:
+    samples = [*samples_of("a", "ci"), *samples_of("b", "ic")]
+    assert measured(problems("a", "b"), samples[::-1]) == measured(problems("a", "b"), samples)
+
+
+def test_the_counts_beside_accuracy_are_of_first_completions_and_tokens_are_of_all() -> None:
+    samples = [
+        sample("a", index=0, checks=steps_check(passed=False), num_tokens=5),
+        sample("a", index=1, verdict=Verdict.UNPARSEABLE, finish_reason="length", num_tokens=7),
+        sample("b", index=0, verdict=Verdict.UNPARSEABLE, finish_reason="length", num_tokens=11),
+        sample("b", index=1, checks=steps_check(passed=False), num_tokens=13),
+    ]
+    found = measured(problems("a", "b"), samples, has_step_check=True)
+    assert (found.unparseable, found.truncated, found.false_positive, found.tokens) == (1, 1, 1, 36)
+
+
+def test_results_are_reported_per_class() -> None:
+    asked = (problem("a", class_name="1"), problem("b", class_name="2"), problem("c", class_name="1"))
+    found = measured(asked, [*samples_of("a", "c"), *samples_of("b", "i"), *samples_of("c", "i")])
+    assert found.by_class == {"1": score(1, 2), "2": score(0, 1)}
+    assert mean_over_classes(found.by_class) == 0.25
+
+
+def test_pass_at_k_is_given_for_powers_of_two_and_for_all_and_is_the_mean_over_problems() -> None:
+    found = measured(problems("a", "b"), [*samples_of("a", "cciiii"), *samples_of("b", "iiiiii")])
+    assert list(found.pass_at_k) == ["1", "2", "4", "6"]
+    assert found.pass_at_k["1"] == pytest.approx(1 / 6)
+    assert found.pass_at_k["2"] == pytest.approx((1 - 6 / 15) / 2)
+    assert found.pass_at_k["6"] == 0.5
+
+
+def test_the_majority_of_k_is_right_only_if_it_was_judged_right() -> None:
+    asked = problems("a", "b", "c")
+    samples = [
+        *samples_of("a", "cci"),  # predictions 3 3 4
+        *samples_of("b", "cii"),  # 3 4 4
+        *samples_of("c", "uuu"),  # none
+    ]
+    assert measured(asked, samples).majority_at_k == pytest.approx(1 / 3)
+
+
+def test_one_completion_per_problem_has_neither_pass_at_k_nor_majority() -> None:
+    found = measured(problems("a"), samples_of("a", "c"))
+    assert found.pass_at_k == {}
+    assert found.majority_at_k is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        (("a", "b"), {"a": "c"}),  # one problem lacks a sample
+        (("a", "b"), {"a": "cc", "b": "c"}),  # different numbers
+        (("a",), {"a": "c", "b": "c"}),  # a sample of a problem that was not asked
+        (("a", "a"), {"a": "c"}),  # a problem twice
+        ((), {}),  # nothing to measure
+    ],
+)
+def test_a_measurement_needs_the_same_number_of_samples_of_every_problem(
+    asked: tuple[str, ...], answered: dict[str, str]
+) -> None:
+    samples = [s for name, verdicts in answered.items() for s in samples_of(name, verdicts)]
+    with pytest.raises(ValueError, match="same number of samples"):
+        measured(problems(*asked), samples)

@@ -1,0 +1,315 @@
+"""Fine-tuning on a real, tiny model: what carries loss, what moves, what is refused, what is saved."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from selftaught.engines.local import LocalEngine
+from selftaught.errors import ModelError, RefusedError, TrainingError
+from selftaught.prompts import render_prompt
+from selftaught.records import (
+    Checkpoint,
+    ModelRef,
+    ProbeRow,
+    Request,
+    SamplingParams,
+    StepMetrics,
+    TrainingExample,
+    TrainingPlan,
+)
+from selftaught.selection import examples_from_solutions
+from selftaught.settings import TrainingConfig
+from selftaught.tasks import load_task
+from selftaught.tokens import IGNORED, Codec
+from selftaught.training.sft import Row, SftTrainer, check_prepared, check_rows, load_float32
+
+TASK = load_task("arithmetic")
+
+
+def examples(number: int = 8) -> list[TrainingExample]:
+    return examples_from_solutions(TASK.shots[:number], TASK.prompt_format, (), iteration=1)
+
+
+def fine_tune(
+    start: Path,
+    out_dir: Path,
+    *,
+    rows: list[TrainingExample] | None = None,
+    steps: int = 4,
+    on_step: Any = lambda metrics: None,
+    validation: list[TrainingExample] | None = None,
+    plan: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Checkpoint:
+    out_dir.mkdir(parents=True, exist_ok=True)
+    values = {"batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, **settings}
+    trainer = SftTrainer(TrainingConfig(**values), dtype="float32", device="cpu", threads=1)
+    return trainer.fine_tune(
+        examples() if rows is None else rows,
+        validation=validation or [],
+        start=ModelRef(path=str(start)),
+        out_dir=out_dir,
+        plan=TrainingPlan(iteration=1, steps=steps, seed=1, examples_sha256="x", **(plan or {})),
+        on_step=on_step,
+    )
+
+
+def gradients(model: Any, rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+    """Of the sum of token losses."""
+    model.zero_grad()
+    for ids, labels in rows:
+        logits = model(torch.tensor([ids])).logits[0, :-1]
+        torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:]), ignore_index=IGNORED, reduction="sum").backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def test_every_parameter_tensor_moves(tiny: Path, tmp_path: Path) -> None:
+    fine_tune(tiny, tmp_path)
+    before, after = load_file(tiny / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert [name for name in before if torch.equal(before[name].float(), after[name].float())] == []
+
+
+def test_the_loss_falls(tiny: Path, tmp_path: Path) -> None:
+    losses: list[float] = []
+    found = fine_tune(tiny, tmp_path, steps=30, on_step=lambda m: losses.append(m.loss))
+    assert losses[-1] < 0.7 * losses[0]
+    assert (found.train.first_loss, found.train.last_loss, found.train.steps) == (losses[0], losses[-1], 30)
+
+
+def test_a_model_that_was_taught_eight_sums_writes_them(tiny: Path, tmp_path: Path) -> None:
+    fine_tune(tiny, tmp_path, steps=200, batch_size=8, micro_batch_size=8, learning_rate=5e-3)
+    engine = LocalEngine(ModelRef(path=str(tmp_path)), dtype="float32", device="cpu", threads=1, slots=8)
+    taught = examples()
+    requests = [Request(prompt=e.prompt, seed=0) for e in taught]
+    found = {c.request: c for c in engine.sample(requests, SamplingParams(temperature=0.0, max_new_tokens=120))}
+    assert [found[i].text for i in range(len(taught))] == [e.completion for e in taught]
+    assert {c.finish_reason for c in found.values()} == {"end"}
+
+
+def test_prompt_tokens_carry_no_loss_and_the_completion_and_one_end_token_all_of_it(adder: Path) -> None:
+    codec = Codec(str(adder))
+    for example in examples(20):
+        ids, labels = codec.lay_out(example)
+        prompt = codec.encode_prompt(example.prompt)
+        assert labels[: len(prompt)] == [IGNORED] * len(prompt)
+        assert labels[len(prompt) :] == ids[len(prompt) :]
+        assert codec.decode(ids[len(prompt) : -1], after=prompt) == example.completion
+        assert ids[-1] == codec.end_id
+        assert ids.count(codec.end_id) == 1
+
+
+def test_a_label_under_the_mask_changes_nothing_and_a_prompt_token_changes_the_loss(tiny: Path, tmp_path: Path) -> None:
+    # The prompt is context (it changes the loss) but is not learned: the gradient of its own prediction is zero.
+    codec, model = Codec(str(tiny)), load_float32(str(tiny))
+    ids, labels = codec.lay_out(examples()[3])
+    logits = model(torch.tensor([ids])).logits
+    logits.retain_grad()
+    torch.nn.functional.cross_entropy(logits[0, :-1], torch.tensor(labels[1:]), ignore_index=IGNORED).backward()
+    prompt_length = labels.count(IGNORED)
+    assert not logits.grad[0, : prompt_length - 1].any()
+    assert logits.grad[0, prompt_length - 1 : -1].any(-1).all()
+    losses = []
+    for name, first in (("a", ids[0]), ("b", ids[2])):
+        row = examples()[3]
+        changed = [first, *ids[1:]]
+        prompt = codec.decode(changed[:prompt_length])
+        found = fine_tune(tiny, tmp_path / name, rows=[TrainingExample(**{**_fields(row), "prompt": prompt})], steps=1)
+        losses.append(found.train.first_loss)
+    assert losses[0] != losses[1]
+
+
+def test_trl_trains_on_exactly_the_masked_loss(tiny: Path, tmp_path: Path) -> None:
+    codec, model = Codec(str(tiny)), load_float32(str(tiny))
+    rows = [codec.lay_out(e) for e in examples(4)]
+    total = tokens = 0.0
+    with torch.no_grad():
+        for ids, labels in rows:
+            logits = model(torch.tensor([ids])).logits[0, :-1]
+            target = torch.tensor(labels[1:])
+            total += float(torch.nn.functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum"))
+            tokens += sum(label != IGNORED for label in labels)
+    found = fine_tune(tiny, tmp_path, rows=examples(4), steps=1)
+    assert found.train.first_loss == pytest.approx(total / tokens, rel=1e-3)
+
+
+def test_one_row_eight_times_and_eight_rows_at_once_give_the_same_weights(tiny: Path, tmp_path: Path) -> None:
+    # Plain SGD-like comparison through one AdamW step would hide a scale; several steps with clipping do not.
+    for name, micro in (("one", 1), ("eight", 8)):
+        fine_tune(tiny, tmp_path / name, steps=3, batch_size=8, micro_batch_size=micro, learning_rate=1e-4)
+    one, eight = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "eight"))
+    base = load_file(tiny / "model.safetensors")
+    for name in one:
+        moved = (one[name] - base[name].float()).abs().max()
+        assert (one[name] - eight[name]).abs().max() < 0.02 * moved
+
+
+def test_gradients_of_accumulated_and_whole_batches_agree(tiny: Path, tmp_path: Path) -> None:
+    norms = {}
+    for name, micro in (("one", 1), ("eight", 8)):
+        steps: list[StepMetrics] = []
+        fine_tune(tiny, tmp_path / name, steps=1, batch_size=8, micro_batch_size=micro, on_step=steps.append)
+        norms[name] = steps[0].grad_norm
+    codec, model = Codec(str(tiny)), load_float32(str(tiny))
+    rows = [codec.lay_out(e) for e in examples()]
+    tokens = sum(label != IGNORED for _, labels in rows for label in labels)
+    expected = torch.sqrt(sum((g / tokens).square().sum() for g in gradients(model, rows).values())).item()  # type: ignore[arg-type]
+    assert norms["one"] == pytest.approx(norms["eight"], rel=1e-5)
+    assert norms["one"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_same_training_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    hashes = []
+    for name in ("a", "b"):
+        fine_tune(tiny, tmp_path / name)
+        hashes.append(hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).hexdigest())
+    assert hashes[0] == hashes[1]
+
+
+def test_the_saved_folder_loads_and_holds_no_pickle(tiny: Path, tmp_path: Path) -> None:
+    fine_tune(tiny, tmp_path)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).dtype == torch.float32
+    assert [p.name for p in tmp_path.rglob("*") if p.suffix in {".bin", ".pt", ".pth", ".pkl"}] == []
+    assert Codec(str(tmp_path)).end_id == Codec(str(tiny)).end_id
+
+
+def test_half_precision_files_are_trained_in_float32(adder: Path, tmp_path: Path) -> None:
+    assert json.loads((adder / "config.json").read_text())["dtype"] == "float16"
+    fine_tune(adder, tmp_path, steps=1)
+    assert {t.dtype for t in load_file(tmp_path / "model.safetensors").values()} == {torch.float32}
+
+
+def test_validation_and_dev_losses_are_means_per_token(tiny: Path, tmp_path: Path) -> None:
+    found = fine_tune(tiny, tmp_path, validation=examples(3), plan={"dev": tuple(examples(2))})
+    codec, model = Codec(str(tmp_path)), load_float32(str(tmp_path))
+    for rows, loss in ((examples(3), found.train.validation_loss), (examples(2), found.train.dev_answer_loss)):
+        total = tokens = 0.0
+        for ids, labels in map(codec.lay_out, rows):
+            with torch.no_grad():
+                logits = model(torch.tensor([ids])).logits[0, :-1]
+            total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:]), ignore_index=IGNORED, reduction="sum"))
+            tokens += sum(label != IGNORED for label in labels)
+        assert loss == pytest.approx(total / tokens, rel=1e-4)
+
+
+def test_without_validation_rows_there_is_no_validation_loss(tiny: Path, tmp_path: Path) -> None:
+    assert fine_tune(tiny, tmp_path).train.validation_loss is None
+
+
+def test_the_probe_is_scored_by_the_new_weights(tiny: Path, tmp_path: Path) -> None:
+    example = examples(1)[0]
+    probe = (ProbeRow(prompt=example.prompt, completion=example.completion, old_logprobs=()),)
+    found = fine_tune(tiny, tmp_path, steps=8, plan={"probe": probe})
+    scores = {}
+    for name, folder in (("old", tiny), ("new", tmp_path)):
+        engine = LocalEngine(ModelRef(path=str(folder)), dtype="float32", device="cpu", threads=1, slots=4)
+        (score,) = engine.score([Request(prompt=example.prompt, seed=0)], [example.completion])
+        scores[name] = score.logprobs
+    assert found.new_logprobs[0] == pytest.approx(scores["new"], abs=1e-4)
+    assert found.new_logprobs[0] != pytest.approx(scores["old"], abs=1e-2)
+
+
+def test_sampled_ids_are_trained_on_as_they_are(tiny: Path) -> None:
+    codec = Codec(str(tiny))
+    example = TrainingExample(**{**_fields(examples(1)[0]), "completion_ids": (7, 8, 9)})
+    ids, labels = codec.lay_out(example)
+    assert [i for i in labels if i != IGNORED] == [7, 8, 9, codec.end_id]
+    assert ids[-4:] == [7, 8, 9, codec.end_id]
+
+
+@pytest.mark.parametrize("ids", [(), (7, 1, 8)])
+def test_an_empty_completion_and_an_end_token_inside_one_are_refused(tiny: Path, ids: tuple[int, ...]) -> None:
+    example = TrainingExample(**{**_fields(examples(1)[0]), "completion_ids": ids})
+    with pytest.raises(RefusedError, match=r"empty completion|end token inside"):
+        Codec(str(tiny)).lay_out(example)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([IGNORED] * 4, "0 of 4 tokens carry loss"),
+        ([5, 6, 7, 1], "4 of 4 tokens carry loss"),
+        ([IGNORED, 6, 7, 8], "end token 1 must be learned once"),
+        ([IGNORED, 1, 7, 1], "end token 1 must be learned once"),
+    ],
+)
+def test_a_mask_that_is_empty_or_full_and_an_end_token_not_learned_are_refused(
+    tiny: Path, labels: list[int], message: str
+) -> None:
+    ids = [5 if label == IGNORED else label for label in labels]
+    with pytest.raises(RefusedError, match=message):
+        check_rows([Row(ids, labels)], Codec(str(tiny)))
+
+
+def test_rows_that_trl_has_changed_are_refused() -> None:
+    rows = [Row([5, 6, 1], [IGNORED, 6, 1]), Row([5, 1], [IGNORED, 1])]
+    prepared = [{"input_ids": r.input_ids, "labels": r.labels} for r in rows]
+    columns = {key: [row[key] for row in prepared] for key in ("input_ids", "labels")}
+
+    class Prepared(dict):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return len(self["labels"])
+
+    check_prepared(Prepared(columns), rows, [0, 1])
+    with pytest.raises(RefusedError, match="TRL prepared"):
+        check_prepared(Prepared(columns), rows, [0, 1, 1])
+    columns["labels"][0] = [5, 6, 1]
+    with pytest.raises(RefusedError, match="TRL prepared"):
+        check_prepared(Prepared(columns), rows, [0, 1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tiny: Path, tmp_path: Path) -> None:
+    model = load_float32(str(tiny))
+    with torch.no_grad():
+        model.lm_head.weight *= 1e38
+    model.save_pretrained(tmp_path / "huge")
+    Codec(str(tiny)).tokenizer.save_pretrained(tmp_path / "huge")
+    with pytest.raises(TrainingError, match=r"the loss of step 1 is .*lower training.learning_rate"):
+        fine_tune(tmp_path / "huge", tmp_path / "out")
+
+
+def test_an_exception_in_on_step_ends_the_training(tiny: Path, tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    seen: list[int] = []
+
+    def on_step(metrics: StepMetrics) -> None:
+        seen.append(metrics.step)
+        if metrics.step == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fine_tune(tiny, tmp_path, steps=6, on_step=on_step)
+    assert seen == [1, 2]
+
+
+def test_a_folder_that_is_no_model_is_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        fine_tune(tmp_path, tmp_path / "out")
+
+
+def test_step_metrics_count_tokens_without_padding(tiny: Path, tmp_path: Path) -> None:
+    steps: list[StepMetrics] = []
+    found = fine_tune(tiny, tmp_path, steps=4, on_step=steps.append)
+    codec = Codec(str(tiny))
+    # 4 steps of 4 rows over 8 examples: every example twice.
+    assert found.train.tokens == steps[-1].tokens == 2 * sum(len(codec.lay_out(e)[0]) for e in examples())
+
+
+def test_prompts_are_encoded_alike_for_drawing_and_training(adder: Path) -> None:
+    codec = Codec(str(adder))
+    for example, problem in zip(examples(10), TASK.shots[:10], strict=True):
+        drawn_from = codec.encode_prompt(render_prompt(TASK.prompt_format, problem, hint=False))
+        assert codec.lay_out(example)[0][: len(drawn_from)] == drawn_from
+
+
+def _fields(example: TrainingExample) -> dict[str, Any]:
+    return {name: getattr(example, name) for name in example.__dataclass_fields__}
+

@@ -1,0 +1,133 @@
+"""A task of a few problems, a scripted model for it, and runs of the loop on both: no weights, no torch.
+
+The toy's problems ask for the length of a word. Which problems the model solves with and without a hint is written
+in the problem's question, so that a test can work out by hand what a run must do.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from selftaught.config import config_from_values
+from selftaught.engines.scripted import ScriptedEngine
+from selftaught.loop import Outcome, run
+from selftaught.methods import METHODS
+from selftaught.records import AnswerRule, CheckResult, ModelRef, Problem, PromptFormat, Task
+from selftaught.setup import Setup
+from selftaught.store import RunStore
+from selftaught.training import NullTrainer
+from selftaught.progress import Silent
+
+FORMAT = PromptFormat(
+    question="Q: {question}{hint}\nA:",
+    hint=" (answer: {answer})",
+    completion=" <r>{rationale}</r>\n{answer}",
+    answer_only=" {answer}",
+)
+RULE = AnswerRule(opener="<r>", closer="</r>", pattern=r"\d+")
+
+
+def toy_problem(word: str, skill: str, class_name: str = "words") -> Problem:
+    """skill: `easy` is solved at once, `hinted` only with a hint, `never` never, `mute` gives no readable answer,
+    `lucky` is solved with wrong reasoning."""
+    return Problem(id=word, question=f"{word} {skill}", answer=str(len(word)), class_name=class_name, rationale=f"count {word}")
+
+
+def check_steps(problem: Problem, completion: str) -> CheckResult:
+    passed = "count" in completion
+    return CheckResult(passed=passed, score=float(passed), detail="" if passed else "no counting")
+
+
+def reply(prompt: str, seed: int) -> str:
+    """What the scripted model says to the last question of a prompt."""
+    question = prompt.rpartition("Q: ")[2].partition("\nA:")[0]
+    word, _, rest = question.partition(" ")
+    skill, _, hint = rest.partition(" ")
+    answer = len(word)
+    if skill == "mute":
+        return " <r>I wonder"
+    if skill == "lucky":
+        return f" <r>a guess</r>\n{answer}"
+    if skill == "easy" or (skill == "hinted" and hint):
+        return f" <r>count {word}</r>\n{answer}\n\nQ: and on it goes"
+    return f" <r>count {word} badly</r>\n{answer + 1}"
+
+
+TRAIN = tuple(toy_problem(w, s) for w, s in (("ant", "easy"), ("bear", "hinted"), ("cat", "never"), ("dingo", "mute"), ("eel", "easy"), ("fox", "lucky")))
+DEV = tuple(toy_problem(w, s) for w, s in (("gnu", "easy"), ("hare", "never")))
+TEST = tuple(toy_problem(w, s) for w, s in (("ibis", "easy"), ("jackal", "never"), ("koala", "easy")))
+SHOTS = tuple(toy_problem(w, "easy") for w in ("lemur", "mole"))
+
+
+def toy_task(**changes: Any) -> Task:
+    values: dict[str, Any] = {
+        "name": "toy",
+        "prompt_format": FORMAT,
+        "answer_rule": RULE,
+        "shots": SHOTS,
+        "train": TRAIN,
+        "dev": DEV,
+        "test": TEST,
+        "check_steps": check_steps,
+    }
+    return Task(**{**values, **changes})
+
+
+def toy_config(method: str = "star", **changes: Any) -> Any:
+    values: dict[str, Any] = {
+        "sampling.shots": 2,
+        "sampling.shots_after_first": 0,
+        "training.validation_share": 0.0,
+        "training.batch_size": 2,
+        "training.micro_batch_size": 1,
+        "training.first_steps": 2,
+        "training.warm_start": 1 if method == "seeds-only" else 0,
+        "loop.max_iterations": 2,
+        **METHODS[method],
+        "method": method,
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
+    return config_from_values(values)
+
+
+def run_toy(
+    run_dir: Path,
+    *,
+    config: Any = None,
+    task: Task | None = None,
+    chunk: int = 2,
+    reply: Callable[[str, int], str] = reply,
+    engines: list[ScriptedEngine] | None = None,
+    **changes: Any,
+) -> Outcome:
+    """Run the loop on the toy; `engines` collects every engine that was opened, in order."""
+
+    def open_engine(model: ModelRef) -> ScriptedEngine:
+        engine = ScriptedEngine(reply)
+        if engines is not None:
+            engines.append(engine)
+        return engine
+
+    with RunStore(run_dir) as store:
+        store.cut_torn_tails()
+        values: dict[str, Any] = {
+            "config": config or toy_config(),
+            "task": task or toy_task(),
+            "base": ModelRef(path="scripted"),
+            "store": store,
+            "open_engine": open_engine,
+            "trainer": NullTrainer(),
+            "chunk": chunk,
+            "progress": Silent(),
+        }
+        return run(Setup(**{**values, **changes}))
+
+
+def folder_bytes(run_dir: Path, *names: str) -> dict[str, bytes]:
+    """Every file below the named folders, by relative path."""
+    return {
+        str(path.relative_to(run_dir)): path.read_bytes()
+        for name in names
+        for path in sorted((run_dir / name).rglob("*"))
+        if path.is_file()
+    }
