@@ -29,10 +29,10 @@ SPECIAL = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"} | {c: f"\\{c}"
 # Okabe and Ito's colours, told apart by colour-blind readers too; with 8 markers, 56 classes look different.
 CLASS_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 RUN_COLORS = ("#222222", "#8C510A", "#7B3294", "#4D9221", "#2166AC", "#B2182B")
-MARKERS = "osD^vPX*"
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 # A fixed salt for the ids in an SVG makes its bytes a function of the runs; names are text, not formulas.
 STYLE: dict[Any, Any] = {"svg.hashsalt": "selftaught", "text.parse_math": False, "font.size": 11} | {
-    "axes.titlesize": 11, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False
+    "axes.titlesize": 11, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 10
 }  # fmt: skip
 NOTES = f"""Iteration 0 is the base model. Accuracy is greedy, at the first completion, with its 95 % Wilson interval;
 `{DASH}` is what there is no number for. Rationales and hints are right of drawn; false positives, right answers that
@@ -57,7 +57,7 @@ class Run:
     measured: Mapping[tuple[str, int], Measurement]
     """By split and iteration."""
     result: Mapping[str, Any] | None
-    """The content of result.json; None for a run that has not finished."""
+    """The content of result.json, whose measurements are in `measured` too; None for a run that has not finished."""
 
     @property
     def dev(self) -> list[Measurement]:
@@ -76,8 +76,7 @@ def write_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Repor
     """
     assert run_dirs, "a report needs at least one run folder"
     names = [run_dir.resolve().name for run_dir in run_dirs]
-    unique = [n if names.count(n) == 1 else str(run_dir) for n, run_dir in zip(names, run_dirs, strict=True)]
-    runs = [read_run(run_dir, name=name) for run_dir, name in zip(run_dirs, unique, strict=True)]
+    runs = [read_run(d, name=n if names.count(n) == 1 else str(d)) for d, n in zip(run_dirs, names, strict=True)]
     folder = out_dir or (run_dirs[0] if len(run_dirs) == 1 else Path("report"))
     written = Report(markdown=folder / "report.md", svg=folder / "accuracy.svg", png=folder / "accuracy.png")
     try:
@@ -104,8 +103,7 @@ def read_run(run_dir: Path, *, name: str = "") -> Run:
 def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows for a terminal, within 120 columns for up to five classes; row 0 is the base model.
 
-    `right` is rationales right/drawn, `hints` accepted/asked, `false +` right answers that rest on wrong reasoning,
-    without/with a hint, `s` seconds.
+    `right`: rationales right/drawn; `hints`: accepted/asked; `false +`: false positives unhinted/hinted; `s`: seconds.
     """
     run = read_run(run_dir)
     known = class_names(run.dev)
@@ -126,7 +124,7 @@ def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
 def class_names(measurements: Iterable[Measurement]) -> list[str]:
     """Every class that was measured, in the order a person counts: 2 before 10."""
     found = {name for m in measurements for name in m.by_class}
-    return sorted(found, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
+    return sorted(sorted(found), key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
 
 
 def render_markdown(runs: Sequence[Run], *, plot: str) -> str:
@@ -137,14 +135,12 @@ def render_markdown(runs: Sequence[Run], *, plot: str) -> str:
         parts.append(_comparison(runs))
     for run in runs:
         parts += [f"## {_md(run.name)}", _status(run), "### What was run", _settings(run)]
-        if run.dev:
-            parts += ["### Accuracy on dev", _dev_table(run)]
+        parts += ["### Accuracy on dev", _dev_table(run)] if run.dev else []
         if run.summaries:
             warnings = [f"- iteration {s.iteration}: {_md(text)}" for s in run.summaries for text in s.warnings]
             parts += ["### Drawn and trained", _work_table(run), "### Samples left out", _left_out_table(run)]
             parts += ["### Warnings", "\n".join(warnings) or "None."]
-        if run.result:
-            parts += ["### Result", _result_table(run, run.result["best_iteration"])]
+        parts += ["### Result", _result_table(run, run.result["best_iteration"])] if run.result else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -172,11 +168,11 @@ def _settings(run: Run) -> str:
         "started": about.get("started"),
     }
     usual = {**flat_values(config_from_values({})), **METHODS.get(run.setting("method"), {})}
-    named = ("method", "seed", "model.path", "task.name", "task.variant")
     different = [
         [_md(key), _md(json.dumps(value, ensure_ascii=False)), _md(json.dumps(usual[key])) if key in usual else DASH]
         for key, value in config.items()
-        if key not in named and (key not in usual or value != usual[key])
+        if key not in ("method", "seed", "model.path", "task.name", "task.variant")
+        and (key not in usual or value != usual[key])
     ]
     settings = _table(["setting", "this run", "method or default"], different) if different else "All else by default."
     return f"{_table(['', ''], [[name, _md(value or DASH)] for name, value in facts.items()])}\n\n{settings}"
@@ -184,9 +180,7 @@ def _settings(run: Run) -> str:
 
 def _dev_table(run: Run) -> str:
     known = class_names(run.dev)
-    rows = []
-    for m in run.dev:
-        rows.append([str(m.iteration), *(_score(m.by_class.get(name)) for name in known), _score(m), _mean(m)])
+    rows = [[str(m.iteration), *(_score(m.by_class.get(c)) for c in known), _score(m), _mean(m)] for m in run.dev]
     return _table(["iteration", *(f"class {_md(name)}" for name in known), "dev", "mean over classes"], rows)
 
 
@@ -231,8 +225,7 @@ def _result_table(run: Run, best: int) -> str:
         for name in class_names(both):
             rows.append([split, f"class {_md(name)}", *(_score(m.by_class.get(name)) for m in both)])
         rows.append([split, "mean over classes", *map(_mean, both)])
-        rows.append([split, "unparseable", *(_of(m.unparseable, m.n) for m in both)])
-        rows.append([split, "truncated", *(_of(m.truncated, m.n) for m in both)])
+        rows.append([split, "unparseable, truncated", *(f"{m.unparseable}, {m.truncated}" for m in both)])
         rows.append([split, "false positives", *map(_false_positives, both)])
     return _table(["split", "", "base model", f"best (iteration {best})"], rows)
 
@@ -290,35 +283,46 @@ def _write_plot(runs: Sequence[Run], written: Report) -> None:
     """One panel per run with a line per class; for several runs also one that compares their means over classes."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    several = len(runs) > 1
-    panels, known = len(runs) + several, class_names(m for run in runs for m in run.dev)
-    rows = ceil(panels / 3)
-    columns = ceil(panels / rows)
+    several, known = len(runs) > 1, class_names(m for run in runs for m in run.dev)
+    panels, last = len(runs) + several, max([1, *(m.iteration for run in runs for m in run.dev)])
+    rows, columns = ceil(panels / 3), ceil(panels / ceil(panels / 3))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 1.4 + 3.6 * rows), layout="constrained")
+        height = max(1.2 + 3.6 * rows, 0.26 * (len(known) + len(runs) + 5))  # the legends stand one above the other
+        figure = Figure(figsize=(10, height), layout="constrained")
         axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
-        for ax in axes[panels:]:
-            ax.remove()
-        for index, ax in enumerate(axes[:panels]):
-            last = max((m.iteration for run in runs for m in run.dev), default=0)
-            ax.set(xlim=(-0.2, max(last, 1) + 0.2), ylim=(0, 1), xlabel="iteration (0 = base model)")
-            ax.set_ylabel("" if index % columns else "accuracy on dev")
-            ax.xaxis.get_major_locator().set_params(integer=True)
+        for index, ax in enumerate(axes):
+            colors = RUN_COLORS if index == len(runs) else CLASS_COLORS
+            ax.set_prop_cycle(color=colors * len(MARKERS), marker=MARKERS * len(colors))
+            ax.set(xlim=(-0.05 * last, 1.05 * last), ylim=(0, 1), xlabel="iteration (0 = base model)")
+            ax.set_ylabel("" if index % columns else "accuracy on dev" if several else "accuracy on dev, 95 % interval")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.spines[["top", "right"]].set_visible(False)
         for run, ax in zip(runs, axes, strict=False):
-            title = f"{_short(run.name, 34)}\n{_short(run.setting('method'), 34)}"
-            ax.set_title(title if run.dev else f"{title}: nothing measured yet")
-            for index, name in enumerate(known):
-                scores = {m.iteration: m.by_class[name] for m in run.dev if name in m.by_class}
-                _draw_line(ax, index, CLASS_COLORS, {n: s.accuracy for n, s in scores.items()}, label=name)
-                if not several and scores:
-                    low, high = zip(*(s.interval for s in scores.values()), strict=True)
-                    color = CLASS_COLORS[index % len(CLASS_COLORS)]
-                    ax.fill_between(list(scores), low, high, color=color, alpha=0.12, linewidth=0)
-        handles = axes[0].get_lines()
-        place, columns = ("outside lower left", 5) if several else ("outside right center", 1)
+            _draw_run(ax, run, known, with_interval=not several)
+        names = [_short(name, 24) for name in known]
+        figure.legend(axes[0].get_lines(), names, title="class" if known else "", loc="outside right upper")
         if several:
-            ...
+            axes[len(runs)].set_title("mean over classes\nof each run")
+            for run in runs:
+                means = {m.iteration: mean_over_classes(m.by_class) for m in run.dev if m.by_class}
+                axes[len(runs)].plot(list(means), list(means.values()), clip_on=False, in_layout=False)
+            lines, names = axes[len(runs)].get_lines(), [_short(run.name, 24) for run in runs]
+            figure.legend(lines, names, title="run", loc="outside right lower")
+        for ax in axes[panels:]:
+            ax.remove()
         figure.savefig(written.svg, metadata={"Date": None})
         figure.savefig(written.png, dpi=160)
+
+
+def _draw_run(ax: "Axes", run: Run, known: Sequence[str], *, with_interval: bool) -> None:
+    ax.set_title(f"{_short(run.name, 28)}\n{_short(run.setting('method'), 28) if run.dev else 'not measured yet'}")
+    for name in known:
+        scores = {m.iteration: m.by_class[name] for m in run.dev if name in m.by_class}
+        (line,) = ax.plot(list(scores), [s.accuracy for s in scores.values()], clip_on=False, in_layout=False)
+        if with_interval:
+            low, high = ([s.interval[side] for s in scores.values()] for side in (0, 1))
+            ax.fill_between(list(scores), low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+            if len(scores) == 1:  # a band has no width there
+                ax.vlines(list(scores), low, high, color=line.get_color(), alpha=0.3)

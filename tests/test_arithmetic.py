@@ -1,0 +1,519 @@
+"""The addition task: its scratchpads are the paper's, its check is exact, its splits are apart."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from builders import arithmetic, problem
+from hypothesis import given
+from hypothesis import strategies as st
+from toy import TEST, toy_problem, toy_task
+
+from selftaught.errors import ConfigError, RefusedError
+from selftaught.prompts import render_completion
+from selftaught.records import CheckResult, Problem, Verdict
+from selftaught.tasks import TASKS, check_splits, load_task
+from selftaught.tasks.arithmetic import (
+    PROMPT_FORMAT,
+    VARIANTS,
+    Variant,
+    check_scratchpad,
+    scratchpad,
+    seen_problems,
+    spaced,
+)
+from selftaught.verification import check_reference_answers, verify
+
+PAPER = """\
+<scratch>
+6 2 4 + 2 5 9 , C: 0
+2 + 5 , 3 C: 1
+6 + 2 , 8 3 C: 0
+, 8 8 3 C: 0
+0 8 8 3
+</scratch>"""
+
+RESTATED = """\
+<scratch>
+6 2 4 + 2 5 9 , C: 0
+6 2 + 2 5 , 3 C: 1
+6 + 2 , 8 3 C: 0
+, 8 8 3 C: 0
+0 8 8 3
+</scratch>"""
+
+
+def addition(a: int, b: int) -> Problem:
+    return problem(f"{a}+{b}", question=f"{spaced(a)} + {spaced(b)}", answer=spaced(a + b))
+
+
+def worked_lines(a: int, b: int, variant: Variant) -> list[str]:
+    """A right completion, line by line; line 1 is at position 0."""
+    return [*scratchpad(a, b, variant).split("\n"), spaced(a + b)]
+
+
+def check(a: int, b: int, variant: Variant, lines: list[str]) -> CheckResult:
+    return check_scratchpad(addition(a, b), "\n".join(lines), variant=variant)
+
+
+def operands(min_digits: int = 1) -> st.SearchStrategy[tuple[int, int]]:
+    def of_length(digits: int) -> st.SearchStrategy[tuple[int, int]]:
+        number = st.integers(10 ** (digits - 1), 10**digits - 1)
+        return st.tuples(number, number)
+
+    return st.integers(min_digits, 10).flatmap(of_length)
+
+
+variants = st.sampled_from(VARIANTS)
+
+
+def other_digit(digit: str, by: int) -> str:
+    return str((int(digit) + by) % 10)
+
+
+# The scratchpad.
+
+
+def test_the_scratchpad_of_the_paper() -> None:
+    assert scratchpad(624, 259, "paper") == PAPER
+
+
+def test_the_scratchpad_that_restates_all_digits_still_to_add() -> None:
+    assert scratchpad(624, 259, "restated") == RESTATED
+
+
+def test_a_carry_out_of_the_last_column_is_the_first_digit() -> None:
+    lines = worked_lines(57, 98, "paper")
+    assert lines[1:] == ["5 7 + 9 8 , C: 0", "5 + 9 , 5 C: 1", ", 5 5 C: 1", "1 5 5", "</scratch>", "1 5 5"]
+
+
+@given(operands(), variants)
+def test_a_scratchpad_ends_on_the_sum(pair: tuple[int, int], variant: Variant) -> None:
+    a, b = pair
+    assert int(worked_lines(a, b, variant)[-3].replace(" ", "")) == a + b
+
+
+@given(operands(), variants)
+def test_the_variants_differ_only_in_the_digits_still_to_add(pair: tuple[int, int], variant: Variant) -> None:
+    def states(variant: Variant) -> list[str]:
+        return [line.partition(",")[2] for line in scratchpad(*pair, variant).split("\n")]
+
+    assert states("paper") == states("restated")
+
+
+# The step check.
+
+
+@given(operands(), variants)
+def test_every_generated_scratchpad_passes(pair: tuple[int, int], variant: Variant) -> None:
+    assert check(*pair, variant, worked_lines(*pair, variant)) == CheckResult(passed=True, score=1.0)
+
+
+@given(operands(min_digits=3))
+def test_a_scratchpad_of_the_other_variant_does_not_pass(pair: tuple[int, int]) -> None:
+    assert not check(*pair, "paper", worked_lines(*pair, "restated")).passed
+    assert not check(*pair, "restated", worked_lines(*pair, "paper")).passed
+
+
+@given(operands(), variants)
+def test_white_space_at_the_ends_of_lines_and_between_words_is_no_mistake(
+    pair: tuple[int, int], variant: Variant
+) -> None:
+    lines = [f"  {line.replace(' ', chr(9) + ' ')} \r" for line in worked_lines(*pair, variant)]
+    assert check(*pair, variant, lines).passed
+
+
+@given(operands(), variants, st.data())
+def test_changing_any_line_to_any_other_text_is_found_on_that_line(
+    pair: tuple[int, int], variant: Variant, data: st.DataObject
+) -> None:
+    lines = worked_lines(*pair, variant)
+    place = data.draw(st.integers(0, len(lines) - 1))
+    other = data.draw(st.one_of(st.sampled_from(lines), st.text("0123456789 +,C:", min_size=1, max_size=12)))
+    changed = " ".join(other.split())
+    if changed in (lines[place], ""):
+        return
+    found = check(*pair, variant, [*lines[:place], other, *lines[place + 1 :]])
+    assert not found.passed
+    assert found.detail.startswith(f"line {place + 1}: ")
+    assert found.score == pytest.approx(place / len(lines))
+
+
+@given(operands(), variants, st.data())
+def test_leaving_out_any_line_is_found(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
+    lines = worked_lines(*pair, variant)
+    place = data.draw(st.integers(0, len(lines) - 1))
+    found = check(*pair, variant, lines[:place] + lines[place + 1 :])
+    assert not found.passed
+    assert found.detail
+
+
+@given(operands(), variants, st.data())
+def test_putting_in_any_line_is_found(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
+    lines = worked_lines(*pair, variant)
+    place = data.draw(st.integers(1, len(lines)))
+    found = check(*pair, variant, [*lines[:place], data.draw(st.sampled_from(lines)), *lines[place:]])
+    assert not found.passed
+    assert found.detail
+
+
+@given(operands(), variants, st.data())
+def test_a_wrong_digit_to_add_is_a_copy_mistake(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
+    lines = worked_lines(*pair, variant)
+    digits = len(str(pair[0]))
+    row = data.draw(st.integers(1, digits))  # the question, then every line with digits still to add
+    still_to_add, comma, state = lines[row].partition(",")
+    place = data.draw(st.sampled_from([i for i, char in enumerate(still_to_add) if char.isdigit()]))
+    wrong = other_digit(still_to_add[place], data.draw(st.integers(1, 9)))
+    lines[row] = still_to_add[:place] + wrong + still_to_add[place + 1 :] + comma + state
+    assert check(*pair, variant, lines).detail == f"line {row + 1}: copy"
+
+
+@given(operands(min_digits=2), variants, st.data())
+def test_a_wrong_digit_of_the_result_so_far_is_a_copy_mistake(
+    pair: tuple[int, int], variant: Variant, data: st.DataObject
+) -> None:
+    lines = worked_lines(*pair, variant)
+    digits = len(str(pair[0]))
+    row = data.draw(st.integers(3, digits + 1))  # a line with a digit of an earlier column
+    still_to_add, comma, state = lines[row].partition(",")
+    done, mark, carry = state.partition("C:")
+    column = data.draw(st.integers(1, row - 2))
+    result = done.split()
+    result[column] = other_digit(result[column], data.draw(st.integers(1, 9)))
+    lines[row] = f"{still_to_add}{comma} {' '.join(result)} {mark}{carry}"
+    assert check(*pair, variant, lines).detail == f"line {row + 1}: copy"
+
+
+@given(operands(), variants, st.data())
+def test_a_wrong_new_digit_is_a_digit_mistake(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
+    lines = worked_lines(*pair, variant)
+    row = data.draw(st.integers(2, len(str(pair[0])) + 1))
+    still_to_add, _, state = lines[row].partition(", ")
+    lines[row] = f"{still_to_add}, {other_digit(state[0], data.draw(st.integers(1, 9)))}{state[1:]}"
+    assert check(*pair, variant, lines).detail == f"line {row + 1}: digit"
+
+
+@given(operands(), variants, st.data())
+def test_a_wrong_digit_in_the_line_of_the_sum_is_a_digit_mistake(
+    pair: tuple[int, int], variant: Variant, data: st.DataObject
+) -> None:
+    lines = worked_lines(*pair, variant)
+    result = lines[-3].split()
+    place = data.draw(st.integers(0, len(result) - 1))
+    result[place] = other_digit(result[place], data.draw(st.integers(1, 9)))
+    lines[-3] = " ".join(result)
+    assert check(*pair, variant, lines).detail == f"line {len(lines) - 2}: digit"
+
+
+@given(operands(), variants, st.data())
+def test_a_wrong_carry_is_a_carry_mistake(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
+    lines = worked_lines(*pair, variant)
+    row = data.draw(st.integers(1, len(str(pair[0])) + 1))
+    lines[row] = lines[row][:-1] + ("1" if lines[row][-1] == "0" else "0")
+    assert check(*pair, variant, lines).detail == f"line {row + 1}: carry"
+
+
+@given(operands(), variants, st.data())
+def test_swapped_numbers_are_an_order_mistake(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
+    lines = worked_lines(*pair, variant)
+    row = data.draw(st.integers(1, len(str(pair[0]))))
+    still_to_add, comma, state = lines[row].partition(" ,")
+    left, right = still_to_add.split(" + ")
+    lines[row] = f"{right} + {left}{comma}{state}"
+    found = check(*pair, variant, lines)
+    assert found.passed if left == right else found.detail == f"line {row + 1}: order"
+
+
+@given(operands(), variants, st.data())
+def test_words_instead_of_a_step_are_a_form_mistake(
+    pair: tuple[int, int], variant: Variant, data: st.DataObject
+) -> None:
+    lines = worked_lines(*pair, variant)
+    row = data.draw(st.integers(0, len(lines) - 4))
+    lines[row] = data.draw(st.sampled_from(["I see", "carry the one", "-"]))
+    assert check(*pair, variant, lines).detail == f"line {row + 1}: form"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="any text as long as the line of the sum is called 'digit': only the lengths are compared"
+)
+def test_words_instead_of_the_sum_are_a_form_mistake() -> None:
+    lines = worked_lines(624, 259, "paper")
+    lines[5] = "I guess"
+    assert len(lines[5]) == len("0 8 8 3")
+    assert check(624, 259, "paper", lines).detail == "line 6: form"
+
+
+@given(operands(), variants, st.integers(1, 10))
+def test_a_completion_that_ends_early_misses_its_next_line(
+    pair: tuple[int, int], variant: Variant, number: int
+) -> None:
+    lines = worked_lines(*pair, variant)
+    kept = lines[: min(number, len(lines) - 1)]
+    assert check(*pair, variant, kept).detail == f"line {len(kept) + 1}: missing line"
+
+
+@given(operands(), variants, st.integers(1, 10))
+def test_a_scratchpad_that_is_closed_early_misses_a_line(pair: tuple[int, int], variant: Variant, number: int) -> None:
+    lines = worked_lines(*pair, variant)
+    kept = lines[: min(number, len(lines) - 3)]
+    found = check(*pair, variant, [*kept, *lines[-2:]])
+    assert found.detail == f"line {len(kept) + 1}: missing line"
+
+
+@given(operands(), variants, st.data())
+def test_one_line_too_many_at_the_end_is_an_extra_line(
+    pair: tuple[int, int], variant: Variant, data: st.DataObject
+) -> None:
+    lines = worked_lines(*pair, variant)
+    place = data.draw(st.sampled_from([len(lines) - 2, len(lines)]))  # before the scratchpad closes, after the answer
+    found = check(*pair, variant, [*lines[:place], data.draw(st.sampled_from(lines[:-2])), *lines[place:]])
+    assert found.detail == f"line {place + 1}: extra line"
+
+
+@given(operands(), variants, st.integers(1, 10**6))
+def test_another_answer_than_the_scratchpads_is_a_final_mismatch(
+    pair: tuple[int, int], variant: Variant, by: int
+) -> None:
+    lines = worked_lines(*pair, variant)
+    found = check(*pair, variant, [*lines[:-1], spaced(sum(pair) + by)])
+    assert found.detail == f"line {len(lines)}: final mismatch"
+
+
+def test_a_leading_zero_in_the_answer_is_a_final_mismatch() -> None:
+    assert check(624, 259, "paper", [*PAPER.split("\n"), "0 8 8 3"]).detail == "line 8: final mismatch"
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a line left out between others is compared with the line after it and called 'copy' or 'form', although "
+    "the docstring names 'missing line'; leaving out </scratch> is called 'extra line'",
+)
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 7])
+def test_a_line_left_out_between_others_is_a_missing_line(number: int) -> None:
+    lines = worked_lines(624, 259, "paper")
+    found = check(624, 259, "paper", lines[: number - 1] + lines[number:])
+    assert found.detail == f"line {number}: missing line"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a state line with other spaces, like '2 + 5, 3 C: 1', is called 'carry' or 'copy', not 'form'"
+)
+@pytest.mark.parametrize("line", ["2 + 5, 3 C: 1", "2 + 5 , 3 C:1", "2+5 , 3 C: 1"])
+def test_a_step_written_with_other_spaces_is_a_form_mistake(line: str) -> None:
+    lines = worked_lines(624, 259, "paper")
+    assert check(624, 259, "paper", [*lines[:2], line, *lines[3:]]).detail == "line 3: form"
+
+
+@given(operands(), variants, st.text(max_size=200))
+def test_any_text_can_be_checked(pair: tuple[int, int], variant: Variant, text: str) -> None:
+    found = check_scratchpad(addition(*pair), text, variant=variant)
+    assert not found.passed
+    assert 0.0 <= found.score <= 1.0
+    assert found.detail
+
+
+# The splits.
+
+MEASURED = ("dev", "test", "extrapolation")
+
+
+def unordered_pairs(problems: tuple[Problem, ...]) -> list[tuple[int, ...]]:
+    return [tuple(sorted(int(n.replace(" ", "")) for n in p.question.split("+"))) for p in problems]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_splits_have_their_documented_sizes(variant: Variant) -> None:
+    task = arithmetic(variant)
+    sizes = {split: Counter(p.class_name for p in task.split(split)) for split in ("train", *MEASURED)}
+    assert sizes == {
+        "train": {"1": 21, "2": 2000, "3": 2000, "4": 2000, "5": 2000},
+        "dev": {"1": 12, "2": 50, "3": 50, "4": 50, "5": 50},
+        "test": {"1": 12, "2": 120, "3": 120, "4": 120, "5": 120},
+        "extrapolation": {"6": 20, "7": 20, "8": 20, "9": 20, "10": 20},
+    }
+    assert Counter(p.class_name for p in task.seen) == {"1": 21, "2": 1500, "3": 50, "4": 50, "5": 50}
+
+
+@pytest.mark.parametrize("data_seed", range(4))
+def test_no_measured_problem_is_trained_on_in_either_order(data_seed: int) -> None:
+    task = arithmetic(data_seed=data_seed)
+    trained_on = {*unordered_pairs(task.train), *unordered_pairs(task.seen), *unordered_pairs(task.shots)}
+    measured = [pair for split in MEASURED for pair in unordered_pairs(task.split(split))]
+    assert not trained_on & set(measured)
+    assert len(measured) == len(set(measured))
+
+
+def test_no_pair_is_in_train_twice_in_either_order() -> None:
+    pairs = unordered_pairs(arithmetic().train)
+    assert len(pairs) == len(set(pairs))
+
+
+def test_one_digit_problems_of_train_are_the_seen_ones_and_all_45_are_used() -> None:
+    task = arithmetic()
+    one_digit = {split: [p for p in task.split(split) if p.class_name == "1"] for split in ("train", "dev", "test")}
+    assert one_digit["train"] == [p for p in task.seen if p.class_name == "1"]
+    assert len({pair for group in one_digit.values() for pair in unordered_pairs(tuple(group))}) == 45
+
+
+def test_the_splits_are_a_function_of_the_data_seed() -> None:
+    again = load_task("arithmetic", data_seed=1)
+    for split in ("train", *MEASURED):
+        assert arithmetic(data_seed=1).split(split) == again.split(split)
+        assert arithmetic(data_seed=0).split(split) != arithmetic(data_seed=1).split(split)
+
+
+def test_what_the_shipped_model_has_seen_does_not_depend_on_the_data_seed() -> None:
+    assert arithmetic(data_seed=0).seen == arithmetic(data_seed=1).seen == seen_problems("paper")
+    assert arithmetic(data_seed=0).shots == arithmetic(data_seed=1).shots
+
+
+def test_the_variants_ask_the_same_problems() -> None:
+    paper, restated = arithmetic("paper"), arithmetic("restated")
+    for split in ("train", *MEASURED):
+        asked = [[(p.id, p.question, p.answer) for p in task.split(split)] for task in (paper, restated)]
+        assert asked[0] == asked[1]
+
+
+def test_the_first_variant_is_the_default() -> None:
+    for name, source in TASKS.items():
+        assert load_task(name).train == load_task(name, variant=source.variants[0]).train
+
+
+def test_the_operands_of_a_class_have_its_number_of_digits() -> None:
+    for p in (*arithmetic().train, *arithmetic().test, *arithmetic().extrapolation):
+        assert {len(n.split()) for n in p.question.split("+")} == {int(p.class_name)}
+
+
+def test_operands_come_in_either_order_and_over_the_whole_range() -> None:
+    pairs = [tuple(int(n.replace(" ", "")) for n in p.question.split("+")) for p in arithmetic().train]
+    descending = sum(a > b for a, b in pairs)
+    assert 0.45 < descending / len(pairs) < 0.55
+    three_digits = [n for pair in pairs for n in pair if 100 <= n <= 999]
+    assert min(three_digits) < 110
+    assert max(three_digits) > 990
+    assert 530 < sum(three_digits) / len(three_digits) < 570
+
+
+def test_shots_take_the_classes_in_turn() -> None:
+    shots = arithmetic().shots
+    assert [p.class_name for p in shots[:10]] == list("1234512345")
+    assert Counter(p.class_name for p in shots) == {"1": 21, "2": 50, "3": 50, "4": 50, "5": 50}
+    assert [p.class_name for p in shots[-4:]] == list("2345")
+
+
+def test_shots_are_worked_and_among_the_seen() -> None:
+    task = arithmetic()
+    assert all(p.rationale for p in task.shots)
+    assert {p.id for p in task.shots} <= {p.id for p in task.seen}
+
+
+def test_an_unknown_variant_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"'papr'.*paper, restated"):
+        load_task("arithmetic", variant="papr")
+
+
+def test_an_unknown_task_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"unknown task 'arithmetics'; known: .*arithmetic"):
+        load_task("arithmetics")
+
+
+def test_every_task_loads_in_every_variant() -> None:
+    for name, source in TASKS.items():
+        for variant in source.variants:
+            assert load_task(name, variant=variant).name == name
+
+
+# Refusals.
+
+
+def test_splits_that_are_apart_are_accepted() -> None:
+    check_splits(toy_task())
+
+
+@pytest.mark.parametrize("split", MEASURED)
+@pytest.mark.parametrize("place", ["train", "shots", "seen"])
+def test_a_measured_problem_that_is_trained_on_is_refused(split: str, place: str) -> None:
+    both = toy_problem("newt", "easy")
+    task = toy_task(**{split: (both,), place: (*getattr(toy_task(), place), replace(both, id="other"))})
+    with pytest.raises(RefusedError, match=rf"{split} problem 'newt' is also in .*'other'"):
+        check_splits(task)
+
+
+def test_two_problems_are_the_same_whatever_their_white_space_and_case() -> None:
+    train = (problem("a", question="One  plus\ntwo"),)
+    with pytest.raises(RefusedError, match="'t' is also in train"):
+        check_splits(toy_task(train=train, test=(problem("t", question="one plus two "),)))
+
+
+def test_two_problems_are_the_same_if_the_task_says_so() -> None:
+    pairs = {"same_problem": lambda p: "+".join(sorted(p.question.split("+")))}
+    train, test = (problem("a", question="1+2"),), (problem("t", question="2+1"),)
+    check_splits(toy_task(train=train, test=test))
+    with pytest.raises(RefusedError, match="'t' is also in train"):
+        check_splits(toy_task(train=train, test=test, **pairs))
+
+
+@pytest.mark.parametrize("split", ["test", "extrapolation"])
+def test_a_test_problem_that_is_also_in_dev_is_refused(split: str) -> None:
+    both = toy_problem("newt", "easy")
+    task = toy_task(dev=(both,), **{split: (replace(both, id="other"),)})
+    with pytest.raises(RefusedError, match=r"'other' is also in dev \('newt'\)"):
+        check_splits(task)
+
+
+@pytest.mark.parametrize("split", ["train", *MEASURED])
+def test_an_id_that_a_split_holds_twice_is_refused(split: str) -> None:
+    twice = (toy_problem("newt", "easy"), replace(toy_problem("olm", "easy"), id="newt"))
+    with pytest.raises(RefusedError, match=f"'newt' is in {split} twice"):
+        check_splits(toy_task(**{split: twice}))
+
+
+@pytest.mark.xfail(strict=True, reason="check_splits compares ids within a split, not problems, against its docstring")
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_problem_that_a_split_holds_twice_is_refused_whatever_its_ids(split: str) -> None:
+    twice = toy_problem("newt", "easy")
+    with pytest.raises(RefusedError):
+        check_splits(toy_task(**{split: (twice, replace(twice, id="other"))}))
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_an_empty_split_is_refused(split: str) -> None:
+    with pytest.raises(RefusedError, match=f"the {split} split is empty"):
+        check_splits(toy_task(**{split: ()}))
+
+
+def test_a_task_may_have_no_extrapolation_split() -> None:
+    check_splits(toy_task(extrapolation=()))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_reference_answer_and_worked_solution_verifies(variant: Variant) -> None:
+    task = arithmetic(variant)
+    check_reference_answers(task, (*task.shots, *task.seen, *task.dev, *task.test, *task.extrapolation))
+    check_reference_answers(task, task.train[:500])
+
+
+@given(operands(), variants)
+def test_the_worked_solution_of_any_addition_is_correct(pair: tuple[int, int], variant: Variant) -> None:
+    asked = replace(addition(*pair), rationale=scratchpad(*pair, variant))
+    completion = render_completion(PROMPT_FORMAT, asked)
+    assert verify(completion, asked.answer, arithmetic().answer_rule).verdict is Verdict.CORRECT
+
+
+@pytest.mark.parametrize("answer", ["883", "eight", "", "8 8 3\n4"])
+def test_a_reference_answer_that_its_verifier_cannot_read_is_refused(answer: str) -> None:
+    bad = replace(addition(624, 259), id="bad", answer=answer)
+    with pytest.raises(RefusedError, match=r"problem 'bad': the reference answer .* fails its own verifier"):
+        check_reference_answers(arithmetic(), [addition(1, 2), bad])
+
+
+def test_a_worked_solution_that_its_check_rejects_is_refused() -> None:
+    bad = replace(addition(624, 259), rationale=scratchpad(624, 258, "paper"))
+    with pytest.raises(RefusedError, match=r"problem '624\+259': the worked solution fails the step check \(line 2: copy"):
+        check_reference_answers(arithmetic(), [bad])
+
+
+def test_a_task_without_a_step_check_needs_right_answers_only() -> None:
+    check_reference_answers(toy_task(check_steps=None), TEST)

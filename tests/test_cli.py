@@ -1,0 +1,270 @@
+"""The command line as a user meets it: exit codes, one-line errors, JSON, and that nothing done is lost."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_kill import SETTINGS
+
+COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check"]
+QUICK = {**SETTINGS, "task.train_problems": 24, "task.dev_problems": 10, "task.test_problems": 10, "loop.max_iterations": 1}
+
+
+def selftaught(*arguments: str, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "selftaught", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, cwd=cwd)
+
+
+def settings(values: dict[str, object]) -> list[str]:
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of an error that the user can fix."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    errors = [line for line in lines if line.startswith("selftaught: ")]
+    assert len(errors) == 1, done.stderr
+    assert lines[-1] == errors[0]
+    return errors[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, made by the command."""
+    run_dir = tmp_path_factory.mktemp("runs") / "quick"
+    done = selftaught("run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK))
+    assert done.returncode == 0, done.stderr
+    (run_dir / "stdout.txt").write_text(done.stdout)
+    (run_dir / "stderr.txt").write_text(done.stderr)
+    return run_dir
+
+
+def test_help_answers_quickly_and_names_every_command() -> None:
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = selftaught("--help")
+        times.append(time.monotonic() - began)
+        assert done.returncode == 0
+        assert all(command.split()[0] in done.stdout for command in COMMANDS)
+    # The promise is 0.5 s on an idle machine; this bound only catches an import of torch (seconds).
+    assert min(times) < 1.5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    done = selftaught(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+
+
+def test_a_run_prints_a_table_a_plot_and_the_next_command(finished: Path) -> None:
+    out, err = (finished / "stdout.txt").read_text(), (finished / "stderr.txt").read_text()
+    assert "iter" in out
+    assert "accuracy.svg" in out
+    assert "next:  selftaught show" in out
+    assert "iteration 1/1  rationale" in err
+    assert "iteration 1/1  train" in err
+    assert "the first rationale, whole" in err
+    for name in ("report.md", "accuracy.svg", "accuracy.png", "result.json"):
+        assert (finished / name).stat().st_size > 0
+
+
+def test_the_contract_of_iterations_and_result_holds(finished: Path) -> None:
+    (line,) = (finished / "iterations.jsonl").read_text().splitlines()
+    summary = json.loads(line)
+    for stage in ("rationale", "rationalization"):
+        assert {"samples", "correct", "incorrect", "unparseable", "truncated", "false_positive"} <= set(summary[stage])
+    assert {"steps", "tokens", "seconds", "first_loss", "last_loss", "validation_loss"} <= set(summary["train"])
+    assert {"n", "correct", "accuracy", "interval", "by_class"} <= set(summary["dev"])
+    assert {"iteration", "examples", "left_out", "seconds", "tokens_per_s"} <= set(summary)
+    result = json.loads((finished / "result.json").read_text())
+    assert {"best_iteration", "checkpoint", "base", "test"} <= set(result)
+    for name in ("base", "test"):
+        assert result[name]["n"] == 10
+        assert {"n", "correct", "accuracy", "interval", "by_class"} <= set(result[name])
+
+
+def test_the_same_command_again_carries_on_and_finds_nothing_to_do(finished: Path) -> None:
+    before = {p: p.read_bytes() for p in (finished / "samples").iterdir()}
+    done = selftaught("run", "arithmetic", "--run-dir", str(finished), *settings(QUICK))
+    assert done.returncode == 0, done.stderr
+    assert {p: p.read_bytes() for p in (finished / "samples").iterdir()} == before
+
+
+def test_a_folder_of_another_config_is_refused_with_the_setting_that_differs(finished: Path) -> None:
+    done = selftaught("run", "arithmetic", "--run-dir", str(finished), *settings({**QUICK, "loop.patience": 9}))
+    assert "loop.patience = 3, now 9" in refused(done)
+
+
+def test_resume_takes_no_other_argument(finished: Path) -> None:
+    assert selftaught("run", "--resume", str(finished)).returncode == 0
+    assert "leave out" in refused(selftaught("run", "arithmetic", "--resume", str(finished)))
+
+
+def test_eval_prints_one_json_object_with_n_and_interval(finished: Path) -> None:
+    done = selftaught("eval", str(finished), "--split", "dev", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["n"] == 212
+    assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
+    assert set(found["by_class"]) == {"1", "2", "3", "4", "5"}
+
+
+def test_eval_with_several_samples_gives_pass_at_k_and_majority(finished: Path) -> None:
+    done = selftaught("eval", "builtin:adder", "--task", "arithmetic", "--split", "dev", "--shots", "0", "--samples", "4", "--max-new-tokens", "64", "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["pass_at_k"]) == {"1", "2", "4"}
+    assert found["pass_at_k"]["1"] <= found["pass_at_k"]["4"]
+    assert 0 <= found["majority_at_k"] <= 1
+
+
+def test_show_filters_and_prints_json_lines(finished: Path) -> None:
+    done = selftaught("show", str(finished), "--kind", "rationale", "--verdict", "incorrect", "--limit", "5", "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert 1 <= len(found) <= 5
+    assert {(s["kind"], s["verdict"]) for s in found} == {("rationale", "incorrect")}
+    assert all(s["prediction"] != s["answer"] for s in found)
+    assert "expected one of" in refused(selftaught("show", str(finished), "--verdict", "wrong"))
+
+
+def test_regrade_lists_exactly_the_verdicts_that_changed_and_changes_no_file(finished: Path, tmp_path: Path) -> None:
+    assert selftaught("regrade", str(finished)).stdout == ""
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
+    path = copy / "samples" / "001-rationale.jsonl"
+    lines = path.read_text().splitlines()
+    first = json.loads(lines[0])
+    first["verdict"] = "incorrect" if first["verdict"] == "correct" else "correct"
+    path.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
+    before = path.read_bytes()
+    (changed,) = [json.loads(line) for line in selftaught("regrade", str(copy), "--json").stdout.splitlines()]
+    assert (changed["problem_id"], changed["was"]) == (first["problem_id"], first["verdict"])
+    assert path.read_bytes() == before
+
+
+def test_report_overlays_several_runs(finished: Path, tmp_path: Path) -> None:
+    done = selftaught("report", str(finished), str(finished), "--out-dir", str(tmp_path / "both"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "both" / "report.md").exists()
+
+
+def test_tasks_lists_and_checks() -> None:
+    (task,) = [json.loads(line) for line in selftaught("tasks", "--json").stdout.splitlines()]
+    assert task["name"] == "arithmetic"
+    facts = json.loads(selftaught("tasks", "check", "arithmetic", "--json").stdout)
+    assert facts["test"]["by_class"] == {"1": 12, "2": 120, "3": 120, "4": 120, "5": 120}
+    assert "unknown task" in refused(selftaught("tasks", "check", "arithmetics"))
+
+
+def test_a_dry_run_shows_config_prompts_loss_tokens_and_cost_and_writes_nothing(tmp_path: Path) -> None:
+    done = selftaught("run", "arithmetic", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'method = "star"' in done.stdout
+    assert done.stdout.count("# rationale prompt of problem") == 3
+    assert done.stdout.count("# rationalization prompt of problem") == 3
+    assert "tokens carry loss" in done.stdout
+    assert "optimizer steps" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "give a task or a config file"),
+        (["run", "arithmetik"], "neither a task with a shipped config"),
+        (["run", "arithmetic", "--set", "sampling.shot=3"], "did you mean 'sampling.shots'"),
+        (["run", "arithmetic", "--set", "loop.patience=no"], "loop.patience = 'no'"),
+        (["run", "arithmetic", "--set", "method=starr"], "did you mean 'star'"),
+        (["run", "arithmetic", "--set", "training.objective=dpo"], "training.objective = 'dpo'"),
+        (["run", "arithmetic", "--set", "model.path=./nowhere"], "no such folder"),
+        (["run", "arithmetic", "--set", "model.path=builtin:multiplier"], "the shipped models are"),
+        (["run", "arithmetic", "--set", "task.variant=roman"], "arithmetic knows paper, restated"),
+        (["run", "arithmetic", "--set", "training.warm_start=9999"], "has 221 worked examples"),
+        (["run", "--resume", "nowhere"], "is not a run folder"),
+        (["eval", "builtin:adder"], "--task is needed"),
+        (["eval", "builtin:adder", "--task", "arithmetic", "--split", "tset"], "expected one of"),
+        (["show", "nowhere"], "is not a run folder"),
+        (["report", "nowhere"], "is not a run folder"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    assert message in refused(selftaught(*arguments, cwd=tmp_path))
+
+
+def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = selftaught("run", "arithmetic", "--run-dir", str(tmp_path / "file" / "run"), *settings(QUICK))
+    assert "cannot create" in refused(done)
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    from selftaught.store import RunStore
+
+    with RunStore(tmp_path / "run"):
+        done = selftaught("run", "arithmetic", "--run-dir", str(tmp_path / "run"), *settings(QUICK))
+    assert "another selftaught process" in refused(done)
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_run_loses_nothing_that_was_done(finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK)]
+    # No file may grow past 6 kB: a write in the middle of sampling fails like one on a full disk.
+    limited = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, resource.RLIM_INFINITY)),
+    )
+    assert "free some space" in refused(limited)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for path in (finished / "samples").iterdir():
+        assert (run_dir / "samples" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_first_ctrl_c_finishes_the_work_in_hand_and_says_how_to_carry_on(finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (run_dir / "run.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"run --resume {run_dir}" in err
+    assert "Traceback" not in err
+    done = selftaught("run", "--resume", str(run_dir))
+    assert done.returncode == 0, done.stderr
+    for path in (finished / "samples").iterdir():
+        assert (run_dir / "samples" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_broken_model_is_one_line(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "llama"')
+    done = selftaught("run", "arithmetic", "--run-dir", str(tmp_path / "run"), "--set", f"model.path={model}")
+    assert "is not JSON" in refused(done)
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    done = selftaught("run", "arithmetic", "--run-dir", str(tmp_path / "run"), "--set", f"model.path={model}")
+    assert "has no *.safetensors weights" in refused(done)
+
+
+def test_output_into_a_closed_pipe_is_no_error(finished: Path) -> None:
+    show = f"{sys.executable} -m selftaught show {finished} --limit 0 --json"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {show} | head -1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,93 @@
+"""A run that is killed again and again ends like one that was not: the guarantee of docs/design.md, section 5."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from toy import folder_bytes
+
+from selftaught.store import read_summaries
+
+SETTINGS = {
+    "task.train_problems": 96,
+    "task.dev_problems": 24,
+    "task.test_problems": 24,
+    "sampling.max_new_tokens": 64,
+    "rationalization.probability": 0.5,
+    "training.warm_start": 10,
+    "training.first_steps": 6,
+    "training.batch_size": 8,
+    "training.micro_batch_size": 8,
+    "loop.max_iterations": 2,
+    "tracking.every_steps": 1,
+    "compute.threads": 1,
+    "compute.slots": 8,
+    "compute.chunk": 32,
+}
+KILLS = 10
+
+
+def command(run_dir: Path) -> list[str]:
+    overrides = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    return [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *overrides]
+
+
+def finish(run_dir: Path, arguments: list[str] | None = None) -> None:
+    done = subprocess.run(arguments or command(run_dir), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def sizes(run_dir: Path) -> dict[str, int]:
+    found = {}
+    for path in run_dir.rglob("*"):
+        try:
+            found[str(path)] = path.stat().st_size
+        except FileNotFoundError:
+            continue  # a temporary file that was renamed between the listing and the look
+    return found
+
+
+def kill_when_files_have_grown(run_dir: Path, growths: int, delay_s: float) -> bool:
+    """Start the run and SIGKILL it shortly after its files have changed so many times; False if it ended before."""
+    process = subprocess.Popen(command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before, seen = sizes(run_dir), 0
+    while process.poll() is None:
+        now = sizes(run_dir)
+        seen += now != before
+        before = now
+        if seen >= growths:
+            time.sleep(delay_s)
+            process.kill()
+            break
+        time.sleep(0.002)
+    return process.wait() != 0
+
+
+def test_a_run_killed_at_ten_random_moments_ends_byte_identical_to_an_undisturbed_one(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    finish(undisturbed)
+    moments = []
+    for _ in range(KILLS):
+        if not kill_when_files_have_grown(killed, growths=rng.randint(1, 12), delay_s=rng.random() * 0.2):
+            break
+        moments.append(len(sizes(killed)))
+    assert len(moments) >= 5, "the run ended before it could be killed often enough"
+    # What a kill in the middle of a write leaves behind, on top of what these kills left.
+    (killed / "checkpoints" / "002.tmp").mkdir(exist_ok=True)
+    (killed / "checkpoints" / "002.tmp" / "model.safetensors").write_bytes(b"half of it")
+    for path in (killed / "samples").glob("*.jsonl"):
+        with open(path, "ab") as file:
+            file.write(b'{"problem_id":"torn')
+    (killed / "lock").touch()
+    finish(killed, [sys.executable, "-m", "selftaught", "run", "--resume", str(killed)])
+
+    weights = [f"checkpoints/{n:03d}/model.safetensors" for n in (1, 2)]
+    for folder in (undisturbed, killed):
+        assert [s.iteration for s in read_summaries(folder)] == [1, 2]
+    names = ("samples", "examples", "left_out")
+    assert folder_bytes(killed, *names) == folder_bytes(undisturbed, *names)
+    assert [(killed / w).read_bytes() for w in weights] == [(undisturbed / w).read_bytes() for w in weights]
+    assert (killed / "result.json").read_bytes() == (undisturbed / "result.json").read_bytes()

@@ -1,0 +1,237 @@
+"""Each method, as a named setting of the knobs, keeps and leaves out what was worked out by hand (cases/methods.json)."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import json_case, problem, problems, worked
+from toy import run_toy, toy_config, toy_task
+
+from selftaught.config import flat_values
+from selftaught.engines.scripted import ScriptedEngine
+from selftaught.methods import METHODS
+from selftaught.records import ModelRef
+from selftaught.settings import RunConfig
+
+CASES = json_case("methods.json")
+
+MAX_NEW_TOKENS = 60
+
+# star_family.md section 3.10, by its letters: (b) samples and temperature, (c) hints, (d) accept, (e) duplicates and
+# cap, (f) training set, (g) start, (h) objective. "this": this iteration's samples; "gold": with human solutions.
+KNOB_TABLE = {
+    "star": (1, 0.0, "failed", "answer", "text", 0, "this", "base", "nll"),
+    "star-no-rationalization": (1, 0.0, "none", "answer", "text", 0, "this", "base", "nll"),
+    "star-accumulate": (1, 0.0, "failed", "answer", "text", 0, "all", "base", "nll"),
+    "star-continue": (1, 0.0, "failed", "answer", "text", 0, "this", "previous", "nll"),
+    "rft": (100, 0.7, "none", "answer", "normalized-text", 0, "gold + this", "base", "nll"),
+    "rest-em": (32, 0.7, "none", "answer", "text", 10, "this", "base", "nll"),
+    "direct": (0, 0.0, "none", "answer", "text", 0, "this", "base", "nll"),
+    "seeds-only": (0, 0.0, "none", "answer", "text", 0, "this", "base", "nll"),
+}
+
+KNOBS = {
+    "sampling.samples",
+    "sampling.temperature",
+    "sampling.top_p",
+    "sampling.top_k",
+    "rationalization.hints",
+    "selection.accept",
+    "selection.unique_by",
+    "selection.max_per_problem",
+    "training.window",
+    "training.human_solutions",
+    "training.target",
+    "training.start",
+    "training.sft_first",
+    "training.objective",
+}
+
+
+def completion(scripted: str) -> str:
+    reasoning, _, outcome = scripted.partition(" ")
+    if scripted == "none":
+        return " <r>I wonder"
+    if scripted == "long":
+        return " <r>r1</r>\n3\n" + "and so on " * MAX_NEW_TOKENS
+    return f" <r>{reasoning}</r>\n{3 if outcome == 'ok' else 4}"
+
+
+def engine_for(model: ModelRef, asked: list[str]) -> ScriptedEngine:
+    """A model that says for the k-th time that it is asked a question what the script has in place k."""
+    iteration = str(model.iteration + 1)
+    times: dict[str, int] = defaultdict(int)
+
+    def reply(prompt: str, seed: int) -> str:
+        question = prompt.rpartition("Q: ")[2]
+        name = question[len("what is ")]
+        kind = "rationalization" if "(answer" in question else "rationale"
+        if name in "vt":  # dev and test
+            return completion("r1 bad")
+        asked.append(f"{name}{'*' if kind == 'rationalization' else ''}/{iteration}")
+        answers = CASES["script"][iteration][kind][name]
+        place, times[prompt] = times[prompt], times[prompt] + 1
+        return completion(answers[min(place, len(answers) - 1)])
+
+    return ScriptedEngine(reply)
+
+
+def run_method(folder: Path, method: str) -> list[str]:
+    """Run a method on the script with one worked example rehearsed; returns what was asked, in order."""
+    asked: list[str] = []
+    config = toy_config(
+        method,
+        sampling__max_new_tokens=MAX_NEW_TOKENS,
+        training__warm_start=1,
+        training__validation_share=0.0,
+        task__choose="all",
+        loop__patience=9,
+    )
+    task = toy_task(
+        train=problems("a", "b", "c", "d", rationale="by a human"),
+        dev=problems("v"),
+        test=(problem("t"),),
+        shots=(worked("s1"), worked("s2")),
+        check_steps=None,
+    )
+    run_toy(folder, config=config, task=task, chunk=64, open_engine=lambda model: engine_for(model, asked))
+    return asked
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def spelled_out(items: list[str]) -> list[str]:
+    """'d/1/rationale/0-2 truncated' as three items."""
+    found = []
+    for item in items:
+        before, slash, rest = item.rpartition("/")
+        numbers, _, reason = rest.partition(" ")
+        first, _, last = numbers.partition("-")
+        found += [f"{before}/{k} {reason}".strip() for k in range(int(first), int(last or first) + 1)]
+    return found
+
+
+def finished(folder: Path) -> dict[str, dict[str, Any]]:
+    """What each iteration of a run kept, left out and started from, as in the cases."""
+    found = {}
+    for path in sorted((folder / "examples").iterdir()):
+        started_from = json.loads((folder / "checkpoints" / path.stem / "checkpoint.json").read_text())["started_from"]
+        found[str(int(path.stem))] = {
+            "kept": [f"{e['source']} {e['problem_id']}/{e['iteration']}/{e['index']}" for e in lines(path)],
+            "left_out": [
+                f"{i['problem_id']}/{i['iteration']}/{i['kind']}/{i['index']} {i['reason']}"
+                for i in lines(folder / "left_out" / path.name)
+            ],
+            "started_from": "base" if started_from == "scripted" else str(Path(started_from).relative_to(folder)),
+        }
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_selections_of(method: str, tmp_path: Path) -> None:
+    run_method(tmp_path, method)
+    expected = {
+        n: {**case, "kept": spelled_out(case["kept"]), "left_out": spelled_out(case["left_out"])}
+        for n, case in CASES["expected"][method].items()
+    }
+    assert finished(tmp_path) == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_training_problem_is_trained_on_with_its_hint(method: str, tmp_path: Path) -> None:
+    run_method(tmp_path, method)
+    for path in (tmp_path / "examples").iterdir():
+        hinted = [(e["source"], e["problem_id"]) for e in lines(path) if "(answer" in e["prompt"]]
+        assert set(hinted) <= {("warm-start", "s1")}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_kept_and_left_out_add_up_to_what_was_drawn(method: str, tmp_path: Path) -> None:
+    run_method(tmp_path, method)
+    stages = [path for path in (tmp_path / "samples").iterdir() if path.stem.split("-")[1].startswith("rational")]
+    drawn = {str(s["iteration"]): 0 for path in stages for s in lines(path)}
+    for path in stages:
+        for s in lines(path):
+            drawn[str(s["iteration"])] += 1
+    seen = 0
+    for n, case in finished(tmp_path).items():
+        seen = drawn.get(n, 0) + (seen if method == "star-accumulate" else 0)
+        assert sum(item.startswith("rational") for item in case["kept"]) + len(case["left_out"]) == seen
+
+
+def test_star_hints_every_failed_problem_once_and_no_other(tmp_path: Path) -> None:
+    """A right answer that was cut at the limit is not kept, but it is no failure either."""
+    assert run_method(tmp_path, "star") == ["a/1", "b/1", "c/1", "d/1", "b*/1", "c*/1", "a/2", "b/2", "c/2", "d/2", "d*/2"]
+
+
+@pytest.mark.parametrize("method", ["star-no-rationalization", "rft", "rest-em"])
+def test_a_method_without_hints_shows_none(method: str, tmp_path: Path) -> None:
+    assert not [item for item in run_method(tmp_path, method) if "*" in item]
+
+
+@pytest.mark.parametrize("method", ["direct", "seeds-only"])
+def test_a_baseline_draws_nothing_to_train_on(method: str, tmp_path: Path) -> None:
+    assert run_method(tmp_path, method) == []
+
+
+def test_rft_draws_from_the_model_tuned_on_human_solutions_and_for_one_iteration(tmp_path: Path) -> None:
+    """So the models are base, 0 (tuned on the solutions) and 1, and the last two start from the base."""
+    run_method(tmp_path, "rft")
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000", "001"]
+
+
+def test_the_direct_baseline_trains_on_answers_alone(tmp_path: Path) -> None:
+    run_method(tmp_path, "direct")
+    assert {e["completion"] for e in lines(tmp_path / "examples" / "001.jsonl")} == {" 3"}
+
+
+@pytest.mark.parametrize("method", KNOB_TABLE)
+def test_the_knobs_are_those_of_the_published_table(method: str) -> None:
+    knobs = METHODS[method]
+    training_set = {"iteration": "this", "all": "all"}[str(knobs["training.window"])]
+    found = (
+        knobs["sampling.samples"],
+        knobs["sampling.temperature"],
+        knobs["rationalization.hints"],
+        knobs["selection.accept"],
+        knobs["selection.unique_by"],
+        knobs["selection.max_per_problem"],
+        f"gold + {training_set}" if knobs["training.human_solutions"] else training_set,
+        knobs["training.start"],
+        knobs["training.objective"],
+    )
+    assert found == KNOB_TABLE[method]
+
+
+def test_the_table_has_every_method_but_custom() -> None:
+    assert set(METHODS) == {*KNOB_TABLE, "custom"} == set(CASES["expected"])
+
+
+def test_what_sets_a_method_apart_beside_the_table() -> None:
+    apart = {
+        name: {key: value for key, value in knobs.items() if value != METHODS["star"].get(key)}
+        for name, knobs in METHODS.items()
+    }
+    assert apart["rest-em"]["sampling.top_k"] == 40
+    assert apart["rft"]["training.sft_first"] is True
+    assert apart["rft"]["loop.max_iterations"] == 1
+    assert apart["direct"]["training.target"] == "answer"
+    assert apart["star-no-rationalization"] == {"rationalization.hints": "none"}
+    assert apart["star-accumulate"] == {"training.window": "all"}
+    assert apart["star-continue"] == {"training.start": "previous"}
+    assert apart["seeds-only"] == {"rationalization.hints": "none", "sampling.samples": 0}
+
+
+@pytest.mark.parametrize("method", KNOB_TABLE)
+def test_a_method_fixes_every_knob(method: str) -> None:
+    assert set(METHODS[method]) - {"loop.max_iterations"} == KNOBS
+
+
+def test_custom_fixes_nothing_and_its_defaults_are_stars() -> None:
+    assert METHODS["custom"] == {}
+    defaults = flat_values(RunConfig())
+    assert {key: defaults[key] for key in METHODS["star"]} == dict(METHODS["star"])

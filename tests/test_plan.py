@@ -1,0 +1,290 @@
+"""What comes next is a function of the seed and of what is solved, and the schedules are the published ones."""
+
+from collections import Counter
+
+import pytest
+from builders import problem, problems, sample, samples_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selftaught.plan import (
+    best_iteration,
+    choose_problems,
+    has_plateaued,
+    planned_draws,
+    problems_to_hint,
+    row_order,
+    solved_ids,
+    spread_over_classes,
+    steps_for,
+)
+from selftaught.records import Draw, Problem, Sample, Verdict
+
+TRAIN = problems(*(f"p{i:03d}" for i in range(100)))
+
+PAPER_STEPS = [40, 48, 57, 69, 82, 99, 119, 143, 171, 206, 247, 297, 356, 427, 513, 616]
+"""Zelikman et al. 2022, section 4.1: 16 iterations."""
+
+accuracies = st.lists(st.integers(0, 10).map(lambda tenth: tenth / 10), min_size=1, max_size=12)
+
+
+def chosen(how: str, number: int, *, solved: set[str] | None = None, seed: int = 0, iteration: int = 1) -> list[Problem]:
+    return choose_problems(
+        TRAIN,
+        how=how,  # type: ignore[arg-type]
+        number=number,
+        solved=solved or set(),
+        seed=seed,
+        iteration=iteration,
+    )
+
+
+def hinted(samples: list[Sample], *, probability: float, seed: int = 0, iteration: int = 1) -> list[Problem]:
+    return problems_to_hint(TRAIN, samples, probability=probability, seed=seed, iteration=iteration)
+
+
+@pytest.mark.parametrize("how", ["all", "random", "unsolved-first"])
+@pytest.mark.parametrize("number", [0, 100, 101])
+def test_all_problems_are_taken_if_no_fewer_are_asked_for(how: str, number: int) -> None:
+    assert chosen(how, number) == list(TRAIN)
+
+
+def test_all_means_all_whatever_the_number() -> None:
+    assert chosen("all", 5) == list(TRAIN)
+
+
+@given(
+    st.sampled_from(["random", "unsolved-first"]),
+    st.integers(1, 99),
+    st.sets(st.sampled_from([p.id for p in TRAIN])),
+    st.integers(0, 2**32),
+    st.integers(1, 50),
+)
+def test_a_choice_is_that_many_different_problems_in_their_order(
+    how: str, number: int, solved: set[str], seed: int, iteration: int
+) -> None:
+    ids = [p.id for p in chosen(how, number, solved=solved, seed=seed, iteration=iteration)]
+    assert len(ids) == len(set(ids)) == number
+    assert ids == sorted(ids)
+
+
+@given(st.integers(1, 99), st.sets(st.sampled_from([p.id for p in TRAIN])), st.integers(0, 2**32))
+def test_unsolved_first_takes_a_solved_problem_only_when_no_unsolved_one_is_left(
+    number: int, solved: set[str], seed: int
+) -> None:
+    taken = {p.id for p in chosen("unsolved-first", number, solved=solved, seed=seed)}
+    unsolved = {p.id for p in TRAIN} - solved
+    assert taken <= unsolved or taken >= unsolved
+
+
+def test_random_does_not_look_at_what_is_solved() -> None:
+    assert chosen("random", 50, solved={p.id for p in TRAIN[:50]}) == chosen("random", 50)
+
+
+@pytest.mark.parametrize("how", ["random", "unsolved-first"])
+def test_every_iteration_and_every_run_seed_draws_afresh(how: str) -> None:
+    draws = [chosen(how, 50, seed=seed, iteration=iteration) for seed in (0, 1) for iteration in (1, 2)]
+    assert all(one != other for i, one in enumerate(draws) for other in draws[:i])
+    assert chosen(how, 50, seed=1, iteration=2) == draws[-1]
+
+
+@pytest.mark.parametrize("how", ["random", "unsolved-first"])
+def test_every_problem_is_chosen_about_equally_often(how: str) -> None:
+    times = Counter(p.id for iteration in range(400) for p in chosen(how, 20, iteration=iteration))
+    assert len(times) == 100
+    assert min(times.values()) > 45  # 80 expected
+    assert max(times.values()) < 115
+
+
+def test_the_first_problems_of_each_class_are_taken_in_turn() -> None:
+    classes = ["x"] * 4 + ["y"] * 3 + ["z"]
+    asked = [problem(str(i), class_name=name) for i, name in enumerate(classes)]
+    taken = {number: [p.id for p in spread_over_classes(asked, number)] for number in range(9)}
+    assert taken == {
+        0: list("01234567"),
+        1: ["0"],
+        2: ["0", "4"],
+        3: ["0", "4", "7"],
+        4: ["0", "1", "4", "7"],
+        5: ["0", "1", "4", "5", "7"],
+        6: ["0", "1", "2", "4", "5", "7"],
+        7: ["0", "1", "2", "4", "5", "6", "7"],
+        8: list("01234567"),
+    }
+
+
+@given(st.lists(st.sampled_from("xyz"), max_size=30), st.integers(1, 30))
+def test_spreading_takes_as_many_of_every_class_as_there_are_or_within_one_of_the_others(
+    classes: list[str], number: int
+) -> None:
+    asked = [problem(f"{i:02d}", class_name=name) for i, name in enumerate(classes)]
+    taken = spread_over_classes(asked, number)
+    assert len(taken) == min(number, len(asked))
+    assert [p.id for p in taken] == sorted({p.id for p in taken})
+    had, got = Counter(classes), Counter(p.class_name for p in taken)
+    assert all(got[name] == had[name] or got[name] >= max(got.values()) - 1 for name in had)
+
+
+def test_draws_are_planned_problem_by_problem_and_index_by_index() -> None:
+    assert planned_draws(problems("b", "a"), kind="rationale", samples=2) == [
+        Draw(problem_id="b", kind="rationale", index=0),
+        Draw(problem_id="b", kind="rationale", index=1),
+        Draw(problem_id="a", kind="rationale", index=0),
+        Draw(problem_id="a", kind="rationale", index=1),
+    ]
+
+
+def test_no_samples_per_problem_means_no_draws() -> None:
+    assert planned_draws(TRAIN, kind="rationale", samples=0) == []
+
+
+@given(st.integers(0, 20), st.integers(0, 20))
+def test_every_draw_is_planned_exactly_once(num_problems: int, samples: int) -> None:
+    draws = planned_draws(TRAIN[:num_problems], kind="evaluation", samples=samples)
+    assert len(draws) == len(set(draws)) == num_problems * samples
+
+
+def test_a_problem_is_solved_by_a_right_answer_without_a_hint_only() -> None:
+    samples = [
+        *samples_of("a", "iic"),
+        *samples_of("b", "iu"),
+        *samples_of("c", "c", kind="rationalization"),
+        *samples_of("d", "c", kind="evaluation"),
+    ]
+    assert solved_ids(samples) == {"a"}
+
+
+verdict_lists = st.dictionaries(st.sampled_from([p.id for p in TRAIN]), st.text("ciu", min_size=1, max_size=3))
+
+
+@given(verdict_lists, st.floats(0, 1), st.integers(0, 2**32), st.integers(1, 9))
+def test_a_problem_solved_without_a_hint_is_never_hinted(
+    verdicts: dict[str, str], probability: float, seed: int, iteration: int
+) -> None:
+    samples = [s for name, letters in verdicts.items() for s in samples_of(name, letters)]
+    asked = hinted(samples, probability=probability, seed=seed, iteration=iteration)
+    assert not {p.id for p in asked} & {name for name, letters in verdicts.items() if "c" in letters}
+
+
+@given(verdict_lists)
+def test_with_probability_1_every_failed_problem_is_hinted_once_in_order(verdicts: dict[str, str]) -> None:
+    samples = [s for name, letters in verdicts.items() for s in samples_of(name, letters)]
+    assert hinted(samples, probability=1.0) == [p for p in TRAIN if "c" not in verdicts.get(p.id, "")]
+
+
+def test_with_probability_0_nothing_is_hinted() -> None:
+    assert hinted([], probability=0.0) == []
+
+
+def test_with_a_probability_between_that_share_is_hinted_and_each_iteration_draws_afresh() -> None:
+    asked = [hinted([], probability=0.3, iteration=n) for n in range(40)]
+    assert 1050 < sum(map(len, asked)) < 1350  # 1,200 expected of 4,000
+    assert asked[0] != asked[1]
+    assert hinted([], probability=0.3, iteration=1) == asked[1]
+
+
+def test_a_hint_is_drawn_for_each_problem_by_itself() -> None:
+    """So that solving one problem does not change which others are hinted."""
+    before = {p.id for p in hinted([], probability=0.5)}
+    after = {p.id for p in hinted(samples_of("p000", "c"), probability=0.5)}
+    assert after == before - {"p000"}
+
+
+def test_a_hinted_success_does_not_count_as_solved_when_hints_are_planned() -> None:
+    samples = [sample("p000", verdict=Verdict.INCORRECT), sample("p000", kind="rationalization")]
+    assert "p000" in {p.id for p in hinted(samples, probability=1.0)}
+
+
+def test_the_steps_are_the_published_ones() -> None:
+    steps = [steps_for(n, first_steps=40, growth=1.2, max_steps=0) for n in range(1, 17)]
+    assert steps == PAPER_STEPS
+    assert sum(steps) == 3490
+    assert steps_for(30, first_steps=40, growth=1.2, max_steps=0) == 7912
+
+
+def test_the_steps_stop_at_their_cap() -> None:
+    steps = [steps_for(n, first_steps=40, growth=1.2, max_steps=100) for n in range(1, 9)]
+    assert steps == [40, 48, 57, 69, 82, 99, 100, 100]
+
+
+def test_without_growth_every_iteration_has_the_same_steps() -> None:
+    assert {steps_for(n, first_steps=7, growth=1.0, max_steps=0) for n in range(1, 30)} == {7}
+
+
+@given(st.integers(1, 40), st.integers(1, 500), st.floats(1, 3), st.integers(0, 500))
+def test_there_is_always_a_step_and_never_fewer_than_the_iteration_before(
+    n: int, first: int, growth: float, cap: int
+) -> None:
+    now, after = (steps_for(i, first_steps=first, growth=growth, max_steps=cap) for i in (n, n + 1))
+    assert 1 <= now <= after
+    assert not cap or after <= cap
+
+
+@given(st.integers(1, 30), st.integers(0, 200), st.integers(0, 2**32))
+def test_every_row_is_used_equally_often_or_once_more(rows: int, slots: int, seed: int) -> None:
+    order = row_order(rows, num_slots=slots, seed=seed)
+    times = Counter(order)
+    assert len(order) == slots
+    assert {times[row] for row in range(rows)} <= {slots // rows, slots // rows + 1}
+    assert set(times) <= set(range(rows))
+
+
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 2**32))
+def test_every_epoch_shows_every_row(rows: int, epochs: int, seed: int) -> None:
+    order = row_order(rows, num_slots=rows * epochs, seed=seed)
+    assert all(sorted(order[e * rows : (e + 1) * rows]) == list(range(rows)) for e in range(epochs))
+
+
+@given(st.integers(1, 30), st.integers(0, 100), st.integers(0, 100), st.integers(0, 2**32))
+def test_a_shorter_training_sees_the_beginning_of_a_longer_ones_rows(rows: int, a: int, b: int, seed: int) -> None:
+    longer = row_order(rows, num_slots=a + b, seed=seed)
+    assert row_order(rows, num_slots=a, seed=seed) == longer[:a]
+
+
+def test_epochs_and_seeds_differ_in_their_order() -> None:
+    order = row_order(50, num_slots=100, seed=0)
+    assert order[:50] != order[50:] != list(range(50))
+    assert row_order(50, num_slots=50, seed=1) != order[:50]
+
+
+def test_rows_are_needed_to_order_them() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        row_order(0, num_slots=4, seed=0)
+
+
+def test_ties_for_the_best_iteration_go_to_the_earlier() -> None:
+    assert best_iteration([0.2, 0.5, 0.5, 0.1]) == 1
+    assert best_iteration([0.5, 0.5]) == 0  # the base model is position 0
+
+
+@given(accuracies)
+def test_the_best_iteration_is_the_first_of_the_highest(rates: list[float]) -> None:
+    assert best_iteration(rates) == rates.index(max(rates))
+
+
+@pytest.mark.parametrize(
+    ("rates", "patience", "min_delta", "expected"),
+    [
+        ([0.5], 1, 0.0, False),  # only the base model
+        ([0.5, 0.5], 1, 0.0, True),  # a tie is no rise
+        ([0.5, 0.4], 1, 0.0, True),
+        ([0.5, 0.51], 1, 0.0, False),
+        ([0.5, 0.4, 0.6], 2, 0.0, False),  # one of the last two rose
+        ([0.5, 0.6, 0.6, 0.6], 2, 0.0, True),
+        ([0.5, 0.6, 0.6, 0.6], 3, 0.0, False),
+        ([0.5, 0.6, 0.3, 0.5], 2, 0.0, True),  # rising again, but below the best
+        ([0.5, 0.625], 1, 0.125, True),  # a rise by min_delta is not more than min_delta
+        ([0.5, 0.75], 1, 0.125, False),
+        ([0.5, 0.4], 2, 0.0, False),  # too early to say
+    ],
+)
+def test_a_plateau_is_patience_iterations_without_a_rise_of_more_than_min_delta(
+    rates: list[float], patience: int, min_delta: float, expected: bool
+) -> None:
+    assert has_plateaued(rates, patience=patience, min_delta=min_delta) is expected
+
+
+@given(accuracies, st.integers(1, 6))
+def test_a_new_best_among_the_last_iterations_is_no_plateau(rates: list[float], patience: int) -> None:
+    recent = best_iteration(rates) > len(rates) - 1 - patience
+    assert has_plateaued(rates, patience=patience, min_delta=0.0) == (len(rates) > patience and not recent)
