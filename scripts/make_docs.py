@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write docs/config.md and docs/cli.md from the code. A test fails when they are not up to date.
 
-    python scripts/make_docs.py
+python scripts/make_docs.py
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,13 @@ def config_page() -> str:
         head = key.rpartition(".")[0]
         if head != section:
             section = head
-            lines += ["", f"## [{head}]" if head else "## Top level", "", "| key | type and range | default | meaning |", "|---|---|---|---|"]
+            lines += [
+                "",
+                f"## [{head}]" if head else "## Top level",
+                "",
+                "| key | type and range | default | meaning |",
+                "|---|---|---|---|",
+            ]
         default = "" if field.default is None else f"`{field.default!r}`".replace("'", '"')
         lines.append(f"| `{key}` | {_type_of(field)} | {default} | {field.description} |")
     lines += ["", "## Methods", "", "`method` fixes the knobs below; `custom` fixes none.", "", *_methods()]
@@ -80,7 +86,12 @@ def _type_of(field: Any) -> str:
         return " or ".join(f'`"{value}"`' for value in values)
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [f"{signs[name]} {getattr(m, name)}" for m in field.metadata for name in signs if hasattr(m, name)]
-    return " ".join([{"int": "integer", "float": "number", "bool": "true or false", "str": "text"}[annotation.__name__], ", ".join(bounds)]).strip()
+    return " ".join(
+        [
+            {"int": "integer", "float": "number", "bool": "true or false", "str": "text"}[annotation.__name__],
+            ", ".join(bounds),
+        ]
+    ).strip()
 
 
 def _methods() -> Iterator[str]:

@@ -13,8 +13,8 @@ import selftaught
 from selftaught.config import config_from_values
 from selftaught.metrics import wilson_interval
 from selftaught.records import (
-    CheckResult,
     Checkpoint,
+    CheckResult,
     IterationSummary,
     Kind,
     Measurement,

@@ -23,14 +23,16 @@ texts = st.text(max_size=40)
 
 awkward_texts = st.one_of(
     texts,
-    st.sampled_from(["", "\n", "\r\n", "\u2028", "\x00", '"', "\\n", "{", "{answer}", "</scratch>", "日本", "🧮", "e\u0301"]),
+    st.sampled_from(
+        ["", "\n", "\r\n", "\u2028", "\x00", '"', "\\n", "{", "{answer}", "</scratch>", "日本", "🧮", "e\u0301"]
+    ),
 )
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @st.composite
-def problems(draw: st.DrawFn, **fixed: Any) -> Problem:
+def problems(draw: st.DrawFn, /, **fixed: Any) -> Problem:
     values = {
         "id": draw(texts),
         "question": draw(awkward_texts),

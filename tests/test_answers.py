@@ -4,16 +4,16 @@ import time
 from typing import Any
 
 import pytest
-from builders import json_case
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import awkward_texts, texts
-from toy import RULE
 
+from builders import json_case
 from selftaught.answers import extract, normalize
 from selftaught.records import Verdict
 from selftaught.tasks.arithmetic import ANSWER_RULE
 from selftaught.verification import verify
+from strategies import awkward_texts, texts
+from toy import RULE
 
 pieces = st.lists(
     st.sampled_from(["<scratch>", "</scratch>", "\n", " ", "8 8 3", "8", "0 8", "883", "\t", "\r\n", "\u2028", "x"]),
@@ -42,10 +42,14 @@ def test_every_verdict_has_cases_and_every_case_a_reason() -> None:
 def test_any_text_gets_a_verdict_and_only_an_unreadable_one_has_no_prediction(completion: str, answer: str) -> None:
     found = verify(completion, answer, ANSWER_RULE)
     assert (found.verdict is Verdict.UNPARSEABLE) == (found.prediction is None)
-    assert (found.verdict is Verdict.CORRECT) == (found.prediction is not None and found.prediction == normalize(answer))
+    assert (found.verdict is Verdict.CORRECT) == (
+        found.prediction is not None and found.prediction == normalize(answer)
+    )
 
 
-@pytest.mark.parametrize("piece", ["8 ", "8", "8 8", " ", "\n", "<scratch>", "</scratch>", "<scratch></scratch>8\n", "é日"])
+@pytest.mark.parametrize(
+    "piece", ["8 ", "8", "8 8", " ", "\n", "<scratch>", "</scratch>", "<scratch></scratch>8\n", "é日"]
+)
 def test_a_megabyte_is_judged_in_less_than_a_second(piece: str) -> None:
     text = piece * (1_000_000 // len(piece)) + "x"
     start = time.monotonic()

@@ -4,11 +4,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from builders import arithmetic, problem
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import TEST, toy_problem, toy_task
 
+from builders import arithmetic, problem
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.prompts import render_completion
 from selftaught.records import CheckResult, Problem, Verdict
@@ -23,6 +22,7 @@ from selftaught.tasks.arithmetic import (
     spaced,
 )
 from selftaught.verification import check_reference_answers, verify
+from toy import TEST, toy_problem, toy_task
 
 PAPER = """\
 <scratch>
@@ -511,7 +511,9 @@ def test_a_reference_answer_that_its_verifier_cannot_read_is_refused(answer: str
 
 def test_a_worked_solution_that_its_check_rejects_is_refused() -> None:
     bad = replace(addition(624, 259), rationale=scratchpad(624, 258, "paper"))
-    with pytest.raises(RefusedError, match=r"problem '624\+259': the worked solution fails the step check \(line 2: copy"):
+    with pytest.raises(
+        RefusedError, match=r"problem '624\+259': the worked solution fails the step check \(line 2: copy"
+    ):
         check_reference_answers(arithmetic(), [bad])
 
 

@@ -10,10 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
+
 from test_kill import SETTINGS
 
 COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check"]
-QUICK = {**SETTINGS, "task.train_problems": 24, "task.dev_problems": 10, "task.test_problems": 10, "loop.max_iterations": 1}
+QUICK = {
+    **SETTINGS,
+    "task.train_problems": 24,
+    "task.dev_problems": 10,
+    "task.test_problems": 10,
+    "loop.max_iterations": 1,
+}
 
 
 def selftaught(*arguments: str, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
@@ -265,6 +272,8 @@ def test_a_broken_model_is_one_line(tmp_path: Path) -> None:
 
 def test_output_into_a_closed_pipe_is_no_error(finished: Path) -> None:
     show = f"{sys.executable} -m selftaught show {finished} --limit 0 --json"
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {show} | head -1"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {show} | head -1"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

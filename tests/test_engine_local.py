@@ -69,8 +69,12 @@ def test_a_draw_does_not_depend_on_the_slots_or_the_rows_beside_it(adder: Path) 
 def test_the_same_call_gives_the_same_completions(tiny: Path) -> None:
     texts = prompts(12)
     engine = open_engine(tiny, slots=4)
-    first = list(engine.sample([Request(prompt=t, seed=7) for t in texts], SamplingParams(temperature=0.9, max_new_tokens=20)))
-    again = list(engine.sample([Request(prompt=t, seed=7) for t in texts], SamplingParams(temperature=0.9, max_new_tokens=20)))
+    first = list(
+        engine.sample([Request(prompt=t, seed=7) for t in texts], SamplingParams(temperature=0.9, max_new_tokens=20))
+    )
+    again = list(
+        engine.sample([Request(prompt=t, seed=7) for t in texts], SamplingParams(temperature=0.9, max_new_tokens=20))
+    )
     assert first == again
 
 

@@ -6,9 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from toy import folder_bytes
-
 from selftaught.store import read_summaries
+from toy import folder_bytes
 
 SETTINGS = {
     "task.train_problems": 96,

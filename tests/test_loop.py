@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from toy import DEV, TEST, TRAIN, folder_bytes, reply, run_toy, toy_config, toy_problem, toy_task
 
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.errors import EngineError, Interrupted, RefusedError, StoreError
@@ -14,6 +13,7 @@ from selftaught.methods import METHODS
 from selftaught.records import Checkpoint, TokenScores
 from selftaught.store import read_measurements, read_summaries
 from selftaught.training import NullTrainer
+from toy import DEV, TEST, TRAIN, folder_bytes, reply, run_toy, toy_config, toy_problem, toy_task
 
 GOLDEN = Path(__file__).parent / "golden" / "run"
 
@@ -179,7 +179,9 @@ def test_rft_draws_from_the_model_that_was_tuned_on_the_solutions(tmp_path: Path
 
 def test_continuing_starts_from_the_previous_model(tmp_path: Path) -> None:
     run_toy(tmp_path, config=toy_config("star-continue"))
-    started = [json.loads((tmp_path / f"checkpoints/00{n}/checkpoint.json").read_text())["started_from"] for n in (1, 2)]
+    started = [
+        json.loads((tmp_path / f"checkpoints/00{n}/checkpoint.json").read_text())["started_from"] for n in (1, 2)
+    ]
     assert started[0] == "scripted"
     assert started[1].endswith("checkpoints/001")
 

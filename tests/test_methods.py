@@ -1,4 +1,4 @@
-"""Each method, as a named setting of the knobs, keeps and leaves out what was worked out by hand (cases/methods.json)."""
+"""Each method, as a setting of the knobs, keeps and leaves out what was worked out by hand (cases/methods.json)."""
 
 import json
 from collections import defaultdict
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import json_case, problem, problems, worked
-from toy import run_toy, toy_config, toy_task
 
+from builders import json_case, problem, problems, worked
 from selftaught.config import flat_values
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.methods import METHODS
 from selftaught.records import ModelRef
 from selftaught.settings import RunConfig
+from toy import run_toy, toy_config, toy_task
 
 CASES = json_case("methods.json")
 
@@ -108,7 +108,7 @@ def spelled_out(items: list[str]) -> list[str]:
     """'d/1/rationale/0-2 truncated' as three items."""
     found = []
     for item in items:
-        before, slash, rest = item.rpartition("/")
+        before, _, rest = item.rpartition("/")
         numbers, _, reason = rest.partition(" ")
         first, _, last = numbers.partition("-")
         found += [f"{before}/{k} {reason}".strip() for k in range(int(first), int(last or first) + 1)]
@@ -165,7 +165,19 @@ def test_kept_and_left_out_add_up_to_what_was_drawn(method: str, tmp_path: Path)
 
 def test_star_hints_every_failed_problem_once_and_no_other(tmp_path: Path) -> None:
     """A right answer that was cut at the limit is not kept, but it is no failure either."""
-    assert run_method(tmp_path, "star") == ["a/1", "b/1", "c/1", "d/1", "b*/1", "c*/1", "a/2", "b/2", "c/2", "d/2", "d*/2"]
+    assert run_method(tmp_path, "star") == [
+        "a/1",
+        "b/1",
+        "c/1",
+        "d/1",
+        "b*/1",
+        "c*/1",
+        "a/2",
+        "b/2",
+        "c/2",
+        "d/2",
+        "d*/2",
+    ]
 
 
 @pytest.mark.parametrize("method", ["star-no-rationalization", "rft", "rest-em"])

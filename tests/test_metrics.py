@@ -3,10 +3,10 @@
 from itertools import combinations
 
 import pytest
-from builders import problem, problems, sample, samples_of, steps_check
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import problem, problems, sample, samples_of, steps_check
 from selftaught.metrics import (
     count_samples,
     majority_prediction,

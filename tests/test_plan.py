@@ -3,10 +3,10 @@
 from collections import Counter
 
 import pytest
-from builders import problem, problems, sample, samples_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import problem, problems, sample, samples_of
 from selftaught.plan import (
     best_iteration,
     choose_problems,
@@ -28,7 +28,9 @@ PAPER_STEPS = [40, 48, 57, 69, 82, 99, 119, 143, 171, 206, 247, 297, 356, 427, 5
 accuracies = st.lists(st.integers(0, 10).map(lambda tenth: tenth / 10), min_size=1, max_size=12)
 
 
-def chosen(how: str, number: int, *, solved: set[str] | None = None, seed: int = 0, iteration: int = 1) -> list[Problem]:
+def chosen(
+    how: str, number: int, *, solved: set[str] | None = None, seed: int = 0, iteration: int = 1
+) -> list[Problem]:
     return choose_problems(
         TRAIN,
         how=how,  # type: ignore[arg-type]

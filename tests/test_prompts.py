@@ -3,15 +3,15 @@
 import os
 from dataclasses import replace
 
-from builders import GOLDEN, arithmetic, problem, worked
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import awkward_texts, problems, prompt_formats
-from toy import FORMAT
 
+from builders import GOLDEN, arithmetic, problem, worked
 from selftaught.prompts import prompt_sha256, render_completion, render_prompt
 from selftaught.records import Problem, PromptFormat
 from selftaught.tasks.arithmetic import PROMPT_FORMAT, scratchpad
+from strategies import awkward_texts, problems, prompt_formats
+from toy import FORMAT
 
 ADDITION = problem("259+624", question="6 2 4 + 2 5 9", answer="8 8 3", rationale=scratchpad(624, 259, "paper"))
 SHOTS = (

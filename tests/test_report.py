@@ -414,6 +414,15 @@ def test_the_lines_of_the_picture_are_at_the_accuracies_of_base_and_iterations(t
     assert accuracies == [pytest.approx([0.6, 0.8, 1.0]), pytest.approx([0.2, 0.42, 0.0])]
 
 
+def test_one_run_is_drawn_with_intervals_and_several_without(tmp_path: Path) -> None:
+    iterated = write_run(tmp_path / "a", summaries=[summary()])
+    only_base = write_run(tmp_path / "b")
+    for runs, bands, bars in (([iterated], 2, 0), ([only_base], 2, 2), ([iterated, only_base], 0, 0)):
+        drawn = write_report(runs, tmp_path / "out").svg.read_text()
+        assert drawn.count('id="FillBetweenPolyCollection_') == bands
+        assert drawn.count('id="LineCollection_') == bars
+
+
 def test_the_terminal_table_states_the_numbers_of_the_records(tmp_path: Path) -> None:
     header, rows = iteration_table(write_run(tmp_path / "a", summaries=[summary(), summary(2, BASE, examples=7)]))
     assert header == ["iter", "1", "2", "dev", "right", "hints", "false +", "examples", "steps", "loss", "s"]

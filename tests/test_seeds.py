@@ -2,12 +2,12 @@
 
 import random
 
-from builders import output_of
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import texts
 
+from builders import output_of
 from selftaught.seeds import generator, seed_for, uniform
+from strategies import texts
 
 parts = st.lists(st.one_of(texts, st.integers()), max_size=5)
 

@@ -5,12 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import problem, sample, steps_check, worked
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import IDS, awkward_texts, knobs, problems, sample_sets
-from toy import FORMAT
 
+from builders import problem, sample, steps_check, worked
 from selftaught.prompts import render_completion, render_prompt
 from selftaught.records import Problem, Sample, Verdict, sample_key
 from selftaught.selection import (
@@ -20,6 +18,8 @@ from selftaught.selection import (
     select,
     warm_start_examples,
 )
+from strategies import IDS, awkward_texts, knobs, problems, sample_sets
+from toy import FORMAT
 
 HELD_OUT = "held out for validation"
 
@@ -43,11 +43,15 @@ def text_key(sample: Sample, unique_by: str) -> object:
 @given(sample_sets, knobs)
 def test_kept_and_left_out_are_what_was_seen_each_exactly_once(samples: list[Sample], knobs: dict[str, Any]) -> None:
     found = select(samples, **knobs)
-    assert Counter(map(sample_key, [*found.kept, *found.left_out])) == Counter(map(sample_key, samples))
+    assert Counter([*map(sample_key, found.kept), *map(sample_key, found.left_out)]) == Counter(
+        map(sample_key, samples)
+    )
 
 
 @given(sample_sets, knobs)
-def test_held_out_samples_are_among_the_left_out_with_their_reason(samples: list[Sample], knobs: dict[str, Any]) -> None:
+def test_held_out_samples_are_among_the_left_out_with_their_reason(
+    samples: list[Sample], knobs: dict[str, Any]
+) -> None:
     found = select(samples, **knobs)
     assert sorted(map(sample_key, found.held_out)) == [sample_key(i) for i in found.left_out if i.reason == HELD_OUT]
 

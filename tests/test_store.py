@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from builders import (
     PACKAGE,
-
     checkpoint,
     measurement,
     output_of,
@@ -25,10 +27,6 @@ from builders import (
     steps_check,
     summary,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from strategies import samples
-
 from selftaught.errors import StoreError
 from selftaught.records import LeftOut, ProbeRow, Sample, TrainingExample
 from selftaught.store import (
@@ -42,6 +40,7 @@ from selftaught.store import (
     read_samples,
     read_summaries,
 )
+from strategies import samples
 
 EXAMPLE = TrainingExample(
     problem_id="p1", prompt="Q:\n", completion=" 3", completion_ids=(1, 2), source="rationale", iteration=1
@@ -281,7 +280,9 @@ def test_cutting_torn_tails_of_an_empty_folder_does_nothing(tmp_path: Path) -> N
 
 
 def test_summaries_and_measurements_are_read_as_they_were_written(tmp_path: Path) -> None:
-    measured = measurement(split="test", samples=4, pass_at_k={"1": 0.5, "4": 1 / 3}, majority_at_k=0.1, false_positive=2)
+    measured = measurement(
+        split="test", samples=4, pass_at_k={"1": 0.5, "4": 1 / 3}, majority_at_k=0.1, false_positive=2
+    )
     done = summary(1, dev=measured, warnings=("a\nb",), left_out={"over the cap": 2, "incorrect": 1})
     with RunStore(tmp_path) as store:
         store.finish_iteration(done)
@@ -621,5 +622,3 @@ def test_what_a_killed_training_left_is_not_in_the_next_ones_folder(tmp_path: Pa
     with RunStore(tmp_path) as store:
         (store.new_checkpoint_dir(1) / "model.safetensors").write_bytes(b"half")
         assert list(store.new_checkpoint_dir(1).iterdir()) == []
-
-

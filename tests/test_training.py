@@ -65,7 +65,9 @@ def gradients(model: Any, rows: list[tuple[list[int], list[int]]]) -> dict[str, 
     model.zero_grad()
     for ids, labels in rows:
         logits = model(torch.tensor([ids])).logits[0, :-1]
-        torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:]), ignore_index=IGNORED, reduction="sum").backward()
+        torch.nn.functional.cross_entropy(
+            logits, torch.tensor(labels[1:]), ignore_index=IGNORED, reduction="sum"
+        ).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
@@ -193,7 +195,11 @@ def test_validation_and_dev_losses_are_means_per_token(tiny: Path, tmp_path: Pat
         for ids, labels in map(codec.lay_out, rows):
             with torch.no_grad():
                 logits = model(torch.tensor([ids])).logits[0, :-1]
-            total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(labels[1:]), ignore_index=IGNORED, reduction="sum"))
+            total += float(
+                torch.nn.functional.cross_entropy(
+                    logits, torch.tensor(labels[1:]), ignore_index=IGNORED, reduction="sum"
+                )
+            )
             tokens += sum(label != IGNORED for label in labels)
         assert loss == pytest.approx(total / tokens, rel=1e-4)
 
@@ -312,4 +318,3 @@ def test_prompts_are_encoded_alike_for_drawing_and_training(adder: Path) -> None
 
 def _fields(example: TrainingExample) -> dict[str, Any]:
     return {name: getattr(example, name) for name in example.__dataclass_fields__}
-

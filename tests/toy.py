@@ -12,11 +12,11 @@ from selftaught.config import config_from_values
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.loop import Outcome, run
 from selftaught.methods import METHODS
+from selftaught.progress import Silent
 from selftaught.records import AnswerRule, CheckResult, ModelRef, Problem, PromptFormat, Task
 from selftaught.setup import Setup
 from selftaught.store import RunStore
 from selftaught.training import NullTrainer
-from selftaught.progress import Silent
 
 FORMAT = PromptFormat(
     question="Q: {question}{hint}\nA:",
@@ -30,7 +30,9 @@ RULE = AnswerRule(opener="<r>", closer="</r>", pattern=r"\d+")
 def toy_problem(word: str, skill: str, class_name: str = "words") -> Problem:
     """skill: `easy` is solved at once, `hinted` only with a hint, `never` never, `mute` gives no readable answer,
     `lucky` is solved with wrong reasoning."""
-    return Problem(id=word, question=f"{word} {skill}", answer=str(len(word)), class_name=class_name, rationale=f"count {word}")
+    return Problem(
+        id=word, question=f"{word} {skill}", answer=str(len(word)), class_name=class_name, rationale=f"count {word}"
+    )
 
 
 def check_steps(problem: Problem, completion: str) -> CheckResult:
@@ -53,7 +55,17 @@ def reply(prompt: str, seed: int) -> str:
     return f" <r>count {word} badly</r>\n{answer + 1}"
 
 
-TRAIN = tuple(toy_problem(w, s) for w, s in (("ant", "easy"), ("bear", "hinted"), ("cat", "never"), ("dingo", "mute"), ("eel", "easy"), ("fox", "lucky")))
+TRAIN = tuple(
+    toy_problem(w, s)
+    for w, s in (
+        ("ant", "easy"),
+        ("bear", "hinted"),
+        ("cat", "never"),
+        ("dingo", "mute"),
+        ("eel", "easy"),
+        ("fox", "lucky"),
+    )
+)
 DEV = tuple(toy_problem(w, s) for w, s in (("gnu", "easy"), ("hare", "never")))
 TEST = tuple(toy_problem(w, s) for w, s in (("ibis", "easy"), ("jackal", "never"), ("koala", "easy")))
 SHOTS = tuple(toy_problem(w, "easy") for w in ("lemur", "mole"))

@@ -112,7 +112,7 @@ def run(
         markup=False,
         highlight=False,
     )
-    progress = TerminalProgress(console, config.loop.max_iterations)
+    progress = TerminalProgress(console, config.loop.max_iterations, folder / "logs")
     with _two_step_interrupt(folder) as should_stop:
         try:
             launch(config, folder, progress=progress, should_stop=should_stop)
@@ -246,18 +246,18 @@ def check(
 
 def _finish(folder: Path, config: "RunConfig") -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from selftaught.report import iteration_table, write_report
     from selftaught.store import read_result
 
     header, rows = iteration_table(folder)
-    table = Table(
-        *header, title=f"{config.method} on {config.task.name}: accuracy on dev, by class", title_justify="left"
-    )
+    title = f"{config.method} on {config.task.name}: accuracy on dev, by class"
+    table = Table(*map(escape, header), title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for row in rows:
-        table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+        table.add_row(*map(escape, row))
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     result = read_result(folder)
     assert result is not None, "a finished run has a result"

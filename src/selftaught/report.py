@@ -320,6 +320,7 @@ def _draw_run(ax: "Axes", run: Run, known: Sequence[str], *, with_interval: bool
     ax.set_title(f"{_short(run.name, 28)}\n{_short(run.setting('method'), 28) if run.dev else 'not measured yet'}")
     for name in known:
         scores = {m.iteration: m.by_class[name] for m in run.dev if name in m.by_class}
+        # Not in the layout: an empty line that is not clipped would take all of the room.
         (line,) = ax.plot(list(scores), [s.accuracy for s in scores.values()], clip_on=False, in_layout=False)
         if with_interval:
             low, high = ([s.interval[side] for s in scores.values()] for side in (0, 1))

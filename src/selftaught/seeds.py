@@ -8,7 +8,10 @@ _MASK = (1 << 64) - 1
 
 
 def seed_for(*parts: str | int) -> int:
-    """A 53-bit seed (exact in any JSON reader) from what names a draw, e.g. (run seed, iteration, kind, problem id, index)."""
+    """A seed from what names a draw, e.g. (run seed, iteration, kind, problem id, index).
+
+    53 bits, so that every JSON reader keeps it exact.
+    """
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 11
 

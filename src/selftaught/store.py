@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
@@ -196,20 +196,25 @@ def read_run_json(run_dir: Path) -> dict[str, Any]:
         raise StoreError(
             f"{run_dir} is not a run folder (no run.json); start one with `selftaught run TASK --run-dir {run_dir}`"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise StoreError(f"{path}: not readable as JSON ({error}); restore the file or start a new run") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
-        raise StoreError(f"{path}: run folder format is {found!r}, this version reads {FORMAT}")
+    content = _read_json(path)
+    if content.get("format") != FORMAT:
+        raise StoreError(f"{path}: run folder format is {content.get('format')!r}, this version reads {FORMAT}")
+    if missing := {"config", "chosen", "model"} - content.keys():
+        raise StoreError(f"{path}: {', '.join(sorted(missing))} missing; restore the file or start a new run")
     return content
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
     """The content of result.json, or None for a run that has not finished."""
     path = run_dir / "result.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    content = _read_json(path)
+    if missing := {"best_iteration", "checkpoint", "base", "test"} - content.keys():
+        raise StoreError(
+            f"{path}: {', '.join(sorted(missing))} missing; delete the file and run the same command again"
+        )
+    return content
 
 
 def read_summaries(run_dir: Path) -> list[IterationSummary]:
@@ -240,6 +245,16 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StoreError(f"{path}: not readable as JSON ({error}); restore the file or start a new run") from error
+    if not isinstance(content, dict):
+        raise StoreError(f"{path}: expected a JSON object, got {type(content).__name__}; restore the file")
+    return content
+
+
 def _read_lines(kind: type[R], path: Path) -> list[R]:
     if not path.exists():
         return []
@@ -249,7 +264,7 @@ def _read_lines(kind: type[R], path: Path) -> list[R]:
 
 def _parse(kind: type[R], line: bytes, path: Path, number: int) -> R:
     try:
-        return cast(R, _adapter(kind).validate_json(line))
+        return cast(R, _adapter(cast(Hashable, kind)).validate_json(line))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the line"
@@ -260,7 +275,7 @@ def _parse(kind: type[R], line: bytes, path: Path, number: int) -> R:
 
 
 def _dump(kind: type[Any], record: object) -> bytes:
-    return _adapter(kind).dump_json(record) + b"\n"
+    return _adapter(cast(Hashable, kind)).dump_json(record) + b"\n"
 
 
 def _append(path: Path, content: bytes, *, sync: bool = True) -> None:

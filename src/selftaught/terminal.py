@@ -1,7 +1,12 @@
-"""What a person sees while a run works: a live display on a terminal, plain lines elsewhere; always on stderr."""
+"""What a person sees while a run works: a live display on a terminal, plain lines elsewhere; always on stderr.
+
+The lines also go to logs/attempt-<n>.log in the run folder, one file per start.
+"""
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,8 +23,10 @@ BASE = "base model"
 class TerminalProgress:
     """One line per stage, one whole sample per iteration, and in between what is going on right now."""
 
-    def __init__(self, console: Console, max_iterations: int) -> None:
+    def __init__(self, console: Console, max_iterations: int, log_dir: Path) -> None:
         self._console = console
+        self._log_dir = log_dir
+        self._log: TextIO | None = None
         self._of = max_iterations
         self._live: Progress | None = None
         self._task: TaskID | None = None
@@ -28,13 +35,19 @@ class TerminalProgress:
         self._began = self._said = 0.0
 
     def close(self) -> None:
-        """Take the live display off the terminal."""
+        """Take the live display off the terminal, and close the log."""
+        self._stop_live()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _stop_live(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def stage(self, iteration: int, name: str, total: int, done: Sequence[Sample] = ()) -> None:
-        self.close()
+        self._stop_live()
         self._name = f"{self._where(iteration)}  {name}"
         self._total, self._count = total, len(done)
         self._right = sum(s.verdict is Verdict.CORRECT for s in done)
@@ -80,7 +93,7 @@ class TerminalProgress:
         self._say("\n".join(lines))
 
     def stage_done(self, iteration: int, name: str, samples: Sequence[Sample]) -> None:
-        self.close()
+        self._stop_live()
         if not samples or samples[0].kind == "evaluation":
             return
         right = sum(s.verdict is Verdict.CORRECT for s in samples)
@@ -94,7 +107,7 @@ class TerminalProgress:
         self._say(f"{self._where(iteration)}  {name:<16}{'  '.join(parts)}{self._rate()}")
 
     def trained(self, iteration: int, checkpoint: Checkpoint) -> None:
-        self.close()
+        self._stop_live()
         train = checkpoint.train
         loss = f"loss {_number(train.first_loss)} -> {_number(train.last_loss)}"
         loss += f"  validation {_number(train.validation_loss)}"
@@ -104,7 +117,7 @@ class TerminalProgress:
         )
 
     def measured(self, measurement: Measurement) -> None:
-        self.close()
+        self._stop_live()
         m, (low, high) = measurement, measurement.interval
         classes = "  ".join(f"{name}: {s.accuracy:.2f}" for name, s in m.by_class.items())
         self._say(
@@ -133,6 +146,12 @@ class TerminalProgress:
 
     def _say(self, text: str) -> None:
         self._console.print(escape(text), highlight=False, soft_wrap=True)
+        if self._log is None:
+            # Opened late: the folder exists only once the run has its lock. One file per start.
+            number = 1 + sum(1 for _ in self._log_dir.glob("attempt-*.log"))
+            self._log = (self._log_dir / f"attempt-{number:03d}.log").open("a", encoding="utf-8")
+        self._log.write(text + "\n")
+        self._log.flush()
 
 
 def _indented(name: str, text: str) -> list[str]:
