@@ -127,7 +127,9 @@ def test_eval_prints_one_json_object_with_n_and_interval(finished: Path) -> None
 
 
 def test_eval_with_several_samples_gives_pass_at_k_and_majority(finished: Path) -> None:
-    done = selftaught("eval", "builtin:adder", "--task", "arithmetic", "--split", "dev", "--shots", "0", "--samples", "4", "--max-new-tokens", "64", "--json")  # fmt: skip
+    options = {"task": "arithmetic", "split": "dev", "shots": "0", "samples": "4", "max-new-tokens": "64"}
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    done = selftaught("eval", "builtin:adder", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(found["pass_at_k"]) == {"1", "2", "4"}

@@ -1,4 +1,4 @@
-"""The local engine on real, tiny models: same tokens as transformers' generate, stops where it should, refuses early."""
+"""The local engine on real, tiny models: the tokens of transformers' generate, stops in place, early refusals."""
 
 import json
 import shutil

@@ -6,7 +6,7 @@ from typing import Literal
 from selftaught.records import Draw, Kind, Problem, Sample, Verdict
 from selftaught.seeds import generator, seed_for, uniform
 
-Choice = Literal["all", "random", "unsolved-first"]
+Choice = Literal["all", "random", "random-per-class", "unsolved-first"]
 
 
 def choose_problems(
@@ -14,8 +14,9 @@ def choose_problems(
 ) -> list[Problem]:
     """The training problems of one iteration, in the order of `train`.
 
-    `number` 0 means all. "random" draws afresh each iteration; "unsolved-first" takes problems without a right
-    answer so far before the others, at random among equals.
+    `number` 0 means all. "random" draws afresh each iteration; "random-per-class" does so with as many of each class
+    as the class has; "unsolved-first" takes problems without a right answer so far before the others, at random
+    among equals.
     """
     if how == "all" or number == 0 or number >= len(train):
         return list(train)
@@ -23,6 +24,9 @@ def choose_problems(
     generator(seed, iteration, "problems").shuffle(positions)
     if how == "unsolved-first":
         positions.sort(key=lambda i: train[i].id in solved)  # stable: the shuffle decides among equals
+    if how == "random-per-class":
+        taken = {p.id for p in spread_over_classes([train[i] for i in positions], number)}
+        return [p for p in train if p.id in taken]
     return [train[i] for i in sorted(positions[:number])]
 
 

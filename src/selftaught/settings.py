@@ -41,7 +41,8 @@ class TaskConfig(Section):
     )
     data_seed: Count = Field(0, description="Seed of generated problems; the splits are a function of it.")
     choose: Choice = Field(
-        "random", description="Which training problems an iteration takes: `all`, `random`, or `unsolved-first`."
+        "random",
+        description="Which training problems an iteration takes: `all`, `random`, `random-per-class` (the same number of each class, as far as it has them), or `unsolved-first`.",
     )
     train_problems: Count = Field(0, description="Training problems per iteration; 0 is all.")
     dev_problems: Count = Field(0, description="Dev problems to measure on, spread over the classes; 0 is all.")
