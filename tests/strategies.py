@@ -1,13 +1,14 @@
 """Hypothesis strategies for the project's records, and the two profiles under which property tests run."""
 
 import os
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import settings
 from hypothesis import strategies as st
 
 from builders import sample
 from selftaught.methods import METHODS
+from selftaught.plan import Choice
 from selftaught.records import CheckResult, Problem, PromptFormat, Sample, Verdict, sample_key
 
 # The same examples every time, so that a test is red for everybody or for nobody; HYPOTHESIS_PROFILE=search looks for
@@ -131,7 +132,7 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "task.name": draw(plain_words),
         "task.variant": draw(texts),
         "task.data_seed": draw(st.integers(0, 2**63)),
-        "task.choose": draw(st.sampled_from(["all", "random", "unsolved-first"])),
+        "task.choose": draw(st.sampled_from(get_args(Choice))),
         "task.train_problems": draw(st.integers(0, 10**6)),
         "task.dev_problems": draw(st.integers(0, 10**6)),
         "task.test_problems": draw(st.integers(0, 10**6)),

@@ -272,6 +272,15 @@ def test_a_broken_model_is_one_line(tmp_path: Path) -> None:
     assert "has no *.safetensors weights" in refused(done)
 
 
+def test_base_weights_that_changed_under_a_run_are_refused(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
+    about = json.loads((copy / "run.json").read_text())
+    about["model"]["sha256"] = "0" * 64
+    (copy / "run.json").write_text(json.dumps(about))
+    assert "was started with other weights" in refused(selftaught("run", "--resume", str(copy)))
+
+
 def test_output_into_a_closed_pipe_is_no_error(finished: Path) -> None:
     show = f"{sys.executable} -m selftaught show {finished} --limit 0 --json"
     done = subprocess.run(

@@ -22,6 +22,7 @@ from selftaught.config import (
 from selftaught.errors import ConfigError, SelftaughtError
 from selftaught.methods import METHODS
 from selftaught.settings import RunConfig
+from selftaught.tasks import TASKS
 from strategies import settings_values
 
 
@@ -56,8 +57,8 @@ def test_the_shipped_arithmetic_config_loads() -> None:
 
 
 @pytest.mark.parametrize("name", shipped_configs())
-def test_every_shipped_config_loads_and_is_named_after_its_task(name: str) -> None:
-    assert load_config(name).task.name == name
+def test_every_shipped_config_loads_and_is_for_a_shipped_task(name: str) -> None:
+    assert load_config(name).task.name in TASKS
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -175,7 +176,7 @@ def test_set_takes_a_toml_value_or_plain_text(override: str, key: str, value: An
         ("[training]\nadam_beta2 = 1.0\n", "run.toml:2: training.adam_beta2 = 1.0: should be less than 1"),
         (
             "[task]\nchoose = 'hardest'\n",
-            "run.toml:2: task.choose = 'hardest': should be 'all', 'random' or 'unsolved-f",
+            "run.toml:2: task.choose = 'hardest': should be 'all', 'random', ",
         ),
         ("seed = -1\n", "run.toml:1: seed = -1: should be greater than or equal to 0"),
         ('method = "starr"\n', "run.toml:1: unknown method 'starr'; did you mean 'star'?"),

@@ -10,7 +10,7 @@ import pytest
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.errors import EngineError, Interrupted, RefusedError, StoreError
 from selftaught.methods import METHODS
-from selftaught.records import Checkpoint, TokenScores
+from selftaught.records import Checkpoint, ModelRef, TokenScores
 from selftaught.store import read_measurements, read_summaries
 from selftaught.training import NullTrainer
 from toy import DEV, TEST, TRAIN, folder_bytes, reply, run_toy, toy_config, toy_problem, toy_task
@@ -226,6 +226,16 @@ def test_nothing_accepted_is_refused_with_the_reasons(tmp_path: Path) -> None:
         run_toy(tmp_path, task=task)
 
 
+def test_an_iteration_that_accepts_nothing_ends_a_run_that_has_a_result_already(tmp_path: Path) -> None:
+    def tired(prompt: str, seed: int) -> str:
+        # Right with shots (the base model), wrong without (the fine-tuned one).
+        return reply(prompt, seed) if prompt.count("Q: ") > 1 else " <r>tired</r>\n99"
+
+    outcome = run_toy(tmp_path, reply=tired)
+    assert [s.iteration for s in outcome.summaries] == [1]
+    assert outcome.measured["test"][0].n == len(TEST)
+
+
 def test_a_stage_file_of_another_run_is_refused(tmp_path: Path) -> None:
     run_toy(tmp_path, config=toy_config(loop__max_iterations=1))
     (tmp_path / "iterations.jsonl").unlink()
@@ -289,3 +299,26 @@ def test_below_noise_the_weight_files_are_compared(tmp_path: Path) -> None:
 
     with pytest.raises(RefusedError, match="hash to"):
         run_toy(tmp_path, trainer=Damaging())
+
+
+def test_a_disk_too_full_for_the_next_checkpoint_is_refused_before_training(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    with open(model / "model.safetensors", "wb") as file:
+        file.truncate(1 << 43)  # sparse: it takes no room itself
+    with pytest.raises(StoreError, match="the next checkpoint needs about"):
+        run_toy(tmp_path / "run", base=ModelRef(path=str(model)))
+    assert not (tmp_path / "run" / "iterations.jsonl").exists()
+
+
+def test_long_garbage_is_unparseable_and_loses_nothing(tmp_path: Path) -> None:
+    def garbage(prompt: str, seed: int) -> str:
+        question = prompt.rpartition("Q: ")[2]
+        return "\x00\x1b[31m<r>ü\u2028" * 10_000 if question.startswith("bear") else reply(prompt, seed)
+
+    config = toy_config(loop__max_iterations=1, sampling__max_new_tokens=200_000)
+    run_toy(tmp_path, config=config, reply=garbage)
+    (summary,) = read_summaries(tmp_path)
+    assert summary.rationale.unparseable == 2
+    assert {e["problem_id"] for e in examples(tmp_path)} == {"ant", "eel", "fox"}
+    run_toy(tmp_path, config=config, reply=garbage)

@@ -1,6 +1,7 @@
 """What comes next is a function of the seed and of what is solved, and the schedules are the published ones."""
 
 from collections import Counter
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from builders import problem, problems, sample, samples_of
 from selftaught.plan import (
+    Choice,
     best_iteration,
     choose_problems,
     has_plateaued,
@@ -21,6 +23,8 @@ from selftaught.plan import (
 from selftaught.records import Draw, Problem, Sample, Verdict
 
 TRAIN = problems(*(f"p{i:03d}" for i in range(100)))
+
+AT_RANDOM = ["random", "random-per-class", "unsolved-first"]
 
 PAPER_STEPS = [40, 48, 57, 69, 82, 99, 119, 143, 171, 206, 247, 297, 356, 427, 513, 616]
 """Zelikman et al. 2022, section 4.1: 16 iterations."""
@@ -45,7 +49,7 @@ def hinted(samples: list[Sample], *, probability: float, seed: int = 0, iteratio
     return problems_to_hint(TRAIN, samples, probability=probability, seed=seed, iteration=iteration)
 
 
-@pytest.mark.parametrize("how", ["all", "random", "unsolved-first"])
+@pytest.mark.parametrize("how", get_args(Choice))
 @pytest.mark.parametrize("number", [0, 100, 101])
 def test_all_problems_are_taken_if_no_fewer_are_asked_for(how: str, number: int) -> None:
     assert chosen(how, number) == list(TRAIN)
@@ -56,7 +60,7 @@ def test_all_means_all_whatever_the_number() -> None:
 
 
 @given(
-    st.sampled_from(["random", "unsolved-first"]),
+    st.sampled_from(AT_RANDOM),
     st.integers(1, 99),
     st.sets(st.sampled_from([p.id for p in TRAIN])),
     st.integers(0, 2**32),
@@ -79,18 +83,42 @@ def test_unsolved_first_takes_a_solved_problem_only_when_no_unsolved_one_is_left
     assert taken <= unsolved or taken >= unsolved
 
 
+@given(st.text("xyz", min_size=1, max_size=30), st.integers(1, 30), st.integers(0, 2**32))
+def test_random_per_class_takes_as_many_of_every_class_as_there_are_or_within_one_of_the_others(
+    classes: str, number: int, seed: int
+) -> None:
+    train = [problem(f"{i:02d}", class_name=name) for i, name in enumerate(classes)]
+    taken = choose_problems(train, how="random-per-class", number=number, solved=set(), seed=seed, iteration=1)
+    assert len(taken) == min(number, len(train))
+    had, got = Counter(classes), Counter(p.class_name for p in taken)
+    assert all(got[name] == had[name] or got[name] >= max(got.values()) - 1 for name in had)
+
+
+def test_random_per_class_takes_every_problem_of_a_class_equally_often() -> None:
+    train = [problem(f"{i:02d}", class_name="small" if i < 10 else "large") for i in range(50)]
+    times = Counter(
+        p.id
+        for n in range(400)
+        for p in choose_problems(train, how="random-per-class", number=10, solved=set(), seed=0, iteration=n)
+    )
+    small, large = [times[p.id] for p in train[:10]], [times[p.id] for p in train[10:]]
+    assert sum(small) == sum(large) == 2000
+    assert 140 < min(small) <= max(small) < 260  # 200 expected
+    assert 25 < min(large) <= max(large) < 80  # 50 expected
+
+
 def test_random_does_not_look_at_what_is_solved() -> None:
     assert chosen("random", 50, solved={p.id for p in TRAIN[:50]}) == chosen("random", 50)
 
 
-@pytest.mark.parametrize("how", ["random", "unsolved-first"])
+@pytest.mark.parametrize("how", AT_RANDOM)
 def test_every_iteration_and_every_run_seed_draws_afresh(how: str) -> None:
     draws = [chosen(how, 50, seed=seed, iteration=iteration) for seed in (0, 1) for iteration in (1, 2)]
     assert all(one != other for i, one in enumerate(draws) for other in draws[:i])
     assert chosen(how, 50, seed=1, iteration=2) == draws[-1]
 
 
-@pytest.mark.parametrize("how", ["random", "unsolved-first"])
+@pytest.mark.parametrize("how", AT_RANDOM)
 def test_every_problem_is_chosen_about_equally_often(how: str) -> None:
     times = Counter(p.id for iteration in range(400) for p in chosen(how, 20, iteration=iteration))
     assert len(times) == 100

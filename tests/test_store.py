@@ -233,8 +233,9 @@ def test_a_damaged_checkpoint_record_is_an_error(tmp_path: Path) -> None:
     [
         (b"{", "not readable as JSON"),
         (b"\xff", "not readable as JSON"),
-        (b"[]", f"run folder format is None, this version reads {FORMAT}"),
+        (b"[]", "expected a JSON object, got list"),
         (b"{}", f"run folder format is None, this version reads {FORMAT}"),
+        (f'{{"format": {FORMAT}, "config": {{}}}}'.encode(), "chosen, model missing"),
         (b'{"format": 99}', f"run folder format is 99, this version reads {FORMAT}"),
     ],
 )
@@ -247,10 +248,10 @@ def test_a_folder_without_run_json_is_no_run(tmp_path: Path) -> None:
     assert "is not a run folder" in one_line_error(lambda: read_run_json(tmp_path))
 
 
-@pytest.mark.xfail(strict=True, raises=json.JSONDecodeError, reason="read_result lets the JSONDecodeError through")
-def test_a_damaged_result_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text("{")
-    assert "result.json" in one_line_error(lambda: read_result(tmp_path))
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_result_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "result.json").write_text(content)
+    assert one_line_error(lambda: read_result(tmp_path)).startswith(f"{tmp_path}/result.json: ")
 
 
 # The files that grow line by line.
@@ -340,9 +341,19 @@ def test_what_was_left_out_is_on_disk_with_its_reason(tmp_path: Path) -> None:
 
 def test_replacing_leaves_no_temporary_file(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
-        store.write_json("result.json", {"a": 1})
-        assert read_result(tmp_path) == {"a": 1}
-        assert not list(tmp_path.glob("*.tmp"))
+        store.write_json("result.json", {"é": [1, None]})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"é": [1, None]}
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_the_description_and_the_result_of_a_run_are_read_as_they_were_written(tmp_path: Path) -> None:
+    description = {"format": FORMAT, "config": {"seed": 1}, "chosen": {}, "model": {"path": "é"}}
+    result = {"best_iteration": 1, "checkpoint": "checkpoints/001", "base": {}, "test": {}}
+    with RunStore(tmp_path) as store:
+        store.write_json("run.json", description)
+        store.write_json("result.json", result)
+    assert read_run_json(tmp_path) == description
+    assert read_result(tmp_path) == result
 
 
 def test_a_run_without_a_result_has_none(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@
       + EngineError      drawing completions failed
       + TrainingError    fine-tuning failed or would not do what was asked
       + RefusedError     an invariant broke; going on would give silently wrong results
+        + NothingAccepted  an iteration has nothing to train on
       + Interrupted      the user asked to stop; everything finished is saved
 
 Every message says what, got, expected and the next step, on one line. The command line prints it and exits with
@@ -47,6 +48,10 @@ class TrainingError(SelftaughtError, RuntimeError):
 
 class RefusedError(SelftaughtError, RuntimeError):
     """A cheap invariant is broken; the run stops because the result would be silently wrong."""
+
+
+class NothingAccepted(RefusedError):
+    """An iteration accepted no sample and has no other rows, so there is nothing to train on."""
 
 
 class Interrupted(SelftaughtError):

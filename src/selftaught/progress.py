@@ -26,6 +26,9 @@ class Progress(Protocol):
 
     def iteration_done(self, summary: IterationSummary) -> None: ...
 
+    def note(self, text: str) -> None:
+        """Something out of the ordinary, in a sentence."""
+
 
 class Silent:
     """Listens to nothing."""
@@ -52,4 +55,7 @@ class Silent:
         pass
 
     def iteration_done(self, summary: IterationSummary) -> None:
+        pass
+
+    def note(self, text: str) -> None:
         pass

@@ -4,15 +4,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from selftaught.checks.health import warnings_for
 from selftaught.drawing import Asking, asking, draw_chunk, without_rationales
 from selftaught.engines import Engine
-from selftaught.errors import Interrupted, RefusedError, StoreError
+from selftaught.errors import Interrupted, NothingAccepted, RefusedError, StoreError
 from selftaught.lineage import Models
-from selftaught.metrics import measure
-from selftaught.plan import choose_problems, planned_draws, solved_ids, spread_over_classes, steps_for
+from selftaught.metrics import count_samples, measure
+from selftaught.plan import (
+    choose_problems,
+    planned_draws,
+    problems_to_hint,
+    solved_ids,
+    spread_over_classes,
+    steps_for,
+)
 from selftaught.prompts import render_completion, render_prompt
 from selftaught.records import (
     Checkpoint,
+    IterationSummary,
     Kind,
     Measurement,
     ModelRef,
@@ -23,6 +32,7 @@ from selftaught.records import (
     StepMetrics,
     TrainingExample,
     TrainingPlan,
+    TrainingSummary,
     by_id,
 )
 from selftaught.seeds import seed_for
@@ -30,6 +40,7 @@ from selftaught.selection import (
     Selection,
     examples_from_samples,
     examples_from_solutions,
+    select,
     warm_start_examples,
 )
 from selftaught.setup import Setup
@@ -80,12 +91,29 @@ def chosen_problems(setup: Setup, n: int) -> list[Problem]:
     )
 
 
-def earlier_samples(setup: Setup, n: int) -> list[Sample]:
-    """The samples of earlier iterations that the training window takes in."""
-    if setup.config.training.window == "iteration":
+def failed_problems(setup: Setup, n: int, problems: Sequence[Problem], rationales: Sequence[Sample]) -> list[Problem]:
+    """The problems without a right answer that get a hint, by config; none for a method without hints."""
+    settings = setup.config.rationalization
+    if settings.hints == "none":
         return []
-    stages = ("rationale", "rationalization")
-    return [s for k in range(1, n) for stage in stages for s in setup.store.samples(k, stage)]
+    return problems_to_hint(problems, rationales, probability=settings.probability, seed=setup.config.seed, iteration=n)
+
+
+def select_samples(setup: Setup, n: int, drawn: Sequence[Sample]) -> Selection:
+    """What is kept of this iteration's samples, and of earlier ones if the training window takes them in."""
+    config = setup.config
+    earlier: list[Sample] = []
+    if config.training.window == "all":
+        stages = ("rationale", "rationalization")
+        earlier = [s for k in range(1, n) for stage in stages for s in setup.store.samples(k, stage)]
+    return select(
+        [*earlier, *drawn],
+        accept=config.selection.accept,
+        unique_by=config.selection.unique_by,
+        max_per_problem=config.selection.max_per_problem,
+        validation_share=config.training.validation_share,
+        seed=config.seed,
+    )
 
 
 def training_examples(setup: Setup, n: int, selection: Selection, problems: Sequence[Problem]) -> list[TrainingExample]:
@@ -109,7 +137,7 @@ def training_examples(setup: Setup, n: int, selection: Selection, problems: Sequ
         reasons = ", ".join(
             f"{count} {reason}" for reason, count in tally(i.reason for i in selection.left_out).items()
         )
-        raise RefusedError(
+        raise NothingAccepted(
             f"iteration {n}: no sample was accepted ({reasons or 'none was drawn'}), so there is nothing to train on; "
             f"look at `selftaught show {setup.store.dir} --limit 3`, give more shots, or use a stronger model"
         )
@@ -260,6 +288,46 @@ def _draw(
         stop_if_asked(setup)
     setup.progress.stage_done(n, stage, done)
     return done
+
+
+def summarize(
+    setup: Setup,
+    n: int,
+    rationales: Sequence[Sample],
+    rationalizations: Sequence[Sample],
+    selection: Selection,
+    examples: Sequence[TrainingExample],
+    train: TrainingSummary,
+    dev: Measurement,
+    dev_before: Measurement,
+    clock: Clock,
+) -> IterationSummary:
+    """The record of a finished iteration, with what a user should look at."""
+    has_steps = setup.task.check_steps is not None
+    unhinted = count_samples(rationales, has_step_check=has_steps)
+    hinted = count_samples(rationalizations, has_step_check=has_steps)
+    by_source = tally(e.source for e in examples)
+    return IterationSummary(
+        iteration=n,
+        rationale=unhinted,
+        rationalization=hinted,
+        examples=len(examples),
+        examples_by_source=by_source,
+        validation_examples=len(selection.held_out),
+        left_out=tally(item.reason for item in selection.left_out),
+        train=train,
+        dev=dev,
+        seconds=clock.seconds,
+        tokens_per_s=clock.tokens_per_s(),
+        warnings=warnings_for(
+            rationale=unhinted,
+            rationalization=hinted,
+            examples_by_source=by_source,
+            batch_size=setup.config.training.batch_size,
+            dev=dev,
+            dev_before=dev_before,
+        ),
+    )
 
 
 def _asking(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> Asking:

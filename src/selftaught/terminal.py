@@ -129,6 +129,10 @@ class TerminalProgress:
         for warning in summary.warnings:
             self._say(f"{self._where(summary.iteration)}  warning: {warning}")
 
+    def note(self, text: str) -> None:
+        self._stop_live()
+        self._say(text)
+
     def _where(self, iteration: int) -> str:
         return f"iteration {iteration}/{self._of}" if iteration else BASE
 

@@ -78,15 +78,7 @@ class SftTrainer:
         model = load_float32(start.path, trust_remote_code=self._trust)
         order = row_order(len(rows), num_slots=plan.steps * self._settings.batch_size, seed=plan.seed)
         steps = _Steps(on_step, began, _tokens_per_step(rows, order, self._settings.batch_size))
-        trainer = SFTTrainer(
-            model=model,
-            args=self._arguments(plan, out_dir),
-            train_dataset=_dataset(rows).select(order),
-            processing_class=codec.tokenizer,
-            callbacks=[steps],
-        )
-        trainer.remove_callback(PrinterCallback)  # it prints every log line; `steps` passes them on instead
-        check_prepared(trainer.train_dataset, rows, order)
+        trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir, callback=steps)
         trainer.train()
         model = trainer.accelerator.unwrap_model(trainer.model).eval()
         summary = TrainingSummary(
@@ -110,6 +102,29 @@ class SftTrainer:
         return checkpoint_of(
             plan, start=start, out_dir=out_dir, examples=len(examples), train=summary, new_logprobs=new_logprobs
         )
+
+    def build(
+        self,
+        model: Any,
+        codec: Codec,
+        rows: Sequence[Row],
+        order: Sequence[int],
+        *,
+        plan: TrainingPlan,
+        out_dir: Path,
+        callback: TrainerCallback,
+    ) -> SFTTrainer:
+        """TRL's trainer, ready to train on `rows[i] for i in order`, `batch_size` to a step, and on nothing else."""
+        trainer = SFTTrainer(
+            model=model,
+            args=self._arguments(plan, out_dir),
+            train_dataset=_dataset(rows).select(order),
+            processing_class=codec.tokenizer,
+            callbacks=[callback],
+        )
+        trainer.remove_callback(PrinterCallback)  # it prints every log line; ours passes them on instead
+        check_prepared(trainer.train_dataset, rows, order)
+        return trainer
 
     def _arguments(self, plan: TrainingPlan, out_dir: Path) -> SFTConfig:
         settings = self._settings

@@ -1,0 +1,111 @@
+"""Text and token ids: one begin token, one end token, and the same ids for drawing and training."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
+
+from selftaught.errors import ModelError, RefusedError
+from selftaught.prompts import render_completion, render_prompt
+from selftaught.tasks import load_task
+from selftaught.tokens import Codec
+from selftaught.weights import resolve_model
+
+TASK = load_task("arithmetic")
+CODEC = Codec(resolve_model("builtin:adder").path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([*TASK.dev, *TASK.extrapolation]), st.booleans(), st.integers(0, 3))
+def test_the_shipped_tokenizer_is_exact_on_prompts_and_scratchpads(problem: object, hint: bool, shots: int) -> None:
+    prompt = render_prompt(TASK.prompt_format, problem, hint=hint, shots=TASK.shots[:shots])  # type: ignore[arg-type]
+    completion = render_completion(TASK.prompt_format, problem)  # type: ignore[arg-type]
+    ids = CODEC.encode_prompt(prompt)
+    assert CODEC.decode(ids) == prompt
+    assert CODEC.decode(CODEC.encode_completion(prompt, completion), after=ids) == completion
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(3, 20), min_size=1, max_size=40), st.integers(1, 39))
+def test_what_is_kept_before_a_stop_string_spells_the_text_before_it(ids: list[int], place: int) -> None:
+    text = CODEC.decode(ids)
+    stop = text[place : place + 2]
+    cut, kept, was_cut = CODEC.cut(ids, (stop,) if stop else (), after=())
+    assert stop not in cut or not stop
+    assert text.startswith(cut)
+    assert was_cut == bool(stop)
+    if CODEC.decode(kept) == cut:
+        assert ids[: len(kept)] == kept or was_cut
+
+
+def test_a_five_digit_example_has_about_a_hundred_tokens_and_the_model_is_small() -> None:
+    problem = next(p for p in TASK.dev if p.class_name == "5")
+    prompt = render_prompt(TASK.prompt_format, problem, hint=False)
+    completion = render_completion(TASK.prompt_format, problem)
+    number = len(CODEC.encode_prompt(prompt)) + len(CODEC.encode_completion(prompt, completion))
+    assert 80 <= number <= 120
+    folder = Path(resolve_model("builtin:adder").path)
+    assert sum(p.stat().st_size for p in folder.glob("*.safetensors")) < 3_000_000
+
+
+def copy_of(adder: Path, folder: Path) -> Path:
+    shutil.copytree(adder, folder)
+    return folder
+
+
+def test_an_end_token_that_the_engine_does_not_stop_at_is_refused(adder: Path, tmp_path: Path) -> None:
+    folder = copy_of(adder, tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 5}))
+    with pytest.raises(RefusedError, match=r"teach the end token 1 .* stops at \[5\]"):
+        Codec(str(folder))
+
+
+def test_several_end_tokens_are_fine_as_long_as_the_learned_one_is_among_them(adder: Path, tmp_path: Path) -> None:
+    folder = copy_of(adder, tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 5]}))
+    assert Codec(str(folder)).end_ids == {1, 5}
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(adder: Path, tmp_path: Path) -> None:
+    folder = copy_of(adder, tmp_path / "model")
+    values = json.loads((folder / "tokenizer_config.json").read_text())
+    del values["eos_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(values))
+    with pytest.raises(RefusedError, match="names no end token"):
+        Codec(str(folder))
+
+
+def with_begin_token(adder: Path, folder: Path) -> Codec:
+    """The shipped tokenizer, changed to put a begin token before every text."""
+    tokenizer = AutoTokenizer.from_pretrained(adder)
+    tokenizer.add_special_tokens({"bos_token": "<begin>"})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<begin> $A", special_tokens=[("<begin>", tokenizer.bos_token_id)]
+    )
+    tokenizer.save_pretrained(folder)
+    return Codec(str(folder))
+
+
+def test_a_begin_token_stands_once_and_only_in_the_prompt(adder: Path, tmp_path: Path) -> None:
+    codec = with_begin_token(adder, tmp_path)
+    begin = codec.tokenizer.bos_token_id
+    prompt = render_prompt(TASK.prompt_format, TASK.dev[0], hint=False)
+    completion = render_completion(TASK.prompt_format, TASK.dev[0])
+    assert codec.encode_prompt(prompt).count(begin) == 1
+    assert begin not in codec.encode_completion(prompt, completion)
+
+
+def test_two_begin_tokens_are_refused(adder: Path, tmp_path: Path) -> None:
+    codec = with_begin_token(adder, tmp_path)
+    with pytest.raises(RefusedError, match="two begin tokens"):
+        codec.encode_prompt("<begin>Input:\n1 + 1\nTarget:\n")
+
+
+def test_a_folder_without_a_tokenizer_is_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
+        Codec(str(tmp_path))
