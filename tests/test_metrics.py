@@ -104,7 +104,7 @@ def test_unreadable_completions_have_no_vote() -> None:
 
 
 def test_a_tied_vote_goes_to_what_was_drawn_first_whatever_the_order_of_the_samples() -> None:
-    samples = predicted("4", "3", "3", "4")
+    samples = predicted("4", "3", "4", "3")
     assert majority_prediction(samples) == majority_prediction(samples[::-1]) == "4"
 
 
@@ -132,8 +132,9 @@ def test_accuracy_is_that_of_each_problems_first_completion() -> None:
 
 
 def test_the_first_completion_is_the_one_with_index_0_whatever_the_order_of_the_samples() -> None:
-    samples = [*samples_of("a", "ci"), *samples_of("b", "ic")]
+    samples = [*samples_of("a", "ci"), *samples_of("b", "ci")]
     assert measured(problems("a", "b"), samples[::-1]) == measured(problems("a", "b"), samples)
+    assert measured(problems("a", "b"), samples).correct == 2
 
 
 def test_the_counts_beside_accuracy_are_of_first_completions_and_tokens_are_of_all() -> None:

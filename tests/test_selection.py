@@ -290,7 +290,15 @@ def test_select_of_nothing_is_nothing() -> None:
     assert selected() == Selection(kept=(), held_out=(), left_out=())
 
 
-def test_what_is_kept_and_left_out_is_in_canonical_order() -> None:
+@given(sample_sets, knobs)
+def test_what_is_kept_held_out_and_left_out_is_in_canonical_order(samples: list[Sample], knobs: dict[str, Any]) -> None:
+    found = select(samples, **knobs)
+    for part in (found.kept, found.held_out, found.left_out):
+        keys = [sample_key(item) for item in part]
+        assert keys == sorted(keys)
+
+
+def test_the_first_of_each_problem_fill_its_cap() -> None:
     samples = [sample(name, index=k, completion=str(k)) for name in "cab" for k in (2, 0, 1)]
     found = selected(*samples, max_per_problem=2)
     groups: dict[str, list[int]] = defaultdict(list)
