@@ -1,5 +1,6 @@
 """The addition task: its scratchpads are the paper's, its check is exact, its splits are apart."""
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 
@@ -369,6 +370,13 @@ def test_what_the_shipped_model_has_seen_does_not_depend_on_the_data_seed() -> N
     assert arithmetic(data_seed=0).shots == arithmetic(data_seed=1).shots
 
 
+def test_what_the_shipped_model_has_seen_is_what_it_was_made_from() -> None:
+    """Another seed rule or generator would measure `builtin:adder` on its own training data; it must be made anew."""
+    questions = " ".join(p.question for p in seen_problems("paper"))
+    digest = hashlib.sha256(questions.encode()).hexdigest()
+    assert digest == "c73558a64e14ed34b73079e67940e21c6924784be84227761e7faa48a9278eca"
+
+
 def test_the_variants_ask_the_same_problems() -> None:
     paper, restated = arithmetic("paper"), arithmetic("restated")
     for split in ("train", *MEASURED):
@@ -388,8 +396,9 @@ def test_the_operands_of_a_class_have_its_number_of_digits() -> None:
 
 def test_operands_come_in_either_order_and_over_the_whole_range() -> None:
     pairs = [tuple(int(n.replace(" ", "")) for n in p.question.split("+")) for p in arithmetic().train]
-    descending = sum(a > b for a, b in pairs)
-    assert 0.45 < descending / len(pairs) < 0.55
+    for digits in (1, 2, 5):
+        of_class = [(a, b) for a, b in pairs if len(str(a)) == digits and a != b]
+        assert 0.25 < sum(a > b for a, b in of_class) / len(of_class) < 0.75
     three_digits = [n for pair in pairs for n in pair if 100 <= n <= 999]
     assert min(three_digits) < 110
     assert max(three_digits) > 990
@@ -453,6 +462,16 @@ def test_two_problems_are_the_same_if_the_task_says_so() -> None:
     check_splits(toy_task(train=train, test=test))
     with pytest.raises(RefusedError, match="'t' is also in train"):
         check_splits(toy_task(train=train, test=test, **pairs))
+
+
+@pytest.mark.parametrize("split", MEASURED)
+def test_the_same_addition_in_the_other_order_is_the_same_problem(split: str) -> None:
+    task = arithmetic()
+    trained_on = next(p for p in task.train if p.class_name == "3")
+    left, right = trained_on.question.split(" + ")
+    swapped = replace(trained_on, id="swapped", question=f"{right} + {left}")
+    with pytest.raises(RefusedError, match=rf"{split} problem 'swapped' is also in train"):
+        check_splits(replace(task, **{split: (*task.split(split), swapped)}))
 
 
 @pytest.mark.parametrize("split", ["test", "extrapolation"])

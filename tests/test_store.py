@@ -369,6 +369,15 @@ def test_times_and_rates_are_not_in_samples_or_examples(tmp_path: Path) -> None:
     assert not [key for key in keys if "second" in key or "time" in key or "per_s" in key]
 
 
+def test_a_reader_of_a_file_that_is_replaced_reads_the_old_one_to_its_end(tmp_path: Path) -> None:
+    with RunStore(tmp_path) as store:
+        store.write_json("result.json", {"old": 1})
+        with open(tmp_path / "result.json") as reader:
+            store.write_json("result.json", {"new": 2})
+            assert json.load(reader) == {"old": 1}
+    assert json.loads((tmp_path / "result.json").read_text()) == {"new": 2}
+
+
 # One writer.
 
 

@@ -78,17 +78,17 @@ def check_before_start(config: RunConfig, task: Task) -> None:
 
 def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
     """The content of result.json (docs/run-folder.md)."""
-    base_test, best_test = outcome.measured["test"]
+    test = outcome.measured["test"]
     result: dict[str, Any] = {
         "best_iteration": outcome.best,
         "checkpoint": f"checkpoints/{outcome.best:03d}" if outcome.best else setup.base.path,
         "iterations": len(outcome.summaries),
-        "base": dump_measurement(base_test),
-        "test": dump_measurement(best_test),
+        "base": dump_measurement(test[0]),
+        "test": dump_measurement(test[-1]),
     }
     if "extrapolation" in outcome.measured:
-        base, best = outcome.measured["extrapolation"]
-        result["extrapolation"] = {"base": dump_measurement(base), "best": dump_measurement(best)}
+        both = outcome.measured["extrapolation"]
+        result["extrapolation"] = {"base": dump_measurement(both[0]), "best": dump_measurement(both[-1])}
     return result
 
 

@@ -36,7 +36,7 @@ class Outcome:
     best: int
     """The iteration whose model is the result; 0 is the base model."""
     measured: dict[str, tuple[Measurement, ...]]
-    """Split -> (base model, best model), for test and extrapolation."""
+    """Split -> (base model, best model), or the base model alone if it is the best; for test and extrapolation."""
 
 
 def run(setup: Setup) -> Outcome:
@@ -60,8 +60,9 @@ def run(setup: Setup) -> Outcome:
                 break
             dev.append(summaries[-1].dev)
         best = best_iteration([m.accuracy for m in dev])
+        contenders = (setup.base, models.of(best)) if best else (setup.base,)
         measured = {
-            split: tuple(measure_split(setup, models, model, split) for model in (setup.base, models.of(best)))
+            split: tuple(measure_split(setup, models, model, split) for model in contenders)
             for split in ("test", "extrapolation")
             if setup.task.split(split)
         }
