@@ -215,11 +215,6 @@ def test_a_file_without_a_method_must_not_contradict_star(tmp_path: Path) -> Non
     assert "but method 'star' fixes it to 1" in refusal(tmp_path, "[sampling]\nsamples = 8\n")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="--set of the same key does not lift the contradiction, although the message offers it as a way out; and a "
-    "boolean is offered as True, which --set reads as text",
-)
 @pytest.mark.parametrize("text", ["[selection]\nmax_per_problem = 3\n", "[training]\nhuman_solutions = true\n"])
 def test_the_way_out_of_a_contradiction_works(tmp_path: Path, text: str) -> None:
     path = written(tmp_path, text)
@@ -230,14 +225,10 @@ def test_the_way_out_of_a_contradiction_works(tmp_path: Path, text: str) -> None
     load_config(path, [way_out[1]])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a knob of the wrong type that equals the method's, as True does 1, is overruled unseen"
-)
 def test_a_knob_of_the_wrong_type_is_refused_though_the_method_fixes_it(tmp_path: Path) -> None:
     refusal(tmp_path, "[sampling]\nsamples = true\n")
 
 
-@pytest.mark.xfail(strict=True, reason="_at_line finds only keys below a [section] header")
 def test_a_bad_dotted_key_is_named_with_its_line(tmp_path: Path) -> None:
     assert refusal(tmp_path, "loop.patience = 0\n").startswith("run.toml:1: ")
 

@@ -78,14 +78,14 @@ def engine_for(model: ModelRef, asked: list[str]) -> ScriptedEngine:
     return ScriptedEngine(reply)
 
 
-def run_method(folder: Path, method: str) -> list[str]:
+def run_method(folder: Path, method: str, *, validation_share: float = 0.0) -> list[str]:
     """Run a method on the script with one worked example rehearsed; returns what was asked, in order."""
     asked: list[str] = []
     config = toy_config(
         method,
         sampling__max_new_tokens=MAX_NEW_TOKENS,
         training__warm_start=1,
-        training__validation_share=0.0,
+        training__validation_share=validation_share,
         task__choose="all",
         loop__patience=9,
     )
@@ -161,6 +161,21 @@ def test_kept_and_left_out_add_up_to_what_was_drawn(method: str, tmp_path: Path)
     for n, case in finished(tmp_path).items():
         seen = drawn.get(n, 0) + (seen if method == "star-accumulate" else 0)
         assert sum(item.startswith("rational") for item in case["kept"]) + len(case["left_out"]) == seen
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "star",
+        "rest-em",
+        "rft",
+    ],
+)
+def test_a_problem_held_out_for_validation_is_not_trained_on_in_any_form(method: str, tmp_path: Path) -> None:
+    run_method(tmp_path, method, validation_share=0.5)
+    held_out = {i["problem_id"] for i in lines(tmp_path / "left_out" / "001.jsonl") if "held out" in i["reason"]}
+    assert held_out
+    assert not held_out & {e["problem_id"] for e in lines(tmp_path / "examples" / "001.jsonl")}
 
 
 def test_star_hints_every_failed_problem_once_and_no_other(tmp_path: Path) -> None:

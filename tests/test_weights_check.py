@@ -84,6 +84,7 @@ def test_an_engine_whose_numbers_are_not_finite_is_refused() -> None:
     assert serves_old_weights([[float("nan")]], new=[[-1.0]], old=[[-2.0]]) is not None
 
 
-def test_probes_of_different_lengths_are_not_compared() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        serves_old_weights([[-1.0]], new=[[-1.0, -2.0]], old=[[-2.0, -3.0]])
+def test_an_engine_that_scores_another_number_of_tokens_is_not_trusted() -> None:
+    wrong = serves_old_weights([[-1.0]], new=[[-1.0, -2.0]], old=[[-2.0, -3.0]])
+    assert wrong is not None
+    assert "scored [1] tokens" in wrong

@@ -6,6 +6,7 @@ The keys themselves are in settings.py.
 """
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,20 +34,20 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     in_file = flatten(table, where)
     for key in in_file:
         _check_key(key, _at_line(where, text, key))
-    given = [_parse_override(item) for item in overrides]
+    given = dict(_parse_override(item) for item in overrides)
     file_method = str(in_file.get("method", "star"))
-    method = str(dict(given).get("method", file_method))
+    method = str(given.get("method", file_method))
     for name, origin in ((file_method, _at_line(where, text, "method")), (method, "--set method")):
         if name not in METHODS:
             raise ConfigError(f"{origin}: unknown method {name!r}{suggestion(name, METHODS)}")
     for key, fixed in METHODS[file_method].items():
-        if key in in_file and in_file[key] != fixed:
+        if key in in_file and key not in given and not _same(in_file[key], fixed):
             raise ConfigError(
                 f"{_at_line(where, text, key)}: {key} = {in_file[key]!r}, but method {file_method!r} fixes it to "
-                f"{fixed!r}; remove the line, use method = 'custom', or pass --set {key}={in_file[key]}"
+                f"{fixed!r}; remove the line, use method = 'custom', or pass --set {key}={json.dumps(in_file[key])}"
             )
-    values = {**in_file, **METHODS[method], **dict(given), "method": method}
-    return config_from_values(values, lambda key: "--set" if key in dict(given) else _at_line(where, text, key))
+    values = {**in_file, **METHODS[method], **given, "method": method}
+    return config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key))
 
 
 def config_from_values(values: Mapping[str, Any], origin_of: Any = lambda key: "config") -> RunConfig:
@@ -108,7 +109,10 @@ def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for key, value in values.items():
         section, _, name = key.rpartition(".")
-        (table.setdefault(section, {}) if section else table)[name] = value
+        inner = table.setdefault(section, {}) if section else table
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{section} is both a setting and a section; leave one of them out")
+        inner[name] = value
     return table
 
 
@@ -150,12 +154,17 @@ def _check_across(config: RunConfig) -> None:
         )
 
 
+def _same(a: object, b: object) -> bool:
+    """Equal, and not just because True equals 1."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
 def _read(name_or_path: str) -> tuple[str, str]:
     shipped = shipped_configs()
     if name_or_path in shipped:
         return shipped[name_or_path], f"{name_or_path}.toml (shipped)"
     path = Path(name_or_path)
-    if not path.is_file():
+    if len(path.name) > 255 or not path.is_file():
         raise ConfigError(
             f"{name_or_path!r} is neither a task with a shipped config ({', '.join(shipped)}) nor a file; "
             "see `selftaught tasks`"
@@ -186,6 +195,8 @@ def _parse_override(item: str) -> tuple[str, Value]:
     if not equals:
         raise ConfigError(f"--set {item}: expected section.key=value, for example --set loop.patience=2")
     _check_key(key, f"--set {item}")
+    if known_keys()[key].annotation is str and not raw.startswith(('"', "'")):
+        return key, raw
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
@@ -200,6 +211,6 @@ def _at_line(where: str, text: str, key: str) -> str:
     for number, line in enumerate(text.splitlines(), start=1):
         if header := re.match(r"\s*\[([^\]]+)\]", line):
             current = header[1].strip()
-        elif re.match(rf"\s*(\"?){re.escape(name)}\1\s*=", line) and current == section:
+        elif re.match(rf"\s*(\"?){re.escape(name if current else key)}\1\s*=", line) and current in (section, ""):
             return f"{where}:{number}"
     return where

@@ -1,6 +1,6 @@
 """The models of a run, by iteration, and the proof that the engine serves the one it should."""
 
-from selftaught.checks.weights import serves_old_weights
+from selftaught.checks.weights import CannotTell, serves_old_weights
 from selftaught.engines import Engine
 from selftaught.errors import RefusedError
 from selftaught.records import ModelRef, Request
@@ -62,7 +62,7 @@ def _prove_new_weights(setup: Setup, model: ModelRef, engine: Engine) -> None:
     old = [row.old_logprobs for row in checkpoint.probe]
     try:
         wrong = serves_old_weights([s.logprobs for s in scores], new=checkpoint.new_logprobs, old=old)
-    except ValueError:
+    except CannotTell:
         on_disk = weights_sha256(setup.store.checkpoint_dir(model.iteration))
         wrong = (
             None

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence, Set
 from typing import Literal
 
+from selftaught.errors import ConfigError
 from selftaught.records import Draw, Kind, Problem, Sample, Verdict
 from selftaught.seeds import generator, seed_for, uniform
 
@@ -67,7 +68,15 @@ def steps_for(iteration: int, *, first_steps: int, growth: float, max_steps: int
 
     40 and 1.2 are the paper's (Zelikman et al. 2022, section 4.1).
     """
-    steps = max(1, int(first_steps * growth ** (iteration - 1)))
+    try:
+        steps = max(1, int(first_steps * growth ** (iteration - 1)))
+    except OverflowError as error:
+        if max_steps:
+            return max_steps
+        raise ConfigError(
+            f"the steps of iteration {iteration}, {first_steps} * {growth}^{iteration - 1}, are beyond all bounds; set "
+            "training.max_steps"
+        ) from error
     return min(steps, max_steps) if max_steps else steps
 
 

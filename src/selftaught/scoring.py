@@ -31,5 +31,6 @@ def completion_logprobs(
             first = len(prompt) - 1  # the token at t is predicted by the logits at t - 1
             predicted = logits[i, first : first + len(completion)].float().log_softmax(-1)
             wanted = torch.tensor(list(completion), device=device, dtype=torch.long)
-            found.append(tuple(predicted.gather(-1, wanted[:, None])[:, 0].tolist()))
+            # Clamped, since minus infinity is no number in JSON.
+            found.append(tuple(predicted.gather(-1, wanted[:, None])[:, 0].clamp(min=-1e9).tolist()))
     return found

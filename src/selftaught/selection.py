@@ -1,6 +1,6 @@
 """Samples -> training examples + everything left out and why. Pure; the order of the samples does not matter.
 
-kept + held out + left out = seen, always: `select` returns every sample it was given exactly once.
+kept + left out = seen, always; the samples held out for validation are among those left out, with that reason.
 """
 
 from collections import defaultdict

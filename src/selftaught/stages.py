@@ -130,7 +130,9 @@ def training_examples(setup: Setup, n: int, selection: Selection, problems: Sequ
     if training.target == "answer":
         examples += examples_from_solutions(without_rationales(problems), fmt, shots, iteration=n)
     elif training.human_solutions:
-        examples += examples_from_solutions([p for p in problems if p.rationale], fmt, shots, iteration=n)
+        held_out = {s.problem_id for s in selection.held_out}
+        solved = [p for p in problems if p.rationale and p.id not in held_out]
+        examples += examples_from_solutions(solved, fmt, shots, iteration=n)
     with_hints = setup.config.rationalization.hints != "none"
     examples += warm_start_examples(worked, fmt, with_hints=with_hints, iteration=n)
     if not examples:

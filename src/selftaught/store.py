@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Hashable, Iterator, Sequence
@@ -131,7 +132,8 @@ class RunStore:
             _append(self.dir / "evaluations.jsonl", _dump(Measurement, measurement))
 
     def append_metrics(self, iteration: int, metrics: StepMetrics) -> None:
-        values = {"iteration": iteration, **asdict(metrics)}
+        measured = asdict(metrics)
+        values = {"iteration": iteration, **{k: v if math.isfinite(v) else None for k, v in measured.items()}}
         _append(self.dir / "metrics.jsonl", json.dumps(values).encode() + b"\n", sync=False)
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
@@ -149,7 +151,8 @@ class RunStore:
                 os.replace(temporary, path)
                 _sync_dir(path.parent)
         except StoreError:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise
 
     def cut_torn_tails(self) -> None:
@@ -179,9 +182,13 @@ class RunStore:
                 with open(file, "rb") as handle:
                     os.fsync(handle.fileno())
             _sync_dir(temporary)
-            shutil.rmtree(final, ignore_errors=True)
+            old = final.with_suffix(".old")
+            shutil.rmtree(old, ignore_errors=True)
+            if final.exists():
+                os.replace(final, old)  # removing it under its own name would leave half of it after a kill
             os.replace(temporary, final)
             _sync_dir(final.parent)
+            shutil.rmtree(old, ignore_errors=True)
 
     def checkpoint(self, iteration: int) -> Checkpoint | None:
         """The finished checkpoint of an iteration, or None."""

@@ -11,23 +11,30 @@ NOISE = 0.02
 above what a change of number type or batch shape does to the most sensitive tokens of a small model."""
 
 
+class CannotTell(ValueError):
+    """Log-probabilities cannot tell the old weights from the new ones."""
+
+
 def serves_old_weights(
     engine: Sequence[Sequence[float]], *, new: Sequence[Sequence[float]], old: Sequence[Sequence[float]]
 ) -> str | None:
     """Compare an engine's log-probabilities of the probe with those of the new and of the old weights.
 
     Looks only at the tenth of the tokens where old and new differ most. Returns what is wrong, or None if the
-    engine is nearer to the new weights. Raises ValueError if old and new differ by less than NOISE even there, or
+    engine is nearer to the new weights. Raises CannotTell if old and new differ by less than NOISE even there, or
     if there are no tokens: then nothing can be told, and the caller must compare the files instead.
     """
+    if not _flat(new):
+        raise CannotTell("the trainer scored no tokens of the probe")
+    lengths = [[len(row) for row in rows] for rows in (engine, new, old)]
+    if lengths[0] != lengths[1] or lengths[1] != lengths[2]:
+        return f"it scored {lengths[0]} tokens of the probe, the trainer {lengths[1]}, the engine before {lengths[2]}"
     rows = list(zip(_flat(engine), _flat(new), _flat(old), strict=True))
-    if not rows:
-        raise ValueError("the probe has no tokens")
     rows.sort(key=lambda row: abs(row[1] - row[2]), reverse=True)
     rows = rows[: max(1, len(rows) // 10)]
     gap = sum(abs(n - o) for _, n, o in rows) / len(rows)
     if gap < NOISE:
-        raise ValueError(f"old and new weights differ by {gap:.4f} nats, less than {NOISE}")
+        raise CannotTell(f"old and new weights differ by {gap:.4f} nats, less than {NOISE}")
     to_new = sum(abs(e - n) for e, n, _ in rows) / len(rows)
     to_old = sum(abs(e - o) for e, _, o in rows) / len(rows)
     if to_new < to_old:

@@ -41,10 +41,10 @@ def load_task(name: str, *, variant: str = "", data_seed: int = 0) -> Task:
 
 
 def check_splits(task: Task) -> None:
-    """Raise RefusedError if a problem is in a split twice, or in a measured split and in anything trained on.
+    """Raise RefusedError if an id is in a split twice, or a problem in a measured split and in anything trained on.
 
-    The worked examples and everything that a shipped model has seen count as train. Two problems are the same if
-    `task.same_problem` says so, whatever their ids.
+    The worked examples and everything that a shipped model has seen count as train. Across splits two problems are
+    the same if `task.same_problem` says so, whatever their ids.
     """
     key_of = task.same_problem or _question_key
     trained_on: dict[str, str] = {}

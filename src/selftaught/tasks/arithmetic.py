@@ -14,6 +14,7 @@ Problems are generated, so that the task works offline. The same problem is the 
 numbers of digits. This file is the only one that knows what a digit is.
 """
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from random import Random
@@ -32,7 +33,10 @@ PROMPT_FORMAT = PromptFormat(
     completion="{rationale}\n{answer}",
     answer_only="{answer}",
 )
-ANSWER_RULE = AnswerRule(opener="<scratch>", closer="</scratch>", pattern=r"\d( \d)*")
+ANSWER_RULE = AnswerRule(opener="<scratch>", closer="</scratch>", pattern=r"[0-9]( [0-9])*")
+
+STATE = re.compile(r"((?P<rest>[0-9 ]+ \+ [0-9 ]+) )?, ((?P<done>[0-9]( [0-9])*) )?C: (?P<carry>[0-9])")
+"""A line of the scratchpad: the digits still to add, the result digits so far, the carry."""
 
 TRAIN_DIGITS = (1, 2, 3, 4, 5)
 EXTRAPOLATION_DIGITS = (6, 7, 8, 9, 10)
@@ -102,7 +106,8 @@ def check_scratchpad(problem: Problem, completion: str, *, variant: Variant) -> 
     for number, want in enumerate(expected, start=1):
         have = got[number - 1] if number <= len(got) else None
         if have != want:
-            what = "final mismatch" if number == len(expected) and have else _what_is_wrong(have, want)
+            is_answer = number == len(expected) and have is not None
+            what = "final mismatch" if is_answer else _what_is_wrong(have, want, expected[number:], got[number:])
             return CheckResult(passed=False, score=(number - 1) / len(expected), detail=f"line {number}: {what}")
     if len(got) > len(expected):
         return CheckResult(passed=False, score=1.0, detail=f"line {len(expected) + 1}: extra line")
@@ -123,28 +128,23 @@ def _lines(a: int, b: int, variant: Variant) -> Iterator[str]:
     yield f"{carry} {' '.join(done)}"
 
 
-def _what_is_wrong(have: str | None, want: str) -> str:
-    if have is None:
+def _what_is_wrong(have: str | None, want: str, still_expected: list[str], still_to_come: list[str]) -> str:
+    """The class of the first wrong line, from what stands there and from what follows on both sides."""
+    if have is None or have in still_expected:
         return "missing line"
-    if want == "</scratch>":
+    if want in still_to_come[:1] or want == "</scratch>":
         return "extra line"
-    if have == "</scratch>":
-        return "missing line"
-    got, right = _state(have), _state(want)
-    if got is None or right is None:
-        return "digit" if right is None and got is None and len(have) == len(want) else "form"
-    if got[0] != right[0]:
-        return "order" if sorted(got[0].split(" + ")) == sorted(right[0].split(" + ")) else "copy"
-    if got[1] != right[1]:
-        return "digit" if got[1][1:] == right[1][1:] else "copy"
+    got, right = STATE.fullmatch(have), STATE.fullmatch(want)
+    if right is None:
+        return "digit" if re.fullmatch(ANSWER_RULE.pattern, have) else "form"
+    if got is None:
+        return "form"
+    if got["rest"] != right["rest"]:
+        sides = [sorted((line["rest"] or "").split(" + ")) for line in (got, right)]
+        return "order" if sides[0] == sides[1] else "copy"
+    if got["done"] != right["done"]:
+        return "digit" if (got["done"] or "")[1:] == (right["done"] or "")[1:] else "copy"
     return "carry"
-
-
-def _state(line: str) -> tuple[str, list[str], str] | None:
-    """The digits still to add, the result digits and the carry that a line states; None for another kind of line."""
-    rest, comma, state = line.partition(",")
-    done, mark, carry = state.partition("C:")
-    return (rest.strip(), done.split(), carry.strip()) if comma and mark else None
 
 
 def _operands(problem: Problem) -> tuple[int, int]:
