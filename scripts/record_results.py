@@ -20,7 +20,7 @@ def main(out: Path, run_dirs: list[Path]) -> None:
         (base_dev,) = [m for m in read_measurements(run_dir) if (m.split, m.iteration) == ("dev", 0)]
         runs[run_dir.name] = {
             **{key: about[key] for key in ("config", "chosen", "versions", "git_commit")},
-            **result,
+            **{key: value for key, value in result.items() if key != "checkpoint"},  # a place on one machine
             "base_dev": dump_measurement(base_dev),
             "iterations": [
                 {

@@ -81,7 +81,7 @@ def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
     test = outcome.measured["test"]
     result: dict[str, Any] = {
         "best_iteration": outcome.best,
-        "checkpoint": f"checkpoints/{outcome.best:03d}" if outcome.best else setup.base.path,
+        "checkpoint": f"checkpoints/{outcome.best:03d}" if outcome.best else setup.config.model.path,
         "iterations": len(outcome.summaries),
         "base": dump_measurement(test[0]),
         "test": dump_measurement(test[-1]),
