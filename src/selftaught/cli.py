@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selftaught.errors import ConfigError, Interrupted, SelftaughtError
+from selftaught.errors import ConfigError, SelftaughtError
 
 if TYPE_CHECKING:
     from selftaught.records import Sample
@@ -48,13 +48,6 @@ def main() -> None:
     except SelftaughtError as error:
         print(f"selftaught: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("selftaught: stopped at once; the chunk in hand is dropped, finished ones are saved", file=sys.stderr)
-        sys.exit(Interrupted.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone, as in `selftaught show DIR | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 @app.command()
@@ -175,8 +168,9 @@ def show(
     from selftaught.inspection import matching, sample_text
 
     wanted = {"problem_id": problem, "iteration": iteration, "kind": kind, "verdict": verdict}
-    for path, sample, answer in matching(run_dir, {k: v for k, v in wanted.items() if v is not None}, limit=limit):
-        print(json.dumps(_sample_json(sample, answer)) if as_json else sample_text(path, sample, answer))
+    with _reader_may_leave():
+        for path, sample, answer in matching(run_dir, {k: v for k, v in wanted.items() if v is not None}, limit=limit):
+            print(json.dumps(_sample_json(sample, answer)) if as_json else sample_text(path, sample, answer))
 
 
 @app.command()
@@ -185,12 +179,13 @@ def regrade(run_dir: Annotated[Path, typer.Argument(metavar="DIR")], as_json: Js
     from selftaught.inspection import change_json, change_text, regraded
 
     seen = changed = 0
-    for path, sample, now in regraded(run_dir):
-        seen += 1
-        if now is None:
-            continue
-        changed += 1
-        print(json.dumps(change_json(path, sample, now)) if as_json else change_text(path, sample, now))
+    with _reader_may_leave():
+        for path, sample, now in regraded(run_dir):
+            seen += 1
+            if now is None:
+                continue
+            changed += 1
+            print(json.dumps(change_json(path, sample, now)) if as_json else change_text(path, sample, now))
     print(f"{seen} samples, {changed} verdicts changed; the files are left as they are", file=sys.stderr)
 
 
@@ -294,6 +289,16 @@ def _quiet_libraries() -> None:
 
 
 @contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """End quietly when whoever reads our output has gone, as in `selftaught show DIR | head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
 def _two_step_interrupt(folder: Path) -> Iterator[Any]:
     """The first Ctrl-C asks the run to stop after the chunk in hand; the second stops at once."""
     asked = False
@@ -301,7 +306,8 @@ def _two_step_interrupt(folder: Path) -> Iterator[Any]:
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
-            raise KeyboardInterrupt
+            print("stopped at once; the work in hand is dropped, what was finished is saved", file=sys.stderr)
+            raise KeyboardInterrupt  # typer turns it into exit code 130
         asked = True
         print(
             f"\nstopping after the work in hand; Ctrl-C again stops at once. Later: selftaught run --resume {folder}",
