@@ -39,14 +39,11 @@ LEVEL = {
             "tokens",
             "scoring",
             "compute",
-            "tracking",
         ],
         2,
     ),
-    **dict.fromkeys(
-        ["drawing", "setup", "lineage", "stages", "loop", "evaluation", "launch", "inspection", "dryrun"], 3
-    ),
-    **dict.fromkeys(["cli", "__main__", "terminal", "report"], 4),
+    **dict.fromkeys(["drawing", "setup", "lineage", "stages", "loop", "evaluation", "launch"], 3),
+    **dict.fromkeys(["cli", "__main__", "terminal", "report", "inspection", "dryrun"], 4),
 }
 """docs/design.md, section 3. A module or package of the top level -> its layer."""
 
