@@ -42,7 +42,7 @@ LEVEL = {
         ],
         2,
     ),
-    **dict.fromkeys(["drawing", "setup", "lineage", "stages", "loop", "evaluation", "launch"], 3),
+    **dict.fromkeys(["drawing", "setup", "lineage", "summary", "stages", "loop", "evaluation", "launch"], 3),
     **dict.fromkeys(["cli", "__main__", "terminal", "report", "inspection", "dryrun"], 4),
 }
 """docs/design.md, section 3. A module or package of the top level -> its layer."""

@@ -46,6 +46,10 @@ def without_rationales(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     return tuple(replace(p, rationale="") for p in problems)
 
 
+def draw_seed(run_seed: int, iteration: int, draw: Draw) -> int:
+    return seed_for(run_seed, iteration, draw.kind, draw.problem_id, draw.index)
+
+
 def draw_chunk(
     engine: Engine,
     task: Task,
@@ -62,7 +66,7 @@ def draw_chunk(
     `on_sample` sees each one as it finishes. Raises EngineError if the engine does not answer every request once.
     """
     prompts = [how.prompt(task, problems[draw.problem_id]) for draw in draws]
-    seeds = [seed_for(run_seed, iteration, draw.kind, draw.problem_id, draw.index) for draw in draws]
+    seeds = [draw_seed(run_seed, iteration, draw) for draw in draws]
     requests = [Request(prompt=prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     found: dict[int, Sample] = {}
     for completion in engine.sample(requests, how.params):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,9 @@ def config_of_run(run_dir: Path) -> RunConfig:
 
 
 def task_of(config: RunConfig) -> Task:
-    return load_task(config.task.name, variant=config.task.variant, data_seed=config.task.data_seed)
+    task = load_task(config.task.name, variant=config.task.variant, data_seed=config.task.data_seed)
+    # A model that is trained to answer without reasoning has no reasoning to be judged.
+    return replace(task, check_steps=None) if config.training.target == "answer" else task
 
 
 def check_before_start(config: RunConfig, task: Task) -> None:

@@ -17,6 +17,8 @@ class Models:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._open: tuple[ModelRef, Engine] | None = None
+        self.tokens = 0
+        """Drawn or trained on by this process so far."""
 
     def __enter__(self) -> "Models":
         return self

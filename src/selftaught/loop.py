@@ -15,7 +15,6 @@ from selftaught.plan import best_iteration, has_plateaued
 from selftaught.records import IterationSummary, Measurement
 from selftaught.setup import Setup
 from selftaught.stages import (
-    Clock,
     chosen_problems,
     draw_stage,
     failed_problems,
@@ -23,10 +22,10 @@ from selftaught.stages import (
     fine_tune_on_solutions,
     measure_split,
     select_samples,
-    summarize,
     training_examples,
 )
 from selftaught.store import read_summaries
+from selftaught.summary import Clock, summarize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,22 +70,22 @@ def run(setup: Setup) -> Outcome:
 
 def run_iteration(n: int, setup: Setup, models: Models, *, dev_before: Measurement) -> IterationSummary:
     """One pass: draw, hint the failures and draw again, keep what is right, fine-tune, measure on dev."""
-    clock = Clock()
+    clock = Clock(models.tokens)
     model = models.before(n)
     problems = chosen_problems(setup, n)
 
     rationales = draw_stage(setup, models, model, n, "rationale", problems, hint=False)
-    clock.lap("rationale", sum(s.num_tokens for s in rationales))
+    clock.lap("rationale", models.tokens)
     failed = failed_problems(setup, n, problems, rationales)
     rationalizations = draw_stage(setup, models, model, n, "rationalization", failed, hint=True)
-    clock.lap("rationalization", sum(s.num_tokens for s in rationalizations))
+    clock.lap("rationalization", models.tokens)
 
     selection = select_samples(setup, n, [*rationales, *rationalizations])
-    examples = training_examples(setup, n, selection, problems)
+    examples = training_examples(setup.config, setup.task, n, selection, problems)
     checkpoint = fine_tune(setup, models, n, examples, selection)
-    clock.lap("train", checkpoint.train.tokens)
+    clock.lap("train", models.tokens)
     dev = measure_split(setup, models, models.of(n), "dev")
-    clock.lap("dev", dev.tokens)
+    clock.lap("dev", models.tokens)
 
     summary = summarize(
         setup, n, rationales, rationalizations, selection, examples, checkpoint.train, dev, dev_before, clock

@@ -4,7 +4,7 @@ kept + left out = seen, always; the samples held out for validation are among th
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,11 +40,13 @@ def select(
     max_per_problem: int,
     validation_share: float,
     seed: int,
+    never_held_out: Set[str] = frozenset(),
 ) -> Selection:
     """Apply the knobs (d) and (e), then hold out a share of the problems.
 
     Within a problem, samples are taken by iteration, then without hint before with hint, then by index; of
-    duplicates the first stays, and `max_per_problem` (0: no cap) counts what stays.
+    duplicates the first stays, and `max_per_problem` (0: no cap) counts what stays. Problems that are trained on in
+    another form, such as rehearsed worked examples, are `never_held_out`.
     """
     kept: list[Sample] = []
     left_out: list[LeftOut] = []
@@ -63,7 +65,12 @@ def select(
             kept.append(sample)
         else:
             left_out.append(_leave_out(sample, reason))
-    held_out = [s for s in kept if uniform(seed_for(seed, "validation", s.problem_id), 0) < validation_share]
+    held_out = [
+        s
+        for s in kept
+        if s.problem_id not in never_held_out
+        and uniform(seed_for(seed, "validation", s.problem_id), 0) < validation_share
+    ]
     if len(held_out) == len(kept):
         held_out = []  # too few to spare any
     held_out_ids = {s.problem_id for s in held_out}

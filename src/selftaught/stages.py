@@ -1,15 +1,12 @@
 """The stages of an iteration: choose problems, draw, assemble, fine-tune, measure; each does only what is owed."""
 
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from selftaught.checks.health import warnings_for
-from selftaught.drawing import Asking, asking, draw_chunk, without_rationales
+from selftaught.drawing import Asking, asking, draw_chunk, draw_seed, without_rationales
 from selftaught.engines import Engine
 from selftaught.errors import Interrupted, NothingAccepted, RefusedError, StoreError
 from selftaught.lineage import Models
-from selftaught.metrics import count_samples, measure
+from selftaught.metrics import measure
 from selftaught.plan import (
     choose_problems,
     planned_draws,
@@ -21,7 +18,6 @@ from selftaught.plan import (
 from selftaught.prompts import render_completion, render_prompt
 from selftaught.records import (
     Checkpoint,
-    IterationSummary,
     Kind,
     Measurement,
     ModelRef,
@@ -30,9 +26,9 @@ from selftaught.records import (
     Request,
     Sample,
     StepMetrics,
+    Task,
     TrainingExample,
     TrainingPlan,
-    TrainingSummary,
     by_id,
 )
 from selftaught.seeds import seed_for
@@ -43,35 +39,14 @@ from selftaught.selection import (
     select,
     warm_start_examples,
 )
+from selftaught.settings import RunConfig
 from selftaught.setup import Setup
 from selftaught.store import free_bytes
+from selftaught.summary import tally
 from selftaught.weights import expected_checkpoint_bytes
 
 PROBE_ROWS = 8
 DEV_LOSS_PROBLEMS = 200
-
-
-class Clock:
-    """Seconds and drawn tokens by stage."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-        self.seconds: dict[str, float] = {}
-        self.tokens: dict[str, int] = {}
-
-    def lap(self, stage: str, tokens: int) -> None:
-        now = time.monotonic()
-        self.seconds[stage] = round(now - self._last, 3)
-        self.tokens[stage] = tokens
-        self._last = now
-
-    def tokens_per_s(self) -> dict[str, float]:
-        return {name: round(self.tokens[name] / max(s, 1e-3), 1) for name, s in self.seconds.items()}
-
-
-def tally(reasons: Iterable[str]) -> dict[str, int]:
-    """Counts, most frequent first."""
-    return dict(Counter(reasons).most_common())
 
 
 def chosen_problems(setup: Setup, n: int) -> list[Problem]:
@@ -106,34 +81,38 @@ def select_samples(setup: Setup, n: int, drawn: Sequence[Sample]) -> Selection:
     if config.training.window == "all":
         stages = ("rationale", "rationalization")
         earlier = [s for k in range(1, n) for stage in stages for s in setup.store.samples(k, stage)]
-    return select(
+    selection = select(
         [*earlier, *drawn],
         accept=config.selection.accept,
         unique_by=config.selection.unique_by,
         max_per_problem=config.selection.max_per_problem,
         validation_share=config.training.validation_share,
         seed=config.seed,
+        never_held_out={p.id for p in setup.task.shots[: config.training.warm_start]},
     )
+    setup.store.write_left_out(n, selection.left_out)
+    return selection
 
 
-def training_examples(setup: Setup, n: int, selection: Selection, problems: Sequence[Problem]) -> list[TrainingExample]:
+def training_examples(
+    config: RunConfig, task: Task, n: int, selection: Selection, problems: Sequence[Problem]
+) -> list[TrainingExample]:
     """What iteration n trains on: accepted samples, human solutions if asked for, and the rehearsed worked examples.
 
     No prompt here holds a hint but those of hinted worked examples (`warm_start_examples`).
     """
-    training, fmt = setup.config.training, setup.task.prompt_format
-    worked = setup.task.shots[: training.warm_start]
-    shots = setup.task.shots[: training.shots]
+    training, fmt = config.training, task.prompt_format
+    worked, shots = task.shots[: training.warm_start], task.shots[: training.shots]
+    held_out = {s.problem_id for s in selection.held_out}
+    others = [p for p in problems if p.id not in held_out]
     if training.target == "answer":
-        worked, shots = without_rationales(worked), without_rationales(shots)
-    examples = examples_from_samples(selection.kept, by_id(setup.task.train), fmt, shots)
+        worked, shots, others = without_rationales(worked), without_rationales(shots), list(without_rationales(others))
+    examples = examples_from_samples(selection.kept, by_id(task.train), fmt, shots)
     if training.target == "answer":
-        examples += examples_from_solutions(without_rationales(problems), fmt, shots, iteration=n)
+        examples += examples_from_solutions(others, fmt, shots, iteration=n)
     elif training.human_solutions:
-        held_out = {s.problem_id for s in selection.held_out}
-        solved = [p for p in problems if p.rationale and p.id not in held_out]
-        examples += examples_from_solutions(solved, fmt, shots, iteration=n)
-    with_hints = setup.config.rationalization.hints != "none"
+        examples += examples_from_solutions([p for p in others if p.rationale], fmt, shots, iteration=n)
+    with_hints = config.rationalization.hints != "none"
     examples += warm_start_examples(worked, fmt, with_hints=with_hints, iteration=n)
     if not examples:
         reasons = ", ".join(
@@ -141,7 +120,7 @@ def training_examples(setup: Setup, n: int, selection: Selection, problems: Sequ
         )
         raise NothingAccepted(
             f"iteration {n}: no sample was accepted ({reasons or 'none was drawn'}), so there is nothing to train on; "
-            f"look at `selftaught show {setup.store.dir} --limit 3`, give more shots, or use a stronger model"
+            "look at `selftaught show`, give more shots, set training.warm_start, or use a stronger model"
         )
     return examples
 
@@ -155,7 +134,6 @@ def fine_tune(
         selection.held_out, by_id(setup.task.train), setup.task.prompt_format, setup.task.shots[: training.shots]
     )
     examples_sha256 = setup.store.write_examples(n, examples)
-    setup.store.write_left_out(n, selection.left_out)
     steps = steps_for(n, first_steps=training.first_steps, growth=training.growth, max_steps=training.max_steps)
     return _train(setup, models, n, examples, validation, steps=steps, examples_sha256=examples_sha256)
 
@@ -186,6 +164,11 @@ def _train(
     found = store.checkpoint(n)
     if found is not None and found.examples_sha256 == examples_sha256:
         return found
+    if found is not None:
+        raise StoreError(
+            f"{store.checkpoint_dir(n)} was trained on other examples than this version selects from the same samples; "
+            "finish the run with the version that began it (run.json), or start a new one"
+        )
     start = models.before(n) if config.training.start == "previous" and n > 0 else setup.base
     needed = expected_checkpoint_bytes(start)
     if (free := free_bytes(store.dir)) < needed:
@@ -213,6 +196,7 @@ def _train(
         on_step=_step_recorder(setup, n, steps),
     )
     store.publish_checkpoint(temporary, checkpoint)
+    models.tokens += checkpoint.train.tokens
     setup.progress.trained(n, checkpoint)
     return checkpoint
 
@@ -264,10 +248,12 @@ def _draw(
     draws = planned_draws(problems, kind=kind, samples=samples)
     path = setup.store.samples_path(n, stage)
     done = setup.store.whole_chunks(path, planned=len(draws), chunk=setup.chunk)
-    for draw, sample in zip(draws, done, strict=False):
-        if (draw.problem_id, draw.kind, draw.index) != (sample.problem_id, sample.kind, sample.index):
+    for draw, s in zip(draws, done, strict=False):
+        seed = draw_seed(setup.config.seed, n, draw)
+        if (draw.problem_id, draw.kind, draw.index, seed) != (s.problem_id, s.kind, s.index, s.seed):
             raise StoreError(
-                f"{path}: holds {sample.problem_id!r} where {draw.problem_id!r} is planned; the file is not this run's"
+                f"{path}: holds {s.problem_id!r} (seed {s.seed}) where {draw.problem_id!r} (seed {seed}) is planned; "
+                "the file is not this run's"
             )
     setup.progress.stage(n, stage, len(draws), done)
     known = by_id(problems)
@@ -283,6 +269,7 @@ def _draw(
             on_sample=setup.progress.sample,
         )
         setup.store.append_samples(path, chunk)
+        models.tokens += sum(s.num_tokens for s in chunk)
         if first == 0:
             problem = known[chunk[0].problem_id]
             setup.progress.show(how.prompt(setup.task, problem), problem, chunk[0])
@@ -290,46 +277,6 @@ def _draw(
         stop_if_asked(setup)
     setup.progress.stage_done(n, stage, done)
     return done
-
-
-def summarize(
-    setup: Setup,
-    n: int,
-    rationales: Sequence[Sample],
-    rationalizations: Sequence[Sample],
-    selection: Selection,
-    examples: Sequence[TrainingExample],
-    train: TrainingSummary,
-    dev: Measurement,
-    dev_before: Measurement,
-    clock: Clock,
-) -> IterationSummary:
-    """The record of a finished iteration, with what a user should look at."""
-    has_steps = setup.task.check_steps is not None
-    unhinted = count_samples(rationales, has_step_check=has_steps)
-    hinted = count_samples(rationalizations, has_step_check=has_steps)
-    by_source = tally(e.source for e in examples)
-    return IterationSummary(
-        iteration=n,
-        rationale=unhinted,
-        rationalization=hinted,
-        examples=len(examples),
-        examples_by_source=by_source,
-        validation_examples=len(selection.held_out),
-        left_out=tally(item.reason for item in selection.left_out),
-        train=train,
-        dev=dev,
-        seconds=clock.seconds,
-        tokens_per_s=clock.tokens_per_s(),
-        warnings=warnings_for(
-            rationale=unhinted,
-            rationalization=hinted,
-            examples_by_source=by_source,
-            batch_size=setup.config.training.batch_size,
-            dev=dev,
-            dev_before=dev_before,
-        ),
-    )
 
 
 def _asking(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> Asking:
