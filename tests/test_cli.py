@@ -121,13 +121,22 @@ def test_eval_prints_one_json_object_with_n_and_interval(finished: Path) -> None
     done = selftaught("eval", str(finished), "--split", "dev", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["n"] == 212
+    assert found["n"] == 10
     assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
     assert set(found["by_class"]) == {"1", "2", "3", "4", "5"}
 
 
+def test_eval_of_a_checkpoint_takes_the_settings_of_its_run(finished: Path) -> None:
+    done = selftaught("eval", str(finished / "checkpoints" / "001"), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    (line,) = (finished / "iterations.jsonl").read_text().splitlines()
+    assert (found["iteration"], found["shots"]) == (1, 0)
+    assert found["correct"] == json.loads(line)["dev"]["correct"]
+
+
 def test_eval_with_several_samples_gives_pass_at_k_and_majority(finished: Path) -> None:
-    options = {"task": "arithmetic", "split": "dev", "shots": "0", "samples": "4", "max-new-tokens": "64"}
+    options = {"task": "arithmetic", "split": "dev", "samples": "4", "max-new-tokens": "64"}
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
     done = selftaught("eval", "builtin:adder", *arguments, "--json")
     assert done.returncode == 0, done.stderr
@@ -199,6 +208,12 @@ def test_a_dry_run_shows_config_prompts_loss_tokens_and_cost_and_writes_nothing(
         (["run", "arithmetic", "--set", "model.path=builtin:multiplier"], "the shipped models are"),
         (["run", "arithmetic", "--set", "task.variant=roman"], "arithmetic knows paper, restated"),
         (["run", "arithmetic", "--set", "training.warm_start=9999"], "has 221 worked examples"),
+        (["run", "arithmetic", "--dry-run", "--set", "sampling.shots=500"], "has 221 worked examples"),
+        (["run", "arithmetic", "--set", "task.choose=all"], "takes every problem"),
+        (["run", "arithmetic", "--set", "seed=" + "9" * 5_000], "seed = "),
+        (["run", "arithmetic-fewshot"], "no such folder"),
+        (["eval", "foo/ba r", "--task", "arithmetic"], "no such folder"),
+        (["eval", "x" * 5_000, "--task", "arithmetic"], "no such folder"),
         (["run", "--resume", "nowhere"], "is not a run folder"),
         (["eval", "builtin:adder"], "--task is needed"),
         (["eval", "builtin:adder", "--task", "arithmetic", "--split", "tset"], "expected one of"),
@@ -270,6 +285,39 @@ def test_a_broken_model_is_one_line(tmp_path: Path) -> None:
     (model / "config.json").write_text('{"model_type": "llama"}')
     done = selftaught("run", "arithmetic", "--run-dir", str(tmp_path / "run"), "--set", f"model.path={model}")
     assert "has no *.safetensors weights" in refused(done)
+
+
+def test_samples_without_their_run_json_are_not_taken_over(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
+    (copy / "run.json").unlink()
+    done = selftaught("run", "arithmetic", "--run-dir", str(copy), *settings({**QUICK, "seed": 5}))
+    assert "holds samples but no run.json" in refused(done)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", '{"format": 1, "config": "x"}'),
+        ("run.json", '{"format": 1, "config": {}, "chosen": {"a": 1}, "model": {}}'),
+        ("run.json", "{"),
+        ("iterations.jsonl", '{"iteration": "one"}\n'),
+        ("evaluations.jsonl", "[]\n"),
+    ],
+)
+def test_a_damaged_run_folder_is_one_line(finished: Path, tmp_path: Path, name: str, content: str) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
+    (copy / name).write_text(content)
+    assert name in refused(selftaught("run", "--resume", str(copy)))
+
+
+def test_a_damaged_result_is_one_line(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
+    (copy / "result.json").write_text('{"best_iteration": "x"}')
+    for arguments in (["eval", str(copy)], ["report", str(copy)]):
+        assert "'best_iteration' is missing or damaged" in refused(selftaught(*arguments))
 
 
 def test_base_weights_that_changed_under_a_run_are_refused(finished: Path, tmp_path: Path) -> None:

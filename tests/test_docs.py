@@ -40,6 +40,11 @@ def test_the_commands_page_is_what_the_help_says(pages: Any) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_page_has_a_hole_left_to_fill(page: Path) -> None:
+    assert "@@" not in page.read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_link_and_file_that_a_page_names_exists(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):

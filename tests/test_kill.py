@@ -1,6 +1,7 @@
 """A run that is killed again and again ends like one that was not: the guarantee of docs/design.md, section 5."""
 
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -48,13 +49,16 @@ def sizes(run_dir: Path) -> dict[str, int]:
     return found
 
 
-def kill_when_files_have_grown(run_dir: Path, growths: int, delay_s: float) -> bool:
-    """Start the run and SIGKILL it shortly after its files have changed so many times; False if it ended before."""
+def kill_when_files_have_grown(run_dir: Path, growths: int, delay_s: float, *, in_training: bool) -> bool:
+    """Start the run and SIGKILL it shortly after its files have changed so many times; False if it ended before.
+
+    With `in_training` only changes made while a checkpoint is being built count.
+    """
     process = subprocess.Popen(command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before, seen = sizes(run_dir), 0
     while process.poll() is None:
         now = sizes(run_dir)
-        seen += now != before
+        seen += now != before and (not in_training or any(run_dir.glob("checkpoints/*.tmp")))
         before = now
         if seen >= growths:
             time.sleep(delay_s)
@@ -68,12 +72,16 @@ def test_a_run_killed_at_ten_random_moments_ends_byte_identical_to_an_undisturbe
     rng = random.Random(0)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     finish(undisturbed)
-    moments = []
-    for _ in range(KILLS):
-        if not kill_when_files_have_grown(killed, growths=rng.randint(1, 12), delay_s=rng.random() * 0.2):
-            break
-        moments.append(len(sizes(killed)))
-    assert len(moments) >= 5, "the run ended before it could be killed often enough"
+    kills = killed_in_training = 0
+    while kills < KILLS:
+        wants_training = kills in (2, 5)
+        growths = rng.randint(1, 3 if wants_training else 6)
+        if kill_when_files_have_grown(killed, growths, rng.random() * 0.1, in_training=wants_training):
+            kills += 1
+            killed_in_training += any(killed.glob("checkpoints/*.tmp"))
+        else:  # it ended before it could be killed: the rest of the kills fall on a new one
+            shutil.rmtree(killed)
+    assert killed_in_training >= 1
     # What a kill in the middle of a write leaves behind, on top of what these kills left.
     (killed / "checkpoints" / "002.tmp").mkdir(exist_ok=True)
     (killed / "checkpoints" / "002.tmp" / "model.safetensors").write_bytes(b"half of it")

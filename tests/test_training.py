@@ -255,7 +255,13 @@ def test_a_mask_that_is_empty_or_full_and_an_end_token_not_learned_are_refused(
 ) -> None:
     ids = [5 if label == IGNORED else label for label in labels]
     with pytest.raises(RefusedError, match=message):
-        check_rows([Row(ids, labels)], Codec(str(tiny)))
+        check_rows([Row(ids, labels)], Codec(str(tiny)), context=256)
+
+
+def test_a_row_longer_than_the_context_is_refused(tiny: Path, tmp_path: Path) -> None:
+    long = examples_from_solutions(TASK.shots[:1], TASK.prompt_format, TASK.shots[:10], iteration=1)
+    with pytest.raises(RefusedError, match="more than the model's context of 256"):
+        fine_tune(tiny, tmp_path, rows=long)
 
 
 def test_rows_that_trl_has_changed_are_refused() -> None:

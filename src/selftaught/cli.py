@@ -91,8 +91,11 @@ def run(
         folder = run_dir or Path("runs") / f"{config.task.name}-{config.method}"
     if dry_run:
         from selftaught.dryrun import describe
+        from selftaught.launch import check_before_start
 
-        print(describe(config, task_of(config)))
+        task = task_of(config)
+        check_before_start(config, task)
+        print(describe(config, task))
         return
     _quiet_libraries()
     from rich.console import Console
@@ -175,7 +178,7 @@ def show(
 
 @app.command()
 def regrade(run_dir: Annotated[Path, typer.Argument(metavar="DIR")], as_json: Json = False) -> None:
-    """Apply today's verifier and checks to a run's saved samples, and list the verdicts that would change."""
+    """Apply today's verifier to a run's saved samples, and list the verdicts that would change."""
     from selftaught.inspection import change_json, change_text, regraded
 
     seen = changed = 0

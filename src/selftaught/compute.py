@@ -36,6 +36,8 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
 
     has_gpu = torch.cuda.is_available()
     device = config.compute.device if config.compute.device != "auto" else ("cuda" if has_gpu else "cpu")
+    if device == "cuda" and torch.cuda.device_count() > 1:
+        raise ConfigError("several GPUs are visible, and a run uses one; choose it with CUDA_VISIBLE_DEVICES=0")
     if device == "cuda" and not has_gpu:
         raise ConfigError("compute.device = 'cuda', but torch sees no GPU here; use --set compute.device=cpu")
     dtype = config.model.dtype
@@ -48,8 +50,13 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
         raise ConfigError(
             f"compute.chunk = {chunk} is less than four times the {slots} slots; raise it, or set it to 0"
         )
-    threads = config.compute.threads or len(os.sched_getaffinity(0))
+    threads = config.compute.threads or _available_cpus()
     return Chosen(device=device, dtype=dtype, threads=threads, slots=slots, chunk=chunk)
+
+
+def _available_cpus() -> int:
+    """CPUs that this process may use; sched_getaffinity is Linux only."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:

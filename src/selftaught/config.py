@@ -42,9 +42,10 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError(f"{origin}: unknown method {name!r}{suggestion(name, METHODS)}")
     for key, fixed in METHODS[file_method].items():
         if key in in_file and key not in given and not _same(in_file[key], fixed):
+            way_out = f"--set {key}={json.dumps(in_file[key], default=str)}"
             raise ConfigError(
                 f"{_at_line(where, text, key)}: {key} = {in_file[key]!r}, but method {file_method!r} fixes it to "
-                f"{fixed!r}; remove the line, use method = 'custom', or pass --set {key}={json.dumps(in_file[key])}"
+                f"{fixed!r}; remove the line, use method = 'custom', or pass {way_out}"
             )
     values = {**in_file, **METHODS[method], **given, "method": method}
     return config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key))
@@ -135,6 +136,11 @@ def _check_across(config: RunConfig) -> None:
             f"training.micro_batch_size = {training.micro_batch_size} does not divide training.batch_size = "
             f"{training.batch_size}; choose a divisor"
         )
+    if config.task.choose == "all" and config.task.train_problems:
+        raise ConfigError(
+            f"task.choose = 'all' takes every problem, but task.train_problems = {config.task.train_problems}; "
+            "set it to 0 or choose another way"
+        )
     if training.validation_share == 1.0:
         raise ConfigError("training.validation_share = 1 leaves nothing to train on; choose less than 1")
     if (
@@ -199,7 +205,7 @@ def _parse_override(item: str) -> tuple[str, Value]:
         return key, raw
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # not TOML (TOMLDecodeError is one), or a number of thousands of digits
         return key, raw
     return key, value if isinstance(value, (str, int, float, bool)) else raw
 

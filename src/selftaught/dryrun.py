@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from selftaught.config import flat_values
-from selftaught.drawing import asking, without_rationales
+from selftaught.drawing import asking
+from selftaught.errors import NothingAccepted
 from selftaught.plan import choose_problems, spread_over_classes, steps_for
 from selftaught.records import Problem, Task, TrainingExample
-from selftaught.selection import examples_from_solutions, warm_start_examples
+from selftaught.selection import Selection, examples_from_solutions
 from selftaught.settings import RunConfig
+from selftaught.stages import training_examples
 from selftaught.tokens import IGNORED, Codec
 from selftaught.weights import resolve_model
 
 PROMPTS_SHOWN = 3
+ROWS_SHOWN = 2
 
 
 def describe(config: RunConfig, task: Task) -> str:
@@ -37,7 +41,7 @@ def describe(config: RunConfig, task: Task) -> str:
 
 
 def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
-    kinds = {"rationale": False} if config.sampling.samples else {}
+    kinds = {"rationale" if config.sampling.samples else "evaluation": False}
     kinds |= {"rationalization": True} if config.rationalization.hints != "none" else {}
     for kind, hint in kinds.items():
         how = asking(
@@ -55,22 +59,21 @@ def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: 
 
 
 def _training_rows(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
-    """Worked examples stand in for samples that are not drawn yet; the layout is the same."""
-    training, fmt = config.training, task.prompt_format
-    shots, worked = task.shots[: training.shots], task.shots[:PROMPTS_SHOWN]
-    if training.target == "answer":
-        shots, worked = without_rationales(shots), without_rationales(problems[:PROMPTS_SHOWN])
-    rows: list[tuple[str, TrainingExample]] = [
-        ("accepted sample", example) for example in examples_from_solutions(worked, fmt, shots, iteration=1)
-    ]
-    if training.warm_start:
-        with_hints = config.rationalization.hints != "none"
-        rehearsed = warm_start_examples(task.shots[:PROMPTS_SHOWN], fmt, with_hints=with_hints, iteration=1)
-        rows += [("warm-start row", example) for example in rehearsed[:PROMPTS_SHOWN]]
+    """The rows that do not depend on what is drawn, and worked examples laid out as accepted samples will be."""
+    rows: list[tuple[str, TrainingExample]] = []
+    if config.sampling.samples:
+        shots = task.shots[: config.training.shots]
+        worked = examples_from_solutions(task.shots[:ROWS_SHOWN], task.prompt_format, shots, iteration=1)
+        rows += [("a sample, if it reads like the worked example", example) for example in worked]
+    with suppress(NothingAccepted):
+        fixed = training_examples(config, task, 1, Selection(kept=(), held_out=(), left_out=()), problems)
+        for source in dict.fromkeys(example.source for example in fixed):
+            of_source = [example for example in fixed if example.source == source]
+            rows += [(f"a row of source {source}, one of {len(of_source)},", e) for e in of_source[:ROWS_SHOWN]]
     for what, example in rows:
         ids, labels = codec.lay_out(example)
         with_loss = [codec.decode([i]) for i, label in zip(ids, labels, strict=True) if label != IGNORED]
-        yield f"\n# training on the {what} of problem {example.problem_id!r}:"
+        yield f"\n# training on {what} of problem {example.problem_id!r}:"
         yield f"{len(with_loss)} of {len(ids)} tokens carry loss"
         yield f"without loss: {example.prompt!r}"
         yield f"with loss:    {' '.join(repr(token)[1:-1] for token in with_loss)}"
@@ -92,5 +95,9 @@ def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Cod
     yield f"each of up to {sampling.max_new_tokens} new tokens;"
     yield f"the base model and the best one answer {test} test problems each;"
     yield f"{len(steps)} iterations of {steps[0]} to {steps[-1]} optimizer steps of {training.batch_size} sequences;"
+    first = training.first_steps if training.sft_first else 0
+    if first:
+        yield f"before them {first} steps on the worked solutions;"
     total = len(steps) * (draws + hinted + dev) + dev + 2 * test
-    yield f"in all {total} completions, {total * sampling.max_new_tokens} new tokens, {sum(steps)} optimizer steps"
+    tokens = total * sampling.max_new_tokens
+    yield f"in all {total} completions, {tokens} new tokens, {first + sum(steps)} optimizer steps"

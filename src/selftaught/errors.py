@@ -2,7 +2,6 @@
 
     SelftaughtError
       + ConfigError      a setting is unknown, out of range or contradicts another
-      + DataError        a problem row cannot be used as given
       + ModelError       a model folder is missing, broken or of an unsupported kind
       + StoreError       the run folder cannot be read or written
       + EngineError      drawing completions failed
@@ -24,10 +23,6 @@ class SelftaughtError(Exception):
 
 class ConfigError(SelftaughtError, ValueError):
     """A setting is unknown, has the wrong type, is out of range or contradicts another one."""
-
-
-class DataError(SelftaughtError, ValueError):
-    """A problem row or a whole split cannot be used as given."""
 
 
 class ModelError(SelftaughtError, ValueError):

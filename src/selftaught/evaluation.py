@@ -1,23 +1,22 @@
 """Measure a model or a run's result on a split, outside the loop: the same drawing and the same judging."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from selftaught.compute import choose, engine_opener
-from selftaught.config import config_from_values, flat_values
+from selftaught.config import config_from_values, flat_values, load_config, shipped_configs
 from selftaught.drawing import asking, draw_chunk
 from selftaught.errors import ConfigError, StoreError
 from selftaught.launch import check_before_start, config_of_run, task_of
 from selftaught.metrics import measure
-from selftaught.plan import planned_draws
+from selftaught.plan import planned_draws, spread_over_classes
 from selftaught.records import SPLITS, Measurement, ModelRef, Sample, by_id
 from selftaught.settings import RunConfig
 from selftaught.store import read_result
 from selftaught.weights import model_in_folder, resolve_model
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Target:
     """A model to measure, with the settings that it was trained under (the defaults for a model outside a run)."""
 
@@ -28,14 +27,24 @@ class Target:
 
 
 def find_target(name: str, *, task: str | None) -> Target:
-    """A run folder (its result), or a model: a folder, a hub id, or builtin:adder. A model needs a task."""
+    """A run folder (its result), a checkpoint in one, or a model: a folder, a hub id, or builtin:adder.
+
+    A model outside a run needs a task. It takes the settings of the task's shipped config if that names this model,
+    else the defaults.
+    """
     folder = Path(name)
     if (folder / "run.json").is_file():
         return _target_of_run(folder)
+    if (folder / "checkpoint.json").is_file() and (folder.parent.parent / "run.json").is_file():
+        config = config_of_run(folder.parent.parent)
+        iteration = int(folder.name)
+        return Target(model_in_folder(folder), config, iteration, config.sampling.shots_after_first)
     if task is None:
         raise ConfigError(f"{name!r} is not a run folder, so --task is needed; see `selftaught tasks`")
     config = config_from_values({"task.name": task, "model.path": name})
-    return Target(model=resolve_model(name), config=config, iteration=0, shots=config.sampling.shots)
+    if task in shipped_configs() and (shipped := load_config(task)).model.path == name:
+        config = shipped
+    return Target(resolve_model(name), config, 0, config.sampling.shots)
 
 
 def evaluate(
@@ -48,9 +57,8 @@ def evaluate(
     samples: int,
     temperature: float | None,
     max_new_tokens: int | None,
-    on_sample: Callable[[Sample], None] = lambda sample: None,
 ) -> Measurement:
-    """Draw `samples` completions per problem of a split and measure them.
+    """Draw `samples` completions per problem of a split and measure them; dev and test as far as the config takes them.
 
     Greedy for one sample, temperature 0.7 for several unless told otherwise. What is not given comes from the
     target's config. Raises ConfigError for settings that the task or the split cannot serve.
@@ -70,7 +78,8 @@ def evaluate(
     config = config_from_values(values, lambda key: "eval")
     task = task_of(config)
     check_before_start(config, task)
-    problems = task.split(split)
+    limit = {"dev": config.task.dev_problems, "test": config.task.test_problems}.get(split, 0)
+    problems = spread_over_classes(task.split(split), limit)
     if not problems:
         raise ConfigError(f"task {task.name!r} has no {split} split")
     chosen = choose(config, target.model)
@@ -96,7 +105,6 @@ def evaluate(
                 how=how,
                 iteration=target.iteration,
                 run_seed=config.seed,
-                on_sample=on_sample,
             )
     finally:
         engine.close()
@@ -123,6 +131,6 @@ def _target_of_run(folder: Path) -> Target:
     best = int(result["best_iteration"])
     sampling = config.sampling
     if best == 0:
-        return Target(model=resolve_model(config.model.path), config=config, iteration=0, shots=sampling.shots)
+        return Target(resolve_model(config.model.path), config, 0, sampling.shots)
     model = model_in_folder(folder / str(result["checkpoint"]))
-    return Target(model=model, config=config, iteration=best, shots=sampling.shots_after_first)
+    return Target(model, config, best, sampling.shots_after_first)

@@ -1,10 +1,8 @@
 """Start a run or carry one on: resolve everything once, write it down, refuse what cannot go right, run the loop."""
 
-import hashlib
-import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ def launch(
     base = resolve_model(config.model.path)
     check_before_start(config, task)
     with RunStore(run_dir) as store:
-        chosen = _settle(config, store, base)
+        chosen = _settle(config, store, base, progress)
         store.cut_torn_tails()
         setup = Setup(
             config=config,
@@ -94,14 +92,18 @@ def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
     return result
 
 
-def _settle(config: RunConfig, store: RunStore, base: ModelRef) -> Chosen:
+def _settle(config: RunConfig, store: RunStore, base: ModelRef, progress: Progress) -> Chosen:
     """Write run.json at the first start; afterwards read it, and refuse to carry on another run's folder."""
     path = store.dir / "run.json"
     if not path.exists():
+        if any((store.dir / "samples").iterdir()):
+            raise StoreError(f"{store.dir} holds samples but no run.json; restore it, or use another --run-dir")
         chosen = choose(config, base)
         store.write_json("run.json", _description(config, chosen, base))
         return chosen
     found = read_run_json(store.dir)
+    if {f.name for f in fields(Chosen)} != found["chosen"].keys() or "sha256" not in found["model"]:
+        raise StoreError(f"{path}: chosen or model is damaged; restore the file or start a new run")
     if changed := differences(found["config"], flat_values(config)):
         raise StoreError(
             f"{store.dir} was started with {'; '.join(changed)}; carry on with `selftaught run --resume {store.dir}`, "
@@ -112,15 +114,16 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef) -> Chosen:
             f"{store.dir} was started with other weights in {base.path} (sha256 {found['model']['sha256'][:12]}, now "
             f"{(base.sha256 or '')[:12]}); restore the model, or use another --run-dir"
         )
+    then, now = found.get("versions", {}), versions()
+    if other := [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
+        progress.note(f"warning: the run was begun with {'; '.join(other)}: what is drawn from here on may differ")
     return Chosen(**found["chosen"])
 
 
 def _description(config: RunConfig, chosen: Chosen, base: ModelRef) -> dict[str, Any]:
-    values = flat_values(config)
     return {
         "format": FORMAT,
-        "config": values,
-        "config_sha256": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
+        "config": flat_values(config),
         "chosen": asdict(chosen),
         "model": {"path": base.path, "sha256": base.sha256},
         "versions": versions(),

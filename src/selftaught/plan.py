@@ -15,9 +15,9 @@ def choose_problems(
 ) -> list[Problem]:
     """The training problems of one iteration, in the order of `train`.
 
-    `number` 0 means all. "random" draws afresh each iteration; "random-per-class" does so with as many of each class
-    as the class has; "unsolved-first" takes problems without a right answer so far before the others, at random
-    among equals.
+    `number` 0 means all. "random" draws anew each iteration, so that iterations share problems; "random-per-class"
+    does so with the same number of each class, as far as a class has them; "unsolved-first" takes problems without a
+    right answer so far before the others, at random among equals.
     """
     if how == "all" or number == 0 or number >= len(train):
         return list(train)

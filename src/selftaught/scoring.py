@@ -8,6 +8,11 @@ import torch
 ROWS_AT_A_TIME = 16
 
 
+def context_of(model: Any) -> int:
+    """The longest sequence that a model is made for, in tokens."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+
 @torch.no_grad()
 def completion_logprobs(
     model: Any, rows: Sequence[tuple[Sequence[int], Sequence[int]]], *, device: torch.device

@@ -135,7 +135,7 @@ class TrackingConfig(Section):
 class ComputeConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes a GPU if there is one.")
     threads: Count = Field(
-        0, description="CPU threads; 0 is one per physical core available, written down at the first start."
+        0, description="CPU threads; 0 is one per CPU that the process may use, written down at the first start."
     )
     slots: Count = Field(
         0, description="Completions drawn at a time; 0 lets the engine choose, written down at the first start."

@@ -206,8 +206,8 @@ def read_run_json(run_dir: Path) -> dict[str, Any]:
     content = _read_json(path)
     if content.get("format") != FORMAT:
         raise StoreError(f"{path}: run folder format is {content.get('format')!r}, this version reads {FORMAT}")
-    if missing := {"config", "chosen", "model"} - content.keys():
-        raise StoreError(f"{path}: {', '.join(sorted(missing))} missing; restore the file or start a new run")
+    if missing := [name for name in ("chosen", "config", "model") if not isinstance(content.get(name), dict)]:
+        raise StoreError(f"{path}: {', '.join(missing)} missing or damaged; restore the file or start a new run")
     return content
 
 
@@ -217,10 +217,10 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     content = _read_json(path)
-    if missing := {"best_iteration", "checkpoint", "base", "test"} - content.keys():
-        raise StoreError(
-            f"{path}: {', '.join(sorted(missing))} missing; delete the file and run the same command again"
-        )
+    kinds = {"best_iteration": int, "checkpoint": str, "base": dict, "test": dict}
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind):
+            raise StoreError(f"{path}: {name!r} is missing or damaged; delete the file and run the same command again")
     return content
 
 
@@ -254,7 +254,8 @@ def free_bytes(folder: Path) -> int:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with _as_store_error(path, "read"):
+            content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StoreError(f"{path}: not readable as JSON ({error}); restore the file or start a new run") from error
     if not isinstance(content, dict):
@@ -265,7 +266,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_lines(kind: type[R], path: Path) -> list[R]:
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
+    with _as_store_error(path, "read"):
+        lines = path.read_bytes().split(b"\n")[:-1]
     return [_parse(kind, line, path, number) for number, line in enumerate(lines, start=1)]
 
 

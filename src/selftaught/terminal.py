@@ -3,15 +3,16 @@
 The lines also go to logs/attempt-<n>.log in the run folder, one file per start.
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from selftaught.errors import StoreError
 from selftaught.metrics import mean_over_classes
 from selftaught.records import Checkpoint, IterationSummary, Measurement, Problem, Sample, StepMetrics, Verdict
 
@@ -38,7 +39,8 @@ class TerminalProgress:
         """Take the live display off the terminal, and close the log."""
         self._stop_live()
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):  # what could not be flushed has been reported already
+                self._log.close()
             self._log = None
 
     def _stop_live(self) -> None:
@@ -149,13 +151,18 @@ class TerminalProgress:
             self._say(f"{self._name}: {self._count} of {self._total}  {facts}")
 
     def _say(self, text: str) -> None:
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
-        if self._log is None:
-            # Opened late: the folder exists only once the run has its lock. One file per start.
-            number = 1 + sum(1 for _ in self._log_dir.glob("attempt-*.log"))
-            self._log = (self._log_dir / f"attempt-{number:03d}.log").open("a", encoding="utf-8")
-        self._log.write(text + "\n")
-        self._log.flush()
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        try:
+            if self._log is None:
+                # Opened late: the folder exists only once the run has its lock. One file per start.
+                number = 1 + sum(1 for _ in self._log_dir.glob("attempt-*.log"))
+                self._log = (self._log_dir / f"attempt-{number:03d}.log").open("a", encoding="utf-8")
+            self._log.write(text + "\n")
+            self._log.flush()
+        except OSError as error:
+            raise StoreError(
+                f"cannot write the log in {self._log_dir}: {error.strerror}; free some space and run it again"
+            ) from error
 
 
 def _indented(name: str, text: str) -> list[str]:

@@ -32,8 +32,12 @@ class Codec:
         self.end_ids: frozenset[int] = frozenset({end_id})
         """The end tokens at which drawing stops."""
         if (Path(model_dir) / "generation_config.json").is_file():
-            named = GenerationConfig.from_pretrained(model_dir).eos_token_id
+            try:
+                named = GenerationConfig.from_pretrained(model_dir).eos_token_id
+            except (OSError, ValueError) as error:
+                raise ModelError(f"model {model_dir}: generation_config.json: {_first_line(error)}") from error
             self.end_ids = frozenset([named] if isinstance(named, int) else named or [end_id])
+        self._texts: tuple[str, ...] = ()  # of every id, made when a stop string first asks for them
         if end_id not in self.end_ids:
             raise RefusedError(
                 f"model {model_dir}: training would teach the end token {end_id} ({self.tokenizer.eos_token!r}), but "
@@ -105,10 +109,15 @@ class Codec:
         learned = [*completion, self.end_id]
         return [*prompt, *learned], [IGNORED] * len(prompt) + learned
 
-    def ids_ending_in(self, characters: str) -> frozenset[int]:
+    def ids_holding(self, characters: str) -> frozenset[int]:
         """Ids whose text holds one of the characters, or bytes that may be part of one: where a stop string can end."""
-        texts = [self._decode([i]) for i in range(len(cast(Any, self.tokenizer)))]
-        return frozenset(i for i, text in enumerate(texts) if "\ufffd" in text or any(c in text for c in characters))
+        if characters and not self._texts:
+            self._texts = tuple(self._decode([i]) for i in range(len(cast(Any, self.tokenizer))))
+        return (
+            frozenset(i for i, text in enumerate(self._texts) if "\ufffd" in text or any(c in text for c in characters))
+            if characters
+            else frozenset()
+        )
 
     def _decode(self, ids: list[int]) -> str:
         return cast(str, self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -58,10 +60,12 @@ def _folder(path: str) -> Path:
         return Path(str(resources.files("selftaught") / "builtin" / BUILTIN[path]))
     if path.startswith("builtin:"):
         raise ModelError(f"model {path!r}: the shipped models are {', '.join(BUILTIN)}")
-    if Path(path).is_dir():
+    if len(path) < 4096 and os.path.isdir(path):
         return Path(path)
-    if path.count("/") != 1 or path.startswith((".", "/", "~")):
-        raise ModelError(f"model {path!r}: no such folder; give a model folder, a hub id (owner/name) or builtin:adder")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) or len(path) > 200:
+        raise ModelError(
+            f"model {path[:200]!r}: no such folder; give a model folder, a hub id (owner/name) or builtin:adder"
+        )
     return _from_hub(path)
 
 
@@ -72,7 +76,7 @@ def _from_hub(repo_id: str) -> Path:
     patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
         return Path(snapshot_download(repo_id, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ModelError(
             f"model {repo_id!r} is neither a folder nor to be had from the hub ({type(error).__name__}); "
             "check the name and the network, or give the path of a folder that holds the model"

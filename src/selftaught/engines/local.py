@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from selftaught.errors import EngineError, ModelError, RefusedError
 from selftaught.records import Completion, FinishReason, ModelRef, Request, SamplingParams, TokenScores
-from selftaught.scoring import completion_logprobs
+from selftaught.scoring import completion_logprobs, context_of
 from selftaught.seeds import uniform
 from selftaught.tokens import Codec
 
@@ -104,7 +104,7 @@ class LocalEngine:
             self._device
         )
         self._model.eval()
-        self._context = int(getattr(self._model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+        self._context = context_of(self._model)
         self._check_slots_work()
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class LocalEngine:
         longest = max(len(row.prompt_ids) for row in rows)
         cache = SlotCache(min(self._slots, len(rows)), longest + params.max_new_tokens)
         shared = self._run_shared_prefix(rows, cache)
-        may_stop = self._codec.ids_ending_in("".join(s[-1] for s in params.stop)) if params.stop else frozenset()
+        may_stop = self._codec.ids_holding("".join(sorted({s[-1] for s in params.stop})))
         running: list[_Row | None] = [None] * cache.num_slots
         while waiting or any(running):
             running = self._refill(running, waiting, cache, shared, params)

@@ -1,4 +1,4 @@
-"""An engine that answers from a function: for tests, docs and dry runs."""
+"""An engine that answers from a function: for tests and docs."""
 
 from collections.abc import Callable, Iterator, Sequence
 

@@ -41,7 +41,8 @@ def load_task(name: str, *, variant: str = "", data_seed: int = 0) -> Task:
 
 
 def check_splits(task: Task) -> None:
-    """Raise RefusedError if an id is in a split twice, or a problem in a measured split and in anything trained on.
+    """Raise RefusedError if two problems of the splits share an id, or if a problem is in a measured split and in
+    anything trained on.
 
     The worked examples and everything that a shipped model has seen count as train. Across splits two problems are
     the same if `task.same_problem` says so, whatever their ids.
@@ -50,12 +51,13 @@ def check_splits(task: Task) -> None:
     trained_on: dict[str, str] = {}
     for place, problems in (("seen", task.seen), ("the worked examples", task.shots), ("train", task.train)):
         trained_on |= {key_of(p): f"{place} ({p.id!r})" for p in problems}
+    ids: dict[str, str] = {}
     for name in SPLITS:
-        ids: set[str] = set()
         for problem in task.split(name):
             if problem.id in ids:
-                raise RefusedError(f"task {task.name!r}: problem id {problem.id!r} is in {name} twice; make ids unique")
-            ids.add(problem.id)
+                places = f"in {name} twice" if ids[problem.id] == name else f"in {ids[problem.id]} and in {name}"
+                raise RefusedError(f"task {task.name!r}: problem id {problem.id!r} is {places}; make ids unique")
+            ids[problem.id] = name
             where = trained_on.get(key_of(problem))
             if name != "train" and where is not None:
                 raise RefusedError(

@@ -1,4 +1,4 @@
-"""The seam to whatever fine-tunes, and the trainer that does nothing (for dry runs and tests)."""
+"""The seam to whatever fine-tunes, and the trainer that does nothing (for tests)."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

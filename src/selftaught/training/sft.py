@@ -28,7 +28,7 @@ from selftaught.records import (
     TrainingPlan,
     TrainingSummary,
 )
-from selftaught.scoring import completion_logprobs
+from selftaught.scoring import completion_logprobs, context_of
 from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED, Codec
 from selftaught.training import checkpoint_of
@@ -74,8 +74,8 @@ class SftTrainer:
         began = time.monotonic()
         codec = Codec(start.path, trust_remote_code=self._trust)
         rows = [Row(*codec.lay_out(example)) for example in examples]
-        check_rows(rows, codec)
         model = load_float32(start.path, trust_remote_code=self._trust)
+        check_rows(rows, codec, context=context_of(model))
         order = row_order(len(rows), num_slots=plan.steps * self._settings.batch_size, seed=plan.seed)
         steps = _Steps(on_step, began, _tokens_per_step(rows, order, self._settings.batch_size))
         trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir, callback=steps)
@@ -212,12 +212,17 @@ class _Steps(TrainerCallback):
         )
 
 
-def check_rows(rows: Sequence[Row], codec: Codec) -> None:
+def check_rows(rows: Sequence[Row], codec: Codec, *, context: int) -> None:
     """Raise RefusedError for rows that would not be learned as intended; each of these fails in silence elsewhere."""
     if not rows:
         raise RefusedError("there is nothing to train on; see left_out/ for why every sample was left out")
     for position, row in enumerate(rows):
         where = f"training row {position}"
+        if len(row.input_ids) > context:
+            raise RefusedError(
+                f"{where} has {len(row.input_ids)} tokens, more than the model's context of {context}; use fewer "
+                "training.shots"
+            )
         if not 0 < row.num_loss_tokens < len(row.labels):
             raise RefusedError(
                 f"{where}: {row.num_loss_tokens} of {len(row.labels)} tokens carry loss; the prompt must carry none "
@@ -232,18 +237,19 @@ def check_rows(rows: Sequence[Row], codec: Codec) -> None:
 
 
 def check_prepared(prepared: Any, rows: Sequence[Row], order: Sequence[int]) -> None:
-    """Raise RefusedError unless TRL will train on exactly the rows it was given: count, tokens, loss tokens."""
-    got = (
-        len(prepared),
-        sum(map(len, prepared["input_ids"])),
-        sum(sum(label != IGNORED for label in labels) for labels in prepared["labels"]),
-    )
-    want = (len(order), sum(len(rows[i].input_ids) for i in order), sum(rows[i].num_loss_tokens for i in order))
-    if got != want:
+    """Raise RefusedError unless TRL will train on exactly the rows it was given, id for id and label for label."""
+    if len(prepared) != len(order):
         raise RefusedError(
-            f"TRL prepared (rows, tokens, loss tokens) = {got}, but was given {want}; this version of TRL changes its "
-            "input, install the range in pyproject.toml"
+            f"TRL prepared {len(prepared)} rows, but was given {len(order)}; this version of TRL changes its input, "
+            "install the range in pyproject.toml"
         )
+    columns = zip(prepared["input_ids"], prepared["labels"], order, strict=True)
+    for position, (ids, labels, i) in enumerate(columns):
+        if list(ids) != rows[i].input_ids or list(labels) != rows[i].labels:
+            raise RefusedError(
+                f"TRL prepared other tokens or labels for row {position} than it was given ({len(ids)} tokens, given "
+                f"{len(rows[i].input_ids)}); install the range of TRL in pyproject.toml"
+            )
 
 
 def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:
