@@ -7,6 +7,7 @@ The keys themselves are in settings.py.
 
 import difflib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -170,7 +171,7 @@ def _read(name_or_path: str) -> tuple[str, str]:
     if name_or_path in shipped:
         return shipped[name_or_path], f"{name_or_path}.toml (shipped)"
     path = Path(name_or_path)
-    if len(path.name) > 255 or not path.is_file():
+    if not os.path.isfile(path):  # False, not an error, for a name that no file could have
         raise ConfigError(
             f"{name_or_path!r} is neither a task with a shipped config ({', '.join(shipped)}) nor a file; "
             "see `selftaught tasks`"

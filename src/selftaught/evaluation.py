@@ -1,5 +1,6 @@
 """Measure a model or a run's result on a split, outside the loop: the same drawing and the same judging."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +34,9 @@ def find_target(name: str, *, task: str | None) -> Target:
     else the defaults.
     """
     folder = Path(name)
-    if (folder / "run.json").is_file():
+    if os.path.isfile(folder / "run.json"):  # False, not an error, for a name that no file could have
         return _target_of_run(folder)
-    if (folder / "checkpoint.json").is_file() and (folder.parent.parent / "run.json").is_file():
+    if os.path.isfile(folder / "checkpoint.json") and os.path.isfile(folder.parent.parent / "run.json"):
         config = config_of_run(folder.parent.parent)
         iteration = int(folder.name)
         return Target(model_in_folder(folder), config, iteration, config.sampling.shots_after_first)

@@ -60,7 +60,7 @@ def _folder(path: str) -> Path:
         return Path(str(resources.files("selftaught") / "builtin" / BUILTIN[path]))
     if path.startswith("builtin:"):
         raise ModelError(f"model {path!r}: the shipped models are {', '.join(BUILTIN)}")
-    if len(path) < 4096 and os.path.isdir(path):
+    if os.path.isdir(path):
         return Path(path)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) or len(path) > 200:
         raise ModelError(
