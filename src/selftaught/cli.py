@@ -255,7 +255,7 @@ def _finish(folder: Path, config: "RunConfig") -> None:
     table = Table(*map(escape, header), title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*map(escape, row))
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     result = read_result(folder)
     assert result is not None, "a finished run has a result"
