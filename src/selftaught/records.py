@@ -134,9 +134,11 @@ class SamplingParams:
     temperature: float
     """0 is greedy."""
     top_p: float = 1.0
+    """In (0, 1]; 1 is no limit."""
     top_k: int = 0
     """0 is no limit."""
     max_new_tokens: int = 256
+    """Tokens, the end token included."""
     stop: tuple[str, ...] = ()
 
 
@@ -243,7 +245,9 @@ class Score:
     n: int
     correct: int
     accuracy: float
+    """correct / n, 0 to 1; 0 when n is 0."""
     interval: tuple[float, float]
+    """Low and high, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,8 +298,10 @@ class TrainingSummary:
     tokens: int
     """Tokens that went through the model, prompts included, padding not."""
     seconds: float
+    """Wall clock, loading and saving included."""
     first_loss: float | None
     last_loss: float | None
+    """Of the first and the last step: mean over the step's loss tokens (nats)."""
     validation_loss: float | None
     """Mean loss per token on the held-out slice of accepted examples; None if nothing was held out."""
     dev_answer_loss: float | None

@@ -22,7 +22,10 @@ class Engine(Protocol):
         ...
 
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
-        """Log-probabilities of given completions, one record per request, in order."""
+        """Log-probabilities of given completions (nats, temperature 1), one record per request, in order.
+
+        Raises RefusedError for a prompt without tokens.
+        """
         ...
 
     def close(self) -> None:
