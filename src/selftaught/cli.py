@@ -259,12 +259,14 @@ def _finish(folder: Path, config: "RunConfig") -> None:
     console.print(table)
     result = read_result(folder)
     assert result is not None, "a finished run has a result"
-    for name in ("base", "test"):
+    for name in ("base", "test") if result["best_iteration"] else ("base",):
         m = result[name]
         classes = "  ".join(f"{key}: {value['accuracy']:.2f}" for key, value in m["by_class"].items())
         who = "base model" if name == "base" else f"iteration {result['best_iteration']}"
         low, high = m["interval"]
         print(f"test, {who}: {m['correct']}/{m['n']}  {m['accuracy']:.3f} [{low:.3f}, {high:.3f}]  {classes}")
+    if not result["best_iteration"]:
+        print("no iteration beat the base model on dev, so the base model is the result")
     written = write_report([folder])
     print(f"report {written.markdown}")
     print(f"plot   {written.svg}")
