@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from selftaught.config import load_config, shipped_configs
+from selftaught.config import known_keys, load_config, shipped_configs
 from selftaught.tasks import TASKS
 from test_cli import COMMANDS, selftaught
 
@@ -62,8 +62,9 @@ def test_every_command_that_a_page_shows_exists(page: Path) -> None:
 def test_every_setting_that_a_page_passes_is_known(page: Path) -> None:
     overrides = re.findall(r"--set ([a-z_]+(?:\.[a-z_0-9]+)?=[\w./:+-]+)", page.read_text())
     overrides = [item for item in overrides if item != "section.key=value"]
+    assert {item.partition("=")[0] for item in overrides} <= set(known_keys())
     if overrides:
-        load_config("arithmetic", overrides)
+        assert load_config("arithmetic", overrides).task.name == "arithmetic"
 
 
 @pytest.mark.parametrize("name", sorted(shipped_configs()))

@@ -313,7 +313,7 @@ def test_metrics_are_json_for_any_reader_whatever_the_gradients(tmp_path: Path) 
 
     with RunStore(tmp_path) as store:
         store.append_metrics(1, step_metrics(grad_norm=float("inf")))
-    json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)["grad_norm"] is None
 
 
 def test_a_measurement_in_other_files_is_as_in_evaluations(tmp_path: Path) -> None:
@@ -405,8 +405,9 @@ def test_a_writer_that_was_refused_does_not_take_the_lock_away(tmp_path: Path) -
 def test_the_folder_is_free_again_after_its_writer(tmp_path: Path) -> None:
     with RunStore(tmp_path):
         pass
-    with RunStore(tmp_path):
-        pass
+    with RunStore(tmp_path) as store:
+        store.write_json("run.json", {"second": True})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"second": True}
 
 
 def test_a_writer_in_another_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
