@@ -27,8 +27,6 @@ def test_a_pretrained_model_with_ten_worked_examples_goes_through_an_iteration_a
         "task.train_problems": 20,
         "task.dev_problems": 10,
         "task.test_problems": 10,
-        "training.first_steps": 8,
-        "training.warm_start": 10,
         "loop.max_iterations": 1,
     }
     done = selftaught("run", "arithmetic-fewshot", "--run-dir", str(tmp_path), *settings(changes), timeout=3_000)
