@@ -4,12 +4,14 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
-from selftaught.engines.local import LocalEngine, draw_tokens
+from selftaught.engines.draws import draw_tokens
+from selftaught.engines.local import LocalEngine
 from selftaught.errors import EngineError, ModelError, RefusedError
 from selftaught.prompts import render_prompt
 from selftaught.records import Completion, ModelRef, Request, SamplingParams
@@ -35,9 +37,13 @@ def sample(engine: LocalEngine, texts: list[str], **params: object) -> list[Comp
     return sorted(found, key=lambda c: c.request)
 
 
+def plain_model(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
 def generate(folder: Path, text: str, max_new_tokens: int) -> list[int]:
     """Greedy tokens of transformers' own generate, without the end token."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = plain_model(folder)
     codec = Codec(str(folder))
     ids = torch.tensor([codec.encode_prompt(text)])
     out = model.generate(
@@ -87,7 +93,7 @@ def test_samples_follow_the_distribution_of_the_model(tiny: Path) -> None:
     counts = Counter((c.token_ids or (end,))[0] for c in found)
     ids = torch.tensor([engine._codec.encode_prompt(text)])
     with torch.no_grad():
-        probs = engine._model(ids).logits[0, -1].softmax(-1).tolist()
+        probs = plain_model(tiny)(ids).logits[0, -1].softmax(-1).tolist()
     common = [i for i, p in enumerate(probs) if p * 2_000 >= 5]
     chi2 = sum((counts[i] - 2_000 * probs[i]) ** 2 / (2_000 * probs[i]) for i in common)
     # 99.99 % quantile of chi-square with up to 20 degrees of freedom.
@@ -97,11 +103,11 @@ def test_samples_follow_the_distribution_of_the_model(tiny: Path) -> None:
 def test_top_k_and_top_p_rule_out_what_they_should() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).repeat(1_000, 1)
     numbers = torch.arange(1_000, dtype=torch.float64) / 1_000
-    assert set(draw_tokens(logits, SamplingParams(temperature=1.0, top_k=2), numbers).tolist()) == {0, 1}
+    assert set(draw_tokens(logits, SamplingParams(temperature=1.0, top_k=2), numbers)[0].tolist()) == {0, 1}
     # Probabilities are 0.64, 0.24, 0.09, 0.03: the nucleus of 0.7 is the first two.
-    assert set(draw_tokens(logits, SamplingParams(temperature=1.0, top_p=0.7), numbers).tolist()) == {0, 1}
-    assert set(draw_tokens(logits, SamplingParams(temperature=1.0), numbers).tolist()) == {0, 1, 2, 3}
-    assert set(draw_tokens(logits, SamplingParams(temperature=1e-3), numbers).tolist()) == {0}
+    assert set(draw_tokens(logits, SamplingParams(temperature=1.0, top_p=0.7), numbers)[0].tolist()) == {0, 1}
+    assert set(draw_tokens(logits, SamplingParams(temperature=1.0), numbers)[0].tolist()) == {0, 1, 2, 3}
+    assert set(draw_tokens(logits, SamplingParams(temperature=1e-3), numbers)[0].tolist()) == {0}
 
 
 def test_log_probabilities_are_those_of_a_plain_forward_pass(adder: Path) -> None:
@@ -113,7 +119,7 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(adder: Path) -> Non
         prompt = engine._codec.encode_prompt(text)
         ids = torch.tensor([[*prompt, *score.token_ids]])
         with torch.no_grad():
-            logprobs = engine._model(ids).logits[0].log_softmax(-1)
+            logprobs = plain_model(adder)(ids).logits[0].log_softmax(-1)
         expected = [float(logprobs[len(prompt) - 1 + i, token]) for i, token in enumerate(score.token_ids)]
         assert score.logprobs == pytest.approx(expected, abs=1e-4)
         assert score.token_ids == completion.token_ids
@@ -191,17 +197,27 @@ def test_damaged_weights_are_a_model_error(tmp_path: Path, tiny: Path) -> None:
         open_engine(tmp_path / "broken")
 
 
-def test_a_model_with_a_sliding_window_is_refused(tmp_path: Path, adder: Path) -> None:
+def test_a_model_whose_sliding_window_is_too_short_is_drawn_by_generate(tmp_path: Path, adder: Path) -> None:
+    torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, sliding_window=2, max_position_embeddings=64,
+        num_key_value_heads=1, sliding_window=32, max_position_embeddings=128, initializer_range=0.5,
     )  # fmt: skip
     MistralForCausalLM(config).save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(adder / name, tmp_path / name)
     (tmp_path / "generation_config.json").unlink(missing_ok=True)
-    with pytest.raises(ModelError, match="use a full-attention model"):
-        open_engine(tmp_path)
+    lines: list[str] = []
+    engine = LocalEngine(
+        ModelRef(path=str(tmp_path)), dtype="float32", device="cpu", threads=1, slots=4, note=lines.append
+    )
+    texts = prompts(3)
+    short = sample(engine, texts, max_new_tokens=2)
+    assert lines == []
+    long = sample(engine, texts, max_new_tokens=60)
+    assert ["sliding window of 32 tokens is shorter" in line for line in lines] == [True]
+    for completions, new in ((short, 2), (long, 60)):
+        assert [list(c.token_ids or ()) for c in completions] == [generate(tmp_path, text, new) for text in texts]
 
 
 def test_a_model_with_learned_positions_draws_like_generate(tmp_path: Path, adder: Path) -> None:

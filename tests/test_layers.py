@@ -64,7 +64,8 @@ HEAVY = {
 }
 
 ALLOWED_AT_TOP = {
-    "engines/local.py": {"torch", "transformers"},
+    **{f"engines/{name}.py": {"torch"} for name in ("draws", "forward", "packing", "slot_batch")},
+    **{f"engines/{name}.py": {"torch", "transformers"} for name in ("generate", "local", "slots")},
     "training/sft.py": {"torch", "transformers", "trl", "datasets"},
     "scoring.py": {"torch"},
     "cli.py": {"typer", "rich"},

@@ -1,0 +1,132 @@
+"""One forward pass of a model over tokens in slots, and whether a model can be run so."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from selftaught.engines.slots import ATTENTION, NotServed, PrefixTokens, PromptTokens, SlotCache, StepTokens, Tokens
+
+FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
+"""Rotary positions that do not depend on how long the sequence is."""
+
+LAYERS = frozenset({"full_attention", "sliding_attention"})
+
+
+class Runner:
+    """Runs a model whose attention is `slots.attention`. Logits come back as [sequences, V]."""
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self.model, self.device = model, device
+
+    def prefix(self, cache: SlotCache, ids: Sequence[int]) -> None:
+        """Run the prefix that all sequences share, and keep it."""
+        self._run(ids, torch.arange(len(ids), device=self.device), PrefixTokens(cache), keep=torch.tensor([0]))
+
+    def prompts(self, cache: SlotCache, shared: int, tails: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
+        """Run what follows the first `shared` tokens of some prompts, keep it in slots; logits after each prompt."""
+        tokens = PromptTokens(cache, [len(t) for t in tails], slots, self.device)
+        return self._run([i for t in tails for i in t], tokens.own_positions + shared, tokens, keep=tokens.last)
+
+    def step(self, cache: SlotCache, shared: int, ids: Sequence[int], own_positions: Sequence[int]) -> Tensor:
+        """Run one token for each of the first slots; logits after it."""
+        tokens = StepTokens(cache, own_positions, self.model.dtype, self.device)
+        keep = torch.arange(len(ids), device=self.device)
+        return self._run(ids, tokens.own_positions + shared, tokens, keep=keep)
+
+    def sequences(self, cache: SlotCache, shared: int, tails: Sequence[Sequence[int]], keep: Sequence[int]) -> Tensor:
+        """Run what follows the first `shared` tokens of some sequences, keep nothing; logits at the places `keep`."""
+        tokens = PromptTokens(cache, [len(t) for t in tails], None, self.device)
+        at = torch.tensor(keep, device=self.device)
+        return self._run([i for t in tails for i in t], tokens.own_positions + shared, tokens, keep=at)
+
+    def _run(self, ids: Sequence[int], positions: Tensor, tokens: Tokens, keep: Tensor) -> Tensor:
+        with torch.inference_mode():
+            logits = self.model(
+                input_ids=torch.tensor([ids], device=self.device),
+                position_ids=positions[None],
+                use_cache=False,
+                logits_to_keep=keep.to(self.device),
+                slot_tokens=tokens,
+            ).logits
+        return cast(Tensor, logits[0])
+
+
+def prepare(model: Any, device: torch.device) -> str | None:
+    """Set a model up to be run in slots. Returns None, or why it cannot be (the model is then as it was before).
+
+    Decided by what the model is, then by a check of its logits against those of a plain forward pass.
+    """
+    if reason := _unfit(model.config.get_text_config()):
+        return reason
+    before = model.config._attn_implementation
+    plain = _plain_logits(model, device)
+    if not model._can_set_attn_implementation():
+        return "it has an attention of its own that cannot be replaced"
+    model.set_attn_implementation(ATTENTION)
+    if model.config._attn_implementation != ATTENTION:
+        return "it has an attention of its own that cannot be replaced"
+    reason = _other_logits(Runner(model, device), plain)
+    if reason:
+        model.set_attn_implementation(before)
+    return reason
+
+
+def window_of(model: Any) -> int | None:
+    """The shortest sliding window of a model's layers, in tokens, or None."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None)
+    is_used = getattr(config, "use_sliding_window", True) if kinds is None else "sliding_attention" in kinds
+    return int(window) if window and is_used else None
+
+
+def _unfit(config: Any) -> str | None:
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if other := sorted(kinds - LAYERS):
+        return f"it has layers of the kind {', '.join(other)}"
+    rope = getattr(config, "rope_parameters", None) or {}
+    for parameters in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
+        kind = parameters.get("rope_type", "default")
+        if kind not in FIXED_ROPE:
+            return f"its rotary positions ({kind}) depend on the length of the sequence"
+    return None
+
+
+def _check_ids(model: Any) -> list[list[int]]:
+    size = model.config.get_text_config().vocab_size
+    return [[i % size for i in ids] for ids in ((3, 5, 2, 7, 4, 6), (3, 5, 2, 9, 8))]
+
+
+def _plain_logits(model: Any, device: torch.device) -> list[Tensor]:
+    """Logits after the two sequences of the check, each by itself."""
+    with torch.inference_mode():
+        return [
+            model(torch.tensor([ids], device=device), use_cache=False).logits[0, -1].float()
+            for ids in _check_ids(model)
+        ]
+
+
+def _other_logits(runner: Runner, plain: Sequence[Tensor]) -> str | None:
+    """Run the check's sequences in slots: prefix, prompts of unequal length, a step. None if logits agree."""
+    shared = 2
+    ids = _check_ids(runner.model)
+    cache = SlotCache(len(ids), max(map(len, ids)))
+    try:
+        runner.prefix(cache, ids[0][:shared])
+        first = runner.prompts(cache, shared, [row[shared:-1] for row in ids], range(len(ids)))
+        ours = runner.step(cache, shared, [row[-1] for row in ids], [len(row) - 1 - shared for row in ids])
+    except NotServed as error:
+        return str(error)
+    except (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError) as error:
+        # Models raise what they like when they are called in a way that they were not written for.
+        return f"its forward pass does not take slots ({type(error).__name__}: {str(error).splitlines()[0][:100]})"
+    if first.shape != ours.shape or ours.shape[0] != len(plain):
+        return "it does not give the logits of chosen positions"
+    limit = 0.1 if runner.model.dtype in (torch.bfloat16, torch.float16) else 1e-3
+    for found, expected in zip(ours.float(), plain, strict=True):
+        gap = float((found - expected).abs().max() / expected.abs().max().clamp(min=1.0))
+        if not gap < limit:
+            return f"its logits in slots differ from those of a plain forward pass (relative difference {gap:.2g})"
+    return None

@@ -1,0 +1,59 @@
+"""A completion being drawn, and how it ends: the same for every way of drawing in this process."""
+
+from dataclasses import dataclass, field
+
+from selftaught.records import Completion, FinishReason, SamplingParams
+from selftaught.seeds import uniform
+from selftaught.tokens import Codec
+
+
+@dataclass(slots=True)
+class Row:
+    """A completion being drawn."""
+
+    request: int
+    seed: int
+    prompt_ids: list[int]
+    ids: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+
+    def next_number(self) -> float:
+        """The number in [0, 1) that decides the next token."""
+        return uniform(self.seed, len(self.ids))
+
+    def append(self, token: int, logprob: float) -> None:
+        self.ids.append(token)
+        self.logprob += logprob
+
+
+class Endings:
+    """Decides when rows end: at an end token, a stop string, or the limit of new tokens."""
+
+    def __init__(self, codec: Codec, params: SamplingParams) -> None:
+        self._codec, self._params = codec, params
+        # Only a token whose text holds a stop string's last character can complete one.
+        self._may_stop = codec.ids_holding("".join(sorted({s[-1] for s in params.stop})))
+
+    def completion(self, row: Row) -> Completion | None:
+        """The completion of a row whose last token ended it, or None."""
+        codec, stop, ids = self._codec, self._params.stop, row.ids
+        reason: FinishReason
+        if ids[-1] in codec.end_ids:
+            reason, ids = "end", ids[:-1]
+        elif ids[-1] in self._may_stop and codec.cut(ids, stop, after=row.prompt_ids)[2]:
+            reason = "stop"
+        elif len(ids) >= self._params.max_new_tokens:
+            reason = "length"
+        else:
+            return None
+        text, kept, was_cut = codec.cut(ids, stop, after=row.prompt_ids)
+        if codec.decode(kept, after=row.prompt_ids) != text:
+            kept = []  # a split token that does not encode back; the text is what counts
+        return Completion(
+            request=row.request,
+            text=text,
+            token_ids=tuple(kept) if kept or not text else None,
+            finish_reason="stop" if was_cut else reason,
+            logprob=round(row.logprob, 6),
+            num_tokens=len(row.ids),
+        )

@@ -1,0 +1,220 @@
+"""Keys and values of the completions being drawn, and how one forward pass attends to them.
+
+Tokens of all completions lie in one row [1, N] without padding, so that no matrix product is spent on padding. The
+prefix that all prompts share is kept once per layer; every token attends to it as one block, and to what its own slot
+holds; the two results are merged by their log-sum-exp (exact: softmax over a union is the sum of both parts, each
+weighed by its share of the normaliser).
+
+transformers models call `attention` for every layer if their config names ATTENTION as implementation, and hand it the
+keyword `slot_tokens` of their forward call: what this pass is. There is no module-level state.
+
+Letters: N tokens of a pass, H query heads, K key-value heads, G = H / K, D head size, P prefix tokens, S slots, L own
+positions.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+ATTENTION = "selftaught_slots"
+
+HARMLESS = frozenset({"slot_tokens", "dropout", "position_ids", "use_cache", "sliding_window"})
+"""Keywords of an attention call that need no doing: no dropout while drawing; positions are in the queries and keys
+already; the engine does not run sequences longer than a sliding window in slots. Any other one is refused."""
+
+
+SLOTS_TOGETHER = 16
+"""Slots that one attention call of a step reads to the same length."""
+
+
+class Tokens(Protocol):
+    """One forward pass: which tokens it runs and what they may see."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """Attention output [1, N, H, D] of q [1, H, N, D] over what is held and over k, v [1, K, N, D], kept if due."""
+        ...
+
+
+class SlotCache:
+    """A shared prefix [1, K, P, D] and slots [S, K, L, D] for every layer; slots hold what follows the prefix."""
+
+    def __init__(self, num_slots: int, length: int) -> None:
+        self.num_slots, self.length = num_slots, length
+        self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
+        self.own: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def write(self, layer: int, slots: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
+        """Keep k, v [1, K, N, D] of N tokens at own positions [N] of slots [N]."""
+        if layer not in self.own:
+            shape = (self.num_slots, k.shape[1], self.length, k.shape[3])
+            self.own[layer] = (k.new_zeros(shape), v.new_zeros(shape))
+        for held, new in zip(self.own[layer], (k, v), strict=True):
+            held[slots, :, positions] = new[0].transpose(0, 1)
+
+    @torch.inference_mode()
+    def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy what the source slots hold to the target slots."""
+        for held in (tensor for pair in self.own.values() for tensor in pair):
+            held[list(targets)] = held[list(sources)]
+
+    def drop_prefix(self) -> None:
+        self.prefix.clear()
+
+
+class PrefixTokens:
+    """The shared prefix, run once: N = P tokens, causal, kept in the cache."""
+
+    def __init__(self, cache: SlotCache) -> None:
+        self._cache = cache
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        self._cache.prefix[layer] = (k.contiguous(), v.contiguous())
+        out, _ = _attend_to_itself(q[0], k[0], v[0], scale)
+        return out.transpose(0, 1)[None]
+
+
+class PromptTokens:
+    """New tokens of several sequences, each seeing the prefix and, causally, itself; kept in their slots, if any.
+
+    `lengths` are the tokens of each sequence, one after the other in the row; `slots` are where they are kept.
+    """
+
+    def __init__(self, cache: SlotCache, lengths: Sequence[int], slots: Sequence[int] | None, device: torch.device):
+        self._cache = cache
+        ends = [*accumulate(lengths)]
+        self._spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+        self.own_positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
+        self.last = torch.tensor(ends, device=device) - 1
+        self._slots = None
+        if slots is not None:
+            self._slots = torch.tensor(slots).repeat_interleave(torch.tensor(lengths)).to(device)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        if self._slots is not None:
+            self._cache.write(layer, self._slots, self.own_positions, k, v)
+        own, lse = q.new_empty(q.shape[1:]), q.new_empty(q.shape[1:3], dtype=_lse_dtype(q))
+        for span in self._spans:
+            own[:, span], lse[:, span] = _attend_to_itself(q[0, :, span], k[0, :, span], v[0, :, span], scale)
+        return _with_prefix(self._cache, layer, q, own, lse, scale)
+
+
+class StepTokens:
+    """One new token for each of the first N slots, at its own position, seeing the prefix and its slot up to itself.
+
+    Slots are attended to in groups of neighbours, each as far as its longest reaches: what is read from memory is most
+    of the cost.
+    """
+
+    def __init__(self, cache: SlotCache, own_positions: Sequence[int], dtype: torch.dtype, device: torch.device):
+        self._cache = cache
+        self._slots = torch.arange(len(own_positions), device=device)
+        self.own_positions = torch.tensor(own_positions, device=device)
+        self._groups: list[tuple[slice, int, Tensor]] = []
+        for first in range(0, len(own_positions), SLOTS_TOGETHER):
+            group = slice(first, min(first + SLOTS_TOGETHER, len(own_positions)))
+            visible = max(own_positions[group]) + 1
+            hidden = torch.arange(visible, device=device) > self.own_positions[group, None]
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+            self._groups.append((group, visible, mask[:, None, None]))  # [slots, 1, 1, visible], added to the scores
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        self._cache.write(layer, self._slots, self.own_positions, k, v)
+        held_k, held_v = self._cache.own[layer]
+        rows = _per_group(q[0].transpose(0, 1), 1, k.shape[1])  # [N, K, G, D]: the heads of a group are the query rows
+        parts = [
+            attend(
+                rows[group],
+                held_k[group, :, :visible],
+                held_v[group, :, :visible],
+                scale=scale,
+                mask=mask.expand(-1, -1, rows.shape[2], -1),
+            )
+            for group, visible, mask in self._groups
+        ]
+        own, lse = (torch.cat(some).flatten(1, 2).transpose(0, 1) for some in zip(*parts, strict=True))
+        return _with_prefix(self._cache, layer, q, own, lse, scale)
+
+
+def _attend_to_itself(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Causal attention of one sequence, q [H, T, D] over k, v [K, T, D]: output [H, T, D] and log-sum-exp [H, T]."""
+    groups = _per_group(q, 0, k.shape[0])  # [K, G, T, D]: the key-value heads are the batch, repeated by a stride of 0
+    out, lse = attend(groups, k[:, None].expand_as(groups), v[:, None].expand_as(groups), scale=scale, is_causal=True)
+    return out.flatten(0, 1), lse.flatten(0, 1)
+
+
+def _with_prefix(cache: SlotCache, layer: int, q: Tensor, own: Tensor, own_lse: Tensor, scale: float) -> Tensor:
+    """Merge attention over own tokens, [H, N, D] with log-sum-exp [H, N], with that over the prefix: [1, N, H, D]."""
+    if layer in cache.prefix:
+        k, v = cache.prefix[layer]
+        _, heads, num_tokens, size = q.shape
+        # Every query of a key-value head is one row of one matrix: heads of a group and tokens alike.
+        rows = q.reshape(1, k.shape[1], -1, size)
+        shared, lse = attend(rows, k, v, scale=scale)
+        share = torch.sigmoid(lse.reshape(heads, num_tokens) - own_lse)[..., None]
+        shared = shared.reshape(heads, num_tokens, size)
+        own = torch.lerp(own.to(share.dtype), shared.to(share.dtype), share).to(own.dtype)
+    return own.transpose(0, 1)[None]
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None = None, is_causal: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Attention of q [B, K, T, D] over k, v [B, K, L, D]: the output [B, K, T, D] and its log-sum-exp [B, K, T].
+
+    `mask` [B, 1 or K, T, L] is added to the scores. torch has a kernel that returns the log-sum-exp for the CPU;
+    elsewhere it is computed in plain operations.
+    """
+    if q.device.type == "cpu" and q.shape[-1] == v.shape[-1]:
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, is_causal, attn_mask=mask, scale=scale
+        )
+        return out, lse
+    return attend_plainly(q, k, v, scale=scale, mask=mask, is_causal=is_causal)
+
+
+def attend_plainly(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None = None, is_causal: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The same as `attend` in matrix products and a softmax, on any device."""
+    scores = (q @ k.transpose(-1, -2)).to(_lse_dtype(q)) * scale
+    if mask is not None:
+        scores = scores + mask
+    if is_causal:
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(hidden, float("-inf"))
+    lse = scores.logsumexp(-1)
+    return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
+
+
+def attention(
+    module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None = None, **more: Any
+) -> tuple[Tensor, None]:
+    """What transformers calls for every layer. Raises NotServed for a kind of attention that slots do not have."""
+    if unknown := sorted(name for name, value in more.items() if name not in HARMLESS and value is not None):
+        raise NotServed(f"its attention uses {', '.join(unknown)}")
+    if mask is not None:
+        raise NotServed("its attention masks are its own")
+    tokens: Tokens | None = more.get("slot_tokens")
+    if tokens is None:
+        raise NotServed("it does not hand keywords on to its attention")
+    return tokens.attend(module.layer_idx, q, k, v, scaling if scaling is not None else q.shape[-1] ** -0.5), None
+
+
+class NotServed(Exception):
+    """A model does something that the slots do not; the reason completes "it is drawn by `generate`, since …"."""
+
+
+def _per_group(q: Tensor, heads_at: int, kv_heads: int) -> Tensor:
+    """Split the heads of q, H -> K, G; heads of one group are neighbours in transformers."""
+    return q.reshape(*q.shape[:heads_at], kv_heads, -1, *q.shape[heads_at + 1 :])
+
+
+def _lse_dtype(q: Tensor) -> torch.dtype:
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+AttentionInterface.register(ATTENTION, attention)
