@@ -3,9 +3,9 @@
 kept + left out = seen, always; the samples held out for validation are among those left out, with that reason.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from selftaught.prompts import render_completion, render_prompt, render_prompts
@@ -50,21 +50,21 @@ def select(
     """
     kept: list[Sample] = []
     left_out: list[LeftOut] = []
-    seen_keys: dict[str, set[str]] = defaultdict(set)
     key_of = _KEYS[unique_by]
-    for sample in sorted(samples, key=sample_key):
-        keys = seen_keys[sample.problem_id]
-        key = key_of(sample)
-        reason = _rejection(sample, accept)
-        if reason is None and key in keys:
-            reason = "duplicate"
-        if reason is None and max_per_problem and len(keys) >= max_per_problem:
-            reason = "over the cap"
-        if reason is None:
-            keys.add(key)
-            kept.append(sample)
-        else:
-            left_out.append(_leave_out(sample, reason))
+    for _, of_problem in groupby(sorted(samples, key=sample_key), key=lambda s: s.problem_id):
+        keys: set[str] = set()
+        for sample in of_problem:
+            key = key_of(sample)
+            reason = _rejection(sample, accept)
+            if reason is None and key in keys:
+                reason = "duplicate"
+            if reason is None and max_per_problem and len(keys) >= max_per_problem:
+                reason = "over the cap"
+            if reason is None:
+                keys.add(key)
+                kept.append(sample)
+            else:
+                left_out.append(_leave_out(sample, reason))
     held_out = [
         s
         for s in kept

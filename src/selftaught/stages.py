@@ -1,6 +1,7 @@
 """The stages of an iteration: choose problems, draw, assemble, fine-tune, measure; each does only what is owed."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from selftaught.drawing import Asking, asking, draw_chunk, draw_seed, without_rationales
 from selftaught.engines import Engine
@@ -245,24 +246,25 @@ def _draw(
     kind: Kind,
     samples: int,
 ) -> list[Sample]:
-    draws = planned_draws(problems, kind=kind, samples=samples)
+    owed = planned_draws(problems, kind=kind, samples=samples)
+    total = len(problems) * samples
     path = setup.store.samples_path(n, stage)
-    done = setup.store.whole_chunks(path, planned=len(draws), chunk=setup.chunk)
-    for draw, s in zip(draws, done, strict=False):
+    done = setup.store.whole_chunks(path, planned=total, chunk=setup.chunk)
+    for s, draw in zip(done, owed, strict=False):  # in this order it takes no more draws than there are samples
         seed = draw_seed(setup.config.seed, n, draw)
         if (draw.problem_id, draw.kind, draw.index, seed) != (s.problem_id, s.kind, s.index, s.seed):
             raise StoreError(
                 f"{path}: holds {s.problem_id!r} (seed {s.seed}) where {draw.problem_id!r} (seed {seed}) is planned; "
                 "the file is not this run's"
             )
-    setup.progress.stage(n, stage, len(draws), done)
+    setup.progress.stage(n, stage, total, done)
     known = by_id(problems)
-    for first in range(len(done), len(draws), setup.chunk):
+    while draws := list(islice(owed, setup.chunk)):
         chunk = draw_chunk(
             models.engine(model),
             setup.task,
             known,
-            draws[first : first + setup.chunk],
+            draws,
             how=how,
             iteration=n,
             run_seed=setup.config.seed,
@@ -270,7 +272,7 @@ def _draw(
         )
         setup.store.append_samples(path, chunk)
         models.tokens += sum(s.num_tokens for s in chunk)
-        if first == 0:
+        if not done:
             problem = known[chunk[0].problem_id]
             setup.progress.show(how.prompt(setup.task, problem), problem, chunk[0])
         done += chunk
