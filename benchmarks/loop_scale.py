@@ -59,6 +59,8 @@ class Measured:
     problems: int
     seconds: float
     """Wall clock of the loop, without the start of Python and without making the problems."""
+    cpu_s: float
+    """CPU time of the same, which other processes on the machine disturb less."""
     first_draw_s: float
     """From the start of the process to its first draw."""
     stages: dict[str, float]
@@ -149,7 +151,7 @@ def run_here(
     task = toy_task(problems)
     check_before_start(config, task)
     engine = Scripted(started, num_ids)
-    start_mib, began = peak_mib(), time.monotonic()
+    start_mib, began, cpu_began = peak_mib(), time.monotonic(), time.process_time()
     with RunStore(folder) as store:
         store.cut_torn_tails()
         finished = len(read_summaries(folder))
@@ -173,6 +175,7 @@ def run_here(
     measured = Measured(
         problems=problems,
         seconds=round(seconds, 3),
+        cpu_s=round(time.process_time() - cpu_began, 3),
         first_draw_s=round(engine.first_draw_s or 0.0, 3),
         stages=stages,
         start_mib=start_mib,
@@ -218,14 +221,15 @@ def content_sha256(folder: Path) -> str:
 
 def table(rows: Sequence[Measured]) -> str:
     names = list(rows[0].stages)
-    heads = f"{'problems':>9} {'seconds':>8} {'growth':>8} {'start MiB':>9} {'peak MiB':>9} {'B/problem':>10}  "
+    heads = f"{'problems':>9} {'seconds':>8} {'growth':>8} {'CPU s':>8} {'growth':>8} {'start MiB':>9} {'peak MiB':>9} {'B/problem':>10}  "
     lines = [heads + "  ".join(names)]
     for before, row in zip((None, *rows), rows, strict=False):
         growth = f"{row.seconds / before.seconds:.2f} x" if before else ""
+        cpu_growth = f"{row.cpu_s / before.cpu_s:.2f} x" if before else ""
         in_loop = (row.peak_mib - row.start_mib) * 2**20 / row.problems
         stages = "  ".join(f"{row.stages[name]:>{len(name)}.2f}" for name in names)
         lines.append(
-            f"{row.problems:>9,} {row.seconds:>8.2f} {growth:>8} {row.start_mib:>9.0f} {row.peak_mib:>9.0f} "
+            f"{row.problems:>9,} {row.seconds:>8.2f} {growth:>8} {row.cpu_s:>8.2f} {cpu_growth:>8} {row.start_mib:>9.0f} {row.peak_mib:>9.0f} "
             f"{in_loop:>10,.0f}  {stages}"
         )
     return "\n".join(lines)
@@ -240,6 +244,7 @@ def main() -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the run, value in TOML"
     )
     parser.add_argument("--dir", type=Path, default=None, help="keep the run folders here")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each size; the median is shown")
     parser.add_argument("--no-kill", action="store_true", help="leave out the killed run")
     parser.add_argument("--child", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, default=0.0, help=argparse.SUPPRESS)
@@ -257,14 +262,17 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         root = options.dir or Path(temporary)
-        rows = [finish(root / str(n), n, options) for n in options.sizes]
+        rows = []
+        for n in options.sizes:
+            runs = [finish(root / f"{n}-{k}", n, options) for k in range(options.repeat)]
+            rows.append(sorted(runs, key=lambda row: row.seconds)[options.repeat // 2])
         print(table(rows))
         facts: dict[str, Any] = {"benchmark": "loop_scale", "runs": [asdict(row) for row in rows]}
         if not options.no_kill:
             largest = max(options.sizes)
             kill_half_way(root / "killed", largest, options)
             resumed = finish(root / "killed", largest, options)
-            same = content_sha256(root / "killed") == content_sha256(root / str(largest))
+            same = content_sha256(root / "killed") == content_sha256(root / f"{largest}-0")
             print(
                 f"resume at {largest:,} problems: {resumed.first_draw_s:.2f} s from the start of the process to its "
                 f"first new draw (a first start takes {rows[-1].first_draw_s:.2f} s), peak {resumed.peak_mib:.0f} MiB, "
@@ -275,6 +283,7 @@ def main() -> None:
         "ids": options.ids,
         "chunk": options.chunk,
         "set": options.set,
+        "repeat": options.repeat,
         "cpus": os.cpu_count(),
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
