@@ -221,17 +221,17 @@ def content_sha256(folder: Path) -> str:
 
 def table(rows: Sequence[Measured]) -> str:
     names = list(rows[0].stages)
-    heads = f"{'problems':>9} {'seconds':>8} {'growth':>8} {'CPU s':>8} {'growth':>8} {'start MiB':>9} {'peak MiB':>9} {'B/problem':>10}  "
+    numbers = f"{'seconds':>8} {'growth':>8} {'CPU s':>8} {'growth':>8} {'start MiB':>9} {'peak MiB':>9}"
+    heads = f"{'problems':>9} {numbers} {'B/problem':>10}  "
     lines = [heads + "  ".join(names)]
     for before, row in zip((None, *rows), rows, strict=False):
         growth = f"{row.seconds / before.seconds:.2f} x" if before else ""
         cpu_growth = f"{row.cpu_s / before.cpu_s:.2f} x" if before else ""
         in_loop = (row.peak_mib - row.start_mib) * 2**20 / row.problems
         stages = "  ".join(f"{row.stages[name]:>{len(name)}.2f}" for name in names)
-        lines.append(
-            f"{row.problems:>9,} {row.seconds:>8.2f} {growth:>8} {row.cpu_s:>8.2f} {cpu_growth:>8} {row.start_mib:>9.0f} {row.peak_mib:>9.0f} "
-            f"{in_loop:>10,.0f}  {stages}"
-        )
+        spent = f"{row.seconds:>8.2f} {growth:>8} {row.cpu_s:>8.2f} {cpu_growth:>8}"
+        memory = f"{row.start_mib:>9.0f} {row.peak_mib:>9.0f} {in_loop:>10,.0f}"
+        lines.append(f"{row.problems:>9,} {spent} {memory}  {stages}")
     return "\n".join(lines)
 
 
