@@ -166,6 +166,7 @@ def summary(iteration: int = 1, **fields: Any) -> IterationSummary:
             "dev": measurement(),
             "seconds": {"train": 1.5},
             "tokens_per_s": {"train": 666.7},
+            "work_s": {"sampling": 0.5, "training": 0.75, "loading": 0.125, "other": 0.125},
             **fields,
         }
     )

@@ -156,7 +156,7 @@ def test_spreading_takes_as_many_of_every_class_as_there_are_or_within_one_of_th
 
 
 def test_draws_are_planned_problem_by_problem_and_index_by_index() -> None:
-    assert planned_draws(problems("b", "a"), kind="rationale", samples=2) == [
+    assert list(planned_draws(problems("b", "a"), kind="rationale", samples=2)) == [
         Draw(problem_id="b", kind="rationale", index=0),
         Draw(problem_id="b", kind="rationale", index=1),
         Draw(problem_id="a", kind="rationale", index=0),
@@ -165,12 +165,12 @@ def test_draws_are_planned_problem_by_problem_and_index_by_index() -> None:
 
 
 def test_no_samples_per_problem_means_no_draws() -> None:
-    assert planned_draws(TRAIN, kind="rationale", samples=0) == []
+    assert list(planned_draws(TRAIN, kind="rationale", samples=0)) == []
 
 
 @given(st.integers(0, 20), st.integers(0, 20))
 def test_every_draw_is_planned_exactly_once(num_problems: int, samples: int) -> None:
-    draws = planned_draws(TRAIN[:num_problems], kind="evaluation", samples=samples)
+    draws = list(planned_draws(TRAIN[:num_problems], kind="evaluation", samples=samples))
     assert len(draws) == len(set(draws)) == num_problems * samples
 
 

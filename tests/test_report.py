@@ -79,6 +79,7 @@ def summary(iteration: int = 1, classes: Mapping[str, tuple[int, int]] = FIRST, 
         "dev": measurement(classes, iteration=iteration),
         "seconds": {"rationale": 1.5, "rationalization": 2.25, "train": 7.5, "dev": 1.0},
         "tokens_per_s": {"rationale": 900.0},
+        "work_s": {"sampling": 4.0, "training": 7.0, "loading": 0.5, "other": 0.75},
         "warnings": (),
     }
     return IterationSummary(**values | changed)
@@ -199,17 +200,19 @@ def test_the_work_table_states_the_numbers_of_the_summary(tmp_path: Path) -> Non
             "loss": "1.9346 → 0.1235",
             "validation loss": "0.6789",
             "seconds": "12.2",
+            "of them other": "0.8",
         }
     ]
 
 
 def test_what_was_not_measured_is_a_dash_and_never_a_zero(tmp_path: Path) -> None:
     nothing = {"first_loss": None, "last_loss": None, "validation_loss": None}
-    done = summary(rationale=counts(200, 150, None), rationalization=counts(0, 0, None), train=nothing)
+    done = summary(rationale=counts(200, 150, None), rationalization=counts(0, 0, None), train=nothing, work_s={})
     run_dir = write_run(tmp_path / "a", summaries=[done])
     (row,) = table_after(report_text(run_dir), "### Drawn and trained")
     dashes = {name for name, cell in row.items() if cell == "–"}
-    assert dashes == {"hints accepted", "false positives", "false positives, hinted", "loss", "validation loss"}
+    unhinted = {"hints accepted", "false positives", "false positives, hinted"}
+    assert dashes == unhinted | {"loss", "validation loss", "of them other"}
     _, (_, row_1) = iteration_table(run_dir)
     assert row_1[4:] == ["150/200", "–", "–/–", "260", "44", "–", "12"]
 

@@ -83,10 +83,10 @@ def one_line_error(action: Callable[[], Any]) -> str:
 def test_any_samples_survive_being_written_and_read(given_samples: list[Sample]) -> None:
     with fresh_store() as store:
         path = written_in_chunks(store, given_samples, 4)
-        assert store.samples(1, "rationale") == given_samples
+        assert list(store.samples(1, "rationale")) == given_samples
         assert store.whole_chunks(path, planned=len(given_samples), chunk=4) == given_samples
         again = store.samples_path(1, "again")
-        store.append_samples(again, store.samples(1, "rationale"))
+        store.append_samples(again, list(store.samples(1, "rationale")))
         assert not given_samples or again.read_bytes() == path.read_bytes()
 
 
@@ -151,7 +151,7 @@ def test_whatever_follows_the_last_line_is_cut(tail: bytes) -> None:
 def test_a_stage_that_has_not_begun_has_no_chunks(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         assert store.whole_chunks(store.samples_path(1, "rationale"), planned=5, chunk=2) == []
-        assert store.samples(1, "rationale") == []
+        assert list(store.samples(1, "rationale")) == []
 
 
 def test_more_samples_than_were_planned_are_of_another_run_and_stay_as_they_are(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_damaged_line_is_an_error_that_names_file_and_line(
         path = written_in_chunks(store, numbered(3), 3)
         damaged(path, 2, change)
         for read in (
-            lambda: store.samples(1, "rationale"),
+            lambda: list(store.samples(1, "rationale")),
             lambda: store.whole_chunks(path, planned=3, chunk=3),
             lambda: list(read_samples(tmp_path)),
         ):
@@ -491,7 +491,7 @@ def test_a_file_that_cannot_be_replaced_is_as_before(tmp_path: Path, size: int) 
     with RunStore(tmp_path) as store:
         store.write_json("result.json", {"a": 1})
     content = (tmp_path / "result.json").read_bytes()
-    message = failed_write(f"store.replace(folder / 'result.json', b'x' * {size})", tmp_path, 300)
+    message = failed_write(f"store.replace(folder / 'result.json', [b'x' * {size}])", tmp_path, 300)
     assert message.startswith(f"cannot write {tmp_path}/result.json: File too large; free some space")
     assert (tmp_path / "result.json").read_bytes() == content
     assert not list(tmp_path.glob("*.tmp"))
@@ -527,7 +527,7 @@ def test_appending_below_a_file_is_an_error(tmp_path: Path) -> None:
 def test_replacing_below_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = RunStore(tmp_path)
-    assert "Not a directory" in one_line_error(lambda: store.replace(tmp_path / "file" / "x.json", b"{}"))
+    assert "Not a directory" in one_line_error(lambda: store.replace(tmp_path / "file" / "x.json", [b"{}"]))
 
 
 # Kills. The process ends itself at the k-th file operation, for every k until the work is done without a kill.
@@ -578,7 +578,7 @@ def test_a_file_replaced_while_the_process_is_killed_is_the_old_or_the_new_one(t
     states = states_after_kills(
         tmp_path,
         prepare="(store.dir / 'x.json').write_bytes(b'old')",
-        work="store.replace(store.dir / 'x.json', b'new' * 100_000)",
+        work="store.replace(store.dir / 'x.json', [b'new' * 100_000])",
         state="content = (store.dir / 'x.json').read_bytes(); return content[:3].decode() + str(len(content))",
     )
     assert set(states) == {"old3", "new300000"}

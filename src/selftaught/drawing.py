@@ -1,11 +1,11 @@
 """Problems -> prompts -> completions -> judged samples: the one way in which the loop and `eval` ask a model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from selftaught.engines import Engine
 from selftaught.errors import EngineError
-from selftaught.prompts import prompt_sha256, render_prompt
+from selftaught.prompts import prompt_sha256, render_prompts
 from selftaught.records import Completion, Draw, Problem, Request, Sample, SamplingParams, Task
 from selftaught.seeds import seed_for
 from selftaught.verification import run_checks, verify
@@ -20,7 +20,10 @@ class Asking:
     hint: bool = False
 
     def prompt(self, task: Task, problem: Problem) -> str:
-        return render_prompt(task.prompt_format, problem, hint=self.hint, shots=self.shots)
+        return self.prompts(task, [problem])[0]
+
+    def prompts(self, task: Task, problems: Iterable[Problem]) -> list[str]:
+        return render_prompts(task.prompt_format, problems, hint=self.hint, shots=self.shots)
 
 
 def asking(
@@ -65,7 +68,7 @@ def draw_chunk(
 
     `on_sample` sees each one as it finishes. Raises EngineError if the engine does not answer every request once.
     """
-    prompts = [how.prompt(task, problems[draw.problem_id]) for draw in draws]
+    prompts = how.prompts(task, (problems[draw.problem_id] for draw in draws))
     seeds = [draw_seed(run_seed, iteration, draw) for draw in draws]
     requests = [Request(prompt=prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     found: dict[int, Sample] = {}

@@ -93,7 +93,7 @@ def evaluate(
         top_k=config.sampling.top_k,
         answer_only=config.training.target == "answer",
     )
-    draws = planned_draws(problems, kind="evaluation", samples=samples)
+    draws = list(planned_draws(problems, kind="evaluation", samples=samples))
     engine = engine_opener(config, chosen)(target.model)
     try:
         drawn: list[Sample] = []

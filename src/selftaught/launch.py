@@ -1,6 +1,7 @@
 """Start a run or carry one on: resolve everything once, write it down, refuse what cannot go right, run the loop."""
 
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from selftaught.records import ModelRef, Task
 from selftaught.settings import RunConfig
 from selftaught.setup import Setup
 from selftaught.store import FORMAT, RunStore, dump_measurement, read_run_json
+from selftaught.summary import work_text
 from selftaught.tasks import load_task
 from selftaught.verification import check_reference_answers
 from selftaught.weights import resolve_model
@@ -25,6 +27,7 @@ def launch(
     config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
 ) -> Outcome:
     """Run a config in a folder, or carry on what the folder holds of it; the end of it is result.json."""
+    began = time.monotonic()
     task = task_of(config)
     base = resolve_model(config.model.path)
     check_before_start(config, task)
@@ -42,8 +45,10 @@ def launch(
             progress=progress,
             should_stop=should_stop,
         )
+        set_up_s = time.monotonic() - began
         outcome = run(setup)
         store.write_json("result.json", result_of(outcome, setup))
+        progress.note(f"time of this process: {work_text({'set-up': set_up_s, **outcome.work_s})}")
         return outcome
 
 

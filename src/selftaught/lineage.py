@@ -1,11 +1,21 @@
 """The models of a run, by iteration, and the proof that the engine serves the one it should."""
 
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, get_args
+
 from selftaught.checks.weights import CannotTell, serves_old_weights
 from selftaught.engines import Engine
 from selftaught.errors import RefusedError
-from selftaught.records import ModelRef, Request
+from selftaught.records import Completion, ModelRef, Request, SamplingParams, TokenScores
 from selftaught.setup import Setup
 from selftaught.weights import weights_sha256
+
+Work = Literal["sampling", "training", "loading"]
+"""What a run's time should go into; loading includes the proof that an engine serves the right weights."""
+
+WORK: tuple[Work, ...] = get_args(Work)
 
 
 class Models:
@@ -19,6 +29,8 @@ class Models:
         self._open: tuple[ModelRef, Engine] | None = None
         self.tokens = 0
         """Drawn or trained on by this process so far."""
+        self.seconds: dict[Work, float] = dict.fromkeys(WORK, 0.0)
+        """Wall clock of this process so far."""
 
     def __enter__(self) -> "Models":
         return self
@@ -43,15 +55,47 @@ class Models:
         if self._open is not None and self._open[0] != model:
             self.close()
         if self._open is None:
-            engine = self._setup.open_engine(model)
-            self._open = (model, engine)
-            _prove_new_weights(self._setup, model, engine)
+            with self.working("loading"):
+                engine = self._setup.open_engine(model)
+                self._open = (model, _Timed(engine, self))
+                _prove_new_weights(self._setup, model, engine)
         return self._open[1]
+
+    @contextmanager
+    def working(self, work: Work) -> Iterator[None]:
+        """Count the time spent inside as time of this work."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[work] += time.monotonic() - began
 
     def close(self) -> None:
         if self._open is not None:
             self._open[1].close()
             self._open = None
+
+
+class _Timed:
+    """An engine whose time in drawing counts as sampling; what is done with a completion between two does not."""
+
+    def __init__(self, engine: Engine, models: Models) -> None:
+        self._engine, self._models = engine, models
+
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
+        completions = iter(self._engine.sample(requests, params))
+        while True:
+            with self._models.working("sampling"):
+                completion = next(completions, None)
+            if completion is None:
+                return
+            yield completion
+
+    def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
+        return self._engine.score(requests, completions)
+
+    def close(self) -> None:
+        self._engine.close()
 
 
 def _prove_new_weights(setup: Setup, model: ModelRef, engine: Engine) -> None:

@@ -7,10 +7,12 @@ Deviations from the paper: only failed problems are hinted (as in the authors' c
 dev too, so that a run never ships something worse than what it started from.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from selftaught.errors import NothingAccepted
 from selftaught.lineage import Models
+from selftaught.metrics import count_samples
 from selftaught.plan import best_iteration, has_plateaued
 from selftaught.records import IterationSummary, Measurement
 from selftaught.setup import Setup
@@ -23,9 +25,10 @@ from selftaught.stages import (
     measure_split,
     select_samples,
     training_examples,
+    validation_examples,
 )
 from selftaught.store import read_summaries
-from selftaught.summary import Clock, summarize
+from selftaught.summary import Clock, Gathered, summarize, tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +39,15 @@ class Outcome:
     """The iteration whose model is the result; 0 is the base model."""
     measured: dict[str, tuple[Measurement, ...]]
     """Split -> (base model, best model), or the base model alone if it is the best; for test and extrapolation."""
+    work_s: Mapping[str, float]
+    """Seconds of this process by what was worked on (`Clock.work_s`)."""
 
 
 def run(setup: Setup) -> Outcome:
     """The whole of STaR: iterate until dev stops rising, then measure the best model on test, once."""
     loop = setup.config.loop
     with Models(setup) as models:
+        clock = Clock(models)
         base_dev = measure_split(setup, models, setup.base, "dev")
         if setup.config.training.sft_first:
             fine_tune_on_solutions(setup, models)
@@ -65,31 +71,41 @@ def run(setup: Setup) -> Outcome:
             for split in ("test", "extrapolation")
             if setup.task.split(split)
         }
-    return Outcome(summaries=tuple(summaries), base_dev=base_dev, best=best, measured=measured)
+    return Outcome(summaries=tuple(summaries), base_dev=base_dev, best=best, measured=measured, work_s=clock.work_s())
 
 
 def run_iteration(n: int, setup: Setup, models: Models, *, dev_before: Measurement) -> IterationSummary:
-    """One pass: draw, hint the failures and draw again, keep what is right, fine-tune, measure on dev."""
-    clock = Clock(models.tokens)
+    """One pass: gather training examples with M_{n-1}, fine-tune, measure on dev."""
+    clock = Clock(models)
+    gathered = gather(n, setup, models, clock)
+    checkpoint = fine_tune(setup, models, n, gathered.examples, gathered.validation)
+    clock.lap("train")
+    dev = measure_split(setup, models, models.of(n), "dev")
+    clock.lap("dev")
+
+    summary = summarize(setup, n, gathered, checkpoint.train, dev, dev_before, clock)
+    setup.store.finish_iteration(summary)
+    setup.progress.iteration_done(summary)
+    return summary
+
+
+def gather(n: int, setup: Setup, models: Models, clock: Clock) -> Gathered:
+    """Draw, hint the failures and draw again, keep what is right; then the samples leave the memory to the trainer."""
     model = models.before(n)
     problems = chosen_problems(setup, n)
 
     rationales = draw_stage(setup, models, model, n, "rationale", problems, hint=False)
-    clock.lap("rationale", models.tokens)
+    clock.lap("rationale")
     failed = failed_problems(setup, n, problems, rationales)
     rationalizations = draw_stage(setup, models, model, n, "rationalization", failed, hint=True)
-    clock.lap("rationalization", models.tokens)
+    clock.lap("rationalization")
 
     selection = select_samples(setup, n, [*rationales, *rationalizations])
-    examples = training_examples(setup.config, setup.task, n, selection, problems)
-    checkpoint = fine_tune(setup, models, n, examples, selection)
-    clock.lap("train", models.tokens)
-    dev = measure_split(setup, models, models.of(n), "dev")
-    clock.lap("dev", models.tokens)
-
-    summary = summarize(
-        setup, n, rationales, rationalizations, selection, examples, checkpoint.train, dev, dev_before, clock
+    has_steps = setup.task.check_steps is not None
+    return Gathered(
+        rationale=count_samples(rationales, has_step_check=has_steps),
+        rationalization=count_samples(rationalizations, has_step_check=has_steps),
+        examples=training_examples(setup.config, setup.task, n, selection, problems),
+        validation=validation_examples(setup, selection),
+        left_out=tally(item.reason for item in selection.left_out),
     )
-    setup.store.finish_iteration(summary)
-    setup.progress.iteration_done(summary)
-    return summary

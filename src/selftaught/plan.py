@@ -1,6 +1,6 @@
 """Decide what to do next: which problems, which draws, how many steps, when to stop. Pure and seeded."""
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Literal
 
 from selftaught.errors import ConfigError
@@ -43,9 +43,9 @@ def spread_over_classes(problems: Sequence[Problem], number: int) -> tuple[Probl
     return tuple(problems[position] for position in sorted(p for _, p in sorted(keyed)[:number]))
 
 
-def planned_draws(problems: Iterable[Problem], *, kind: Kind, samples: int) -> list[Draw]:
+def planned_draws(problems: Iterable[Problem], *, kind: Kind, samples: int) -> Iterator[Draw]:
     """Every draw of a stage, in the order in which they are made and stored."""
-    return [Draw(problem_id=p.id, kind=kind, index=k) for p in problems for k in range(samples)]
+    return (Draw(problem_id=p.id, kind=kind, index=k) for p in problems for k in range(samples))
 
 
 def solved_ids(samples: Iterable[Sample]) -> set[str]:

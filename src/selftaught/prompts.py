@@ -1,7 +1,7 @@
 """Lay problems out as text. The one renderer: generation, training, evaluation and `--dry-run` all use it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from selftaught.records import Problem, PromptFormat
 
@@ -12,8 +12,16 @@ def render_prompt(fmt: PromptFormat, problem: Problem, *, hint: bool, shots: Seq
     With `hint` the reference answer is shown beside the question, and beside each worked example's question too
     (Zelikman et al. 2022, section 3.2). Without it the text does not depend on `problem.answer`.
     """
-    blocks = [_question(fmt, shot, hint=hint) + render_completion(fmt, shot) for shot in shots]
-    return fmt.separator.join([*blocks, _question(fmt, problem, hint=hint)])
+    return render_prompts(fmt, [problem], hint=hint, shots=shots)[0]
+
+
+def render_prompts(
+    fmt: PromptFormat, problems: Iterable[Problem], *, hint: bool, shots: Sequence[Problem] = ()
+) -> list[str]:
+    """A prompt per problem, as `render_prompt` makes it; the worked examples are laid out once for all of them."""
+    worked = [_question(fmt, shot, hint=hint) + render_completion(fmt, shot) for shot in shots]
+    before = "".join(block + fmt.separator for block in worked)
+    return [before + _question(fmt, problem, hint=hint) for problem in problems]
 
 
 def render_completion(fmt: PromptFormat, problem: Problem) -> str:

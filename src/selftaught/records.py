@@ -325,6 +325,8 @@ class IterationSummary:
     """By stage, of the process that finished the iteration (a resumed stage counts what was left of it)."""
     tokens_per_s: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    work_s: Mapping[str, float] = field(default_factory=dict)
+    """The same seconds by what was worked on: `sampling`, `training`, `loading`, `other`; empty in older folders."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

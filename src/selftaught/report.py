@@ -36,7 +36,8 @@ STYLE: dict[Any, Any] = {"svg.hashsalt": "selftaught", "text.parse_math": False,
 }  # fmt: skip
 NOTES = f"""Iteration 0 is the base model. Accuracy is greedy, at the first completion, with its 95 % Wilson interval;
 `{DASH}` is what there is no number for. Rationales and hints are right of drawn; false positives, right answers that
-rest on wrong reasoning, are of the right ones. Seconds are those of the process that finished the iteration."""
+rest on wrong reasoning, are of the right ones. Seconds are those of the process that finished the iteration;
+"of them other" is the part outside of sampling, training and loading."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,9 +192,10 @@ def _work_table(run: Run) -> str:
         drawn = [*(_of(c.correct, c.samples) for c in stages), *map(_false_positives, stages)]
         trained = [str(s.examples), str(s.train.steps), _losses(s, "{:.4f} → {:.4f}")]
         validation = DASH if loss is None else f"{loss:.4f}"
-        rows.append([str(s.iteration), *drawn, *trained, validation, f"{sum(s.seconds.values()):.1f}"])
+        other = f"{s.work_s['other']:.1f}" if "other" in s.work_s else DASH
+        rows.append([str(s.iteration), *drawn, *trained, validation, f"{sum(s.seconds.values()):.1f}", other])
     header = ["iteration", "rationales right", "hints accepted", "false positives", "false positives, hinted"]
-    return _table([*header, "examples", "steps", "loss", "validation loss", "seconds"], rows)
+    return _table([*header, "examples", "steps", "loss", "validation loss", "seconds", "of them other"], rows)
 
 
 def _left_out_table(run: Run) -> str:

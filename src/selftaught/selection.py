@@ -3,12 +3,12 @@
 kept + left out = seen, always; the samples held out for validation are among those left out, with that reason.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
-from selftaught.prompts import render_completion, render_prompt
+from selftaught.prompts import render_completion, render_prompt, render_prompts
 from selftaught.records import (
     LeftOut,
     Problem,
@@ -50,21 +50,21 @@ def select(
     """
     kept: list[Sample] = []
     left_out: list[LeftOut] = []
-    seen_keys: dict[str, set[str]] = defaultdict(set)
     key_of = _KEYS[unique_by]
-    for sample in sorted(samples, key=sample_key):
-        keys = seen_keys[sample.problem_id]
-        key = key_of(sample)
-        reason = _rejection(sample, accept)
-        if reason is None and key in keys:
-            reason = "duplicate"
-        if reason is None and max_per_problem and len(keys) >= max_per_problem:
-            reason = "over the cap"
-        if reason is None:
-            keys.add(key)
-            kept.append(sample)
-        else:
-            left_out.append(_leave_out(sample, reason))
+    for _, of_problem in groupby(sorted(samples, key=sample_key), key=lambda s: s.problem_id):
+        keys: set[str] = set()
+        for sample in of_problem:
+            key = key_of(sample)
+            reason = _rejection(sample, accept)
+            if reason is None and key in keys:
+                reason = "duplicate"
+            if reason is None and max_per_problem and len(keys) >= max_per_problem:
+                reason = "over the cap"
+            if reason is None:
+                keys.add(key)
+                kept.append(sample)
+            else:
+                left_out.append(_leave_out(sample, reason))
     held_out = [
         s
         for s in kept
@@ -83,37 +83,39 @@ def select(
 
 
 def examples_from_samples(
-    samples: Iterable[Sample], problems: Mapping[str, Problem], fmt: PromptFormat, shots: Sequence[Problem]
+    samples: Sequence[Sample], problems: Mapping[str, Problem], fmt: PromptFormat, shots: Sequence[Problem]
 ) -> list[TrainingExample]:
     """Training examples of accepted samples: the prompt is rendered without the hint, whatever drew the sample."""
+    prompts = render_prompts(fmt, (problems[s.problem_id] for s in samples), hint=False, shots=shots)
     return [
         TrainingExample(
             problem_id=s.problem_id,
-            prompt=render_prompt(fmt, problems[s.problem_id], hint=False, shots=shots),
+            prompt=prompt,
             completion=s.completion,
             completion_ids=s.token_ids,
             source="rationalization" if s.kind == "rationalization" else "rationale",
             iteration=s.iteration,
             index=s.index,
         )
-        for s in samples
+        for s, prompt in zip(samples, prompts, strict=True)
     ]
 
 
 def examples_from_solutions(
-    problems: Iterable[Problem], fmt: PromptFormat, shots: Sequence[Problem], *, iteration: int
+    problems: Sequence[Problem], fmt: PromptFormat, shots: Sequence[Problem], *, iteration: int
 ) -> list[TrainingExample]:
     """Training examples of what humans wrote: the worked solution, or the bare answer of a problem without one."""
+    prompts = render_prompts(fmt, problems, hint=False, shots=shots)
     return [
         TrainingExample(
             problem_id=p.id,
-            prompt=render_prompt(fmt, p, hint=False, shots=shots),
+            prompt=prompt,
             completion=render_completion(fmt, p),
             completion_ids=None,
             source="human" if p.rationale else "answer",
             iteration=iteration,
         )
-        for p in problems
+        for p, prompt in zip(problems, prompts, strict=True)
     ]
 
 

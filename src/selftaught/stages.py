@@ -1,6 +1,8 @@
 """The stages of an iteration: choose problems, draw, assemble, fine-tune, measure; each does only what is owed."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from selftaught.drawing import Asking, asking, draw_chunk, draw_seed, without_rationales
 from selftaught.engines import Engine
@@ -42,7 +44,6 @@ from selftaught.selection import (
 from selftaught.settings import RunConfig
 from selftaught.setup import Setup
 from selftaught.store import free_bytes
-from selftaught.summary import tally
 from selftaught.weights import expected_checkpoint_bytes
 
 PROBE_ROWS = 8
@@ -115,9 +116,8 @@ def training_examples(
     with_hints = config.rationalization.hints != "none"
     examples += warm_start_examples(worked, fmt, with_hints=with_hints, iteration=n)
     if not examples:
-        reasons = ", ".join(
-            f"{count} {reason}" for reason, count in tally(i.reason for i in selection.left_out).items()
-        )
+        counts = Counter(i.reason for i in selection.left_out).most_common()
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
         raise NothingAccepted(
             f"iteration {n}: no sample was accepted ({reasons or 'none was drawn'}), so there is nothing to train on; "
             "look at `selftaught show`, give more shots, set training.warm_start, or use a stronger model"
@@ -125,14 +125,21 @@ def training_examples(
     return examples
 
 
+def validation_examples(setup: Setup, selection: Selection) -> list[TrainingExample]:
+    """The accepted samples that are held out, as they would be trained on."""
+    shots = setup.task.shots[: setup.config.training.shots]
+    return examples_from_samples(selection.held_out, by_id(setup.task.train), setup.task.prompt_format, shots)
+
+
 def fine_tune(
-    setup: Setup, models: Models, n: int, examples: Sequence[TrainingExample], selection: Selection
+    setup: Setup,
+    models: Models,
+    n: int,
+    examples: Sequence[TrainingExample],
+    validation: Sequence[TrainingExample],
 ) -> Checkpoint:
     """M_n from the base model (or from M_{n-1}, by config); redone from its start after a kill."""
     training = setup.config.training
-    validation = examples_from_samples(
-        selection.held_out, by_id(setup.task.train), setup.task.prompt_format, setup.task.shots[: training.shots]
-    )
     examples_sha256 = setup.store.write_examples(n, examples)
     steps = steps_for(n, first_steps=training.first_steps, growth=training.growth, max_steps=training.max_steps)
     return _train(setup, models, n, examples, validation, steps=steps, examples_sha256=examples_sha256)
@@ -187,14 +194,15 @@ def _train(
     models.close()  # the trainer gets the memory
     setup.progress.stage(n, "train", steps)
     temporary = store.new_checkpoint_dir(n)
-    checkpoint = setup.trainer.fine_tune(
-        examples,
-        validation=validation,
-        start=start,
-        out_dir=temporary,
-        plan=plan,
-        on_step=_step_recorder(setup, n, steps),
-    )
+    with models.working("training"):
+        checkpoint = setup.trainer.fine_tune(
+            examples,
+            validation=validation,
+            start=start,
+            out_dir=temporary,
+            plan=plan,
+            on_step=_step_recorder(setup, n, steps),
+        )
     store.publish_checkpoint(temporary, checkpoint)
     models.tokens += checkpoint.train.tokens
     setup.progress.trained(n, checkpoint)
@@ -245,24 +253,25 @@ def _draw(
     kind: Kind,
     samples: int,
 ) -> list[Sample]:
-    draws = planned_draws(problems, kind=kind, samples=samples)
+    owed = planned_draws(problems, kind=kind, samples=samples)
+    total = len(problems) * samples
     path = setup.store.samples_path(n, stage)
-    done = setup.store.whole_chunks(path, planned=len(draws), chunk=setup.chunk)
-    for draw, s in zip(draws, done, strict=False):
+    done = setup.store.whole_chunks(path, planned=total, chunk=setup.chunk)
+    for s, draw in zip(done, owed, strict=False):  # in this order it takes no more draws than there are samples
         seed = draw_seed(setup.config.seed, n, draw)
         if (draw.problem_id, draw.kind, draw.index, seed) != (s.problem_id, s.kind, s.index, s.seed):
             raise StoreError(
                 f"{path}: holds {s.problem_id!r} (seed {s.seed}) where {draw.problem_id!r} (seed {seed}) is planned; "
                 "the file is not this run's"
             )
-    setup.progress.stage(n, stage, len(draws), done)
+    setup.progress.stage(n, stage, total, done)
     known = by_id(problems)
-    for first in range(len(done), len(draws), setup.chunk):
+    while draws := list(islice(owed, setup.chunk)):
         chunk = draw_chunk(
             models.engine(model),
             setup.task,
             known,
-            draws[first : first + setup.chunk],
+            draws,
             how=how,
             iteration=n,
             run_seed=setup.config.seed,
@@ -270,7 +279,7 @@ def _draw(
         )
         setup.store.append_samples(path, chunk)
         models.tokens += sum(s.num_tokens for s in chunk)
-        if first == 0:
+        if not done:
             problem = known[chunk[0].problem_id]
             setup.progress.show(how.prompt(setup.task, problem), problem, chunk[0])
         done += chunk

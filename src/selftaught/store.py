@@ -12,7 +12,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -88,39 +88,45 @@ class RunStore:
         """
         if not path.exists():
             return []
-        with _as_store_error(path, "read"):
-            lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
-        if len(lines) > planned:
+        sizes = [len(line) for line in _whole_lines(path)]
+        if len(sizes) > planned:
             raise StoreError(
-                f"{path}: {len(lines)} samples, but only {planned} were planned; the file is not this run's"
+                f"{path}: {len(sizes)} samples, but only {planned} were planned; the file is not this run's"
             )
-        whole = len(lines) if len(lines) == planned else len(lines) - len(lines) % chunk
-        keep = sum(len(line) + 1 for line in lines[:whole])
+        whole = len(sizes) if len(sizes) == planned else len(sizes) - len(sizes) % chunk
+        keep = sum(sizes[:whole])
         if path.stat().st_size != keep:
             with _as_store_error(path, "cut"), open(path, "r+b") as file:
                 file.truncate(keep)
                 os.fsync(file.fileno())
-        return [_parse(Sample, line, path, number) for number, line in enumerate(lines[:whole], start=1)]
+        return list(_read_lines(Sample, path))
 
     def append_samples(self, path: Path, samples: Sequence[Sample]) -> None:
         """Append one finished chunk, whole or not at all."""
         _append(path, b"".join(_dump(Sample, s) for s in samples))
 
-    def samples(self, iteration: int, stage: str) -> list[Sample]:
+    def samples(self, iteration: int, stage: str) -> Iterator[Sample]:
         """The samples of a finished stage; none if the stage had nothing to draw."""
         return _read_lines(Sample, self.samples_path(iteration, stage))
 
     # Small files, written whole.
 
-    def write_examples(self, iteration: int, examples: Sequence[TrainingExample]) -> str:
+    def write_examples(self, iteration: int, examples: Iterable[TrainingExample]) -> str:
         """Write what an iteration trains on; returns the sha256 of the file."""
-        content = b"".join(_dump(TrainingExample, e) for e in examples)
-        self.replace(self.examples_path(iteration), content)
-        return hashlib.sha256(content).hexdigest()
+        digest = hashlib.sha256()
 
-    def write_left_out(self, iteration: int, left_out: Sequence[LeftOut]) -> None:
-        content = b"".join(_dump(LeftOut, item) for item in left_out)
-        self.replace(self.dir / "left_out" / f"{iteration:03d}.jsonl", content)
+        def lines() -> Iterator[bytes]:
+            for example in examples:
+                line = _dump(TrainingExample, example)
+                digest.update(line)
+                yield line
+
+        self.replace(self.examples_path(iteration), lines())
+        return digest.hexdigest()
+
+    def write_left_out(self, iteration: int, left_out: Iterable[LeftOut]) -> None:
+        path = self.dir / "left_out" / f"{iteration:03d}.jsonl"
+        self.replace(path, (_dump(LeftOut, item) for item in left_out))
 
     def finish_iteration(self, summary: IterationSummary) -> None:
         """Write the marker of a finished iteration: after everything else of it is on disk."""
@@ -137,15 +143,15 @@ class RunStore:
         _append(self.dir / "metrics.jsonl", json.dumps(values).encode() + b"\n", sync=False)
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        self.replace(self.dir / name, json.dumps(values, indent=2).encode() + b"\n")
+        self.replace(self.dir / name, [json.dumps(values, indent=2).encode() + b"\n"])
 
-    def replace(self, path: Path, content: bytes) -> None:
-        """Write a file so that it is there whole or, after a kill, as it was before."""
+    def replace(self, path: Path, pieces: Iterable[bytes]) -> None:
+        """Write a file piece by piece, so that it is there whole or, after a kill, as it was before."""
         temporary = path.with_name(path.name + ".tmp")
         try:
             with _as_store_error(path, "write"):
                 with open(temporary, "wb") as file:
-                    file.write(content)
+                    file.writelines(pieces)
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(temporary, path)
@@ -225,11 +231,11 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
 
 
 def read_summaries(run_dir: Path) -> list[IterationSummary]:
-    return _read_lines(IterationSummary, run_dir / "iterations.jsonl")
+    return list(_read_lines(IterationSummary, run_dir / "iterations.jsonl"))
 
 
 def read_measurements(run_dir: Path) -> list[Measurement]:
-    return _read_lines(Measurement, run_dir / "evaluations.jsonl")
+    return list(_read_lines(Measurement, run_dir / "evaluations.jsonl"))
 
 
 def read_samples(run_dir: Path) -> Iterator[tuple[Path, Sample]]:
@@ -263,12 +269,19 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_lines(kind: type[R], path: Path) -> list[R]:
-    if not path.exists():
-        return []
-    with _as_store_error(path, "read"):
-        lines = path.read_bytes().split(b"\n")[:-1]
-    return [_parse(kind, line, path, number) for number, line in enumerate(lines, start=1)]
+def _read_lines(kind: type[R], path: Path) -> Iterator[R]:
+    """The records of a file, one at a time; none if there is no file."""
+    if path.exists():
+        for number, line in enumerate(_whole_lines(path), start=1):
+            yield _parse(kind, line, path, number)
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file with their ends; what follows the last newline is torn, and passed over."""
+    with _as_store_error(path, "read"), open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line
 
 
 def _parse(kind: type[R], line: bytes, path: Path, number: int) -> R:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from selftaught.errors import StoreError
 from selftaught.metrics import mean_over_classes
 from selftaught.records import Checkpoint, IterationSummary, Measurement, Problem, Sample, StepMetrics, Verdict
+from selftaught.summary import work_text
 
 PLAIN_EVERY_S = 30.0
 SHOWN_CHARACTERS = 1_500
@@ -128,6 +129,7 @@ class TerminalProgress:
         )
 
     def iteration_done(self, summary: IterationSummary) -> None:
+        self._say(f"{self._where(summary.iteration)}  {'time':<16}{work_text(summary.work_s)}")
         for warning in summary.warnings:
             self._say(f"{self._where(summary.iteration)}  warning: {warning}")
 

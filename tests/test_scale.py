@@ -1,0 +1,131 @@
+"""The cost of the loop grows with the number of problems and no faster. Calls and lines are counted, not seconds."""
+
+import gc
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from selftaught import store
+from selftaught.engines.scripted import ScriptedEngine
+from selftaught.errors import Interrupted
+from selftaught.records import Sample, Task
+from selftaught.store import read_samples
+from selftaught.training import NullTrainer
+from toy import DEV, TEST, folder_bytes, run_toy, toy_config, toy_problem, toy_task
+
+SKILLS = ("easy", "easy", "hinted", "never", "mute")
+CHUNK = 8
+STORE_PARSE = store._parse.__code__
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where a sync costs nothing."""
+
+
+def large_task(problems: int, name: str = "word") -> Task:
+    made = (toy_problem(f"{name}{k}", SKILLS[k % len(SKILLS)]) for k in range(problems))
+    return toy_task(train=tuple(made), dev=DEV, test=TEST)
+
+
+@contextmanager
+def counted_calls() -> Iterator[Counter[object]]:
+    """Under "calls" the calls of Python and C functions; under (file, line) how often the store parsed that line."""
+    found: Counter[object] = Counter()
+
+    def on_event(frame: FrameType, event: str, argument: Any) -> None:
+        found["calls"] += event in ("call", "c_call")
+        if event == "call" and frame.f_code is STORE_PARSE:
+            found[frame.f_locals["path"], frame.f_locals["number"]] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(on_event)
+    try:
+        yield found
+    finally:
+        sys.setprofile(before)
+
+
+def parsed_samples(found: Counter[object]) -> dict[object, int]:
+    return {key: times for key, times in found.items() if isinstance(key, tuple) and key[0].parent.name == "samples"}
+
+
+def config(**changes: Any) -> Any:
+    return toy_config(loop__patience=9, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"method": "star-accumulate"},
+        {"task__choose": "unsolved-first"},
+        {"selection__unique_by": "normalized-text", "training__validation_share": 0.5},
+    ],
+    ids=["star", "star-accumulate", "unsolved-first", "with-validation"],
+)
+def test_the_calls_of_a_run_grow_in_step_with_its_problems(changes: dict[str, Any]) -> None:
+    calls = []
+    for problems in (50, 50, 100, 200):  # the first one fills caches
+        limit = {"task__train_problems": problems - 5} if "task__choose" in changes else {}
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder, counted_calls() as found:
+            run_toy(Path(folder), task=large_task(problems), config=config(**changes, **limit), chunk=2)
+        calls.append(found["calls"])
+    _, few, more, most = calls
+    assert 1.9 < (most - more) / (more - few) < 2.1
+
+
+def test_a_resume_parses_no_line_of_samples_twice_and_none_of_a_finished_iteration(tmp_path: Path) -> None:
+    task, stopped = large_task(100), tmp_path / "stopped"
+    last = stopped / "samples" / "002-rationalization.jsonl"
+    with pytest.raises(Interrupted):
+        run_toy(stopped, task=task, config=config(), chunk=CHUNK, should_stop=last.exists)
+    engines: list[ScriptedEngine] = []
+    with counted_calls() as found:
+        run_toy(stopped, task=task, config=config(), chunk=CHUNK, engines=engines)
+    parsed = parsed_samples(found)
+    assert set(parsed.values()) == {1}
+    assert Counter(path.name for path, _ in parsed) == {  # type: ignore[misc, has-type]
+        "000-dev.jsonl": len(DEV),
+        "002-rationale.jsonl": 100,
+        "002-rationalization.jsonl": CHUNK,
+    }
+    hinted = [r for e in engines for r in e.requests if "(answer" in r.prompt.rpartition("Q: ")[2]]
+    assert len(hinted) == 60 - CHUNK
+    run_toy(tmp_path / "undisturbed", task=task, config=config(), chunk=CHUNK)
+    names = ("samples", "examples", "left_out")
+    assert folder_bytes(stopped, *names) == folder_bytes(tmp_path / "undisturbed", *names)
+
+
+def test_samples_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    run_toy(tmp_path, task=large_task(100), config=config(), chunk=CHUNK)
+    with counted_calls() as found:
+        first = next(read_samples(tmp_path))
+    assert first[1].problem_id == DEV[0].id
+    assert list(parsed_samples(found).values()) == [1]
+
+
+def test_the_samples_of_an_iteration_are_gone_when_its_training_begins(tmp_path: Path) -> None:
+    alive: list[int] = []
+
+    class Counting(NullTrainer):
+        def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
+            samples = [found for found in gc.get_objects() if isinstance(found, Sample)]
+            alive.append(sum(s.problem_id.startswith("passing") for s in samples))
+            return super().fine_tune(examples, **kwargs)
+
+    run_toy(tmp_path, task=large_task(100, "passing"), config=config(), chunk=CHUNK, trainer=Counting())
+    assert alive == [0, 0]
+
+
+def test_the_time_of_an_iteration_is_accounted_for_by_stage_and_by_work(tmp_path: Path) -> None:
+    outcome = run_toy(tmp_path, task=large_task(20), config=config(), chunk=CHUNK)
+    for s in outcome.summaries:
+        assert list(s.work_s) == ["sampling", "training", "loading", "other"]
+        assert all(seconds >= 0 for seconds in s.work_s.values())
+        assert sum(s.work_s.values()) == pytest.approx(sum(s.seconds.values()), abs=0.02)
