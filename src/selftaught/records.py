@@ -305,8 +305,7 @@ class TrainingSummary:
     """Mean loss per token on the held-out slice of accepted examples; None if nothing was held out."""
     dev_answer_loss: float | None
     """Mean loss per token on the reference answers of dev; it decides nothing."""
-    noise_scale: float | None = None
-    """Gradient noise scale over all steps (loss tokens); None where a step is one forward pass, or drowned in noise."""
+    noise_scale: float | None = None  # in loss tokens; None where a step is one forward pass, or drowned in noise
     notes: tuple[str, ...] = ()  # what was out of the ordinary, in sentences
 
 
@@ -343,8 +342,7 @@ class StepMetrics:
     """Since the training started."""
     tokens: int
     """Tokens of all steps so far, padding not counted; with `seconds`, the tokens/s between two lines."""
-    noise: tuple[float, float] | None = None
-    """Unbiased |G|^2 and tr(S) of the gradient noise scale tr(S) / |G|^2; None where a step is one forward pass."""
+    noise: tuple[float, float] | None = None  # unbiased |G|^2 and tr(S) (training/noise.py); None for one forward pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

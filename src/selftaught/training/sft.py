@@ -32,7 +32,7 @@ from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED, Codec
 from selftaught.training import checkpoint_of
 from selftaught.training.batches import Batches, plan_batches
-from selftaught.training.lora import adapter_config, merged
+from selftaught.training.lora import merged, with_adapters
 from selftaught.training.noise import NoiseEstimate, noise_scale
 from selftaught.training.packed_attention import why_not_packed
 from selftaught.training.rows import Row, as_dataset, check_prepared, check_rows
@@ -133,6 +133,7 @@ class SftTrainer:
         if settings.lora_rank:
             for parameter in model.parameters():
                 parameter.data = parameter.data.to(self._compute)  # frozen, so it needs no float32 master
+            model = with_adapters(model, settings)
         trainer = MicroBatchTrainer(
             compute=torch.float32 if settings.lora_rank else self._compute,
             batches=batches,
@@ -143,7 +144,6 @@ class SftTrainer:
             data_collator=padded if reason else packed,
             train_dataset=as_dataset(rows, batches.flat),
             processing_class=codec.tokenizer,
-            peft_config=adapter_config(settings) if settings.lora_rank else None,
         )
         trainer.remove_callback(PrinterCallback)  # it prints every log line; ours passes them on instead
         check_prepared(trainer.train_dataset, rows, batches.flat)
