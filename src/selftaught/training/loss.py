@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
-CHUNK_BYTES = 16 << 20
-"""Of float32 probabilities at a time: they stay in the cache, and memory does not grow with the positions."""
+CHUNK_BYTES = 2 << 20
+"""Of float32 probabilities at a time on a CPU: they stay in the cache, and memory does not grow with the positions."""
+GPU_CHUNK_BYTES = 256 << 20
 
 
 class _WeightedLoss(torch.autograd.Function):
@@ -14,7 +15,8 @@ class _WeightedLoss(torch.autograd.Function):
         exact = torch.promote_types(logits.dtype, torch.float32)
         gradient = torch.empty_like(logits)
         total = torch.zeros((), dtype=exact, device=logits.device)
-        positions = max(1, CHUNK_BYTES // (4 * logits.shape[-1]))
+        chunk = CHUNK_BYTES if logits.device.type == "cpu" else GPU_CHUNK_BYTES
+        positions = max(1, chunk // (4 * logits.shape[-1]))
         for start in range(0, logits.shape[0], positions):
             part, wanted = logits[start : start + positions], targets[start : start + positions, None]
             highest, at = part.max(-1, keepdim=True)
@@ -30,7 +32,12 @@ class _WeightedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0].to(gradient.dtype), None, None
+        (outer,) = gradients
+        # As a rule the loss is what is differentiated; then a pass over all logits is saved (a GPU would have to wait
+        # for the comparison).
+        if outer.device.type != "cpu" or outer != 1.0:
+            gradient = gradient * outer.to(gradient.dtype)
+        return gradient, None, None
 
 
 def weighted_loss(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

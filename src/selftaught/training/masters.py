@@ -16,6 +16,8 @@ class Masters:
 
     def __init__(self, model: Any, *, compute: torch.dtype, measure: bool) -> None:
         self._of: dict[torch.Tensor, Parameter] = {}
+        self._taken: set[torch.Tensor] = set()
+        """What has a gradient in this step; its buffer is kept from step to step."""
         self._norms: list[torch.Tensor] = []
         self._measure = measure
         """Whether to take the norm of every micro-batch's gradient."""
@@ -40,6 +42,9 @@ class Masters:
 
     def clip(self, max_norm: float) -> torch.Tensor:
         """Scale the gradients down to `max_norm` if they are above it; their norm before that, in float32."""
+        for parameter in self._copied:
+            if parameter not in self._taken:
+                self._of[parameter].grad = None
         masters = list(self._of.values())
         norm = torch.nn.utils.get_total_norm([m.grad for m in masters if m.grad is not None])
         if not norm <= max_norm:
@@ -66,13 +71,15 @@ class Masters:
         if self._measure:
             self._note_norm(gradient)
         master = self._of[parameter]
-        if master.grad is None:
+        if parameter in self._taken:
+            master.grad += gradient
+        elif master.grad is None:
             master.grad = gradient.float()
         else:
-            master.grad += gradient
+            master.grad.copy_(gradient)
+        self._taken.add(parameter)
 
     @torch.no_grad()
     def _publish(self) -> None:
         torch._foreach_copy_(list(self._copied), [self._of[p].data for p in self._copied])
-        for parameter in self._copied:
-            self._of[parameter].grad = None
+        self._taken.clear()
