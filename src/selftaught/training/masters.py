@@ -71,10 +71,10 @@ class Masters:
         if self._measure:
             self._note_norm(gradient)
         master = self._of[parameter]
-        if parameter in self._taken:
-            master.grad += gradient
-        elif master.grad is None:
+        if master.grad is None:
             master.grad = gradient.float()
+        elif parameter in self._taken:
+            master.grad.add_(gradient)
         else:
             master.grad.copy_(gradient)
         self._taken.add(parameter)
