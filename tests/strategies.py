@@ -120,7 +120,6 @@ plain_words = st.text("abcdefghijklmnopqrstuvwxyz-/é日", min_size=1, max_size=
 def settings_values(draw: st.DrawFn) -> dict[str, Any]:
     """Every setting by `section.key`, within its range and free of contradictions."""
     slots = draw(st.integers(0, 64))
-    micro = draw(st.integers(1, 8))
     samples_per_problem = draw(st.integers(1, 64))
     choose = draw(st.sampled_from(["all", "random", "random-per-class", "unsolved-first"]))
     return {
@@ -160,14 +159,18 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "training.first_steps": draw(st.integers(1, 10**5)),
         "training.growth": draw(st.floats(1, 10)),
         "training.max_steps": draw(st.integers(0, 10**6)),
-        "training.batch_size": micro * draw(st.integers(1, 8)),
-        "training.micro_batch_size": micro,
+        "training.batch_size": draw(st.integers(2, 64)),
+        "training.micro_batch_tokens": draw(st.integers(0, 10**5)),
+        "training.noise_scale": draw(st.booleans()),
         "training.learning_rate": draw(st.floats(0, 1, exclude_min=True)),
         "training.schedule": draw(st.sampled_from(["constant", "linear", "cosine"])),
         "training.warmup_steps": draw(st.integers(0, 1000)),
         "training.weight_decay": draw(st.floats(0, 1)),
         "training.adam_beta2": draw(st.floats(0.5, 1, exclude_max=True)),
         "training.max_grad_norm": draw(st.floats(0, 100, exclude_min=True)),
+        "training.lora_rank": draw(st.integers(0, 64)),
+        "training.lora_alpha": draw(st.integers(0, 64)),
+        "training.lora_dropout": draw(st.floats(0, 1, exclude_max=True)),
         "training.validation_share": draw(rates),
         "loop.max_iterations": draw(st.integers(1, 1000)),
         "loop.patience": draw(st.integers(1, 100)),

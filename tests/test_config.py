@@ -264,6 +264,10 @@ def test_any_file_gives_a_config_or_one_line(content: bytes) -> None:
         ("", "--set : expected section.key=value"),
         ("loop.patients=3", "--set loop.patients=3: unknown setting 'loop.patients'; did you mean 'loop.patience'?"),
         ("lop.patience=3", "--set lop.patience=3: unknown section [lop]; did you mean 'loop'?"),
+        (
+            "training.micro_batch_size=8",
+            "--set training.micro_batch_size=8: training.micro_batch_size is gone; use training.micro_batch_tokens",
+        ),
         ("patience=3", "--set patience=3: unknown setting 'patience'; did you mean 'loop.patience'?"),
         ("loop=3", "--set loop=3: unknown setting 'loop'"),
         ("=3", "--set =3: unknown setting ''"),
@@ -285,7 +289,7 @@ def test_an_override_that_is_not_as_documented_is_refused(override: str, expecte
     ("overrides", "expected"),
     [
         (["sampling.samples=4"], "sampling.temperature is 0, so all 4 samples of a problem would be the same"),
-        (["training.micro_batch_size=5"], "training.micro_batch_size = 5 does not divide training.batch_size = 32"),
+        (["training.noise_scale=true", "training.batch_size=1"], "training.batch_size = 1 cannot be split"),
         (["training.validation_share=1.0"], "training.validation_share = 1 leaves nothing to train on"),
         (["sampling.samples=0", "training.warm_start=0"], "sampling.samples = 0 draws nothing"),
         (["compute.slots=8", "compute.chunk=31"], "compute.chunk = 31 is less than four times compute.slots = 8"),
@@ -300,7 +304,7 @@ def test_settings_that_contradict_each_other_are_refused(overrides: list[str], e
     [
         ["sampling.samples=4", "sampling.temperature=0.7"],
         ["sampling.samples=1", "sampling.temperature=0.0"],
-        ["training.micro_batch_size=16"],
+        ["training.noise_scale=true", "training.batch_size=2"],
         ["sampling.samples=0", "training.warm_start=1"],
         ["sampling.samples=0", "training.warm_start=0", "training.human_solutions=true"],
         ["sampling.samples=0", "training.warm_start=0", "training.target=answer"],

@@ -19,7 +19,6 @@ SETTINGS = {
     "training.warm_start": 10,
     "training.first_steps": 6,
     "training.batch_size": 8,
-    "training.micro_batch_size": 8,
     "loop.max_iterations": 2,
     "tracking.every_steps": 1,
     "compute.threads": 1,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, TrainerCallback
 
@@ -27,7 +28,8 @@ from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
 from selftaught.tasks import load_task
 from selftaught.tokens import IGNORED, Codec
-from selftaught.training.sft import Row, SftTrainer, check_prepared, check_rows, load_float32
+from selftaught.training.rows import Row, as_dataset, check_prepared, check_rows
+from selftaught.training.sft import SftTrainer, load_float32
 
 TASK = load_task("arithmetic")
 
@@ -48,7 +50,7 @@ def fine_tune(
     **settings: Any,
 ) -> Checkpoint:
     out_dir.mkdir(parents=True, exist_ok=True)
-    values = {"batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, **settings}
+    values = {"batch_size": 4, "noise_scale": True, "learning_rate": 1e-3, **settings}
     trainer = SftTrainer(TrainingConfig(**values), dtype="float32", device="cpu", threads=1)
     return trainer.fine_tune(
         examples() if rows is None else rows,
@@ -86,7 +88,7 @@ def test_the_loss_falls(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_that_was_taught_eight_sums_writes_them(tiny: Path, tmp_path: Path) -> None:
-    fine_tune(tiny, tmp_path, steps=200, batch_size=8, micro_batch_size=8, learning_rate=5e-3)
+    fine_tune(tiny, tmp_path, steps=200, batch_size=8, learning_rate=5e-3)
     engine = LocalEngine(ModelRef(path=str(tmp_path)), dtype="float32", device="cpu", threads=1, slots=8)
     taught = examples()
     requests = [Request(prompt=e.prompt, seed=0) for e in taught]
@@ -156,12 +158,15 @@ def test_gradients_of_one_row_eight_times_and_of_eight_rows_at_once_agree(tiny: 
     rows = [Row(*codec.lay_out(e)) for e in examples()]
     plan = TrainingPlan(iteration=1, steps=1, seed=1, examples_sha256="x")
     found = {}
-    for micro in (1, 8):
-        settings = TrainingConfig(batch_size=8, micro_batch_size=micro, learning_rate=1e-3, max_grad_norm=1e9)
+    for micro, tokens in ((1, 1), (8, 100_000)):
+        settings = TrainingConfig(batch_size=8, micro_batch_tokens=tokens, learning_rate=1e-3, max_grad_norm=1e9)
         callback = Gradients()
         trainer = SftTrainer(settings, dtype="float32", device="cpu", threads=1)
         model = load_float32(str(tiny))
-        trainer.build(model, codec, rows, range(8), plan=plan, out_dir=tmp_path, callback=callback).train()
+        built = trainer.build(model, codec, rows, range(8), plan=plan, out_dir=tmp_path)
+        built.add_callback(callback)
+        built.train()
+        assert built.batches.per_step == 8 // micro
         found[micro] = callback.kept
     tokens = sum(row.num_loss_tokens for row in rows)
     expected = gradients(load_float32(str(tiny)), [(row.input_ids, row.labels) for row in rows])
@@ -266,19 +271,18 @@ def test_a_row_longer_than_the_context_is_refused(tiny: Path, tmp_path: Path) ->
 
 def test_rows_that_trl_has_changed_are_refused() -> None:
     rows = [Row([5, 6, 1], [IGNORED, 6, 1]), Row([5, 1], [IGNORED, 1])]
-    prepared = [{"input_ids": r.input_ids, "labels": r.labels} for r in rows]
-    columns = {key: [row[key] for row in prepared] for key in ("input_ids", "labels")}
-
-    class Prepared(dict):  # type: ignore[type-arg]
-        def __len__(self) -> int:
-            return len(self["labels"])
-
-    check_prepared(Prepared(columns), rows, [0, 1])
-    with pytest.raises(RefusedError, match="TRL prepared"):
-        check_prepared(Prepared(columns), rows, [0, 1, 1])
-    columns["labels"][0] = [5, 6, 1]
-    with pytest.raises(RefusedError, match="TRL prepared"):
-        check_prepared(Prepared(columns), rows, [0, 1])
+    given = as_dataset(rows, [(0, 1), (1,)])
+    check_prepared(given, rows, [(0, 1), (1,)])
+    with pytest.raises(RefusedError, match="TRL prepared 2 micro-batches, but was given 1"):
+        check_prepared(given, rows, [(0, 1)])
+    for name, values in (
+        ("input_ids", [[5, 6, 1, 5], [5, 1]]),
+        ("labels", [[5, 6, 1, IGNORED, 1], [IGNORED, 1]]),
+        ("seq_lengths", [[2, 3], [2]]),
+    ):
+        changed = {**given.to_dict(), name: values}
+        with pytest.raises(RefusedError, match=f"TRL prepared other {name} for micro-batch 0"):
+            check_prepared(Dataset.from_dict(changed), rows, [(0, 1), (1,)])
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tiny: Path, tmp_path: Path) -> None:

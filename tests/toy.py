@@ -91,7 +91,6 @@ def toy_config(method: str = "star", **changes: Any) -> Any:
         "sampling.shots_after_first": 0,
         "training.validation_share": 0.0,
         "training.batch_size": 2,
-        "training.micro_batch_size": 1,
         "training.first_steps": 2,
         "training.warm_start": 1 if method == "seeds-only" else 0,
         "loop.max_iterations": 2,

@@ -21,6 +21,8 @@ from selftaught.errors import ConfigError
 from selftaught.methods import METHODS, Value
 from selftaught.settings import RunConfig, Section
 
+REPLACED = {"training.micro_batch_size": "training.micro_batch_tokens (a number of tokens; 0 chooses it)"}
+
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     """Resolve a shipped config (by task name) or a TOML file, with `section.key=value` overrides.
@@ -132,10 +134,10 @@ def _check_across(config: RunConfig) -> None:
             f"sampling.temperature is 0, so all {sampling.samples} samples of a problem would be the same; "
             "set sampling.samples=1 or raise the temperature"
         )
-    if training.batch_size % training.micro_batch_size:
+    if training.noise_scale and training.batch_size == 1:
         raise ConfigError(
-            f"training.micro_batch_size = {training.micro_batch_size} does not divide training.batch_size = "
-            f"{training.batch_size}; choose a divisor"
+            "training.noise_scale compares the parts of a step, but training.batch_size = 1 cannot be split; raise it, "
+            "or set training.noise_scale=false"
         )
     if config.task.choose == "all" and config.task.train_problems:
         raise ConfigError(
@@ -186,6 +188,8 @@ def _check_key(key: str, origin: str) -> None:
     known = known_keys()
     if key in known:
         return
+    if key in REPLACED:
+        raise ConfigError(f"{origin}: {key} is gone; use {REPLACED[key]}")
     section, _, name = key.rpartition(".")
     if section and not any(k.startswith(f"{section}.") for k in known):
         sections = sorted({k.partition(".")[0] for k in known if "." in k})

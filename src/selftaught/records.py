@@ -1,7 +1,6 @@
 """The words of the project as frozen records: the only things that travel between modules.
 
-One record is one line on disk (`store.py`). Nothing here does I/O, and nothing here knows a particular task, model
-or library. The glossary is in docs/design.md, section 2.
+One record is one line on disk (`store.py`). Nothing here does I/O or knows a task, model or library.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -306,6 +305,8 @@ class TrainingSummary:
     """Mean loss per token on the held-out slice of accepted examples; None if nothing was held out."""
     dev_answer_loss: float | None
     """Mean loss per token on the reference answers of dev; it decides nothing."""
+    noise_scale: float | None = None  # in loss tokens; None where a step is one forward pass, or drowned in noise
+    notes: tuple[str, ...] = ()  # what was out of the ordinary, in sentences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,7 +343,8 @@ class StepMetrics:
     seconds: float
     """Since the training started."""
     tokens: int
-    """Tokens of all steps so far, padding not counted."""
+    """Tokens of all steps so far, padding not counted; with `seconds`, the tokens/s between two lines."""
+    noise: tuple[float, float] | None = None  # unbiased |G|^2 and tr(S) (training/noise.py); None for one forward pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

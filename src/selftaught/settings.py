@@ -27,7 +27,7 @@ class ModelConfig(Section):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Number type for drawing. `auto` is bfloat16 on a GPU that has it and float32 elsewhere; training keeps float32 master weights.",
+        description="Number type for drawing and training. `auto` is bfloat16 on a GPU that has it and float32 elsewhere; training computes in it over float32 master weights.",
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model. Off unless you trust this very model."
@@ -105,8 +105,13 @@ class TrainingConfig(Section):
     growth: float = Field(1.2, ge=1.0, le=10.0, description="Factor of the steps from one iteration to the next.")
     max_steps: Count = Field(0, description="Cap on the steps of an iteration; 0 is none.")
     batch_size: Positive = Field(8, description="Sequences per optimizer step.")
-    micro_batch_size: Positive = Field(
-        8, description="Sequences per forward pass; must divide batch_size. Smaller needs less memory."
+    micro_batch_tokens: Count = Field(
+        0,
+        description="Tokens that go through the model at a time; a step is split into as few parts of equal size as keep to it. Smaller needs less memory. 0 takes what about 4 GiB of activations hold, by the model's shape.",
+    )
+    noise_scale: bool = Field(
+        False,
+        description="Split every step into two parts at least, so that the gradient noise scale can be estimated; without it that is done where the budget splits steps anyway.",
     )
     learning_rate: float = Field(1e-6, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
@@ -116,6 +121,12 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Of AdamW.")
     adam_beta2: float = Field(0.999, ge=0.5, lt=1.0, description="Second-moment decay of AdamW.")
     max_grad_norm: float = Field(1.0, gt=0.0, description="Gradients are clipped to this norm.")
+    lora_rank: Count = Field(
+        0,
+        description="Rank of low-rank adapters on every linear layer, merged into the weights at the end (needs `selftaught[lora]`); 0 trains all weights.",
+    )
+    lora_alpha: Count = Field(0, description="The adapters' scale times their rank; 0 is twice the rank.")
+    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout before the adapters.")
     validation_share: Rate = Field(0.05, description="Share of the accepted problems held out for the validation loss.")
 
 

@@ -205,6 +205,8 @@ def _train(
         )
     store.publish_checkpoint(temporary, checkpoint)
     models.tokens += checkpoint.train.tokens
+    for note in checkpoint.train.notes:
+        setup.progress.note(note)
     setup.progress.trained(n, checkpoint)
     return checkpoint
 

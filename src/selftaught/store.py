@@ -139,7 +139,10 @@ class RunStore:
 
     def append_metrics(self, iteration: int, metrics: StepMetrics) -> None:
         measured = asdict(metrics)
-        values = {"iteration": iteration, **{k: v if math.isfinite(v) else None for k, v in measured.items()}}
+        values = {
+            "iteration": iteration,
+            **{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in measured.items()},
+        }
         _append(self.dir / "metrics.jsonl", json.dumps(values).encode() + b"\n", sync=False)
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:

@@ -1,23 +1,22 @@
-"""The trainer `sft`: TRL's SFTTrainer on rows of token ids that are laid out here.
+"""The trainer `sft`: TRL's SFTTrainer on micro-batches of token ids that are laid out here.
 
 TRL gets input ids and labels, never text or masks: what carries loss is decided by `Codec.lay_out` and asserted
-again after TRL has prepared its data set. Training is on float32 master weights, in the order of rows given.
+again after TRL has prepared its data set. The optimizer changes float32 weights; steps run in the order given.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
+from trl import SFTConfig
 
-from selftaught.errors import ModelError, RefusedError, StoreError, TrainingError
+from selftaught.allocator import keep_freed_memory, return_freed_memory
+from selftaught.errors import ModelError, StoreError, TrainingError
 from selftaught.plan import row_order
 from selftaught.records import (
     Checkpoint,
@@ -32,20 +31,15 @@ from selftaught.scoring import completion_logprobs, context_of
 from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED, Codec
 from selftaught.training import checkpoint_of
+from selftaught.training.batches import Batches, plan_batches
+from selftaught.training.lora import merged, with_adapters
+from selftaught.training.noise import NoiseEstimate, noise_scale
+from selftaught.training.packed_attention import why_not_packed
+from selftaught.training.rows import Row, as_dataset, check_prepared, check_rows
+from selftaught.training.trl_trainer import MicroBatchTrainer, packed, padded
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A training example as token ids; labels are IGNORED where there is no loss."""
-
-    input_ids: list[int]
-    labels: list[int]
-
-    @property
-    def num_loss_tokens(self) -> int:
-        return sum(label != IGNORED for label in self.labels)
+ACTIVATION_BYTES = 4 << 30
 
 
 class SftTrainer:
@@ -56,7 +50,7 @@ class SftTrainer:
     ) -> None:
         self._settings = settings
         self._device = torch.device(device)
-        self._bf16 = dtype == "bfloat16" and self._device.type == "cuda"
+        self._compute = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         self._threads = threads
         self._trust = trust_remote_code
 
@@ -70,6 +64,7 @@ class SftTrainer:
         plan: TrainingPlan,
         on_step: Callable[[StepMetrics], None],
     ) -> Checkpoint:
+        keep_freed_memory()
         torch.set_num_threads(self._threads)
         began = time.monotonic()
         codec = Codec(start.path, trust_remote_code=self._trust)
@@ -77,10 +72,11 @@ class SftTrainer:
         model = load_float32(start.path, trust_remote_code=self._trust)
         check_rows(rows, codec, context=context_of(model))
         order = row_order(len(rows), num_slots=plan.steps * self._settings.batch_size, seed=plan.seed)
-        steps = _Steps(on_step, began, _tokens_per_step(rows, order, self._settings.batch_size))
-        trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir, callback=steps)
+        trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir)
+        steps = _Steps(on_step, began, trainer)
+        trainer.add_callback(steps)
         trainer.train()
-        model = trainer.accelerator.unwrap_model(trainer.model).eval()
+        model = self._trained(trainer, start)
         summary = TrainingSummary(
             steps=steps.done,
             tokens=steps.tokens_so_far(),
@@ -89,6 +85,8 @@ class SftTrainer:
             last_loss=steps.last_loss,
             validation_loss=self._mean_loss(model, [codec.lay_out(e) for e in validation]),
             dev_answer_loss=self._mean_loss(model, [codec.lay_out(e) for e in plan.dev]),
+            noise_scale=noise_scale(steps.noise),
+            notes=trainer.notes,
         )
         new_logprobs = self._probe(model, codec, plan.probe)
         try:
@@ -99,6 +97,8 @@ class SftTrainer:
                 f"cannot save the model of iteration {plan.iteration} in {out_dir}: {error}; free some space and run "
                 "the same command again; the samples are kept and the training is redone"
             ) from error
+        del model, trainer
+        return_freed_memory()
         return checkpoint_of(
             plan, start=start, out_dir=out_dir, examples=len(examples), train=summary, new_logprobs=new_logprobs
         )
@@ -112,37 +112,84 @@ class SftTrainer:
         *,
         plan: TrainingPlan,
         out_dir: Path,
-        callback: TrainerCallback,
-    ) -> SFTTrainer:
+    ) -> MicroBatchTrainer:
         """TRL's trainer, ready to train on `rows[i] for i in order`, `batch_size` to a step, and on nothing else."""
-        trainer = SFTTrainer(
+        settings = self._settings
+        lengths = [len(row.input_ids) for row in rows]
+        plain_attention = model.config.get_text_config()._attn_implementation
+        reason = why_not_packed(model, longest=max(lengths))
+        notes = [f"the rows of a training step are padded, not packed: {reason}"] if reason else []
+        batches = plan_batches(
+            lengths,
+            order,
+            batch_size=settings.batch_size,
+            max_tokens=settings.micro_batch_tokens or self._affordable_tokens(model),
+            padded=reason is not None,
+            at_least=2 if settings.noise_scale else 1,
+        )
+        if batches.per_step == 1:
+            notes.append("no gradient noise scale: a training step is one forward pass (set training.noise_scale=true)")
+        set_seed(plan.seed % 2**32)  # adapters start at random
+        if settings.lora_rank:
+            for parameter in model.parameters():
+                parameter.data = parameter.data.to(self._compute)  # frozen, so it needs no float32 master
+            model = with_adapters(model, settings)
+        trainer = MicroBatchTrainer(
+            compute=torch.float32 if settings.lora_rank else self._compute,
+            batches=batches,
+            notes=tuple(notes),
+            plain_attention=plain_attention,
             model=model,
-            args=self._arguments(plan, out_dir),
-            train_dataset=_dataset(rows).select(order),
+            args=self._arguments(plan, out_dir, batches),
+            data_collator=padded if reason else packed,
+            train_dataset=as_dataset(rows, batches.flat),
             processing_class=codec.tokenizer,
-            callbacks=[callback],
         )
         trainer.remove_callback(PrinterCallback)  # it prints every log line; ours passes them on instead
-        check_prepared(trainer.train_dataset, rows, order)
+        check_prepared(trainer.train_dataset, rows, batches.flat)
         return trainer
 
-    def _arguments(self, plan: TrainingPlan, out_dir: Path) -> SFTConfig:
+    def _trained(self, trainer: MicroBatchTrainer, start: ModelRef) -> Any:
+        """The trained model: float32, whole (adapters merged), with its own attention."""
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        trainer.masters.give_back()
+        if self._settings.lora_rank:
+            fresh = load_float32(start.path, trust_remote_code=self._trust).to(self._device)
+            return merged(trained, fresh, self._settings).eval()
+        if trained.config.get_text_config()._attn_implementation != trainer.plain_attention:
+            trained.set_attn_implementation(trainer.plain_attention)
+        return trained.eval()
+
+    def _affordable_tokens(self, model: Any) -> int:
+        """Tokens at a time that keep the activations near ACTIVATION_BYTES, by the shape of the model alone.
+
+        Not by free memory: the choice decides the last bits of every sum, and must be the same after a kill.
+        """
+        config = model.config.get_text_config()
+        size, hidden = torch.finfo(self._compute).bits // 8, config.hidden_size
+        inner = getattr(config, "intermediate_size", None) or 4 * hidden
+        # Of a layer: what each product and each norm keeps for the backward pass (norms compute in float32).
+        per_layer = size * (8 * hidden + 4 * inner) + 4 * 4 * hidden
+        per_token = config.num_hidden_layers * per_layer + 2 * size * config.vocab_size
+        return int(max(256, min(16384, ACTIVATION_BYTES // per_token)))
+
+    def _arguments(self, plan: TrainingPlan, out_dir: Path, batches: Batches) -> SFTConfig:
         settings = self._settings
         return SFTConfig(
             output_dir=str(out_dir),
             max_steps=plan.steps,
-            per_device_train_batch_size=settings.micro_batch_size,
-            gradient_accumulation_steps=settings.batch_size // settings.micro_batch_size,
+            per_device_train_batch_size=1,  # an element of the data set is a micro-batch
+            gradient_accumulation_steps=batches.per_step,
             learning_rate=settings.learning_rate,
             lr_scheduler_type=SCHEDULES[settings.schedule],
             warmup_steps=min(settings.warmup_steps, plan.steps // 2),
             weight_decay=settings.weight_decay,
             adam_beta2=settings.adam_beta2,
             max_grad_norm=settings.max_grad_norm,
-            optim="adamw_torch",
+            optim="adamw_torch_fused",
             seed=plan.seed % 2**32,
             data_seed=plan.seed % 2**32,
-            bf16=self._bf16,
+            bf16=False,  # no autocast: the model itself is bfloat16 where it computes in it (masters.py)
             use_cpu=self._device.type == "cpu",
             # The rows are laid out for all steps already; TRL must neither cut, drop, pack, shuffle nor checkpoint.
             max_length=None,
@@ -150,6 +197,7 @@ class SftTrainer:
             shuffle_dataset=False,
             train_sampling_strategy="sequential",
             completion_only_loss=False,
+            gradient_checkpointing=False,
             activation_checkpointing=False,
             dataloader_pin_memory=False,
             dataloader_num_workers=0,
@@ -179,14 +227,15 @@ class SftTrainer:
 class _Steps(TrainerCallback):
     """Turns TRL's log lines into StepMetrics, and stops at a loss that is not finite."""
 
-    def __init__(self, on_step: Callable[[StepMetrics], None], began: float, tokens_per_step: Sequence[int]) -> None:
-        self._on_step, self._began, self._tokens_per_step = on_step, began, tokens_per_step
+    def __init__(self, on_step: Callable[[StepMetrics], None], began: float, trainer: MicroBatchTrainer) -> None:
+        self._on_step, self._began, self._trainer = on_step, began, trainer
         self.done = 0
+        self.noise: list[NoiseEstimate] = []
         self.first_loss: float | None = None
         self.last_loss: float | None = None
 
     def tokens_so_far(self) -> int:
-        return sum(self._tokens_per_step[: self.done])
+        return sum(self._trainer.batches.tokens[: self.done])
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
@@ -200,6 +249,9 @@ class _Steps(TrainerCallback):
         self.done = int(state.global_step)
         self.first_loss = loss if self.first_loss is None else self.first_loss
         self.last_loss = loss
+        noise = self._trainer.noise
+        if noise is not None:
+            self.noise.append(noise)
         self._on_step(
             StepMetrics(
                 step=self.done,
@@ -208,48 +260,9 @@ class _Steps(TrainerCallback):
                 grad_norm=grad_norm,
                 seconds=round(time.monotonic() - self._began, 3),
                 tokens=self.tokens_so_far(),
+                noise=(noise.squared_norm, noise.trace) if noise else None,
             )
         )
-
-
-def check_rows(rows: Sequence[Row], codec: Codec, *, context: int) -> None:
-    """Raise RefusedError for rows that would not be learned as intended; each of these fails in silence elsewhere."""
-    if not rows:
-        raise RefusedError("there is nothing to train on; see left_out/ for why every sample was left out")
-    for position, row in enumerate(rows):
-        where = f"training row {position}"
-        if len(row.input_ids) > context:
-            raise RefusedError(
-                f"{where} has {len(row.input_ids)} tokens, more than the model's context of {context}; use fewer "
-                "training.shots"
-            )
-        if not 0 < row.num_loss_tokens < len(row.labels):
-            raise RefusedError(
-                f"{where}: {row.num_loss_tokens} of {len(row.labels)} tokens carry loss; the prompt must carry none "
-                "and the completion all of it"
-            )
-        learned = [i for i, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED]
-        if learned[-1] != codec.end_id or learned.count(codec.end_id) != 1:
-            raise RefusedError(
-                f"{where}: the end token {codec.end_id} must be learned once, at the end; the last learned token is "
-                f"{learned[-1]} and it occurs {learned.count(codec.end_id)} times"
-            )
-
-
-def check_prepared(prepared: Any, rows: Sequence[Row], order: Sequence[int]) -> None:
-    """Raise RefusedError unless TRL will train on exactly the rows it was given, id for id and label for label."""
-    if len(prepared) != len(order):
-        raise RefusedError(
-            f"TRL prepared {len(prepared)} rows, but was given {len(order)}; this version of TRL changes its input, "
-            "install the range in pyproject.toml"
-        )
-    columns = zip(prepared["input_ids"], prepared["labels"], order, strict=True)
-    for position, (ids, labels, i) in enumerate(columns):
-        if list(ids) != rows[i].input_ids or list(labels) != rows[i].labels:
-            raise RefusedError(
-                f"TRL prepared other tokens or labels for row {position} than it was given ({len(ids)} tokens, given "
-                f"{len(rows[i].input_ids)}); install the range of TRL in pyproject.toml"
-            )
 
 
 def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:
@@ -266,12 +279,3 @@ def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:
     wrong = [name for name, weight in model.named_parameters() if weight.dtype != torch.float32]
     assert not wrong, f"master weights must be float32, these are not: {wrong[:3]}"
     return model
-
-
-def _dataset(rows: Sequence[Row]) -> Dataset:
-    return Dataset.from_dict({"input_ids": [r.input_ids for r in rows], "labels": [r.labels for r in rows]})
-
-
-def _tokens_per_step(rows: Sequence[Row], order: Sequence[int], batch_size: int) -> list[int]:
-    lengths = [len(rows[i].input_ids) for i in order]
-    return [sum(lengths[i : i + batch_size]) for i in range(0, len(lengths), batch_size)]

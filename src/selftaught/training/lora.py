@@ -1,0 +1,42 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by PEFT: trained beside frozen weights, merged in at the end."""
+
+import warnings
+from typing import Any
+
+from selftaught.errors import ConfigError
+from selftaught.settings import TrainingConfig
+
+
+def with_adapters(model: Any, settings: TrainingConfig) -> Any:
+    """PEFT's model around `model`: new adapters on every linear layer but the output head, all else frozen.
+
+    Raises ConfigError without PEFT.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ConfigError(
+            f"training.lora_rank = {settings.lora_rank} needs the package peft; install selftaught[lora], or set "
+            "training.lora_rank=0 to train all weights"
+        ) from error
+    adapters = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        # PEFT asks the model by a name that transformers is about to drop.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        return get_peft_model(model, adapters)
+
+
+def merged(trained: Any, fresh: Any, settings: TrainingConfig) -> Any:
+    """The model `fresh` (float32, as before the training) with the adapters of `trained` added to its weights."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    model = with_adapters(fresh, settings)
+    found = set_peft_model_state_dict(model, get_peft_model_state_dict(trained))
+    assert not found.unexpected_keys, f"adapters without a place: {found.unexpected_keys[:3]}"
+    return model.merge_and_unload(safe_merge=True)

@@ -1,0 +1,85 @@
+"""bfloat16 weights to compute with over float32 weights that the optimizer changes, and the norms of gradients."""
+
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+
+
+class Masters:
+    """The float32 weights behind a model's trained parameters.
+
+    With `compute` bfloat16 the model's own float32 weights become the masters and the model gets bfloat16 copies,
+    whose gradients are summed in float32 as each backward pass yields them. What has another number type by then (a
+    float32 adapter over a frozen model), and everything where `compute` is float32, is its own master.
+    """
+
+    def __init__(self, model: Any, *, compute: torch.dtype, measure: bool) -> None:
+        self._of: dict[torch.Tensor, Parameter] = {}
+        self._taken: set[torch.Tensor] = set()
+        """What has a gradient in this step; its buffer is kept from step to step."""
+        self._norms: list[torch.Tensor] = []
+        self._measure = measure
+        """Whether to take the norm of every micro-batch's gradient."""
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                continue
+            self._of[parameter] = parameter
+            if compute != parameter.dtype:
+                self._of[parameter] = Parameter(parameter.data)
+                parameter.data = parameter.data.to(compute)
+                parameter.register_post_accumulate_grad_hook(self._take)
+            elif measure:
+                parameter.register_hook(self._note_norm)
+        self._copied: list[torch.Tensor] = [p for p, master in self._of.items() if p is not master]
+
+    def use_in(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let a new optimizer of the model's parameters change the masters, and the model after each of its steps."""
+        for group in optimizer.param_groups:
+            group["params"] = [self._of[p] for p in group["params"]]
+        if self._copied:
+            optimizer.register_step_post_hook(lambda *_: self._publish())
+
+    def clip(self, max_norm: float) -> torch.Tensor:
+        """Scale the gradients down to `max_norm` if they are above it; their norm before that, in float32."""
+        for parameter in self._copied:
+            if parameter not in self._taken:
+                self._of[parameter].grad = None
+        masters = list(self._of.values())
+        norm = torch.nn.utils.get_total_norm([m.grad for m in masters if m.grad is not None])
+        if not norm <= max_norm:
+            torch.nn.utils.clip_grads_with_norm_(masters, max_norm, norm)
+        return norm
+
+    def take_squared_norm(self) -> float:
+        """|g|^2 of what the backward passes since the last call added to the gradient."""
+        squared = torch.stack(self._norms).double().square().sum().item()
+        self._norms.clear()
+        return float(squared)
+
+    def give_back(self) -> None:
+        """Make the model float32 again, with the exact weights of the masters."""
+        for parameter in self._copied:
+            parameter.data = self._of[parameter].data
+
+    def _note_norm(self, gradient: torch.Tensor) -> None:
+        self._norms.append(torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32)))
+
+    def _take(self, parameter: torch.Tensor) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None
+        if self._measure:
+            self._note_norm(gradient)
+        master = self._of[parameter]
+        if master.grad is None:
+            master.grad = gradient.float()
+        elif parameter in self._taken:
+            master.grad.add_(gradient)
+        else:
+            master.grad.copy_(gradient)
+        self._taken.add(parameter)
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        torch._foreach_copy_(list(self._copied), [self._of[p].data for p in self._copied])
+        self._taken.clear()

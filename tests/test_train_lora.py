@@ -1,0 +1,93 @@
+"""Low-rank adapters: they alone are trained, and what is saved is an ordinary whole model."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from selftaught.engines.local import LocalEngine
+from selftaught.errors import ConfigError
+from selftaught.records import ModelRef, Request, TrainingPlan
+from selftaught.selection import examples_from_solutions
+from selftaught.settings import TrainingConfig
+from selftaught.tasks import load_task
+from selftaught.tokens import Codec
+from selftaught.training.rows import Row
+from selftaught.training.sft import SftTrainer, load_float32
+
+TASK = load_task("arithmetic")
+EXAMPLES = examples_from_solutions(TASK.shots[:6], TASK.prompt_format, (), iteration=1)
+PLAN = TrainingPlan(iteration=1, steps=3, seed=1, examples_sha256="x")
+
+
+def trainer(dtype: str = "float32", **changes: Any) -> SftTrainer:
+    values = {"batch_size": 4, "learning_rate": 1e-2, "lora_rank": 2, **changes}
+    return SftTrainer(TrainingConfig(**values), dtype=dtype, device="cpu", threads=1)
+
+
+def fine_tune(start: Path, out_dir: Path, dtype: str = "float32", **changes: Any) -> dict[str, torch.Tensor]:
+    out_dir.mkdir()
+    trainer(dtype, **changes).fine_tune(
+        EXAMPLES,
+        validation=[],
+        start=ModelRef(path=str(start)),
+        out_dir=out_dir,
+        plan=PLAN,
+        on_step=lambda metrics: None,
+    )
+    weights: dict[str, torch.Tensor] = load_file(out_dir / "model.safetensors")
+    return weights
+
+
+def test_only_the_adapters_are_trained(tiny: Path, tmp_path: Path) -> None:
+    codec = Codec(str(tiny))
+    rows = [Row(*codec.lay_out(e)) for e in EXAMPLES]
+    built = trainer().build(load_float32(str(tiny)), codec, rows, [0, 1, 2, 3] * 3, plan=PLAN, out_dir=tmp_path)
+    before = {name: p.detach().clone() for name, p in built.model.named_parameters()}
+    built.train()
+    moved = {name for name, p in built.model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if "lora_" in name}
+    assert len(moved) == 2 * 2 * 7  # two layers of seven linear maps, a pair of factors each
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_saved_is_the_whole_model_with_the_adapters_merged(tiny: Path, tmp_path: Path, dtype: str) -> None:
+    before, after = load_file(tiny / "model.safetensors"), fine_tune(tiny, tmp_path / "out", dtype)
+    assert before.keys() == after.keys()
+    assert {t.dtype for t in after.values()} == {torch.float32}
+    changed = {name for name in before if not torch.equal(before[name].float(), after[name])}
+    assert changed == {name for name in before if "_proj" in name}
+    for name in changed:
+        difference = after[name].double() - before[name].double()
+        assert torch.linalg.matrix_rank(difference, rtol=1e-4) <= 2, name
+    assert not list((tmp_path / "out").glob("adapter*"))
+
+
+def test_the_merged_model_is_drawn_from_like_any_other(tiny: Path, tmp_path: Path) -> None:
+    fine_tune(tiny, tmp_path / "out")
+    request, scores = Request(prompt=EXAMPLES[0].prompt, seed=0), []
+    for folder in (tiny, tmp_path / "out"):
+        engine = LocalEngine(ModelRef(path=str(folder)), dtype="float32", device="cpu", threads=1, slots=4)
+        scores.append(engine.score([request], [EXAMPLES[0].completion])[0].logprobs)
+        engine.close()
+    assert sum(scores[1]) > sum(scores[0])
+
+
+def test_the_same_training_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    hashes = set()
+    for name in ("a", "b"):
+        fine_tune(tiny, tmp_path / name, lora_dropout=0.1)
+        hashes.add(hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).hexdigest())
+    assert len(hashes) == 1
+
+
+def test_without_peft_the_message_says_what_to_install(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match=r"install selftaught\[lora\]"):
+        fine_tune(tiny, tmp_path / "out")
