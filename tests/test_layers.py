@@ -61,11 +61,13 @@ HEAVY = {
     "vllm",
     "ray",
     "wandb",
+    "httpx2",
 }
 
 ALLOWED_AT_TOP = {
     "engines/local.py": {"torch", "transformers"},
     "training/sft.py": {"torch", "transformers", "trl", "datasets"},
+    "engines/transport.py": {"httpx2"},
     "scoring.py": {"torch"},
     "cli.py": {"typer", "rich"},
     "terminal.py": {"typer", "rich"},

@@ -44,7 +44,12 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     size = sum(path.stat().st_size for path in Path(model.path).glob("*.safetensors"))
-    slots = config.compute.slots or (256 if device == "cuda" else 128 if size <= SMALL_MODEL_BYTES else 32)
+    is_server = config.engine.name != "local"
+    slots = (
+        config.engine.concurrency
+        if is_server
+        else config.compute.slots or (256 if device == "cuda" else 128 if size <= SMALL_MODEL_BYTES else 32)
+    )
     chunk = config.compute.chunk or 4 * slots
     if chunk < 4 * slots:
         raise ConfigError(
@@ -69,9 +74,23 @@ def versions() -> dict[str, str]:
     return found
 
 
+def check_engine(config: RunConfig) -> None:
+    """Raise ConfigError for an engine that cannot be opened here, before anything is written."""
+    name = config.engine.api_key_env
+    if name and not _key(config):
+        raise ConfigError(
+            f"engine.api_key_env names the environment variable {name}, which is not set here; export it, or remove "
+            "the setting"
+        )
+
+
 def engine_opener(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engine]:
     """How to open the run's engine on a model."""
+    check_engine(config)
+    return {"local": _open_local, "openai": _open_openai, "vllm": _open_vllm}[config.engine.name](config, chosen)
 
+
+def _open_local(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engine]:
     def open_engine(model: ModelRef) -> Engine:
         from selftaught.engines.local import LocalEngine
 
@@ -85,6 +104,34 @@ def engine_opener(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Eng
         )
 
     return open_engine
+
+
+def _open_openai(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engine]:
+    def open_engine(model: ModelRef) -> Engine:
+        from selftaught.engines.openai import OpenAIEngine
+        from selftaught.engines.transport import Server
+
+        engine = config.engine
+        server = Server(url=engine.url, key=_key(config), timeout_s=engine.timeout_s, retries=engine.retries)
+        return OpenAIEngine(
+            model,
+            server=server,
+            served_name=engine.model,
+            concurrency=chosen.slots,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+
+    return open_engine
+
+
+def _open_vllm(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engine]:
+    raise ConfigError(
+        "engine.name = 'vllm' is not built yet; start `vllm serve` yourself and use engine.name = 'openai'"
+    )
+
+
+def _key(config: RunConfig) -> str:
+    return os.environ.get(config.engine.api_key_env, "").strip() if config.engine.api_key_env else ""
 
 
 def make_trainer(config: RunConfig, chosen: Chosen) -> Trainer:
