@@ -124,7 +124,7 @@ def engine_settings(draw: st.DrawFn) -> dict[str, Any]:
     values: dict[str, Any] = {f"engine.{key}": field.default for key, field in EngineConfig.model_fields.items()}
     values["engine.name"] = name
     if name != "local":
-        values["engine.concurrency"] = draw(st.integers(1, 4096))
+        values["engine.concurrency"] = draw(st.integers(0, 4096))
         values["engine.timeout_s"] = draw(st.floats(0, 86400, exclude_min=True))
         values["engine.retries"] = draw(st.integers(0, 100))
     if name == "openai":
@@ -134,6 +134,7 @@ def engine_settings(draw: st.DrawFn) -> dict[str, Any]:
         values["engine.api_key_env"] = draw(st.from_regex(r"([A-Z_][A-Z0-9_]{0,20})?", fullmatch=True))
     if name == "vllm":
         values["engine.vllm_python"] = draw(plain_words)
+        values["engine.start_timeout_s"] = draw(st.floats(0, 86400, exclude_min=True))
         values["engine.vllm_args"] = draw(st.sampled_from(["", "--max-model-len 2048", "--dtype 'float32' -x"]))
     return values
 

@@ -363,6 +363,7 @@ SERVED = ("engine.name=openai", "engine.url=http://localhost:8000")
         ("retries", "1", "'openai' and 'vllm'"),
         ("vllm_python", "python", "'vllm'"),
         ("vllm_args", "--x", "'vllm'"),
+        ("start_timeout_s", "5.0", "'vllm'"),
     ],
 )
 def test_a_setting_of_another_engine_is_refused_and_says_whose_it_is(key: str, value: str, owner: str) -> None:

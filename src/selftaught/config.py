@@ -27,7 +27,7 @@ _OF_A_SERVER = {"name", "concurrency", "timeout_s", "retries"}
 ENGINE_SETTINGS = {
     "local": {"name"},
     "openai": _OF_A_SERVER | {"url", "model", "api_key_env"},
-    "vllm": _OF_A_SERVER | {"vllm_python", "vllm_args"},
+    "vllm": _OF_A_SERVER | {"vllm_python", "vllm_args", "start_timeout_s"},
 }
 """The keys of [engine] that each engine uses."""
 

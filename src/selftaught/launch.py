@@ -36,7 +36,7 @@ def launch(
             task=task,
             base=base,
             store=store,
-            open_engine=engine_opener(config, chosen),
+            open_engine=engine_opener(config, chosen, log_dir=store.dir / "logs"),
             trainer=make_trainer(config, chosen),
             chunk=chosen.chunk,
             progress=progress,
@@ -114,7 +114,7 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, progress: Progre
             f"{store.dir} was started with other weights in {base.path} (sha256 {found['model']['sha256'][:12]}, now "
             f"{(base.sha256 or '')[:12]}); restore the model, or use another --run-dir"
         )
-    then, now = found.get("versions", {}), versions()
+    then, now = found.get("versions", {}), versions(config)
     if other := [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
         progress.note(f"warning: the run was begun with {'; '.join(other)}: what is drawn from here on may differ")
     return Chosen(**found["chosen"])
@@ -126,7 +126,7 @@ def _description(config: RunConfig, chosen: Chosen, base: ModelRef) -> dict[str,
         "config": flat_values(config),
         "chosen": asdict(chosen),
         "model": {"path": base.path, "sha256": base.sha256},
-        "versions": versions(),
+        "versions": versions(config),
         "git_commit": _git_commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

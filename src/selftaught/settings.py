@@ -161,10 +161,10 @@ class EngineConfig(Section):
         description="`openai`: the environment variable that holds the server's key, such as `MY_API_KEY`; never the key itself.",
     )
     concurrency: int = Field(
-        16,
-        ge=1,
+        0,
+        ge=0,
         le=4096,
-        description="`openai`, `vllm`: requests that are on their way at a time. It takes the place of `compute.slots`.",
+        description="`openai`, `vllm`: requests that are on their way at a time; 0 is 16 for `openai` and 128 for `vllm`. It takes the place of `compute.slots`.",
     )
     timeout_s: float = Field(
         600.0,
@@ -182,6 +182,12 @@ class EngineConfig(Section):
     vllm_args: str = Field(
         "",
         description="`vllm`: further arguments of `vllm serve`, as on a command line, such as `--max-model-len 2048`.",
+    )
+    start_timeout_s: float = Field(
+        1800.0,
+        gt=0.0,
+        le=86400.0,
+        description="`vllm`: seconds until a server that is not ready fails. Loading and compiling take minutes.",
     )
 
 
