@@ -45,7 +45,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     in_file = flatten(table, where)
     for key in in_file:
         _check_key(key, _at_line(where, text, key))
-    given = dict(_parse_override(item) for item in overrides)
+    given = parse_overrides(overrides)
     file_method = str(in_file.get("method", "star"))
     method = str(given.get("method", file_method))
     for name, origin in ((file_method, _at_line(where, text, "method")), (method, "--set method")):
@@ -60,6 +60,11 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
             )
     values = {**in_file, **METHODS[method], **given, "method": method}
     return config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key))
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Value]:
+    """`section.key=value` texts as flat values. Raises ConfigError for an unknown key or a text of another form."""
+    return dict(_parse_override(item) for item in overrides)
 
 
 def config_from_values(values: Mapping[str, Any], origin_of: Any = lambda key: "config") -> RunConfig:

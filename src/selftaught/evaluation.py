@@ -1,14 +1,16 @@
 """Measure a model or a run's result on a split, outside the loop: the same drawing and the same judging."""
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftaught.compute import choose, engine_opener
+from selftaught.compute import check_engine, choose, engine_opener
 from selftaught.config import config_from_values, flat_values, load_config, shipped_configs
 from selftaught.drawing import asking, draw_chunk
 from selftaught.errors import ConfigError, StoreError
 from selftaught.launch import check_before_start, config_of_run, task_of
+from selftaught.methods import Value
 from selftaught.metrics import measure
 from selftaught.plan import planned_draws, spread_over_classes
 from selftaught.records import SPLITS, Measurement, ModelRef, Sample, by_id
@@ -58,11 +60,14 @@ def evaluate(
     samples: int,
     temperature: float | None,
     max_new_tokens: int | None,
+    overrides: Mapping[str, Value] | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Measurement:
     """Draw `samples` completions per problem of a split and measure them; dev and test as far as the config takes them.
 
     Greedy for one sample, temperature 0.7 for several unless told otherwise. What is not given comes from the
-    target's config. Raises ConfigError for settings that the task or the split cannot serve.
+    target's config, with `overrides` on top. `note` is told if a server outside is measured: it serves what it serves,
+    and nothing here proves which weights those are. Raises ConfigError for settings that the task or the split cannot serve.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
@@ -75,10 +80,15 @@ def evaluate(
         "sampling.shots": target.shots if shots is None else shots,
         "sampling.max_new_tokens": max_new_tokens,
     }
-    values = flat_values(target.config) | {key: value for key, value in given.items() if value is not None}
+    values = (
+        flat_values(target.config)
+        | dict(overrides or {})
+        | {key: value for key, value in given.items() if value is not None}
+    )
     config = config_from_values(values, lambda key: "eval")
     task = task_of(config)
     check_before_start(config, task)
+    check_engine(config)
     limit = {"dev": config.task.dev_problems, "test": config.task.test_problems}.get(split, 0)
     problems = spread_over_classes(task.split(split), limit)
     if not problems:
@@ -95,6 +105,8 @@ def evaluate(
     )
     draws = planned_draws(problems, kind="evaluation", samples=samples)
     engine = engine_opener(config, chosen)(target.model)
+    if engine.serves is not None:
+        note(f"measured: what {config.engine.url} serves, by its own word {engine.serves!r}")
     try:
         drawn: list[Sample] = []
         for first in range(0, len(draws), chosen.chunk):

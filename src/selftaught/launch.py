@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from selftaught.compute import Chosen, choose, engine_opener, make_trainer, versions
+from selftaught.compute import Chosen, check_engine, choose, engine_opener, make_trainer, versions
 from selftaught.config import config_from_values, differences, flat_values
 from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.loop import Outcome, run
+from selftaught.methods import Value
 from selftaught.progress import Progress
 from selftaught.records import ModelRef, Task
 from selftaught.settings import RunConfig
@@ -20,6 +21,14 @@ from selftaught.tasks import load_task
 from selftaught.verification import check_reference_answers
 from selftaught.weights import resolve_model
 
+HOW_A_SERVER_IS_REACHED = (
+    "engine.url",
+    "engine.model",
+    "engine.api_key_env",
+    "engine.timeout_s",
+    "engine.retries",
+)
+
 
 def launch(
     config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
@@ -28,6 +37,7 @@ def launch(
     task = task_of(config)
     base = resolve_model(config.model.path)
     check_before_start(config, task)
+    check_engine(config)
     with RunStore(run_dir) as store:
         chosen = _settle(config, store, base, progress)
         store.cut_torn_tails()
@@ -104,7 +114,8 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, progress: Progre
     found = read_run_json(store.dir)
     if {f.name for f in fields(Chosen)} != found["chosen"].keys() or "sha256" not in found["model"]:
         raise StoreError(f"{path}: chosen or model is damaged; restore the file or start a new run")
-    if changed := differences(found["config"], flat_values(config)):
+    # Read as a config, so that a setting which the run's version did not have yet has its default.
+    if changed := differences(_fixed(config_of_run(store.dir)), _fixed(config)):
         raise StoreError(
             f"{store.dir} was started with {'; '.join(changed)}; carry on with `selftaught run --resume {store.dir}`, "
             "or use another --run-dir"
@@ -118,6 +129,11 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, progress: Progre
     if other := [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
         progress.note(f"warning: the run was begun with {'; '.join(other)}: what is drawn from here on may differ")
     return Chosen(**found["chosen"])
+
+
+def _fixed(config: RunConfig) -> dict[str, Value]:
+    """The settings that a run keeps: all but how its server is reached, which changes when the server is restarted."""
+    return {key: value for key, value in flat_values(config).items() if key not in HOW_A_SERVER_IS_REACHED}
 
 
 def _description(config: RunConfig, chosen: Chosen, base: ModelRef) -> dict[str, Any]:

@@ -92,6 +92,8 @@ class SlotCache:
 class LocalEngine:
     """Draws completions from the model in a folder. Raises ModelError for a model that cannot be loaded or served."""
 
+    serves = None
+
     def __init__(
         self, model: ModelRef, *, dtype: str, device: str, threads: int, slots: int, trust_remote_code: bool = False
     ) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from selftaught.engines.replies import Reply, read_models, read_reply
-from selftaught.engines.transport import Connection, Server, as_they_finish
+from selftaught.engines.server_scoring import Scoring, find_scoring
+from selftaught.engines.transport import Connection, Server, TurnedDown, as_they_finish
 from selftaught.errors import EngineError, RefusedError
 from selftaught.records import Completion, FinishReason, ModelRef, Request, SamplingParams, TokenScores
 from selftaught.tokens import Codec
@@ -60,6 +61,7 @@ class OpenAIEngine:
         self._concurrency = concurrency
         self._served = self._find_model(served_name)
         self._sends_ids = self._takes_ids()
+        self._scores: Scoring | None = None
 
     @property
     def serves(self) -> str:
@@ -86,7 +88,19 @@ class OpenAIEngine:
         yield from as_they_finish(self._server, jobs, concurrency=self._concurrency)
 
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
-        raise EngineError("engine 'openai' cannot score yet")
+        rows = [
+            (self._codec.encode_prompt(r.prompt), self._codec.encode_completion(r.prompt, text))
+            for r, text in zip(requests, completions, strict=True)
+        ]
+        if not self._sends_ids:
+            raise EngineError(
+                f"{self._server.base_url} takes prompts only as text, so the log-probabilities of given tokens "
+                "cannot be had from it; use a server that takes token ids (vLLM, llama.cpp), or engine.name = 'local'"
+            )
+        if self._scores is None:
+            self._scores = find_scoring(self._ask_all, self._codec.encode_prompt(PROBE), self._server.base_url)
+        scores = self._scores(self._ask_all, rows)
+        return [TokenScores(token_ids=tuple(ids), logprobs=s) for (_, ids), s in zip(rows, scores, strict=True)]
 
     def close(self) -> None:
         """Nothing is held between calls; the server is its owner's."""
@@ -190,7 +204,7 @@ class OpenAIEngine:
         try:
             id_body = text_body | {"prompt": ids}
             by_ids = read_reply(self._one(lambda c: c.ask("/v1/completions", id_body, who=who)), who=who)
-        except EngineError:
+        except TurnedDown:
             by_ids = None  # this server takes only text; the count below says whether that is safe
         if by_ids is not None and by_ids.prompt_tokens == len(ids):
             if by_text.prompt_tokens == len(ids):
@@ -209,6 +223,19 @@ class OpenAIEngine:
     def _one(self, job: Callable[[Connection], Awaitable[Any]]) -> Any:
         (answer,) = as_they_finish(self._server, [job], concurrency=1)
         return answer
+
+    def _ask_all(self, bodies: Sequence[dict[str, Any]], who: str) -> list[Any]:
+        """The answers to several completion requests, in order."""
+
+        def job(position: int) -> Callable[[Connection], Awaitable[tuple[int, Any]]]:
+            async def ask(connection: Connection) -> tuple[int, Any]:
+                body = {"model": self._served.name, "stream": False, **bodies[position]}
+                return position, await connection.ask("/v1/completions", body, who=who, seed=position)
+
+            return ask
+
+        found = dict(as_they_finish(self._server, [job(i) for i in range(len(bodies))], concurrency=self._concurrency))
+        return [found[i] for i in range(len(bodies))]
 
 
 def server_seed(seed: int) -> int:

@@ -58,6 +58,18 @@ def read_reply(body: object, *, who: str) -> Reply:
     )
 
 
+def read_echo(body: object, *, tokens: int, who: str) -> tuple[float, ...] | None:
+    """Log-probabilities of a prompt's tokens but the first, from an answer to `echo` in OpenAI's form.
+
+    None if the server has not scored the prompt. Raises EngineError for an answer that is not as the API has it.
+    """
+    found = _only_choice(body, who).get("logprobs")
+    values = found.get("token_logprobs") if isinstance(found, Mapping) else None
+    if not isinstance(values, list) or len(values) < tokens:
+        return None
+    return tuple(_logprob(value, who) for value in values[1:tokens])
+
+
 def read_models(body: object, *, who: str) -> list[Mapping[str, Any]]:
     """The entries of /v1/models, each with an `id` of text. Raises EngineError for anything else."""
     data = body.get("data") if isinstance(body, Mapping) else None
@@ -101,8 +113,8 @@ def _logprobs(found: object, who: str) -> tuple[tuple[int, ...] | None, tuple[fl
 
 
 def _logprob(value: object, who: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(_as_float(value)):
-        raise _wrong(who, "a log-probability", value, "a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < _as_float(value) < 1e-3:
+        raise _wrong(who, "a log-probability", value, "a finite number, at most 0")
     return _as_float(value)
 
 

@@ -45,6 +45,10 @@ class Server:
         return self.url.rstrip("/").removesuffix("/v1")
 
 
+class TurnedDown(EngineError):
+    """The server understood a request and would not do it (HTTP 4xx)."""
+
+
 class Connection:
     """The requests of one event loop to a server."""
 
@@ -137,7 +141,10 @@ def as_they_finish(
             results.put((await job(connection), None))
 
     async def work_all() -> None:
-        limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        # llama.cpp gives a thread to every open connection, used or not, and more connections than threads wait for
+        # seconds; a new one costs next to nothing without TLS.
+        kept = concurrency if server.url.startswith("https:") else 0
+        limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=kept)
         headers = {"authorization": f"Bearer {server.key}"} if server.key else {}
         try:
             async with (
@@ -188,7 +195,7 @@ def _turned_down(who: str, status: int, problem: str) -> EngineError | RefusedEr
         403: "put a key with access into the environment variable that engine.api_key_env names",
         404: "check engine.url and engine.model",
     }.get(status, "see what the server logs")
-    return EngineError(f"{who}: got {problem}, expected HTTP 200; {next_step}")
+    return TurnedDown(f"{who}: got {problem}, expected HTTP 200; {next_step}")
 
 
 def _retry_after(value: str) -> float:
