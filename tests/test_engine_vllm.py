@@ -1,5 +1,4 @@
-"""The engine `vllm`: its server starts, is watched, and ends, whatever happens to it or to us (on a stand-in server);
-and, marked `vllm`, what a real one draws and scores."""
+"""The engine `vllm`: its server starts, is watched, and ends, whatever happens to it or to us; on a stand-in server."""
 
 import os
 import shlex
@@ -72,8 +71,11 @@ def is_written(log: Path) -> bool:
 
 
 def test_an_engine_answers_through_its_own_server_and_closing_it_leaves_no_process(
-    fake_python: str, adder: Path, tmp_path: Path
+    fake_python: str, adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nobody is there; a server of our own needs no proxy
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
     log = tmp_path / "vllm.log"
     engine = VllmEngine(ModelRef(path=str(adder)), settings_for(fake_python), log=log)
     group = engine.process_group

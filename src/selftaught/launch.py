@@ -27,6 +27,8 @@ HOW_A_SERVER_IS_REACHED = (
     "engine.api_key_env",
     "engine.timeout_s",
     "engine.retries",
+    "engine.vllm_python",
+    "engine.start_timeout_s",
 )
 
 

@@ -39,6 +39,8 @@ class Server:
     retries: int = 5
     backoff_s: float = 0.5
     """Before the first retry; doubled for each further one, times a factor from 0.5 to 1.5."""
+    is_own: bool = False
+    """Started by this process on this machine: reached without the proxies that the environment names."""
 
     @property
     def base_url(self) -> str:
@@ -148,7 +150,9 @@ def as_they_finish(
         headers = {"authorization": f"Bearer {server.key}"} if server.key else {}
         try:
             async with (
-                httpx2.AsyncClient(timeout=server.timeout_s, limits=limits, headers=headers) as client,
+                httpx2.AsyncClient(
+                    timeout=server.timeout_s, limits=limits, headers=headers, trust_env=not server.is_own
+                ) as client,
                 asyncio.TaskGroup() as group,
             ):
                 for _ in range(min(concurrency, len(jobs))):

@@ -78,7 +78,11 @@ class VllmEngine:
                 self._client = OpenAIEngine(
                     model,
                     server=Server(
-                        url=f"http://{HOST}:{port}", key=key, timeout_s=settings.timeout_s, retries=settings.retries
+                        url=f"http://{HOST}:{port}",
+                        key=key,
+                        timeout_s=settings.timeout_s,
+                        retries=settings.retries,
+                        is_own=True,
                     ),
                     served_name=name,
                     concurrency=settings.concurrency,
