@@ -67,7 +67,8 @@ def evaluate(
 
     Greedy for one sample, temperature 0.7 for several unless told otherwise. What is not given comes from the
     target's config, with `overrides` on top. `note` is told if a server outside is measured: it serves what it serves,
-    and nothing here proves which weights those are. Raises ConfigError for settings that the task or the split cannot serve.
+    and nothing here proves which weights those are. Raises ConfigError for settings that the task or the split cannot
+    serve, and for an override of what has an argument of its own.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
@@ -80,11 +81,11 @@ def evaluate(
         "sampling.shots": target.shots if shots is None else shots,
         "sampling.max_new_tokens": max_new_tokens,
     }
-    values = (
-        flat_values(target.config)
-        | dict(overrides or {})
-        | {key: value for key, value in given.items() if value is not None}
-    )
+    overrides = overrides or {}
+    if fixed := sorted(overrides.keys() & {*given, "model.path"}):
+        raise ConfigError(f"--set {fixed[0]}: eval takes it from an argument of its own; see `selftaught eval --help`")
+    values = {**flat_values(target.config), **overrides}
+    values |= {key: value for key, value in given.items() if value is not None}
     config = config_from_values(values, lambda key: "eval")
     task = task_of(config)
     check_before_start(config, task)
