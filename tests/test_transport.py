@@ -311,6 +311,54 @@ def test_a_list_of_models_that_is_none_is_an_error(adder: Path) -> None:
             opened(address, adder)
 
 
+# Log-probabilities of given tokens.
+
+
+def scored(adder: Path, act: Callable[[Handler, dict[str, Any], int], None]) -> list[tuple[float, ...]]:
+    with misbehaving(AfterOpening(act)) as (address, _):
+        requests = [Request(prompt="Input:\n", seed=0), Request(prompt="Target:\n1", seed=0)]
+        return [s.logprobs for s in opened(address, adder).score(requests, ["1 2", ""])]
+
+
+def test_a_server_that_echoes_scores_a_row_in_one_request(adder: Path) -> None:
+    def echo(handler: Handler, body: dict[str, Any], number: int) -> None:
+        assert body["echo"]
+        values = [None, *(-float(i) for i in body["prompt"][1:]), -99.0]
+        answer(handler, 200, completion(body, logprobs={"token_logprobs": values}))
+
+    assert scored(adder, echo) == [(-5.0, -6.0), ()]  # the ids of "1" and "2", which the server gave as numbers
+
+
+def forced(handler: Handler, body: dict[str, Any], number: int, *, states: Callable[[int], float]) -> None:
+    """Draws the token that the bias asks for; refuses to echo."""
+    if "echo" in body:
+        answer(handler, 400, "echo is not supported")
+        return
+    (token,) = map(int, body["logit_bias"])
+    content = [{"id": token, "logprob": states(token)}]
+    answer(handler, 200, completion(body, text="x", finish_reason="length", logprobs={"content": content}))
+
+
+def test_a_server_that_draws_what_a_bias_asks_for_scores_token_by_token(adder: Path) -> None:
+    found = scored(adder, lambda h, b, n: forced(h, b, n, states=lambda token: -float(token)))
+    assert found == [(-5.0, -6.0), ()]
+
+
+def test_a_server_that_counts_the_bias_cannot_score(adder: Path) -> None:
+    """Its numbers, all near zero, would always be nearer to the weights just trained."""
+    with pytest.raises(EngineError, match=r"it counts the bias .* needs that"):
+        scored(adder, lambda h, b, n: forced(h, b, n, states=lambda token: -1e-6))
+
+
+def test_a_server_that_ignores_the_bias_cannot_score(adder: Path) -> None:
+    def ignore(handler: Handler, body: dict[str, Any], number: int) -> None:
+        content = [{"id": 7, "logprob": -1.0}]
+        answer(handler, 200, completion(body, text="x", logprobs={"content": content}))
+
+    with pytest.raises(EngineError, match=r"cannot give .* expected token \d+, which logit_bias asks for"):
+        scored(adder, ignore)
+
+
 # The limit on requests at a time.
 
 

@@ -67,12 +67,13 @@ def evaluate(
 
     Greedy for one sample, temperature 0.7 for several unless told otherwise. What is not given comes from the
     target's config, with `overrides` on top. `note` is told if a server outside is measured: it serves what it serves,
-    and nothing here proves which weights those are. Raises ConfigError for settings that the task or the split cannot serve.
+    and nothing here proves which weights those are. Raises ConfigError for settings that the task or the split cannot
+    serve, and for an override of what has an argument of its own.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
     temperature = temperature if temperature is not None else (0.0 if samples == 1 else 0.7)
-    given = {
+    given: dict[str, Value | None] = {
         "task.name": task_name,
         "task.variant": variant,
         "sampling.samples": samples,
@@ -80,12 +81,7 @@ def evaluate(
         "sampling.shots": target.shots if shots is None else shots,
         "sampling.max_new_tokens": max_new_tokens,
     }
-    values = (
-        flat_values(target.config)
-        | dict(overrides or {})
-        | {key: value for key, value in given.items() if value is not None}
-    )
-    config = config_from_values(values, lambda key: "eval")
+    config = _with(target.config, given, overrides or {})
     task = task_of(config)
     check_before_start(config, task)
     check_engine(config)
@@ -131,6 +127,14 @@ def evaluate(
         temperature=temperature,
         has_step_check=task.check_steps is not None,
     )
+
+
+def _with(config: RunConfig, given: Mapping[str, Value | None], overrides: Mapping[str, Value]) -> RunConfig:
+    """A config with overrides and the arguments that were given."""
+    if fixed := sorted(overrides.keys() & {*given, "model.path"}):
+        raise ConfigError(f"--set {fixed[0]}: eval takes it from an argument of its own; see `selftaught eval --help`")
+    values = {**flat_values(config), **overrides, **{key: v for key, v in given.items() if v is not None}}
+    return config_from_values(values, lambda key: "eval")
 
 
 def _target_of_run(folder: Path) -> Target:
