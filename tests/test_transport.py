@@ -359,6 +359,32 @@ def test_a_server_that_ignores_the_bias_cannot_score(adder: Path) -> None:
         scored(adder, ignore)
 
 
+# What a completion is made of.
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "expected"),
+    [
+        ("1 2\nInput:", "stop", ("1 2", "stop")),
+        ("1 2\n", "length", ("1 2", "stop")),
+        ("\n1", "stop", ("", "stop")),
+        ("1 2", "length", ("1 2", "length")),
+    ],
+)
+def test_a_stop_string_that_the_server_leaves_in_is_cut_off_here(
+    adder: Path, text: str, finish: str, expected: tuple[str, str]
+) -> None:
+    def act(handler: Handler, body: dict[str, Any], number: int) -> None:
+        usage = {"completion_tokens": 8}
+        answer(handler, 200, {**counted(body, text=text, finish_reason=finish), "usage": usage})
+
+    how = SamplingParams(temperature=0.0, max_new_tokens=8, stop=("Input:", "\n"))
+    with misbehaving(AfterOpening(act)) as (address, _):
+        (found,) = opened(address, adder).sample(ASKED[:1], how)
+    assert (found.text, found.finish_reason) == expected
+    assert (found.token_ids, found.logprob, found.num_tokens) == (None, None, 8)
+
+
 # The limit on requests at a time.
 
 

@@ -110,7 +110,7 @@ class Connection:
 
     def _decoded(self, content: bytes, who: str) -> Any:
         try:
-            return json.loads(content, parse_constant=_no_constant)
+            return json.loads(content)
         except (ValueError, RecursionError) as error:
             shown = self._shown(content.decode("utf-8", "replace"))
             raise EngineError(
@@ -212,7 +212,3 @@ def _retry_after(value: str) -> float:
         return 0.0
     date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
