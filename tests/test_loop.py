@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from selftaught.checks.weights import NOISE_BFLOAT16
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.errors import EngineError, Interrupted, RefusedError, StoreError
 from selftaught.methods import METHODS
@@ -280,6 +281,24 @@ class Scored(ScriptedEngine):
 def test_an_engine_that_goes_on_serving_the_old_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="does not serve the new weights"):
         run_toy(tmp_path, trainer=ScoredTrainer(), open_engine=lambda model: Scored(-3.0))
+
+
+def test_an_engine_in_bfloat16_is_not_refused_for_a_difference_that_its_rounding_makes(tmp_path: Path) -> None:
+    """The files are compared instead; a difference beyond rounding is refused, with the number type as the hint."""
+    run_toy(
+        tmp_path / "small",
+        config=toy_config(loop__max_iterations=1),
+        trainer=ScoredTrainer(),
+        open_engine=lambda model: Scored(-1.2),
+        noise=NOISE_BFLOAT16,
+    )
+    with pytest.raises(RefusedError, match=r"does not serve the new weights.*model\.dtype=float32"):
+        run_toy(
+            tmp_path / "large",
+            trainer=ScoredTrainer(),
+            open_engine=lambda model: Scored(-3.0),
+            noise=NOISE_BFLOAT16,
+        )
 
 
 def test_an_engine_that_serves_the_new_weights_passes(tmp_path: Path) -> None:

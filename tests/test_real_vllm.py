@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -158,6 +159,13 @@ RUN = {
 }
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_a_run_that_is_killed_and_carried_on_ends_with_weights_proven_new(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     overrides = [part for key, value in RUN.items() for part in ("--set", f"{key}={value}")]
@@ -169,6 +177,11 @@ def test_a_run_that_is_killed_and_carried_on_ends_with_weights_proven_new(tmp_pa
     first.send_signal(signal.SIGKILL)
     _, error = first.communicate()
     assert samples.exists(), error
+    server = int(re.findall(r"APIServer pid=(\d+)", (run_dir / "logs/vllm-001.log").read_text(encoding="utf-8"))[-1])
+    gone_by = time.monotonic() + 30
+    while is_running(server) and time.monotonic() < gone_by:
+        time.sleep(0.1)
+    assert not is_running(server), "the server outlives the run"
     before = {path: path.read_bytes() for path in run_dir.glob("samples/*") if path != samples}
     done = subprocess.run(
         [sys.executable, "-m", "selftaught", "run", "--resume", str(run_dir)],

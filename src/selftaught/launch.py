@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from selftaught.checks.weights import NOISE, NOISE_BFLOAT16
 from selftaught.compute import Chosen, check_engine, choose, engine_opener, make_trainer, versions
 from selftaught.config import config_from_values, differences, flat_values
 from selftaught.errors import ConfigError, RefusedError, StoreError
@@ -51,6 +52,7 @@ def launch(
             open_engine=engine_opener(config, chosen, log_dir=store.dir / "logs"),
             trainer=make_trainer(config, chosen),
             chunk=chosen.chunk,
+            noise=NOISE_BFLOAT16 if chosen.dtype == "bfloat16" else NOISE,
             progress=progress,
             should_stop=should_stop,
         )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from selftaught.checks.weights import CannotTell, serves_old_weights
+from selftaught.checks.weights import NOISE, CannotTell, serves_old_weights
 from selftaught.engines import Engine
 from selftaught.errors import RefusedError
 from selftaught.records import Checkpoint, ModelRef, Request
@@ -91,7 +91,9 @@ def _compare(
     new, old = checkpoint.new_logprobs, [row.old_logprobs for row in checkpoint.probe]
     wanted, other = (new, old) if wanted_is_new else (old, new)
     try:
-        return serves_old_weights([s.logprobs for s in scores], new=wanted, old=other)
+        # What number type a server outside draws in is not known here.
+        noise = setup.noise if engine.serves is None else NOISE
+        return serves_old_weights([s.logprobs for s in scores], new=wanted, old=other, noise=noise)
     except CannotTell as error:
         if engine.serves is not None:
             return None if _is_in(engine.serves, model, setup) else f"{error}, and it names {engine.serves!r}"
@@ -111,7 +113,10 @@ def _is_in(served: str, model: ModelRef, setup: Setup) -> bool:
 
 def _refusal(setup: Setup, model: ModelRef, engine: Engine, wrong: str) -> str:
     if engine.serves is None:
-        return f"iteration {model.iteration}: the engine does not serve the new weights: {wrong}; restart the engine"
+        what = f"iteration {model.iteration}: the engine does not serve the new weights: {wrong}"
+        if setup.noise > NOISE:
+            return f"{what}; bfloat16 may have rounded a small update away: start a new run with model.dtype=float32"
+        return f"{what}; restart the engine"
     which = "base model's weights" if model.path == setup.base.path else f"weights of iteration {model.iteration}"
     return (
         f"the server does not serve the {which}: {wrong}; restart the server on {model.path} and run the same command "
