@@ -56,7 +56,7 @@ def group_in(log: Path) -> int:
     return int(log.read_text(encoding="utf-8").split("group ")[1].split()[0])
 
 
-def wait_for(happens: Callable[[], bool], limit_s: float = 20.0) -> bool:
+def wait_for(happens: Callable[[], bool], limit_s: float = 60.0) -> bool:
     deadline = time.monotonic() + limit_s
     while not happens() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -122,9 +122,11 @@ def test_a_server_that_ends_while_loading_is_reported_with_the_first_cause_and_i
 
 def test_a_server_that_is_never_ready_is_given_up_and_ended(fake_python: str, tmp_path: Path) -> None:
     log = tmp_path / "vllm.log"
-    settings = settings_for(fake_python, arguments="--fake never-ready", start_timeout_s=1.0)
-    with pytest.raises(EngineError, match=r"not ready after 1 s .* raise engine\.start_timeout_s"):
+    log.write_text("KeyError: of an earlier start\n", encoding="utf-8")
+    settings = settings_for(fake_python, arguments="--fake never-ready", start_timeout_s=3.0)
+    with pytest.raises(EngineError, match=r"not ready after 3 s .* raise engine\.start_timeout_s") as refused:
         VllmEngine(MODEL, settings, log=log)
+    assert "its last line: 'group " in str(refused.value), "of this start, not of an earlier one"
     assert alive_in_group(group_in(log)) == []
 
 
@@ -192,7 +194,38 @@ def test_when_we_are_ended_by_a_signal_no_server_stays(
         group = group_in(log)
         assert wait_for(lambda: len(alive_in_group(group)) == 3)
         us.send_signal(number)
-        us.wait(timeout=20)
+        us.wait(timeout=60)
+        assert wait_for(lambda: not alive_in_group(group)), "the server outlives us"
+    finally:
+        us.kill()
+        us.wait()
+        if is_written(log):
+            with suppress(ProcessLookupError):
+                os.killpg(group_in(log), signal.SIGKILL)
+
+
+STUBBORN = """
+import sys, time
+from pathlib import Path
+from test_engine_vllm import started
+started(sys.argv[1], Path(sys.argv[2]), "ignores-sigterm", grace_s=0.3)
+time.sleep(600)
+"""
+
+
+def test_when_we_are_killed_a_server_that_ignores_sigterm_does_not_stay_either(
+    fake_python: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "vllm.log"
+    us = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN, fake_python, str(log)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        assert wait_for(lambda: is_written(log))
+        group = group_in(log)
+        assert wait_for(lambda: len(alive_in_group(group)) == 3)
+        us.kill()
         assert wait_for(lambda: not alive_in_group(group)), "the server outlives us"
     finally:
         us.kill()
