@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from builders import sample
 from selftaught.methods import METHODS
 from selftaught.records import CheckResult, Problem, PromptFormat, Sample, Verdict, sample_key
+from selftaught.settings import EngineConfig
 
 # The same examples every time, so that a test is red for everybody or for nobody; HYPOTHESIS_PROFILE=search looks for
 # new ones.
@@ -117,9 +118,32 @@ plain_words = st.text("abcdefghijklmnopqrstuvwxyz-/é日", min_size=1, max_size=
 
 
 @st.composite
+def engine_settings(draw: st.DrawFn) -> dict[str, Any]:
+    """The section [engine], with the other engines' settings at their defaults."""
+    name = draw(st.sampled_from(["local", "openai", "vllm"]))
+    values: dict[str, Any] = {f"engine.{key}": field.default for key, field in EngineConfig.model_fields.items()}
+    values["engine.name"] = name
+    if name != "local":
+        values["engine.concurrency"] = draw(st.integers(0, 4096))
+        values["engine.timeout_s"] = draw(st.floats(0, 86400, exclude_min=True))
+        values["engine.retries"] = draw(st.integers(0, 100))
+    if name == "openai":
+        host = draw(st.sampled_from(["localhost:8000", "127.0.0.1", "[::1]:80", "models.example/v1/"]))
+        values["engine.url"] = draw(st.sampled_from(["http://", "https://"])) + host
+        values["engine.model"] = draw(texts)
+        values["engine.api_key_env"] = draw(st.from_regex(r"([A-Z_][A-Z0-9_]{0,20})?", fullmatch=True))
+    if name == "vllm":
+        values["engine.vllm_python"] = draw(plain_words)
+        values["engine.start_timeout_s"] = draw(st.floats(0, 86400, exclude_min=True))
+        values["engine.vllm_args"] = draw(st.sampled_from(["", "--max-model-len 2048", "--dtype 'float32' -x"]))
+    return values
+
+
+@st.composite
 def settings_values(draw: st.DrawFn) -> dict[str, Any]:
     """Every setting by `section.key`, within its range and free of contradictions."""
-    slots = draw(st.integers(0, 64))
+    engine = draw(engine_settings())
+    slots = draw(st.integers(0, 64)) if engine["engine.name"] == "local" else 0
     samples_per_problem = draw(st.integers(1, 64))
     choose = draw(st.sampled_from(["all", "random", "random-per-class", "unsolved-first"]))
     return {
@@ -180,4 +204,5 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "compute.threads": draw(st.integers(0, 256)),
         "compute.slots": slots,
         "compute.chunk": draw(st.one_of(st.just(0), st.integers(4 * slots, 4 * slots + 1000))),
+        **engine,
     }

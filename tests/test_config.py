@@ -157,7 +157,7 @@ def test_set_takes_a_toml_value_or_plain_text(override: str, key: str, value: An
         ),
         ("[loop]\nxyzzy = 1\n", "run.toml:2: unknown setting 'loop.xyzzy'; see docs/config.md"),
         ("[samplin]\nsamples = 1\n", "run.toml:2: unknown section [samplin]; did you mean 'sampling'?"),
-        ("[xyzzy]\na = 1\n", "run.toml:2: unknown section [xyzzy]; known: compute, loop, model, "),
+        ("[xyzzy]\na = 1\n", "run.toml:2: unknown section [xyzzy]; known: compute, engine, loop, model, "),
         ('[loop]\npatience = "three"\n', "run.toml:2: loop.patience = 'three': should be a valid integer"),
         ("[loop]\npatience = 3.0\n", "run.toml:2: loop.patience = 3.0: should be a valid integer"),
         ("[loop]\npatience = true\n", "run.toml:2: loop.patience = True: should be a valid integer"),
@@ -349,3 +349,60 @@ def test_differences_name_each_setting_that_changed() -> None:
     assert differences(old, new) == ["loop.patience = 3, now 9", "compute.threads = 0, now 2"]
     assert differences(old, old) == []
     assert differences({"a": 1}, {"b": 2}) == ["a = 1, now None", "b = None, now 2"]
+
+
+# The engine.
+
+SERVED = ("engine.name=openai", "engine.url=http://localhost:8000")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "owner"),
+    [
+        ("url", "http://localhost:8000", "'openai'"),
+        ("model", "m", "'openai'"),
+        ("api_key_env", "MY_API_KEY", "'openai'"),
+        ("concurrency", "2", "'openai' and 'vllm'"),
+        ("timeout_s", "5.0", "'openai' and 'vllm'"),
+        ("retries", "1", "'openai' and 'vllm'"),
+        ("vllm_python", "python", "'vllm'"),
+        ("vllm_args", "--x", "'vllm'"),
+        ("start_timeout_s", "5.0", "'vllm'"),
+    ],
+)
+def test_a_setting_of_another_engine_is_refused_and_says_whose_it_is(key: str, value: str, owner: str) -> None:
+    message = refusal_of(f"engine.{key}={value}")
+    assert f"engine.{key} is set" in message
+    assert f"it belongs to {owner}" in message
+    if "openai" not in owner:
+        assert f"engine.{key} is set" in refusal_of(*SERVED, f"engine.{key}={value}")
+
+
+def test_slots_belong_to_the_local_engine() -> None:
+    assert "set engine.concurrency" in refusal_of(*SERVED, "compute.slots=4")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:8000", "ftp://host", "http://", "http://h:0", "http://h:99999", "http://h:x", "http://hö", "//h"],
+)
+def test_an_engine_url_that_is_no_address_is_refused(url: str) -> None:
+    assert "http://127.0.0.1:8000" in refusal_of("engine.name=openai", f"engine.url={url}")
+
+
+@pytest.mark.parametrize("url", ["http://me:s3cret@h", "http://s3cret@h", "http://h/?key=s3cret", "http://h/#s3cret"])
+def test_an_engine_url_with_a_key_in_it_is_refused_without_showing_it(url: str) -> None:
+    message = refusal_of("engine.name=openai", f"engine.url={url}")
+    assert "engine.api_key_env" in message
+    assert "s3cret" not in message
+
+
+@pytest.mark.parametrize("key", ["sk-s3cret", "s3cret", "9A", "A B", "Aé"])
+def test_a_key_in_place_of_its_variable_is_refused_without_showing_it(key: str) -> None:
+    message = refusal_of(*SERVED, f"engine.api_key_env={key}")
+    assert "name of an environment variable" in message
+    assert key not in message.replace("MY_API_KEY", "").replace("A-Z", "")
+
+
+def test_vllm_arguments_with_an_open_quote_are_refused() -> None:
+    assert "engine.vllm_args" in refusal_of("engine.name=vllm", "engine.vllm_args=--x 'y")

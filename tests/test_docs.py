@@ -67,6 +67,14 @@ def test_every_setting_that_a_page_passes_is_known(page: Path) -> None:
         assert load_config("arithmetic", overrides).task.name == "arithmetic"
 
 
+def test_the_configs_that_the_page_of_engines_shows_resolve(tmp_path: Path) -> None:
+    shown = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "engines.md").read_text(), flags=re.DOTALL)
+    for name, whole in zip(("openai", "vllm"), shown, strict=True):
+        for text in (whole, whole.replace("\n# ", "\n")):  # also with the lines that it leaves out
+            (tmp_path / "run.toml").write_text(text)
+            assert load_config(str(tmp_path / "run.toml")).engine.name == name
+
+
 @pytest.mark.parametrize("name", sorted(shipped_configs()))
 def test_every_shipped_config_resolves(name: str) -> None:
     assert load_config(name).task.name in TASKS

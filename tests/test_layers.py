@@ -62,6 +62,7 @@ HEAVY = {
     "vllm",
     "ray",
     "wandb",
+    "httpx2",
 }
 
 ALLOWED_AT_TOP = {
@@ -73,6 +74,7 @@ ALLOWED_AT_TOP = {
     "training/packed_attention.py": {"torch", "transformers"},
     "training/loss.py": {"torch"},
     "training/masters.py": {"torch"},
+    "engines/transport.py": {"httpx2"},
     "scoring.py": {"torch"},
     "cli.py": {"typer", "rich"},
     "terminal.py": {"typer", "rich"},

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from selftaught.checks.weights import NOISE_BFLOAT16
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.errors import EngineError, Interrupted, RefusedError, StoreError
 from selftaught.methods import METHODS
@@ -281,6 +283,24 @@ def test_an_engine_that_goes_on_serving_the_old_weights_is_refused(tmp_path: Pat
         run_toy(tmp_path, trainer=ScoredTrainer(), open_engine=lambda model: Scored(-3.0))
 
 
+def test_an_engine_in_bfloat16_is_not_refused_for_a_difference_that_its_rounding_makes(tmp_path: Path) -> None:
+    """The files are compared instead; a difference beyond rounding is refused, with the number type as the hint."""
+    run_toy(
+        tmp_path / "small",
+        config=toy_config(loop__max_iterations=1),
+        trainer=ScoredTrainer(),
+        open_engine=lambda model: Scored(-1.2),
+        noise=NOISE_BFLOAT16,
+    )
+    with pytest.raises(RefusedError, match=r"does not serve the new weights.*model\.dtype=float32"):
+        run_toy(
+            tmp_path / "large",
+            trainer=ScoredTrainer(),
+            open_engine=lambda model: Scored(-3.0),
+            noise=NOISE_BFLOAT16,
+        )
+
+
 def test_an_engine_that_serves_the_new_weights_passes(tmp_path: Path) -> None:
     run_toy(
         tmp_path,
@@ -289,6 +309,82 @@ def test_an_engine_that_serves_the_new_weights_passes(tmp_path: Path) -> None:
         open_engine=lambda model: Scored(-3.0 if model.iteration == 0 else -1.05),
     )
     assert len(read_summaries(tmp_path)) == 1
+
+
+class Served(Scored):
+    """A server outside that serves one iteration's weights, whatever it is asked for; each has its own number."""
+
+    def __init__(self, iteration: int, serves: str = "") -> None:
+        super().__init__(-3.0 + iteration)
+        self.serves = serves  # type: ignore[assignment]
+
+
+class ServedTrainer(NullTrainer):
+    """Says that the weights of iteration n give every probe token a log-probability of n - 3."""
+
+    def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
+        found: Checkpoint = super().fine_tune(examples, **kwargs)
+        new = tuple((-3.0 + found.iteration,) * len(row.old_logprobs) for row in found.probe)
+        return dataclasses.replace(found, new_logprobs=new)
+
+
+def served(run_dir: Path, iteration: int, **changes: Any) -> None:
+    """Go on with a run of two iterations while a server serves the weights of one."""
+    run_toy(run_dir, **{"trainer": ServedTrainer(), "open_engine": lambda model: Served(iteration), **changes})
+
+
+def test_a_server_is_asked_for_before_every_change_of_weights_and_draws_nothing_until_it_has_them(
+    tmp_path: Path,
+) -> None:
+    again = r"; restart the server on .*{} and run the same command again"
+    wrong = "the server does not serve the weights of iteration {}: .*"
+    for serves, due in ((0, 1), (0, 1), (1, 2), (0, 2), (1, 2)):
+        with pytest.raises(RefusedError, match=wrong.format(due) + again.format(f"checkpoints/00{due}")):
+            served(tmp_path, serves)
+    assert not list((tmp_path / "samples").glob("002-dev*"))
+    with pytest.raises(RefusedError, match="does not serve the base model's weights: .*" + again.format("scripted")):
+        served(tmp_path, 2)
+    served(tmp_path, 0)
+    assert (tmp_path / "samples" / "000-test.jsonl").exists()
+
+
+def test_a_server_that_went_on_to_later_weights_is_refused(tmp_path: Path) -> None:
+    """Nearer to the wanted weights than to those before them, but not the wanted ones."""
+    with pytest.raises(RefusedError, match="weights of iteration 1"):
+        served(tmp_path, 0)
+    with pytest.raises(RefusedError, match="weights of iteration 2"):
+        served(tmp_path, 1)
+    (tmp_path / "samples" / "001-dev.jsonl").unlink()  # iteration 1 is owed again
+    (tmp_path / "iterations.jsonl").unlink()
+    with pytest.raises(RefusedError, match="weights of iteration 1"):
+        served(tmp_path, 2)
+
+
+def test_weights_that_hardly_changed_are_told_by_what_the_server_names(tmp_path: Path) -> None:
+    """Below noise only its own word tells: the folder of the checkpoint, or a file in it."""
+
+    def go(name: Any) -> None:
+        run_toy(
+            tmp_path,
+            config=toy_config(loop__max_iterations=1),
+            trainer=ScoredTrainer(),  # -1, as `Served(2)` says of every model
+            open_engine=lambda model: Served(2, serves=str(name) if model.iteration else "scripted"),
+        )
+
+    for name in ("", "m", tmp_path / "checkpoints", tmp_path / "checkpoints" / "0010"):
+        with pytest.raises(RefusedError, match=r"differ by 0\.0000 nats"):
+            go(name)
+    go(tmp_path / "checkpoints" / "001" / "model.gguf")
+
+
+def test_a_server_that_cannot_score_is_found_out_before_it_draws(tmp_path: Path) -> None:
+    class Mute(Served):
+        def score(self, requests, completions):  # type: ignore[no-untyped-def]
+            raise EngineError("cannot score")
+
+    with pytest.raises(EngineError, match="cannot score"):
+        run_toy(tmp_path, open_engine=lambda model: Mute(0))
+    assert not list((tmp_path / "samples").iterdir())
 
 
 def test_below_noise_the_weight_files_are_compared(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftaught.checks.weights import NOISE, serves_old_weights
+from selftaught.checks.weights import NOISE, NOISE_BFLOAT16, CannotTell, serves_old_weights
 
 logprobs = st.lists(st.lists(st.floats(-20, 0), min_size=1, max_size=6), min_size=1, max_size=4)
 
@@ -48,6 +48,14 @@ def test_weights_that_differ_by_less_than_noise_cannot_be_told_apart(gap: float)
     old = [[-1.0, -2.0], [-3.0]]
     with pytest.raises(ValueError, match=r"differ by 0\.0\d+ nats, less than 0\.02"):
         serves_old_weights(old, new=shifted(old, gap), old=old)
+
+
+def test_noise_is_what_the_caller_says_it_is() -> None:
+    """The old weights' own log-probabilities in bfloat16 pass for neither of two models in float32."""
+    old, new = [[-1.0, -2.0], [-3.0]], [[-1.2, -2.2], [-3.2]]
+    with pytest.raises(CannotTell, match=r"less than 0\.3"):
+        serves_old_weights(old, new=new, old=old, noise=NOISE_BFLOAT16)
+    assert serves_old_weights(old, new=new, old=old) is not None
 
 
 def test_a_difference_beyond_noise_is_enough() -> None:

@@ -136,9 +136,16 @@ def evaluate_command(
         float | None, typer.Option(help="Default: 0 (greedy) for one sample, 0.7 for several.")
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Default: the run's.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="section.key=value, over the run's or task's settings; repeatable.", metavar="KEY=VALUE"
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model or a run's result: accuracy with n and 95 % interval, per class."""
+    from selftaught.config import parse_overrides
     from selftaught.evaluation import evaluate, find_target
     from selftaught.inspection import measurement_text
     from selftaught.store import dump_measurement
@@ -153,6 +160,8 @@ def evaluate_command(
         samples=samples,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
+        overrides=parse_overrides(overrides or ()),
+        note=lambda line: print(line, file=sys.stderr),
     )
     print(json.dumps(dump_measurement(measurement)) if as_json else measurement_text(measurement))
 

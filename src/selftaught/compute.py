@@ -18,6 +18,8 @@ from selftaught.settings import RunConfig
 from selftaught.training import Trainer
 
 SMALL_MODEL_BYTES = 64 << 20
+CONCURRENCY = {"openai": 16, "vllm": 128}
+"""Requests to a server at a time: few enough for a server that others use too, and as many as keep a vLLM busy."""
 VERSIONS_OF = ("selftaught", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers", "numpy")
 
 
@@ -44,7 +46,11 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     size = sum(path.stat().st_size for path in Path(model.path).glob("*.safetensors"))
-    slots = config.compute.slots or (256 if device == "cuda" else 128 if size <= SMALL_MODEL_BYTES else 32)
+    slots = (
+        config.engine.concurrency or CONCURRENCY[config.engine.name]
+        if config.engine.name != "local"
+        else config.compute.slots or (256 if device == "cuda" else 128 if size <= SMALL_MODEL_BYTES else 32)
+    )
     chunk = config.compute.chunk or 4 * slots
     if chunk < 4 * slots:
         raise ConfigError(
@@ -59,8 +65,13 @@ def _available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def versions() -> dict[str, str]:
+def versions(config: RunConfig) -> dict[str, str]:
+    """Of Python and of the libraries that decide the numbers of a run."""
     found = {"python": platform.python_version()}
+    if config.engine.name == "vllm":
+        from selftaught.engines.vllm import vllm_version
+
+        found["vllm"] = vllm_version(config.engine.vllm_python)
     for name in VERSIONS_OF:
         try:
             found[name] = metadata.version(name)
@@ -69,9 +80,29 @@ def versions() -> dict[str, str]:
     return found
 
 
-def engine_opener(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engine]:
-    """How to open the run's engine on a model."""
+def check_engine(config: RunConfig) -> None:
+    """Raise ConfigError for an engine that cannot be opened here, before anything is written."""
+    name = config.engine.api_key_env
+    if name and not _key(config):
+        raise ConfigError(
+            f"engine.api_key_env names the environment variable {name}, which is not set here; export it, or remove "
+            "the setting"
+        )
+    if config.engine.name == "vllm":
+        from selftaught.engines.vllm import vllm_version
 
+        vllm_version(config.engine.vllm_python)
+
+
+def engine_opener(config: RunConfig, chosen: Chosen, *, log_dir: Path | None = None) -> Callable[[ModelRef], Engine]:
+    """How to open the run's engine on a model; a server that the engine starts logs into `log_dir`."""
+    check_engine(config)
+    if config.engine.name == "vllm":
+        return _open_vllm(config, chosen, log_dir)
+    return {"local": _open_local, "openai": _open_openai}[config.engine.name](config, chosen)
+
+
+def _open_local(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engine]:
     def open_engine(model: ModelRef) -> Engine:
         from selftaught.engines.local import LocalEngine
 
@@ -85,6 +116,50 @@ def engine_opener(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Eng
         )
 
     return open_engine
+
+
+def _open_openai(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engine]:
+    def open_engine(model: ModelRef) -> Engine:
+        from selftaught.engines.openai import OpenAIEngine
+        from selftaught.engines.transport import Server
+
+        engine = config.engine
+        server = Server(url=engine.url, key=_key(config), timeout_s=engine.timeout_s, retries=engine.retries)
+        return OpenAIEngine(
+            model,
+            server=server,
+            served_name=engine.model,
+            concurrency=chosen.slots,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+
+    return open_engine
+
+
+def _open_vllm(config: RunConfig, chosen: Chosen, log_dir: Path | None) -> Callable[[ModelRef], Engine]:
+    def open_engine(model: ModelRef) -> Engine:
+        from selftaught.engines.vllm import VllmEngine, VllmSettings
+
+        engine = config.engine
+        settings = VllmSettings(
+            python=engine.vllm_python,
+            arguments=engine.vllm_args,
+            dtype=chosen.dtype,
+            device=chosen.device,
+            threads=chosen.threads,
+            concurrency=chosen.slots,
+            start_timeout_s=engine.start_timeout_s,
+            timeout_s=engine.timeout_s,
+            retries=engine.retries,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+        return VllmEngine(model, settings, log=log_dir / f"vllm-{model.iteration:03d}.log" if log_dir else None)
+
+    return open_engine
+
+
+def _key(config: RunConfig) -> str:
+    return os.environ.get(config.engine.api_key_env, "").strip() if config.engine.api_key_env else ""
 
 
 def make_trainer(config: RunConfig, chosen: Chosen) -> Trainer:

@@ -9,17 +9,27 @@ import difflib
 import json
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from selftaught.errors import ConfigError
 from selftaught.methods import METHODS, Value
-from selftaught.settings import RunConfig, Section
+from selftaught.settings import EngineConfig, RunConfig, Section
+
+_OF_A_SERVER = {"name", "concurrency", "timeout_s", "retries"}
+ENGINE_SETTINGS = {
+    "local": {"name"},
+    "openai": _OF_A_SERVER | {"url", "model", "api_key_env"},
+    "vllm": _OF_A_SERVER | {"vllm_python", "vllm_args", "start_timeout_s"},
+}
+"""The keys of [engine] that each engine uses."""
 
 REPLACED = {"training.micro_batch_size": "training.micro_batch_tokens (a number of tokens; 0 chooses it)"}
 
@@ -37,7 +47,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     in_file = flatten(table, where)
     for key in in_file:
         _check_key(key, _at_line(where, text, key))
-    given = dict(_parse_override(item) for item in overrides)
+    given = parse_overrides(overrides)
     file_method = str(in_file.get("method", "star"))
     method = str(given.get("method", file_method))
     for name, origin in ((file_method, _at_line(where, text, "method")), (method, "--set method")):
@@ -52,6 +62,11 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
             )
     values = {**in_file, **METHODS[method], **given, "method": method}
     return config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key))
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Value]:
+    """`section.key=value` texts as flat values. Raises ConfigError for an unknown key or a text of another form."""
+    return dict(_parse_override(item) for item in overrides)
 
 
 def config_from_values(values: Mapping[str, Any], origin_of: Any = lambda key: "config") -> RunConfig:
@@ -161,6 +176,52 @@ def _check_across(config: RunConfig) -> None:
             f"compute.chunk = {compute.chunk} is less than four times compute.slots = {compute.slots}; "
             "raise it, or set it to 0"
         )
+    _check_engine(config)
+
+
+def _check_engine(config: RunConfig) -> None:
+    """Every engine has its own settings; one that the chosen engine would ignore is refused."""
+    engine = config.engine
+    used = ENGINE_SETTINGS[engine.name]
+    for key, field in EngineConfig.model_fields.items():
+        if key not in used and getattr(engine, key) != field.default:
+            who = " and ".join(repr(name) for name, keys in ENGINE_SETTINGS.items() if key in keys)
+            raise ConfigError(
+                f"engine.{key} is set, but engine.name = {engine.name!r} does not use it (it belongs to {who}); "
+                "remove it or choose another engine.name"
+            )
+    if engine.name != "local" and config.compute.slots:
+        raise ConfigError(
+            f"compute.slots = {config.compute.slots} belongs to engine.name = 'local'; with {engine.name!r} set "
+            "engine.concurrency"
+        )
+    # The values are not shown: they may hold a key by mistake.
+    if engine.api_key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", engine.api_key_env):
+        raise ConfigError(
+            "engine.api_key_env is the name of an environment variable (capital letters, digits, _), such as "
+            "MY_API_KEY; put the key itself into that variable and nowhere else"
+        )
+    if engine.name == "openai":
+        _check_url(engine.url)
+    try:
+        shlex.split(engine.vllm_args)
+    except ValueError as error:
+        raise ConfigError(f"engine.vllm_args = {engine.vllm_args!r}: {error}; quote it as on a command line") from error
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        has_port = parts.port is None or parts.port > 0
+    except ValueError as error:
+        raise ConfigError(f"engine.url is not an address ({error}); give one such as http://127.0.0.1:8000") from error
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ConfigError(
+            "engine.url holds a user name, a password, a query or a fragment; give scheme, host, port and path, and a "
+            "key through engine.api_key_env"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or not has_port or not url.isascii():
+        raise ConfigError(f"engine.url = {url!r}: expected an address such as http://127.0.0.1:8000")
 
 
 def _same(a: object, b: object) -> bool:

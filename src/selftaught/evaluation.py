@@ -1,14 +1,16 @@
 """Measure a model or a run's result on a split, outside the loop: the same drawing and the same judging."""
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftaught.compute import choose, engine_opener
+from selftaught.compute import check_engine, choose, engine_opener
 from selftaught.config import config_from_values, flat_values, load_config, shipped_configs
 from selftaught.drawing import asking, draw_chunk
 from selftaught.errors import ConfigError, StoreError
 from selftaught.launch import check_before_start, config_of_run, task_of
+from selftaught.methods import Value
 from selftaught.metrics import measure
 from selftaught.plan import planned_draws, spread_over_classes
 from selftaught.records import SPLITS, Measurement, ModelRef, Sample, by_id
@@ -58,16 +60,20 @@ def evaluate(
     samples: int,
     temperature: float | None,
     max_new_tokens: int | None,
+    overrides: Mapping[str, Value] | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Measurement:
     """Draw `samples` completions per problem of a split and measure them; dev and test as far as the config takes them.
 
     Greedy for one sample, temperature 0.7 for several unless told otherwise. What is not given comes from the
-    target's config. Raises ConfigError for settings that the task or the split cannot serve.
+    target's config, with `overrides` on top. `note` is told if a server outside is measured: it serves what it serves,
+    and nothing here proves which weights those are. Raises ConfigError for settings that the task or the split cannot
+    serve, and for an override of what has an argument of its own.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
     temperature = temperature if temperature is not None else (0.0 if samples == 1 else 0.7)
-    given = {
+    given: dict[str, Value | None] = {
         "task.name": task_name,
         "task.variant": variant,
         "sampling.samples": samples,
@@ -75,10 +81,10 @@ def evaluate(
         "sampling.shots": target.shots if shots is None else shots,
         "sampling.max_new_tokens": max_new_tokens,
     }
-    values = flat_values(target.config) | {key: value for key, value in given.items() if value is not None}
-    config = config_from_values(values, lambda key: "eval")
+    config = _with(target.config, given, overrides or {})
     task = task_of(config)
     check_before_start(config, task)
+    check_engine(config)
     limit = {"dev": config.task.dev_problems, "test": config.task.test_problems}.get(split, 0)
     problems = spread_over_classes(task.split(split), limit)
     if not problems:
@@ -95,6 +101,8 @@ def evaluate(
     )
     draws = list(planned_draws(problems, kind="evaluation", samples=samples))
     engine = engine_opener(config, chosen)(target.model)
+    if engine.serves is not None:
+        note(f"measured: what {config.engine.url} serves, by its own word {engine.serves!r}")
     try:
         drawn: list[Sample] = []
         for first in range(0, len(draws), chosen.chunk):
@@ -119,6 +127,14 @@ def evaluate(
         temperature=temperature,
         has_step_check=task.check_steps is not None,
     )
+
+
+def _with(config: RunConfig, given: Mapping[str, Value | None], overrides: Mapping[str, Value]) -> RunConfig:
+    """A config with overrides and the arguments that were given."""
+    if fixed := sorted(overrides.keys() & {*given, "model.path"}):
+        raise ConfigError(f"--set {fixed[0]}: eval takes it from an argument of its own; see `selftaught eval --help`")
+    values = {**flat_values(config), **overrides, **{key: v for key, v in given.items() if v is not None}}
+    return config_from_values(values, lambda key: "eval")
 
 
 def _target_of_run(folder: Path) -> Target:

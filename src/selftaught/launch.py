@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from selftaught.compute import Chosen, choose, engine_opener, make_trainer, versions
+from selftaught.checks.weights import NOISE, NOISE_BFLOAT16
+from selftaught.compute import Chosen, check_engine, choose, engine_opener, make_trainer, versions
 from selftaught.config import config_from_values, differences, flat_values
 from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.loop import Outcome, run
+from selftaught.methods import Value
 from selftaught.progress import Progress
 from selftaught.records import ModelRef, Task
 from selftaught.settings import RunConfig
@@ -22,6 +24,16 @@ from selftaught.tasks import load_task
 from selftaught.verification import check_reference_answers
 from selftaught.weights import resolve_model
 
+HOW_A_SERVER_IS_REACHED = (
+    "engine.url",
+    "engine.model",
+    "engine.api_key_env",
+    "engine.timeout_s",
+    "engine.retries",
+    "engine.vllm_python",
+    "engine.start_timeout_s",
+)
+
 
 def launch(
     config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
@@ -31,6 +43,7 @@ def launch(
     task = task_of(config)
     base = resolve_model(config.model.path)
     check_before_start(config, task)
+    check_engine(config)
     with RunStore(run_dir) as store:
         chosen = _settle(config, store, base, progress)
         store.cut_torn_tails()
@@ -39,9 +52,10 @@ def launch(
             task=task,
             base=base,
             store=store,
-            open_engine=engine_opener(config, chosen),
+            open_engine=engine_opener(config, chosen, log_dir=store.dir / "logs"),
             trainer=make_trainer(config, chosen),
             chunk=chosen.chunk,
+            noise=NOISE_BFLOAT16 if chosen.dtype == "bfloat16" else NOISE,
             progress=progress,
             should_stop=should_stop,
         )
@@ -109,7 +123,8 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, progress: Progre
     found = read_run_json(store.dir)
     if {f.name for f in fields(Chosen)} != found["chosen"].keys() or "sha256" not in found["model"]:
         raise StoreError(f"{path}: chosen or model is damaged; restore the file or start a new run")
-    if changed := differences(found["config"], flat_values(config)):
+    # Read as a config, so that a setting which the run's version did not have yet has its default.
+    if changed := differences(_fixed(config_of_run(store.dir)), _fixed(config)):
         raise StoreError(
             f"{store.dir} was started with {'; '.join(changed)}; carry on with `selftaught run --resume {store.dir}`, "
             "or use another --run-dir"
@@ -119,10 +134,15 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, progress: Progre
             f"{store.dir} was started with other weights in {base.path} (sha256 {found['model']['sha256'][:12]}, now "
             f"{(base.sha256 or '')[:12]}); restore the model, or use another --run-dir"
         )
-    then, now = found.get("versions", {}), versions()
+    then, now = found.get("versions", {}), versions(config)
     if other := [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
         progress.note(f"warning: the run was begun with {'; '.join(other)}: what is drawn from here on may differ")
     return Chosen(**found["chosen"])
+
+
+def _fixed(config: RunConfig) -> dict[str, Value]:
+    """The settings that a run keeps: all but how its server is reached, which changes when the server is restarted."""
+    return {key: value for key, value in flat_values(config).items() if key not in HOW_A_SERVER_IS_REACHED}
 
 
 def _description(config: RunConfig, chosen: Chosen, base: ModelRef) -> dict[str, Any]:
@@ -131,7 +151,7 @@ def _description(config: RunConfig, chosen: Chosen, base: ModelRef) -> dict[str,
         "config": flat_values(config),
         "chosen": asdict(chosen),
         "model": {"path": base.path, "sha256": base.sha256},
-        "versions": versions(),
+        "versions": versions(config),
         "git_commit": _git_commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -156,6 +156,52 @@ class ComputeConfig(Section):
     )
 
 
+class EngineConfig(Section):
+    name: Literal["local", "openai", "vllm"] = Field(
+        "local",
+        description="What draws completions: `local` (this process), `openai` (any server with OpenAI's completions API, which you start) or `vllm` (a vLLM server that the run starts). docs/engines.md says which to take.",
+    )
+    url: str = Field(
+        "", description="`openai`: where the server is, such as `http://127.0.0.1:8000`; without a user name or a key."
+    )
+    model: str = Field(
+        "", description="`openai`: the served model's name; empty takes the only one that the server lists."
+    )
+    api_key_env: str = Field(
+        "",
+        description="`openai`: the environment variable that holds the server's key, such as `MY_API_KEY`; never the key itself.",
+    )
+    concurrency: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="`openai`, `vllm`: requests that are on their way at a time; 0 is 16 for `openai` and 128 for `vllm`. It takes the place of `compute.slots`.",
+    )
+    timeout_s: float = Field(
+        600.0,
+        gt=0.0,
+        le=86400.0,
+        description="`openai`, `vllm`: seconds until a request without its whole answer fails.",
+    )
+    retries: int = Field(
+        5,
+        ge=0,
+        le=100,
+        description="`openai`, `vllm`: further tries of a request that met a busy, failing or silent server.",
+    )
+    vllm_python: str = Field("", description="`vllm`: the Python interpreter that has vllm; empty is this one.")
+    vllm_args: str = Field(
+        "",
+        description="`vllm`: further arguments of `vllm serve`, as on a command line, such as `--max-model-len 2048`.",
+    )
+    start_timeout_s: float = Field(
+        1800.0,
+        gt=0.0,
+        le=86400.0,
+        description="`vllm`: seconds until a server that is not ready fails. Loading and compiling take minutes.",
+    )
+
+
 class RunConfig(Section):
     method: str = Field(
         "star", description="Named settings of the loop's knobs; `custom` leaves every knob to the file."
@@ -170,3 +216,4 @@ class RunConfig(Section):
     loop: LoopConfig = LoopConfig()
     tracking: TrackingConfig = TrackingConfig()
     compute: ComputeConfig = ComputeConfig()
+    engine: EngineConfig = EngineConfig()

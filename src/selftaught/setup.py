@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from selftaught.checks.weights import NOISE
 from selftaught.engines import Engine
 from selftaught.progress import Progress
 from selftaught.records import ModelRef, Task
@@ -21,6 +22,8 @@ class Setup:
     trainer: Trainer
     chunk: int
     """Completions drawn and saved as one unit."""
+    noise: float = NOISE
+    """Below this (nats) log-probabilities of the engine cannot tell two models apart."""
     progress: Progress
     should_stop: Callable[[], bool] = lambda: False
     """Asked after every chunk and every optimizer step; True stops the run there, with everything finished saved."""

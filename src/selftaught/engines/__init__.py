@@ -13,6 +13,12 @@ from selftaught.records import Completion, Request, SamplingParams, TokenScores
 class Engine(Protocol):
     """Draws completions from one fixed set of weights."""
 
+    @property
+    def serves(self) -> str | None:
+        """Where the weights are that a server outside says it serves ("" if it does not say); None for an engine that
+        loads the weights it is opened on by itself."""
+        ...
+
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         """One completion per request, in the order in which they finish; `Completion.request` is the position.
 
@@ -24,7 +30,7 @@ class Engine(Protocol):
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
         """Log-probabilities of given completions (nats, temperature 1), one record per request, in order.
 
-        Raises RefusedError for a prompt without tokens.
+        Raises RefusedError for a prompt without tokens, EngineError if the engine cannot score.
         """
         ...
 

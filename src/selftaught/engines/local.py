@@ -38,6 +38,8 @@ class LocalEngine:
     prompt tokens run at a time. `note` is told once why a model is not drawn in slots.
     """
 
+    serves = None
+
     def __init__(
         self,
         model: ModelRef,

