@@ -1,0 +1,111 @@
+"""Benchmark E: one whole STaR iteration beside the small script."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.data import SHOTS, gsm8k_task, read_problems
+from benchmarks.record import OURS, Record, Row, speed
+from benchmarks.session import Options, Rival, Session, in_turn, measured, session
+
+MAX_NEW_TOKENS = 128
+BATCH_SIZE = 8
+LEARNING_RATE = 2e-5
+
+FORMULA = "not counted: how much is drawn and learned depends on what is drawn; tokens are those drawn and trained on"
+
+RIVALS = (
+    Rival(name=OURS, module="our_iteration"),
+    Rival(name="small-script", module="small_script", job={"trl": {}}),
+)
+
+
+def run(name: str, options: Options, *, steps: int, tell: Callable[[str], None]) -> Record:
+    """`steps` is the number of optimizer steps of 8 rows, the same for both."""
+    task = gsm8k_task(read_problems(options.data_dir(), "train"), options.n)
+    settings = {
+        "sampling.shots": SHOTS,
+        "sampling.max_new_tokens": MAX_NEW_TOKENS,
+        "rationalization.hints": "failed",
+        "training.batch_size": BATCH_SIZE,
+        "training.learning_rate": LEARNING_RATE,
+        "training.schedule": "linear",
+        "training.first_steps": steps,
+        "training.validation_share": 0.0,
+        **options.settings,
+    }
+    with session(options, tell) as here:
+        job = here.job(
+            n=options.n,
+            number=options.n,
+            data=str(options.data_dir().resolve()),
+            settings=settings,
+            shots=[asdict(problem) for problem in task.shots],
+            problems=[asdict(problem) for problem in task.train],
+            max_new_tokens=MAX_NEW_TOKENS,
+            steps=steps,
+            learning_rate=LEARNING_RATE,
+            seed=1,
+        )
+
+        def time_one(rival: Rival, repeat: int, result: dict[str, Any]) -> Row:
+            return _row(here, rival, repeat, result)
+
+        rows = in_turn(here, RIVALS, time_one, lambda rival: job, tell)
+    return Record(
+        benchmark=name,
+        machine=here.machine,
+        n=options.n,
+        flop_formula=FORMULA,
+        arguments={"model": options.model.rpartition("/")[2], "steps": steps, "settings": settings},
+        rows=rows,
+        outputs={
+            f"{row.rival}, repeat {row.repeat + 1}": {
+                key: row.more[key] for key in ("kept", "still_failed", "first_loss", "last_loss", "seconds_by_stage")
+            }
+            for row in rows
+            if not row.failed
+        }
+        | _ratio(rows),
+    )
+
+
+def _row(here: Session, rival: Rival, repeat: int, result: Mapping[str, Any]) -> Row:
+    laps = result["laps"]
+    work = sum(seconds for name, seconds in laps.items() if name != "load")
+    return Row(
+        rival=rival.name,
+        repeat=repeat,
+        n=here.options.n,
+        more={
+            "seconds_by_stage": laps,
+            "iteration_seconds": result["seconds"],
+            "drawn_tokens": result["drawn_tokens"],
+            "trained_tokens": result["trained_tokens"],
+            "kept": result["kept"],
+            "still_failed": result["still_failed"],
+            "first_loss": result["steps"][0]["loss"],
+            "last_loss": result["steps"][-1]["loss"],
+            "settings": result.get("settings", {}),
+        },
+        **measured(result),
+        **speed(
+            tokens=int(result["drawn_tokens"] + result["trained_tokens"]),
+            seconds=work,
+            load_s=result["seconds"] - work,
+            flop=0.0,
+            peak=here.peak,
+        ),
+    )
+
+
+def _ratio(rows: list[Row]) -> dict[str, float]:
+    """Whole iterations, loading included: the script's mean time over ours; empty if one of them did not run."""
+    times: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.failed:
+            times.setdefault(row.rival, []).append(row.more["iteration_seconds"])
+    if len(times) < 2:
+        return {}
+    mean = {name: sum(found) / len(found) for name, found in times.items()}
+    return {"small script's seconds over ours": round(mean["small-script"] / mean[OURS], 2)}
