@@ -32,11 +32,16 @@ class Benchmark:
     model: str = ""
     """Default of --model; empty: it must be given."""
     threads: int = 0
+    """Default of --threads; 0: all."""
+    slow_n: int = 0
+    """Default of --slow-n; 0: all."""
 
 
 BENCHMARKS = {
     "draw-fixed": Benchmark(letter="A", help="six worked examples, exactly 64 new tokens", n=128, quick_n=32),
-    "draw-natural": Benchmark(letter="B", help="the same, ended by itself, up to 128 new tokens", n=512, quick_n=64),
+    "draw-natural": Benchmark(
+        letter="B", help="the same, ended by itself, up to 128 new tokens", n=512, quick_n=64, slow_n=128
+    ),
     "draw-arithmetic": Benchmark(
         letter="C",
         help="the shipped model on its own problems",
@@ -89,13 +94,14 @@ def _options(given: argparse.Namespace) -> Options:
     model = given.model or benchmark.model
     if not model:
         raise ConfigError(GET_A_MODEL)
+    n = given.n or (benchmark.quick_n if given.quick else benchmark.n)
     return Options(
         model=model,
         data=given.data,
         device=given.device,
         threads=threads_or_all(given.threads or benchmark.threads),
-        n=given.n or (benchmark.quick_n if given.quick else benchmark.n),
-        slow_n=given.slow_n,
+        n=n,
+        slow_n=given.slow_n or benchmark.slow_n or n,
         repeat=given.repeat,
         rivals=tuple(filter(None, given.rivals.split(","))),
         settings=dict(_setting(item) for item in given.set),
@@ -117,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--threads", type=_count, default=0, help="CPU threads of every rival; 0: a default")
         sub.add_argument("--n", type=_count, default=0, help=f"how many (default {benchmark.n})")
         sub.add_argument("--quick", action="store_true", help=f"a small form (n = {benchmark.quick_n})")
-        sub.add_argument("--slow-n", type=_count, default=128, help="most questions given to the slow rivals")
+        sub.add_argument("--slow-n", type=_count, default=0, help="most questions given to transformers")
         sub.add_argument("--repeat", type=_count, default=1, help="times every rival is run, in turn")
         sub.add_argument("--rivals", default="", help="only these, with commas (default: all)")
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of selftaught")

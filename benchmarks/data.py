@@ -10,6 +10,7 @@ from selftaught.prompts import render_completion, render_prompt
 from selftaught.records import AnswerRule, Problem, PromptFormat, Task
 
 SHOTS = 6
+WARM_UP = 32
 
 FORMAT = PromptFormat(
     question="Question: {question}{hint}\nAnswer:",
@@ -58,11 +59,11 @@ def few_shot_prompts(train: Sequence[Problem], number: int) -> Prompts:
     The warm-up shows the same worked examples in the opposite order, before the last problems of the file.
     """
     shots, asked = train[:SHOTS], train[SHOTS : SHOTS + number]
-    if len(asked) < number or len(train) < SHOTS + number + SHOTS:
+    if len(train) < SHOTS + number:
         raise ConfigError(f"{number} questions were asked for, but the file has {len(train)} rows; use a smaller --n")
     return Prompts(
         texts=tuple(render_prompt(FORMAT, p, hint=False, shots=shots) for p in asked),
-        warm_up=tuple(render_prompt(FORMAT, p, hint=False, shots=shots[::-1]) for p in train[-SHOTS:]),
+        warm_up=tuple(render_prompt(FORMAT, p, hint=False, shots=shots[::-1]) for p in train[-WARM_UP:]),
     )
 
 

@@ -86,8 +86,8 @@ def run(name: str, options: Options, workload_of: Callable[[Options], Workload],
             ignore_end=workload.is_endless,
             batch_size=GENERATE_BATCH,
             longest_prompt=max(map(len, lengths)),
-            max_num_seqs=256,
-            kv_cache_gib=4,
+            max_num_seqs=128,
+            kv_cache_bytes=2 << 30,
         )
         found: dict[str, list[dict[str, Any]]] = {}
 

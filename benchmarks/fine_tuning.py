@@ -52,7 +52,7 @@ def arithmetic(options: Options) -> Lesson:
     same = ("weight_decay", "adam_beta2", "max_grad_norm")
     return _lesson(
         training_pairs(asked, task.prompt_format),
-        training_pairs(task.dev[:HELD_OUT], task.prompt_format),
+        training_pairs(spread_over_classes(task.dev, HELD_OUT), task.prompt_format),
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
         settings={f"training.{name}": getattr(training, name) for name in same},

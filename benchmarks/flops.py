@@ -17,8 +17,7 @@ DRAWING_FORMULA = (
 )
 TRAINING_FORMULA = (
     "3*(2*W*sum(t_i) + 2*E*sum(l_i) + 4*L*D*sum(t_i*(t_i+1)/2)), where W, E, L, D as for drawing, t_i: tokens of row "
-    "i, "
-    "l_i: its tokens with loss; 3: forward once, backward twice"
+    "i, l_i: its tokens with loss; 3: forward once, backward twice"
 )
 
 

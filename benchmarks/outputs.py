@@ -44,13 +44,19 @@ def verdict(gaps: Sequence[float]) -> str:
 
 
 def agreement(reference: Completions, found: Completions) -> dict[str, float]:
-    """Share of completions with the same text, and mean share of a completion's tokens before the first difference."""
+    """How many completions are the same, and the mean share of a completion's tokens before the first difference."""
     pairs = list(zip(reference, found, strict=True))
-    same = sum(r["text"] == f["text"] for r, f in pairs)
+    same = [is_same(r, f) for r, f in pairs]
     before = [
-        1.0 if r["text"] == f["text"] else common_length(r["ids"], f["ids"]) / max(1, len(r["ids"])) for r, f in pairs
+        1.0 if equal else common_length(r["ids"], f["ids"]) / max(1, len(r["ids"]))
+        for equal, (r, f) in zip(same, pairs, strict=True)
     ]
-    return {"n": len(pairs), "identical": same, "mean_common_prefix": round(sum(before) / len(pairs), 4)}
+    return {"n": len(pairs), "identical": sum(same), "mean_common_prefix": round(sum(before) / len(pairs), 4)}
+
+
+def is_same(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    """Same tokens, or the same text: a rival may count the stop string's tokens, or decode a first space away."""
+    return bool(left["ids"] == right["ids"] or left["text"] == right["text"])
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
@@ -61,7 +67,7 @@ def _gaps(here: Session, job: Mapping[str, Any], reference: Completions, ours: C
     contexts = [
         (prompt, r["ids"][: common_length(r["ids"], f["ids"])])
         for prompt, r, f in zip(job["prompts"], reference, ours, strict=True)
-        if r["text"] != f["text"]
+        if not is_same(r, f)
     ]
     if not contexts:
         return []

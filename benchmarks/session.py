@@ -27,7 +27,7 @@ class Options:
     threads: int
     n: int
     slow_n: int
-    """Most questions given to `generate`, whose time per question does not depend on their number."""
+    """Most questions given to transformers' own ways to draw, whose time per question does not depend on how many."""
     repeat: int
     rivals: tuple[str, ...]
     """Empty: all."""

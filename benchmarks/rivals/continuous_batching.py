@@ -22,7 +22,7 @@ def run(job: Job) -> dict[str, Any]:
     model.to(job["device"]).eval()
     load = time.perf_counter() - began
     began = time.perf_counter()
-    _generate(model, tokenizer, job["warm_up"], {**job, "max_new_tokens": min(8, job["max_new_tokens"])})
+    _generate(model, tokenizer, job["warm_up"][:8], {**job, "max_new_tokens": min(8, job["max_new_tokens"])})
     warm_up = time.perf_counter() - began
     with Clock() as clock:
         rows = _generate(model, tokenizer, job["prompts"], job)

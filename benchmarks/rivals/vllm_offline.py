@@ -12,9 +12,14 @@ from benchmarks.child import Clock, Job, drawn, serve
 
 
 def run(job: Job) -> dict[str, Any]:
-    """job: model, device, threads, dtype, prompts, warm_up, max_new_tokens, stop, ignore_end, kv_cache_gib."""
+    """job: model, device, threads, dtype, prompts, longest_prompt, warm_up, max_new_tokens, stop, ignore_end,
+    max_num_seqs, kv_cache_bytes (on a CPU; a GPU's is vLLM's own choice)."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    own: dict[str, Any] = {}
     if job["device"] == "cpu":
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(job["kv_cache_gib"]))
+        cpus = sorted(os.sched_getaffinity(0))[: job["threads"]]
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cpus)))
+        own["kv_cache_memory_bytes"] = job["kv_cache_bytes"]
     began = time.perf_counter()
     import vllm
 
@@ -26,6 +31,7 @@ def run(job: Job) -> dict[str, Any]:
         max_model_len=longest,
         max_num_seqs=job["max_num_seqs"],
         disable_log_stats=True,
+        **own,
     )
     load = time.perf_counter() - began
     params = vllm.SamplingParams(
