@@ -19,8 +19,11 @@ GET_A_MODEL = (
     "this benchmark needs --model FOLDER, a model in Hugging Face format; for the figures in docs/speed.md get one "
     "with: hf download HuggingFaceTB/SmolLM2-135M-Instruct --local-dir FOLDER"
 )
-ITERATION_STEPS = 40
+PEAK_SIZES = {"cpu": (2048, 3072, 4096), "cuda": (4096, 8192, 16384)}
+"""Of the square matrices whose product is the yardstick."""
+STEPS = 40
 """Optimizer steps of iteration 1 in Zelikman et al. 2022."""
+QUICK_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     console = Console(width=200 if not sys.stdout.isatty() else None)
     try:
-        record = run(given.name, _options(given), quick=given.quick)
+        record = run(given.name, _options(given), steps=given.steps or (QUICK_STEPS if given.quick else STEPS))
     except SelftaughtError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -73,14 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(name: str, options: Options, *, quick: bool) -> Record:
-    """One benchmark by its name; `quick` is its small form, which figures say."""
+def run(name: str, options: Options, *, steps: int) -> Record:
+    """One benchmark by its name; `steps` are the optimizer steps of `iteration`."""
     if name == "fine-tune":
         return fine_tuning.run(name, options, fine_tuning.gsm8k, _tell)
     if name == "fine-tune-arithmetic":
         return fine_tuning.run(name, options, fine_tuning.arithmetic, _tell)
     if name == "iteration":
-        return iteration.run(name, options, steps=ITERATION_STEPS // 5 if quick else ITERATION_STEPS, tell=_tell)
+        return iteration.run(name, options, steps=steps, tell=_tell)
     workloads = {
         "draw-fixed": drawing.fixed,
         "draw-natural": drawing.natural,
@@ -108,7 +111,7 @@ def _options(given: argparse.Namespace) -> Options:
         vllm_python=given.vllm_python,
         timeout_s=given.timeout,
         check=given.check,
-        peak_sizes=tuple(given.peak_sizes),
+        peak_sizes=tuple(given.peak_sizes or PEAK_SIZES[given.device]),
     )
 
 
@@ -124,13 +127,14 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--n", type=_count, default=0, help=f"how many (default {benchmark.n})")
         sub.add_argument("--quick", action="store_true", help=f"a small form (n = {benchmark.quick_n})")
         sub.add_argument("--slow-n", type=_count, default=0, help="most questions given to transformers")
+        sub.add_argument("--steps", type=_count, default=0, help=f"optimizer steps of `iteration` (default {STEPS})")
         sub.add_argument("--repeat", type=_count, default=1, help="times every rival is run, in turn")
         sub.add_argument("--rivals", default="", help="only these, with commas (default: all)")
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of selftaught")
         sub.add_argument("--vllm-python", default="", metavar="INTERPRETER", help="Python that has vllm and psutil")
         sub.add_argument("--timeout", type=float, default=3600.0, help="seconds that one rival may take")
         sub.add_argument("--check", type=_count, default=16, help="outputs compared in float32; 0: none")
-        sub.add_argument("--peak-sizes", type=_count, nargs="+", default=[2048, 3072, 4096], help=argparse.SUPPRESS)
+        sub.add_argument("--peak-sizes", type=_count, nargs="+", default=[], help=argparse.SUPPRESS)
         sub.add_argument("--json", type=Path, metavar="FILE", help="append the JSON line to this file")
     return parser
 

@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,26 @@ class Laps:
 def drawn(clock: Clock, completions: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:
     """The result of a drawing job: completions in the order of the prompts, each with `ids`, `text` and `tokens`."""
     return {**clock.record(), "completions": completions, **facts}
+
+
+def work_of(
+    encode: Callable[[str], list[int]],
+    drawings: Sequence[tuple[Sequence[str], Sequence[int]]],
+    rows: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """What an iteration did, in numbers that the formulas of `flops` take.
+
+    `drawings` are (prompts, tokens drawn of each), one per group with its own shared prefix; `rows` are the (prompt,
+    completion) pairs that were kept.
+    """
+    return {
+        "drawings": [
+            {"prompts": [encode(prompt) for prompt in prompts], "drawn_tokens": list(counts)}
+            for prompts, counts in drawings
+        ],
+        "row_tokens": [len(encode(prompt + completion)) + 1 for prompt, completion in rows],
+        "loss_tokens": [len(encode(prompt + completion)) + 1 - len(encode(prompt)) for prompt, completion in rows],
+    }
 
 
 def synchronize() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from benchmarks import flops
 from benchmarks.data import SHOTS, gsm8k_task, read_problems
 from benchmarks.record import OURS, Record, Row, speed
 from benchmarks.session import Options, Rival, Session, in_turn, measured, session
@@ -12,7 +13,7 @@ MAX_NEW_TOKENS = 128
 BATCH_SIZE = 8
 LEARNING_RATE = 2e-5
 
-FORMULA = "not counted: how much is drawn and learned depends on what is drawn; tokens are those drawn and trained on"
+FORMULA = f"drawing, per group: {flops.DRAWING_FORMULA}; training: {flops.TRAINING_FORMULA}"
 
 RIVALS = (
     Rival(name=OURS, module="our_iteration"),
@@ -72,7 +73,9 @@ def run(name: str, options: Options, *, steps: int, tell: Callable[[str], None])
 
 def _row(here: Session, rival: Rival, repeat: int, result: Mapping[str, Any]) -> Row:
     laps = result["laps"]
-    work = sum(seconds for name, seconds in laps.items() if name != "load")
+    seconds = sum(spent for name, spent in laps.items() if name != "load")
+    drawn = sum(sum(drawing["drawn_tokens"]) for drawing in result["work"]["drawings"])
+    trained = int(result["trained_tokens"])
     return Row(
         rival=rival.name,
         repeat=repeat,
@@ -80,8 +83,8 @@ def _row(here: Session, rival: Rival, repeat: int, result: Mapping[str, Any]) ->
         more={
             "seconds_by_stage": laps,
             "iteration_seconds": result["seconds"],
-            "drawn_tokens": result["drawn_tokens"],
-            "trained_tokens": result["trained_tokens"],
+            "drawn_tokens": drawn,
+            "trained_tokens": trained,
             "kept": result["kept"],
             "still_failed": result["still_failed"],
             "first_loss": result["steps"][0]["loss"],
@@ -90,13 +93,28 @@ def _row(here: Session, rival: Rival, repeat: int, result: Mapping[str, Any]) ->
         },
         **measured(result),
         **speed(
-            tokens=int(result["drawn_tokens"] + result["trained_tokens"]),
-            seconds=work,
-            load_s=result["seconds"] - work,
-            flop=0.0,
+            tokens=drawn + trained,
+            seconds=seconds,
+            load_s=result["seconds"] - seconds,
+            flop=_flop(here.shape, result["work"], trained),
             peak=here.peak,
         ),
     )
+
+
+def _flop(shape: flops.ModelShape, work: Mapping[str, Any], trained_tokens: int) -> float:
+    """Of all draws, and of as many tokens of the kept rows as were trained on."""
+    drawing = sum(
+        flops.drawing_flops(
+            shape,
+            shared_prefix=flops.shared_prefix(group["prompts"]),
+            prompt_tokens=[len(ids) for ids in group["prompts"]],
+            drawn_tokens=group["drawn_tokens"],
+        )
+        for group in work["drawings"]
+    )
+    epoch = flops.training_flops(shape, row_tokens=work["row_tokens"], loss_tokens=work["loss_tokens"])
+    return float(drawing + epoch * trained_tokens / sum(work["row_tokens"]))
 
 
 def _ratio(rows: list[Row]) -> dict[str, float]:

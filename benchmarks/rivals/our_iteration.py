@@ -1,20 +1,23 @@
 """One STaR iteration by selftaught's own stages, on a task that only this benchmark knows: measures nothing else."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import Clock, Job, Laps, serve
+from benchmarks.child import Clock, Job, Laps, serve, work_of
 from benchmarks.data import gsm8k_task, read_problems
 from benchmarks.rivals.ours import settle
 from selftaught.compute import engine_opener, make_trainer
 from selftaught.lineage import Models
 from selftaught.progress import Silent
-from selftaught.records import Sample, StepMetrics
+from selftaught.prompts import render_prompt
+from selftaught.records import Sample, StepMetrics, Task, TrainingExample, by_id
 from selftaught.setup import Setup
 from selftaught.stages import chosen_problems, draw_stage, failed_problems, fine_tune, select_samples, training_examples
 from selftaught.store import RunStore
+from selftaught.tokens import Codec
 from selftaught.verification import check_reference_answers
 
 
@@ -64,7 +67,8 @@ def run(job: Job) -> dict[str, Any]:
     return {
         **clock.record(),
         "laps": laps.seconds,
-        "drawn_tokens": _tokens(rationales) + _tokens(hinted),
+        "work": _work(task, base.path, rationales, hinted, examples),
+        "dtype": chosen.dtype,
         "trained_tokens": checkpoint.train.tokens,
         "kept": len(examples),
         "still_failed": len(problems) - len(selection.kept),
@@ -74,8 +78,22 @@ def run(job: Job) -> dict[str, Any]:
     }
 
 
-def _tokens(samples: list[Sample]) -> int:
-    return sum(sample.num_tokens for sample in samples)
+def _work(
+    task: Task,
+    model: str,
+    rationales: Sequence[Sample],
+    hinted: Sequence[Sample],
+    examples: Sequence[TrainingExample],
+) -> dict[str, Any]:
+    problems = by_id(task.train)
+    drawings = [
+        (
+            [render_prompt(task.prompt_format, problems[s.problem_id], hint=hint, shots=task.shots) for s in samples],
+            [s.num_tokens for s in samples],
+        )
+        for hint, samples in ((False, rationales), (True, hinted))
+    ]
+    return work_of(Codec(model).encode_prompt, drawings, [(e.prompt, e.completion) for e in examples])
 
 
 if __name__ == "__main__":

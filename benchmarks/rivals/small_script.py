@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.child import Clock, Job, Laps, serve
+from benchmarks.child import Clock, Job, Laps, serve, work_of
 from benchmarks.rivals.trl_sft import Times, fine_tune
 
 BATCH = 32
@@ -32,15 +32,15 @@ def is_right(text: str, answer: str) -> bool:
 
 
 @torch.inference_mode()
-def draw(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int) -> tuple[list[str], int]:
-    texts, tokens = [], 0
+def draw(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int) -> tuple[list[str], list[int]]:
+    texts, tokens = [], []
     for i in range(0, len(prompts), BATCH):
         batch = tokenizer(prompts[i : i + BATCH], return_tensors="pt", padding=True).to(model.device)
         out = model.generate(
             **batch, do_sample=False, max_new_tokens=max_new_tokens, stop_strings=["\n\n"], tokenizer=tokenizer
         )
         new = out[:, batch["input_ids"].shape[1] :]
-        tokens += int((new != tokenizer.pad_token_id).sum())
+        tokens += (new != tokenizer.pad_token_id).sum(-1).tolist()
         texts += [t.split("\n\n")[0] for t in tokenizer.batch_decode(new, skip_special_tokens=True)]
     return texts, tokens
 
@@ -57,15 +57,17 @@ def run(job: Job) -> dict[str, Any]:
 
         kept: list[tuple[str, str]] = []
         failed: list[dict[str, str]] = []
-        tokens = 0
+        drawings: list[tuple[list[str], list[int]]] = []
         for hint in (False, True):
             asked = failed if hint else job["problems"]
-            texts, drawn = draw(model, tokenizer, [prompt(job["shots"], p, hint) for p in asked], job["max_new_tokens"])
-            tokens += drawn
+            prompts = [prompt(job["shots"], p, hint) for p in asked]
+            texts, tokens = draw(model, tokenizer, prompts, job["max_new_tokens"])
+            drawings.append((prompts, tokens))
             right = [is_right(text, p["answer"]) for p, text in zip(asked, texts, strict=True)]
             kept += [(question(p, False), t) for p, t, ok in zip(asked, texts, right, strict=True) if ok]
             failed = [p for p, ok in zip(asked, right, strict=True) if not ok]
             laps.lap("rationalization" if hint else "rationale")
+        dtype = str(model.dtype).removeprefix("torch.")
         del model
 
         fine_tune(job["model"], kept, out_dir, job, callbacks=[times])
@@ -73,7 +75,8 @@ def run(job: Job) -> dict[str, Any]:
     return {
         **clock.record(),
         "laps": laps.seconds,
-        "drawn_tokens": tokens,
+        "work": work_of(lambda text: list(tokenizer(text)["input_ids"]), drawings, kept),
+        "dtype": dtype,
         "trained_tokens": times.steps[-1]["tokens"],
         "kept": len(kept),
         "still_failed": len(failed),
