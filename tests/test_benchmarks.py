@@ -1,7 +1,6 @@
 """The benchmarks: their arithmetic is right, their records are whole, and each of them runs on a tiny model."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
 
 from benchmarks import flops
 from benchmarks.__main__ import main
@@ -22,7 +19,6 @@ from benchmarks.record import Record, Row, speed, summary
 from benchmarks.rivals.generate import ended
 from benchmarks.rivals.small_script import is_right
 from benchmarks.runner import RivalFailed, run_rival
-
 from selftaught.errors import ConfigError
 from selftaught.prompts import render_completion
 from selftaught.tokens import Codec
