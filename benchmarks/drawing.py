@@ -104,22 +104,22 @@ def run(name: str, options: Options, workload_of: Callable[[Options], Workload],
         rows = in_turn(here, RIVALS, time_one, job_of, tell)
         texts = workload.prompts.texts[: min(options.check, options.n)]
         outputs = compare(here, {**base, "n": len(texts), "prompts": texts}, found, tell) if texts else {}
-    return Record(
-        benchmark=name,
-        machine=here.machine,
-        n=options.n,
-        flop_formula=flops.DRAWING_FORMULA,
-        arguments={
-            "model": options.model.rpartition("/")[2],
-            "max_new_tokens": workload.max_new_tokens,
-            "stop": workload.stop,
-            "shared_prefix_tokens": flops.shared_prefix(lengths),
-            "prompt_tokens": sum(map(len, lengths)),
-            "settings": dict(options.settings),
-        },
-        rows=rows,
-        outputs=outputs,
-    )
+        return here.record(
+            rows,
+            tell,
+            benchmark=name,
+            n=options.n,
+            flop_formula=flops.DRAWING_FORMULA,
+            arguments={
+                "model": options.model.rpartition("/")[2],
+                "max_new_tokens": workload.max_new_tokens,
+                "stop": workload.stop,
+                "shared_prefix_tokens": flops.shared_prefix(lengths),
+                "prompt_tokens": sum(map(len, lengths)),
+                "settings": dict(options.settings),
+            },
+            outputs=outputs,
+        )
 
 
 def _row(
@@ -147,6 +147,6 @@ def _row(
         n=len(counts),
         more=more,
         **measured(result),
-        **speed(tokens=sum(counts), seconds=result["seconds"], load_s=result["load_s"], flop=flop, peak=here.peak),
+        **speed(tokens=sum(counts), seconds=result["seconds"], load_s=result["load_s"], flop=flop),
     )
     return replace(row, wrong=f"{short} of {len(counts)} completions do not have {wanted} tokens") if short else row

@@ -125,26 +125,26 @@ def run(name: str, options: Options, lesson_of: Callable[[Options], Lesson], tel
         # The number of steps follows from the epoch where TRL packs rows; ours is told.
         timed = in_turn(here, rivals(lesson, sum(lengths)), time_one, lambda rival: _job_of(rival, job), tell)
         before = _loss(here, lesson, here.model_dir, "loss-before")
-    return Record(
-        benchmark=name,
-        machine=here.machine,
-        n=len(rows),
-        flop_formula=flops.TRAINING_FORMULA,
-        arguments={
-            "model": options.model.rpartition("/")[2],
-            "tokens": sum(lengths),
-            "batch_size": lesson.batch_size,
-            "learning_rate": lesson.learning_rate,
-            "settings": dict(options.settings),
-        },
-        rows=_judged(timed),
-        outputs={
-            f"loss on {len(lesson.held_out)} held-out rows": {
-                "before": before,
-                **{row.rival: row.more["held_out_loss"] for row in timed if not row.failed},
-            }
-        },
-    )
+        return here.record(
+            _judged(timed),
+            tell,
+            benchmark=name,
+            n=len(rows),
+            flop_formula=flops.TRAINING_FORMULA,
+            arguments={
+                "model": options.model.rpartition("/")[2],
+                "tokens": sum(lengths),
+                "batch_size": lesson.batch_size,
+                "learning_rate": lesson.learning_rate,
+                "settings": dict(options.settings),
+            },
+            outputs={
+                f"loss on {len(lesson.held_out)} held-out rows": {
+                    "before": before,
+                    **{row.rival: row.more["held_out_loss"] for row in timed if not row.failed},
+                }
+            },
+        )
 
 
 def warm_rate(steps: Sequence[Mapping[str, float]]) -> tuple[int, float]:
@@ -185,7 +185,6 @@ def _row(
             seconds=seconds,
             load_s=result["seconds"] - seconds,
             flop=flop_per_token * tokens,
-            peak=here.peak,
         ),
     )
 

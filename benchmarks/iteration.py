@@ -53,22 +53,20 @@ def run(name: str, options: Options, *, steps: int, tell: Callable[[str], None])
             return _row(here, rival, repeat, result)
 
         rows = in_turn(here, RIVALS, time_one, lambda rival: job, tell)
-    return Record(
-        benchmark=name,
-        machine=here.machine,
-        n=options.n,
-        flop_formula=FORMULA,
-        arguments={"model": options.model.rpartition("/")[2], "steps": steps, "settings": settings},
-        rows=rows,
-        outputs={
-            f"{row.rival}, repeat {row.repeat + 1}": {
-                key: row.more[key] for key in ("kept", "still_failed", "first_loss", "last_loss", "seconds_by_stage")
-            }
-            for row in rows
-            if not row.failed
-        }
-        | _ratio(rows),
-    )
+        return here.record(
+            rows,
+            tell,
+            benchmark=name,
+            n=options.n,
+            flop_formula=FORMULA,
+            arguments={"model": options.model.rpartition("/")[2], "steps": steps, "settings": settings},
+            outputs={**{f"{row.rival}, repeat {row.repeat + 1}": _facts(row) for row in rows}, **_ratio(rows)},
+        )
+
+
+def _facts(row: Row) -> Mapping[str, Any]:
+    names = ("kept", "still_failed", "first_loss", "last_loss", "seconds_by_stage")
+    return {name: row.more[name] for name in names if name in row.more}
 
 
 def _row(here: Session, rival: Rival, repeat: int, result: Mapping[str, Any]) -> Row:
@@ -97,7 +95,6 @@ def _row(here: Session, rival: Rival, repeat: int, result: Mapping[str, Any]) ->
             seconds=seconds,
             load_s=result["seconds"] - seconds,
             flop=_flop(here.shape, result["work"], trained),
-            peak=here.peak,
         ),
     )
 

@@ -47,8 +47,15 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def description(*, device: str, threads: int, device_name: str, peak: Mapping[str, float]) -> dict[str, object]:
-    """Everything about the machine that a figure needs beside it; `peak` is in FLOP/s by number type."""
+def description(
+    *,
+    device: str,
+    threads: int,
+    device_name: str,
+    peak_before: Mapping[str, float],
+    peak_after: Mapping[str, float],
+) -> dict[str, object]:
+    """Everything about the machine that a figure needs beside it; the peaks are in FLOP/s by number type."""
     return {
         "device": device,
         "device_name": device_name if device == "cuda" else processor(),
@@ -57,7 +64,8 @@ def description(*, device: str, threads: int, device_name: str, peak: Mapping[st
         "system": platform.platform(),
         "versions": versions(),
         **commit(),
-        "matmul_peak_flops_per_s": {name: round(value) for name, value in peak.items()},
+        "matmul_flops_per_s_before": {name: round(value) for name, value in peak_before.items()},
+        "matmul_flops_per_s_after": {name: round(value) for name, value in peak_after.items()},
     }
 
 

@@ -35,7 +35,7 @@ class Row:
     """Operations that the tokens need, by the record's formula."""
     flop_per_s: float = 0.0
     peak_share: float = 0.0
-    """FLOP/s over the highest matrix-product rate measured in this run, in any number type; 0 to 1."""
+    """FLOP/s over the highest matrix-product rate measured in this run, in any number type; 0 until all have run."""
     peak_memory_bytes: int = 0
     gpu_peak_memory_bytes: int = 0
     load_before: float = 0.0
@@ -66,8 +66,8 @@ class Record:
         return json.dumps(values)
 
 
-def speed(*, tokens: int, seconds: float, load_s: float, flop: float, peak: Mapping[str, float]) -> dict[str, Any]:
-    """The fields of a row that follow from a count and a time; peak is in FLOP/s by number type."""
+def speed(*, tokens: int, seconds: float, load_s: float, flop: float) -> dict[str, Any]:
+    """The fields of a row that follow from a count and a time."""
     return {
         "tokens": tokens,
         "seconds": round(seconds, 4),
@@ -76,7 +76,6 @@ def speed(*, tokens: int, seconds: float, load_s: float, flop: float, peak: Mapp
         "tokens_per_s_with_loading": round(tokens / (seconds + load_s), 2),
         "flop": flop,
         "flop_per_s": round(flop / seconds),
-        "peak_share": round(flop / seconds / max(peak.values()), 4),
     }
 
 
@@ -102,10 +101,12 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 def show(record: Record, console: Console) -> None:
     """The table, what was found about the outputs, and the JSON line."""
     machine = record.machine
-    peak = ", ".join(f"{name} {value / 1e9:.0f}" for name, value in machine["matmul_peak_flops_per_s"].items())
+    before, after = machine["matmul_flops_per_s_before"], machine["matmul_flops_per_s_after"]
+    peak = ", ".join(f"{name} {before[name] / 1e9:.0f} and {after[name] / 1e9:.0f}" for name in before)
     console.print(
         f"{record.benchmark}: n = {record.n}; {machine['device_name']}; {machine['threads']} threads; matrix products "
-        f"{peak} GFLOP/s; commit {str(machine['commit'])[:10]}{' with changes' if machine['dirty'] else ''}"
+        f"before and after {peak} GFLOP/s; commit {str(machine['commit'])[:10]}"
+        + (" with changes" if machine["dirty"] else "")
     )
     table = Table()
     for name in ("rival", "n", "type", "tokens", "seconds", "tokens/s", "load s", "with loading", "GFLOP/s", "of peak"):

@@ -4,14 +4,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.flops import ModelShape
 from benchmarks.machine import available_cpus, description
-from benchmarks.record import Row
+from benchmarks.record import Record, Row
 from benchmarks.runner import RivalFailed, run_rival
 from selftaught.errors import ConfigError
 from selftaught.weights import resolve_model
@@ -63,8 +63,9 @@ class Session:
     folder: Path
     """Temporary; nothing of a benchmark stays."""
     shape: ModelShape
-    peak: Mapping[str, float]
-    machine: Mapping[str, Any]
+    device_name: str
+    peak_before: Mapping[str, float]
+    """FLOP/s of square matrix products before the first rival, by number type."""
 
     def job(self, **values: Any) -> dict[str, Any]:
         return {"model": self.model_dir, "device": self.options.device, **values}
@@ -76,6 +77,23 @@ class Session:
             module, job, self.folder / name, threads=options.threads, timeout_s=options.timeout_s, python=python
         )
 
+    def record(self, rows: Sequence[Row], tell: Callable[[str], None], **values: Any) -> Record:
+        """The finished record. The yardstick is measured again, since a shared machine's speed may change in a run;
+        the higher of the two rates counts."""
+        tell("measuring matrix products again")
+        after = measure_machine(self.options, self.model_dir, self.folder / "peak-after")["peak"]
+        options = self.options
+        machine = description(
+            device=options.device,
+            threads=options.threads,
+            device_name=self.device_name,
+            peak_before=self.peak_before,
+            peak_after=after,
+        )
+        highest = max(*self.peak_before.values(), *after.values())
+        shared = [replace(row, peak_share=round(row.flop_per_s / highest, 4)) for row in rows]
+        return Record(machine=machine, rows=shared, **values)
+
     def drop(self, name: str) -> None:
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
@@ -86,20 +104,21 @@ def session(options: Options, tell: Callable[[str], None]) -> Iterator[Session]:
     model = resolve_model(options.model)
     with TemporaryDirectory(prefix="selftaught-benchmark-") as folder:
         tell("measuring matrix products")
-        job = {"model": model.path, "device": options.device, "sizes": options.peak_sizes, "repeats": 5}
-        found = run_rival(
-            "machine_peak", job, Path(folder) / "peak", threads=options.threads, timeout_s=options.timeout_s
-        )
+        found = measure_machine(options, model.path, Path(folder) / "peak-before")
         yield Session(
             options=options,
             model_dir=model.path,
             folder=Path(folder),
             shape=ModelShape(**found["shape"]),
-            peak=found["peak"],
-            machine=description(
-                device=options.device, threads=options.threads, device_name=found["device_name"], peak=found["peak"]
-            ),
+            device_name=found["device_name"],
+            peak_before=found["peak"],
         )
+
+
+def measure_machine(options: Options, model: str, folder: Path) -> dict[str, Any]:
+    """Rates of matrix products, the GPU's name and the model's shape. Raises RivalFailed."""
+    job = {"model": model, "device": options.device, "sizes": options.peak_sizes, "repeats": 5}
+    return run_rival("machine_peak", job, folder, threads=options.threads, timeout_s=options.timeout_s)
 
 
 def in_turn(
