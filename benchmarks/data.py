@@ -1,0 +1,85 @@
+"""The problems of the benchmarks: GSM8K from its released files, and the shipped arithmetic task."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftaught.errors import ConfigError
+from selftaught.prompts import render_completion, render_prompt
+from selftaught.records import AnswerRule, Problem, PromptFormat, Task
+
+SHOTS = 6
+WARM_UP = 32
+
+FORMAT = PromptFormat(
+    question="Question: {question}{hint}\nAnswer:",
+    hint=" (The answer is {answer}.)",
+    completion=" {rationale}\n#### {answer}",
+    answer_only=" #### {answer}",
+)
+RULE = AnswerRule(opener="####", closer="####", pattern=r"-?[0-9][0-9,]*(\.[0-9]+)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """What a drawing benchmark asks, and what it warms up on."""
+
+    texts: tuple[str, ...]
+    warm_up: tuple[str, ...]
+    """Of the same kind, but with another prefix, so that nobody can keep anything of what is clocked."""
+
+
+def read_problems(data_dir: Path, split: str) -> tuple[Problem, ...]:
+    """The problems of one released file, in its order. Raises ConfigError for a file that is not there or not GSM8K."""
+    path = data_dir / f"{split}.jsonl"
+    if not path.is_file():
+        raise ConfigError(
+            f"--data {data_dir}: there is no {path.name}; give a folder with train.jsonl and test.jsonl of GSM8K as "
+            "released (github.com/openai/grade-school-math, folder grade_school_math/data)"
+        )
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            rationale, marker, answer = row["answer"].partition("\n#### ")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path}:{number}: not a GSM8K row ({type(error).__name__}); fetch it again") from error
+        if not marker:
+            raise ConfigError(f"{path}:{number}: the answer has no line that begins with ####; fetch it again")
+        found.append(
+            Problem(id=f"{split}-{number}", question=row["question"], answer=answer.strip(), rationale=rationale)
+        )
+    return tuple(found)
+
+
+def few_shot_prompts(train: Sequence[Problem], number: int) -> Prompts:
+    """Prompts of the problems after the first six; the first six are the worked examples.
+
+    The warm-up shows the same worked examples in the opposite order, before the last problems of the file.
+    """
+    shots, asked = train[:SHOTS], train[SHOTS : SHOTS + number]
+    if len(train) < SHOTS + number:
+        raise ConfigError(f"{number} questions were asked for, but the file has {len(train)} rows; use a smaller --n")
+    return Prompts(
+        texts=tuple(render_prompt(FORMAT, p, hint=False, shots=shots) for p in asked),
+        warm_up=tuple(render_prompt(FORMAT, p, hint=False, shots=shots[::-1]) for p in train[-WARM_UP:]),
+    )
+
+
+def training_pairs(problems: Sequence[Problem], fmt: PromptFormat) -> list[tuple[str, str]]:
+    """(prompt without worked examples, completion) of the problems' own solutions."""
+    return [(render_prompt(fmt, p, hint=False), render_completion(fmt, p)) for p in problems]
+
+
+def gsm8k_task(train: Sequence[Problem], number: int) -> Task:
+    """A task of the first problems, with the first six as worked examples; nothing of it is measured."""
+    return Task(
+        name="gsm8k-benchmark",
+        prompt_format=FORMAT,
+        answer_rule=RULE,
+        shots=tuple(train[:SHOTS]),
+        train=tuple(train[SHOTS : SHOTS + number]),
+        dev=(),
+        test=(),
+    )

@@ -1,0 +1,41 @@
+"""No rival but the yardstick: the rate of square matrix products here, and the shape of the model."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from benchmarks.child import Job, serve, synchronize
+from benchmarks.flops import shape_of
+
+DTYPES = ("bfloat16", "float32")
+
+
+def run(job: Job) -> dict[str, Any]:
+    """job: model, device, threads, sizes (of the square matrices), repeats."""
+    torch.set_num_threads(job["threads"])
+    device = torch.device(job["device"])
+    peak = {
+        name: max(_rate(size, getattr(torch, name), device, job["repeats"]) for size in job["sizes"]) for name in DTYPES
+    }
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"peak": peak, "device_name": name, "shape": asdict(shape_of(job["model"]))}
+
+
+def _rate(size: int, dtype: torch.dtype, device: torch.device, repeats: int) -> float:
+    """Best FLOP/s of several products of two size x size matrices, after one that is not counted."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    for attempt in range(repeats + 1):
+        synchronize()
+        began = time.perf_counter()
+        left @ right
+        synchronize()
+        if attempt:
+            best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best
+
+
+if __name__ == "__main__":
+    serve(run)

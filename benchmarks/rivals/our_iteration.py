@@ -1,0 +1,100 @@
+"""One STaR iteration by selftaught's own stages, on a task that only this benchmark knows: measures nothing else."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.child import Clock, Job, Laps, serve, work_of
+from benchmarks.data import gsm8k_task, read_problems
+from benchmarks.rivals.ours import settle
+from selftaught.compute import engine_opener, make_trainer
+from selftaught.lineage import Models
+from selftaught.progress import Silent
+from selftaught.prompts import render_prompt
+from selftaught.records import Sample, StepMetrics, Task, TrainingExample, by_id
+from selftaught.setup import Setup
+from selftaught.stages import chosen_problems, draw_stage, failed_problems, fine_tune, select_samples, training_examples
+from selftaught.store import RunStore
+from selftaught.tokens import Codec
+from selftaught.verification import check_reference_answers
+
+
+class Steps(Silent):
+    """Keeps the training's steps for the record."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def step(self, metrics: StepMetrics) -> None:
+        self.steps.append({"at": time.perf_counter(), "tokens": metrics.tokens, "loss": metrics.loss})
+
+
+def run(job: Job) -> dict[str, Any]:
+    """job: model, device, threads, settings, data, number."""
+    task = gsm8k_task(read_problems(Path(job["data"]), "train"), job["number"])
+    progress = Steps()
+    run_dir = Path(job["folder"]) / "run"
+    with Clock() as clock:
+        laps = Laps()
+        check_reference_answers(task, (*task.shots, *task.train))
+        config, base, chosen = settle(job)
+        with RunStore(run_dir) as store:
+            setup = Setup(
+                config=config,
+                task=task,
+                base=base,
+                store=store,
+                open_engine=engine_opener(config, chosen),
+                trainer=make_trainer(config, chosen),
+                chunk=chosen.chunk,
+                progress=progress,
+            )
+            with Models(setup) as models:
+                problems = chosen_problems(setup, 1)
+                models.engine(base)
+                laps.lap("load")
+                rationales = draw_stage(setup, models, base, 1, "rationale", problems, hint=False)
+                laps.lap("rationale")
+                failed = failed_problems(setup, 1, problems, rationales)
+                hinted = draw_stage(setup, models, base, 1, "rationalization", failed, hint=True)
+                laps.lap("rationalization")
+                selection = select_samples(setup, 1, [*rationales, *hinted])
+                examples = training_examples(config, task, 1, selection, problems)
+                checkpoint = fine_tune(setup, models, 1, examples, selection)
+                laps.lap("train")
+    return {
+        **clock.record(),
+        "laps": laps.seconds,
+        "work": _work(task, base.path, rationales, hinted, examples),
+        "dtype": chosen.dtype,
+        "trained_tokens": checkpoint.train.tokens,
+        "kept": len(examples),
+        "still_failed": len(problems) - len(selection.kept),
+        "steps": progress.steps,
+        "settings": asdict(chosen),
+        "out": str(run_dir / checkpoint.path),
+    }
+
+
+def _work(
+    task: Task,
+    model: str,
+    rationales: Sequence[Sample],
+    hinted: Sequence[Sample],
+    examples: Sequence[TrainingExample],
+) -> dict[str, Any]:
+    problems = by_id(task.train)
+    drawings = [
+        (
+            [render_prompt(task.prompt_format, problems[s.problem_id], hint=hint, shots=task.shots) for s in samples],
+            [s.num_tokens for s in samples],
+        )
+        for hint, samples in ((False, rationales), (True, hinted))
+    ]
+    return work_of(Codec(model).encode_prompt, drawings, [(e.prompt, e.completion) for e in examples])
+
+
+if __name__ == "__main__":
+    serve(run)

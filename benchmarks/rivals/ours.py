@@ -1,0 +1,92 @@
+"""selftaught's own drawing and fine-tuning, opened as a run opens them.
+
+The only file of the benchmarks that makes engines and trainers: `compute` chooses and builds them from a config.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.child import Clock, Job, drawn, serve
+from selftaught.compute import Chosen, choose, engine_opener, make_trainer
+from selftaught.config import config_from_values
+from selftaught.engines import Engine
+from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingExample, TrainingPlan
+from selftaught.seeds import seed_for
+from selftaught.settings import RunConfig
+from selftaught.weights import resolve_model
+
+
+def settle(job: Job) -> tuple[RunConfig, ModelRef, Chosen]:
+    """The job's config, model and what `compute.choose` makes of them; job["settings"] are `section.key` values."""
+    values = {
+        "method": "custom",
+        "model.path": job["model"],
+        "compute.device": job["device"],
+        "compute.threads": job["threads"],
+        **job["settings"],
+    }
+    config = config_from_values(values)
+    model = resolve_model(config.model.path)
+    return config, model, choose(config, model)
+
+
+def draw(job: Job) -> dict[str, Any]:
+    """job: model, device, threads, settings, prompts, warm_up, max_new_tokens, stop."""
+    began = time.perf_counter()
+    config, model, chosen = settle(job)
+    engine = engine_opener(config, chosen)(model)
+    load = time.perf_counter() - began
+    params = SamplingParams(temperature=0.0, max_new_tokens=job["max_new_tokens"], stop=tuple(job["stop"]))
+    began = time.perf_counter()
+    _sample(engine, job["warm_up"], params, chosen.chunk)
+    warm_up = time.perf_counter() - began
+    with Clock() as clock:
+        completions = _sample(engine, job["prompts"], params, chosen.chunk)
+    rows = [{"ids": list(c.token_ids or ()), "text": c.text, "tokens": c.num_tokens} for c in completions]
+    return drawn(clock, rows, load_s=load, warm_up_s=warm_up, dtype=chosen.dtype, settings=asdict(chosen))
+
+
+def _sample(engine: Engine, prompts: Sequence[str], params: SamplingParams, chunk: int) -> list[Completion]:
+    """Chunk by chunk, as the loop draws; in the order of the prompts."""
+    found: list[Completion] = []
+    for first in range(0, len(prompts), chunk):
+        requests = [
+            Request(prompt=prompt, seed=seed_for("benchmark", first + i))
+            for i, prompt in enumerate(prompts[first : first + chunk])
+        ]
+        found += sorted(engine.sample(requests, params), key=lambda c: c.request)
+    return found
+
+
+def fine_tune(job: Job) -> dict[str, Any]:
+    """job: model, device, threads, settings, pairs, steps, seed, out_dir."""
+    config, model, chosen = settle(job)
+    trainer = make_trainer(config, chosen)
+    examples = [
+        TrainingExample(
+            problem_id=str(i), prompt=p, completion=c, completion_ids=None, source="human", iteration=1, index=0
+        )
+        for i, (p, c) in enumerate(job["pairs"])
+    ]
+    steps: list[dict[str, float]] = []
+    out_dir = Path(job["folder"]) / "model"
+    out_dir.mkdir()
+    plan = TrainingPlan(iteration=1, steps=job["steps"], seed=job["seed"], examples_sha256="")
+
+    def on_step(metrics: StepMetrics) -> None:
+        steps.append({"at": time.perf_counter(), "tokens": metrics.tokens, "loss": metrics.loss})
+
+    with Clock() as clock:
+        trainer.fine_tune(examples, validation=(), start=model, out_dir=out_dir, plan=plan, on_step=on_step)
+    return {**clock.record(), "steps": steps, "dtype": chosen.dtype, "settings": asdict(chosen), "out": str(out_dir)}
+
+
+def run(job: Job) -> dict[str, Any]:
+    return draw(job) if job["what"] == "draw" else fine_tune(job)
+
+
+if __name__ == "__main__":
+    serve(run)

@@ -1,0 +1,167 @@
+"""One run of one benchmark: its options, its yardstick, and its rivals in turn."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.flops import ModelShape
+from benchmarks.machine import available_cpus, description
+from benchmarks.record import Record, Row
+from benchmarks.runner import RivalFailed, run_rival
+from selftaught.errors import ConfigError
+from selftaught.weights import resolve_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line said."""
+
+    model: str
+    data: Path | None
+    device: str
+    threads: int
+    n: int
+    slow_n: int
+    """Most questions given to transformers' own ways to draw, whose time per question does not depend on how many."""
+    repeat: int
+    rivals: tuple[str, ...]
+    """Empty: all."""
+    settings: Mapping[str, Any]
+    """Of selftaught, `section.key` values."""
+    vllm_python: str
+    timeout_s: float
+    check: int
+    """Questions whose outputs are compared in float32; 0: none."""
+    peak_sizes: tuple[int, ...]
+
+    def data_dir(self) -> Path:
+        if self.data is None:
+            raise ConfigError("this benchmark reads GSM8K; give --data FOLDER with its train.jsonl as released")
+        return self.data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    name: str
+    module: str
+    """Of benchmarks.rivals."""
+    job: Mapping[str, Any] = field(default_factory=dict)
+    """What it gets beside the benchmark's own job."""
+    is_slow: bool = False
+    needs_vllm: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    options: Options
+    model_dir: str
+    folder: Path
+    """Temporary; nothing of a benchmark stays."""
+    shape: ModelShape
+    device_name: str
+    peak_before: Mapping[str, float]
+    """FLOP/s of square matrix products before the first rival, by number type."""
+
+    def job(self, **values: Any) -> dict[str, Any]:
+        return {"model": self.model_dir, "device": self.options.device, **values}
+
+    def run(self, module: str, job: Mapping[str, Any], name: str, *, python: str = sys.executable) -> dict[str, Any]:
+        """One process; its folder `name` stays until `drop`. Raises RivalFailed."""
+        options = self.options
+        return run_rival(
+            module, job, self.folder / name, threads=options.threads, timeout_s=options.timeout_s, python=python
+        )
+
+    def record(self, rows: Sequence[Row], tell: Callable[[str], None], **values: Any) -> Record:
+        """The finished record. The yardstick is measured again, since a shared machine's speed may change in a run;
+        the higher of the two rates counts."""
+        tell("measuring matrix products again")
+        after = measure_machine(self.options, self.model_dir, self.folder / "peak-after")["peak"]
+        options = self.options
+        machine = description(
+            device=options.device,
+            threads=options.threads,
+            device_name=self.device_name,
+            peak_before=self.peak_before,
+            peak_after=after,
+        )
+        highest = max(*self.peak_before.values(), *after.values())
+        shared = [replace(row, peak_share=round(row.flop_per_s / highest, 4)) for row in rows]
+        return Record(machine=machine, rows=shared, **values)
+
+    def drop(self, name: str) -> None:
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+
+
+@contextmanager
+def session(options: Options, tell: Callable[[str], None]) -> Iterator[Session]:
+    """Measure the machine and the model first. Raises ConfigError for a model that is not there."""
+    model = resolve_model(options.model)
+    with TemporaryDirectory(prefix="selftaught-benchmark-") as folder:
+        tell("measuring matrix products")
+        found = measure_machine(options, model.path, Path(folder) / "peak-before")
+        yield Session(
+            options=options,
+            model_dir=model.path,
+            folder=Path(folder),
+            shape=ModelShape(**found["shape"]),
+            device_name=found["device_name"],
+            peak_before=found["peak"],
+        )
+
+
+def measure_machine(options: Options, model: str, folder: Path) -> dict[str, Any]:
+    """Rates of matrix products, the GPU's name and the model's shape. Raises RivalFailed."""
+    job = {"model": model, "device": options.device, "sizes": options.peak_sizes, "repeats": 5}
+    return run_rival("machine_peak", job, folder, threads=options.threads, timeout_s=options.timeout_s)
+
+
+def in_turn(
+    session: Session,
+    rivals: Sequence[Rival],
+    time_one: Callable[[Rival, int, dict[str, Any]], Row],
+    job_of: Callable[[Rival], Mapping[str, Any]],
+    tell: Callable[[str], None],
+) -> list[Row]:
+    """Every rival once, then every rival again, as often as asked for; `time_one` makes a row of what it measured.
+
+    A rival that cannot run gets a row with the reason.
+    """
+    options = session.options
+    wanted = options.rivals or tuple(rival.name for rival in rivals)
+    if unknown := set(wanted) - {rival.name for rival in rivals}:
+        raise ConfigError(f"unknown rivals {sorted(unknown)}; this benchmark has {', '.join(r.name for r in rivals)}")
+    rows = []
+    for repeat in range(options.repeat):
+        for rival in rivals:
+            if rival.name not in wanted:
+                continue
+            tell(f"{rival.name}, repeat {repeat + 1} of {options.repeat}")
+            job = job_of(rival)
+            place = f"{rival.name}-{repeat}"
+            try:
+                if rival.needs_vllm and not options.vllm_python:
+                    raise RivalFailed("no --vllm-python INTERPRETER was given")
+                python = options.vllm_python if rival.needs_vllm else sys.executable
+                result = session.run(rival.module, {**job, **rival.job}, place, python=python)
+                rows.append(time_one(rival, repeat, result))
+            except RivalFailed as error:
+                rows.append(Row(rival=rival.name, repeat=repeat, n=int(job["n"]), failed=str(error)))
+            finally:
+                session.drop(place)
+    return rows
+
+
+def measured(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a row that a rival measured itself."""
+    names = ("peak_memory_bytes", "gpu_peak_memory_bytes", "load_before", "load_after", "own_cpus", "other_cpus")
+    return {**{name: result[name] for name in names}, "dtype": result.get("dtype", "")}
+
+
+def threads_or_all(threads: int) -> int:
+    return threads or available_cpus()
