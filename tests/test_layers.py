@@ -74,6 +74,7 @@ ALLOWED_AT_TOP = {
     "training/packed_attention.py": {"torch", "transformers"},
     "training/loss.py": {"torch"},
     "training/masters.py": {"torch"},
+    "training/rounding.py": {"torch"},
     "engines/transport.py": {"httpx2"},
     "scoring.py": {"torch"},
     "cli.py": {"typer", "rich"},

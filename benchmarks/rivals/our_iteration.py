@@ -15,7 +15,15 @@ from selftaught.progress import Silent
 from selftaught.prompts import render_prompt
 from selftaught.records import Sample, StepMetrics, Task, TrainingExample, by_id
 from selftaught.setup import Setup
-from selftaught.stages import chosen_problems, draw_stage, failed_problems, fine_tune, select_samples, training_examples
+from selftaught.stages import (
+    chosen_problems,
+    draw_stage,
+    failed_problems,
+    fine_tune,
+    select_samples,
+    training_examples,
+    validation_examples,
+)
 from selftaught.store import RunStore
 from selftaught.tokens import Codec
 from selftaught.verification import check_reference_answers
@@ -62,7 +70,7 @@ def run(job: Job) -> dict[str, Any]:
                 laps.lap("rationalization")
                 selection = select_samples(setup, 1, [*rationales, *hinted])
                 examples = training_examples(config, task, 1, selection, problems)
-                checkpoint = fine_tune(setup, models, 1, examples, selection)
+                checkpoint = fine_tune(setup, models, 1, examples, validation_examples(setup, selection))
                 laps.lap("train")
     return {
         **clock.record(),

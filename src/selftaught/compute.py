@@ -6,6 +6,7 @@ change a sample.
 
 import os
 import platform
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,6 +19,8 @@ from selftaught.settings import RunConfig
 from selftaught.training import Trainer
 
 SMALL_MODEL_BYTES = 64 << 20
+MUCH_FASTER = 1.5
+UNKNOWN_FREE_BYTES = 3 << 30
 CONCURRENCY = {"openai": 16, "vllm": 128}
 """Requests to a server at a time: few enough for a server that others use too, and as many as keep a vLLM busy."""
 VERSIONS_OF = ("selftaught", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers", "numpy")
@@ -29,6 +32,8 @@ class Chosen:
     dtype: str
     threads: int
     slots: int
+    cache_bytes: int
+    pass_tokens: int
     chunk: int
 
 
@@ -42,22 +47,65 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
         raise ConfigError("several GPUs are visible, and a run uses one; choose it with CUDA_VISIBLE_DEVICES=0")
     if device == "cuda" and not has_gpu:
         raise ConfigError("compute.device = 'cuda', but torch sees no GPU here; use --set compute.device=cpu")
+    threads = config.compute.threads or _available_cpus()
     dtype = config.model.dtype
     if dtype == "auto":
-        dtype = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    size = sum(path.stat().st_size for path in Path(model.path).glob("*.safetensors"))
+        dtype = "bfloat16" if _is_bfloat16_fast(device, threads, model) else "float32"
     slots = (
         config.engine.concurrency or CONCURRENCY[config.engine.name]
         if config.engine.name != "local"
-        else config.compute.slots or (256 if device == "cuda" else 128 if size <= SMALL_MODEL_BYTES else 32)
+        else config.compute.slots or (256 if device == "cuda" else 128)
     )
     chunk = config.compute.chunk or 4 * slots
     if chunk < 4 * slots:
         raise ConfigError(
             f"compute.chunk = {chunk} is less than four times the {slots} slots; raise it, or set it to 0"
         )
-    threads = config.compute.threads or _available_cpus()
-    return Chosen(device=device, dtype=dtype, threads=threads, slots=slots, chunk=chunk)
+    return Chosen(
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        slots=slots,
+        cache_bytes=(config.compute.cache_mib << 20) or _free_bytes(device) // 3 // (64 << 20) * (64 << 20),
+        pass_tokens=config.compute.pass_tokens or (8192 if device == "cuda" else 2048),
+        chunk=chunk,
+    )
+
+
+def _is_bfloat16_fast(device: str, threads: int, model: ModelRef) -> bool:
+    """Whether the model's matrix products are much faster in bfloat16; measured on a CPU, where some have units for it.
+
+    A model of a few megabytes is bound by other things than its products, and stays in float32.
+    """
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if sum(path.stat().st_size for path in Path(model.path).glob("*.safetensors")) <= SMALL_MODEL_BYTES:
+        return False
+    torch.set_num_threads(threads)
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
+        times = []
+        for _ in range(10):
+            began = time.perf_counter()
+            a @ b
+            times.append(time.perf_counter() - began)
+        seconds[dtype] = min(times)
+    return seconds[torch.float32] > MUCH_FASTER * seconds[torch.bfloat16]
+
+
+def _free_bytes(device: str) -> int:
+    import torch
+
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
+    if all(name in os.sysconf_names for name in names):
+        pages, size = map(os.sysconf, names)
+        return pages * size
+    return UNKNOWN_FREE_BYTES
 
 
 def _available_cpus() -> int:
@@ -94,15 +142,20 @@ def check_engine(config: RunConfig) -> None:
         vllm_version(config.engine.vllm_python)
 
 
-def engine_opener(config: RunConfig, chosen: Chosen, *, log_dir: Path | None = None) -> Callable[[ModelRef], Engine]:
-    """How to open the run's engine on a model; a server that the engine starts logs into `log_dir`."""
+def engine_opener(
+    config: RunConfig, chosen: Chosen, *, log_dir: Path | None = None, note: Callable[[str], None] = lambda line: None
+) -> Callable[[ModelRef], Engine]:
+    """How to open the run's engine on a model; a server that the engine starts logs into `log_dir`.
+
+    `note` is told what the user should know of how the engine works.
+    """
     check_engine(config)
     if config.engine.name == "vllm":
         return _open_vllm(config, chosen, log_dir)
-    return {"local": _open_local, "openai": _open_openai}[config.engine.name](config, chosen)
+    return _open_openai(config, chosen) if config.engine.name == "openai" else _open_local(config, chosen, note)
 
 
-def _open_local(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engine]:
+def _open_local(config: RunConfig, chosen: Chosen, note: Callable[[str], None]) -> Callable[[ModelRef], Engine]:
     def open_engine(model: ModelRef) -> Engine:
         from selftaught.engines.local import LocalEngine
 
@@ -112,7 +165,10 @@ def _open_local(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engin
             device=chosen.device,
             threads=chosen.threads,
             slots=chosen.slots,
+            cache_bytes=chosen.cache_bytes,
+            pass_tokens=chosen.pass_tokens,
             trust_remote_code=config.model.trust_remote_code,
+            note=note,
         )
 
     return open_engine

@@ -52,7 +52,7 @@ def launch(
             task=task,
             base=base,
             store=store,
-            open_engine=engine_opener(config, chosen, log_dir=store.dir / "logs"),
+            open_engine=engine_opener(config, chosen, log_dir=store.dir / "logs", note=progress.note),
             trainer=make_trainer(config, chosen),
             chunk=chosen.chunk,
             noise=NOISE_BFLOAT16 if chosen.dtype == "bfloat16" else NOISE,

@@ -294,10 +294,8 @@ class SamplingCounts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSummary:
     steps: int
-    tokens: int
-    """Tokens that went through the model, prompts included, padding not."""
-    seconds: float
-    """Wall clock, loading and saving included."""
+    tokens: int  # that went through the model: prompts included, padding not
+    seconds: float  # wall clock, loading and saving included
     first_loss: float | None
     last_loss: float | None
     """Of the first and the last step: mean over the step's loss tokens (nats)."""

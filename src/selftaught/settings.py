@@ -151,6 +151,13 @@ class ComputeConfig(Section):
     slots: Count = Field(
         0, description="Completions drawn at a time; 0 lets the engine choose, written down at the first start."
     )
+    cache_mib: Count = Field(
+        0,
+        description="MiB for the keys and values of the completions being drawn; fewer slots are used if they need more. 0 is a third of the free memory, written down at the first start.",
+    )
+    pass_tokens: Count = Field(
+        0, description="Prompt tokens run at a time; 0 lets the engine choose, written down at the first start."
+    )
     chunk: Count = Field(
         0, description="Completions drawn and saved as one unit; at least four times the slots; 0 is four times."
     )

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from selftaught.allocator import keep_freed_memory, return_freed_memory
 from selftaught.engines import forward
 from selftaught.engines.draws import draw_tokens
 from selftaught.engines.forward import Runner
 from selftaught.engines.generate import generate
-from selftaught.engines.memory import keep_freed_memory
 from selftaught.engines.packing import pack_linears
 from selftaught.engines.prefixes import prefix_groups, shared_length
 from selftaught.engines.rows import Endings, Row
@@ -53,8 +53,8 @@ class LocalEngine:
         trust_remote_code: bool = False,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        torch.set_num_threads(threads)
         keep_freed_memory()
+        torch.set_num_threads(threads)
         self._path = model.path
         self._device = torch.device(device)
         self._slots, self._cache_bytes, self._pass_tokens = slots, cache_bytes, pass_tokens
@@ -75,6 +75,7 @@ class LocalEngine:
 
     def close(self) -> None:
         del self._model
+        return_freed_memory()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
