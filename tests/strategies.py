@@ -143,7 +143,8 @@ def engine_settings(draw: st.DrawFn) -> dict[str, Any]:
 def settings_values(draw: st.DrawFn) -> dict[str, Any]:
     """Every setting by `section.key`, within its range and free of contradictions."""
     engine = draw(engine_settings())
-    slots = draw(st.integers(0, 64)) if engine["engine.name"] == "local" else 0
+    is_local = engine["engine.name"] == "local"
+    slots = draw(st.integers(0, 64)) if is_local else 0
     samples_per_problem = draw(st.integers(1, 64))
     choose = draw(st.sampled_from(["all", "random", "random-per-class", "unsolved-first"]))
     return {
@@ -203,6 +204,8 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "compute.device": draw(st.sampled_from(["auto", "cpu", "cuda"])),
         "compute.threads": draw(st.integers(0, 256)),
         "compute.slots": slots,
+        "compute.cache_mib": draw(st.integers(0, 10**6)) if is_local else 0,
+        "compute.pass_tokens": draw(st.integers(0, 10**6)) if is_local else 0,
         "compute.chunk": draw(st.one_of(st.just(0), st.integers(4 * slots, 4 * slots + 1000))),
         **engine,
     }

@@ -378,8 +378,9 @@ def test_a_setting_of_another_engine_is_refused_and_says_whose_it_is(key: str, v
         assert f"engine.{key} is set" in refusal_of(*SERVED, f"engine.{key}={value}")
 
 
-def test_slots_belong_to_the_local_engine() -> None:
-    assert "set engine.concurrency" in refusal_of(*SERVED, "compute.slots=4")
+def test_slots_and_their_memory_belong_to_the_local_engine() -> None:
+    for key in ("slots", "cache_mib", "pass_tokens"):
+        assert f"compute.{key} = 4 belongs to engine.name = 'local'" in refusal_of(*SERVED, f"compute.{key}=4")
 
 
 @pytest.mark.parametrize(

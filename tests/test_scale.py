@@ -115,7 +115,7 @@ def test_the_samples_of_an_iteration_are_gone_when_its_training_begins(tmp_path:
 
     class Counting(NullTrainer):
         def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
-            samples = [found for found in gc.get_objects() if isinstance(found, Sample)]
+            samples = [found for found in gc.get_objects() if type(found) is Sample]
             alive.append(sum(s.problem_id.startswith("passing") for s in samples))
             return super().fine_tune(examples, **kwargs)
 

@@ -31,7 +31,6 @@ max_new_tokens = 16
 warm_start = 8
 first_steps = 6
 batch_size = 4
-micro_batch_size = 4
 learning_rate = 1e-2
 
 [loop]

@@ -99,7 +99,7 @@ def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(adder: Pa
 
     with misbehaving(AfterOpening(act)) as (address, _):
         list(opened(address, adder).sample(ASKED[:1], PARAMS))
-    assert 0.9 <= times[1] - times[0] < 3  # a date has whole seconds
+    assert times[1] - times[0] >= 0.9  # a date has whole seconds
 
 
 @pytest.mark.parametrize("value", ["-1", "soon", "", "9" * 400, "1e9", "Wed, 99 Oct 2015 07:28:00 GMT", "\xb2", "0"])

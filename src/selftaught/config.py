@@ -190,11 +190,12 @@ def _check_engine(config: RunConfig) -> None:
                 f"engine.{key} is set, but engine.name = {engine.name!r} does not use it (it belongs to {who}); "
                 "remove it or choose another engine.name"
             )
-    if engine.name != "local" and config.compute.slots:
-        raise ConfigError(
-            f"compute.slots = {config.compute.slots} belongs to engine.name = 'local'; with {engine.name!r} set "
-            "engine.concurrency"
-        )
+    for key in ("slots", "cache_mib", "pass_tokens"):
+        if engine.name != "local" and (value := getattr(config.compute, key)):
+            raise ConfigError(
+                f"compute.{key} = {value} belongs to engine.name = 'local'; remove it (with {engine.name!r}, "
+                "engine.concurrency says how many completions are drawn at a time)"
+            )
     # The values are not shown: they may hold a key by mistake.
     if engine.api_key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", engine.api_key_env):
         raise ConfigError(

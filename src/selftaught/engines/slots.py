@@ -156,7 +156,7 @@ def _with_prefix(cache: SlotCache, layer: int, q: Tensor, own: Tensor, own_lse: 
         shared, lse = attend(rows, k, v, scale=scale)
         share = torch.sigmoid(lse.reshape(heads, num_tokens) - own_lse)[..., None]
         shared = shared.reshape(heads, num_tokens, size)
-        own = torch.lerp(own.to(share.dtype), shared.to(share.dtype), share).to(own.dtype)
+        own = torch.lerp(own, shared, share.to(own.dtype))
     return own.transpose(0, 1)[None]
 
 
