@@ -80,7 +80,7 @@ def _is_bfloat16_fast(device: str, threads: int, model: ModelRef) -> bool:
     import torch
 
     if device == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if sum(path.stat().st_size for path in Path(model.path).glob("*.safetensors")) <= SMALL_MODEL_BYTES:
         return False
     torch.set_num_threads(threads)
