@@ -1,6 +1,7 @@
 """Tiny real models for the tests that need one; made once per session."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, adder: Path) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_of(tmp_path_factory: pytest.TempPathFactory, adder: Path) -> Callable[[str], Path]:
+    """The folder of a random model of some kind (`tiny_models.KINDS`), made when first asked for."""
+    from tiny_models import save_model
+
+    folder = tmp_path_factory.mktemp("kinds")
+
+    def find(kind: str) -> Path:
+        if not (folder / kind).exists():
+            save_model(kind, folder / kind, adder)
+        return folder / kind
+
+    return find

@@ -187,6 +187,8 @@ def test_weights_that_are_not_finite_are_an_error(tmp_path: Path, tiny: Path) ->
     model.save_pretrained(tmp_path / "broken")
     with pytest.raises((EngineError, ModelError), match=r"not finite|other logits"):
         sample(open_engine(tmp_path / "broken"), prompts(1))
+    with pytest.raises((EngineError, ModelError), match=r"not finite|other logits"):
+        sample(open_engine(tmp_path / "broken"), prompts(1), temperature=1.0)
 
 
 def test_damaged_weights_are_a_model_error(tmp_path: Path, tiny: Path) -> None:
@@ -215,6 +217,7 @@ def test_a_model_whose_sliding_window_is_too_short_is_drawn_by_generate(tmp_path
     short = sample(engine, texts, max_new_tokens=2)
     assert lines == []
     long = sample(engine, texts, max_new_tokens=60)
+    assert sample(engine, texts, max_new_tokens=60) == long
     assert ["sliding window of 32 tokens is shorter" in line for line in lines] == [True]
     for completions, new in ((short, 2), (long, 60)):
         assert [list(c.token_ids or ()) for c in completions] == [generate(tmp_path, text, new) for text in texts]

@@ -40,7 +40,7 @@ def _draw_of_all(probs: Tensor, numbers: Tensor) -> Tensor:
     block, rest = _search(blocks.sum(-1), numbers)
     within = blocks[torch.arange(num_rows, device=probs.device), block]
     token, _ = _search(within, rest)
-    return block * BLOCK + token
+    return (block * BLOCK + token).clamp(max=size - 1)  # weights that are no numbers lead into the padding
 
 
 def _search(weights: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:

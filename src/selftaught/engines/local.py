@@ -155,6 +155,7 @@ class LocalEngine:
                     keep += range(first, first + len(new))
                     start += len(tails[-1])
                 wanted = torch.tensor([token for i in batch for token in pairs[i][1]], device=self._device)
+                values: list[float] = []
                 if keep:
                     logits = runner.sequences(cache, shared, tails, keep)
                     logprobs = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))

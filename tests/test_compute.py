@@ -1,0 +1,34 @@
+"""What a run chooses once for its machine."""
+
+from pathlib import Path
+
+import pytest
+
+from builders import config
+from selftaught.compute import choose
+from selftaught.errors import ConfigError
+from selftaught.records import ModelRef
+
+
+def test_the_cache_and_the_tokens_of_a_pass_are_those_of_the_settings(adder: Path) -> None:
+    chosen = choose(config(compute={"device": "cpu", "cache_mib": 7, "pass_tokens": 99}), ModelRef(path=str(adder)))
+    assert (chosen.cache_bytes, chosen.pass_tokens) == (7 * 1024 * 1024, 99)
+
+
+def test_what_is_not_set_is_chosen_for_the_machine(adder: Path) -> None:
+    chosen = choose(config(compute={"device": "cpu"}), ModelRef(path=str(adder)))
+    assert chosen.cache_bytes > 0
+    assert chosen.cache_bytes % (64 << 20) == 0
+    assert (chosen.pass_tokens, chosen.slots, chosen.chunk) == (2048, 128, 512)
+    assert chosen.threads >= 1
+
+
+@pytest.mark.parametrize("asked", ["auto", "float32", "bfloat16"])
+def test_a_small_model_stays_float32_on_a_cpu_unless_the_settings_say_otherwise(asked: str, adder: Path) -> None:
+    chosen = choose(config(compute={"device": "cpu"}, model={"dtype": asked}), ModelRef(path=str(adder)))
+    assert chosen.dtype == ("float32" if asked == "auto" else asked)
+
+
+def test_a_chunk_that_would_leave_slots_empty_is_refused(adder: Path) -> None:
+    with pytest.raises(ConfigError, match="chunk = 511 is less than four times the 128 slots"):
+        choose(config(compute={"device": "cpu", "chunk": 511}), ModelRef(path=str(adder)))

@@ -1,0 +1,127 @@
+"""Random models of several kinds with the shipped model's tokenizer, and what transformers itself says of them."""
+
+import random
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from selftaught.engines.local import LocalEngine
+from selftaught.records import Completion, ModelRef, Request, SamplingParams
+from selftaught.tokens import Codec
+
+BODY = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+}
+GROUPED = {**BODY, "num_key_value_heads": 2}
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", GROUPED),
+    "llama with biases": ("LlamaConfig", {**GROUPED, "attention_bias": True}),
+    "llama with dynamic positions": ("LlamaConfig", {**GROUPED, "rope_parameters": DYNAMIC}),
+    "qwen3": ("Qwen3Config", {**GROUPED, "head_dim": 8}),
+    "gpt-neox": ("GPTNeoXConfig", BODY),
+    "mistral": ("MistralConfig", {**GROUPED, "sliding_window": 200}),
+    "gemma2": ("Gemma2Config", {**GROUPED, "head_dim": 8, "sliding_window": 200, "query_pre_attn_scalar": 8}),
+    "gpt-j": ("GPTJConfig", {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 256}),
+}
+
+
+def save_model(kind: str, folder: Path, adder: Path) -> None:
+    """Write a random model; weights are large, so that its completions vary."""
+    tokenizer = AutoTokenizer.from_pretrained(adder)
+    name, values = KINDS[kind]
+    config = getattr(transformers, name)(
+        **values,
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        initializer_range=0.5,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("bias"):  # they start at zero, and would not be seen
+                parameter.normal_(std=0.5)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def texts_of(number: int, *heads: str, seed: int = 0) -> list[str]:
+    """Prompts of unequal length: the heads in turn, each followed by 1 to 9 random digits (a token each)."""
+    rng = random.Random(seed)
+    return [
+        heads[i % len(heads)] + "".join(rng.choice("123456789") for _ in range(rng.randint(1, 9)))
+        for i in range(number)
+    ]
+
+
+HEADS: dict[str, tuple[str, ...]] = {
+    "nothing": ("",),
+    "a prefix": ("01234567890123456789",),
+    "two prefixes": ("01234567890123456789" + "+" * 18, "01234567890123456789" + "," * 18),
+}
+"""What prompts share. The second and third are long enough to be run once."""
+
+
+def open_engine(folder: Path, *, dtype: str = "float64", slots: int = 16, **more: Any) -> LocalEngine:
+    return LocalEngine(ModelRef(path=str(folder)), dtype=dtype, device="cpu", threads=1, slots=slots, **more)
+
+
+def sample(engine: LocalEngine, texts: Sequence[str], **params: Any) -> list[Completion]:
+    """Completions in the order of the texts; the seed of each is its place."""
+    requests = [Request(prompt=text, seed=i) for i, text in enumerate(texts)]
+    found = list(engine.sample(requests, SamplingParams(**{"temperature": 0.0, "max_new_tokens": 10, **params})))
+    assert sorted(c.request for c in found) == list(range(len(texts)))
+    return sorted(found, key=lambda c: c.request)
+
+
+def ids_of(completions: Sequence[Completion]) -> list[list[int] | None]:
+    return [None if c.token_ids is None else list(c.token_ids) for c in completions]
+
+
+@cache
+def plain_model(folder: Path, dtype: torch.dtype) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+
+@cache
+def codec_of(folder: Path) -> Codec:
+    return Codec(str(folder))
+
+
+def generated(
+    folder: Path, texts: Sequence[str], *, dtype: torch.dtype = torch.float64, max_new_tokens: int = 10
+) -> list[list[int]]:
+    """Greedy tokens of transformers' own generate, without the end token; prompts of one length share a batch."""
+    codec, model = codec_of(folder), plain_model(folder, dtype)
+    prompts = [codec.encode_prompt(text) for text in texts]
+    found: dict[int, list[int]] = {}
+    for length in {len(prompt) for prompt in prompts}:
+        places = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        ids = torch.tensor([prompts[i] for i in places])
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=0
+        )
+        for i, new in zip(places, out[:, length:].tolist(), strict=True):
+            found[i] = new[: new.index(codec.end_id)] if codec.end_id in new else new
+    return [found[i] for i in range(len(texts))]
+
+
+def plain_logits(folder: Path, ids: Sequence[int], dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Logits [T, V] of a forward pass over one sequence."""
+    with torch.no_grad():
+        return plain_model(folder, dtype)(torch.tensor([list(ids)]), use_cache=False).logits[0]
+
+
+ModelFolder = Callable[[str], Path]
