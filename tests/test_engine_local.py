@@ -218,6 +218,7 @@ def test_a_model_whose_sliding_window_is_too_short_is_drawn_by_generate(tmp_path
     assert lines == []
     long = sample(engine, texts, max_new_tokens=60)
     assert sample(engine, texts, max_new_tokens=60) == long
+    assert sample(engine, texts, max_new_tokens=2) == short  # nothing carries over to the next call
     assert ["sliding window of 32 tokens is shorter" in line for line in lines] == [True]
     for completions, new in ((short, 2), (long, 60)):
         assert [list(c.token_ids or ()) for c in completions] == [generate(tmp_path, text, new) for text in texts]

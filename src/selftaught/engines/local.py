@@ -21,7 +21,7 @@ from selftaught.engines.packing import pack_linears
 from selftaught.engines.prefixes import prefix_groups, shared_length
 from selftaught.engines.rows import Endings, Row
 from selftaught.engines.slot_batch import SlotBatch
-from selftaught.engines.slots import SlotCache
+from selftaught.engines.slots import ATTENTION, SlotCache
 from selftaught.errors import EngineError, ModelError, RefusedError
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, TokenScores
 from selftaught.scoring import completion_logprobs, context_of
@@ -66,11 +66,13 @@ class LocalEngine:
         self._model.eval()
         self._model.generation_config = GenerationConfig()  # drawing is set by the run, never by the model's folder
         self._context = context_of(self._model)
+        self._own_attention = self._model.config._attn_implementation
         self._why_not = forward.prepare(self._model, self._device)
-        if self._why_not:
-            self._note_fallback(self._why_not)
-        else:
+        self._noted = False
+        if self._why_not is None:
             pack_linears(self._model, rows=slots)
+        else:
+            self._note_once(self._why_not)
         self._window = forward.window_of(self._model)
 
     def close(self) -> None:
@@ -96,7 +98,7 @@ class LocalEngine:
             yield from generate(
                 self._model,
                 rows,
-                batch_size=self._slots,
+                batch_size=self._slots_for(longest),
                 max_new_tokens=params.max_new_tokens,
                 draw=draw,
                 endings=endings,
@@ -111,7 +113,7 @@ class LocalEngine:
                 Runner(self._model, self._device),
                 members,
                 shared=shared,
-                num_slots=min(self._slots, len(members), max(1, self._cache_bytes // self._slot_bytes(length))),
+                num_slots=min(len(members), self._slots_for(length)),
                 length=length,
                 pass_tokens=self._pass_tokens,
                 draw=draw,
@@ -181,16 +183,21 @@ class LocalEngine:
             row.append(token, logprob)
 
     def _can_use_slots(self, longest: int) -> bool:
-        if self._why_not is None and self._window is not None and self._window < longest:
-            self._why_not = (
-                f"its sliding window of {self._window} tokens is shorter than the sequences ({longest} tokens)"
-            )
-            self._note_fallback(self._why_not)
-            self._model.set_attn_implementation("sdpa")
-        return self._why_not is None
+        """Whether this call's sequences can be run in slots; decided for every call alone, as all else."""
+        reason = self._why_not
+        if reason is None and self._window is not None and self._window < longest:
+            reason = f"its sliding window of {self._window} tokens is shorter than the sequences ({longest} tokens)"
+        if reason:
+            self._note_once(reason)
+        wanted = self._own_attention if reason else ATTENTION
+        if self._model.config._attn_implementation != wanted:
+            self._model.set_attn_implementation(wanted)
+        return reason is None
 
-    def _note_fallback(self, reason: str) -> None:
-        self._note(f"{self._path} is drawn by transformers' generate, which is slower than slots: {reason}")
+    def _note_once(self, reason: str) -> None:
+        if not self._noted:
+            self._noted = True
+            self._note(f"{self._path} is drawn by transformers' generate, which is slower than slots: {reason}")
 
     def _check_context(self, lengths: Sequence[int], new: int) -> int:
         """The longest sequence; raises RefusedError if it does not fit."""
@@ -202,9 +209,12 @@ class LocalEngine:
             )
         return longest
 
-    def _slot_bytes(self, length: int) -> int:
-        """Memory of one slot's keys and values."""
-        return length * kv_bytes_per_token(self._model.config.get_text_config(), self._model.dtype.itemsize)
+    def _slots_for(self, length: int) -> int:
+        """Completions drawn at a time whose keys and values, each of this many tokens, fit in the cache's memory."""
+        config = self._model.config.get_text_config()
+        return max(
+            1, min(self._slots, self._cache_bytes // (length * kv_bytes_per_token(config, self._model.dtype.itemsize)))
+        )
 
 
 def kv_bytes_per_token(config: Any, itemsize: int) -> int:
