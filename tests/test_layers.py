@@ -40,6 +40,7 @@ LEVEL = {
             "scoring",
             "allocator",
             "compute",
+            "attention_kinds",
         ],
         2,
     ),

@@ -164,6 +164,9 @@ def test_a_window_shorter_than_the_rows_and_layers_of_other_kinds_get_padded_row
     model = made("llama")
     model.config.layer_types = ["full_attention", "linear_attention"]
     assert "linear_attention" in str(why_not_packed(model, longest=7))
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    model = made("llama", rope_parameters=rope)
+    assert "(dynamic) depend on the length" in str(why_not_packed(model, longest=7))
 
 
 def test_a_model_that_ignores_the_layout_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from selftaught.attention_kinds import why_not_exchanged
 from selftaught.engines.slots import ATTENTION, NotServed, PrefixTokens, PromptTokens, SlotCache, StepTokens, Tokens
-
-FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
-"""Rotary positions that do not depend on how long the sequence is."""
-
-LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
 class Runner:
@@ -58,7 +54,7 @@ def prepare(model: Any, device: torch.device) -> str | None:
 
     Decided by what the model is, then by a check of its logits against those of a plain forward pass.
     """
-    if reason := _unfit(model.config.get_text_config()):
+    if reason := why_not_exchanged(model.config.get_text_config()):
         return reason
     before = model.config._attn_implementation
     plain = _plain_logits(model, device)
@@ -71,27 +67,6 @@ def prepare(model: Any, device: torch.device) -> str | None:
     if reason:
         model.set_attn_implementation(before)
     return reason
-
-
-def window_of(model: Any) -> int | None:
-    """The shortest sliding window of a model's layers, in tokens, or None."""
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None)
-    is_used = getattr(config, "use_sliding_window", True) if kinds is None else "sliding_attention" in kinds
-    return int(window) if window and is_used else None
-
-
-def _unfit(config: Any) -> str | None:
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if other := sorted(kinds - LAYERS):
-        return f"it has layers of the kind {', '.join(other)}"
-    rope = getattr(config, "rope_parameters", None) or {}
-    for parameters in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
-        kind = parameters.get("rope_type", "default")
-        if kind not in FIXED_ROPE:
-            return f"its rotary positions ({kind}) depend on the length of the sequence"
-    return None
 
 
 def _check_ids(model: Any) -> list[list[int]]:

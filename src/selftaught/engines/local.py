@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from selftaught.allocator import keep_freed_memory, return_freed_memory
+from selftaught.attention_kinds import window_of
 from selftaught.engines import forward
 from selftaught.engines.draws import draw_tokens
 from selftaught.engines.forward import Runner
@@ -73,7 +74,7 @@ class LocalEngine:
             pack_linears(self._model, rows=slots)
         else:
             self._note_once(self._why_not)
-        self._window = forward.window_of(self._model)
+        self._window = window_of(self._model.config.get_text_config())
 
     def close(self) -> None:
         del self._model

@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from selftaught.attention_kinds import why_not_exchanged, window_of
 from selftaught.training.batches import like_lengths
 
 NAME = "selftaught_packed"
@@ -154,12 +155,10 @@ def _together(apart: torch.Tensor, group: Group, heads: int) -> torch.Tensor:
 def why_not_packed(model: Any, *, longest: int) -> str | None:
     """Switch a model to packed attention; None, or the reason why it keeps its own and must get padded rows."""
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None)
-    if kinds - {"full_attention", "sliding_attention"}:
-        return f"it has layers of the kind {sorted(kinds - {'full_attention', 'sliding_attention'})[0]}"
-    uses_window = "sliding_attention" in kinds or (not kinds and getattr(config, "use_sliding_window", True))
-    if window is not None and uses_window and window < longest:
+    if reason := why_not_exchanged(config):
+        return reason
+    window = window_of(config)
+    if window is not None and window < longest:
         return f"its sliding window of {window} tokens is shorter than the longest row of {longest}"
     if getattr(config, "attn_logit_softcapping", None) is not None:
         return "it caps attention scores"
