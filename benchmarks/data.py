@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftaught.answers import AnswerRule
 from selftaught.errors import ConfigError
+from selftaught.problems import Problem, PromptFormat, Task
 from selftaught.prompts import render_completion, render_prompt
-from selftaught.records import AnswerRule, Problem, PromptFormat, Task
+from selftaught.verifiers import tagged_line
 
 SHOTS = 6
 WARM_UP = 32
@@ -77,7 +79,7 @@ def gsm8k_task(train: Sequence[Problem], number: int) -> Task:
     return Task(
         name="gsm8k-benchmark",
         prompt_format=FORMAT,
-        answer_rule=RULE,
+        verifier=tagged_line(RULE),
         shots=tuple(train[:SHOTS]),
         train=tuple(train[SHOTS : SHOTS + number]),
         dev=(),

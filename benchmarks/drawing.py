@@ -53,7 +53,7 @@ def natural(options: Options) -> Workload:
 def arithmetic(options: Options) -> Workload:
     """C: the shipped task with the shipped settings; the same number of problems of every length."""
     config = load_config("arithmetic")
-    task = load_task(config.task.name)
+    task = load_task(config.task)
     rest = [p for p in task.train if p.class_name != "1"]
     asked = spread_over_classes(rest, options.n)
     warm_up = task.dev[: 2 * GENERATE_BATCH]

@@ -46,7 +46,7 @@ def gsm8k(options: Options) -> Lesson:
 def arithmetic(options: Options) -> Lesson:
     """C: the worked solutions of the shipped task, with the shipped training settings, one epoch."""
     config = load_config("arithmetic")
-    task = load_task(config.task.name)
+    task = load_task(config.task)
     asked = spread_over_classes([p for p in task.train if p.class_name != "1"], options.n)
     training = config.training
     same = ("weight_decay", "adam_beta2", "max_grad_norm")

@@ -27,18 +27,21 @@ from pathlib import Path
 from typing import Any
 
 import selftaught
+from selftaught.answers import AnswerRule
 from selftaught.config import config_from_values
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.launch import check_before_start
 from selftaught.loop import run
 from selftaught.methods import METHODS
+from selftaught.problems import Problem, PromptFormat, Task
 from selftaught.progress import Silent
-from selftaught.records import AnswerRule, Completion, ModelRef, Problem, PromptFormat, Request, SamplingParams, Task
+from selftaught.records import Completion, ModelRef, Request, SamplingParams
 from selftaught.seeds import seed_for, uniform
 from selftaught.setup import Setup
 from selftaught.store import RunStore, read_summaries
 from selftaught.tasks import check_splits
 from selftaught.training import NullTrainer
+from selftaught.verifiers import tagged_line
 
 SIZES = (1_000, 10_000, 100_000)
 SHARE_RIGHT, SHARE_RIGHT_HINTED = 0.7, 0.5
@@ -95,7 +98,7 @@ def toy_task(problems: int) -> Task:
     task = Task(
         name="shelf",
         prompt_format=FORMAT,
-        answer_rule=RULE,
+        verifier=tagged_line(RULE),
         shots=made(SHOTS, "shot"),
         train=made(problems, "train"),
         dev=made(problems // 10, "dev"),

@@ -12,21 +12,18 @@ from typing import Any
 import selftaught
 from selftaught.config import config_from_values
 from selftaught.metrics import wilson_interval
+from selftaught.problems import CheckResult, Problem, Task, Verdict
 from selftaught.records import (
     Checkpoint,
-    CheckResult,
     IterationSummary,
     Kind,
     Measurement,
-    Problem,
     Sample,
     SamplingCounts,
     StepMetrics,
-    Task,
     TrainingSummary,
-    Verdict,
 )
-from selftaught.settings import RunConfig
+from selftaught.settings import RunConfig, TaskConfig
 from selftaught.tasks import load_task
 
 TESTS = Path(__file__).parent
@@ -186,11 +183,15 @@ def config(**sections: Mapping[str, Any]) -> RunConfig:
 @cache
 def arithmetic(variant: str = "", data_seed: int = 0) -> Task:
     """The shipped task; made once per process."""
-    return load_task("arithmetic", variant=variant, data_seed=data_seed)
+    return task_named("arithmetic", variant=variant, data_seed=data_seed)
 
 
 def json_case(name: str) -> Any:
     return json.loads((CASES / name).read_text(encoding="utf-8"))
+
+
+def task_named(name: str, **settings: Any) -> Task:
+    return load_task(TaskConfig(name=name, **settings))
 
 
 def run_python(code: str, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from builders import sample
 from selftaught.methods import METHODS
-from selftaught.records import CheckResult, Problem, PromptFormat, Sample, Verdict, sample_key
+from selftaught.problems import CheckResult, Problem, PromptFormat, Verdict
+from selftaught.records import Sample, sample_key
 from selftaught.settings import EngineConfig
 
 # The same examples every time, so that a test is red for everybody or for nobody; HYPOTHESIS_PROFILE=search looks for
@@ -160,6 +161,13 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "task.train_problems": 0 if choose == "all" else draw(st.integers(0, 10**6)),
         "task.dev_problems": draw(st.integers(0, 10**6)),
         "task.test_problems": draw(st.integers(0, 10**6)),
+        **{f"task.{key}": draw(texts) for key in ("data", "dev_data", "test_data")},
+        "task.dev_rows": draw(st.integers(0, 10**6)),
+        "task.test_rows": draw(st.integers(0, 10**6)),
+        "task.prompt": draw(texts),
+        **{f"task.{name}_key": draw(texts) for name in ("question", "answer", "choices", "id", "class", "rationale")},
+        **{f"task.{key}": draw(texts) for key in ("verifier", "verifier_function", "answer_marker", "answer_pattern")},
+        "task.extraction": draw(st.sampled_from(["strict", "lenient"])),
         "sampling.samples": samples_per_problem,
         "sampling.temperature": draw(st.floats(1e-3 if samples_per_problem > 1 else 0, 5)),
         "sampling.top_p": draw(st.floats(0, 1, exclude_min=True)),

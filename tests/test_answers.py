@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import json_case
+from builders import json_case, problem
 from selftaught.answers import extract, normalize
-from selftaught.records import Verdict
+from selftaught.problems import Verdict
 from selftaught.tasks.arithmetic import ANSWER_RULE
-from selftaught.verification import verify
+from selftaught.verifiers import tagged_line
 from strategies import awkward_texts, texts
 from toy import RULE
+
+verify = tagged_line(ANSWER_RULE)
 
 pieces = st.lists(
     st.sampled_from(["<scratch>", "</scratch>", "\n", " ", "8 8 3", "8", "0 8", "883", "\t", "\r\n", "\u2028", "x"]),
@@ -24,7 +26,7 @@ pieces = st.lists(
 
 @pytest.mark.parametrize("case", json_case("arithmetic_answers.json"), ids=lambda case: case["why"])
 def test_the_verdict_of(case: dict[str, Any]) -> None:
-    found = verify(case["text"] * case.get("times", 1), case["answer"], ANSWER_RULE)
+    found = verify(case["text"] * case.get("times", 1), problem(answer=case["answer"]))
     assert found.verdict == case["verdict"]
     if "times" in case and found.prediction is not None:
         assert found.prediction.startswith(case["prediction"])
@@ -40,7 +42,7 @@ def test_every_verdict_has_cases_and_every_case_a_reason() -> None:
 
 @given(st.one_of(texts, pieces), awkward_texts)
 def test_any_text_gets_a_verdict_and_only_an_unreadable_one_has_no_prediction(completion: str, answer: str) -> None:
-    found = verify(completion, answer, ANSWER_RULE)
+    found = verify(completion, problem(answer=answer))
     assert (found.verdict is Verdict.UNPARSEABLE) == (found.prediction is None)
     assert (found.verdict is Verdict.CORRECT) == (
         found.prediction is not None and found.prediction == normalize(answer)
@@ -53,7 +55,7 @@ def test_any_text_gets_a_verdict_and_only_an_unreadable_one_has_no_prediction(co
 def test_a_megabyte_is_judged_in_less_than_a_second(piece: str) -> None:
     text = piece * (1_000_000 // len(piece)) + "x"
     start = time.monotonic()
-    verify(text, "8", ANSWER_RULE)
+    verify(text, problem(answer="8"))
     assert time.monotonic() - start < 1.0
 
 

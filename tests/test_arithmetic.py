@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import arithmetic, problem
+from builders import arithmetic, problem, task_named
 from selftaught.errors import ConfigError, RefusedError
+from selftaught.problems import CheckResult, Problem, Verdict
 from selftaught.prompts import render_completion
-from selftaught.records import CheckResult, Problem, Verdict
-from selftaught.tasks import TASKS, check_splits, load_task
+from selftaught.tasks import TASKS, check_splits
 from selftaught.tasks.arithmetic import (
     PROMPT_FORMAT,
     VARIANTS,
@@ -23,7 +23,7 @@ from selftaught.tasks.arithmetic import (
     seen_problems,
     spaced,
 )
-from selftaught.verification import check_reference_answers, verify
+from selftaught.verification import check_reference_answers
 from toy import TEST, toy_problem, toy_task
 
 PAPER = """\
@@ -349,7 +349,7 @@ def test_one_digit_problems_of_train_are_the_seen_ones_and_all_45_are_used() -> 
 
 
 def test_the_splits_are_a_function_of_the_data_seed() -> None:
-    again = load_task("arithmetic", data_seed=1)
+    again = task_named("arithmetic", data_seed=1)
     for split in ("train", *MEASURED):
         assert arithmetic(data_seed=1).split(split) == again.split(split)
         assert arithmetic(data_seed=0).split(split) != arithmetic(data_seed=1).split(split)
@@ -376,7 +376,7 @@ def test_the_variants_ask_the_same_problems() -> None:
 
 def test_the_first_variant_is_the_default() -> None:
     for name, source in TASKS.items():
-        assert load_task(name).train == load_task(name, variant=source.variants[0]).train
+        assert task_named(name).train == task_named(name, variant=source.variants[0]).train
 
 
 def test_the_operands_of_a_class_have_its_number_of_digits() -> None:
@@ -410,18 +410,18 @@ def test_shots_are_worked_and_among_the_seen() -> None:
 
 def test_an_unknown_variant_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"'papr'.*paper, restated"):
-        load_task("arithmetic", variant="papr")
+        task_named("arithmetic", variant="papr")
 
 
 def test_an_unknown_task_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"unknown task 'arithmetics'; known: .*arithmetic"):
-        load_task("arithmetics")
+        task_named("arithmetics")
 
 
 def test_every_task_loads_in_every_variant() -> None:
     for name, source in TASKS.items():
         for variant in source.variants:
-            assert load_task(name, variant=variant).name == name
+            assert task_named(name, variant=variant).name == name
 
 
 # Refusals.
@@ -501,7 +501,7 @@ def test_every_reference_answer_and_worked_solution_verifies(variant: Variant) -
 def test_the_worked_solution_of_any_addition_is_correct(pair: tuple[int, int], variant: Variant) -> None:
     asked = replace(addition(*pair), rationale=scratchpad(*pair, variant))
     completion = render_completion(PROMPT_FORMAT, asked)
-    assert verify(completion, asked.answer, arithmetic().answer_rule).verdict is Verdict.CORRECT
+    assert arithmetic().verifier(completion, asked).verdict is Verdict.CORRECT
 
 
 @pytest.mark.parametrize("answer", ["883", "eight", "", "8 8 3\n4"])

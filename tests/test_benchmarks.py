@@ -19,10 +19,12 @@ from benchmarks.record import Record, Row, speed, summary
 from benchmarks.rivals.generate import ended
 from benchmarks.rivals.small_script import is_right
 from benchmarks.runner import RivalFailed, run_rival
+from builders import problem
 from selftaught.errors import ConfigError
 from selftaught.prompts import render_completion
 from selftaught.tokens import Codec
-from selftaught.verification import check_reference_answers, verify
+from selftaught.verification import check_reference_answers
+from selftaught.verifiers import tagged_line
 
 SHAPE = flops.ModelShape(layers=2, attention_width=4, layer_weights=100, head_weights=50)
 
@@ -229,7 +231,7 @@ def test_the_task_of_the_iteration_verifies_its_own_solutions(questions: Path) -
     "text", [" so 3\n#### 7", " so 3\n#### 8", " no answer", " 7 or so\n####  7\n", " 7\n#### 7.5"]
 )
 def test_the_small_script_judges_as_we_do(text: str) -> None:
-    assert is_right(text, "7") == (verify(text, "7", RULE).verdict == "correct")
+    assert is_right(text, "7") == (tagged_line(RULE)(text, problem(answer="7")).verdict == "correct")
 
 
 def test_completions_are_those_that_were_released(questions: Path) -> None:

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
+from builders import task_named
 from selftaught.engines.draws import draw_tokens
 from selftaught.engines.local import LocalEngine
 from selftaught.errors import EngineError, ModelError, RefusedError
 from selftaught.prompts import render_prompt
 from selftaught.records import Completion, ModelRef, Request, SamplingParams
-from selftaught.tasks import load_task
 from selftaught.tokens import Codec
 
 
@@ -24,7 +24,7 @@ def open_engine(folder: Path, *, slots: int = 16) -> LocalEngine:
 
 
 def prompts(number: int, *, shots: int = 0) -> list[str]:
-    task = load_task("arithmetic")
+    task = task_named("arithmetic")
     some = task.dev[:: len(task.dev) // number][:number]
     return [render_prompt(task.prompt_format, p, hint=False, shots=task.shots[:shots]) for p in some]
 

@@ -16,7 +16,8 @@ from selftaught.metrics import (
     score,
     wilson_interval,
 )
-from selftaught.records import Measurement, Problem, Sample, Score, Verdict
+from selftaught.problems import Problem, Verdict
+from selftaught.records import Measurement, Sample, Score
 
 rates = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

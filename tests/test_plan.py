@@ -20,7 +20,8 @@ from selftaught.plan import (
     spread_over_classes,
     steps_for,
 )
-from selftaught.records import Draw, Problem, Sample, Verdict
+from selftaught.problems import Problem, Verdict
+from selftaught.records import Draw, Sample
 
 TRAIN = problems(*(f"p{i:03d}" for i in range(100)))
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import GOLDEN, arithmetic, problem, worked
+from selftaught.problems import Problem, PromptFormat
 from selftaught.prompts import prompt_sha256, render_completion, render_prompt
-from selftaught.records import Problem, PromptFormat
 from selftaught.tasks.arithmetic import PROMPT_FORMAT, scratchpad
 from strategies import awkward_texts, problems, prompt_formats
 from toy import FORMAT

@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from builders import task_named
 from selftaught.checks.weights import serves_old_weights
 from selftaught.engines.local import LocalEngine
 from selftaught.engines.server_process import alive_in_group
@@ -23,7 +24,6 @@ from selftaught.errors import RefusedError
 from selftaught.prompts import render_prompt
 from selftaught.records import Completion, ModelRef, Request, SamplingParams
 from selftaught.store import RunStore, read_summaries
-from selftaught.tasks import load_task
 
 PYTHON = os.environ.get("SELFTAUGHT_TEST_VLLM_PYTHON", "")
 ARGUMENTS = "--enforce-eager --kv-cache-memory-bytes 256M"
@@ -87,7 +87,7 @@ def local(model: Path) -> LocalEngine:
 
 
 def requests(number: int, *, shots: int = 2) -> list[Request]:
-    task = load_task("arithmetic")
+    task = task_named("arithmetic")
     some = task.dev[:: len(task.dev) // number][:number]
     return [
         Request(prompt=render_prompt(task.prompt_format, p, hint=False, shots=task.shots[:shots]), seed=(1 << 50) + i)

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from builders import task_named
 from selftaught.records import ModelRef, TrainingPlan, TrainingSummary
 from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
-from selftaught.tasks import load_task
 from selftaught.training.rounding import share_seen_in_bfloat16
 from selftaught.training.sft import SftTrainer
 
@@ -60,7 +60,7 @@ def released(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def summary(start: Path, out_dir: Path, dtype: str, **settings: Any) -> TrainingSummary:
-    task = load_task("arithmetic")
+    task = task_named("arithmetic")
     trainer = SftTrainer(TrainingConfig(batch_size=4, **settings), dtype=dtype, device="cpu", threads=1)
     done = trainer.fine_tune(
         examples_from_solutions(task.shots[:8], task.prompt_format, (), iteration=1),

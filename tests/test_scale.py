@@ -16,7 +16,8 @@ import pytest
 from selftaught import store
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.errors import Interrupted
-from selftaught.records import Sample, Task
+from selftaught.problems import Task
+from selftaught.records import Sample
 from selftaught.store import read_samples
 from selftaught.training import NullTrainer
 from toy import DEV, TEST, folder_bytes, run_toy, toy_config, toy_problem, toy_task

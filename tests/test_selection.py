@@ -9,8 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from builders import problem, sample, steps_check, worked
+from selftaught.problems import Problem, Verdict
 from selftaught.prompts import render_completion, render_prompt
-from selftaught.records import Problem, Sample, Verdict, sample_key
+from selftaught.records import Sample, sample_key
 from selftaught.selection import (
     Selection,
     examples_from_samples,

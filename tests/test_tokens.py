@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
+from builders import task_named
 from selftaught.errors import ModelError, RefusedError
 from selftaught.prompts import render_completion, render_prompt
-from selftaught.tasks import load_task
 from selftaught.tokens import Codec
 from selftaught.weights import resolve_model
 
-TASK = load_task("arithmetic")
+TASK = task_named("arithmetic")
 CODEC = Codec(resolve_model("builtin:adder").path)
 
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from builders import task_named
 from selftaught.engines.local import LocalEngine
 from selftaught.errors import ConfigError
 from selftaught.records import ModelRef, Request, TrainingPlan
 from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
-from selftaught.tasks import load_task
 from selftaught.tokens import Codec
 from selftaught.training.rows import Row
 from selftaught.training.sft import SftTrainer, load_float32
 
-TASK = load_task("arithmetic")
+TASK = task_named("arithmetic")
 EXAMPLES = examples_from_solutions(TASK.shots[:6], TASK.prompt_format, (), iteration=1)
 PLAN = TrainingPlan(iteration=1, steps=3, seed=1, examples_sha256="x")
 

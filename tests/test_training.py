@@ -11,6 +11,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, TrainerCallback
 
+from builders import task_named
 from selftaught.engines.local import LocalEngine
 from selftaught.errors import ModelError, RefusedError, TrainingError
 from selftaught.prompts import render_prompt
@@ -26,12 +27,11 @@ from selftaught.records import (
 )
 from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
-from selftaught.tasks import load_task
 from selftaught.tokens import IGNORED, Codec
 from selftaught.training.rows import Row, as_dataset, check_prepared, check_rows
 from selftaught.training.sft import SftTrainer, load_float32
 
-TASK = load_task("arithmetic")
+TASK = task_named("arithmetic")
 
 
 def examples(number: int = 8) -> list[TrainingExample]:

@@ -8,15 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from selftaught.answers import AnswerRule
 from selftaught.config import config_from_values
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.loop import Outcome, run
 from selftaught.methods import METHODS
+from selftaught.problems import CheckResult, Problem, PromptFormat, Task
 from selftaught.progress import Silent
-from selftaught.records import AnswerRule, CheckResult, ModelRef, Problem, PromptFormat, Task
+from selftaught.records import ModelRef
 from selftaught.setup import Setup
 from selftaught.store import RunStore
 from selftaught.training import NullTrainer
+from selftaught.verifiers import tagged_line
 
 FORMAT = PromptFormat(
     question="Q: {question}{hint}\nA:",
@@ -75,7 +78,7 @@ def toy_task(**changes: Any) -> Task:
     values: dict[str, Any] = {
         "name": "toy",
         "prompt_format": FORMAT,
-        "answer_rule": RULE,
+        "verifier": tagged_line(RULE),
         "shots": SHOTS,
         "train": TRAIN,
         "dev": DEV,

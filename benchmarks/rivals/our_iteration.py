@@ -11,9 +11,10 @@ from benchmarks.data import gsm8k_task, read_problems
 from benchmarks.rivals.ours import settle
 from selftaught.compute import engine_opener, make_trainer
 from selftaught.lineage import Models
+from selftaught.problems import Task, by_id
 from selftaught.progress import Silent
 from selftaught.prompts import render_prompt
-from selftaught.records import Sample, StepMetrics, Task, TrainingExample, by_id
+from selftaught.records import Sample, StepMetrics, TrainingExample
 from selftaught.setup import Setup
 from selftaught.stages import (
     chosen_problems,

@@ -1,7 +1,8 @@
 """Teach a language model to reason from question-answer pairs alone (STaR, arXiv 2203.14465)."""
 
 from selftaught.errors import SelftaughtError
-from selftaught.records import Completion, Problem, Request, Sample, SamplingParams, Task, TrainingExample, Verdict
+from selftaught.problems import Problem, Task, Verdict
+from selftaught.records import Completion, Request, Sample, SamplingParams, TrainingExample
 
 __all__ = [
     "Completion",

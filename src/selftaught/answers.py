@@ -4,8 +4,18 @@ The one extractor of the project: the loop, `eval`, `regrade` and the tests all 
 """
 
 import re
+from dataclasses import dataclass
 
-from selftaught.records import AnswerRule
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRule:
+    """Where a completion that wraps its reasoning in tags states its answer."""
+
+    opener: str
+    """A completion that contains the opener states its answer after the closer, and nowhere else."""
+    closer: str
+    pattern: str
+    """Regular expression that the whole answer line must match; anything else is unparseable."""
 
 
 def normalize(answer: str) -> str:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 from selftaught.engines import Engine
 from selftaught.errors import EngineError
+from selftaught.problems import Problem, Task
 from selftaught.prompts import prompt_sha256, render_prompts
-from selftaught.records import Completion, Draw, Problem, Request, Sample, SamplingParams, Task
+from selftaught.records import Completion, Draw, Request, Sample, SamplingParams
 from selftaught.seeds import seed_for
-from selftaught.verification import run_checks, verify
+from selftaught.verification import run_checks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,7 @@ def draw_chunk(
 def _judge(
     task: Task, problem: Problem, draw: Draw, request: Request, completion: Completion, iteration: int
 ) -> Sample:
-    verification = verify(completion.text, problem.answer, task.answer_rule)
+    verification = task.verifier(completion.text, problem)
     return Sample(
         problem_id=problem.id,
         iteration=iteration,

@@ -8,7 +8,8 @@ from selftaught.config import flat_values
 from selftaught.drawing import asking
 from selftaught.errors import NothingAccepted
 from selftaught.plan import choose_problems, spread_over_classes, steps_for
-from selftaught.records import Problem, Task, TrainingExample
+from selftaught.problems import Problem, Task
+from selftaught.records import TrainingExample
 from selftaught.selection import Selection, examples_from_solutions
 from selftaught.settings import RunConfig
 from selftaught.stages import training_examples

@@ -13,7 +13,8 @@ from selftaught.launch import check_before_start, config_of_run, task_of
 from selftaught.methods import Value
 from selftaught.metrics import measure
 from selftaught.plan import planned_draws, spread_over_classes
-from selftaught.records import SPLITS, Measurement, ModelRef, Sample, by_id
+from selftaught.problems import SPLITS, by_id
+from selftaught.records import Measurement, ModelRef, Sample
 from selftaught.settings import RunConfig
 from selftaught.store import read_result
 from selftaught.weights import model_in_folder, resolve_model

@@ -8,10 +8,10 @@ from typing import Any, get_args
 from selftaught.config import config_from_values
 from selftaught.errors import ConfigError
 from selftaught.launch import check_before_start, config_of_run, task_of
+from selftaught.problems import SPLITS, Problem, Task, Verdict, Verification
 from selftaught.prompts import render_prompt
-from selftaught.records import SPLITS, Kind, Measurement, Problem, Sample, Task, Verdict, Verification
+from selftaught.records import Kind, Measurement, Sample
 from selftaught.store import read_samples
-from selftaught.verification import verify
 
 PROMPTS_SHOWN = 3
 
@@ -46,7 +46,7 @@ def regraded(run_dir: Path) -> Iterator[tuple[Path, Sample, Verification | None]
                 f"{path}: problem {sample.problem_id!r} is not in task {task.name!r} any more; regrade with the "
                 "version that made the run"
             )
-        now = verify(sample.completion, problem.answer, task.answer_rule)
+        now = task.verifier(sample.completion, problem)
         is_same = (now.verdict, now.prediction) == (sample.verdict, sample.prediction)
         yield path, sample, None if is_same else now
 

@@ -14,8 +14,9 @@ from selftaught.config import config_from_values, differences, flat_values
 from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.loop import Outcome, run
 from selftaught.methods import Value
+from selftaught.problems import Task
 from selftaught.progress import Progress
-from selftaught.records import ModelRef, Task
+from selftaught.records import ModelRef
 from selftaught.settings import RunConfig
 from selftaught.setup import Setup
 from selftaught.store import FORMAT, RunStore, dump_measurement, read_run_json
@@ -72,7 +73,7 @@ def config_of_run(run_dir: Path) -> RunConfig:
 
 
 def task_of(config: RunConfig) -> Task:
-    task = load_task(config.task.name, variant=config.task.variant, data_seed=config.task.data_seed)
+    task = load_task(config.task)
     # A model that is trained to answer without reasoning has no reasoning to be judged.
     return replace(task, check_steps=None) if config.training.target == "answer" else task
 

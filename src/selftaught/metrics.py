@@ -4,7 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from math import comb, sqrt
 
-from selftaught.records import Measurement, Problem, Sample, SamplingCounts, Score, Verdict
+from selftaught.problems import Problem, Verdict
+from selftaught.records import Measurement, Sample, SamplingCounts, Score
 
 Z_95 = 1.959963984540054
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Literal
 
 from selftaught.errors import ConfigError
-from selftaught.records import Draw, Kind, Problem, Sample, Verdict
+from selftaught.problems import Problem, Verdict
+from selftaught.records import Draw, Kind, Sample
 from selftaught.seeds import generator, seed_for, uniform
 
 Choice = Literal["all", "random", "random-per-class", "unsolved-first"]

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from selftaught.records import Checkpoint, IterationSummary, Measurement, Problem, Sample, StepMetrics
+from selftaught.problems import Problem
+from selftaught.records import Checkpoint, IterationSummary, Measurement, Sample, StepMetrics
 
 
 class Progress(Protocol):

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from selftaught.records import Problem, PromptFormat
+from selftaught.problems import LABELS, Problem, PromptFormat
 
 
 def render_prompt(fmt: PromptFormat, problem: Problem, *, hint: bool, shots: Sequence[Problem] = ()) -> str:
@@ -26,9 +26,10 @@ def render_prompts(
 
 def render_completion(fmt: PromptFormat, problem: Problem) -> str:
     """What follows a worked example's question: its rationale and answer, or the answer alone if it has none."""
+    choice = problem.choices[LABELS.index(problem.answer)] if problem.choices else ""
     if problem.rationale:
-        return fmt.completion.format(rationale=problem.rationale, answer=problem.answer)
-    return fmt.answer_only.format(answer=problem.answer)
+        return fmt.completion.format(rationale=problem.rationale, answer=problem.answer, choice=choice)
+    return fmt.answer_only.format(answer=problem.answer, choice=choice)
 
 
 def prompt_sha256(prompt: str) -> str:
@@ -38,4 +39,9 @@ def prompt_sha256(prompt: str) -> str:
 
 def _question(fmt: PromptFormat, problem: Problem, *, hint: bool) -> str:
     shown = fmt.hint.format(answer=problem.answer) if hint else ""
-    return fmt.question.format(question=problem.question, hint=shown)
+    beside_choice = bool(problem.choices) and "{hint}" in fmt.choice
+    choices = "".join(
+        fmt.choice.format(label=label, text=text, hint=shown if label == problem.answer else "")
+        for label, text in zip(LABELS, problem.choices, strict=False)
+    )
+    return fmt.question.format(question=problem.question, choices=choices, hint="" if beside_choice else shown)

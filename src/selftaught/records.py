@@ -3,11 +3,12 @@
 One record is one line on disk (`store.py`). Nothing here does I/O or knows a task, model or library.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Literal
+
+from selftaught.problems import CheckResult, Verdict
 
 Kind = Literal["rationale", "rationalization", "evaluation"]
 """Why a completion was drawn: without a hint, with a hint, or to measure a model on dev or test."""
@@ -17,104 +18,6 @@ FinishReason = Literal["end", "stop", "length"]
 
 Source = Literal["rationale", "rationalization", "human", "answer", "warm-start"]
 """Where a training example comes from; the last three are not sampled."""
-
-
-class Verdict(StrEnum):
-    """What a verifier says of a completion; a wrong answer and an unreadable one are different things."""
-
-    CORRECT = "correct"
-    INCORRECT = "incorrect"
-    UNPARSEABLE = "unparseable"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One row of a task."""
-
-    id: str
-    """Unique within the task."""
-    question: str
-    answer: str
-    """The reference answer, in the form that the task's verifier accepts."""
-    choices: tuple[str, ...] = ()
-    class_name: str = "all"
-    """Results are reported per class."""
-    rationale: str = ""
-    """A worked solution by a human (or by the task's generator); empty if there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptFormat:
-    """How a task's problems are laid out as text. Fields are `str.format` templates."""
-
-    question: str
-    """With {question} and {hint}; ends where the completion begins."""
-    hint: str
-    """With {answer}; takes the place of {hint} when the answer is shown, else {hint} is empty."""
-    completion: str
-    """With {rationale} and {answer}: what a worked example says after the question."""
-    answer_only: str
-    """With {answer}: what a worked example without a rationale says."""
-    separator: str = "\n\n"
-    """Between worked examples; a completion that writes it has gone on to a next problem."""
-    stop: tuple[str, ...] = ("\n\n",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerRule:
-    """Where a completion states its answer (`answers.extract` applies it)."""
-
-    opener: str
-    """A completion that contains the opener states its answer after the closer, and nowhere else."""
-    closer: str
-    pattern: str
-    """Regular expression that the whole answer line must match; anything else is unparseable."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    verdict: Verdict
-    prediction: str | None
-    """The answer extracted from the completion; None exactly when the verdict is unparseable."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckResult:
-    """What a check of the reasoning (not of the answer) found."""
-
-    passed: bool
-    score: float
-    """Share of the steps that are right before the first wrong one, 0 to 1."""
-    detail: str = ""
-    """The first thing that is wrong; empty when the check passed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """Problems, the way they are asked, and the way they are judged."""
-
-    name: str
-    prompt_format: PromptFormat
-    answer_rule: AnswerRule
-    shots: tuple[Problem, ...]
-    """Worked examples (each has a rationale), best first: a prompt with k shots takes the first k."""
-    train: tuple[Problem, ...]
-    dev: tuple[Problem, ...]
-    test: tuple[Problem, ...]
-    extrapolation: tuple[Problem, ...] = ()
-    """Measured beside test, of a kind that train does not hold; may be empty."""
-    seen: tuple[Problem, ...] = ()
-    """Problems that a model shipped with the task was trained on: they count as train in the overlap check."""
-    check_steps: "Callable[[Problem, str], CheckResult] | None" = None
-    """Recomputes the reasoning of a completion; None where no exact check exists."""
-    same_problem: "Callable[[Problem], str] | None" = None
-    """Key under which two problems are the same one; by default the question with white space folded."""
-
-    def split(self, name: str) -> tuple[Problem, ...]:
-        return {"train": self.train, "dev": self.dev, "test": self.test, "extrapolation": self.extrapolation}[name]
-
-
-SPLITS = ("train", "dev", "test", "extrapolation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,7 +296,3 @@ class Checkpoint:
 def sample_key(sample: Sample | LeftOut) -> tuple[str, int, str, int]:
     """What names a sample within a run; also the canonical order of samples."""
     return (sample.problem_id, sample.iteration, sample.kind, sample.index)
-
-
-def by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
-    return {problem.id: problem for problem in problems}

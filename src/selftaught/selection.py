@@ -8,16 +8,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from selftaught.problems import Problem, PromptFormat, Verdict
 from selftaught.prompts import render_completion, render_prompt, render_prompts
-from selftaught.records import (
-    LeftOut,
-    Problem,
-    PromptFormat,
-    Sample,
-    TrainingExample,
-    Verdict,
-    sample_key,
-)
+from selftaught.records import LeftOut, Sample, TrainingExample, sample_key
 from selftaught.seeds import seed_for, uniform
 
 Accept = Literal["answer", "answer+steps"]

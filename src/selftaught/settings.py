@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from selftaught.plan import Choice
+from selftaught.problems import Extraction
 from selftaught.selection import Accept, UniqueBy
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -39,7 +40,7 @@ class TaskConfig(Section):
     variant: str = Field(
         "", description="Task-specific form; empty is the task's default. `selftaught tasks` lists the variants."
     )
-    data_seed: Count = Field(0, description="Seed of generated problems; the splits are a function of it.")
+    data_seed: Count = Field(0, description="Seed of generated problems and of splits that are cut from train.")
     choose: Choice = Field(
         "random",
         description="Which training problems an iteration takes: `all`, `random`, `random-per-class` (the same number of each class, as far as it has them), or `unsolved-first`.",
@@ -47,6 +48,38 @@ class TaskConfig(Section):
     train_problems: Count = Field(0, description="Training problems per iteration; 0 is all.")
     dev_problems: Count = Field(0, description="Dev problems to measure on, spread over the classes; 0 is all.")
     test_problems: Count = Field(0, description="Test problems to measure on, spread over the classes; 0 is all.")
+    data: str = Field(
+        "",
+        description="Where the rows are: a file (jsonl, csv, parquet), a folder with the files as released, or a hub id. Empty is the task's own hub id.",
+    )
+    dev_data: str = Field("", description="`own`: file of the dev split; empty cuts it from `data`.")
+    test_data: str = Field("", description="`own`: file of the test split; empty cuts it from `data`.")
+    dev_rows: Count = Field(
+        0, description="Rows cut from train for dev, where dev has no file; 0 is the task's default."
+    )
+    test_rows: Count = Field(0, description="Rows cut for test, where test has no file; 0 is the task's default.")
+    prompt: str = Field(
+        "", description="Prompt file with the worked examples (text or TOML); empty is the task's own, if it has one."
+    )
+    question_key: str = Field("question", description="`own`: key of the question; `a.b` goes into nested objects.")
+    answer_key: str = Field("answer", description="`own`: key of the reference answer.")
+    choices_key: str = Field("choices", description="`own`: key of the choices, if rows have them.")
+    id_key: str = Field("id", description="`own`: key of the id, if rows have one.")
+    class_key: str = Field(
+        "class", description="`own`: key of the class that results are reported by, if rows have one."
+    )
+    rationale_key: str = Field("rationale", description="`own`: key of a worked solution, if rows have one.")
+    verifier: str = Field(
+        "",
+        description="How answers are compared: `exact`, `numeric`, `choice`, `math`, `regex` or `python`; empty is the task's own.",
+    )
+    verifier_function: str = Field("", description="`python`: your function, as `module:name` or `file.py:name`.")
+    answer_marker: str = Field("", description="Text right before the answer; empty is the task's own.")
+    answer_pattern: str = Field("", description="`regex`: expression whose first group is the answer.")
+    extraction: Extraction = Field(
+        "strict",
+        description="`strict` reads an answer only where the answer format puts it, `lenient` also where a reader would find one. How often the two disagree is reported.",
+    )
 
 
 class SamplingConfig(Section):

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from selftaught.checks.weights import NOISE
 from selftaught.engines import Engine
+from selftaught.problems import Task
 from selftaught.progress import Progress
-from selftaught.records import ModelRef, Task
+from selftaught.records import ModelRef
 from selftaught.settings import RunConfig
 from selftaught.store import RunStore
 from selftaught.training import Trainer

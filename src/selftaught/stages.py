@@ -17,6 +17,7 @@ from selftaught.plan import (
     spread_over_classes,
     steps_for,
 )
+from selftaught.problems import Problem, Task, by_id
 from selftaught.prompts import render_completion, render_prompt
 from selftaught.records import (
     Checkpoint,
@@ -24,14 +25,11 @@ from selftaught.records import (
     Measurement,
     ModelRef,
     ProbeRow,
-    Problem,
     Request,
     Sample,
     StepMetrics,
-    Task,
     TrainingExample,
     TrainingPlan,
-    by_id,
 )
 from selftaught.seeds import seed_for
 from selftaught.selection import (

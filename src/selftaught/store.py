@@ -21,15 +21,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from selftaught.errors import StoreError
-from selftaught.records import (
-    Checkpoint,
-    IterationSummary,
-    LeftOut,
-    Measurement,
-    Sample,
-    StepMetrics,
-    TrainingExample,
-)
+from selftaught.records import Checkpoint, IterationSummary, LeftOut, Measurement, Sample, StepMetrics, TrainingExample
 
 FORMAT = 1
 

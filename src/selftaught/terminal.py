@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from selftaught.errors import StoreError
 from selftaught.metrics import mean_over_classes
-from selftaught.records import Checkpoint, IterationSummary, Measurement, Problem, Sample, StepMetrics, Verdict
+from selftaught.problems import Problem, Verdict
+from selftaught.records import Checkpoint, IterationSummary, Measurement, Sample, StepMetrics
 from selftaught.summary import work_text
 
 PLAIN_EVERY_S = 30.0

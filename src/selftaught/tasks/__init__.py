@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from selftaught.errors import ConfigError, RefusedError
-from selftaught.records import SPLITS, Problem, Task
+from selftaught.problems import SPLITS, Problem, Task
+from selftaught.settings import TaskConfig
 from selftaught.tasks import arithmetic
 
 __all__ = ["TASKS", "TaskSource", "check_splits", "load_task"]
@@ -13,8 +14,7 @@ __all__ = ["TASKS", "TaskSource", "check_splits", "load_task"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSource:
-    load: Callable[[str, int], Task]
-    """(variant, data seed) -> task."""
+    load: Callable[[TaskConfig], Task]
     variants: tuple[str, ...]
     """The first one is the default."""
     description: str
@@ -31,11 +31,12 @@ TASKS: Mapping[str, TaskSource] = MappingProxyType(
 )
 
 
-def load_task(name: str, *, variant: str = "", data_seed: int = 0) -> Task:
+def load_task(settings: TaskConfig) -> Task:
     """The task, with its splits proven apart. Raises ConfigError for an unknown name, RefusedError for an overlap."""
+    name = settings.name
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}")
-    task = TASKS[name].load(variant, data_seed)
+    task = TASKS[name].load(settings)
     check_splits(task)
     return task
 

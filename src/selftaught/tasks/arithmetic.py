@@ -20,9 +20,12 @@ from functools import partial
 from random import Random
 from typing import Literal
 
+from selftaught.answers import AnswerRule
 from selftaught.errors import ConfigError
-from selftaught.records import AnswerRule, CheckResult, Problem, PromptFormat, Task
+from selftaught.problems import CheckResult, Problem, PromptFormat, Task
 from selftaught.seeds import generator
+from selftaught.settings import TaskConfig
+from selftaught.verifiers import tagged_line
 
 Variant = Literal["paper", "restated"]
 VARIANTS: tuple[Variant, ...] = ("paper", "restated")
@@ -52,8 +55,9 @@ SEEN_PER_CLASS = {1: 21, 2: 1_500, 3: 50, 4: 50, 5: 50}
 SHOTS_PER_CLASS = 50
 
 
-def load(variant: str, data_seed: int) -> Task:
+def load(settings: TaskConfig) -> Task:
     """The task; its splits are a function of the data seed. Raises ConfigError for an unknown variant."""
+    variant, data_seed = settings.variant, settings.data_seed
     form: Variant = "restated" if variant == "restated" else "paper"
     if variant and variant != form:
         raise ConfigError(f"task.variant = {variant!r}: arithmetic knows {', '.join(VARIANTS)}")
@@ -62,7 +66,7 @@ def load(variant: str, data_seed: int) -> Task:
     return Task(
         name="arithmetic",
         prompt_format=PROMPT_FORMAT,
-        answer_rule=ANSWER_RULE,
+        verifier=tagged_line(ANSWER_RULE),
         shots=_shots(seen),
         train=train,
         dev=dev,
