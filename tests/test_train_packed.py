@@ -200,14 +200,14 @@ def saved(model: Any, folder: Path, adder: Path) -> str:
     return str(folder)
 
 
-def trained(path: str, out_dir: Path, *, dtype: str = "float32", **changes: Any) -> Any:
-    """The trainer after two steps of six rows, before anything is given back."""
+def trained(path: str, out_dir: Path, *, dtype: str = "float32", steps: int = 2, **changes: Any) -> Any:
+    """The trainer after steps of six rows, before anything is given back."""
     ids = [[3 + (7 * k + t) % 17 for t in range(4 + 3 * k)] + [1] for k in range(6)]
     rows = [Row(i, [IGNORED] * 2 + i[2:]) for i in ids]
     config = TrainingConfig(batch_size=6, **{"learning_rate": 1e-3, **changes})
     trainer = SftTrainer(config, dtype=dtype, device="cpu", threads=1)
-    plan = TrainingPlan(iteration=1, steps=2, seed=5, examples_sha256="x")
-    order = [*range(6), *range(6)]
+    plan = TrainingPlan(iteration=1, steps=steps, seed=5, examples_sha256="x")
+    order = list(range(6)) * steps
     built = trainer.build(load_float32(path), Codec(path), rows, order, plan=plan, out_dir=out_dir)
     built.train()
     return built
@@ -221,8 +221,17 @@ def test_a_step_of_several_parts_is_the_step_of_one(kind: str, tmp_path: Path, a
     assert bool(one.notes[0].startswith("the rows of a training step are padded")) == (kind == "gptj")
     assert many.state.log_history[0]["loss"] == pytest.approx(one.state.log_history[0]["loss"], rel=1e-5)
     assert many.state.log_history[0]["grad_norm"] == pytest.approx(one.state.log_history[0]["grad_norm"], rel=1e-4)
-    assert one.noise is None
-    assert many.noise.trace > 0
+    assert (one.noise, many.noise) == (None, None)  # the second step is not measured
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("steps", "measured"), [(1, True), (2, False), (4, False), (5, True)])
+def test_every_fourth_step_of_several_parts_estimates_the_noise(
+    dtype: str, steps: int, measured: bool, tmp_path: Path, adder: Path
+) -> None:
+    path = saved(made("llama"), tmp_path / "model", adder)
+    found = trained(path, tmp_path / "out", dtype=dtype, steps=steps, micro_batch_tokens=25).noise
+    assert (found is not None and found.trace > 0) == measured
 
 
 def test_bfloat16_copies_follow_float32_masters(tmp_path: Path, adder: Path) -> None:
@@ -245,7 +254,8 @@ def test_bfloat16_copies_follow_float32_masters(tmp_path: Path, adder: Path) -> 
 
 def test_norms_are_taken_of_each_part_and_before_clipping() -> None:
     layer = torch.nn.Linear(3, 2, bias=False)
-    masters = Masters(layer, compute=torch.float32, measure=True)
+    masters = Masters(layer, compute=torch.float32)
+    masters.measuring = True
     for x in (torch.tensor([1.0, 2.0, 2.0]), torch.tensor([0.0, 3.0, 4.0])):
         layer(x).sum().backward()
         assert masters.take_squared_norm() == pytest.approx(2 * float(x @ x))

@@ -1,11 +1,17 @@
 """Log-probabilities of given token ids under a loaded model: one function for the engine and for the trainer."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-ROWS_AT_A_TIME = 16
+TOKENS_AT_A_TIME = 4096
+LOGITS_AT_A_TIME = 1 << 26
+"""256 MiB in float32."""
+
+Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
+"""(prompt ids, completion ids) of each row."""
 
 
 def context_of(model: Any) -> int:
@@ -15,27 +21,52 @@ def context_of(model: Any) -> int:
 
 @torch.no_grad()
 def completion_logprobs(
-    model: Any, rows: Sequence[tuple[Sequence[int], Sequence[int]]], *, device: torch.device
+    model: Any, rows: Pairs, *, device: torch.device, tokens_at_a_time: int = TOKENS_AT_A_TIME
 ) -> list[tuple[float, ...]]:
     """For each (prompt ids, completion ids): the log-probability (nats) of every completion token.
 
-    Rows are padded on the right, so that a row's positions are those it has alone.
+    Rows are padded on the right, so that a row's positions are those it has alone. Logits are computed only from the
+    batch's shortest prompt on, where the model can leave the others out.
     """
-    found: list[tuple[float, ...]] = []
-    for start in range(0, len(rows), ROWS_AT_A_TIME):
-        batch = rows[start : start + ROWS_AT_A_TIME]
+    found: dict[int, tuple[float, ...]] = {}
+    can_leave_out = "logits_to_keep" in inspect.signature(model.forward).parameters
+    positions = LOGITS_AT_A_TIME // model.config.get_text_config().vocab_size
+    for members in in_batches(rows, tokens=tokens_at_a_time, positions=positions):
+        batch = [rows[i] for i in members]
         longest = max(len(prompt) + len(completion) for prompt, completion in batch)
+        start = min(len(prompt) for prompt, _ in batch) - 1 if can_leave_out else 0
         ids = torch.zeros(len(batch), longest, dtype=torch.long)  # [B, T]
         mask = torch.zeros(len(batch), longest, dtype=torch.long)
         for i, (prompt, completion) in enumerate(batch):
             length = len(prompt) + len(completion)
             ids[i, :length] = torch.tensor([*prompt, *completion])
             mask[i, :length] = 1
-        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
+        keep = {"logits_to_keep": longest - start} if can_leave_out else {}
+        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False, **keep).logits
         for i, (prompt, completion) in enumerate(batch):
-            first = len(prompt) - 1  # the token at t is predicted by the logits at t - 1
+            first = len(prompt) - 1 - start  # the token at t is predicted by the logits at t - 1
             predicted = logits[i, first : first + len(completion)].float().log_softmax(-1)
             wanted = torch.tensor(list(completion), device=device, dtype=torch.long)
             # Clamped, since minus infinity is no number in JSON.
-            found.append(tuple(predicted.gather(-1, wanted[:, None])[:, 0].clamp(min=-1e9).tolist()))
-    return found
+            scores = predicted.gather(-1, wanted[:, None])[:, 0].clamp(min=-1e9)
+            found[members[i]] = tuple(scores.tolist())
+    return [found[i] for i in range(len(rows))]
+
+
+def in_batches(rows: Pairs, *, tokens: int, positions: int) -> list[list[int]]:
+    """Places of the rows, those with prompts of like length together.
+
+    A batch of more than one row has at most `tokens` tokens, padding included, and logits at no more than `positions`
+    of them.
+    """
+    batches: list[list[int]] = []
+    shortest = longest = 0
+    for i in sorted(range(len(rows)), key=lambda i: (len(rows[i][0]), len(rows[i][1]), i)):
+        prompt, length = len(rows[i][0]), len(rows[i][0]) + len(rows[i][1])
+        size = len(batches[-1]) + 1 if batches else 0
+        longest = max(longest, length)
+        if not batches or size * longest > tokens or size * (longest - shortest + 1) > positions:
+            batches.append([])
+            shortest, longest = prompt, length
+        batches[-1].append(i)
+    return batches

@@ -144,7 +144,7 @@ class TrainingConfig(Section):
     )
     noise_scale: bool = Field(
         False,
-        description="Split every step into two parts at least, so that the gradient noise scale can be estimated; without it that is done where the budget splits steps anyway.",
+        description="Split every step into two parts at least, so that the gradient noise scale can be estimated (in every fourth); without it that is done where the budget splits steps anyway.",
     )
     learning_rate: float = Field(1e-6, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
     schedule: Literal["constant", "linear", "cosine"] = Field(

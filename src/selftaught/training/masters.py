@@ -14,13 +14,13 @@ class Masters:
     float32 adapter over a frozen model), and everything where `compute` is float32, is its own master.
     """
 
-    def __init__(self, model: Any, *, compute: torch.dtype, measure: bool) -> None:
+    def __init__(self, model: Any, *, compute: torch.dtype) -> None:
         self._of: dict[torch.Tensor, Parameter] = {}
         self._taken: set[torch.Tensor] = set()
         """What has a gradient in this step; its buffer is kept from step to step."""
         self._norms: list[torch.Tensor] = []
-        self._measure = measure
-        """Whether to take the norm of every micro-batch's gradient."""
+        self.measuring = False
+        """Whether to take the norm of every micro-batch's gradient; may change from step to step."""
         for parameter in model.parameters():
             if not parameter.requires_grad:
                 continue
@@ -29,7 +29,7 @@ class Masters:
                 self._of[parameter] = Parameter(parameter.data)
                 parameter.data = parameter.data.to(compute)
                 parameter.register_post_accumulate_grad_hook(self._take)
-            elif measure:
+            else:
                 parameter.register_hook(self._note_norm)
         self._copied: list[torch.Tensor] = [p for p, master in self._of.items() if p is not master]
 
@@ -63,13 +63,14 @@ class Masters:
             parameter.data = self._of[parameter].data
 
     def _note_norm(self, gradient: torch.Tensor) -> None:
+        if not self.measuring:
+            return
         self._norms.append(torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32)))
 
     def _take(self, parameter: torch.Tensor) -> None:
         gradient, parameter.grad = parameter.grad, None
         assert gradient is not None
-        if self._measure:
-            self._note_norm(gradient)
+        self._note_norm(gradient)
         master = self._of[parameter]
         if master.grad is None:
             master.grad = gradient.float()
