@@ -15,6 +15,7 @@ LEVEL = {
     **dict.fromkeys(
         [
             "answers",
+            "choices",
             "quantities",
             "verification",
             "prompts",
@@ -66,6 +67,8 @@ HEAVY = {
     "ray",
     "wandb",
     "httpx2",
+    "math_verify",
+    "sympy",
 }
 
 ALLOWED_AT_TOP = {

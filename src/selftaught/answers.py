@@ -17,6 +17,8 @@ from selftaught.quantities import Quantity, numbers_in, offers_another, read_qua
 
 LONGEST = 2_000
 """Characters looked at after a marker, and of a box: what is longer is no answer."""
+LONGEST_LINE = 1_000
+"""Of an answer that is a line."""
 _BLOCK = 4_096
 
 
@@ -145,7 +147,7 @@ def line_answer(completion: str, place: AnswerPlace, extraction: Extraction) -> 
         ending = text[-2 * LONGEST :].rstrip()
         line = ending[max(ending.rfind("\n"), ending.rfind("\r")) + 1 :]
     line = normalize(line)
-    return line if 0 < len(line) < LONGEST else None
+    return line if 0 < len(line) <= LONGEST_LINE else None
 
 
 def formula_answer(completion: str, place: AnswerPlace, extraction: Extraction) -> str | None:
@@ -185,7 +187,7 @@ def first_sentence(text: str) -> str:
 
 # ---------------------------------------------------------------------------------------------------------------------
 
-_SENTENCE_END = re.compile(r"[.!?](?=\s)")
+_SENTENCE_END = re.compile(r"(?<!\b[A-Za-z])[.!?](?=\s)")  # the point of "B. bank" ends no sentence
 _INLINE = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(((?:[^\\]|\\(?!\)))+)\\\)|\\\[((?:[^\\]|\\(?!\]))+)\\\]")
 _DIGIT = re.compile(r"\d|[¼-¾⅐-⅞]")
 
