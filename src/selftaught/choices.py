@@ -180,12 +180,14 @@ def _names(choices: tuple[str, ...]) -> _Names:
     # A choice "the library" is also named by "library", unless another choice has that text.
     for text, labels in list(by_text.items()):
         by_text.setdefault(_ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text, labels)
-    points = {_fold(text): point[0] for text in choices if (point := re.search(r"[.!?]+\Z", text))}
+    points = {
+        _fold(text): rf"(?:\s*+{re.escape(point[0])})?" for text in choices if (point := re.search(r"[.!?]+\Z", text))
+    }
     patterns = [
         r"(?<!\w)(?<!\d[.,])" * bool(re.match(r"\w", text))
         + r"\s++".join(re.escape(word) for word in text.split())
         + r"(?!\w)(?![.,]\d)" * bool(re.search(r"\w\Z", text))
-        + f"(?:{re.escape(points.get(text, ''))})?"
+        + points.get(text, "")
         for text in sorted(by_text, key=len, reverse=True)
     ]
     longest = max([len(text) for text in choices], default=0) + 40

@@ -43,8 +43,12 @@ class Pool:
         self._all: set[_Worker] = set()
         self._lock = threading.Lock()
         self._free = threading.Semaphore(size or min(4, os.cpu_count() or 1))
-        self.close = weakref.finalize(self, _kill_all, self._all)
-        """Ends all workers and waits for them; also done when the interpreter exits."""
+        weakref.finalize(self, _kill_all, self._all)  # also when the interpreter exits
+
+    def close(self) -> None:
+        """End all workers and wait for them. A call in progress fails; a later one starts a new worker."""
+        with self._lock:
+            _kill_all(self._all)
 
     def call(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The worker's reply. Raises TimedOutError or WorkerDiedError; ConfigError if a worker cannot be set up."""
