@@ -15,6 +15,8 @@ LEVEL = {
     **dict.fromkeys(
         [
             "answers",
+            "choices",
+            "quantities",
             "verification",
             "prompts",
             "selection",
@@ -65,6 +67,8 @@ HEAVY = {
     "ray",
     "wandb",
     "httpx2",
+    "math_verify",
+    "sympy",
 }
 
 ALLOWED_AT_TOP = {

@@ -1,9 +1,49 @@
 """Verifiers: completion x problem -> verdict and prediction. Total: any text gets a verdict."""
 
-from selftaught.answers import AnswerRule, extract, normalize
-from selftaught.problems import Problem, Verdict, Verification, Verifier
+from selftaught.answers import AnswerPlace, AnswerRule, extract, normalize
+from selftaught.errors import ConfigError
+from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
+from selftaught.verifiers import pooled, text
 
-__all__ = ["tagged_line"]
+__all__ = ["NAMES", "make_verifier", "tagged_line"]
+
+NAMES = ("exact", "numeric", "choice", "math", "regex", "python")
+LIMIT_S = 10.0
+"""Wall clock of one call of `math`, `regex` and `python`."""
+
+
+def make_verifier(
+    name: str,
+    *,
+    marker: str,
+    extraction: Extraction = "strict",
+    pattern: str = "",
+    function: str = "",
+    next_question: tuple[str, ...] = (),
+    limit_s: float = LIMIT_S,
+) -> Verifier:
+    """The verifier called `name`, one of NAMES (docs/verifiers.md).
+
+    `marker` is the text right before the answer ("####"); without one, strict reads boxes only. `pattern` belongs to
+    `regex`, `function` to `python`. `next_question` are texts with which a next problem begins. Raises ConfigError
+    for an unknown name, a missing or wrong argument, or a library that is not installed.
+    """
+    place = AnswerPlace(marker=marker, next_question=next_question)
+    if name == "numeric":
+        return text.numeric(place, extraction)
+    if name == "choice":
+        return text.choice(place, extraction)
+    if name == "exact":
+        return text.exact(place, extraction)
+    if name == "math":
+        return pooled.mathematics(place, extraction, limit_s)
+    if name == "regex":
+        if not pattern:
+            raise ConfigError("task.answer_pattern is empty, expected an expression for the verifier regex; set it")
+        return pooled.regex(pattern, place, extraction, limit_s)
+    if name == "python":
+        return pooled.python(function, place, limit_s)
+    raise ConfigError(f"task.verifier is {name!r}, expected one of {', '.join(NAMES)}; correct it")
 
 
 def tagged_line(rule: AnswerRule) -> Verifier:
