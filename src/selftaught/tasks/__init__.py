@@ -7,7 +7,7 @@ from types import MappingProxyType
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.problems import SPLITS, Problem, Task
 from selftaught.settings import TaskConfig
-from selftaught.tasks import arithmetic
+from selftaught.tasks import arithmetic, own
 
 __all__ = ["TASKS", "TaskSource", "check_splits", "load_task"]
 
@@ -18,6 +18,8 @@ class TaskSource:
     variants: tuple[str, ...]
     """The first one is the default."""
     description: str
+    places: Callable[[TaskConfig], Mapping[str, str]] | None = None
+    """Where each problem stands, by its id (file and line), for a task whose rows are the user's."""
 
 
 TASKS: Mapping[str, TaskSource] = MappingProxyType(
@@ -26,6 +28,12 @@ TASKS: Mapping[str, TaskSource] = MappingProxyType(
             load=arithmetic.load,
             variants=arithmetic.VARIANTS,
             description="d-digit plus d-digit addition with a scratchpad, d in 1..5; generated, works offline",
+        ),
+        "own": TaskSource(
+            load=own.load,
+            variants=(),
+            description="your own questions and answers: task.data is a file or a hub id; start with `selftaught init`",
+            places=own.places,
         ),
     }
 )

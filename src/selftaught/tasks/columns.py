@@ -63,8 +63,8 @@ def choices(row: Row, key: str) -> Choices:
     """The choices of a row: a list of texts, a list of {label, text}, {"label": [...], "text": [...]}, or any of
     these as JSON in a CSV cell.
 
-    Raises ConfigError with the row's place for another shape, fewer than two choices, more than there are labels, or
-    two that read the same.
+    Raises ConfigError with the row's place for another shape, fewer than two choices, more than there are labels, an
+    empty one, or two labels that are the same. (Two choices may read the same: CommonsenseQA has such rows.)
     """
     value = _value(row.values, key)
     if value is _MISSING or value is None:
@@ -79,16 +79,16 @@ def choices(row: Row, key: str) -> Choices:
     found = _choices(value, row.place, key)
     if not 2 <= len(found.texts) <= len(LABELS):
         raise ConfigError(f"{row.place}: {len(found.texts)} choices; expected 2 to {len(LABELS)}")
-    for what, names in (("choices", found.texts), ("labels", found.labels)):
-        folded = [fold(name) for name in names]
-        if "" in folded or len(set(folded)) < len(folded):
-            raise ConfigError(f"{row.place}: the {what} {list(names)} hold an empty or repeated one; tell them apart")
+    if not all(text.strip() for text in found.texts):
+        raise ConfigError(f"{row.place}: the choices {list(found.texts)} hold an empty one; correct the row")
+    if len(set(map(fold, found.labels))) < len(found.labels):
+        raise ConfigError(f"{row.place}: the labels {list(found.labels)} hold one twice; tell them apart")
     return found
 
 
 def label_of(answer: str, given: Choices, place: str) -> str:
     """The label A, B, C, … of the choice that an answer names: by the row's own label, in brackets or not, or by its
-    text. Raises ConfigError for an answer that names none, or one by label and another by text.
+    text. Raises ConfigError for an answer that names none, or more than one.
     """
     by_label = [i for i, name in enumerate(given.labels) if fold(answer).strip("().:") == fold(name).strip("().:")]
     by_text = [i for i, text in enumerate(given.texts) if fold(answer) == fold(text)]
@@ -96,13 +96,41 @@ def label_of(answer: str, given: Choices, place: str) -> str:
     if len(named) == 1:
         return LABELS[named.pop()]
     if named:
-        first, second = given.texts[by_label[0]], given.texts[by_text[0]]
-        raise ConfigError(
-            f"{place}: the answer {answer!r} is the label of {first!r} and the text of {second!r}; give the label or "
-            "the text of one of them"
-        )
+        both = " and ".join(f"{given.labels[i]}: {given.texts[i]!r}" for i in sorted(named))
+        raise ConfigError(f"{place}: the answer {answer!r} may mean {both}; give a label or text that is only one's")
     shown = ", ".join(f"{label}: {text!r}" for label, text in zip(given.labels, given.texts, strict=True))
     raise ConfigError(f"{place}: the answer {answer!r} is none of the choices ({shown})"[:400] + "; correct the row")
+
+
+def labels_of(answers: Sequence[str], given: Sequence[Choices], places: Sequence[str]) -> list[str]:
+    """The label A, B, C, … of every row's right choice, by `label_of`, or by number where all rows count.
+
+    Numbers count from 0 or from 1, whichever the column proves: only one of the two can have a 0, or a number as
+    large as there are choices. Raises ConfigError where it proves neither, or where an answer names no choice.
+    """
+    named = [_is_named(answer, one) for answer, one in zip(answers, given, strict=True)]
+    if any(named) or not all(answer.strip().isascii() and answer.strip().isdigit() for answer in answers):
+        return [label_of(a, one, place) for a, one, place in zip(answers, given, places, strict=True)]
+    numbers = [int(answer) for answer in answers]
+    from_zero = any(number == 0 for number in numbers)
+    from_one = any(number == len(one.texts) for number, one in zip(numbers, given, strict=True))
+    if from_zero == from_one:
+        raise ConfigError(
+            f"{places[0]}: the answers are numbers of choices, but nothing tells whether they count from 0 or from 1; "
+            "give the right choice's label (A, B, C, …) or its text"
+        )
+    first = 0 if from_zero else 1
+    for number, one, place in zip(numbers, given, places, strict=True):
+        if not first <= number < first + len(one.texts):
+            raise ConfigError(
+                f"{place}: the answer {number} is none of the {len(one.texts)} choices, which count from {first}; "
+                "correct the row"
+            )
+    return [LABELS[number - first] for number in numbers]
+
+
+def _is_named(answer: str, given: Choices) -> bool:
+    return fold(answer) in {fold(name) for name in (*given.labels, *given.texts)}
 
 
 def as_text(value: Any, place: str, key: str) -> str:
