@@ -12,8 +12,10 @@ from selftaught.problems import SPLITS, Problem, Task, Verdict, Verification
 from selftaught.prompts import render_prompt
 from selftaught.records import Kind, Measurement, Sample
 from selftaught.store import read_samples
+from selftaught.verification import failing_solutions
 
 PROMPTS_SHOWN = 3
+FLAWS_SHOWN = 3
 
 
 def matching(
@@ -96,6 +98,8 @@ def measurement_text(m: Measurement) -> str:
         f"unparseable {m.unparseable}  truncated {m.truncated}  false positives "
         + ("–" if m.false_positive is None else str(m.false_positive)),
     ]
+    if m.checks:
+        lines.append("checks  " + "  ".join(f"{name} {rate.correct}/{rate.n}" for name, rate in m.checks.items()))
     if m.pass_at_k:
         rates = "  ".join(f"pass@{k} {rate:.3f}" for k, rate in m.pass_at_k.items())
         lines.append(f"{rates}  majority@{m.samples} {m.majority_at_k:.3f}  (n = {m.n} problems)")
@@ -123,6 +127,13 @@ def check_task(name: str, *, variant: str, data_seed: int) -> tuple[dict[str, An
     facts["seen_by_shipped_models"] = len(task.seen)
     facts["step_check"] = task.check_steps is not None
     facts["reference_answers"] = "all verify"
+    if task.has_flawed_solutions and task.check_steps is not None:
+        solved = [p for split in SPLITS for p in task.split(split) if p.rationale]
+        failing = failing_solutions(task, solved)
+        first = "; ".join(f"{id}: {detail}" for id, detail in islice(failing.items(), FLAWS_SHOWN))
+        facts["solutions_failing_the_step_check"] = f"{len(failing)} of {len(solved)}" + (
+            f" ({first})" if first else ""
+        )
     facts["overlap"] = "none"
     shots = task.shots[:2]
     prompts = [render_prompt(task.prompt_format, p, hint=False, shots=shots) for p in task.dev[:PROMPTS_SHOWN]]
