@@ -66,6 +66,7 @@ HEAVY = {
     "ray",
     "wandb",
     "httpx2",
+    "reasoning_gym",
 }
 
 ALLOWED_AT_TOP = {
