@@ -46,7 +46,7 @@ LEVEL = {
         2,
     ),
     **dict.fromkeys(["drawing", "setup", "lineage", "summary", "stages", "loop", "evaluation", "launch"], 3),
-    **dict.fromkeys(["cli", "__main__", "terminal", "report", "inspection", "dryrun"], 4),
+    **dict.fromkeys(["cli", "__main__", "terminal", "report", "inspection", "dryrun", "task_check", "starter"], 4),
 }
 """docs/design.md, section 3. A module or package of the top level -> its layer."""
 
@@ -65,6 +65,7 @@ HEAVY = {
     "ray",
     "wandb",
     "httpx2",
+    "pyarrow",
 }
 
 ALLOWED_AT_TOP = {

@@ -1,6 +1,6 @@
 """Judge completions beyond their answers, and a task by its own standard."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from selftaught.errors import RefusedError
 from selftaught.problems import CheckResult, Problem, Task, Verdict
@@ -18,17 +18,25 @@ def check_reference_answers(task: Task, problems: Iterable[Problem]) -> None:
 
     A verifier that rejects its own reference answers would call every right completion wrong, in silence.
     """
+    for problem, what in failing_references(task, problems):
+        raise RefusedError(f"task {task.name!r}, problem {problem.id!r}: {what}")
+
+
+def failing_references(task: Task, problems: Iterable[Problem]) -> Iterator[tuple[Problem, str]]:
+    """Every problem that fails by the task's own standard, and what it fails."""
     for problem in problems:
-        found = task.verifier(render_completion(task.prompt_format, problem), problem)
+        completion = render_completion(task.prompt_format, problem)
+        found = task.verifier(completion, problem)
         if found.verdict is not Verdict.CORRECT:
-            raise RefusedError(
-                f"task {task.name!r}, problem {problem.id!r}: the reference answer {problem.answer!r} fails its own "
-                f"verifier (read as {found.prediction!r}, {found.verdict}); correct the row or the answer format"
+            yield (
+                problem,
+                f"the reference answer {problem.answer!r} fails its own verifier (read as {found.prediction!r}, "
+                f"{found.verdict}); correct the row or the answer format",
             )
-        if problem.rationale and task.check_steps is not None:
-            steps = task.check_steps(problem, render_completion(task.prompt_format, problem))
+        elif problem.rationale and task.check_steps is not None:
+            steps = task.check_steps(problem, completion)
             if not steps.passed:
-                raise RefusedError(
-                    f"task {task.name!r}, problem {problem.id!r}: the worked solution fails the step check "
-                    f"({steps.detail}); correct the row or the check"
+                yield (
+                    problem,
+                    f"the worked solution fails the step check ({steps.detail}); correct the row or the check",
                 )
