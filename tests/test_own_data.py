@@ -242,10 +242,10 @@ def test_a_row_that_is_added_moves_no_other_and_the_order_does_not_matter(
     few = questions(own(write_rows(folder / "few.jsonl", rows[:number]), data_seed=data_seed))
     rng.shuffle(rows)
     many = questions(own(write_rows(folder / "many.jsonl", rows), data_seed=data_seed))
-    # At least one row is taken even if none lies in the share; such a row may give way to one that does.
-    for split in ("dev", "test"):
-        if len(few[split]) > 1 and len(many[split]) > 1:
-            assert few[split] <= many[split]
+    # At least one row is taken even if none lies in the share; such a row gives way to one that does.
+    if len(few["dev"]) > 1 and len(few["test"]) > 1:
+        assert few["dev"] <= many["dev"]
+        assert few["test"] <= many["test"]
     assert not many["dev"] & many["test"]
     assert set.union(*many.values()) == {row["question"] for row in rows}
 
@@ -335,10 +335,9 @@ def test_two_questions_that_read_the_same_with_other_choices_are_two_problems(tm
     assert len(own(write_rows(tmp_path / "rows.jsonl", rows)).with_splits()) == 10
 
 
-@given(st.text(), st.text())
-def test_folding_ignores_white_space_and_case_and_nothing_else(a: str, b: str) -> None:
-    assert fold(f" {a}\n") == fold(a.upper().casefold() if fold(a.upper()) == fold(a) else a)
-    assert (fold(a) == fold(b)) == (a.casefold().split() == b.casefold().split() or fold(a) == fold(b))
+@given(st.lists(st.text(st.characters(categories=("L", "N", "P")), min_size=1)))
+def test_folding_ignores_case_and_white_space(words: list[str]) -> None:
+    assert fold("  " + "\t\n".join(words) + " ") == " ".join(words).casefold()
 
 
 # The fingerprint
