@@ -3,13 +3,15 @@
 import json
 import random
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selftaught.config import load_config
-from selftaught.errors import ConfigError
+from selftaught.errors import ConfigError, RefusedError
+from selftaught.inspection import matching, regraded
 from selftaught.problems import Problem
 from selftaught.starter import write_starter
 from selftaught.task_check import check_task
@@ -88,27 +90,38 @@ def test_the_same_config_is_the_same_run_and_another_one_is_refused(began: Path)
     assert "task.dev_rows = 0, now 3" in refused(other)
 
 
-@pytest.mark.parametrize("command", ["run --resume", "eval", "regrade", "show"])
-def test_a_run_whose_data_was_changed_is_refused(command: str, began: Path) -> None:
+@pytest.fixture
+def changed(began: Path) -> Iterator[Path]:
+    """The run's folder while its data has a row more."""
     rows = began / "rows.jsonl"
     before = rows.read_bytes()
-    try:
-        write_rows(rows, [*ADDITIONS, {"question": "10 + 10", "answer": 20}])
-        line = refused(selftaught(*command.split(), str(began / "run"), cwd=began))
-        assert "was started on other problems" in line
-        assert "the data or the prompt file was changed" in line
-    finally:
-        rows.write_bytes(before)
+    write_rows(rows, [*ADDITIONS, {"question": "10 + 10", "answer": 20}])
+    yield began / "run"
+    rows.write_bytes(before)
 
 
-def test_a_run_of_a_version_that_did_not_know_its_data_is_carried_on(began: Path) -> None:
+@pytest.mark.parametrize("command", ["run --resume", "eval"])
+def test_a_run_whose_data_was_changed_is_not_carried_on_or_measured(command: str, changed: Path) -> None:
+    line = refused(selftaught(*command.split(), str(changed)))
+    assert "was started on other problems" in line
+    assert "the data or the prompt file was changed" in line
+
+
+def test_a_run_whose_data_was_changed_is_not_judged_again(changed: Path) -> None:
+    with pytest.raises(RefusedError, match="was started on other problems"):
+        list(regraded(changed))
+    with pytest.raises(RefusedError, match="was started on other problems"):
+        list(matching(changed, {}, limit=0))
+
+
+def test_a_run_of_a_version_that_did_not_write_the_hash_is_taken_as_it_is(began: Path) -> None:
     path = began / "run" / "run.json"
     before = path.read_text()
     try:
         about = json.loads(before)
         del about["data_sha256"]
         path.write_text(json.dumps(about))
-        assert selftaught("run", "--resume", str(began / "run")).returncode == 0
+        assert len(list(regraded(began / "run"))) > 0
     finally:
         path.write_text(before)
 
@@ -135,7 +148,9 @@ def test_tasks_check_reports_the_task_of_a_config(began: Path, monkeypatch: pyte
 
 def test_without_a_prompt_file_worked_examples_cannot_be_shown(began: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(began)
-    with pytest.raises(ConfigError, match="sampling.shots = 2, but task 'own' has 0 worked examples.*selftaught init"):
+    with pytest.raises(
+        ConfigError, match=r"sampling\.shots = 2, but task 'own' has 0 worked examples.*selftaught init"
+    ):
         check_task("own", ["task.data=rows.jsonl", "sampling.shots=2"])
 
 
