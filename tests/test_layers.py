@@ -15,6 +15,7 @@ LEVEL = {
     **dict.fromkeys(
         [
             "answers",
+            "quantities",
             "verification",
             "prompts",
             "selection",

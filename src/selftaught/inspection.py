@@ -92,6 +92,8 @@ def measurement_text(m: Measurement) -> str:
         f"unparseable {m.unparseable}  truncated {m.truncated}  false positives "
         + ("–" if m.false_positive is None else str(m.false_positive)),
     ]
+    if m.checks:
+        lines.append("checks  " + "  ".join(f"{name} {rate.correct}/{rate.n}" for name, rate in m.checks.items()))
     if m.pass_at_k:
         rates = "  ".join(f"pass@{k} {rate:.3f}" for k, rate in m.pass_at_k.items())
         lines.append(f"{rates}  majority@{m.samples} {m.majority_at_k:.3f}  (n = {m.n} problems)")

@@ -82,7 +82,7 @@ def config_of_run(run_dir: Path) -> RunConfig:
 def task_of(config: RunConfig) -> Task:
     task = load_task(config.task)
     # A model that is trained to answer without reasoning has no reasoning to be judged.
-    return replace(task, check_steps=None) if config.training.target == "answer" else task
+    return replace(task, check_steps=None, other_checks={}) if config.training.target == "answer" else task
 
 
 def task_of_run(run_dir: Path) -> Task:
@@ -117,6 +117,11 @@ def check_settings(config: RunConfig, task: Task) -> None:
     """Raise ConfigError for settings that the task cannot serve."""
     if config.selection.accept == "answer+steps" and task.check_steps is None:
         raise ConfigError(f"selection.accept = 'answer+steps', but task {task.name!r} has no step check; use 'answer'")
+    if config.selection.unique_by == "equations" and task.solution_key is None:
+        raise ConfigError(
+            f"selection.unique_by = 'equations', but solutions of task {task.name!r} have no equations to compare; "
+            "use 'text' or 'normalized-text'"
+        )
     wanted = {
         "sampling.shots": config.sampling.shots,
         "sampling.shots_after_first": config.sampling.shots_after_first,

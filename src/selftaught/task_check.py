@@ -20,7 +20,7 @@ from selftaught.settings import RunConfig
 from selftaught.tasks import TASKS
 from selftaught.tasks.near_duplicates import near_duplicates
 from selftaught.tokens import Codec
-from selftaught.verification import failing_references, run_checks
+from selftaught.verification import failing_references, failing_solutions, run_checks
 from selftaught.weights import BUILTIN, resolve_model
 
 SHOWN = 5
@@ -66,6 +66,7 @@ def check_task(
         for problem, what in failing_references(task, task.with_splits())
     ]
     too_long = _too_long(config, task, ruler)
+    flawed = failing_solutions(task, task.with_splits()) if task.has_flawed_solutions else {}
     refusals = []
     if failing:
         refusals.append(f"{len(failing)} reference answers or worked solutions fail, first {failing[0]}")
@@ -92,6 +93,10 @@ def check_task(
         "step_check": task.check_steps is not None,
         "checks_of_worked_solutions": _rates(task),
         "failing_answers": {"number": len(failing), "first": failing[:SHOWN]},
+        "flawed_solutions": {
+            "number": len(flawed),
+            "first": [f"{places.get(id, id)}: {detail}" for id, detail in list(flawed.items())[:SHOWN]],
+        },
         "context": ruler.context,
         "prompts_that_do_not_fit": {"number": len(too_long), "first": [places.get(i, i) for i in too_long[:SHOWN]]},
         "duplicates_across_splits": 0,  # loading refuses them
@@ -130,7 +135,7 @@ def _config(name: str, overrides: Sequence[str], variant: str, data_seed: int) -
         given += [f"task.data_seed={data_seed}"] if data_seed else []
         return load_config(name, [*given, *overrides])
     if name not in TASKS:
-        raise ConfigError(f"{name!r} is neither a task ({', '.join(sorted(TASKS))}) nor a config file")
+        raise ConfigError(f"unknown task {name!r}, and no such config file; known tasks: {', '.join(sorted(TASKS))}")
     values = {"task.name": name, "task.variant": variant, "task.data_seed": data_seed, **parse_overrides(overrides)}
     return config_from_values(
         {"sampling.shots": 0, "sampling.shots_after_first": 0, **values}, lambda key: "tasks check"

@@ -1,0 +1,82 @@
+"""A number has one exact value however it is written; what could be read in two ways is not read."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selftaught.quantities import (
+    MAX_DIGITS,
+    number_at,
+    number_text,
+    numbers_in,
+    parse_number,
+    read_quantity,
+    same_number,
+)
+from strategies import awkward_texts
+
+pieces = st.lists(
+    st.sampled_from(["1", "23", "4.5", ",", ".", "/", " ", "-", "–", "%", "$", "\\frac{", "}", "{", "e3", "½", "²", "٣", " or ", "x", "\n"]),
+    max_size=12,
+).map("".join)  # fmt: skip
+"""Texts that look like numbers."""
+
+numbers = st.fractions() | st.integers() | st.decimals(allow_nan=False, allow_infinity=False, places=4)
+
+
+@given(numbers)
+def test_what_is_written_is_read_back_exactly(number: Fraction | int | Decimal) -> None:
+    assert parse_number(str(number)) == Fraction(number)
+
+
+@given(st.integers(-(10**30), 10**30))
+def test_grouping_currency_and_a_full_stop_change_nothing(number: int) -> None:
+    for text in (f"{number:,}", f"${number:,}.", f"{number} dollars", f"**{number:,}**", f"\\({number}\\)"):
+        assert parse_number(text) == number, text
+
+
+@given(pieces | awkward_texts)
+def test_the_one_form_of_a_number_reads_as_the_same_number(text: str) -> None:
+    found = read_quantity(text)
+    if found is not None:
+        again = read_quantity(number_text(found))
+        assert again is not None
+        assert (again.value, again.percent) == (found.value, found.percent)
+
+
+@given(pieces)
+def test_numbers_stand_where_they_say_and_in_order(text: str) -> None:
+    end = 0
+    for found in numbers_in(text):
+        assert end <= found.start < found.end <= len(text)
+        assert number_at(text, found.start) == found
+        end = found.end
+
+
+@given(pieces, pieces)
+def test_being_the_same_number_is_symmetric(one: str, other: str) -> None:
+    first, second = read_quantity(one), read_quantity(other)
+    if first is not None and second is not None:
+        assert same_number(first, second) == same_number(second, first)
+        assert same_number(first, first)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("9" * MAX_DIGITS, int("9" * MAX_DIGITS)), ("9" * (MAX_DIGITS + 1), None), ("1e1000", 10**1000), ("1e1001", None)],
+)
+def test_a_number_that_is_too_long_to_be_an_answer_is_not_read(text: str, value: int | None) -> None:
+    assert parse_number(text) == value
+
+
+def test_percent_is_a_unit_that_may_also_be_counted() -> None:
+    twenty, fifth, percent = (read_quantity(text) for text in ("20", "0.2", "20%"))
+    assert twenty is not None
+    assert fifth is not None
+    assert percent is not None
+    assert same_number(percent, twenty)
+    assert same_number(percent, fifth)
+    assert not same_number(twenty, fifth)
