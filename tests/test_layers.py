@@ -15,6 +15,7 @@ LEVEL = {
     **dict.fromkeys(
         [
             "answers",
+            "choices",
             "quantities",
             "verification",
             "prompts",
@@ -67,6 +68,8 @@ HEAVY = {
     "wandb",
     "httpx2",
     "pyarrow",
+    "math_verify",
+    "sympy",
 }
 
 ALLOWED_AT_TOP = {

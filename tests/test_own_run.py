@@ -177,7 +177,7 @@ def test_tasks_check_names_prompts_that_do_not_fit(tmp_path: Path, monkeypatch: 
 
 def test_tasks_check_refuses_what_is_neither_a_task_nor_a_file() -> None:
     with pytest.raises(
-        ConfigError, match="unknown task 'nothing', and no such config file; known tasks: arithmetic, .*own"
+        ConfigError, match=r"unknown task 'nothing', and no such config file; known tasks: arithmetic, .*own"
     ):
         check_task("nothing")
 
