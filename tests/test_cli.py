@@ -13,7 +13,7 @@ import pytest
 
 from test_kill import SETTINGS
 
-COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check"]
+COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check", "init"]
 QUICK = {
     **SETTINGS,
     "task.train_problems": 24,

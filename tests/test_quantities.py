@@ -18,10 +18,8 @@ from selftaught.quantities import (
 )
 from strategies import awkward_texts
 
-pieces = st.lists(
-    st.sampled_from(["1", "23", "4.5", ",", ".", "/", " ", "-", "–", "%", "$", "\\frac{", "}", "{", "e3", "½", "²", "٣", " or ", "x", "\n"]),
-    max_size=12,
-).map("".join)  # fmt: skip
+PIECES = ["1", "23", "4.5", ",", ".", "/", "-", "–", "%", "$", "\\frac{", "}", "{", "e3", "½", "²", "٣", "or", "x"]
+pieces = st.lists(st.sampled_from([*PIECES, " ", " ", "\n"]), max_size=12).map("".join)
 """Texts that look like numbers."""
 
 numbers = st.fractions() | st.integers() | st.decimals(allow_nan=False, allow_infinity=False, places=4)

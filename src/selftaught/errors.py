@@ -5,6 +5,7 @@
       + ModelError       a model folder is missing, broken or of an unsupported kind
       + StoreError       the run folder cannot be read or written
       + EngineError      drawing completions failed
+      + VerifierError    a user's verifier failed instead of giving a verdict
       + TrainingError    fine-tuning failed or would not do what was asked
       + RefusedError     an invariant broke; going on would give silently wrong results
         + NothingAccepted  an iteration has nothing to train on
@@ -35,6 +36,10 @@ class StoreError(SelftaughtError, OSError):
 
 class EngineError(SelftaughtError, RuntimeError):
     """An engine could not draw or score completions."""
+
+
+class VerifierError(SelftaughtError, RuntimeError):
+    """A user's verifier raised, returned no verdict, or its process died."""
 
 
 class TrainingError(SelftaughtError, RuntimeError):

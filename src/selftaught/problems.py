@@ -121,6 +121,10 @@ class Task:
     def split(self, name: str) -> tuple[Problem, ...]:
         return {"train": self.train, "dev": self.dev, "test": self.test, "extrapolation": self.extrapolation}[name]
 
+    def with_splits(self) -> tuple[Problem, ...]:
+        """The worked examples and the problems of all splits."""
+        return (*self.shots, *self.train, *self.dev, *self.test, *self.extrapolation)
+
 
 SPLITS = ("train", "dev", "test", "extrapolation")
 

@@ -191,7 +191,7 @@ _JOINT = re.compile(
 )
 """Between a number and another one that makes the reading of the first uncertain."""
 _CHOICE = re.compile(rf"{_SPACE}(?:[,;/&–—-]|\bto\b|(?:{_WORD}\s++){{0,3}}(?:or|and)\b){_SPACE}")
-_CANDIDATE = re.compile(rf"(?<![\w.,])[-+]?{_CURRENCY}?[-+]?(?:\.?\d|[{''.join(_VULGAR)}])|\\[dtc]?frac\b")
+_CANDIDATE = re.compile(rf"(?<![\w.,^])(?<!\^\{{)[-+]?{_CURRENCY}?[-+]?(?:\.?\d|[{''.join(_VULGAR)}])|\\[dtc]?frac\b")
 _TOKEN = re.compile(r"[\w.,:/^'–—-]*")
 
 
@@ -248,7 +248,9 @@ def _with_fraction(text: str, value: Fraction, end: int, depth: int) -> tuple[Fr
         proper = _PROPER.match(text, end)
         if proper:
             above, below = _exact(proper["above"]), _exact(proper["below"])
-            return None if not below or above is None or above >= below else (value + above / below, proper.end())
+            if below and above is not None and above < below:
+                return value + above / below, proper.end()
+            return value, end  # not a mixed number; the two numbers stand beside each other
         after = end + 1 if text[end : end + 1] == " " else end
         if text[after : after + 1] in _VULGAR and after < len(text):
             return value + _VULGAR[text[after]], after + 1

@@ -122,7 +122,7 @@ def _example(number: int, values: dict[str, Any], place: str) -> Problem:
             )
         texts[key] = as_text(values[key], place, key).strip()
         if not texts[key]:
-            raise ConfigError(f"{place}: the {key} of the example is empty; write it")
+            raise ConfigError(f"{place}: the {key} of the example is empty; fill in the prompt file")
         if re.search(r"\n[ \t]*\n", texts[key]):
             raise ConfigError(f"{place}: the {key} holds a blank line, which is where a completion ends; remove it")
     given: Choices | None = None

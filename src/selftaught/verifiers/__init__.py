@@ -1,10 +1,49 @@
 """Verifiers: completion x problem -> verdict and prediction. Total: any text gets a verdict."""
 
-from selftaught.answers import AnswerRule, extract, normalize
+from selftaught.answers import AnswerPlace, AnswerRule, extract, normalize
 from selftaught.errors import ConfigError
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
+from selftaught.verifiers import pooled, text
 
-__all__ = ["make_verifier", "tagged_line"]
+__all__ = ["NAMES", "make_verifier", "tagged_line"]
+
+NAMES = ("exact", "numeric", "choice", "math", "regex", "python")
+LIMIT_S = 10.0
+"""Wall clock of one call of `math`, `regex` and `python`."""
+
+
+def make_verifier(
+    name: str,
+    *,
+    marker: str,
+    extraction: Extraction = "strict",
+    pattern: str = "",
+    function: str = "",
+    next_question: tuple[str, ...] = (),
+    limit_s: float = LIMIT_S,
+) -> Verifier:
+    """The verifier called `name`, one of NAMES (docs/verifiers.md).
+
+    `marker` is the text right before the answer ("####"); without one, strict reads boxes only. `pattern` belongs to
+    `regex`, `function` to `python`. `next_question` are texts with which a next problem begins. Raises ConfigError
+    for an unknown name, a missing or wrong argument, or a library that is not installed.
+    """
+    place = AnswerPlace(marker=marker, next_question=next_question)
+    if name == "numeric":
+        return text.numeric(place, extraction)
+    if name == "choice":
+        return text.choice(place, extraction)
+    if name == "exact":
+        return text.exact(place, extraction)
+    if name == "math":
+        return pooled.mathematics(place, extraction, limit_s)
+    if name == "regex":
+        if not pattern:
+            raise ConfigError("task.answer_pattern is empty, expected an expression for the verifier regex; set it")
+        return pooled.regex(pattern, place, extraction, limit_s)
+    if name == "python":
+        return pooled.python(function, place, limit_s)
+    raise ConfigError(f"task.verifier is {name!r}, expected one of {', '.join(NAMES)}; correct it")
 
 
 def tagged_line(rule: AnswerRule) -> Verifier:
@@ -16,31 +55,5 @@ def tagged_line(rule: AnswerRule) -> Verifier:
             return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
         verdict = Verdict.CORRECT if prediction == normalize(problem.answer) else Verdict.INCORRECT
         return Verification(verdict=verdict, prediction=prediction)
-
-    return verify
-
-
-def make_verifier(
-    name: str,
-    *,
-    marker: str,
-    extraction: Extraction = "strict",
-    pattern: str = "",
-    function: str = "",
-    next_question: tuple[str, ...] = (),
-) -> Verifier:
-    """A stand-in until the branch `verifiers` is merged."""
-    if name not in ("exact", "numeric", "choice", "math", "regex", "python"):
-        raise ConfigError(f"unknown verifier {name!r}")
-
-    def verify(completion: str, problem: Problem) -> Verification:
-        _, found, rest = completion.lower().partition(marker.lower())
-        if not found:
-            return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
-        prediction = rest.strip().splitlines()[0].strip(" ().") if rest.strip() else ""
-        if name == "numeric" and not any(c.isdigit() for c in prediction):
-            return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
-        right = prediction.casefold() == problem.answer.strip(" ().").casefold()
-        return Verification(verdict=Verdict.CORRECT if right else Verdict.INCORRECT, prediction=prediction)
 
     return verify

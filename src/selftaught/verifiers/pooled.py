@@ -1,0 +1,129 @@
+"""The verifiers whose work may hang or fail: it is done in worker processes with a time limit (`pool.py`).
+
+A completion that runs into the limit is unparseable. The limit is wall clock: on a machine that is busy enough, a
+verdict that takes nearly that long can differ from run to run.
+"""
+
+import importlib.util
+import re
+from dataclasses import asdict
+
+from selftaught.answers import AnswerPlace, after_marker, formula_answer, own_part
+from selftaught.errors import ConfigError, VerifierError
+from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
+from selftaught.quantities import Quantity, number_text, read_quantity, same_number
+from selftaught.verifiers.pool import Pool, TimedOutError, WorkerDiedError
+from selftaught.verifiers.text import UNREADABLE, Finding, both, finding
+
+
+def mathematics(place: AnswerPlace, extraction: Extraction, limit_s: float) -> Verifier:
+    """Equal as mathematics: numbers exactly, everything else by math-verify.
+
+    What math-verify cannot read, fails on or cannot decide within the limit is unparseable.
+    """
+    if importlib.util.find_spec("math_verify") is None:
+        raise ConfigError("verifier math: math-verify is not installed, expected; run: pip install 'selftaught[math]'")
+    pool = Pool({"kind": "math"}, limit_s=limit_s)
+
+    def compare(formula: str, answer: str) -> Finding:
+        found, reference = plain_number(formula), plain_number(answer)
+        if found is not None and reference is not None:
+            return finding(right=same_number(found, reference), prediction=number_text(found))
+        try:
+            reply = pool.call({"prediction": formula, "answer": answer})
+        except (TimedOutError, WorkerDiedError):
+            return UNREADABLE
+        return UNREADABLE if "error" in reply else (Verdict(reply["verdict"]), reply["prediction"])
+
+    def verify(completion: str, problem: Problem) -> Verification:
+        known: dict[str, Finding] = {}  # strict and lenient mostly find the same formula
+
+        def judge(extraction: Extraction) -> Finding:
+            formula = formula_answer(completion, place, extraction)
+            if formula is None:
+                return UNREADABLE
+            if formula not in known:
+                known[formula] = compare(formula, problem.answer)
+            return known[formula]
+
+        return both(judge, extraction)
+
+    return verify
+
+
+def plain_number(text: str) -> Quantity | None:
+    """The number that a formula is, with at most words behind it: not "3x" or "3 + y"."""
+    found = read_quantity(text)
+    return found if found is not None and _WORDS.fullmatch(text, found.end) else None
+
+
+_WORDS = re.compile(r"(?:\s+(?:a|[^\W\d_]{2,}))*[\s.!$)\]}\\]*")
+
+
+def regex(pattern: str, place: AnswerPlace, extraction: Extraction, limit_s: float) -> Verifier:
+    """The first group of the last match of the user's expression, compared as text but for white space.
+
+    With a marker, strict looks behind the last marker only; without one there is one way to extract.
+    """
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ConfigError(f"task.answer_pattern {pattern!r} is no regular expression: {error}; correct it") from error
+    if groups < 1:
+        raise ConfigError(
+            f"task.answer_pattern {pattern!r} has no group, expected the answer in one; write brackets around it"
+        )
+    pool = Pool({"kind": "regex", "pattern": pattern}, limit_s=limit_s)
+
+    def search(text: str, answer: str) -> Finding:
+        try:
+            reply = pool.call({"text": text, "answer": answer})
+        except TimedOutError:
+            return UNREADABLE
+        except WorkerDiedError as error:
+            raise VerifierError(f"verifier regex: its process {error}; free memory, or simplify the pattern") from error
+        if "error" in reply:
+            raise VerifierError(f"verifier regex: {pattern!r} failed with {reply['error']}; simplify the pattern")
+        return Verdict(reply["verdict"]), reply["prediction"]
+
+    def verify(completion: str, problem: Problem) -> Verification:
+        whole = own_part(completion, place.next_question)
+        if not place.marker:
+            verdict, prediction = search(whole, problem.answer)
+            return Verification(verdict=verdict, prediction=prediction)
+        behind = after_marker(completion, place)
+
+        def judge(extraction: Extraction) -> Finding:
+            if extraction == "lenient":
+                return search(whole, problem.answer)
+            return UNREADABLE if behind is None else search(behind, problem.answer)
+
+        return both(judge, extraction)
+
+    return verify
+
+
+def python(function: str, place: AnswerPlace, limit_s: float) -> Verifier:
+    """A user's function of a completion and its problem (docs/verifiers.md); it decides how an answer is extracted."""
+    where, _, name = function.rpartition(":")
+    if not where or not name.isidentifier():
+        raise ConfigError(
+            f"task.verifier_function is {function!r}, expected `module:name` or `file.py:name`; correct it"
+        )
+    pool = Pool({"kind": "python", "function": function}, limit_s=limit_s)
+
+    def verify(completion: str, problem: Problem) -> Verification:
+        text = own_part(completion, place.next_question)
+        try:
+            reply = pool.call({"text": text, "problem": asdict(problem)})
+        except TimedOutError:
+            return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
+        except WorkerDiedError as error:
+            raise VerifierError(
+                f"{function}, problem {problem.id!r}: its process {error}; correct the function"
+            ) from error
+        if "error" in reply:
+            raise VerifierError(f"{function}, problem {problem.id!r}: {reply['error']}; correct the function")
+        return Verification(verdict=Verdict(reply["verdict"]), prediction=reply["prediction"])
+
+    return verify

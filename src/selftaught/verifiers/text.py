@@ -1,0 +1,81 @@
+"""The verifiers that run in this process: any text is judged in time linear in its length."""
+
+from collections.abc import Callable
+
+from selftaught.answers import AnswerPlace, choice_answer, line_answer, normalize, number_answer
+from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
+from selftaught.quantities import number_text, read_quantity, same_number
+
+Finding = tuple[Verdict, str | None]
+"""Verdict and prediction under one extraction."""
+UNREADABLE: Finding = (Verdict.UNPARSEABLE, None)
+
+
+def both(judge: Callable[[Extraction], Finding], extraction: Extraction) -> Verification:
+    """Judge under both extractions, and report the chosen one's verdict first."""
+    verdict, prediction = judge(extraction)
+    other, _ = judge("lenient" if extraction == "strict" else "strict")
+    return Verification(verdict=verdict, prediction=prediction, other=other)
+
+
+def finding(*, right: bool, prediction: str) -> Finding:
+    return (Verdict.CORRECT if right else Verdict.INCORRECT), prediction
+
+
+def numeric(place: AnswerPlace, extraction: Extraction) -> Verifier:
+    """Equal as numbers, exactly; how they are written does not matter (`quantities.py`)."""
+
+    def verify(completion: str, problem: Problem) -> Verification:
+        reference = read_quantity(problem.answer)
+
+        def judge(extraction: Extraction) -> Finding:
+            found = number_answer(completion, place, extraction)
+            if found is None:
+                return UNREADABLE
+            right = reference is not None and same_number(found, reference)
+            return finding(right=right, prediction=number_text(found))
+
+        return both(judge, extraction)
+
+    return verify
+
+
+def choice(place: AnswerPlace, extraction: Extraction) -> Verifier:
+    """The right choice, named by label, text or both (`choices.py`).
+
+    The text of two choices with the same text names both, so it is right if either is; its label names one.
+    """
+
+    def verify(completion: str, problem: Problem) -> Verification:
+        def judge(extraction: Extraction) -> Finding:
+            labels = choice_answer(completion, problem.choices, place, extraction)
+            if not labels:
+                return UNREADABLE
+            right = problem.answer in labels
+            return finding(right=right, prediction=problem.answer if right else min(labels))
+
+        return both(judge, extraction)
+
+    return verify
+
+
+def exact(place: AnswerPlace, extraction: Extraction) -> Verifier:
+    """The same text but for white space; case matters, since names, code and formulas differ by case alone.
+
+    A full stop that the reference answer does not have belongs to the sentence, not to the answer.
+    """
+
+    def verify(completion: str, problem: Problem) -> Verification:
+        reference = normalize(problem.answer)
+
+        def judge(extraction: Extraction) -> Finding:
+            found = line_answer(completion, place, extraction)
+            if found is None:
+                return UNREADABLE
+            if found == reference + ".":
+                found = reference
+            return finding(right=found == reference, prediction=found)
+
+        return both(judge, extraction)
+
+    return verify

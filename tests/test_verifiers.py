@@ -1,0 +1,194 @@
+"""Every completion gets its verdict, strict and lenient; the cases are data, each with its reason."""
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import json_case, problem
+from selftaught.errors import ConfigError
+from selftaught.problems import LABELS, Problem, Verdict, Verifier
+from selftaught.quantities import parse_number
+from selftaught.verifiers import make_verifier
+from strategies import awkward_texts, texts
+
+FORMATS = ("numeric", "choice", "exact", "math", "regex")
+CASES = [{"verifier": name, **case} for name in FORMATS for case in json_case(f"verifier_{name}.json")]
+CHOICES = ("bank", "library", "new york", "new york city", "a dog")
+PIECES = [
+    "####", "#### 5", "the answer is", "The Answer Is: ", "\\boxed{", "\\frac{", "}", "{", "$", "%", "1,000", "1", "9", ",", ".", "/",
+    "-", "–", " or ", " and ", "1e9", "e", "½", "٣", "²", "bank", "new york", " city", "(A)", "B.", "A", " ", "\n", "\r\n", "\nQ: ", "Q:",
+    "=", "\\(", "\\)", "\\text{", "é日", "\u2028", "\x00", "x 10^", "10^{", "the ", "a ", "İ", "ſ", "\ud7ff", "*", "\"", "\t",
+]  # fmt: skip
+"""What completions, and texts that are meant to be slow, are made of."""
+
+make = cache(make_verifier)
+
+
+def in_process(marker: str, extraction: str = "strict") -> Iterator[tuple[str, Verifier]]:
+    for name in ("numeric", "choice", "exact"):
+        yield name, make(name, marker=marker, extraction=extraction, next_question=("Q:",))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['verifier']}: {case['why']}")
+def test_the_verdicts_of(case: dict[str, Any]) -> None:
+    if case["verifier"] == "math":
+        pytest.importorskip("math_verify")
+    text = case["text"] + case.get("then", "") * case.get("times", 0)
+    asked = problem(answer=case["answer"], choices=tuple(case.get("choices", ())))
+    arguments = {"marker": case.get("marker", "####"), "pattern": case.get("pattern", ""), "next_question": ("Q:",)}
+    strict = make(case["verifier"], **arguments, extraction="strict")(text, asked)
+    lenient = make(case["verifier"], **arguments, extraction="lenient")(text, asked)
+    assert (strict.verdict, lenient.verdict) == (case["strict"], case["lenient"])
+    if strict.other is not None or lenient.other is not None:
+        assert (strict.other, lenient.other) == (case["lenient"], case["strict"])
+
+
+def test_every_format_has_cases_of_every_verdict_and_every_case_a_reason() -> None:
+    assert len(CASES) >= 300
+    for name in FORMATS:
+        cases = [case for case in CASES if case["verifier"] == name]
+        assert {case["strict"] for case in cases} == set(Verdict)
+        assert len({case["why"] for case in cases}) == len(cases)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=15).map("".join) | texts, awkward_texts)
+def test_any_text_gets_a_verdict_and_only_an_unreadable_one_has_no_prediction(completion: str, answer: str) -> None:
+    for marker in ("####", "the answer is"):
+        for name, verify in in_process(marker):
+            asked = problem(answer="A" if name == "choice" else answer, choices=CHOICES if name == "choice" else ())
+            found = verify(completion, asked)
+            assert (found.verdict is Verdict.UNPARSEABLE) == (found.prediction is None)
+            if found.verdict is not Verdict.UNPARSEABLE:
+                assert found.other == found.verdict, "lenient only adds to what strict reads"
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=15).map("".join))
+def test_what_is_right_has_its_prediction_verify_too(completion: str) -> None:
+    for _, verify in in_process("####"):
+        asked = problem(answer="A", choices=CHOICES)
+        found = verify(completion, asked)
+        if found.prediction is not None:
+            assert verify(f"#### {found.prediction}", asked).verdict == found.verdict
+
+
+@pytest.mark.parametrize("extraction", ["strict", "lenient"])
+def test_no_text_takes_over_50_ms(extraction: str) -> None:
+    """10,000 random and adversarial texts; CPU time, so that a busy machine does not matter, and once more if over."""
+    draw = random.Random(4)
+    verifiers = [verifier for marker in ("####", "the answer is") for verifier in in_process(marker, extraction)]
+    slow = []
+    for text in adversarial_texts(draw, 5_000):
+        name, verify = draw.choice(verifiers)
+        asked = problem(answer="A", choices=CHOICES) if name == "choice" else problem(answer="1/3")
+        if cpu_s(verify, text, asked) > 0.05 and cpu_s(verify, text, asked) > 0.05:
+            slow.append((name, text[:40], len(text)))
+    assert not slow
+
+
+@pytest.mark.parametrize(
+    "piece", [*PIECES, "5 or ", "bank or ", "\\boxed{5} ", "1,", "a " * 30, "Q:\n", "5 5 ", " = 5", "x^"]
+)
+def test_a_megabyte_of_one_piece_takes_under_50_ms(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    asked = problem(answer="1", choices=CHOICES)
+    for name, verify in in_process("####"):
+        for candidate in (text, f"#### {text}", f"so {text}\n#### 5"):
+            assert min(cpu_s(verify, candidate, asked) for _ in range(2)) < 0.05, name
+
+
+def adversarial_texts(draw: random.Random, count: int) -> Iterator[str]:
+    for k in range(count):
+        if k % 100 == 0:  # long ones
+            pieces = draw.choices(PIECES, k=draw.randint(1, 3))
+            text = "".join(pieces) * draw.randint(1_000, 40_000)
+        elif k % 2:
+            text = "".join(draw.choices(PIECES, k=draw.randint(0, 60)))
+        else:
+            text = "".join(chr(draw.randint(1, draw.choice([127, 0xD7FF]))) for _ in range(draw.randint(0, 60)))
+        yield text
+
+
+def cpu_s(verify: Verifier, text: str, asked: Problem) -> float:
+    start = time.process_time()
+    verify(text, asked)
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "fuzzy"}, "expected one of exact, numeric, choice, math, regex, python"),
+        ({"name": "regex"}, "task.answer_pattern is empty"),
+        ({"name": "regex", "pattern": "("}, "is no regular expression"),
+        ({"name": "regex", "pattern": "a"}, "has no group"),
+        ({"name": "python"}, "expected `module:name` or `file.py:name`"),
+        ({"name": "python", "function": "nowhere"}, "expected `module:name` or `file.py:name`"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=r"\A.+\Z") as caught:
+        make_verifier(**arguments, marker="####")
+    assert message in str(caught.value)
+
+
+# The released data, where there is a copy: `SELFTAUGHT_TEST_DATA` names a folder with gsm8k/ and commonsenseqa/.
+
+
+def rows(*names: str) -> list[dict[str, Any]]:
+    folder = os.environ.get("SELFTAUGHT_TEST_DATA", "")
+    files = [Path(folder) / name for name in names]
+    if not folder or not all(file.is_file() for file in files):
+        pytest.skip(f"SELFTAUGHT_TEST_DATA names no folder with {', '.join(names)}")
+    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def others(count: int) -> Callable[[int], int]:
+    """For each row another one, the same each time."""
+    steps = random.Random(0)
+    return lambda row: (row + steps.randrange(1, count)) % count
+
+
+def test_every_answer_of_gsm8k_verifies_as_itself_and_not_as_another() -> None:
+    solutions = [row["answer"] for row in rows("gsm8k/train.jsonl", "gsm8k/test.jsonl")]
+    answers = [solution.rpartition("####")[2].strip() for solution in solutions]
+    verify = make("numeric", marker="####", next_question=("Q:",))
+    other = others(len(answers))
+    assert len(answers) == 8_792
+    compared = 0
+    for index, (solution, answer) in enumerate(zip(solutions, answers, strict=True)):
+        asked = problem(answer=answer)
+        assert verify(f"#### {answer}", asked).verdict is Verdict.CORRECT
+        assert verify(solution, asked).verdict is Verdict.CORRECT
+        wrong = other(index)
+        if parse_number(answers[wrong]) != parse_number(answer):
+            assert verify(solutions[wrong], asked).verdict is Verdict.INCORRECT
+            compared += 1
+    assert compared > 8_000
+
+
+def test_every_answer_of_commonsenseqa_verifies_as_itself_and_not_as_another() -> None:
+    asked = [
+        problem(answer=row["answerKey"], choices=tuple(choice["text"] for choice in row["question"]["choices"]))
+        for row in rows("commonsenseqa/train.jsonl", "commonsenseqa/dev.jsonl")
+    ]
+    verify = make("choice", marker="the answer is", next_question=("Q:",))
+    assert len(asked) == 10_962
+    for one in asked:
+        folded = [" ".join(text.casefold().split()).rstrip(".") for text in one.choices]
+        for label, text in zip(LABELS, one.choices, strict=False):
+            right = label == one.answer
+            for form in (f"{text} ({label})", f"({label.lower()})", f"{label}."):
+                found = verify(f"Therefore, the answer is {form}", one)
+                assert found.verdict is (Verdict.CORRECT if right else Verdict.INCORRECT), (form, one.choices)
+            same_text = folded[LABELS.index(label)] == folded[LABELS.index(one.answer)]
+            found = verify(f"So the answer is {text}.", one)
+            assert (found.verdict is Verdict.CORRECT) == same_text, (text, one.choices)
