@@ -23,9 +23,41 @@ CHECKS = (check_steps, check_equations, check_grounding, check_flow)
 
 CASES = json_case("equations.json")
 pieces = st.sampled_from(
-    ["<<", ">>", "=", "==", "(", ")", "[", "1", "12", "1,000", ".5", "0", "/", "*", "**", "-", "+", "%", "$", "x", "X"]
-    + [" ", "\n", "of", " times ", "apples", "/hour", "####", "^", "1 1/2", "−", "\\times", "²", "é", "\u2028", "日"]
-)
+    [
+        "<<",
+        ">>",
+        "=",
+        "==",
+        "(",
+        ")",
+        "[",
+        "1",
+        "12",
+        "1,000",
+        ".5",
+        "0",
+        "/",
+        "*",
+        "**",
+        "-",
+        "+",
+        "%",
+        "$",
+        "x",
+        "X",
+        "of",
+        "times",
+        "apples",
+        "/hour",
+        "####",
+        "^",
+        "−",
+        "\\times",
+        "²",
+        "é",
+        "日",
+    ]
+) | st.sampled_from([" ", "\n", "\u2028", "1 1/2"])
 awkward = st.lists(pieces, max_size=60).map("".join) | st.text(max_size=60)
 
 

@@ -64,7 +64,9 @@ def load(settings: TaskConfig) -> Task:
         prompt_format=_prompt_format(marker),
         verifier=_verifier(dataset, entries, marker),
         shots=worked_examples(settings, name="reasoning-gym") if settings.prompt else (),
-        **splits,
+        train=splits["train"],
+        dev=splits["dev"],
+        test=splits["test"],
     )
 
 
