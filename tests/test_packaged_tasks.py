@@ -16,7 +16,7 @@ from selftaught.launch import check_before_start
 from selftaught.problems import Task, Verdict
 from selftaught.prompts import render_completion, render_prompt
 from selftaught.settings import TaskConfig
-from selftaught.store import read_samples
+from selftaught.store import read_measurements, read_samples
 from selftaught.tasks import load_task
 from selftaught.verification import check_reference_answers, failing_solutions
 from toy import run_toy
@@ -330,3 +330,28 @@ def test_the_samples_of_a_verifier_with_two_extractions_say_whether_they_agree()
     assert (rates["steps"].correct, rates["steps"].n) == (1, 2), "over the right answers"
     assert (rates["extraction"].correct, rates["extraction"].n) == (2, 3), "over all samples"
     assert problem().answer == "3"
+
+
+def test_the_report_shows_the_rates_of_checks_and_older_folders_have_none(tmp_path: Path) -> None:
+    from builders import counts, measurement, summary
+    from selftaught.metrics import score
+    from selftaught.report import Run, render_markdown
+    from selftaught.store import dump_measurement
+
+    about = {"config": {}, "chosen": {}, "model": {}}
+    checked = summary(rationale=counts(checks={"steps": score(40, 60), "extraction": score(99, 100)}))
+    page = render_markdown(
+        [Run(name="new", about=about, summaries=(checked,), measured={}, result=None)], plot="accuracy.svg"
+    )
+    assert "| iteration | drawn | steps | extraction |" in page
+    assert "| 1 | rationales | 40/60 0.67 [0.54, 0.77] | 99/100 0.99 [0.95, 1.00] |" in page
+    old = render_markdown(
+        [Run(name="old", about=about, summaries=(summary(),), measured={}, result=None)], plot="accuracy.svg"
+    )
+    assert "### Checks" not in old
+
+    line = dump_measurement(measurement())
+    del line["checks"]
+    (tmp_path / "evaluations.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    (read,) = read_measurements(tmp_path)
+    assert read.checks == {}
