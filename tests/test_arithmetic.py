@@ -375,7 +375,7 @@ def test_the_variants_ask_the_same_problems() -> None:
 
 
 def test_the_first_variant_is_the_default() -> None:
-    for name, source in TASKS.items():
+    for name, source in ((name, source) for name, source in TASKS.items() if source.variants):
         assert task_named(name).train == task_named(name, variant=source.variants[0]).train
 
 

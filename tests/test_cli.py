@@ -13,7 +13,7 @@ import pytest
 
 from test_kill import SETTINGS
 
-COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check"]
+COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check", "init"]
 QUICK = {
     **SETTINGS,
     "task.train_problems": 24,
@@ -177,8 +177,8 @@ def test_report_overlays_several_runs(finished: Path, tmp_path: Path) -> None:
 
 
 def test_tasks_lists_and_checks() -> None:
-    (task,) = [json.loads(line) for line in selftaught("tasks", "--json").stdout.splitlines()]
-    assert task["name"] == "arithmetic"
+    listed = [json.loads(line) for line in selftaught("tasks", "--json").stdout.splitlines()]
+    assert {"arithmetic", "gsm8k", "commonsenseqa", "own", "reasoning-gym"} == {task["name"] for task in listed}
     facts = json.loads(selftaught("tasks", "check", "arithmetic", "--json").stdout)
     assert facts["test"]["by_class"] == {"1": 12, "2": 120, "3": 120, "4": 120, "5": 120}
     assert "unknown task" in refused(selftaught("tasks", "check", "arithmetics"))

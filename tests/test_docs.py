@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from selftaught.config import known_keys, load_config, shipped_configs
+from selftaught.starter import write_starter
+from selftaught.task_check import check_task
 from selftaught.tasks import TASKS
+from selftaught.tasks.prompt_file import read_prompt_file
 from test_cli import COMMANDS, selftaught
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +76,26 @@ def test_the_configs_that_the_page_of_engines_shows_resolve(tmp_path: Path) -> N
         for text in (whole, whole.replace("\n# ", "\n")):  # also with the lines that it leaves out
             (tmp_path / "run.toml").write_text(text)
             assert load_config(str(tmp_path / "run.toml")).engine.name == name
+
+
+def test_the_walk_through_of_ones_own_data_shows_what_init_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "own-data.md").read_text()
+    blocks = re.findall(r"```(\w*)\n(.*?)```", page, flags=re.DOTALL)
+    (rows,) = [text for kind, text in blocks if kind == "jsonl"]
+    config, example = [text for kind, text in blocks if kind == "toml"]
+    (plain,) = [text for kind, text in blocks if kind == "text"]
+    monkeypatch.chdir(tmp_path)
+    Path("questions.jsonl").write_text(rows)
+    assert f"$ selftaught init questions.jsonl\n{write_starter('questions.jsonl', Path())}\n```" in page
+    assert Path("questions.toml").read_text() == config
+    (worked,) = read_prompt_file(example, "example.toml")
+    first, second = read_prompt_file(plain, "example.txt")
+    assert (first, second.answer, second.choices) == (worked, "B", ("a trout", "a swallow"))
+    unfilled = Path("questions-prompt.toml").read_text()
+    Path("questions-prompt.toml").write_text(unfilled.replace('rationale = ""', 'rationale = "Count."'))
+    assert check_task("questions.toml").refusals == ()
 
 
 @pytest.mark.parametrize("name", sorted(shipped_configs()))

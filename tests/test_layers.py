@@ -48,7 +48,7 @@ LEVEL = {
         2,
     ),
     **dict.fromkeys(["drawing", "setup", "lineage", "summary", "stages", "loop", "evaluation", "launch"], 3),
-    **dict.fromkeys(["cli", "__main__", "terminal", "report", "inspection", "dryrun"], 4),
+    **dict.fromkeys(["cli", "__main__", "terminal", "report", "inspection", "dryrun", "task_check", "starter"], 4),
 }
 """docs/design.md, section 3. A module or package of the top level -> its layer."""
 
@@ -67,6 +67,8 @@ HEAVY = {
     "ray",
     "wandb",
     "httpx2",
+    "reasoning_gym",
+    "pyarrow",
     "math_verify",
     "sympy",
 }

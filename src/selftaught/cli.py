@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selftaught.errors import ConfigError, SelftaughtError
+from selftaught.errors import ConfigError, RefusedError, SelftaughtError
 
 if TYPE_CHECKING:
     from selftaught.records import Sample
@@ -233,22 +233,35 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
 
 @tasks_app.command()
 def check(
-    name: Annotated[str, typer.Argument()],
+    name: Annotated[str, typer.Argument(help="A task, or a TOML file.", metavar="TASK_OR_CONFIG")],
     variant: Annotated[str, typer.Option(help="Form of the task.")] = "",
     data_seed: Annotated[int, typer.Option(help="Seed of generated problems.")] = 0,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value, over the config; repeatable.", metavar="KEY=VALUE"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a task's splits, reference answers and worked solutions, and show three filled prompts."""
-    from selftaught.inspection import check_task
+    """Check a task's splits, lengths, reference answers and worked solutions, and show three filled prompts."""
+    from selftaught.task_check import check_task, check_text
 
-    facts, prompts = check_task(name, variant=variant, data_seed=data_seed)
-    if as_json:
-        print(json.dumps(facts))
-        return
-    for key, value in facts.items():
-        print(f"{key}: {value}")
-    for prompt in prompts:
-        print(f"\n{prompt}⟨the model goes on here⟩")
+    found = check_task(name, overrides or (), variant=variant, data_seed=data_seed)
+    print(json.dumps({**found.facts, "prompts": found.prompts}) if as_json else check_text(found))
+    if found.refusals:
+        raise RefusedError("; ".join(found.refusals))
+
+
+@app.command()
+def init(
+    data: Annotated[str, typer.Argument(help="A file (jsonl, csv, parquet) or a hub id.", metavar="DATA")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the two files.", metavar="DIR")] = Path(),
+    question_key: Annotated[str, typer.Option(help="Key of the question; default: guessed.")] = "",
+    answer_key: Annotated[str, typer.Option(help="Key of the answer; default: guessed.")] = "",
+) -> None:
+    """Look at your data, and write a commented config and a prompt file to fill in."""
+    from selftaught.starter import write_starter
+
+    print(write_starter(data, out_dir, question_key=question_key, answer_key=answer_key))
 
 
 def _finish(folder: Path, config: "RunConfig") -> None:

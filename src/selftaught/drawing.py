@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from selftaught.engines import Engine
 from selftaught.errors import EngineError
-from selftaught.problems import Problem, Task
+from selftaught.problems import CheckResult, Problem, Task, Verification
 from selftaught.prompts import prompt_sha256, render_prompts
 from selftaught.records import Completion, Draw, Request, Sample, SamplingParams
 from selftaught.seeds import seed_for
@@ -106,5 +106,14 @@ def _judge(
         logprob=completion.logprob,
         prediction=verification.prediction,
         verdict=verification.verdict,
-        checks=run_checks(task, problem, completion.text),
+        checks={**run_checks(task, problem, completion.text), **_extraction_check(verification)},
     )
+
+
+def _extraction_check(verification: Verification) -> dict[str, CheckResult]:
+    """Whether strict and lenient extraction agree, for a task that has both."""
+    if verification.other is None:
+        return {}
+    agree = verification.other is verification.verdict
+    detail = "" if agree else f"{verification.other} under the other extraction"
+    return {"extraction": CheckResult(passed=agree, score=float(agree), detail=detail)}

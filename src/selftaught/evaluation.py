@@ -9,7 +9,7 @@ from selftaught.compute import check_engine, choose, engine_opener
 from selftaught.config import config_from_values, flat_values, load_config, shipped_configs
 from selftaught.drawing import asking, draw_chunk
 from selftaught.errors import ConfigError, StoreError
-from selftaught.launch import check_before_start, config_of_run, task_of
+from selftaught.launch import check_before_start, config_of_run, refuse_other_data, task_of
 from selftaught.methods import Value
 from selftaught.metrics import measure
 from selftaught.plan import planned_draws, spread_over_classes
@@ -28,6 +28,8 @@ class Target:
     config: RunConfig
     iteration: int
     shots: int
+    run_dir: Path | None = None
+    """The run that the model is of."""
 
 
 def find_target(name: str, *, task: str | None) -> Target:
@@ -42,7 +44,8 @@ def find_target(name: str, *, task: str | None) -> Target:
     if os.path.isfile(folder / "checkpoint.json") and os.path.isfile(folder.parent.parent / "run.json"):
         config = config_of_run(folder.parent.parent)
         iteration = int(folder.name)
-        return Target(model_in_folder(folder), config, iteration, config.sampling.shots_after_first)
+        model, run_dir = model_in_folder(folder), folder.parent.parent
+        return Target(model, config, iteration, config.sampling.shots_after_first, run_dir)
     if task is None:
         raise ConfigError(f"{name!r} is not a run folder, so --task is needed; see `selftaught tasks`")
     config = config_from_values({"task.name": task, "model.path": name})
@@ -84,6 +87,8 @@ def evaluate(
     }
     config = _with(target.config, given, overrides or {})
     task = task_of(config)
+    if target.run_dir is not None and _data_of(config) == _data_of(target.config):
+        refuse_other_data(target.run_dir, task)
     check_before_start(config, task)
     check_engine(config)
     limit = {"dev": config.task.dev_problems, "test": config.task.test_problems}.get(split, 0)
@@ -130,6 +135,11 @@ def evaluate(
     )
 
 
+def _data_of(config: RunConfig) -> dict[str, Value]:
+    """The settings that say which problems a task has, as opposed to how many of them are asked."""
+    return config.task.model_dump(exclude={"choose", "train_problems", "dev_problems", "test_problems", "extraction"})
+
+
 def _with(config: RunConfig, given: Mapping[str, Value | None], overrides: Mapping[str, Value]) -> RunConfig:
     """A config with overrides and the arguments that were given."""
     if fixed := sorted(overrides.keys() & {*given, "model.path"}):
@@ -149,6 +159,6 @@ def _target_of_run(folder: Path) -> Target:
     best = int(result["best_iteration"])
     sampling = config.sampling
     if best == 0:
-        return Target(resolve_model(config.model.path), config, 0, sampling.shots)
+        return Target(resolve_model(config.model.path), config, 0, sampling.shots, folder)
     model = model_in_folder(folder / str(result["checkpoint"]))
-    return Target(model, config, best, sampling.shots_after_first)
+    return Target(model, config, best, sampling.shots_after_first, folder)

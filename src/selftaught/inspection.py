@@ -1,19 +1,15 @@
-"""Look at what is on disk: filter samples, judge them again, check a task. Reads only."""
+"""Look at what is on disk: filter samples, judge them again. Reads only."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from selftaught.config import config_from_values
 from selftaught.errors import ConfigError
-from selftaught.launch import check_before_start, config_of_run, task_of
+from selftaught.launch import task_of_run
 from selftaught.problems import SPLITS, Problem, Task, Verdict, Verification
-from selftaught.prompts import render_prompt
 from selftaught.records import Kind, Measurement, Sample
 from selftaught.store import read_samples
-
-PROMPTS_SHOWN = 3
 
 
 def matching(
@@ -26,7 +22,7 @@ def matching(
     for field, known in (("kind", get_args(Kind)), ("verdict", tuple(Verdict))):
         if field in wanted and wanted[field] not in known:
             raise ConfigError(f"--{field} {wanted[field]}: expected one of {', '.join(known)}")
-    problems = _problems(task_of(config_of_run(run_dir)))
+    problems = _problems(task_of_run(run_dir))
     found = (
         (path, sample, problems[sample.problem_id].answer if sample.problem_id in problems else None)
         for path, sample in read_samples(run_dir)
@@ -37,7 +33,7 @@ def matching(
 
 def regraded(run_dir: Path) -> Iterator[tuple[Path, Sample, Verification | None]]:
     """Every sample with today's verification if its verdict or prediction differs from the saved one, else None."""
-    task = task_of(config_of_run(run_dir))
+    task = task_of_run(run_dir)
     problems = _problems(task)
     for path, sample in read_samples(run_dir):
         problem = problems.get(sample.problem_id)
@@ -96,6 +92,8 @@ def measurement_text(m: Measurement) -> str:
         f"unparseable {m.unparseable}  truncated {m.truncated}  false positives "
         + ("–" if m.false_positive is None else str(m.false_positive)),
     ]
+    if m.checks:
+        lines.append("checks  " + "  ".join(f"{name} {rate.correct}/{rate.n}" for name, rate in m.checks.items()))
     if m.pass_at_k:
         rates = "  ".join(f"pass@{k} {rate:.3f}" for k, rate in m.pass_at_k.items())
         lines.append(f"{rates}  majority@{m.samples} {m.majority_at_k:.3f}  (n = {m.n} problems)")
@@ -104,29 +102,6 @@ def measurement_text(m: Measurement) -> str:
 
 def _score_text(correct: int, n: int, accuracy: float, interval: tuple[float, float]) -> str:
     return f"{correct}/{n}  {accuracy:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
-
-
-def check_task(name: str, *, variant: str, data_seed: int) -> tuple[dict[str, Any], list[str]]:
-    """Facts about a task that has passed every check, and its first filled prompts. Raises like the start of a run."""
-    values = {"task.name": name, "task.variant": variant, "task.data_seed": data_seed, "sampling.shots": 0}
-    config = config_from_values({**values, "sampling.shots_after_first": 0}, lambda key: "tasks check")
-    task = task_of(config)
-    check_before_start(config, task)
-    facts: dict[str, Any] = {"task": name}
-    for split in SPLITS:
-        problems = task.split(split)
-        classes: dict[str, int] = {}
-        for problem in problems:
-            classes[problem.class_name] = classes.get(problem.class_name, 0) + 1
-        facts[split] = {"problems": len(problems), "by_class": classes}
-    facts["worked_examples"] = len(task.shots)
-    facts["seen_by_shipped_models"] = len(task.seen)
-    facts["step_check"] = task.check_steps is not None
-    facts["reference_answers"] = "all verify"
-    facts["overlap"] = "none"
-    shots = task.shots[:2]
-    prompts = [render_prompt(task.prompt_format, p, hint=False, shots=shots) for p in task.dev[:PROMPTS_SHOWN]]
-    return facts, prompts
 
 
 def _problems(task: Task) -> dict[str, Problem]:

@@ -1,8 +1,9 @@
 """Start a run or carry one on: resolve everything once, write it down, refuse what cannot go right, run the loop."""
 
+import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from selftaught.setup import Setup
 from selftaught.store import FORMAT, RunStore, dump_measurement, read_run_json
 from selftaught.summary import work_text
 from selftaught.tasks import load_task
+from selftaught.tasks.fingerprint import data_sha256
 from selftaught.verification import check_reference_answers
 from selftaught.weights import resolve_model
 
@@ -36,17 +38,22 @@ HOW_A_SERVER_IS_REACHED = (
 )
 
 
+FILES = ("data", "dev_data", "test_data", "prompt")
+"""The settings of [task] that may name a file or a folder."""
+
+
 def launch(
     config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
 ) -> Outcome:
     """Run a config in a folder, or carry on what the folder holds of it; the end of it is result.json."""
     began = time.monotonic()
+    config = with_absolute_paths(config)
     task = task_of(config)
     base = resolve_model(config.model.path)
     check_before_start(config, task)
     check_engine(config)
     with RunStore(run_dir) as store:
-        chosen = _settle(config, store, base, progress)
+        chosen = _settle(config, store, base, data_sha256(task), progress)
         store.cut_torn_tails()
         setup = Setup(
             config=config,
@@ -75,14 +82,46 @@ def config_of_run(run_dir: Path) -> RunConfig:
 def task_of(config: RunConfig) -> Task:
     task = load_task(config.task)
     # A model that is trained to answer without reasoning has no reasoning to be judged.
-    return replace(task, check_steps=None) if config.training.target == "answer" else task
+    return replace(task, check_steps=None, other_checks={}) if config.training.target == "answer" else task
+
+
+def task_of_run(run_dir: Path) -> Task:
+    """The task of a run folder. Raises RefusedError if its problems are not those that the run was started on."""
+    task = task_of(config_of_run(run_dir))
+    refuse_other_data(run_dir, task)
+    return task
+
+
+def refuse_other_data(run_dir: Path, task: Task) -> None:
+    """Raise RefusedError if a task's problems are not those that the run was started on."""
+    _refuse_other_data(run_dir, read_run_json(run_dir), data_sha256(task))
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The config with the task's files by their absolute paths, so that a run can be carried on from any folder."""
+    task = config.task
+    changed = {key: os.path.abspath(value) for key in FILES if os.path.exists(value := getattr(task, key))}
+    file, colon, function = task.verifier_function.rpartition(":")
+    if os.path.isfile(file):
+        changed["verifier_function"] = f"{os.path.abspath(file)}{colon}{function}"
+    return config.model_copy(update={"task": task.model_copy(update=changed)})
 
 
 def check_before_start(config: RunConfig, task: Task) -> None:
     """Raise for what cannot go right, before the first token: reference answers, and settings the task cannot serve."""
-    check_reference_answers(task, (*task.shots, *task.train, *task.dev, *task.test, *task.extrapolation))
+    check_reference_answers(task, task.with_splits())
+    check_settings(config, task)
+
+
+def check_settings(config: RunConfig, task: Task) -> None:
+    """Raise ConfigError for settings that the task cannot serve."""
     if config.selection.accept == "answer+steps" and task.check_steps is None:
         raise ConfigError(f"selection.accept = 'answer+steps', but task {task.name!r} has no step check; use 'answer'")
+    if config.selection.unique_by == "equations" and task.solution_key is None:
+        raise ConfigError(
+            f"selection.unique_by = 'equations', but solutions of task {task.name!r} have no equations to compare; "
+            "use 'text' or 'normalized-text'"
+        )
     wanted = {
         "sampling.shots": config.sampling.shots,
         "sampling.shots_after_first": config.sampling.shots_after_first,
@@ -93,6 +132,11 @@ def check_before_start(config: RunConfig, task: Task) -> None:
         if number > len(task.shots):
             raise ConfigError(
                 f"{key} = {number}, but task {task.name!r} has {len(task.shots)} worked examples; use at most that"
+                + (
+                    ""
+                    if task.shots
+                    else ", or give a prompt file (task.prompt); `selftaught init` writes one to fill in"
+                )
             )
 
 
@@ -112,14 +156,14 @@ def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
     return result
 
 
-def _settle(config: RunConfig, store: RunStore, base: ModelRef, progress: Progress) -> Chosen:
+def _settle(config: RunConfig, store: RunStore, base: ModelRef, data: str, progress: Progress) -> Chosen:
     """Write run.json at the first start; afterwards read it, and refuse to carry on another run's folder."""
     path = store.dir / "run.json"
     if not path.exists():
         if any((store.dir / "samples").iterdir()):
             raise StoreError(f"{store.dir} holds samples but no run.json; restore it, or use another --run-dir")
         chosen = choose(config, base)
-        store.write_json("run.json", _description(config, chosen, base))
+        store.write_json("run.json", _description(config, chosen, base, data))
         return chosen
     found = read_run_json(store.dir)
     if {f.name for f in fields(Chosen)} != found["chosen"].keys() or "sha256" not in found["model"]:
@@ -135,6 +179,7 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, progress: Progre
             f"{store.dir} was started with other weights in {base.path} (sha256 {found['model']['sha256'][:12]}, now "
             f"{(base.sha256 or '')[:12]}); restore the model, or use another --run-dir"
         )
+    _refuse_other_data(store.dir, found, data)
     then, now = found.get("versions", {}), versions(config)
     if other := [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
         progress.note(f"warning: the run was begun with {'; '.join(other)}: what is drawn from here on may differ")
@@ -146,12 +191,23 @@ def _fixed(config: RunConfig) -> dict[str, Value]:
     return {key: value for key, value in flat_values(config).items() if key not in HOW_A_SERVER_IS_REACHED}
 
 
-def _description(config: RunConfig, chosen: Chosen, base: ModelRef) -> dict[str, Any]:
+def _refuse_other_data(run_dir: Path, found: Mapping[str, Any], data: str) -> None:
+    """Folders of a version that did not write the hash yet are taken as they are."""
+    then = found.get("data_sha256", data)
+    if then != data:
+        raise RefusedError(
+            f"{run_dir} was started on other problems (sha256 {str(then)[:12]}, now {data[:12]}): the data or the "
+            "prompt file was changed; restore it, or use another --run-dir"
+        )
+
+
+def _description(config: RunConfig, chosen: Chosen, base: ModelRef, data: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": flat_values(config),
         "chosen": asdict(chosen),
         "model": {"path": base.path, "sha256": base.sha256},
+        "data_sha256": data,
         "versions": versions(config),
         "git_commit": _git_commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

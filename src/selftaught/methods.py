@@ -42,7 +42,8 @@ METHODS: Mapping[str, Mapping[str, Value]] = MappingProxyType(
         "star-continue": {**STAR, "training.start": "previous"},
         # Yuan et al. 2023 (arXiv 2308.01825): fine-tune on human solutions, sample 100 at 0.7 from that model, once,
         # then train the base on human and distinct sampled solutions. Their key of distinctness is the list of
-        # equations; here it is the text with white space and case folded.
+        # equations, `--set selection.unique_by=equations` where the task has one; what every task has is the text, with
+        # white space and case folded. Of duplicates the first stays, not the one least like the others.
         "rft": {
             **STAR,
             **NO_HINTS,

@@ -51,7 +51,18 @@ def count_samples(samples: Iterable[Sample], *, has_step_check: bool) -> Samplin
         unparseable=verdicts[Verdict.UNPARSEABLE],
         truncated=sum(s.finish_reason == "length" for s in samples),
         false_positive=sum(s.is_false_positive for s in samples) if has_step_check else None,
+        checks=check_rates(samples),
     )
+
+
+def check_rates(samples: Iterable[Sample]) -> dict[str, Score]:
+    """How many samples passed each of their checks: of those with the right answer, for `extraction` of all."""
+    passed: dict[str, list[bool]] = {}
+    for sample in samples:
+        for name, result in sample.checks.items():
+            if name == "extraction" or sample.verdict is Verdict.CORRECT:
+                passed.setdefault(name, []).append(result.passed)
+    return {name: score(sum(found), len(found)) for name, found in passed.items()}
 
 
 def measure(
@@ -94,6 +105,7 @@ def measure(
         unparseable=sum(s.verdict is Verdict.UNPARSEABLE for s in first.values()),
         truncated=sum(s.finish_reason == "length" for s in first.values()),
         false_positive=sum(s.is_false_positive for s in first.values()) if has_step_check else None,
+        checks=check_rates(first.values()),
         tokens=sum(s.num_tokens for s in samples),
         pass_at_k=_pass_at_powers_of_two(list(by_problem.values()), k_max) if k_max > 1 else {},
         majority_at_k=_majority_at_k(by_problem) if k_max > 1 else None,

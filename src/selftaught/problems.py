@@ -110,11 +110,20 @@ class Task:
     """Recomputes the reasoning of a completion; `selection.accept` can filter by it. None without an exact check."""
     other_checks: Mapping[str, Check] = field(default_factory=dict)
     """Further checks by name; their rates are reported, they have false alarms and decide nothing."""
+    solution_key: Callable[[str], str] | None = None
+    """Key under which two completions are the same solution, for `selection.unique_by = "equations"`."""
+    has_flawed_solutions: bool = False
+    """The worked solutions of the splits were written by people and are known to hold errors: one that fails the step
+    check is counted by `selftaught tasks check`. Otherwise it is refused, and a worked example always is."""
     same_problem: Callable[[Problem], str] | None = None
     """Key under which two problems are the same one; by default the question with white space folded."""
 
     def split(self, name: str) -> tuple[Problem, ...]:
         return {"train": self.train, "dev": self.dev, "test": self.test, "extrapolation": self.extrapolation}[name]
+
+    def with_splits(self) -> tuple[Problem, ...]:
+        """The worked examples and the problems of all splits."""
+        return (*self.shots, *self.train, *self.dev, *self.test, *self.extrapolation)
 
 
 SPLITS = ("train", "dev", "test", "extrapolation")

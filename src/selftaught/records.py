@@ -104,7 +104,8 @@ class Sample:
     prediction: str | None
     verdict: Verdict
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
-    """By name; "steps" is the task's exact check of the reasoning."""
+    """By name; `steps` is the task's exact check of the reasoning, `extraction` passes if strict and lenient
+    extraction give the same verdict."""
 
     @property
     def is_false_positive(self) -> bool:
@@ -180,6 +181,8 @@ class Measurement:
     """Tokens drawn for it."""
     majority_at_k: float | None = None
     """Share of problems whose most frequent prediction of K is right; None for K = 1."""
+    checks: Mapping[str, Score] = field(default_factory=dict)
+    """As in `SamplingCounts`, over each problem's first completion; empty in older folders."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +195,9 @@ class SamplingCounts:
     unparseable: int
     truncated: int
     false_positive: int | None
+    checks: Mapping[str, Score] = field(default_factory=dict)
+    """By name, how many of the right answers passed a check of the reasoning; and as `extraction`, for how many of
+    all samples strict and lenient extraction give the same verdict. Empty in older folders."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

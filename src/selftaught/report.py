@@ -40,6 +40,10 @@ rest on wrong reasoning, are of the right ones. Seconds are those of the process
 "of them other" is the part outside of sampling, training and loading."""
 
 
+CHECKS = """Right answers that passed each check of the reasoning; `extraction` is the share of all completions to which
+strict and lenient extraction of the answer give the same verdict."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     markdown: Path
@@ -139,7 +143,9 @@ def render_markdown(runs: Sequence[Run], *, plot: str) -> str:
         parts += ["### Accuracy on dev", _dev_table(run)] if run.dev else []
         if run.summaries:
             warnings = [f"- iteration {s.iteration}: {_md(text)}" for s in run.summaries for text in s.warnings]
-            parts += ["### Drawn and trained", _work_table(run), "### Samples left out", _left_out_table(run)]
+            parts += ["### Drawn and trained", _work_table(run)]
+            parts += ["### Checks", CHECKS, table] if (table := _checks_table(run)) else []
+            parts += ["### Samples left out", _left_out_table(run)]
             parts += ["### Warnings", "\n".join(warnings) or "None."]
         parts += ["### Result", _result_table(run, run.result["best_iteration"])] if run.result else []
     return "\n\n".join(parts) + "\n"
@@ -196,6 +202,18 @@ def _work_table(run: Run) -> str:
         rows.append([str(s.iteration), *drawn, *trained, validation, f"{sum(s.seconds.values()):.1f}", other])
     header = ["iteration", "rationales right", "hints accepted", "false positives", "false positives, hinted"]
     return _table([*header, "examples", "steps", "loss", "validation loss", "seconds", "of them other"], rows)
+
+
+def _checks_table(run: Run) -> str:
+    """A row per stage of each iteration that was checked; empty if none was."""
+    stages = [
+        (s.iteration, what, counts.checks)
+        for s in run.summaries
+        for what, counts in (("rationales", s.rationale), ("hinted", s.rationalization), ("dev", s.dev))
+    ]
+    names = list(dict.fromkeys(name for _, _, checks in stages for name in checks))
+    rows = [[str(n), what, *(_score(checks.get(k)) for k in names)] for n, what, checks in stages if checks]
+    return _table(["iteration", "drawn", *map(_md, names)], rows) if rows else ""
 
 
 def _left_out_table(run: Run) -> str:

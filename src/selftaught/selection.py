@@ -14,7 +14,7 @@ from selftaught.records import LeftOut, Sample, TrainingExample, sample_key
 from selftaught.seeds import seed_for, uniform
 
 Accept = Literal["answer", "answer+steps"]
-UniqueBy = Literal["none", "text", "normalized-text"]
+UniqueBy = Literal["none", "text", "normalized-text", "equations"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +34,18 @@ def select(
     validation_share: float,
     seed: int,
     never_held_out: Set[str] = frozenset(),
+    solution_key: Callable[[str], str] | None = None,
 ) -> Selection:
     """Apply the knobs (d) and (e), then hold out a share of the problems.
 
     Within a problem, samples are taken by iteration, then without hint before with hint, then by index; of
     duplicates the first stays, and `max_per_problem` (0: no cap) counts what stays. Problems that are trained on in
-    another form, such as rehearsed worked examples, are `never_held_out`.
+    another form, such as rehearsed worked examples, are `never_held_out`. `solution_key` is the task's key of a
+    completion, for `unique_by="equations"`.
     """
     kept: list[Sample] = []
     left_out: list[LeftOut] = []
-    key_of = _KEYS[unique_by]
+    key_of = _key_of(unique_by, solution_key)
     for _, of_problem in groupby(sorted(samples, key=sample_key), key=lambda s: s.problem_id):
         keys: set[str] = set()
         for sample in of_problem:
@@ -153,6 +155,13 @@ def _leave_out(sample: Sample, reason: str) -> LeftOut:
         index=sample.index,
         reason=reason,
     )
+
+
+def _key_of(unique_by: UniqueBy, solution_key: Callable[[str], str] | None) -> Callable[[Sample], str]:
+    if unique_by != "equations":
+        return _KEYS[unique_by]
+    assert solution_key is not None, "check_before_start refuses a task without a key of its solutions"
+    return lambda sample: solution_key(sample.completion)
 
 
 _KEYS: Mapping[UniqueBy, Callable[[Sample], str]] = {

@@ -111,7 +111,7 @@ class SelectionConfig(Section):
     )
     unique_by: UniqueBy = Field(
         "text",
-        description="Duplicates within a problem: `none` removed, same `text`, or `normalized-text` (white space and case folded).",
+        description="Duplicates within a problem: `none` removed, same `text`, `normalized-text` (white space and case folded), or `equations` (the same list of equations, as in RFT; for tasks that have them).",
     )
     max_per_problem: Count = Field(0, description="Samples kept per problem; 0 is no cap.")
 

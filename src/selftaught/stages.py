@@ -88,6 +88,7 @@ def select_samples(setup: Setup, n: int, drawn: Sequence[Sample]) -> Selection:
         validation_share=config.training.validation_share,
         seed=config.seed,
         never_held_out={p.id for p in setup.task.shots[: config.training.warm_start]},
+        solution_key=setup.task.solution_key,
     )
     setup.store.write_left_out(n, selection.left_out)
     return selection

@@ -5,7 +5,7 @@ The lines also go to logs/attempt-<n>.log in the run folder, one file per start.
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from selftaught.errors import StoreError
-from selftaught.metrics import mean_over_classes
+from selftaught.metrics import check_rates, mean_over_classes
 from selftaught.problems import Problem, Verdict
-from selftaught.records import Checkpoint, IterationSummary, Measurement, Sample, StepMetrics
+from selftaught.records import Checkpoint, IterationSummary, Measurement, Sample, Score, StepMetrics
 from selftaught.summary import work_text
 
 PLAIN_EVERY_S = 30.0
@@ -108,6 +108,7 @@ class TerminalProgress:
             (sum(s.is_false_positive for s in samples), "false positives"),
         ):
             parts += [f"{count} {what}"] if count else []
+        parts += _rates(check_rates(samples))
         self._say(f"{self._where(iteration)}  {name:<16}{'  '.join(parts)}{self._rate()}")
 
     def trained(self, iteration: int, checkpoint: Checkpoint) -> None:
@@ -126,7 +127,8 @@ class TerminalProgress:
         classes = "  ".join(f"{name}: {s.accuracy:.2f}" for name, s in m.by_class.items())
         self._say(
             f"{self._where(m.iteration)}  {m.split:<16}{m.correct}/{m.n} right  {m.accuracy:.3f} "
-            f"[{low:.3f}, {high:.3f}]  by class {classes}  mean {mean_over_classes(m.by_class):.3f}"
+            f"[{low:.3f}, {high:.3f}]  by class {classes}  "
+            + "  ".join([f"mean {mean_over_classes(m.by_class):.3f}", *_rates(m.checks)])
         )
 
     def iteration_done(self, summary: IterationSummary) -> None:
@@ -175,6 +177,10 @@ def _indented(name: str, text: str) -> list[str]:
         text = f"{text[:half]}\n[… {len(text) - 2 * half} characters …]\n{text[-half:]}"
     printable = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
     return [f"    {name}:", *(f"      | {line}" for line in printable.split("\n"))]
+
+
+def _rates(checks: Mapping[str, Score]) -> list[str]:
+    return [f"{name} {rate.correct}/{rate.n}" for name, rate in checks.items()]
 
 
 def _number(value: float | None) -> str:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.problems import SPLITS, Problem, Task
 from selftaught.settings import TaskConfig
-from selftaught.tasks import arithmetic
+from selftaught.tasks import arithmetic, commonsense, gsm8k, gym, own
 
 __all__ = ["TASKS", "TaskSource", "check_splits", "load_task"]
 
@@ -18,14 +18,47 @@ class TaskSource:
     variants: tuple[str, ...]
     """The first one is the default."""
     description: str
+    uses: frozenset[str]
+    """The settings of [task] that mean something to it, beyond those that every task has; others are refused."""
+    places: Callable[[TaskConfig], Mapping[str, str]] | None = None
+    """Where each problem stands, by its id (file and line), for a task whose rows are the user's."""
 
+
+OF_EVERY_TASK = frozenset({"name", "choose", "train_problems", "dev_problems", "test_problems"})
+"""The settings of [task] that the loop uses, whatever the task."""
 
 TASKS: Mapping[str, TaskSource] = MappingProxyType(
     {
         "arithmetic": TaskSource(
             load=arithmetic.load,
             variants=arithmetic.VARIANTS,
+            uses=frozenset({"variant", "data_seed"}),
             description="d-digit plus d-digit addition with a scratchpad, d in 1..5; generated, works offline",
+        ),
+        "gsm8k": TaskSource(
+            load=gsm8k.load,
+            variants=(),
+            uses=gsm8k.USES,
+            description="grade-school word problems; dev is cut from train, test is the official test file",
+        ),
+        "commonsenseqa": TaskSource(
+            load=commonsense.load,
+            variants=(),
+            uses=commonsense.USES,
+            description="five-way questions; dev is cut from train, test is the official dev file",
+        ),
+        "reasoning-gym": TaskSource(
+            load=gym.load,
+            variants=(),
+            uses=gym.USES,
+            description="a generator of reasoning-gym, named by task.variant, with its own scorer; needs the extra",
+        ),
+        "own": TaskSource(
+            load=own.load,
+            variants=(),
+            uses=own.USES,
+            description="your own questions and answers: task.data is a file or a hub id; start with `selftaught init`",
+            places=own.places,
         ),
     }
 )
@@ -36,9 +69,26 @@ def load_task(settings: TaskConfig) -> Task:
     name = settings.name
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}")
+    _refuse_ignored(settings)
     task = TASKS[name].load(settings)
     check_splits(task)
     return task
+
+
+def _refuse_ignored(settings: TaskConfig) -> None:
+    """Raise ConfigError for a setting that the task would not look at."""
+    used = OF_EVERY_TASK | TASKS[settings.name].uses
+    only_with = {"answer_pattern": "regex", "verifier_function": "python"}
+    for key, field in TaskConfig.model_fields.items():
+        value = getattr(settings, key)
+        if value == field.default:
+            continue
+        if key not in used:
+            users = [name for name, source in TASKS.items() if key in source.uses]
+            who = f"; it belongs to {', '.join(users)}" if users else ""
+            raise ConfigError(f"task.{key} = {value!r}, but task {settings.name!r} does not use it{who}; remove it")
+        if settings.verifier != only_with.get(key, settings.verifier):
+            raise ConfigError(f"task.{key} is set, but only task.verifier = {only_with[key]!r} uses it; remove one")
 
 
 def check_splits(task: Task) -> None:

@@ -1,0 +1,263 @@
+"""Find the equations of a written solution and check them, exactly and without ever running what a model wrote.
+
+Two notations are read: the calculator annotations of GSM8K (Cobbe et al. 2021, arXiv 2110.14168), as in `48/2 =
+<<48/2=24>>24`, and bare equations in running text, as in `5 apples x $2 = $10`. Every annotation must be well-formed,
+as in the filter of RFT (Yuan et al. 2023, arXiv 2308.01825). Running text is searched for what is an equation beyond
+doubt; what stands beside a variable, a power or a missing operator is left unjudged.
+
+Numbers are exact fractions. Time is linear in the text, and the size of an expression is bounded.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import groupby, pairwise
+
+MAX_SIDE = 200
+"""Characters of one side of an equation in normal form; this bounds its depth and its digits too."""
+
+ABSOLUTE = Fraction(1, 1_000)
+"""Tolerance of RFT's filter; the relative one lets large results be printed rounded."""
+RELATIVE = Fraction(1, 1_000_000)
+
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+_MIXED = r"\d+ \d+/\d+(?![\d/.])"
+_CURRENCY = r"\\?[$€£¥]"
+_OPERATOR_WORD = r"(?:of|times|plus|minus|divided by|multiplied by)\b"
+_UNIT_WORD = rf"(?!{_OPERATOR_WORD})[^\W\d_]{{2,}}(?!\w)"
+_UNIT = rf"(?:[ ]?{_UNIT_WORD}(?:[ ]{_UNIT_WORD}){{0,2}})?(?:/[ ]?{_UNIT_WORD})?"
+_OPEN, _CLOSE = r"(?:[(\[][ ]?){0,8}", r"(?:[ ]?[)\]]){0,8}"  # bounded, as every bracket begins a search
+_OPERAND = (
+    rf"(?:{_CURRENCY})?{_OPEN}(?:[-−](?=[$€£¥\d.]))?(?:{_CURRENCY}[ ]?)?(?:{_MIXED}|{_NUMBER})(?:[ ]?%)?{_UNIT}{_CLOSE}"
+)
+_OPERATOR = (
+    rf"[ ]?(?:[-+*/×÷·−–]|[xX](?=[ ]?[($€£¥.\d])|(?<=[\d%)] )of\b|{_OPERATOR_WORD}(?<!of)|\\times|\\cdot|\\div)[ ]?"
+    r"|(?<=[\d)])(?=\()"
+)
+SIDE = re.compile(rf"(?<![\w.])(?>{_OPERAND})(?:(?>{_OPERATOR})(?>{_OPERAND}))*")
+"""A number or an expression with its units."""
+TOKEN = re.compile(
+    rf"(?P<mixed>{_MIXED})|(?P<fraction>(?<=/ )\d+/\d+(?![\d/.]))|(?P<number>{_NUMBER})|(?P<drop>/[ ]?{_UNIT_WORD})"
+    r"|(?P<operator>[-+*/×÷·−–%()\[\]]|\b[xX](?=[ ]?[(\[$€£¥.\d])|(?<=[\d)%])[xX](?=[ ]?[(\[$€£¥.\d])"
+    r"|\\?\b(?:of|times|cdot|plus|minus|divided|div|multiplied)\b)"
+)
+"""What counts in a SIDE; the rest of it is units."""
+NORMAL = {"×": "*", "·": "*", "x": "*", "X": "*", "of": "*", "times": "*", "\\times": "*", "\\cdot": "*"} | {
+    "multiplied": "*", "÷": "/", "divided": "/", "\\div": "/", "plus": "+", "minus": "-", "−": "-", "–": "-"
+} | {"[": "(", "]": ")"}  # fmt: skip
+JOIN = re.compile(r"[ \t]*=[ \t]*")
+UNREAD_BEFORE = re.compile(r"(?:[\w)\]%][ ]*[-+*/^×÷·−–]{1,2}|[√_\\^]|\bof)[ (]*$|\d[.,:]$")
+"""Variables, powers, times of day: what stands before a side and belongs to it, or to nothing that is read here."""
+UNREAD_BEHIND = re.compile(r"\w|[.,:]\d|[²³°]|[ ]*(?:[*/^×÷·]{1,2}[ ]*[\w($.]|[-+−–][ ]*(?:[^\W\d_]\b|\()|\()")
+
+ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
+PRINTED = re.compile(rf"[ ]*(-?)(?:{_CURRENCY})?[ ]*(-?(?:{_NUMBER}))")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One side of an equation."""
+
+    text: str
+    """In normal form: numbers without commas and `+-*/()%`, nothing else."""
+    value: Fraction
+    """With `%` as hundredths."""
+
+    @property
+    def computes(self) -> bool:
+        """Whether it is more than a number."""
+        return re.search(r"[\d%)][-+*/]", self.text) is not None
+
+    @property
+    def numbers(self) -> tuple[Fraction, ...]:
+        """As they are written, `%` left aside."""
+        return tuple(Fraction(number) for number in re.findall(r"[\d.]+", self.text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equation:
+    """An equation, or a chain a = b = c, as it stands in a text."""
+
+    text: str
+    """In normal form; what cannot be read as an equation, as written."""
+    sides: tuple[Side, ...]
+    annotated: bool
+    error: str = ""
+    """What is wrong; empty for one that holds."""
+
+    @property
+    def operands(self) -> tuple[Fraction, ...]:
+        return tuple(number for side in self.sides if side.computes for number in side.numbers)
+
+    @property
+    def results(self) -> tuple[Fraction, ...]:
+        """The last side, with `%` as hundredths and as it is written."""
+        return (self.sides[-1].value, *self.sides[-1].numbers) if self.sides else ()
+
+
+def find_equations(text: str) -> list[Equation]:
+    """The equations of a text in order; an annotation and the text around it are judged one by one.
+
+    An equation of running text has a side that computes something: `1 hour = 60 minutes` has none.
+    """
+    found = [
+        (match.start(), _annotated(match[1], PRINTED.match(text, match.end()))) for match in ANNOTATION.finditer(text)
+    ]
+    # Blanks in the place of annotations, so that positions stay.
+    running = ANNOTATION.sub(lambda match: " " * len(match[0]), text)
+    for match in re.finditer("<<|>>", running):
+        found.append((match.start(), Equation(text=match[0], sides=(), annotated=True, error="open annotation")))
+    for position, sides in _chains(running):
+        if any(side.computes for side in sides):
+            equation = Equation(text=_text(sides), sides=sides, annotated=False, error=_first_difference(sides))
+            found.append((position, equation))
+    return [equation for _, equation in sorted(found, key=lambda item: item[0])]
+
+
+def evaluate(text: str) -> Fraction | None:
+    """The value of a side in normal form; None for a text that has none (`1/0`, `2**3`, `(2`, over MAX_SIDE)."""
+    if len(text) > MAX_SIDE or not re.fullmatch(r"[0-9+\-*/().%]+", text) or "**" in text or "//" in text:
+        return None
+    plain = re.sub(r"([\d.]+)%", r"(\1/100)", text)
+    plain = re.sub(r"(?<![\d.])0+(?=\d)", "", plain)  # Python reads no number with zeros in front
+    try:
+        return _value(ast.parse(plain, mode="eval").body, plain)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        return None
+
+
+def close(a: Fraction, b: Fraction) -> bool:
+    """Equal within the tolerance."""
+    return abs(a - b) <= ABSOLUTE + RELATIVE * max(abs(a), abs(b))
+
+
+def _value(node: ast.expr, source: str) -> Fraction | None:
+    """Of a tree of numbers and the four operations; None for any other tree."""
+    match node:
+        case ast.Constant():
+            return Fraction(source[node.col_offset : node.end_col_offset])
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=inner):
+            value = _value(inner, source)
+            return -value if value is not None and isinstance(sign, ast.USub) else value
+        case ast.BinOp(left=first, op=operator, right=second):
+            left, right = _value(first, source), _value(second, source)
+            if left is None or right is None:
+                return None
+            match operator:
+                case ast.Add():
+                    return left + right
+                case ast.Sub():
+                    return left - right
+                case ast.Mult():
+                    return left * right
+                case ast.Div():
+                    return left / right
+    return None
+
+
+def _annotated(body: str, printed: re.Match[str] | None) -> Equation:
+    text = re.sub(r"[ ,]", "", body)
+    sides = tuple(_side(part) for part in text.split("="))
+    known = tuple(side for side in sides if side is not None)
+    if len(sides) < 2 or len(known) < len(sides):
+        return Equation(text=text, sides=(), annotated=True, error=f"<<{text[:MAX_SIDE]}>> is no equation")
+    error = _first_difference(known)
+    shown = None if printed is None else Fraction("".join(printed.groups()).replace(",", ""))
+    if not error and (shown is None or not close(shown, known[-1].value)):
+        error = f"<<{text}>> is followed by another number"
+    return Equation(text=text, sides=known, annotated=True, error=error)
+
+
+def _chains(text: str) -> Iterator[tuple[int, tuple[Side, ...]]]:
+    """Two or more sides joined by `=`, with the place of the first; sides that cannot be read alone are left off."""
+    group: list[tuple[int, int, Side | None]] = []
+    for match in SIDE.finditer(text):
+        first, last = _balanced(match[0])
+        start, end = match.start() + first, match.start() + last
+        if group and JOIN.fullmatch(text, group[-1][1], start) is None:
+            yield from _readable(text, group)
+            group = []
+        group.append((start, end, _side(_normal(text[start:end]))))
+    yield from _readable(text, group)
+
+
+def _readable(text: str, group: list[tuple[int, int, Side | None]]) -> Iterator[tuple[int, tuple[Side, ...]]]:
+    """The runs of sides of a group that have a value and that nothing beside them belongs to."""
+    if not group:
+        return
+    (start, _, _), (_, end, _) = group[0], group[-1]
+    sides = [side for _, _, side in group]
+    before = text[max(0, start - 8) : start]
+    if UNREAD_BEFORE.search(before) or _is_part_of_an_amount(text, group[0], before):
+        sides[0] = None
+    if UNREAD_BEHIND.match(text, end) or re.search(r"\bof\b", text[group[-1][0] : end]):
+        sides[-1] = None  # "= 1/3 of the $60" states the share; nothing says whether the product is meant
+    for is_known, run in groupby(zip(group, sides, strict=True), key=lambda item: item[1] is not None):
+        known = [(place[0], side) for place, side in run if side is not None]
+        if is_known and len(known) > 1:
+            yield known[0][0], tuple(side for _, side in known)
+
+
+def _is_part_of_an_amount(text: str, first: tuple[int, int, Side | None], before: str) -> bool:
+    """Of `5 (2 + 3)`, of `2 hours 20 minutes`, and of `14 hours = 14 * 60`, where two units stand for one amount."""
+    start, end, side = first
+    if text[start : start + 1] in "([" and re.search(r"[\d%)][ ]?$", before):
+        return True
+    return side is not None and not side.computes and re.search(r"[^\W\d_]$", text[start:end]) is not None
+
+
+def _balanced(text: str) -> tuple[int, int]:
+    """The part of a side between a bracket that it does not close and one that it does not open."""
+    open_at: list[int] = []
+    for place, character in enumerate(text):
+        if character in "([":
+            open_at.append(place)
+        elif character in ")]":
+            if not open_at:
+                return 0, place
+            open_at.pop()
+    return (open_at[-1] + 1 if open_at else 0), len(text)
+
+
+def _normal(text: str) -> str:
+    pieces: list[str] = []
+    for match in TOKEN.finditer(text):
+        if match["mixed"]:
+            whole, _, part = match[0].partition(" ")
+            pieces.append(f"({whole}+{part})")
+        elif match["fraction"]:
+            pieces.append(f"({match[0]})")  # 1 / 2/3 is 1 divided by two thirds
+        elif match["number"]:
+            pieces.append(match[0].replace(",", ""))
+        elif match["operator"]:
+            pieces.append(NORMAL.get(match[0], match[0]))
+    return re.sub(r"(?<=[\d)%])(?=\()", "*", "".join(pieces))
+
+
+def _side(text: str) -> Side | None:
+    value = evaluate(text)
+    return None if value is None else Side(text=text, value=value)
+
+
+def _text(sides: tuple[Side, ...]) -> str:
+    return "=".join(side.text for side in sides)
+
+
+def _first_difference(sides: tuple[Side, ...]) -> str:
+    """Of the neighbours of a chain; two plain numbers may be one amount in two units, and are not compared."""
+    for left, right in pairwise(sides):
+        if (left.computes or right.computes) and not _equal(left, right):
+            return f"{left.text}={right.text} is wrong"
+    return ""
+
+
+def _equal(left: Side, right: Side) -> bool:
+    """A share may be printed in percent on one side, with the sign or without: 3/4=75%, 100%-30%=70."""
+    if close(left.value, right.value):
+        return True
+    if ("%" in left.text) == ("%" in right.text):
+        return False
+    in_percent, other = (left, right) if "%" in left.text else (right, left)
+    return close(100 * in_percent.value, other.value)

@@ -1,0 +1,129 @@
+"""Judge the reasoning of a solution in words by its equations (checks/equations.py).
+
+The checks take a problem whose answer is a number and a completion that states its answer after `####`; what stands
+before it is the reasoning. `check_steps` decides, so it says only what is certain: equations that do not hold, and a
+last one that does not give the answer. The others have false alarms and are for reports.
+"""
+
+import re
+from fractions import Fraction
+from itertools import pairwise
+
+from selftaught.checks.equations import Equation, close, evaluate, find_equations
+from selftaught.problems import CheckResult, Problem
+
+MARKER = "####"
+NO_EQUATION = "no equation"
+
+CONSTANTS = tuple(map(Fraction, ("0", "0.01", "0.5", "1", "2", "7", "10", "12", "24", "30", "52", "60", "100", "365")))
+"""Numbers that a solution may use without having read them: of the calendar, the clock, money and percent."""
+
+_TEENS = ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS: dict[str, int] = {
+    **{"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10},
+    **{"eleven": 11, "twelve": 12, "hundred": 100, "thousand": 1000, "million": 1_000_000, "dozen": 12, "dozens": 12},
+    **{word: number for number, word in enumerate(_TEENS, start=13)},
+    **{word: 10 * number for number, word in enumerate(_TENS, start=2)},
+    **{"twice": 2, "double": 2, "doubled": 2, "doubles": 2, "both": 2, "couple": 2, "pair": 2, "pairs": 2, "twins": 2},
+    **{"half": 2, "halves": 2, "third": 3, "thirds": 3, "triple": 3, "triples": 3, "tripled": 3, "triplets": 3},
+    **{"quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5, "fifths": 5, "sixth": 6, "eighth": 8},
+    **{"tenth": 10, "tenths": 10, "nickel": 5, "nickels": 5, "dime": 10, "dimes": 10},
+}
+"""What a number word brings into a solution; shares bring their reciprocal too."""
+_NUMBER = re.compile(r"\d+/\d+|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+")
+
+
+def check_steps(problem: Problem, completion: str) -> CheckResult:
+    """Every equation holds, and the last one gives the reference answer.
+
+    A completion without an equation does not pass: nothing of it is known to be right, and a filter that let it pass
+    would reward bare guesses. `detail` is then NO_EQUATION, so that the two can be told apart. `score` is the share of
+    equations before the first wrong one.
+    """
+    equations = find_equations(reasoning(completion))
+    for number, equation in enumerate(equations):
+        if equation.error:
+            return CheckResult(passed=False, score=number / len(equations), detail=equation.error)
+    if not equations:
+        return CheckResult(passed=False, score=0.0, detail=NO_EQUATION)
+    if _gives(equations[-1], problem):
+        return CheckResult(passed=True, score=1.0)
+    return CheckResult(passed=False, score=1.0, detail=f"the last equation, {equations[-1].text}, gives no answer")
+
+
+def check_equations(problem: Problem, completion: str) -> CheckResult:
+    """There is an equation at all, right or wrong."""
+    found = bool(find_equations(reasoning(completion)))
+    return CheckResult(passed=found, score=float(found), detail="" if found else NO_EQUATION)
+
+
+def check_grounding(problem: Problem, completion: str) -> CheckResult:
+    """Every number that is computed with is in the question, an earlier result, or one of CONSTANTS.
+
+    Numbers of the question count in words too, as a share (3/4) and its parts, and in percent also as hundredths and
+    as what is left of the whole or comes on top of it.
+    """
+    known = [*CONSTANTS, *_numbers_of(problem.question)]
+    equations = find_equations(reasoning(completion))
+    for number, equation in enumerate(equations):
+        first = equation.sides[0] if equation.sides else None  # the sides behind it follow from it
+        for operand in first.numbers if first is not None and first.computes else ():
+            if not any(close(operand, value) for value in known):
+                detail = f"{float(operand):g} in {equation.text} comes from nowhere"
+                return CheckResult(passed=False, score=number / len(equations), detail=detail)
+        known += [value for side in equation.sides for value in (side.value, *side.numbers)]
+    if not equations:
+        return CheckResult(passed=False, score=0.0, detail=NO_EQUATION)
+    return CheckResult(passed=True, score=1.0)
+
+
+def check_flow(problem: Problem, completion: str) -> CheckResult:
+    """Every result but the last is used by a later equation, and the last one is the answer."""
+    equations = find_equations(reasoning(completion))
+    for number, equation in enumerate(equations):
+        later = [operand for other in equations[number + 1 :] for operand in (*other.operands, *other.results)]
+        if not any(close(result, operand) for result in equation.results for operand in later):
+            if number == len(equations) - 1 and _gives(equation, problem):
+                break
+            detail = f"the result of {equation.text} is not used"
+            return CheckResult(passed=False, score=number / len(equations), detail=detail)
+    if not equations:
+        return CheckResult(passed=False, score=0.0, detail=NO_EQUATION)
+    return CheckResult(passed=True, score=1.0)
+
+
+def equations_key(completion: str) -> str:
+    """The list of equations under which RFT (Yuan et al. 2023) counts two solutions as the same one.
+
+    Those of the calculator annotations if there are any, else those of the text; the order of operands and of steps
+    matters. All solutions without an equation have the same key, the empty one.
+    """
+    equations = find_equations(reasoning(completion))
+    annotated = [equation.text for equation in equations if equation.annotated]
+    return "|".join(annotated or [equation.text for equation in equations])
+
+
+def reasoning(completion: str) -> str:
+    return completion.partition(MARKER)[0]
+
+
+def _gives(equation: Equation, problem: Problem) -> bool:
+    answer = evaluate(problem.answer.replace(",", ""))
+    return answer is not None and any(close(result, answer) for result in equation.results)
+
+
+def _numbers_of(question: str) -> list[Fraction]:
+    found: list[Fraction] = []
+    for match in _NUMBER.finditer(question):
+        value = evaluate(match[0].replace(",", ""))
+        if value is None:
+            continue
+        found += [value, *(Fraction(part) for part in match[0].split("/") if "/" in match[0])]
+        if question[match.end() :].lstrip().startswith(("%", "percent")):
+            found += [value / 100, 1 - value / 100, 1 + value / 100, 100 - value, 100 + value]
+    words = re.findall(r"[a-z]+", question.lower())
+    values = [Fraction(_WORDS[word]) for word in words if word in _WORDS]
+    thirty_fives = [(a, b) for a, b in pairwise(words) if a in _TENS and 0 < _WORDS.get(b, 0) < 10]
+    sums = [Fraction(_WORDS[a] + _WORDS[b]) for a, b in thirty_fives]
+    return [*found, *values, *(1 / value for value in values if value), *sums]

@@ -1,0 +1,248 @@
+"""`tasks check`: everything that can be known of a task before a run, problem by problem, and three filled prompts.
+
+Where a run would stop at the first mistake, all of them are counted here. Reads only, and fetches no model.
+"""
+
+import os
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selftaught.config import config_from_values, load_config, parse_overrides, shipped_configs
+from selftaught.errors import ConfigError, ModelError
+from selftaught.launch import check_settings, task_of
+from selftaught.problems import SPLITS, Problem, Task
+from selftaught.prompts import render_completion, render_prompt, render_prompts
+from selftaught.selection import examples_from_solutions
+from selftaught.settings import RunConfig
+from selftaught.tasks import TASKS
+from selftaught.tasks.near_duplicates import near_duplicates
+from selftaught.tokens import Codec
+from selftaught.verification import failing_references, failing_solutions, run_checks
+from selftaught.weights import BUILTIN, resolve_model
+
+SHOWN = 5
+"""Of the problems that something is wrong with."""
+SEAM = 8
+"""Tokens by which a prompt may differ from the sum of its parts; what is that near the limit is counted whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCheck:
+    facts: dict[str, Any]
+    """By name, ready for JSON."""
+    prompts: dict[str, str]
+    """What is shown -> its text."""
+    refusals: tuple[str, ...]
+    """Why `run` would refuse to start, one line each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ruler:
+    """Measures texts, in tokens of the config's model where that is here, else in words."""
+
+    unit: str
+    lengths: Callable[[Sequence[str]], list[int]]
+    context: int | None = None
+
+
+def check_task(
+    name_or_config: str, overrides: Sequence[str] = (), *, variant: str = "", data_seed: int = 0
+) -> TaskCheck:
+    """Check a task by name (with the settings of its shipped config, if it has one) or the task of a config file.
+
+    Raises what the start of a run raises for data that cannot be read and for splits that overlap.
+    """
+    config = _config(name_or_config, overrides, variant, data_seed)
+    task = task_of(config)
+    check_settings(config, task)
+    source = TASKS[config.task.name]
+    places = source.places(config.task) if source.places else {}
+    ruler = _ruler(config)
+    failing = [
+        f"{places.get(problem.id, problem.id)}: {what}"
+        for problem, what in failing_references(task, task.with_splits())
+    ]
+    too_long = _too_long(config, task, ruler)
+    flawed = failing_solutions(task, task.with_splits()) if task.has_flawed_solutions else {}
+    refusals = []
+    if failing:
+        refusals.append(f"{len(failing)} reference answers or worked solutions fail, first {failing[0]}")
+    if too_long:
+        refusals.append(
+            f"{len(too_long)} prompts and sampling.max_new_tokens = {config.sampling.max_new_tokens} exceed the "
+            f"model's context of {ruler.context}, first problem {places.get(too_long[0], too_long[0])}; use fewer "
+            "shots, fewer new tokens or a model with a longer context"
+        )
+    near = near_duplicates(
+        {"the worked examples": task.shots, **{name: task.split(name) for name in SPLITS}},
+        ("test", "dev", "extrapolation"),
+    )
+    facts: dict[str, Any] = {"task": task.name, "lengths_in": ruler.unit}
+    facts |= {split: _split_facts(task, task.split(split), ruler) for split in SPLITS}
+    shots = task.shots[: config.sampling.shots]
+    facts |= {
+        "worked_examples": {
+            "there": len(task.shots),
+            "in_the_prompt": len(shots),
+            "length": _prefix_length(task, shots, ruler),
+        },
+        "seen_by_shipped_models": len(task.seen),
+        "step_check": task.check_steps is not None,
+        "checks_of_worked_solutions": _rates(task),
+        "failing_answers": {"number": len(failing), "first": failing[:SHOWN]},
+        "flawed_solutions": {
+            "number": len(flawed),
+            "first": [f"{places.get(id, id)}: {detail}" for id, detail in list(flawed.items())[:SHOWN]],
+        },
+        "context": ruler.context,
+        "prompts_that_do_not_fit": {"number": len(too_long), "first": [places.get(i, i) for i in too_long[:SHOWN]]},
+        "duplicates_across_splits": 0,  # loading refuses them
+        "near_duplicates_across_splits": {
+            "number": len(near),
+            "first": [
+                f"{places.get(pair.problem.id, pair.problem.id)} ({pair.split}) is {pair.likeness:.0%} like "
+                f"{places.get(pair.other.id, pair.other.id)} ({pair.other_split})"
+                for pair in near[:SHOWN]
+            ],
+        },
+    }
+    return TaskCheck(facts=facts, prompts=_prompts(config, task), refusals=tuple(refusals))
+
+
+def check_text(found: TaskCheck) -> str:
+    """The facts for a person to read, then the filled prompts."""
+    lines: list[str] = []
+    for name, value in found.facts.items():
+        if not isinstance(value, dict):
+            lines.append(f"{name}: {value}")
+            continue
+        first = value.get("first", [])
+        lines.append(
+            f"{name}: " + ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items() if key != "first")
+        )
+        lines += [f"  {line}" for line in first]
+    for name, prompt in found.prompts.items():
+        lines += ["", f"# {name}", prompt]
+    return "\n".join(lines)
+
+
+def _config(name: str, overrides: Sequence[str], variant: str, data_seed: int) -> RunConfig:
+    if os.path.isfile(name) or name in shipped_configs():
+        given = [f'task.variant="{variant}"'] if variant else []
+        given += [f"task.data_seed={data_seed}"] if data_seed else []
+        return load_config(name, [*given, *overrides])
+    if name not in TASKS:
+        raise ConfigError(f"unknown task {name!r}, and no such config file; known tasks: {', '.join(sorted(TASKS))}")
+    values = {"task.name": name, "task.variant": variant, "task.data_seed": data_seed, **parse_overrides(overrides)}
+    return config_from_values(
+        {"sampling.shots": 0, "sampling.shots_after_first": 0, **values}, lambda key: "tasks check"
+    )
+
+
+def _ruler(config: RunConfig) -> _Ruler:
+    path = config.model.path
+    if path not in BUILTIN and not os.path.isdir(path):
+        return _Ruler(f"words (no tokenizer: model.path = {path!r} is not a folder here)", _words)
+    try:
+        codec = Codec(resolve_model(path).path, trust_remote_code=config.model.trust_remote_code)
+    except ModelError as error:
+        return _Ruler(f"words (no tokenizer: {error})", _words)
+    return _Ruler(
+        f"tokens of {path}", lambda texts: [len(codec.encode_prompt(text)) for text in texts], _context(config)
+    )
+
+
+def _words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+def _context(config: RunConfig) -> int | None:
+    from transformers import AutoConfig
+
+    found = AutoConfig.from_pretrained(
+        resolve_model(config.model.path).path, trust_remote_code=config.model.trust_remote_code
+    )
+    limit = getattr(found.get_text_config(), "max_position_embeddings", None)
+    return None if limit is None else int(limit)
+
+
+def _split_facts(task: Task, problems: Sequence[Problem], ruler: _Ruler) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "problems": len(problems),
+        "by_class": dict(Counter(problem.class_name for problem in problems)),
+    }
+    if problems:
+        facts["question_length"] = _spread(ruler.lengths(render_prompts(task.prompt_format, problems, hint=False)))
+        solved = [render_completion(task.prompt_format, p) for p in problems if p.rationale]
+        facts["worked_solution_length"] = _spread(ruler.lengths(solved)) if solved else None
+    return facts
+
+
+def _spread(lengths: Sequence[int]) -> dict[str, float]:
+    return {"median": statistics.median(lengths), "longest": max(lengths)}
+
+
+def _prefix_length(task: Task, shots: Sequence[Problem], ruler: _Ruler) -> int:
+    """Of the worked examples as they stand before a question."""
+    if not shots:
+        return 0
+    last = shots[-1]
+    before = render_prompt(task.prompt_format, last, hint=False, shots=shots)
+    return ruler.lengths([before])[0] - ruler.lengths([render_prompt(task.prompt_format, last, hint=False)])[0]
+
+
+def _too_long(config: RunConfig, task: Task, ruler: _Ruler) -> list[str]:
+    """Ids of the problems that the base model's prompts cannot ask; hinted prompts are the longest."""
+    if ruler.context is None:
+        return []
+    shots = task.shots[: config.sampling.shots]
+    room = ruler.context - config.sampling.max_new_tokens
+    found: list[str] = []
+    for hint, problems in (
+        (config.rationalization.hints != "none", task.train),
+        (False, (*task.dev, *task.test, *task.extrapolation)),
+    ):
+        alone = ruler.lengths(render_prompts(task.prompt_format, problems, hint=hint))
+        before = ruler.lengths([render_prompt(task.prompt_format, problems[0], hint=hint, shots=shots)])[0] - alone[0]
+        for problem, length in zip(problems, alone, strict=True):
+            if before + length + SEAM > room:
+                whole = render_prompt(task.prompt_format, problem, hint=hint, shots=shots)
+                found += [problem.id] if ruler.lengths([whole])[0] > room else []
+    return found
+
+
+def _rates(task: Task) -> dict[str, str]:
+    """Of the worked solutions, how many pass each check of the reasoning."""
+    seen: Counter[str] = Counter()
+    passed: Counter[str] = Counter()
+    for problem in task.with_splits():
+        if problem.rationale:
+            for name, result in run_checks(task, problem, render_completion(task.prompt_format, problem)).items():
+                seen[name] += 1
+                passed[name] += result.passed
+    return {name: f"{passed[name]}/{number} pass" for name, number in seen.items()}
+
+
+def _prompts(config: RunConfig, task: Task) -> dict[str, str]:
+    """A plain prompt, a hinted one, and a row that is trained on."""
+    problem, fmt = task.train[0], task.prompt_format
+    shots = task.shots[: config.sampling.shots]
+    worked = next((p for p in (*task.train, *task.shots) if p.rationale), problem)
+    (row,) = examples_from_solutions([worked], fmt, task.shots[: config.training.shots], iteration=1)
+    ends = "⟨the model goes on here⟩"
+    return {
+        f"a prompt (problem {problem.id})": render_prompt(fmt, problem, hint=False, shots=shots) + ends,
+        f"the same with its hint (problem {problem.id})": render_prompt(fmt, problem, hint=True, shots=shots) + ends,
+        f"a row that is trained on, if a sample reads like the worked solution of problem {worked.id}": (
+            f"{row.prompt}⟨from here on with loss⟩{row.completion}⟨end⟩"
+        ),
+    }
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {inner}" for key, inner in value.items()) + ")"
+    return "–" if value is None else str(value)

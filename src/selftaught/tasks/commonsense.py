@@ -1,0 +1,100 @@
+"""The task `commonsenseqa`: questions with five choices (Talmor et al. 2019, arXiv 1811.00937).
+
+Asked as in Zelikman et al. 2022: `Q: …`, `Answer Choices:`, the choices, `A:`, a rationale that ends on `Therefore,
+the answer is … (B).` A hint marks the right choice with `(CORRECT)`. Dev is cut from train, and the official dev file
+is the test split, because the answers of the official test file were never published. There are no worked solutions
+and no check of the reasoning.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from selftaught.errors import ConfigError
+from selftaught.problems import LABELS, Problem, PromptFormat, Task
+from selftaught.settings import TaskConfig
+from selftaught.tasks.released import (
+    STOP,
+    USES,
+    Split,
+    as_template,
+    cut_dev,
+    released_rows,
+    verifier_of,
+    worked_examples,
+)
+from selftaught.tasks.rows import Row
+
+__all__ = ["USES", "load"]
+
+HUB_ID = "tau/commonsense_qa"
+TRAIN = Split(("train", "train_rand_split"), "train")
+TEST = Split(("dev", "dev_rand_split"), "validation")
+MARKER = "the answer is"
+
+
+def load(settings: TaskConfig) -> Task:
+    """The task. Raises ConfigError for rows that are not there or not as released."""
+    marker = settings.answer_marker or MARKER
+    train, dev = cut_dev(_problems(settings, TRAIN), settings, name="commonsenseqa")
+    return Task(
+        name="commonsenseqa",
+        prompt_format=prompt_format(marker),
+        verifier=verifier_of(settings, name="choice", marker=marker),
+        shots=worked_examples(settings, name="commonsenseqa"),
+        train=train,
+        dev=dev,
+        test=_problems(settings, TEST),
+    )
+
+
+def prompt_format(marker: str = MARKER) -> PromptFormat:
+    end = f"{as_template(marker)} {{choice}} ({{answer}})."
+    if marker == MARKER:
+        end = f"Therefore, {end}"
+    return PromptFormat(
+        question="Q: {question}\nAnswer Choices:\n{choices}A:",
+        hint=" (CORRECT)",
+        choice="({label}) {text}{hint}\n",
+        completion=" {rationale} " + end,
+        answer_only=" " + end,
+        stop=STOP,
+    )
+
+
+def _problems(settings: TaskConfig, split: Split) -> tuple[Problem, ...]:
+    return tuple(_problem(row) for row in released_rows(settings, split, hub_id=HUB_ID))
+
+
+def _problem(row: Row) -> Problem:
+    """Of a row as released (the question is an object) or as on the hub (everything at the top)."""
+    values = row.values
+    question = values.get("question")
+    stem, given = values.get("question"), values.get("choices")
+    if isinstance(question, Mapping):
+        stem, given = question.get("stem"), question.get("choices")
+    id, label = values.get("id"), values.get("answerKey")
+    labels, texts = _choices(given)
+    if not (isinstance(id, str) and id and isinstance(stem, str) and stem.strip()):
+        raise ConfigError(f"{row.place}: no id or no question; give the files as released")
+    if len(texts) < 2 or labels != list(LABELS[: len(texts)]):
+        raise ConfigError(
+            f"{row.place}: the choices are labeled {labels}, expected A, B, C, …; give the files as released"
+        )
+    if label not in labels:
+        raise ConfigError(
+            f"{row.place}: answerKey is {label!r}, expected one of {', '.join(labels)}; use a file with answers"
+        )
+    return Problem(id=id, question=" ".join(stem.split()), answer=str(label), choices=tuple(texts))
+
+
+def _choices(given: Any) -> tuple[list[Any], list[str]]:
+    """Labels and texts; both empty for what is neither the released form nor the hub's."""
+    if isinstance(given, Mapping):
+        labels, texts = given.get("label"), given.get("text")
+    elif isinstance(given, list) and all(isinstance(one, Mapping) for one in given):
+        labels, texts = [one.get("label") for one in given], [one.get("text") for one in given]
+    else:
+        return [], []
+    if not (isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts)):
+        return [], []
+    return labels, [str(text).strip() for text in texts]

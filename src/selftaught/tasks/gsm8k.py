@@ -1,0 +1,80 @@
+"""The task `gsm8k`: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168).
+
+Asked as in Zelikman et al. 2022: `Q: …`, `A:`, a solution, `#### 72`. A hint is the final number alone, in brackets
+behind the question (the authors' code shows the whole solution there, which can then be copied). Dev is cut from
+train; test is the official test file.
+
+The released solutions keep their calculator annotations (`<<48/2=24>>`). The worked examples have none: they double
+every step, which a small model does not imitate well, and the step check reads bare equations as exactly.
+"""
+
+from selftaught.checks.solutions import check_equations, check_flow, check_grounding, check_steps, equations_key
+from selftaught.errors import ConfigError
+from selftaught.problems import Problem, PromptFormat, Task
+from selftaught.settings import TaskConfig
+from selftaught.tasks.columns import texts
+from selftaught.tasks.released import (
+    STOP,
+    USES,
+    Split,
+    as_template,
+    cut_dev,
+    released_rows,
+    verifier_of,
+    worked_examples,
+)
+from selftaught.tasks.rows import Row
+
+__all__ = ["USES", "load"]
+
+HUB_ID, HUB_CONFIG = "openai/gsm8k", "main"
+TRAIN, TEST = Split(("train",), "train"), Split(("test",), "test")
+MARKER = "####"
+
+
+def load(settings: TaskConfig) -> Task:
+    """The task. Raises ConfigError for rows that are not there or not as released."""
+    marker = settings.answer_marker or MARKER
+    train, dev = cut_dev(_problems(settings, TRAIN), settings, name="gsm8k")
+    return Task(
+        name="gsm8k",
+        prompt_format=prompt_format(marker),
+        verifier=verifier_of(settings, name="numeric", marker=marker),
+        shots=worked_examples(settings, name="gsm8k"),
+        train=train,
+        dev=dev,
+        test=_problems(settings, TEST),
+        check_steps=check_steps,
+        other_checks={"equations": check_equations, "grounding": check_grounding, "flow": check_flow},
+        solution_key=equations_key,
+        has_flawed_solutions=True,
+    )
+
+
+def prompt_format(marker: str = MARKER) -> PromptFormat:
+    end = f"{as_template(marker)} {{answer}}"
+    return PromptFormat(
+        question="Q: {question}{hint}\nA:",
+        hint=" ({answer})",
+        completion=" {rationale}\n" + end,
+        answer_only=" " + end,
+        stop=STOP,
+    )
+
+
+def _problems(settings: TaskConfig, split: Split) -> tuple[Problem, ...]:
+    rows = released_rows(settings, split, hub_id=HUB_ID, hub_config=HUB_CONFIG)
+    answers = texts(rows, "answer")
+    return tuple(
+        _problem(f"{split.hub}-{number}", question, answer, row)
+        for number, (question, answer, row) in enumerate(zip(texts(rows, "question"), answers, rows, strict=True), 1)
+    )
+
+
+def _problem(id: str, question: str, solution: str, row: Row) -> Problem:
+    rationale, marker, answer = solution.rpartition(MARKER)
+    if not marker or not answer.strip():
+        raise ConfigError(f"{row.place}: the answer has no number after {MARKER!r}; give the files as released")
+    # A blank line would end a completion.
+    lines = [line.rstrip() for line in rationale.strip().splitlines() if line.strip()]
+    return Problem(id=id, question=question.strip(), answer=answer.strip(), rationale="\n".join(lines))

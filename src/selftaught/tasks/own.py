@@ -1,0 +1,253 @@
+"""The task `own`: anybody's file of questions and answers, as the [task] settings describe it.
+
+Rows are asked as `Q: …` and `A:`, choices as `(A) …` lines, and a completion ends on `The answer is …` (or on the
+marker that the settings give). Dev and test are files of their own, or are cut from `data` by a hash of the question,
+so that a row that is added does not move the others.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from selftaught.errors import ConfigError, RefusedError
+from selftaught.problems import Problem, PromptFormat, Task
+from selftaught.seeds import seed_for, uniform
+from selftaught.settings import TaskConfig
+from selftaught.tasks.columns import choices, fold, has_key, labels_of, optional_texts, texts
+from selftaught.tasks.prompt_file import read_prompt_file
+from selftaught.tasks.rows import Row, read_rows
+from selftaught.verifiers import make_verifier
+
+MARKER = "The answer is"
+SHARE = 0.1
+"""Of the rows that dev and test each take by default."""
+MOST_ROWS = 500
+"""That dev and test each take by default; 500 tell accuracies apart to within about four points."""
+OPTIONAL_KEYS = ("choices_key", "id_key", "class_key", "rationale_key")
+
+USES = frozenset(
+    {"data", "data_seed", "dev_data", "test_data", "dev_rows", "test_rows", "prompt", "question_key", "answer_key"}
+    | {*OPTIONAL_KEYS, "verifier", "verifier_function", "answer_marker", "answer_pattern", "extraction"}
+)
+"""The settings of [task], beyond those that every task has, that mean something here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A problem and where its row stands."""
+
+    problem: Problem
+    place: str
+
+
+def load(settings: TaskConfig) -> Task:
+    """The task of the settings.
+
+    Raises ConfigError, with file and line, for what cannot be read; RefusedError for a problem that is there twice,
+    and for one that a measured split shares with train or with the worked examples.
+    """
+    shots = _worked_examples(settings)
+    splits = _splits(settings, shots)
+    has_choices = any(problem.choices for problem in shots) or any(p.problem.choices for p in splits["train"])
+    marker = settings.answer_marker or MARKER
+    return Task(
+        name="own",
+        prompt_format=prompt_format(marker, with_choices=has_choices),
+        verifier=make_verifier(
+            settings.verifier or ("choice" if has_choices else "exact"),
+            marker=marker,
+            extraction=settings.extraction,
+            pattern=settings.answer_pattern,
+            function=settings.verifier_function,
+            next_question=("Q:",),
+        ),
+        shots=shots,
+        train=tuple(placed.problem for placed in splits["train"]),
+        dev=tuple(placed.problem for placed in splits["dev"]),
+        test=tuple(placed.problem for placed in splits["test"]),
+        same_problem=same_problem,
+    )
+
+
+def places(settings: TaskConfig) -> dict[str, str]:
+    """Problem id -> file and line of its row."""
+    splits = _splits(settings, _worked_examples(settings))
+    return {placed.problem.id: placed.place for found in splits.values() for placed in found}
+
+
+def prompt_format(marker: str, *, with_choices: bool) -> PromptFormat:
+    """How questions are laid out; the answer stands on a line of its own, after the marker."""
+    end = marker.replace("{", "{{").replace("}", "}}") + (" ({answer})" if with_choices else " {answer}")
+    return PromptFormat(
+        question="Q: {question}\n{choices}A:" if with_choices else "Q: {question}{hint}\nA:",
+        hint=" (correct)" if with_choices else " (Hint: the answer is {answer}.)",
+        completion=" {rationale}\n" + end,
+        answer_only=" " + end,
+        choice="({label}) {text}{hint}\n" if with_choices else "",
+        stop=("\n\n", "\nQ:"),
+    )
+
+
+def same_problem(problem: Problem) -> str:
+    """Two problems are the same if question and choices read the same, the choices in any order."""
+    return "\n".join([fold(problem.question), *sorted(map(fold, problem.choices))])
+
+
+def _worked_examples(settings: TaskConfig) -> tuple[Problem, ...]:
+    path = settings.prompt
+    if not path:
+        return ()
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the prompt file cannot be read ({error.strerror}); `selftaught init` writes one to fill in"
+        ) from error
+    markers = (settings.answer_marker,) if settings.answer_marker else ()
+    return read_prompt_file(text, path, markers=markers)
+
+
+def _splits(settings: TaskConfig, shots: Sequence[Problem]) -> dict[str, list[_Placed]]:
+    """The rows of train, dev and test as problems, each problem once."""
+    if not settings.data:
+        raise ConfigError("task.data is empty; give a file (jsonl, csv, parquet) or a hub id, see `selftaught init`")
+    for split in ("dev", "test"):
+        if getattr(settings, f"{split}_data") and (number := getattr(settings, f"{split}_rows")):
+            raise ConfigError(
+                f"task.{split}_rows = {number} cuts {split} from train, but task.{split}_data is a file; leave out one"
+            )
+    files = {"train": read_rows(settings.data)}
+    files |= {
+        split: read_rows(source)
+        for split, source in (("dev", settings.dev_data), ("test", settings.test_data))
+        if source
+    }
+    # All at once: what kind of value a column holds, and how answers name their choices, is one thing in all files.
+    found = iter(_problems([row for rows in files.values() for row in rows], settings))
+    splits = {split: [next(found) for _ in rows] for split, rows in files.items()}
+    _refuse_repeats(splits, shots)
+    return _cut(splits, settings, shown=frozenset(map(same_problem, shots)))
+
+
+def _problems(rows: Sequence[Row], settings: TaskConfig) -> list[_Placed]:
+    for name in OPTIONAL_KEYS:
+        key = getattr(settings, name)
+        if key and key != TaskConfig.model_fields[name].default and not has_key(rows, key):
+            texts(rows[:1], key)  # raises, and names the nearest key
+    questions = texts(rows, settings.question_key)
+    answers, solutions = _answers_and_solutions(rows, settings)
+    given: list[tuple[str, ...]] = [()] * len(rows)
+    if has_key(rows, settings.choices_key):
+        named = [choices(row, settings.choices_key) for row in rows]
+        answers = labels_of(answers, named, [row.place for row in rows])
+        given = [one.texts for one in named]
+    classes = optional_texts(rows, settings.class_key)
+    no_class = "none" if any(classes) else "all"
+    ids = optional_texts(rows, settings.id_key)
+    found = []
+    for i, row in enumerate(rows):
+        problem = Problem(
+            id=ids[i],
+            question=questions[i].strip(),
+            answer=answers[i].strip(),
+            choices=given[i],
+            class_name=classes[i] or no_class,
+            rationale=solutions[i],
+        )
+        if not problem.id:
+            if any(ids):
+                raise ConfigError(f"{row.place}: no id under {settings.id_key!r}, though other rows have one")
+            # By its question, so that a row's seeds outlive a change of the file's order.
+            problem = replace(problem, id=f"{seed_for('own', same_problem(problem)):014x}")
+        found.append(_Placed(problem, row.place))
+    return found
+
+
+def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[str], list[str]]:
+    """The answer column; where it holds whole solutions with the marker (as GSM8K's does), both parts of it.
+
+    Blank lines in a solution become line ends, because a blank line is where a completion ends.
+    """
+    answers = texts(rows, settings.answer_key)
+    solutions = optional_texts(rows, settings.rationale_key)
+    marker = settings.answer_marker
+    if marker and any(marker in answer for answer in answers):
+        if any(solutions):
+            raise ConfigError(
+                f"{rows[0].place}: {settings.answer_key!r} holds solutions that end on {marker!r}, but there are "
+                f'others under {settings.rationale_key!r}; set task.rationale_key = "" to leave those out'
+            )
+        for i, row in enumerate(rows):
+            before, found, after = answers[i].rpartition(marker)
+            if not found or not after.strip():
+                raise ConfigError(
+                    f"{row.place}: {settings.answer_key!r} has no answer after {marker!r}, as other rows have; correct "
+                    "the row"
+                )
+            solutions[i], answers[i] = before, after
+    return answers, [re.sub(r"\s*\n\s*\n\s*", "\n", solution.replace("\r\n", "\n")).strip() for solution in solutions]
+
+
+def _refuse_repeats(splits: Mapping[str, Sequence[_Placed]], shots: Sequence[Problem]) -> None:
+    ids: dict[str, str] = {}
+    asked: dict[str, tuple[str, _Placed]] = {}
+    shown = {same_problem(shot): shot for shot in shots}
+    across: list[str] = []
+    for split, found in splits.items():
+        for placed in found:
+            problem, place, key = placed.problem, placed.place, same_problem(placed.problem)
+            if key in asked:
+                first_split, first = asked[key]
+                if first_split != split:
+                    across.append(f"{place} ({split}) asks the same as {first.place} ({first_split})")
+                    continue
+                same = fold(first.problem.answer) == fold(problem.answer)
+                raise RefusedError(
+                    f"{place}: the same question as {first.place}, with {'the same' if same else 'another'} answer "
+                    f"({first.problem.answer!r}, {problem.answer!r}); keep one of the rows"
+                )
+            if problem.id in ids:
+                raise RefusedError(f"{place}: the id {problem.id!r} is also at {ids[problem.id]}; make ids unique")
+            ids[problem.id] = place
+            asked[key] = split, placed
+            if split != "train" and key in shown:
+                across.append(f"{place} ({split}) asks the same as {shown[key].id} of the prompt file")
+    if across:
+        more = f" (and {len(across) - 3} more)" if len(across) > 3 else ""
+        raise RefusedError(
+            f"{'; '.join(across[:3])}{more}; a measured problem must not be trained on and dev must not hold test's, "
+            "remove it from one of them"
+        )
+
+
+def _cut(splits: dict[str, list[_Placed]], settings: TaskConfig, *, shown: frozenset[str]) -> dict[str, list[_Placed]]:
+    """Cut the splits that have no file of their own from train.
+
+    Rows stand in the order of a hash of the question and the data seed; test takes the first, dev the next. Without a
+    number each takes what lies in its tenth of the hash's range, so that a row that is added moves no other (over
+    MOST_ROWS it may move one). Rows that are worked examples stay in train.
+    """
+    train = splits["train"]
+    hashes = {id(p): uniform(seed_for("own", settings.data_seed, same_problem(p.problem)), 0) for p in train}
+    order = sorted((p for p in train if same_problem(p.problem) not in shown), key=lambda p: (hashes[id(p)], p.place))
+    start, below = 0, 0.0
+    taken: dict[str, list[_Placed]] = {}
+    for split in ("test", "dev"):
+        if split in splits:
+            continue
+        in_share = sum(below <= hashes[id(p)] < below + SHARE for p in order)
+        below += SHARE
+        number = getattr(settings, f"{split}_rows") or min(max(in_share, 1), MOST_ROWS)
+        taken[split] = order[start : start + number]
+        start += number
+    if start >= len(order) or start >= len(train):
+        raise ConfigError(
+            f"{settings.data}: {len(train)} rows are too few to cut {' and '.join(taken)} ({start} rows) and leave "
+            "some to train on; add rows, or set task.dev_rows and task.test_rows lower"
+            + (f" ({len(train) - len(order)} rows are worked examples)" if len(order) < len(train) else "")
+        )
+    measured = {id(p) for found in taken.values() for p in found}
+    return {"dev": [], "test": [], **splits, **taken, "train": [p for p in train if id(p) not in measured]}

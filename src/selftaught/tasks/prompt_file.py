@@ -1,0 +1,132 @@
+"""Read a prompt file: the worked examples that a person writes, in TOML or as plain text.
+
+TOML, for every example:
+
+    [[example]]
+    question = "Tom has 3 pens and buys 4 more. How many has he now?"
+    rationale = "He had 3. 3 + 4 = 7."
+    answer = "7"
+    choices = ["6", "7"]       # only where the problems have choices; the answer is then one of them, or its label
+
+Plain text, with a blank line between two examples:
+
+    Q: Tom has 3 pens and buys 4 more. How many has he now?
+    A: He had 3. 3 + 4 = 7. The answer is 7.
+
+`Question:` and `Answer:` do as well, both parts may go on over lines, choices stand as `(A) …`, one a line, before the
+`A:`, and the answer is what follows the marker (`the answer is` or `####`, or the task's own).
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from selftaught.errors import ConfigError
+from selftaught.problems import LABELS, Problem
+from selftaught.tasks.columns import Choices, as_text, choices, label_of
+from selftaught.tasks.rows import Row
+
+MARKERS = ("####", "the answer is")
+
+_KEYS = ("question", "rationale", "answer", "choices")
+_TABLE = re.compile(r"\s*\[\[\s*example\s*\]\]")
+_QUESTION = re.compile(r"\s*(q|question)\s*:", re.IGNORECASE)
+_ANSWER = re.compile(r"\s*(a|answer)\s*:", re.IGNORECASE)
+_CHOICE = re.compile(r"\s*\(([A-Za-z])\)\s*(.*)")
+_LEAD_IN = re.compile(r"(?:^|(?<=[\s.!?;,:]))(so|thus|hence|therefore|then)\s*,?\s*$", re.IGNORECASE)
+
+
+def read_prompt_file(text: str, where: str, *, markers: Sequence[str] = ()) -> tuple[Problem, ...]:
+    """The worked examples in their order, ids `example-1`, `example-2`, …
+
+    `where` is the file's name for messages; `markers` are texts right before the answer that the plain-text form
+    knows besides MARKERS. The answer of an example with choices becomes its label. Raises ConfigError with file and
+    line: no example, a question, rationale or answer that is missing or empty, an answer that is none of the choices,
+    a blank line inside a part (a completion ends there), a key that does not exist.
+    """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    is_toml = where.lower().endswith(".toml") or any(_TABLE.match(line) for line in text.splitlines())
+    found = tuple(_from_toml(text, where) if is_toml else _from_text(text, where, (*markers, *MARKERS)))
+    if not found:
+        form = "[[example]] tables" if is_toml else "paragraphs of `Q: …` and `A: …` lines"
+        raise ConfigError(f"{where}: no worked examples; expected {form}")
+    return found
+
+
+def _from_toml(text: str, where: str) -> Iterator[Problem]:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"\(at line (\d+)", str(error))
+        raise ConfigError(f"{where}:{at[1] if at else len(text.splitlines())}: not TOML: {error}") from error
+    examples = table.pop("example", [])
+    if table or not isinstance(examples, list) or not all(isinstance(example, dict) for example in examples):
+        raise ConfigError(f"{where}: expected nothing but [[example]] tables, got {', '.join(table) or 'example'!r}")
+    lines = [number for number, line in enumerate(text.splitlines(), start=1) if _TABLE.match(line)]
+    for number, example in enumerate(examples, start=1):
+        place = f"{where}:{lines[number - 1]}" if number <= len(lines) else where
+        if unknown := [key for key in example if key not in _KEYS]:
+            raise ConfigError(f"{place}: unknown key {unknown[0]!r} in an example; known: {', '.join(_KEYS)}")
+        yield _example(number, example, place)
+
+
+def _from_text(text: str, where: str, markers: Sequence[str]) -> Iterator[Problem]:
+    lines = text.split("\n")
+    blocks: list[tuple[int, list[str]]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if number == 1 or not lines[number - 2].strip():
+            blocks.append((number, []))
+        blocks[-1][1].append(line)
+    for number, (first, block) in enumerate(blocks, start=1):
+        yield _example(number, _parts(block, f"{where}:{first}", markers), f"{where}:{first}")
+
+
+def _parts(block: Sequence[str], place: str, markers: Sequence[str]) -> dict[str, Any]:
+    """The question, choices, rationale and answer of a paragraph."""
+    if not _QUESTION.match(block[0]):
+        raise ConfigError(f"{place}: an example begins with `Q:`, got {block[0].strip()[:40]!r}; see docs/own-data.md")
+    starts = [i for i, line in enumerate(block) if _ANSWER.match(line)]
+    if len(starts) != 1 or sum(bool(_QUESTION.match(line)) for line in block) > 1:
+        raise ConfigError(
+            f"{place}: an example has one `Q:` and one `A:`, got {len(starts)} `A:`; put a blank line between examples"
+        )
+    asked, said = block[: starts[0]], block[starts[0] :]
+    options = [found for line in asked[1:] if (found := _CHOICE.match(line))]
+    for option, label in zip(options, LABELS, strict=False):
+        if option[1].upper() != label:
+            raise ConfigError(f"{place}: choice ({option[1]}) where ({label}) is due; label them A, B, C, … in order")
+    question = [line for i, line in enumerate(asked) if i == 0 or not _CHOICE.match(line)]
+    parts: dict[str, Any] = {"question": _QUESTION.sub("", "\n".join(question), count=1).strip()}
+    if options:
+        parts["choices"] = [option[2].strip() for option in options]
+    solution = _ANSWER.sub("", "\n".join(said), count=1).strip()
+    ends = [found for marker in markers for found in re.finditer(re.escape(marker), solution, re.IGNORECASE)]
+    if not ends:
+        shown = " or ".join(f"`{marker}`" for marker in dict.fromkeys(markers))
+        raise ConfigError(f"{place}: the example states no answer; end its `A:` part with {shown} and the answer")
+    last = max(ends, key=lambda found: (found.start(), found.end()))
+    parts["rationale"] = _LEAD_IN.sub("", solution[: last.start()].rstrip()).rstrip()
+    parts["answer"] = solution[last.end() :].strip().removeprefix(":").strip().removesuffix(".")
+    return parts
+
+
+def _example(number: int, values: dict[str, Any], place: str) -> Problem:
+    texts = {}
+    for key in ("question", "rationale", "answer"):
+        if values.get(key) is None:
+            raise ConfigError(
+                f"{place}: the example has no {key}; a worked example is a question, a rationale and an answer"
+            )
+        texts[key] = as_text(values[key], place, key).strip()
+        if not texts[key]:
+            raise ConfigError(f"{place}: the {key} of the example is empty; fill in the prompt file")
+        if re.search(r"\n[ \t]*\n", texts[key]):
+            raise ConfigError(f"{place}: the {key} holds a blank line, which is where a completion ends; remove it")
+    given: Choices | None = None
+    if "choices" in values:
+        given = choices(Row(place=place, values=values), "choices")
+        texts["answer"] = label_of(texts["answer"], given, place)
+    return Problem(id=f"example-{number}", choices=given.texts if given else (), **texts)

@@ -1,0 +1,110 @@
+"""What the tasks on released data sets have in common: their files, the dev split cut from train, worked examples."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from selftaught.errors import ConfigError
+from selftaught.problems import Problem, Verifier
+from selftaught.seeds import seed_for
+from selftaught.settings import TaskConfig
+from selftaught.tasks.columns import fold
+from selftaught.tasks.prompt_file import read_prompt_file
+from selftaught.tasks.rows import Row, read_rows
+from selftaught.verifiers import make_verifier
+
+DEV_ROWS = 500
+"""Cut from train by default; 500 tell accuracies apart to within about four points."""
+
+USES = frozenset(
+    {"data", "data_seed", "dev_rows", "prompt", "verifier", "verifier_function", "answer_marker", "answer_pattern"}
+    | {"extraction"}
+)
+"""The settings of [task], beyond those that every task has, that mean something for such a task."""
+
+NEXT_QUESTION = ("Q:",)
+STOP = ("\n\n", "\nQ:")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Where the rows of a split are: names of files without their ending, and the split's name on the hub."""
+
+    files: tuple[str, ...]
+    hub: str
+
+
+def released_rows(settings: TaskConfig, split: Split, *, hub_id: str, hub_config: str = "") -> list[Row]:
+    """The rows of a split, from the folder in `task.data` or from the hub.
+
+    A folder holds the files as released: JSON lines or Parquet, also in parts as the hub stores them. Raises
+    ConfigError if neither is there.
+    """
+    source = settings.data or hub_id
+    if not os.path.isdir(source):
+        if os.path.exists(source):
+            raise ConfigError(f"task.data = {source!r} is a file; give the folder that holds the files as released")
+        return read_rows(source, hub_split=split.hub, hub_config=hub_config)
+    folder = Path(source)
+    for name in (f"{stem}{ending}" for stem in split.files for ending in (".jsonl", ".parquet")):
+        if (folder / name).is_file():
+            return read_rows(str(folder / name))
+    parts = sorted(folder.glob(f"{split.hub}-*-of-*.parquet"))
+    if not parts:
+        expected = " or ".join(f"{stem}.jsonl" for stem in split.files)
+        raise ConfigError(f"{source}: no {expected}, .parquet or {split.hub}-*-of-*.parquet in it; give their folder")
+    return [row for part in parts for row in read_rows(str(part))]
+
+
+def cut_dev(
+    problems: Sequence[Problem], settings: TaskConfig, *, name: str
+) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+    """Train and dev: dev takes `task.dev_rows` problems by a hash of the question and the data seed.
+
+    Both keep the order of the file. Problems with the same question stay together, so dev may be larger by a few.
+    """
+    number = settings.dev_rows or DEV_ROWS
+    hashes = {p.id: seed_for(name, "dev", settings.data_seed, fold(p.question)) for p in problems}
+    ordered = sorted(hashes.values())
+    if number >= len(ordered):
+        raise ConfigError(
+            f"task {name!r}: {len(ordered)} training rows are too few to cut {number} for dev; set task.dev_rows lower"
+        )
+    last = ordered[number - 1]
+    train = tuple(p for p in problems if hashes[p.id] > last)
+    if not train:
+        raise ConfigError(f"task {name!r}: nothing is left to train on after dev is cut; set task.dev_rows lower")
+    return train, tuple(p for p in problems if hashes[p.id] <= last)
+
+
+def worked_examples(settings: TaskConfig, *, name: str) -> tuple[Problem, ...]:
+    """Those of `task.prompt`, or the task's own, which come with the package."""
+    if not settings.prompt:
+        where = f"{name}.toml"
+        text = (resources.files("selftaught") / "examples" / where).read_text(encoding="utf-8")
+        return read_prompt_file(text, where)
+    try:
+        text = Path(settings.prompt).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"task.prompt = {settings.prompt!r} cannot be read: {error}") from error
+    markers = (settings.answer_marker,) if settings.answer_marker else ()
+    return read_prompt_file(text, settings.prompt, markers=markers)
+
+
+def verifier_of(settings: TaskConfig, *, name: str, marker: str) -> Verifier:
+    """The verifier of the settings, or the task's own one by its name."""
+    return make_verifier(
+        settings.verifier or name,
+        marker=marker,
+        extraction=settings.extraction,
+        pattern=settings.answer_pattern,
+        function=settings.verifier_function,
+        next_question=NEXT_QUESTION,
+    )
+
+
+def as_template(text: str) -> str:
+    """Text that a `str.format` template shows as it is."""
+    return text.replace("{", "{{").replace("}", "}}")
