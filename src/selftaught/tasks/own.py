@@ -51,16 +51,22 @@ def load(settings: TaskConfig) -> Task:
     splits = _splits(settings, shots)
     has_choices = any(problem.choices for problem in shots) or any(p.problem.choices for p in splits["train"])
     marker = settings.answer_marker or MARKER
+    verifier = settings.verifier or ("choice" if has_choices else "exact")
+    if verifier == "choice" and not has_choices:
+        raise ConfigError(
+            f"task.verifier = 'choice', but the rows of {settings.data} have no choices under "
+            f"{settings.choices_key!r}; set task.choices_key, or use another verifier"
+        )
     return Task(
         name="own",
         prompt_format=prompt_format(marker, with_choices=has_choices),
         verifier=make_verifier(
-            settings.verifier or ("choice" if has_choices else "exact"),
+            verifier,
             marker=marker,
             extraction=settings.extraction,
             pattern=settings.answer_pattern,
             function=settings.verifier_function,
-            next_question=("Q:",),
+            next_question=("\nQ:",),
         ),
         shots=shots,
         train=tuple(placed.problem for placed in splits["train"]),
