@@ -179,7 +179,7 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "rationalization.probability": draw(st.floats(0, 1)),
         "rationalization.temperature": draw(st.floats(0, 5)),
         "selection.accept": draw(st.sampled_from(["answer", "answer+steps"])),
-        "selection.unique_by": draw(st.sampled_from(["none", "text", "normalized-text"])),
+        "selection.unique_by": draw(st.sampled_from(["none", "text", "normalized-text", "equations"])),
         "selection.max_per_problem": draw(st.integers(0, 100)),
         "training.window": draw(st.sampled_from(["iteration", "all"])),
         "training.human_solutions": draw(st.booleans()),

@@ -67,6 +67,7 @@ HEAVY = {
     "ray",
     "wandb",
     "httpx2",
+    "reasoning_gym",
     "pyarrow",
     "math_verify",
     "sympy",

@@ -24,10 +24,26 @@ FORMATS = ("numeric", "choice", "exact", "math", "regex")
 CASES = [{"verifier": name, **case} for name in FORMATS for case in json_case(f"verifier_{name}.json")]
 CHOICES = ("bank", "library", "new york", "new york city", "a dog")
 PIECES = [
-    "####", "#### 5", "the answer is", "The Answer Is: ", "\\boxed{", "\\frac{", "}", "{", "$", "%", "1,000", "1", "9", ",", ".", "/",
-    "-", "–", " or ", " and ", "1e9", "e", "½", "٣", "²", "bank", "new york", " city", "(A)", "B.", "A", " ", "\n", "\r\n", "\nQ: ", "Q:",
-    "=", "\\(", "\\)", "\\text{", "é日", "\u2028", "\x00", "x 10^", "10^{", "the ", "a ", "İ", "ſ", "\ud7ff", "*", "\"", "\t",
-]  # fmt: skip
+    *[
+        "####",
+        "#### 5",
+        "the answer is",
+        "The Answer Is: ",
+        "\\boxed{",
+        "\\frac{",
+        "\\text{",
+        "\\(",
+        "\\)",
+        "{",
+        "}",
+        "$",
+        "%",
+    ],
+    *["1", "9", "1,000", "1e9", "x 10^", "10^{", "½", "٣", "²", ",", ".", "/", "-", "–", "=", "e", " or ", " and "],
+    *["bank", "new york", " city", "(A)", "B.", "A", "the ", "a ", "\nQ: ", "Q:"],
+    *[" ", "\n", "\r\n", "\t", "\u2028", "\x00", "é日", "İ", "ſ", "\ud7ff", "*", '"'],
+]
+LONG_PIECES = [*PIECES, "5 or ", "5 5 ", " = 5", "x^", "1,", "bank or ", "\\boxed{5} ", "a " * 30, "Q:\n", "answer "]
 """What completions, and texts that are meant to be slow, are made of."""
 
 make = cache(make_verifier)

@@ -3,8 +3,8 @@
 The one extractor of the project: the loop, `eval`, `regrade` and the tests all come through here, and nothing else
 decides where an answer stands. There is one function per answer format. Strict, the answer stands right after the
 last marker or in the last `\\boxed{}`, whichever comes later, and what stands there is exactly one answer. Lenient, it
-is also what a reader would still find. Every function looks at bounded pieces of the text, so that any completion is
-read in time linear in its length.
+is also what a reader would still find. The marker is looked for in the whole text, the rest in
+bounded pieces of it, so that any completion is read in time linear in its length.
 """
 
 import re
@@ -17,6 +17,8 @@ from selftaught.quantities import Quantity, numbers_in, offers_another, read_qua
 
 LONGEST = 2_000
 """Characters looked at after a marker, and of a box: what is longer is no answer."""
+LONGEST_ENDING = 20_000
+"""Characters at the end of a text in which lenient looks for an answer without a marker."""
 LONGEST_LINE = 1_000
 """Of an answer that is a line."""
 _BLOCK = 4_096
@@ -83,28 +85,41 @@ def own_part(completion: str, next_question: tuple[str, ...]) -> str:
     return completion[:end]
 
 
-def marked(text: str, marker: str) -> str | None:
-    """What stands after the last marker, or inside the last box; None without either.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """A completion, taken apart where it states its answer."""
 
-    At most LONGEST characters; of a box all of it, or nothing if it does not end within as many.
-    """
-    match = _last(_marker_or_box(marker), text, longest=2 * len(marker) + 40)
-    if match is None:
-        return None
-    rest = text[match.end() : match.end() + LONGEST]
-    if match["box"] is None or not rest.lstrip().startswith("{"):
-        return rest
-    return _braced(rest)
+    text: str
+    """What the completion says of its own problem."""
+    behind: str | None
+    """All that follows the last marker; None without one."""
+    stated: str | None
+    """What stands there or inside the last box, whichever comes later; None without either. At most LONGEST
+    characters; of a box all of it, or nothing if it does not end within as many."""
 
 
-def number_answer(completion: str, place: AnswerPlace, extraction: Extraction) -> Quantity | None:
+def statement(completion: str, place: AnswerPlace) -> Statement:
+    """Find where a completion states its answer."""
+    text = own_part(completion, place.next_question)
+    folded = text.replace("İ", "i").lower()  # the one letter whose lower case is longer
+    marker = _last(_marker(place.marker), folded, longest=2 * len(place.marker) + 40)
+    box = _last(_BOX, folded, longest=10)
+    behind = None if marker is None else text[marker.end() :]
+    stated = None if behind is None else behind[:LONGEST]
+    if box is not None and (marker is None or box.start() > marker.start()):
+        stated = text[box.end() : box.end() + LONGEST]
+        if stated.lstrip().startswith("{"):
+            stated = _braced(stated)
+    return Statement(text=text, behind=behind, stated=stated)
+
+
+def number_answer(statement: Statement, extraction: Extraction) -> Quantity | None:
     """The number that a completion states as its answer.
 
     Lenient, without a readable number right after the marker: the one number of the marker's sentence (after its
     last "="); without a marker or a number there: the last number of the text. Never one of two that the text offers.
     """
-    text = own_part(completion, place.next_question)
-    stated = marked(text, place.marker)
+    text, stated = statement.text[-LONGEST_ENDING:], statement.stated
     found = None if stated is None else read_quantity(first_line(stated))
     if found is not None or extraction == "strict":
         return found
@@ -118,16 +133,13 @@ def number_answer(completion: str, place: AnswerPlace, extraction: Extraction) -
     return _last_number(text)
 
 
-def choice_answer(
-    completion: str, choices: tuple[str, ...], place: AnswerPlace, extraction: Extraction
-) -> frozenset[str]:
+def choice_answer(statement: Statement, choices: tuple[str, ...], extraction: Extraction) -> frozenset[str]:
     """The labels of the choice that a completion states: several where choices have the same text, none if unreadable.
 
     Lenient, without a readable choice right after the marker: the one choice that the marker's sentence names;
     without a marker or a choice there: the last one that the text names.
     """
-    text = own_part(completion, place.next_question)
-    stated = marked(text, place.marker)
+    text, stated = statement.text[-LONGEST_ENDING:], statement.stated
     found = frozenset[str]() if stated is None else choice_at_start(first_line(stated), choices)
     if found or extraction == "strict":
         return found
@@ -138,25 +150,23 @@ def choice_answer(
     return last_choice(text, choices)
 
 
-def line_answer(completion: str, place: AnswerPlace, extraction: Extraction) -> str | None:
+def line_answer(statement: Statement, extraction: Extraction) -> str | None:
     """The first line with text after the marker, normalized. Lenient, without a marker: the last line with text."""
-    text = own_part(completion, place.next_question)
-    stated = marked(text, place.marker)
+    text, stated = statement.text[-LONGEST_ENDING:], statement.stated
     line = "" if stated is None else first_line(stated)
     if stated is None and extraction == "lenient":
-        ending = text[-2 * LONGEST :].rstrip()
+        ending = text.rstrip()[-2 * LONGEST :]
         line = ending[max(ending.rfind("\n"), ending.rfind("\r")) + 1 :]
     line = normalize(line)
     return line if 0 < len(line) <= LONGEST_LINE else None
 
 
-def formula_answer(completion: str, place: AnswerPlace, extraction: Extraction) -> str | None:
+def formula_answer(statement: Statement, extraction: Extraction) -> str | None:
     """The formula that a completion states: a box, inline mathematics after the marker, or the marker's line.
 
     Lenient, without a marker: the last piece of inline mathematics, else the last number.
     """
-    text = own_part(completion, place.next_question)
-    stated = marked(text, place.marker)
+    text, stated = statement.text[-LONGEST_ENDING:], statement.stated
     if stated is not None:
         return _one_formula(first_line(stated))
     if extraction == "strict":
@@ -166,13 +176,6 @@ def formula_answer(completion: str, place: AnswerPlace, extraction: Extraction) 
         return _inside(inline[-1])
     number = _last_number(text)
     return None if number is None else (f"{number.value}" + ("\\%" if number.percent else ""))
-
-
-def after_marker(completion: str, place: AnswerPlace) -> str | None:
-    """All that follows the last marker (boxes do not count), for a user's own expression; None without a marker."""
-    text = own_part(completion, place.next_question)
-    match = _last(_marker_or_box(place.marker, boxes=False), text, longest=2 * len(place.marker) + 40)
-    return None if match is None else text[match.end() :]
 
 
 def first_line(text: str) -> str:
@@ -200,12 +203,18 @@ def _line_start(opening: str) -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=64)
-def _marker_or_box(marker: str, boxes: bool = True) -> re.Pattern[str]:
-    words = [re.escape(word) for word in marker.split()]
-    before = r"(?<!\w)" if re.match(r"\w", marker.strip()) else ""
+def _marker(marker: str) -> re.Pattern[str]:
+    """`marker` in a text in lower case, as words of their own."""
+    words = [re.escape(word) for word in marker.replace("İ", "i").lower().split()]
+    if not words:
+        return re.compile(r"(?!)")
+    # The first word comes first, because a search for a literal is fast; what must not stand before it comes after.
+    alone = rf"(?<!\w{words[0]})" if re.match(r"\w", marker.strip()) else ""
     after = r"(?!\w)" if re.search(r"\w\Z", marker.strip()) else ""
-    named = before + r"\s{1,20}".join(words) + after if words else r"(?!)"
-    return re.compile(named + (r"|(?P<box>\\boxed|\\fbox)(?![A-Za-z])" if boxes else ""), re.IGNORECASE)
+    return re.compile(words[0] + alone + "".join(rf"\s{{1,20}}{word}" for word in words[1:]) + after)
+
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-z])")
 
 
 def _last(pattern: re.Pattern[str], text: str, *, longest: int) -> re.Match[str] | None:

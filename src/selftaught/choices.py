@@ -58,7 +58,7 @@ def last_choice(text: str, choices: tuple[str, ...]) -> frozenset[str]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 
-_OPENING = re.compile(r"(?:\s|[*_`\"'“‘«:])*+(?:\\(?:text|mathrm|textbf|mathbf)\s*\{\s*)?")
+_OPENING = re.compile(r"(?:\s|[*_`\"'“‘«:$]|\\[(\[])*+(?:\\(?:text|mathrm|textbf|mathbf)\s*\{\s*)?")
 _NOUN = re.compile(
     r"(?:the\s++)?(?:correct\s++)?(?:choice|option|letter|answer)\b\s*+(?:is\b)?\s*+:?\s*+", re.IGNORECASE
 )
@@ -119,13 +119,17 @@ class _Names:
     def mentions(self, text: str, start: int, end: int) -> Iterator[_Mention]:
         """Labels in brackets and texts, anywhere."""
         position = start
+        named = self.texts.search(text, position, end)
         while position < end:
-            named = self.texts.search(text, position, end)
+            if named is not None and named.start() < position:
+                named = self.texts.search(text, position, end)
             label = _ANYWHERE.search(text, position, named.start() if named else end)
             if label is not None:
                 found = self.at(text, label.start())
             elif named is not None:
                 found = self._text_at(text, named.start())
+                if found is not None and found.end - found.start == 1:  # "I" or "x" is mostly just a word
+                    found = None
             else:
                 return
             if found is None:
@@ -176,10 +180,12 @@ def _names(choices: tuple[str, ...]) -> _Names:
     # A choice "the library" is also named by "library", unless another choice has that text.
     for text, labels in list(by_text.items()):
         by_text.setdefault(_ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text, labels)
+    points = {_fold(text): point[0] for text in choices if (point := re.search(r"[.!?]+\Z", text))}
     patterns = [
-        r"(?<!\w)" * bool(re.match(r"\w", text))
+        r"(?<!\w)(?<!\d[.,])" * bool(re.match(r"\w", text))
         + r"\s++".join(re.escape(word) for word in text.split())
-        + r"(?!\w)" * bool(re.search(r"\w\Z", text))
+        + r"(?!\w)(?![.,]\d)" * bool(re.search(r"\w\Z", text))
+        + f"(?:{re.escape(points.get(text, ''))})?"
         for text in sorted(by_text, key=len, reverse=True)
     ]
     longest = max([len(text) for text in choices], default=0) + 40

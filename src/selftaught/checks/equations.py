@@ -28,9 +28,9 @@ _CURRENCY = r"\\?[$€£¥]"
 _OPERATOR_WORD = r"(?:of|times|plus|minus|divided by|multiplied by)\b"
 _UNIT_WORD = rf"(?!{_OPERATOR_WORD})[^\W\d_]{{2,}}(?!\w)"
 _UNIT = rf"(?:[ ]?{_UNIT_WORD}(?:[ ]{_UNIT_WORD}){{0,2}})?(?:/[ ]?{_UNIT_WORD})?"
-_OPEN, _CLOSE = r"(?:[(\[][ ]?)*", r"(?:[ ]?[)\]])*"
+_OPEN, _CLOSE = r"(?:[(\[][ ]?){0,8}", r"(?:[ ]?[)\]]){0,8}"  # bounded, as every bracket begins a search
 _OPERAND = (
-    rf"(?:{_CURRENCY})?{_OPEN}(?:[-−](?=[$€£¥\d.]))?(?:{_CURRENCY}[ ]?)?(?:{_MIXED}|{_NUMBER})[ ]?%?{_UNIT}{_CLOSE}"
+    rf"(?:{_CURRENCY})?{_OPEN}(?:[-−](?=[$€£¥\d.]))?(?:{_CURRENCY}[ ]?)?(?:{_MIXED}|{_NUMBER})(?:[ ]?%)?{_UNIT}{_CLOSE}"
 )
 _OPERATOR = (
     rf"[ ]?(?:[-+*/×÷·−–]|[xX](?=[ ]?[($€£¥.\d])|(?<=[\d%)] )of\b|{_OPERATOR_WORD}(?<!of)|\\times|\\cdot|\\div)[ ]?"
@@ -48,7 +48,7 @@ NORMAL = {"×": "*", "·": "*", "x": "*", "X": "*", "of": "*", "times": "*", "\\
     "multiplied": "*", "÷": "/", "divided": "/", "\\div": "/", "plus": "+", "minus": "-", "−": "-", "–": "-"
 } | {"[": "(", "]": ")"}  # fmt: skip
 JOIN = re.compile(r"[ \t]*=[ \t]*")
-UNREAD_BEFORE = re.compile(r"(?:[\w)\]%][ ]*[-+*/^×÷·−–]{1,2}|[√_\\^]|\d[.,:]|\bof)[ (]*$")
+UNREAD_BEFORE = re.compile(r"(?:[\w)\]%][ ]*[-+*/^×÷·−–]{1,2}|[√_\\^]|\bof)[ (]*$|\d[.,:]$")
 """Variables, powers, times of day: what stands before a side and belongs to it, or to nothing that is read here."""
 UNREAD_BEHIND = re.compile(r"\w|[.,:]\d|[²³°]|[ ]*(?:[*/^×÷·]{1,2}[ ]*[\w($.]|[-+−–][ ]*(?:[^\W\d_]\b|\()|\()")
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.problems import SPLITS, Problem, Task
 from selftaught.settings import TaskConfig
-from selftaught.tasks import arithmetic, commonsense, gsm8k, own
+from selftaught.tasks import arithmetic, commonsense, gsm8k, gym, own
 
 __all__ = ["TASKS", "TaskSource", "check_splits", "load_task"]
 
@@ -46,6 +46,12 @@ TASKS: Mapping[str, TaskSource] = MappingProxyType(
             variants=(),
             uses=commonsense.USES,
             description="five-way questions; dev is cut from train, test is the official dev file",
+        ),
+        "reasoning-gym": TaskSource(
+            load=gym.load,
+            variants=(),
+            uses=gym.USES,
+            description="a generator of reasoning-gym, named by task.variant, with its own scorer; needs the extra",
         ),
         "own": TaskSource(
             load=own.load,

@@ -8,7 +8,7 @@ import importlib.util
 import re
 from dataclasses import asdict
 
-from selftaught.answers import AnswerPlace, after_marker, formula_answer, own_part
+from selftaught.answers import AnswerPlace, formula_answer, own_part, statement
 from selftaught.errors import ConfigError, VerifierError
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
 from selftaught.quantities import Quantity, number_text, read_quantity, same_number
@@ -36,10 +36,11 @@ def mathematics(place: AnswerPlace, extraction: Extraction, limit_s: float) -> V
         return UNREADABLE if "error" in reply else (Verdict(reply["verdict"]), reply["prediction"])
 
     def verify(completion: str, problem: Problem) -> Verification:
+        said = statement(completion, place)
         known: dict[str, Finding] = {}  # strict and lenient mostly find the same formula
 
         def judge(extraction: Extraction) -> Finding:
-            formula = formula_answer(completion, place, extraction)
+            formula = formula_answer(said, extraction)
             if formula is None:
                 return UNREADABLE
             if formula not in known:
@@ -87,16 +88,15 @@ def regex(pattern: str, place: AnswerPlace, extraction: Extraction, limit_s: flo
         return Verdict(reply["verdict"]), reply["prediction"]
 
     def verify(completion: str, problem: Problem) -> Verification:
-        whole = own_part(completion, place.next_question)
+        said = statement(completion, place)
         if not place.marker:
-            verdict, prediction = search(whole, problem.answer)
+            verdict, prediction = search(said.text, problem.answer)
             return Verification(verdict=verdict, prediction=prediction)
-        behind = after_marker(completion, place)
 
         def judge(extraction: Extraction) -> Finding:
             if extraction == "lenient":
-                return search(whole, problem.answer)
-            return UNREADABLE if behind is None else search(behind, problem.answer)
+                return search(said.text, problem.answer)
+            return UNREADABLE if said.behind is None else search(said.behind, problem.answer)
 
         return both(judge, extraction)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from selftaught.answers import AnswerPlace, choice_answer, line_answer, normalize, number_answer
+from selftaught.answers import AnswerPlace, choice_answer, line_answer, normalize, number_answer, statement
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
 from selftaught.quantities import number_text, read_quantity, same_number
 
@@ -26,10 +26,11 @@ def numeric(place: AnswerPlace, extraction: Extraction) -> Verifier:
     """Equal as numbers, exactly; how they are written does not matter (`quantities.py`)."""
 
     def verify(completion: str, problem: Problem) -> Verification:
+        said = statement(completion, place)
         reference = read_quantity(problem.answer)
 
         def judge(extraction: Extraction) -> Finding:
-            found = number_answer(completion, place, extraction)
+            found = number_answer(said, extraction)
             if found is None:
                 return UNREADABLE
             right = reference is not None and same_number(found, reference)
@@ -47,8 +48,10 @@ def choice(place: AnswerPlace, extraction: Extraction) -> Verifier:
     """
 
     def verify(completion: str, problem: Problem) -> Verification:
+        said = statement(completion, place)
+
         def judge(extraction: Extraction) -> Finding:
-            labels = choice_answer(completion, problem.choices, place, extraction)
+            labels = choice_answer(said, problem.choices, extraction)
             if not labels:
                 return UNREADABLE
             right = problem.answer in labels
@@ -66,10 +69,11 @@ def exact(place: AnswerPlace, extraction: Extraction) -> Verifier:
     """
 
     def verify(completion: str, problem: Problem) -> Verification:
+        said = statement(completion, place)
         reference = normalize(problem.answer)
 
         def judge(extraction: Extraction) -> Finding:
-            found = line_answer(completion, place, extraction)
+            found = line_answer(said, extraction)
             if found is None:
                 return UNREADABLE
             if found == reference + ".":

@@ -1,0 +1,146 @@
+"""The task `reasoning-gym`: any generator of the library of that name, judged by its own scorer.
+
+`task.variant` names the generator. The library makes item i of seed s from the number s + i; a task takes each number
+once, test first, then dev, then train, and passes over a question that it has already. A completion states its answer
+after `The answer is`; it is right if the scorer gives it full marks.
+
+Scorers run in this process, on a short text. A generator whose scorer evaluates that text as code is refused.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from selftaught.errors import ConfigError
+from selftaught.problems import Problem, PromptFormat, Task, Verdict, Verification, Verifier
+from selftaught.settings import TaskConfig
+from selftaught.tasks.columns import fold
+from selftaught.tasks.released import NEXT_QUESTION, STOP, as_template, worked_examples
+
+USES = frozenset({"variant", "data_seed", "dev_rows", "test_rows", "prompt", "answer_marker"})
+"""The settings of [task], beyond those that every task has, that mean something here."""
+
+TRAIN_ROWS, DEV_ROWS, TEST_ROWS = 2_000, 200, 500
+MARKER = "The answer is"
+MAX_ANSWER = 1_000
+"""Characters of an answer that a scorer is given; a longer one is unparseable."""
+
+NUMBERS_PER_SEED = 1_000_000
+"""Of the library's seeds, for each data seed."""
+MOST_REPEATS = 10
+"""Items drawn per item wanted before a generator counts as used up."""
+
+RUNS_TEXT = re.compile(r"\b(?:eval|exec|compile|parse_expr|sympify|simplify)\s*\(")
+"""What a scorer may not call: each runs its argument as Python, and the argument may be what a model wrote."""
+
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
+"""What the library's scorers raise for a text that they cannot read."""
+
+
+def load(settings: TaskConfig) -> Task:
+    """The task. Raises ConfigError if the library or the generator is missing, or the generator cannot serve."""
+    dataset = _dataset(settings)
+    marker = settings.answer_marker or MARKER
+    items = _distinct(dataset, settings.variant)
+    sizes = {"test": settings.test_rows or TEST_ROWS, "dev": settings.dev_rows or DEV_ROWS, "train": TRAIN_ROWS}
+    entries: dict[str, dict[str, Any]] = {}
+    splits: dict[str, tuple[Problem, ...]] = {}
+    for split, size in sizes.items():
+        taken = {f"{split}-{number}": entry for number, entry in enumerate(islice(items, size), start=1)}
+        if len(taken) < size:
+            raise ConfigError(
+                f"task.variant = {settings.variant!r}: the generator has too few different questions for {split} "
+                f"({len(taken)} of {size}); set task.test_rows and task.dev_rows lower, or take another generator"
+            )
+        entries |= taken
+        splits[split] = tuple(
+            Problem(id=id, question=entry["question"].strip(), answer=str(entry["answer"]).strip())
+            for id, entry in taken.items()
+        )
+    return Task(
+        name="reasoning-gym",
+        prompt_format=_prompt_format(marker),
+        verifier=_verifier(dataset, entries, marker),
+        shots=worked_examples(settings, name="reasoning-gym") if settings.prompt else (),
+        train=splits["train"],
+        dev=splits["dev"],
+        test=splits["test"],
+    )
+
+
+def _dataset(settings: TaskConfig) -> Any:
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise ConfigError(
+            f"task 'reasoning-gym' needs its library ({error}); install it with `pip install selftaught[reasoning-gym]`"
+        ) from error
+    name = settings.variant
+    if name not in DATASETS:
+        known = ", ".join(sorted(DATASETS))
+        raise ConfigError(f"task.variant = {name!r} is no generator of reasoning-gym; known: {known}")
+    dataset = reasoning_gym.create_dataset(
+        name, seed=settings.data_seed * NUMBERS_PER_SEED, size=MOST_REPEATS * _wanted(settings)
+    )
+    if RUNS_TEXT.search(inspect.getsource(type(dataset).score_answer)):
+        raise ConfigError(
+            f"task.variant = {name!r}: its scorer evaluates the answer as code, and what a model wrote is never run; "
+            "take another generator"
+        )
+    return dataset
+
+
+def _wanted(settings: TaskConfig) -> int:
+    return TRAIN_ROWS + (settings.dev_rows or DEV_ROWS) + (settings.test_rows or TEST_ROWS)
+
+
+def _distinct(dataset: Any, name: str) -> Iterator[dict[str, Any]]:
+    """The items of a dataset, each question once."""
+    seen: set[str] = set()
+    for number in range(len(dataset)):
+        entry = dataset[number]
+        if not (isinstance(entry.get("answer"), str) and entry["answer"].strip()):
+            raise ConfigError(f"task.variant = {name!r}: item {number} has no answer as text; take another generator")
+        if (key := fold(entry["question"])) not in seen:
+            seen.add(key)
+            yield entry
+
+
+def _prompt_format(marker: str) -> PromptFormat:
+    end = f"{as_template(marker)} {{answer}}"
+    return PromptFormat(
+        question="Q: {question}{hint}\nA:",
+        hint=" (Hint: the answer is {answer}.)",
+        completion=" {rationale}\n" + end,
+        answer_only=" " + end,
+        stop=STOP,
+    )
+
+
+def _verifier(dataset: Any, entries: dict[str, dict[str, Any]], marker: str) -> Verifier:
+    def verify(completion: str, problem: Problem) -> Verification:
+        answer = _answer(completion, marker, lines="\n" in problem.answer)
+        if not answer or len(answer) > MAX_ANSWER:
+            return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
+        try:
+            right = float(dataset.score_answer(answer, entries[problem.id])) >= 1.0
+        except UNREADABLE:
+            return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
+        return Verification(verdict=Verdict.CORRECT if right else Verdict.INCORRECT, prediction=answer)
+
+    return verify
+
+
+def _answer(completion: str, marker: str, *, lines: bool) -> str:
+    """What follows the last marker: to the end of the line, or to the end for an answer of several lines."""
+    for opening in NEXT_QUESTION:
+        completion = completion.partition(f"\n{opening}")[0]
+    ends = [match.end() for match in re.finditer(re.escape(marker), completion, re.IGNORECASE)]
+    if not ends:
+        return ""
+    text = completion[ends[-1] :].strip().removeprefix(":").strip()
+    text = text if lines else next(iter(text.splitlines()), "")
+    return text.strip().removesuffix(".")

@@ -1,0 +1,175 @@
+"""Equations of solutions: found in any text, computed exactly, never run."""
+
+from fractions import Fraction
+from time import perf_counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builders import json_case, problem
+from selftaught.checks.equations import MAX_SIDE, evaluate, find_equations
+from selftaught.checks.solutions import (
+    NO_EQUATION,
+    check_equations,
+    check_flow,
+    check_grounding,
+    check_steps,
+    equations_key,
+)
+
+CHECKS = (check_steps, check_equations, check_grounding, check_flow)
+
+CASES = json_case("equations.json")
+pieces = st.sampled_from(
+    [
+        "<<",
+        ">>",
+        "=",
+        "==",
+        "(",
+        ")",
+        "[",
+        "1",
+        "12",
+        "1,000",
+        ".5",
+        "0",
+        "/",
+        "*",
+        "**",
+        "-",
+        "+",
+        "%",
+        "$",
+        "x",
+        "X",
+        "of",
+        "times",
+        "apples",
+        "/hour",
+        "####",
+        "^",
+        "−",
+        "\\times",
+        "²",
+        "é",
+        "日",
+    ]
+) | st.sampled_from([" ", "\n", "\u2028", "1 1/2"])
+awkward = st.lists(pieces, max_size=60).map("".join) | st.text(max_size=60)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["text"])
+def test_the_equations_of_a_text_are_found_and_judged(case: dict[str, Any]) -> None:
+    found = find_equations(case["text"])
+    assert sorted(e.text for e in found) == sorted(case["equations"])
+    wrong = [case["equations"][place] for place in case.get("wrong", [])]
+    assert sorted(e.text for e in found if e.error) == sorted(wrong)
+
+
+@given(awkward)
+def test_no_text_breaks_a_check(text: str) -> None:
+    for check in CHECKS:
+        result = check(problem(question=text, answer="3"), text)
+        assert 0 <= result.score <= 1
+        assert result.passed == (result.detail == "")
+    assert isinstance(equations_key(text), str)
+
+
+sides = st.recursive(
+    st.integers(0, 9999).map(str) | st.decimals(0, 99, places=2).map(str),
+    lambda inner: st.tuples(inner, st.sampled_from("+-*"), inner).map(lambda t: f"({t[0]}{t[1]}{t[2]})"),
+    max_leaves=6,
+)
+
+
+@given(sides, st.sampled_from([-1, 0, 1]))
+def test_a_generated_equation_holds_exactly_when_its_result_is_right(side: str, off: int) -> None:
+    value = evaluate(side)
+    assert value is not None
+    # Our own arithmetic on the test's own text.
+    assert value == eval(_exact(side), {"F": Fraction})
+    stated = value + off
+    # Whole numbers only, of a size that the relative tolerance does not cover.
+    if stated.denominator == 1 and abs(stated) < 100_000:
+        (equation,) = find_equations(f"So {side} * 1 = {stated} pens.")
+        assert bool(equation.error) == bool(off)
+
+
+def _exact(side: str) -> str:
+    import re
+
+    return re.sub(r"[\d.]+", lambda match: f"F('{match[0]}')", side)
+
+
+@pytest.mark.parametrize(
+    "text", ["1/0", "2**3", "2//3", "(2", "", "()", "1 2", "--", "1" * (MAX_SIDE + 1), "a", "1..2"]
+)
+def test_what_has_no_value_has_none(text: str) -> None:
+    assert evaluate(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<<" * 20_000, "(" * 20_000, "1+" * 20_000, "1 = " * 10_000, "a " * 20_000, "1 1/" * 10_000, "<<1=1>>1 " * 2_000],
+    ids=lambda text: text[:4],
+)
+def test_long_texts_are_judged_in_time_that_grows_with_their_length(text: str) -> None:
+    began = perf_counter()
+    find_equations(text)
+    assert perf_counter() - began < 20  # seconds of a busy machine; quadratic work would take minutes
+
+
+def test_a_solution_passes_if_its_equations_hold_and_the_last_one_gives_the_answer() -> None:
+    asked = problem(answer="1,200")
+    assert check_steps(asked, " 3 * 4 = 12 boxes.\nThat is 12 * 100 = 1200.\n#### 1,200").passed
+    wrong = check_steps(asked, " 3 * 4 = 12\n12 * 10 = 1200\n#### 1,200")
+    assert (wrong.passed, wrong.score, wrong.detail) == (False, 0.5, "12*10=1200 is wrong")
+    other = check_steps(asked, " 3 * 4 = 12\n#### 1,200")
+    assert (other.passed, other.score) == (False, 1.0)
+    assert "12" in other.detail
+    assert check_steps(asked, " 12 * 100 = 1200\n#### 1,200\n2 + 2 = 5").passed, (
+        "what follows the answer is no reasoning"
+    )
+
+
+def test_a_solution_without_equations_is_not_passed_and_is_told_apart() -> None:
+    result = check_steps(problem(), " I guess.\n#### 3")
+    assert (result.passed, result.detail) == (False, NO_EQUATION)
+    assert not check_equations(problem(), " I guess.\n#### 3").passed
+    assert check_equations(problem(), " 1 + 1 = 3\n#### 3").passed
+
+
+@pytest.mark.parametrize(
+    ("question", "solution", "passed"),
+    [
+        ("Two hens lay 5 eggs each.", "2 * 5 = 10", True),
+        ("Two hens lay 5 eggs each.", "2 * 6 = 12", False),
+        ("A coat of $80 is 25% cheaper.", "80 * 0.25 = 20. 80 - 20 = 60.", True),
+        ("A coat of $80 is 25% cheaper.", "80 * 0.75 = 60", True),
+        ("He walks half of thirty-five miles.", "35 / 2 = 17.5", True),
+        ("How many?", "5 weeks * 7 days = 35", False),
+    ],
+)
+def test_numbers_must_come_from_the_question_or_from_earlier_results(
+    question: str, solution: str, passed: bool
+) -> None:
+    assert check_grounding(problem(question=question), solution).passed == passed
+
+
+def test_every_result_but_the_last_must_be_used() -> None:
+    asked = problem(answer="7")
+    assert check_flow(asked, "2 + 3 = 5. 5 + 2 = 7.").passed
+    unused = check_flow(asked, "2 + 2 = 4. 5 + 2 = 7.")
+    assert (unused.passed, unused.detail) == (False, "the result of 2+2=4 is not used")
+    assert not check_flow(asked, "2 + 3 = 5. 5 + 3 = 8.").passed
+
+
+def test_the_key_of_a_solution_is_its_list_of_equations() -> None:
+    assert equations_key("First 2 + 3 = 5, then 5 * 2 = 10.\n#### 10") == "2+3=5|5*2=10"
+    assert equations_key("So 2+3 = 5 and 5 x 2 = $10.\n#### 10") == "2+3=5|5*2=10"
+    assert equations_key("3 + 2 = 5. 5 * 2 = 10.") != equations_key("2 + 3 = 5. 5 * 2 = 10."), "the order matters"
+    assert equations_key("48/2 = <<48/2=24>>24") == "48/2=24", "annotations stand for what is around them"
+    assert equations_key("It is ten.\n#### 10") == equations_key("") == ""
