@@ -322,6 +322,20 @@ def test_a_marker_may_hold_braces(tmp_path: Path) -> None:
     assert render_completion(task.prompt_format, replace(task.train[0], answer="8")).endswith("{final}: 8")
 
 
+def test_answers_can_be_judged_by_a_pattern_and_by_ones_own_function(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", ADDITIONS)
+    judge = "def judge(completion, problem):\n    return completion.strip().endswith(problem.answer)\n"
+    (tmp_path / "judge.py").write_text(judge)
+    for how in (
+        {"verifier": "regex", "answer_pattern": r"answer is (\d+)"},
+        {"verifier": "python", "verifier_function": f"{tmp_path / 'judge.py'}:judge"},
+    ):
+        task = own(data, **how)
+        problem = task.train[0]
+        assert task.verifier(render_completion(task.prompt_format, problem), problem).verdict == "correct"
+        assert task.verifier(" The answer is 99", problem).verdict == "incorrect"
+
+
 def test_ids_are_the_rows_own_or_come_from_the_question_alone(tmp_path: Path) -> None:
     named = own(write_rows(tmp_path / "rows.jsonl", [{**row, "id": n} for n, row in enumerate(ADDITIONS)]))
     assert {p.id for p in named.with_splits()} == {str(n) for n in range(10)}

@@ -51,16 +51,23 @@ def load(settings: TaskConfig) -> Task:
     splits = _splits(settings, shots)
     has_choices = any(problem.choices for problem in shots) or any(p.problem.choices for p in splits["train"])
     marker = settings.answer_marker or MARKER
+    verifier = settings.verifier or ("choice" if has_choices else "exact")
+    if verifier == "choice" and not has_choices:
+        raise ConfigError(
+            f"task.verifier = 'choice', but the rows of {settings.data} have no choices under "
+            f"{settings.choices_key!r}; set task.choices_key, or use another verifier"
+        )
     return Task(
         name="own",
         prompt_format=prompt_format(marker, with_choices=has_choices),
         verifier=make_verifier(
-            settings.verifier or ("choice" if has_choices else "exact"),
-            marker=marker,
+            verifier,
+            # A pattern of the user's says itself where the answer is, unless they name a marker too.
+            marker=settings.answer_marker if verifier == "regex" else marker,
             extraction=settings.extraction,
             pattern=settings.answer_pattern,
             function=settings.verifier_function,
-            next_question=("Q:",),
+            next_question=("\nQ:",),
         ),
         shots=shots,
         train=tuple(placed.problem for placed in splits["train"]),
@@ -147,6 +154,7 @@ def _problems(rows: Sequence[Row], settings: TaskConfig) -> list[_Placed]:
     classes = optional_texts(rows, settings.class_key)
     no_class = "none" if any(classes) else "all"
     ids = optional_texts(rows, settings.id_key)
+    has_ids = any(ids)
     found = []
     for i, row in enumerate(rows):
         problem = Problem(
@@ -158,7 +166,7 @@ def _problems(rows: Sequence[Row], settings: TaskConfig) -> list[_Placed]:
             rationale=solutions[i],
         )
         if not problem.id:
-            if any(ids):
+            if has_ids:
                 raise ConfigError(f"{row.place}: no id under {settings.id_key!r}, though other rows have one")
             # By its question, so that a row's seeds outlive a change of the file's order.
             problem = replace(problem, id=f"{seed_for('own', same_problem(problem)):014x}")
