@@ -6,7 +6,7 @@ Where a run would stop at the first mistake, all of them are counted here. Reads
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from selftaught.problems import SPLITS, Problem, Task
 from selftaught.prompts import render_completion, render_prompt, render_prompts
 from selftaught.selection import examples_from_solutions
 from selftaught.settings import RunConfig
-from selftaught.tasks import TASKS
+from selftaught.tasks import TASKS, key_of_problem
 from selftaught.tasks.near_duplicates import near_duplicates
 from selftaught.tokens import Codec
 from selftaught.verification import failing_references, failing_solutions, run_checks
@@ -99,7 +99,7 @@ def check_task(
         },
         "context": ruler.context,
         "prompts_that_do_not_fit": {"number": len(too_long), "first": [places.get(i, i) for i in too_long[:SHOWN]]},
-        "duplicates_across_splits": 0,  # loading refuses them
+        "duplicates": _duplicates(task, places),
         "near_duplicates_across_splits": {
             "number": len(near),
             "first": [
@@ -179,6 +179,20 @@ def _split_facts(task: Task, problems: Sequence[Problem], ruler: _Ruler) -> dict
         solved = [render_completion(task.prompt_format, p) for p in problems if p.rationale]
         facts["worked_solution_length"] = _spread(ruler.lengths(solved)) if solved else None
     return facts
+
+
+def _duplicates(task: Task, places: Mapping[str, str]) -> dict[str, Any]:
+    """Problems that ask the same as an earlier one. Across splits loading has refused them; in one split they count."""
+    first: dict[str, str] = {}
+    found = []
+    key_of = key_of_problem(task)
+    for name in SPLITS:
+        for problem in task.split(name):
+            place = f"{places.get(problem.id, problem.id)} ({name})"
+            if (key := key_of(problem)) in first:
+                found.append(f"{place} asks the same as {first[key]}")
+            first.setdefault(key, place)
+    return {"number": len(found), "first": found[:SHOWN]}
 
 
 def _spread(lengths: Sequence[int]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from selftaught.problems import SPLITS, Problem, Task
 from selftaught.settings import TaskConfig
 from selftaught.tasks import arithmetic, commonsense, gsm8k, gym, own
 
-__all__ = ["TASKS", "TaskSource", "check_splits", "load_task"]
+__all__ = ["TASKS", "TaskSource", "check_splits", "key_of_problem", "load_task"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ def check_splits(task: Task) -> None:
     The worked examples and everything that a shipped model has seen count as train. Across splits two problems are
     the same if `task.same_problem` says so, whatever their ids.
     """
-    key_of = task.same_problem or _question_key
+    key_of = key_of_problem(task)
     trained_on: dict[str, str] = {}
     for place, problems in (("seen", task.seen), ("the worked examples", task.shots), ("train", task.train)):
         trained_on |= {key_of(p): f"{place} ({p.id!r})" for p in problems}
@@ -125,6 +125,11 @@ def check_splits(task: Task) -> None:
     for name in ("train", "dev", "test"):
         if not task.split(name):
             raise RefusedError(f"task {task.name!r}: the {name} split is empty; every split needs at least one problem")
+
+
+def key_of_problem(task: Task) -> Callable[[Problem], str]:
+    """The function under which two problems of the task are the same one."""
+    return task.same_problem or _question_key
 
 
 def _question_key(problem: Problem) -> str:
