@@ -1,28 +1,26 @@
-"""How much of a training drawing in bfloat16 sees, and the warning when that is little."""
+"""Drawing in bfloat16 sees what a training in it did, however small its steps."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from builders import task_named
-from selftaught.records import ModelRef, TrainingPlan, TrainingSummary
+from selftaught.records import ModelRef, TrainingPlan
 from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
-from selftaught.training.rounding import share_seen_in_bfloat16
+from selftaught.training.rounding import round_at_random
 from selftaught.training.sft import SftTrainer
 
+finite = st.floats(-(2.0**120), 2.0**120, width=32).map(lambda x: x if abs(x) > 2.0**-120 else 0.0)
 
-def share(tmp_path: Path, start: torch.Tensor, update: torch.Tensor) -> float | None:
-    """Of a model with one weight that went from `start` to `start + update`."""
-    model = torch.nn.Linear(start.shape[1], start.shape[0], bias=False)
-    with torch.no_grad():
-        model.weight.copy_(start + update)
-    save_file({"weight": start.contiguous(), "of another model": torch.ones(2)}, tmp_path / "model.safetensors")
-    return share_seen_in_bfloat16(model, tmp_path)
+
+def rounded(weights: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return round_at_random(weights, torch.Generator().manual_seed(seed))
 
 
 def on_grid(*shape: int) -> torch.Tensor:
@@ -30,24 +28,29 @@ def on_grid(*shape: int) -> torch.Tensor:
     return 1 + torch.randint(0, 100, shape, generator=torch.Generator().manual_seed(0)) / 128
 
 
-def test_an_update_between_numbers_of_bfloat16_is_seen_as_a_whole(tmp_path: Path) -> None:
-    steps = torch.randint(-1, 2, (8, 8), generator=torch.Generator().manual_seed(1)) / 128
-    assert share(tmp_path, on_grid(8, 8), steps) == 1.0
+@given(st.lists(finite, min_size=1, max_size=20), st.integers(0, 2**62))
+def test_every_weight_becomes_a_neighbor_that_bfloat16_has(values: list[float], seed: int) -> None:
+    weights = torch.tensor(values)
+    found = rounded(weights, seed)
+    assert torch.equal(found.bfloat16().float(), found)
+    nearest = weights.bfloat16().float()
+    assert ((found - weights).abs() <= 2 * weights.abs() * 2**-8).all()
+    assert torch.equal(found[nearest == weights], weights[nearest == weights])
+    assert torch.equal(found, rounded(weights, seed))
 
 
-def test_an_update_under_half_a_spacing_of_weights_on_the_grid_is_not_seen(tmp_path: Path) -> None:
-    assert share(tmp_path, on_grid(8, 8), torch.full((8, 8), 0.49 / 128)) == 0.0
-    # The spacing halves below a power of two, where the same step is seen.
-    assert share(tmp_path, on_grid(8, 8) / 2, torch.full((8, 8), 0.51 / 256)) == pytest.approx(1 / 0.51, rel=1e-4)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_step_of_a_part_of_the_spacing_is_taken_by_that_part_of_the_weights(share: float, sign: int) -> None:
+    start = sign * (on_grid(200, 500) + 1 / 128)  # below 1 the spacing is another
+    step = rounded(start + share / 128) - start
+    assert set(step.flatten().tolist()) == {0.0, 1 / 128}
+    assert float((step > 0).float().mean()) == pytest.approx(share, abs=5 * (share * (1 - share) / step.numel()) ** 0.5)
 
 
-def test_of_two_equal_parts_of_an_update_one_may_be_seen(tmp_path: Path) -> None:
-    update = torch.tensor([[1.0, 0.49]]) / 128
-    assert share(tmp_path, torch.ones(1, 2), update) == pytest.approx(1 / (1 + 0.49**2), rel=1e-4)
-
-
-def test_without_an_update_there_is_no_share(tmp_path: Path) -> None:
-    assert share(tmp_path, on_grid(8, 8), torch.zeros(8, 8)) is None
+def test_another_seed_rounds_other_weights() -> None:
+    weights = on_grid(50, 50) + 0.5 / 128
+    assert not torch.equal(rounded(weights, 1), rounded(weights, 2))
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +62,11 @@ def released(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def summary(start: Path, out_dir: Path, dtype: str, **settings: Any) -> TrainingSummary:
+def trained(start: Path, out_dir: Path, dtype: str) -> dict[str, torch.Tensor]:
+    """The weights after two steps too small for bfloat16's spacing."""
     task = task_named("arithmetic")
-    trainer = SftTrainer(TrainingConfig(batch_size=4, **settings), dtype=dtype, device="cpu", threads=1)
-    done = trainer.fine_tune(
+    settings = TrainingConfig(batch_size=4, learning_rate=1e-5, schedule="constant", warmup_steps=0)
+    SftTrainer(settings, dtype=dtype, device="cpu", threads=1).fine_tune(
         examples_from_solutions(task.shots[:8], task.prompt_format, (), iteration=1),
         validation=[],
         start=ModelRef(path=str(start)),
@@ -70,16 +74,18 @@ def summary(start: Path, out_dir: Path, dtype: str, **settings: Any) -> Training
         plan=TrainingPlan(iteration=1, steps=2, seed=1, examples_sha256="x"),
         on_step=lambda metrics: None,
     )
-    return done.train
+    return load_file(out_dir / "model.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("dtype", "learning_rate", "expected"),
-    [("bfloat16", 1e-8, [True]), ("bfloat16", 0.1, []), ("float32", 1e-8, [])],
-)
-def test_a_training_that_bfloat16_would_lose_is_warned_of(
-    released: Path, tmp_path: Path, dtype: str, learning_rate: float, expected: list[bool]
-) -> None:
-    notes = summary(released, tmp_path, dtype, learning_rate=learning_rate).notes
-    warnings = [note for note in notes if "bfloat16" in note]
-    assert ["rounding to bfloat16 leaves 0% of this training's update" in note for note in warnings] == expected
+def test_a_training_in_bfloat16_saves_what_is_drawn_with_and_keeps_small_steps(released: Path, tmp_path: Path) -> None:
+    old = load_file(released / "model.safetensors")
+    exact = trained(released, tmp_path / "float32", "float32")
+    saved = trained(released, tmp_path / "bfloat16", "bfloat16")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
+    wanted, seen, nearest = (
+        torch.cat([(new[name].float() - old[name].float()).flatten() for name in old]).double()
+        for new in (exact, saved, {name: tensor.bfloat16() for name, tensor in exact.items()})
+    )
+    share = float(seen @ wanted / (wanted @ wanted))
+    assert share == pytest.approx(1.0, abs=0.2)
+    assert float(nearest @ wanted / (wanted @ wanted)) < 0.6  # what rounding to the nearest would have left

@@ -1,27 +1,35 @@
-"""How much of a training survives when its weights are rounded to bfloat16 to draw with them."""
+"""Round trained float32 weights to bfloat16 without losing what a training added to them.
 
-from pathlib import Path
+Rounded to the nearest, a step smaller than half the spacing of bfloat16 (2^-8 of a weight) vanishes wherever the old
+weight lies on that grid, as the weights of most released models do: a short training with a small learning rate would
+not be seen at all by whoever draws in bfloat16. Rounded at random, up or down with the chance that makes the mean
+right, the sum over many weights keeps the step (stochastic rounding; Gupta et al. 2015, arXiv 1502.02551).
+"""
+
 from typing import Any
 
 import torch
-from safetensors import safe_open
+
+_DROPPED = 16
+"""Bits of a float32 that bfloat16 does not have."""
 
 
-def share_seen_in_bfloat16(model: Any, start_dir: Path) -> float | None:
-    """Share of the update (its projection on itself) that is left after rounding old and new weights to bfloat16.
+def round_at_random(weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """float32 numbers that bfloat16 has, one for each finite weight: a neighbor on its grid, right in the mean.
 
-    1 is all of it. A step that is small against the spacing of bfloat16 (2^-8 of a weight) is rounded away where the
-    old weights are on that grid already, as those of most released models are. None if no weight has moved.
+    A weight that is on the grid stays as it is, so weights that were not trained do not change.
     """
-    new = dict(model.named_parameters())
-    seen = whole = 0.0
-    with torch.no_grad():
-        for file in sorted(start_dir.glob("*.safetensors")):
-            with safe_open(file, framework="pt") as weights:
-                for name in weights.keys() & new.keys():
-                    old, now = weights.get_tensor(name).float(), new[name].detach().cpu().float()
-                    update = now - old
-                    rounded = now.bfloat16().float() - old.bfloat16().float()
-                    seen += float((rounded * update).sum(dtype=torch.float64))
-                    whole += float((update * update).sum(dtype=torch.float64))
-    return seen / whole if whole else None
+    noise = torch.randint(
+        0, 1 << _DROPPED, weights.shape, generator=generator, dtype=torch.int32, device=weights.device
+    )
+    # The bits of a float's size count up with it: the carry out of the dropped bits comes with the chance they state.
+    return ((weights.view(torch.int32) + noise) & -(1 << _DROPPED)).view(torch.float32)
+
+
+@torch.no_grad()
+def round_model(model: Any, *, seed: int) -> None:
+    """Round all float32 parameters in place; a function of the weights, the seed and the kind of device."""
+    for place, parameter in enumerate(model.parameters()):  # tied weights are one parameter
+        if parameter.dtype == torch.float32:
+            generator = torch.Generator(parameter.device).manual_seed((seed + place) % 2**63)
+            parameter.copy_(round_at_random(parameter.data, generator))

@@ -35,14 +35,12 @@ from selftaught.training.batches import Batches, plan_batches
 from selftaught.training.lora import merged, with_adapters
 from selftaught.training.noise import NoiseEstimate, noise_scale
 from selftaught.training.packed_attention import why_not_packed
-from selftaught.training.rounding import share_seen_in_bfloat16
+from selftaught.training.rounding import round_model
 from selftaught.training.rows import Row, as_dataset, check_prepared, check_rows
 from selftaught.training.trl_trainer import MicroBatchTrainer, packed, padded
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 ACTIVATION_BYTES = 4 << 30
-SEEN_AT_LEAST = 0.5
-"""Share of an update that rounding to bfloat16 must leave, or the user is warned."""
 
 
 class SftTrainer:
@@ -80,6 +78,8 @@ class SftTrainer:
         trainer.add_callback(steps)
         trainer.train()
         model = self._trained(trainer, start)
+        if self._compute == torch.bfloat16:
+            round_model(model, seed=plan.seed)  # what is measured, proven and saved is what will be drawn with
         summary = TrainingSummary(
             steps=steps.done,
             tokens=steps.tokens_so_far(),
@@ -89,11 +89,11 @@ class SftTrainer:
             validation_loss=self._mean_loss(model, [codec.lay_out(e) for e in validation]),
             dev_answer_loss=self._mean_loss(model, [codec.lay_out(e) for e in plan.dev]),
             noise_scale=noise_scale(steps.noise),
-            notes=(*trainer.notes, *self._lost_to_rounding(model, start)),
+            notes=trainer.notes,
         )
         new_logprobs = self._probe(model, codec, plan.probe)
         try:
-            model.save_pretrained(out_dir)
+            model.to(self._compute).save_pretrained(out_dir)
             codec.tokenizer.save_pretrained(out_dir)
         except (OSError, SafetensorError) as error:
             raise StoreError(
@@ -105,18 +105,6 @@ class SftTrainer:
         return checkpoint_of(
             plan, start=start, out_dir=out_dir, examples=len(examples), train=summary, new_logprobs=new_logprobs
         )
-
-    def _lost_to_rounding(self, model: Any, start: ModelRef) -> list[str]:
-        """A warning if drawing in bfloat16 would hardly see this training."""
-        if self._compute != torch.bfloat16:
-            return []
-        share = share_seen_in_bfloat16(model, Path(start.path))
-        if share is None or share >= SEEN_AT_LEAST:
-            return []
-        return [
-            f"warning: rounding to bfloat16 leaves {share:.0%} of this training's update, so what is drawn next hardly "
-            "sees it; raise training.learning_rate, or start a new run with model.dtype=float32"
-        ]
 
     def build(
         self,
