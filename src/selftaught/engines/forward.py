@@ -1,5 +1,6 @@
 """One forward pass of a model over tokens in slots, and whether a model can be run so."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -70,12 +71,17 @@ def prepare(model: Any, device: torch.device) -> str | None:
 
 
 def _check_ids(model: Any) -> list[list[int]]:
+    """Five sequences of 4 to 7 tokens that begin with the same two, from all over the vocabulary.
+
+    Not the lowest ids: those are special tokens, on which bfloat16 alone can be off by a third of the logits.
+    """
     size = model.config.get_text_config().vocab_size
-    return [[i % size for i in ids] for ids in ((3, 5, 2, 7, 4, 6), (3, 5, 2, 9, 8))]
+    spread = [(1 + i) * 2_654_435_761 % 2**32 % size for i in range(30)]  # Knuth's multiplicative hash
+    return [spread[:2] + spread[5 * k + 2 : 5 * k + 4 + (k * 3) % 5 % 4] for k in range(5)]
 
 
 def _plain_logits(model: Any, device: torch.device) -> list[Tensor]:
-    """Logits after the two sequences of the check, each by itself."""
+    """Logits after the sequences of the check, each by itself."""
     with torch.inference_mode():
         return [
             model(torch.tensor([ids], device=device), use_cache=False).logits[0, -1].float()
@@ -99,9 +105,13 @@ def _other_logits(runner: Runner, plain: Sequence[Tensor]) -> str | None:
         return f"its forward pass does not take slots ({type(error).__name__}: {str(error).splitlines()[0][:100]})"
     if first.shape != ours.shape or ours.shape[0] != len(plain):
         return "it does not give the logits of chosen positions"
-    limit = 0.1 if runner.model.dtype in (torch.bfloat16, torch.float16) else 1e-3
-    for found, expected in zip(ours.float(), plain, strict=True):
-        gap = float((found - expected).abs().max() / expected.abs().max().clamp(min=1.0))
-        if not gap < limit:
-            return f"its logits in slots differ from those of a plain forward pass (relative difference {gap:.2g})"
+    gaps = sorted(
+        float((found - expected).abs().max() / expected.abs().max().clamp(min=1.0))
+        for found, expected in zip(ours.float(), plain, strict=True)
+    )
+    # In half precision a single sequence can be far off by rounding alone; a wrong pass is off on most of them.
+    is_half = runner.model.dtype in (torch.bfloat16, torch.float16)
+    gap, limit = (gaps[len(gaps) // 2], 0.1) if is_half else (gaps[-1], 1e-3)
+    if not all(map(math.isfinite, gaps)) or not gap < limit:
+        return f"its logits in slots differ from those of a plain forward pass (relative difference {gap:.2g})"
     return None
