@@ -226,9 +226,8 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
         return
     for name, source in TASKS.items():
         facts = {"name": name, "variants": list(source.variants), "description": source.description}
-        print(
-            json.dumps(facts) if as_json else f"{name}  {source.description} (variants: {', '.join(source.variants)})"
-        )
+        variants = f" (variants: {', '.join(source.variants)})" if source.variants else ""
+        print(json.dumps(facts) if as_json else f"{name}  {source.description}{variants}")
 
 
 @tasks_app.command()

@@ -76,7 +76,7 @@ def _dataset(settings: TaskConfig) -> Any:
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
         raise ConfigError(
-            f"task 'reasoning-gym' needs its library ({error}); install it with `pip install selftaught[reasoning-gym]`"
+            f"task 'reasoning-gym' needs its library ({error}); run: pip install 'selftaught[reasoning-gym]'"
         ) from error
     name = settings.variant
     if name not in DATASETS:
