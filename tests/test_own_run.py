@@ -110,8 +110,15 @@ def test_a_run_whose_data_was_changed_is_not_carried_on_or_measured(command: str
 def test_a_run_whose_data_was_changed_is_not_judged_again(changed: Path) -> None:
     with pytest.raises(RefusedError, match="was started on other problems"):
         list(regraded(changed))
-    with pytest.raises(RefusedError, match="was started on other problems"):
-        list(matching(changed, {}, limit=0))
+
+
+def test_samples_can_be_looked_at_without_their_data(changed: Path) -> None:
+    said: list[str] = []
+    found = list(matching(changed, {}, limit=3, note=said.append))
+    assert [answer for _, _, answer in found] == [None] * 3
+    assert len(said) == 1
+    assert "reference answers are not shown" in said[0]
+    assert "was started on other problems" in said[0]
 
 
 def test_a_run_of_a_version_that_did_not_write_the_hash_is_taken_as_it_is(began: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -179,9 +180,10 @@ def show(
     """Print samples of a run, with everything known of them."""
     from selftaught.inspection import matching, sample_text
 
-    wanted = {"problem_id": problem, "iteration": iteration, "kind": kind, "verdict": verdict}
+    asked = {"problem_id": problem, "iteration": iteration, "kind": kind, "verdict": verdict}
+    wanted = {key: value for key, value in asked.items() if value is not None}
     with _reader_may_leave():
-        for path, sample, answer in matching(run_dir, {k: v for k, v in wanted.items() if v is not None}, limit=limit):
+        for path, sample, answer in matching(run_dir, wanted, limit=limit, note=partial(print, file=sys.stderr)):
             print(json.dumps(_sample_json(sample, answer)) if as_json else sample_text(path, sample, answer))
 
 

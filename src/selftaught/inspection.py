@@ -1,28 +1,34 @@
 """Look at what is on disk: filter samples, judge them again. Reads only."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from selftaught.errors import ConfigError
-from selftaught.launch import task_of_run
+from selftaught.errors import ConfigError, SelftaughtError
+from selftaught.launch import config_of_run, task_of_run
 from selftaught.problems import SPLITS, Problem, Task, Verdict, Verification
 from selftaught.records import Kind, Measurement, Sample
 from selftaught.store import read_samples
 
 
 def matching(
-    run_dir: Path, wanted: Mapping[str, str | int], *, limit: int
+    run_dir: Path, wanted: Mapping[str, str | int], *, limit: int, note: Callable[[str], None]
 ) -> Iterator[tuple[Path, Sample, str | None]]:
     """Samples whose fields equal those of `wanted`, with the reference answer; at most `limit` (0: all).
 
-    Raises ConfigError for a kind or verdict that does not exist.
+    Samples can be looked at without the data that they were drawn for: then there are no reference answers, and
+    `note` is told why. Raises ConfigError for a kind or verdict that does not exist.
     """
     for field, known in (("kind", get_args(Kind)), ("verdict", tuple(Verdict))):
         if field in wanted and wanted[field] not in known:
             raise ConfigError(f"--{field} {wanted[field]}: expected one of {', '.join(known)}")
-    problems = _problems(task_of_run(run_dir))
+    problems: dict[str, Problem] = {}
+    config_of_run(run_dir)  # raises for what is no run
+    try:
+        problems = _problems(task_of_run(run_dir))
+    except SelftaughtError as error:
+        note(f"reference answers are not shown: {error}")
     found = (
         (path, sample, problems[sample.problem_id].answer if sample.problem_id in problems else None)
         for path, sample in read_samples(run_dir)
