@@ -204,7 +204,7 @@ class SamplingCounts:
 class TrainingSummary:
     steps: int
     tokens: int  # that went through the model: prompts included, padding not
-    seconds: float  # wall clock, loading and saving included
+    seconds: float  # wall clock, from loading to the last step
     first_loss: float | None
     last_loss: float | None
     """Of the first and the last step: mean over the step's loss tokens (nats)."""

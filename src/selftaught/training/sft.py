@@ -79,7 +79,9 @@ class SftTrainer:
         trainer.train()
         model = self._trained(trainer, start)
         if self._compute == torch.bfloat16:
-            round_model(model, seed=plan.seed)  # what is measured, proven and saved is what will be drawn with
+            round_model(model, seed=plan.seed)  # what is proven, measured and saved is what will be drawn with
+        new_logprobs = self._probe(model, codec, plan.probe)  # in float32: it is compared with what an engine says
+        model = model.to(self._compute)
         summary = TrainingSummary(
             steps=steps.done,
             tokens=steps.tokens_so_far(),
@@ -91,9 +93,8 @@ class SftTrainer:
             noise_scale=noise_scale(steps.noise),
             notes=trainer.notes,
         )
-        new_logprobs = self._probe(model, codec, plan.probe)
         try:
-            model.to(self._compute).save_pretrained(out_dir)
+            model.save_pretrained(out_dir)
             codec.tokenizer.save_pretrained(out_dir)
         except (OSError, SafetensorError) as error:
             raise StoreError(
