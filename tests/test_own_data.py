@@ -275,14 +275,19 @@ def test_splits_that_have_files_are_those_files(tmp_path: Path) -> None:
     assert [len(task.split(name)) for name in ("train", "dev", "test")] == [5, 2, 3]
 
 
-def test_a_row_that_is_a_worked_example_stays_in_train(tmp_path: Path) -> None:
+def test_a_row_that_is_a_worked_example_is_in_no_split_and_that_is_said(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", ADDITIONS)
     measured = {*questions(own(data))["dev"], *questions(own(data))["test"]}
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("\n\n".join(f"Q: {q}\nA: As it is. The answer is 1" for q in sorted(measured)))
     task = own(data, prompt=str(prompt))
-    assert measured <= questions(task)["train"]
+    asked = questions(task)
+    assert not measured & {*asked["train"], *asked["dev"], *asked["test"]}
     assert len(task.shots) == len(measured)
+    assert sum(map(len, asked.values())) == len(ADDITIONS) - len(measured)
+    (note,) = task.notes
+    assert note.startswith(f"{len(measured)} rows are worked examples of the prompt")
+    assert own(data).notes == ()
 
 
 # How problems are asked

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from selftaught.config import load_config
+from selftaught.config import config_from_values, load_config
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.inspection import matching, regraded
+from selftaught.launch import with_absolute_paths
 from selftaught.problems import Problem
 from selftaught.starter import write_starter
 from selftaught.task_check import check_task
@@ -143,7 +144,8 @@ def test_tasks_check_reports_the_task_of_a_config(began: Path, monkeypatch: pyte
     found = check_task("rows.toml")
     assert found.refusals == ()
     facts = json.loads(json.dumps(found.facts))
-    assert sum(facts[split]["problems"] for split in ("train", "dev", "test")) == 55
+    assert sum(facts[split]["problems"] for split in ("train", "dev", "test")) == 55 - 4
+    assert facts["left_out"]["first"][0].startswith("4 rows are worked examples")
     assert facts["failing_answers"] == {"number": 0, "first": []}
     assert facts["lengths_in"].startswith("words (no tokenizer: model.path = './model'")
     assert facts["worked_examples"]["there"] == 4
@@ -339,3 +341,28 @@ def test_the_quick_search_finds_what_comparing_all_pairs_finds() -> None:
                     expected.add((p.id, other.id))
     assert found == expected
     assert 100 < len(found) < 60 * 60 * 3
+
+
+@pytest.mark.parametrize("answers", [["1,5"] * 30, ["1/0"] * 30])
+def test_answers_that_the_numeric_verifier_does_not_read_are_not_guessed_to_be_numbers(
+    answers: list[str], tmp_path: Path
+) -> None:
+    rows = [{"question": f"number {i}?", "answer": answer} for i, answer in enumerate(answers)]
+    assert "verifier exact" in write_starter(str(write_rows(tmp_path / "rows.jsonl", rows)), tmp_path)
+
+
+def test_a_question_with_a_blank_line_makes_a_prompt_file_that_can_be_read(tmp_path: Path) -> None:
+    rows = [{"question": f"Given {i}.\n\nHow many?", "answer": i, "rationale": "So."} for i in range(30)]
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    write_starter(str(data), tmp_path)
+    found = check_task(str(tmp_path / "rows.toml"))
+    assert found.refusals == ()
+    assert found.facts["left_out"]["number"] == 1
+
+
+def test_a_model_folder_is_kept_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for given, kept in (("./model", str(tmp_path / "model")), ("owner/name", "owner/name")):
+        config = config_from_values({"model.path": given})
+        assert with_absolute_paths(config).model.path == kept

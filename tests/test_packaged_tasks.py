@@ -45,6 +45,13 @@ def choice_row(number: int, answer: str) -> dict[str, Any]:
     }
 
 
+def with_choice(text: object) -> dict[str, Any]:
+    """A row whose first choice is this."""
+    row = choice_row(50, "A")
+    row["question"]["choices"][0]["text"] = text
+    return row
+
+
 @pytest.fixture
 def gsm8k(tmp_path: Path) -> Path:
     write_lines(tmp_path / "train.jsonl", [sum_row(n) for n in range(990, 1010)])
@@ -170,6 +177,9 @@ def test_a_question_that_is_also_in_test_is_refused(gsm8k: Path) -> None:
         ("commonsenseqa", choice_row(50, "F"), "train.jsonl:21: answerKey is 'F'"),
         ("commonsenseqa", {"id": "x", "question": "q", "answerKey": "A"}, "train.jsonl:21: the choices"),
         ("commonsenseqa", {"question": {"stem": "q"}}, "train.jsonl:21: no id or no question"),
+        ("commonsenseqa", with_choice(None), "train.jsonl:21: a choice is None"),
+        ("commonsenseqa", with_choice(""), "train.jsonl:21: a choice is ''"),
+        ("commonsenseqa", with_choice("\ud800"), "train.jsonl:21: 'choices' holds half of a character pair"),
     ],
 )
 def test_a_row_that_is_not_as_released_is_named(
@@ -303,7 +313,12 @@ def test_a_generator_of_reasoning_gym_is_a_task() -> None:
 
 def test_generators_that_cannot_serve_are_refused_in_one_line() -> None:
     pytest.importorskip("reasoning_gym", reason="the extra reasoning-gym is not installed")
-    for name, message in {"": "no generator", "chain_sums": "no generator", "countdown": "as code"}.items():
+    for name, message in {
+        "": "no generator",
+        "chain_sums": "no generator",
+        "countdown": "as code",
+        "game_of_life_halting": "calls",
+    }.items():
         with pytest.raises(ConfigError, match=message):
             task_named("reasoning-gym", variant=name)
 

@@ -30,7 +30,10 @@ def choice_at_start(text: str, choices: tuple[str, ...]) -> frozenset[str]:
         second = names.at(text, joint.end())
         if second is not None and not second.labels & first.labels:
             return NONE
-    return first.labels
+    # "(A) bank (B) library" lists the choices; a remark may say which one it is not.
+    sentence = _REMARK.split(text[first.end :], maxsplit=1)[0]
+    others = {(match[1] or match[2]).upper() for match in _LISTED.finditer(sentence)} & names.labels
+    return first.labels if others <= first.labels else NONE
 
 
 def choices_in(text: str, choices: tuple[str, ...]) -> Iterator[frozenset[str]]:
@@ -153,6 +156,11 @@ class _Names:
         return _Mention(labels & {beside["label"].upper()}, named.start(), beside.end())
 
 
+_REMARK = re.compile(r"[.!?](?=\s)|\b(?:because|since|as|so|which|while|whereas|but)\b", re.IGNORECASE)
+_LISTED = re.compile(
+    r"(?<!not )(?<!not the )(?<!than )(?<!instead of )(?:[(\[]\s?([A-Za-z])\s?[)\]]|(?<![\w(\[])([A-Z])\)(?=\s|\Z))"
+)
+"""A label in a form that nothing else has."""
 _ANYWHERE = re.compile(r"[(\[]\s?[A-Za-z]\s?[)\]]|^[ \t]*+[A-Z](?=[).:]?[ \t]*+$)", re.MULTILINE)
 
 

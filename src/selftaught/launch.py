@@ -53,6 +53,8 @@ def launch(
     check_before_start(config, task)
     check_engine(config)
     with RunStore(run_dir) as store:
+        for line in task.notes:
+            progress.note(line)
         chosen = _settle(config, store, base, data_sha256(task), progress)
         store.cut_torn_tails()
         setup = Setup(
@@ -98,13 +100,17 @@ def refuse_other_data(run_dir: Path, task: Task) -> None:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The config with the task's files by their absolute paths, so that a run can be carried on from any folder."""
+    """The config with the task's files and the model by absolute paths, so that a run can be carried on from any
+    folder."""
     task = config.task
     changed = {key: os.path.abspath(value) for key in FILES if os.path.exists(value := getattr(task, key))}
     file, colon, function = task.verifier_function.rpartition(":")
     if os.path.isfile(file):
         changed["verifier_function"] = f"{os.path.abspath(file)}{colon}{function}"
-    return config.model_copy(update={"task": task.model_copy(update=changed)})
+    model = config.model
+    if os.path.isdir(model.path):
+        model = model.model_copy(update={"path": os.path.abspath(model.path)})
+    return config.model_copy(update={"task": task.model_copy(update=changed), "model": model})
 
 
 def check_before_start(config: RunConfig, task: Task) -> None:

@@ -118,6 +118,9 @@ class Task:
     same_problem: Callable[[Problem], str] | None = None
     """Key under which two problems are the same one; by default the question with white space folded."""
 
+    notes: tuple[str, ...] = ()
+    """What loading left out, and why, in sentences."""
+
     def split(self, name: str) -> tuple[Problem, ...]:
         return {"train": self.train, "dev": self.dev, "test": self.test, "extrapolation": self.extrapolation}[name]
 

@@ -176,7 +176,7 @@ _PERCENT = re.compile(rf"{_SPACE}(?:\\?%|(?:percent|per cent|pct)\b)")
 _SCALE = re.compile(r"(?:\s++(?P<word>hundred|thousand|million|billion|trillion)\b|(?P<k>[kK])\b)", re.IGNORECASE)
 _POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _CONTINUES = re.compile(
-    r"[.,:/'_\-–—]\d|\^\s*\{?\s*[-+]?\d|[A-Za-z]++\d|[²³¹⁰-⁹]"
+    r"[.,:/'_\-–—]\d|\^\s*\{?\s*[-+]?\d|[A-Za-z]++\d|[²³¹⁰-⁹√π]|[xyz](?![^\W_])"
     r"|\s*+\\(?!text|mathrm|mbox|textbf|circ|degree|[,;!: ]|quad|qquad|right|[)\]}$%\\]|n\b)"  # 2\pi, 2\times 3
 )
 """Right after a number: it was part of something else."""
@@ -186,8 +186,9 @@ _JOINT = re.compile(
     rf"{_SPACE}(?:"
     r"(?:[,;/&+*×÷=<>≈~·⋅x^–—-]|\.\.\.?|\bto\b|\bthrough\b|\bminus\b|\bplus\b|\btimes\b)"  # 5, 6 · 5 - 6 · 5 to 6
     rf"|(?:{_WORD}\s++){{0,3}}(?:or|and)\b"  # 5 or 6 · 5 dollars or 6
+    r"|[,;]?[ ]?\(?or\b"  # 5, or 6 · 5 (or 6)
     rf"|(?:{_WORD})?"  # 5 6 · 5 feet 6 inches
-    rf"){_SPACE}(?:(?:about|maybe|perhaps|only)\s++)?(?=[-+.\d\\$€£¥₹{''.join(_VULGAR)}])"
+    rf"){_SPACE}(?:(?:about|maybe|perhaps|possibly|even|only)\s++)?(?=[-+.\d\\$€£¥₹{''.join(_VULGAR)}])"
 )
 """Between a number and another one that makes the reading of the first uncertain."""
 _CHOICE = re.compile(rf"{_SPACE}(?:[,;/&–—-]|\bto\b|(?:{_WORD}\s++){{0,3}}(?:or|and)\b){_SPACE}")

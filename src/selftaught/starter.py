@@ -13,6 +13,7 @@ from pathlib import Path
 
 from selftaught.errors import ConfigError, StoreError
 from selftaught.problems import LABELS, Problem
+from selftaught.quantities import read_quantity
 from selftaught.settings import TaskConfig
 from selftaught.tasks import own
 from selftaught.tasks.columns import has_key, key_names, texts
@@ -144,7 +145,8 @@ def _column(rows: Sequence[Row], key: str) -> Iterator[object]:
 def _verifier(rows: Sequence[Row], answers: Sequence[str], *, has_choices: bool) -> tuple[str, str]:
     if has_choices:
         return "choice", "the rows have choices"
-    numbers = [NUMBER.fullmatch(answer.strip()) is not None for answer in answers]
+    # As the verifier reads them, and nothing but a number: "3 apples" is no reason to compare numbers.
+    numbers = [bool(NUMBER.fullmatch(answer.strip())) and read_quantity(answer) is not None for answer in answers]
     if all(numbers):
         return "numeric", f"all {len(rows)} answers are numbers"
     latex = sum(LATEX.search(answer) is not None for answer in answers)
@@ -202,7 +204,7 @@ def _config_text(data: str, prompt: str, guess: _Guess, shots: int, sizes: tuple
         lines.append(f"answer_marker = {_quoted(guess.marker)}  # {guess.marker_reason}")
     lines += [
         "# dev and test are cut from the rows by a hash of the question: "
-        f"train {sizes[0]}, dev {sizes[1]}, test {sizes[2]} rows.",
+        f"train {sizes[0] - shots}, dev {sizes[1]}, test {sizes[2]} rows, and {shots} as worked examples.",
         "# Set dev_rows and test_rows for other sizes, or dev_data and test_data if you have files for them.",
         *(f"# {note}" for note in guess.notes),
         "",
@@ -229,7 +231,7 @@ def _why_key(name: str, key: str) -> str:
 def _prompt_text(problems: Sequence[Problem]) -> str:
     lines = [
         "# Worked examples: the prompt that teaches the model to reason before it answers.",
-        "# The questions are rows of your data, which then are never taken for dev or test; change them as you like.",
+        "# The questions are rows of your data, which then are in no split; change them as you like.",
         "# Write each rationale as you would have the model reason: a few plain sentences or steps, no blank line,",
         "# without the answer's own line, which is added.",
         "",
@@ -242,13 +244,18 @@ def _prompt_text(problems: Sequence[Problem]) -> str:
         todo = "  # the row's own solution; edit it as you like" if problem.rationale else "  # write it: why is it so?"
         lines += [
             "[[example]]",
-            f"question = {_quoted(problem.question)}",
+            f"question = {_quoted(_without_blank_lines(problem.question))}",
             *choices,
             f"rationale = {_quoted(problem.rationale)}{todo}",
             f"answer = {_quoted(answer)}",
             "",
         ]
     return "\n".join(lines)
+
+
+def _without_blank_lines(question: str) -> str:
+    """A blank line is where a completion ends. Problems are told apart by their words, so this is the same one."""
+    return re.sub(r"\s*\n\s*\n\s*", "\n", question)
 
 
 def _quoted(text: str) -> str:

@@ -48,10 +48,14 @@ NORMAL = {"×": "*", "·": "*", "x": "*", "X": "*", "of": "*", "times": "*", "\\
     "multiplied": "*", "÷": "/", "divided": "/", "\\div": "/", "plus": "+", "minus": "-", "−": "-", "–": "-"
 } | {"[": "(", "]": ")"}  # fmt: skip
 JOIN = re.compile(r"[ \t]*=[ \t]*")
-UNREAD_BEFORE = re.compile(r"(?:[\w)\]%][ ]*[-+*/^×÷·−–]{1,2}|[√_\\^]|\bof)[ (]*$|\d[.,:]$")
+UNREAD_BEFORE = re.compile(r"(?:[\w)\]%][ ]*[-+*/^×÷·−–]{1,2}|[√_^]|\\(?![(\[])|\bof)[ (]*\Z|\d[.,:]\Z")
 """Variables, powers, times of day: what stands before a side and belongs to it, or to nothing that is read here."""
-UNREAD_BEHIND = re.compile(r"\w|[.,:]\d|[²³°]|[ ]*(?:[*/^×÷·]{1,2}[ ]*[\w($.]|[-+−–][ ]*(?:[^\W\d_]\b|\()|\()")
+UNREAD_BEHIND = re.compile(
+    r"\w|[.,:]\d|[²³°]|[ ]*(?:[*/^×÷·]{1,2}[ ]*[\w($.]|[-+−–][ ]*(?:[^\W\d_]\b|\()|\([ ]?[-$€£¥.\d])"
+)
 
+BOLD = re.compile(r"(?<![\d)])(?<![\d)] )\*{2,}(?=[-$€£¥.\d(])|(?<=[\d%).])\*{2,}(?![ ]?[-$€£¥.\d(])")
+"""Markdown around a number or an equation; between two operands it is a power."""
 ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 PRINTED = re.compile(rf"[ ]*(-?)(?:{_CURRENCY})?[ ]*(-?(?:{_NUMBER}))")
 
@@ -107,6 +111,7 @@ def find_equations(text: str) -> list[Equation]:
     ]
     # Blanks in the place of annotations, so that positions stay.
     running = ANNOTATION.sub(lambda match: " " * len(match[0]), text)
+    running = BOLD.sub(lambda match: " " * len(match[0]), running)
     for match in re.finditer("<<|>>", running):
         found.append((match.start(), Equation(text=match[0], sides=(), annotated=True, error="open annotation")))
     for position, sides in _chains(running):
@@ -203,9 +208,9 @@ def _readable(text: str, group: list[tuple[int, int, Side | None]]) -> Iterator[
 def _is_part_of_an_amount(text: str, first: tuple[int, int, Side | None], before: str) -> bool:
     """Of `5 (2 + 3)`, of `2 hours 20 minutes`, and of `14 hours = 14 * 60`, where two units stand for one amount."""
     start, end, side = first
-    if text[start : start + 1] in "([" and re.search(r"[\d%)][ ]?$", before):
+    if text[start : start + 1] in "([" and re.search(r"[\d%)][ ]?\Z", before):
         return True
-    return side is not None and not side.computes and re.search(r"[^\W\d_]$", text[start:end]) is not None
+    return side is not None and not side.computes and re.search(r"[^\W\d_]\Z", text[start:end]) is not None
 
 
 def _balanced(text: str) -> tuple[int, int]:
@@ -254,10 +259,14 @@ def _first_difference(sides: tuple[Side, ...]) -> str:
 
 
 def _equal(left: Side, right: Side) -> bool:
-    """A share may be printed in percent on one side, with the sign or without: 3/4=75%, 100%-30%=70."""
+    """A share may be printed in percent on one side, with the sign or without: 3/4=75%, 100%-30%=70, 3/4*100%=75.
+
+    A part of something may not: 10%*200 is 20, never 2000.
+    """
     if close(left.value, right.value):
         return True
     if ("%" in left.text) == ("%" in right.text):
         return False
     in_percent, other = (left, right) if "%" in left.text else (right, left)
-    return close(100 * in_percent.value, other.value)
+    is_share = "*100%" in in_percent.text or re.search(r"[*/]", in_percent.text) is None
+    return is_share and close(100 * in_percent.value, other.value)

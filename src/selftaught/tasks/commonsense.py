@@ -12,6 +12,7 @@ from typing import Any
 from selftaught.errors import ConfigError
 from selftaught.problems import LABELS, Problem, PromptFormat, Task
 from selftaught.settings import TaskConfig
+from selftaught.tasks.columns import as_text
 from selftaught.tasks.released import (
     STOP,
     USES,
@@ -74,20 +75,25 @@ def _problem(row: Row) -> Problem:
         stem, given = question.get("stem"), question.get("choices")
     id, label = values.get("id"), values.get("answerKey")
     labels, texts = _choices(given)
-    if not (isinstance(id, str) and id and isinstance(stem, str) and stem.strip()):
+    if not (isinstance(id, str) and id and isinstance(stem, str) and as_text(stem, row.place, "question").strip()):
         raise ConfigError(f"{row.place}: no id or no question; give the files as released")
     if len(texts) < 2 or labels != list(LABELS[: len(texts)]):
         raise ConfigError(
             f"{row.place}: the choices are labeled {labels}, expected A, B, C, …; give the files as released"
         )
+    for text in texts:
+        if not (isinstance(text, str) and as_text(text, row.place, "choices").strip()):
+            raise ConfigError(f"{row.place}: a choice is {text!r}, expected a text; give the files as released")
     if label not in labels:
         raise ConfigError(
             f"{row.place}: answerKey is {label!r}, expected one of {', '.join(labels)}; use a file with answers"
         )
-    return Problem(id=id, question=" ".join(stem.split()), answer=str(label), choices=tuple(texts))
+    return Problem(
+        id=id, question=" ".join(stem.split()), answer=str(label), choices=tuple(text.strip() for text in texts)
+    )
 
 
-def _choices(given: Any) -> tuple[list[Any], list[str]]:
+def _choices(given: Any) -> tuple[list[Any], list[Any]]:
     """Labels and texts; both empty for what is neither the released form nor the hub's."""
     if isinstance(given, Mapping):
         labels, texts = given.get("label"), given.get("text")
@@ -97,4 +103,4 @@ def _choices(given: Any) -> tuple[list[Any], list[str]]:
         return [], []
     if not (isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts)):
         return [], []
-    return labels, [str(text).strip() for text in texts]
+    return labels, texts

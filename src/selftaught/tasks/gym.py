@@ -32,6 +32,8 @@ NUMBERS_PER_SEED = 1_000_000
 MOST_REPEATS = 10
 """Items drawn per item wanted before a generator counts as used up."""
 
+NONSENSE = "no answer to any question"
+"""A scorer that gives it full marks checks nothing."""
 RUNS_TEXT = re.compile(r"\b(?:eval|exec|compile|parse_expr|sympify|simplify)\s*\(")
 """What a scorer may not call: each runs its argument as Python, and the argument may be what a model wrote."""
 
@@ -90,6 +92,8 @@ def _dataset(settings: TaskConfig) -> Any:
             f"task.variant = {name!r}: its scorer evaluates the answer as code, and what a model wrote is never run; "
             "take another generator"
         )
+    if any(dataset.score_answer(NONSENSE, dataset[i]) >= 1.0 for i in range(3)):
+        raise ConfigError(f"task.variant = {name!r}: its scorer calls {NONSENSE!r} right; take another generator")
     return dataset
 
 

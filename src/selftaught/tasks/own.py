@@ -74,6 +74,7 @@ def load(settings: TaskConfig) -> Task:
         dev=tuple(placed.problem for placed in splits["dev"]),
         test=tuple(placed.problem for placed in splits["test"]),
         same_problem=same_problem,
+        notes=_notes(splits["shown"]),
     )
 
 
@@ -81,6 +82,13 @@ def places(settings: TaskConfig) -> dict[str, str]:
     """Problem id -> file and line of its row."""
     splits = _splits(settings, _worked_examples(settings))
     return {placed.problem.id: placed.place for found in splits.values() for placed in found}
+
+
+def _notes(shown: Sequence[_Placed]) -> tuple[str, ...]:
+    if not shown:
+        return ()
+    where = ", ".join(placed.place for placed in shown[:3]) + (", …" if len(shown) > 3 else "")
+    return (f"{len(shown)} rows are worked examples of the prompt and therefore in no split: {where}",)
 
 
 def prompt_format(marker: str, *, with_choices: bool) -> PromptFormat:
@@ -118,7 +126,7 @@ def _worked_examples(settings: TaskConfig) -> tuple[Problem, ...]:
 
 
 def _splits(settings: TaskConfig, shots: Sequence[Problem]) -> dict[str, list[_Placed]]:
-    """The rows of train, dev and test as problems, each problem once."""
+    """The rows of train, dev, test and of the worked examples ("shown") as problems, each problem once."""
     if not settings.data:
         raise ConfigError("task.data is empty; give a file (jsonl, csv, parquet) or a hub id, see `selftaught init`")
     for split in ("dev", "test"):
@@ -236,11 +244,13 @@ def _cut(splits: dict[str, list[_Placed]], settings: TaskConfig, *, shown: froze
 
     Rows stand in the order of a hash of the question and the data seed; test takes the first, dev the next. Without a
     number each takes what lies in its tenth of the hash's range, so that a row that is added moves no other (over
-    MOST_ROWS it may move one). Rows that are worked examples stay in train.
+    MOST_ROWS it may move one). Rows that are worked examples are
+    set apart as "shown": their prompts would hold their own answers.
     """
-    train = splits["train"]
+    rows = splits["train"]
+    train = [p for p in rows if same_problem(p.problem) not in shown]
     hashes = {id(p): uniform(seed_for("own", settings.data_seed, same_problem(p.problem)), 0) for p in train}
-    order = sorted((p for p in train if same_problem(p.problem) not in shown), key=lambda p: (hashes[id(p)], p.place))
+    order = sorted(train, key=lambda p: (hashes[id(p)], p.place))
     start, below = 0, 0.0
     taken: dict[str, list[_Placed]] = {}
     for split in ("test", "dev"):
@@ -251,11 +261,16 @@ def _cut(splits: dict[str, list[_Placed]], settings: TaskConfig, *, shown: froze
         number = getattr(settings, f"{split}_rows") or min(max(in_share, 1), MOST_ROWS)
         taken[split] = order[start : start + number]
         start += number
-    if start >= len(order) or start >= len(train):
+    if start >= len(train):
         raise ConfigError(
-            f"{settings.data}: {len(train)} rows are too few to cut {' and '.join(taken)} ({start} rows) and leave "
+            f"{settings.data}: {len(rows)} rows are too few to cut {' and '.join(taken)} ({start} rows) and leave "
             "some to train on; add rows, or set task.dev_rows and task.test_rows lower"
-            + (f" ({len(train) - len(order)} rows are worked examples)" if len(order) < len(train) else "")
+            + (f" ({len(rows) - len(train)} rows are worked examples)" if len(train) < len(rows) else "")
         )
     measured = {id(p) for found in taken.values() for p in found}
-    return {"dev": [], "test": [], **splits, **taken, "train": [p for p in train if id(p) not in measured]}
+    return {
+        **splits,
+        **taken,
+        "train": [p for p in train if id(p) not in measured],
+        "shown": [p for p in rows if same_problem(p.problem) in shown],
+    }
