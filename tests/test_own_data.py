@@ -286,7 +286,7 @@ def test_a_row_that_is_a_worked_example_is_in_no_split_and_that_is_said(tmp_path
     assert len(task.shots) == len(measured)
     assert sum(map(len, asked.values())) == len(ADDITIONS) - len(measured)
     (note,) = task.notes
-    assert note.startswith(f"{len(measured)} rows are worked examples of the prompt")
+    assert f"shows them as worked examples: {len(measured)} (" in note
     assert own(data).notes == ()
 
 

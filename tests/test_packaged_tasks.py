@@ -163,6 +163,17 @@ def test_a_flawed_released_solution_is_counted_and_a_flawed_worked_example_refus
         check_reference_answers(own, own.shots)
 
 
+def test_a_training_row_that_is_a_worked_example_is_not_asked(gsm8k: Path) -> None:
+    whole = load("gsm8k", gsm8k)
+    shown = whole.train[0]
+    example = f"[[example]]\nquestion = {json.dumps(shown.question)}\nrationale = '1 + 1 = 2'\nanswer = 2\n"
+    (gsm8k / "mine.toml").write_text(example, encoding="utf-8")
+    task = load("gsm8k", gsm8k, prompt=str(gsm8k / "mine.toml"))
+    assert task.train == whole.train[1:]
+    assert (task.dev, whole.notes) == (whole.dev, ())
+    assert task.notes == (f"rows in no split, because the prompt shows them as worked examples: 1 ({shown.id})",)
+
+
 def test_a_question_that_is_also_in_test_is_refused(gsm8k: Path) -> None:
     write_lines(gsm8k / "test.jsonl", [sum_row(1000)])
     with pytest.raises(RefusedError, match="is also in"):

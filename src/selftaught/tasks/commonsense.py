@@ -21,6 +21,7 @@ from selftaught.tasks.released import (
     cut_dev,
     released_rows,
     verifier_of,
+    without_shown,
     worked_examples,
 )
 from selftaught.tasks.rows import Row
@@ -37,12 +38,15 @@ def load(settings: TaskConfig) -> Task:
     """The task. Raises ConfigError for rows that are not there or not as released."""
     marker = settings.answer_marker or MARKER
     train, dev = cut_dev(_problems(settings, TRAIN), settings, name="commonsenseqa")
+    shots = worked_examples(settings, name="commonsenseqa")
+    train, notes = without_shown(train, shots)
     return Task(
         name="commonsenseqa",
         prompt_format=prompt_format(marker),
         verifier=verifier_of(settings, name="choice", marker=marker),
-        shots=worked_examples(settings, name="commonsenseqa"),
+        shots=shots,
         train=train,
+        notes=notes,
         dev=dev,
         test=_problems(settings, TEST),
     )

@@ -21,6 +21,7 @@ from selftaught.tasks.released import (
     cut_dev,
     released_rows,
     verifier_of,
+    without_shown,
     worked_examples,
 )
 from selftaught.tasks.rows import Row
@@ -36,12 +37,15 @@ def load(settings: TaskConfig) -> Task:
     """The task. Raises ConfigError for rows that are not there or not as released."""
     marker = settings.answer_marker or MARKER
     train, dev = cut_dev(_problems(settings, TRAIN), settings, name="gsm8k")
+    shots = worked_examples(settings, name="gsm8k")
+    train, notes = without_shown(train, shots)
     return Task(
         name="gsm8k",
         prompt_format=prompt_format(marker),
         verifier=verifier_of(settings, name="numeric", marker=marker),
-        shots=worked_examples(settings, name="gsm8k"),
+        shots=shots,
         train=train,
+        notes=notes,
         dev=dev,
         test=_problems(settings, TEST),
         check_steps=check_steps,

@@ -8,14 +8,13 @@ so that a row that is added does not move the others.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.problems import Problem, PromptFormat, Task
 from selftaught.seeds import seed_for, uniform
 from selftaught.settings import TaskConfig
 from selftaught.tasks.columns import choices, fold, has_key, labels_of, optional_texts, texts
-from selftaught.tasks.prompt_file import read_prompt_file
+from selftaught.tasks.prompt_file import note_of_shown, worked_examples_in
 from selftaught.tasks.rows import Row, read_rows
 from selftaught.verifiers import make_verifier
 
@@ -74,7 +73,7 @@ def load(settings: TaskConfig) -> Task:
         dev=tuple(placed.problem for placed in splits["dev"]),
         test=tuple(placed.problem for placed in splits["test"]),
         same_problem=same_problem,
-        notes=_notes(splits["shown"]),
+        notes=note_of_shown([placed.place for placed in splits["shown"]]),
     )
 
 
@@ -82,13 +81,6 @@ def places(settings: TaskConfig) -> dict[str, str]:
     """Problem id -> file and line of its row."""
     splits = _splits(settings, _worked_examples(settings))
     return {placed.problem.id: placed.place for found in splits.values() for placed in found}
-
-
-def _notes(shown: Sequence[_Placed]) -> tuple[str, ...]:
-    if not shown:
-        return ()
-    where = ", ".join(placed.place for placed in shown[:3]) + (", …" if len(shown) > 3 else "")
-    return (f"{len(shown)} rows are worked examples of the prompt and therefore in no split: {where}",)
 
 
 def prompt_format(marker: str, *, with_choices: bool) -> PromptFormat:
@@ -110,19 +102,7 @@ def same_problem(problem: Problem) -> str:
 
 
 def _worked_examples(settings: TaskConfig) -> tuple[Problem, ...]:
-    path = settings.prompt
-    if not path:
-        return ()
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: the prompt file cannot be read ({error.strerror}); `selftaught init` writes one to fill in"
-        ) from error
-    markers = (settings.answer_marker,) if settings.answer_marker else ()
-    return read_prompt_file(text, path, markers=markers)
+    return worked_examples_in(settings.prompt, marker=settings.answer_marker) if settings.prompt else ()
 
 
 def _splits(settings: TaskConfig, shots: Sequence[Problem]) -> dict[str, list[_Placed]]:

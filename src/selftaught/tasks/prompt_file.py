@@ -20,6 +20,7 @@ Plain text, with a blank line between two examples:
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from selftaught.errors import ConfigError
@@ -52,6 +53,27 @@ def read_prompt_file(text: str, where: str, *, markers: Sequence[str] = ()) -> t
         form = "[[example]] tables" if is_toml else "paragraphs of `Q: …` and `A: …` lines"
         raise ConfigError(f"{where}: no worked examples; expected {form}")
     return found
+
+
+def worked_examples_in(path: str, *, marker: str = "") -> tuple[Problem, ...]:
+    """Those of a user's prompt file; `marker` is the task's own. Raises ConfigError as `read_prompt_file` does."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the prompt file cannot be read ({error.strerror}); `selftaught init` writes one to fill in"
+        ) from error
+    return read_prompt_file(text, path, markers=(marker,) if marker else ())
+
+
+def note_of_shown(places: Sequence[str]) -> tuple[str, ...]:
+    """What a task says of the rows that are worked examples: in a split, a prompt would show their own answer."""
+    if not places:
+        return ()
+    where = ", ".join(places[:3]) + (", …" if len(places) > 3 else "")
+    return (f"rows in no split, because the prompt shows them as worked examples: {len(places)} ({where})",)
 
 
 def _from_toml(text: str, where: str) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from selftaught.problems import Problem, Verifier
 from selftaught.seeds import seed_for
 from selftaught.settings import TaskConfig
 from selftaught.tasks.columns import fold
-from selftaught.tasks.prompt_file import read_prompt_file
+from selftaught.tasks.prompt_file import note_of_shown, read_prompt_file, worked_examples_in
 from selftaught.tasks.rows import Row, read_rows
 from selftaught.verifiers import make_verifier
 
@@ -85,12 +85,14 @@ def worked_examples(settings: TaskConfig, *, name: str) -> tuple[Problem, ...]:
         where = f"{name}.toml"
         text = (resources.files("selftaught") / "examples" / where).read_text(encoding="utf-8")
         return read_prompt_file(text, where)
-    try:
-        text = Path(settings.prompt).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"task.prompt = {settings.prompt!r} cannot be read: {error}") from error
-    markers = (settings.answer_marker,) if settings.answer_marker else ()
-    return read_prompt_file(text, settings.prompt, markers=markers)
+    return worked_examples_in(settings.prompt, marker=settings.answer_marker)
+
+
+def without_shown(train: Sequence[Problem], shots: Sequence[Problem]) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    """The training problems that are no worked examples, and what to say of the others."""
+    shown = {fold(shot.question) for shot in shots}
+    asked = tuple(p for p in train if fold(p.question) not in shown)
+    return asked, note_of_shown([p.id for p in train if fold(p.question) in shown])
 
 
 def verifier_of(settings: TaskConfig, *, name: str, marker: str) -> Verifier:
