@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.child import Clock, Job, Laps, serve, work_of
 from benchmarks.data import gsm8k_task, read_problems
 from benchmarks.rivals.ours import settle
-from selftaught.compute import engine_opener, make_trainer
+from selftaught.compute import engine_opener, further_processes, make_trainer
 from selftaught.lineage import Models
 from selftaught.problems import Task, by_id
 from selftaught.progress import Silent
@@ -49,14 +49,14 @@ def run(job: Job) -> dict[str, Any]:
         laps = Laps()
         check_reference_answers(task, (*task.shots, *task.train))
         config, base, chosen = settle(job)
-        with RunStore(run_dir) as store:
+        with RunStore(run_dir) as store, further_processes(chosen) as peers:
             setup = Setup(
                 config=config,
                 task=task,
                 base=base,
                 store=store,
-                open_engine=engine_opener(config, chosen),
-                trainer=make_trainer(config, chosen),
+                open_engine=engine_opener(config, chosen, peers),
+                trainer=make_trainer(config, chosen, peers),
                 chunk=chosen.chunk,
                 progress=progress,
             )

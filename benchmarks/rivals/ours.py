@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Clock, Job, drawn, serve
-from selftaught.compute import Chosen, choose, engine_opener, make_trainer
+from selftaught.compute import Chosen, choose, engine_opener, further_processes, make_trainer
 from selftaught.config import config_from_values
 from selftaught.engines import Engine
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingExample, TrainingPlan
@@ -37,14 +37,15 @@ def draw(job: Job) -> dict[str, Any]:
     """job: model, device, threads, settings, prompts, warm_up, max_new_tokens, stop."""
     began = time.perf_counter()
     config, model, chosen = settle(job)
-    engine = engine_opener(config, chosen)(model)
-    load = time.perf_counter() - began
     params = SamplingParams(temperature=0.0, max_new_tokens=job["max_new_tokens"], stop=tuple(job["stop"]))
-    began = time.perf_counter()
-    _sample(engine, job["warm_up"], params, chosen.chunk)
-    warm_up = time.perf_counter() - began
-    with Clock() as clock:
-        completions = _sample(engine, job["prompts"], params, chosen.chunk)
+    with further_processes(chosen) as peers:
+        engine = engine_opener(config, chosen, peers)(model)
+        load = time.perf_counter() - began
+        began = time.perf_counter()
+        _sample(engine, job["warm_up"], params, chosen.chunk)
+        warm_up = time.perf_counter() - began
+        with Clock() as clock:
+            completions = _sample(engine, job["prompts"], params, chosen.chunk)
     rows = [{"ids": list(c.token_ids or ()), "text": c.text, "tokens": c.num_tokens} for c in completions]
     return drawn(clock, rows, load_s=load, warm_up_s=warm_up, dtype=chosen.dtype, settings=asdict(chosen))
 
@@ -64,7 +65,6 @@ def _sample(engine: Engine, prompts: Sequence[str], params: SamplingParams, chun
 def fine_tune(job: Job) -> dict[str, Any]:
     """job: model, device, threads, settings, pairs, steps, seed, out_dir."""
     config, model, chosen = settle(job)
-    trainer = make_trainer(config, chosen)
     examples = [
         TrainingExample(
             problem_id=str(i), prompt=p, completion=c, completion_ids=None, source="human", iteration=1, index=0
@@ -79,7 +79,8 @@ def fine_tune(job: Job) -> dict[str, Any]:
     def on_step(metrics: StepMetrics) -> None:
         steps.append({"at": time.perf_counter(), "tokens": metrics.tokens, "loss": metrics.loss})
 
-    with Clock() as clock:
+    with further_processes(chosen) as peers, Clock() as clock:
+        trainer = make_trainer(config, chosen, peers)
         trainer.fine_tune(examples, validation=(), start=model, out_dir=out_dir, plan=plan, on_step=on_step)
     return {**clock.record(), "steps": steps, "dtype": chosen.dtype, "settings": asdict(chosen), "out": str(out_dir)}
 

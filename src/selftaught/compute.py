@@ -7,13 +7,15 @@ change a sample.
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from selftaught.engines import Engine
 from selftaught.errors import ConfigError
+from selftaught.peers import Peer, Peers
 from selftaught.records import ModelRef
 from selftaught.settings import RunConfig
 from selftaught.training import Trainer
@@ -31,6 +33,7 @@ class Chosen:
     device: str
     dtype: str
     threads: int
+    processes: int
     slots: int
     cache_bytes: int
     pass_tokens: int
@@ -47,7 +50,10 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
         raise ConfigError("several GPUs are visible, and a run uses one; choose it with CUDA_VISIBLE_DEVICES=0")
     if device == "cuda" and not has_gpu:
         raise ConfigError("compute.device = 'cuda', but torch sees no GPU here; use --set compute.device=cpu")
-    threads = config.compute.threads or _available_cpus()
+    processes = config.compute.processes
+    if processes > 1 and device == "cuda":
+        raise ConfigError("compute.processes is for the CPU, and this run is on a GPU; use --set compute.processes=1")
+    threads = config.compute.threads or max(1, _available_cpus() // processes)
     dtype = config.model.dtype
     if dtype == "auto":
         dtype = "bfloat16" if _is_bfloat16_fast(device, threads, model) else "float32"
@@ -56,17 +62,21 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
         if config.engine.name != "local"
         else config.compute.slots or (256 if device == "cuda" else 128)
     )
-    chunk = config.compute.chunk or 4 * slots
-    if chunk < 4 * slots:
+    at_a_time = slots * (processes if config.engine.name == "local" else 1)
+    chunk = config.compute.chunk or 4 * at_a_time
+    if chunk < 4 * at_a_time:
         raise ConfigError(
-            f"compute.chunk = {chunk} is less than four times the {slots} slots; raise it, or set it to 0"
+            f"compute.chunk = {chunk} is less than four times the {at_a_time} completions drawn at a time (slots times "
+            "processes); raise it, or set it to 0"
         )
     return Chosen(
         device=device,
         dtype=dtype,
         threads=threads,
+        processes=processes,
         slots=slots,
-        cache_bytes=(config.compute.cache_mib << 20) or _free_bytes(device) // 3 // (64 << 20) * (64 << 20),
+        cache_bytes=(config.compute.cache_mib << 20)
+        or _free_bytes(device) // 3 // processes // (64 << 20) * (64 << 20),
         pass_tokens=config.compute.pass_tokens or (8192 if device == "cuda" else 2048),
         chunk=chunk,
     )
@@ -142,8 +152,18 @@ def check_engine(config: RunConfig) -> None:
         vllm_version(config.engine.vllm_python)
 
 
+def further_processes(chosen: Chosen) -> Peers:
+    """The processes of a run beside this one, for `engine_opener` and `make_trainer`; started when they are needed."""
+    return Peers(chosen.processes - 1)
+
+
 def engine_opener(
-    config: RunConfig, chosen: Chosen, *, log_dir: Path | None = None, note: Callable[[str], None] = lambda line: None
+    config: RunConfig,
+    chosen: Chosen,
+    peers: Sequence[Peer],
+    *,
+    log_dir: Path | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Callable[[ModelRef], Engine]:
     """How to open the run's engine on a model; a server that the engine starts logs into `log_dir`.
 
@@ -152,24 +172,27 @@ def engine_opener(
     check_engine(config)
     if config.engine.name == "vllm":
         return _open_vllm(config, chosen, log_dir)
-    return _open_openai(config, chosen) if config.engine.name == "openai" else _open_local(config, chosen, note)
+    return _open_openai(config, chosen) if config.engine.name == "openai" else _open_local(config, chosen, peers, note)
 
 
-def _open_local(config: RunConfig, chosen: Chosen, note: Callable[[str], None]) -> Callable[[ModelRef], Engine]:
+def _open_local(
+    config: RunConfig, chosen: Chosen, peers: Sequence[Peer], note: Callable[[str], None]
+) -> Callable[[ModelRef], Engine]:
+    settings: dict[str, Any] = {
+        "dtype": chosen.dtype,
+        "device": chosen.device,
+        "threads": chosen.threads,
+        "slots": chosen.slots,
+        "cache_bytes": chosen.cache_bytes,
+        "pass_tokens": chosen.pass_tokens,
+        "trust_remote_code": config.model.trust_remote_code,
+    }
+
     def open_engine(model: ModelRef) -> Engine:
+        from selftaught.engines.divided import DividedEngine
         from selftaught.engines.local import LocalEngine
 
-        return LocalEngine(
-            model,
-            dtype=chosen.dtype,
-            device=chosen.device,
-            threads=chosen.threads,
-            slots=chosen.slots,
-            cache_bytes=chosen.cache_bytes,
-            pass_tokens=chosen.pass_tokens,
-            trust_remote_code=config.model.trust_remote_code,
-            note=note,
-        )
+        return DividedEngine(model, peers, settings, note) if peers else LocalEngine(model, **settings, note=note)
 
     return open_engine
 
@@ -218,7 +241,7 @@ def _key(config: RunConfig) -> str:
     return os.environ.get(config.engine.api_key_env, "").strip() if config.engine.api_key_env else ""
 
 
-def make_trainer(config: RunConfig, chosen: Chosen) -> Trainer:
+def make_trainer(config: RunConfig, chosen: Chosen, peers: Sequence[Peer]) -> Trainer:
     from selftaught.training.sft import SftTrainer
 
     return SftTrainer(
@@ -226,5 +249,6 @@ def make_trainer(config: RunConfig, chosen: Chosen) -> Trainer:
         dtype=chosen.dtype,
         device=chosen.device,
         threads=chosen.threads,
+        peers=peers,
         trust_remote_code=config.model.trust_remote_code,
     )

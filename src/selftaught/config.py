@@ -154,6 +154,11 @@ def _check_across(config: RunConfig) -> None:
             "training.noise_scale compares the parts of a step, but training.batch_size = 1 cannot be split; raise it, "
             "or set training.noise_scale=false"
         )
+    if config.compute.processes > training.batch_size:
+        raise ConfigError(
+            f"compute.processes = {config.compute.processes} share a training step of training.batch_size = "
+            f"{training.batch_size} rows; use no more processes than rows"
+        )
     if config.task.choose == "all" and config.task.train_problems:
         raise ConfigError(
             f"task.choose = 'all' takes every problem, but task.train_problems = {config.task.train_problems}; "

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftaught.compute import check_engine, choose, engine_opener
+from selftaught.compute import check_engine, choose, engine_opener, further_processes
 from selftaught.config import config_from_values, flat_values, load_config, shipped_configs
 from selftaught.drawing import asking, draw_chunk
 from selftaught.errors import ConfigError, StoreError
@@ -106,23 +106,24 @@ def evaluate(
         answer_only=config.training.target == "answer",
     )
     draws = list(planned_draws(problems, kind="evaluation", samples=samples))
-    engine = engine_opener(config, chosen)(target.model)
-    if engine.serves is not None:
-        note(f"measured: what {config.engine.url} serves, by its own word {engine.serves!r}")
-    try:
-        drawn: list[Sample] = []
-        for first in range(0, len(draws), chosen.chunk):
-            drawn += draw_chunk(
-                engine,
-                task,
-                by_id(problems),
-                draws[first : first + chosen.chunk],
-                how=how,
-                iteration=target.iteration,
-                run_seed=config.seed,
-            )
-    finally:
-        engine.close()
+    drawn: list[Sample] = []
+    with further_processes(chosen) as peers:
+        engine = engine_opener(config, chosen, peers)(target.model)
+        if engine.serves is not None:
+            note(f"measured: what {config.engine.url} serves, by its own word {engine.serves!r}")
+        try:
+            for first in range(0, len(draws), chosen.chunk):
+                drawn += draw_chunk(
+                    engine,
+                    task,
+                    by_id(problems),
+                    draws[first : first + chosen.chunk],
+                    how=how,
+                    iteration=target.iteration,
+                    run_seed=config.seed,
+                )
+        finally:
+            engine.close()
     return measure(
         problems,
         drawn,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.checks.weights import NOISE, NOISE_BFLOAT16
-from selftaught.compute import Chosen, check_engine, choose, engine_opener, make_trainer, versions
+from selftaught.compute import Chosen, check_engine, choose, engine_opener, further_processes, make_trainer, versions
 from selftaught.config import config_from_values, differences, flat_values
 from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.loop import Outcome, run
@@ -57,23 +57,24 @@ def launch(
             progress.note(line)
         chosen = _settle(config, store, base, data_sha256(task), progress)
         store.cut_torn_tails()
-        setup = Setup(
-            config=config,
-            task=task,
-            base=base,
-            store=store,
-            open_engine=engine_opener(config, chosen, log_dir=store.dir / "logs", note=progress.note),
-            trainer=make_trainer(config, chosen),
-            chunk=chosen.chunk,
-            noise=NOISE_BFLOAT16 if chosen.dtype == "bfloat16" else NOISE,
-            progress=progress,
-            should_stop=should_stop,
-        )
-        set_up_s = time.monotonic() - began
-        outcome = run(setup)
-        store.write_json("result.json", result_of(outcome, setup))
-        progress.note(f"time of this process: {work_text({'set-up': set_up_s, **outcome.work_s})}")
-        return outcome
+        with further_processes(chosen) as peers:
+            setup = Setup(
+                config=config,
+                task=task,
+                base=base,
+                store=store,
+                open_engine=engine_opener(config, chosen, peers, log_dir=store.dir / "logs", note=progress.note),
+                trainer=make_trainer(config, chosen, peers),
+                chunk=chosen.chunk,
+                noise=NOISE_BFLOAT16 if chosen.dtype == "bfloat16" else NOISE,
+                progress=progress,
+                should_stop=should_stop,
+            )
+            set_up_s = time.monotonic() - began
+            outcome = run(setup)
+            store.write_json("result.json", result_of(outcome, setup))
+            progress.note(f"time of this process: {work_text({'set-up': set_up_s, **outcome.work_s})}")
+            return outcome
 
 
 def config_of_run(run_dir: Path) -> RunConfig:

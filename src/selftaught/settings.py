@@ -181,6 +181,11 @@ class ComputeConfig(Section):
     threads: Count = Field(
         0, description="CPU threads; 0 is one per CPU that the process may use, written down at the first start."
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that share the drawing and every training step on a CPU, each with `threads` threads: for models so small that one operation cannot be divided among threads. A part of the numbers, like `threads`, and written down at the first start.",
+    )
     slots: Count = Field(
         0, description="Completions drawn at a time; 0 lets the engine choose, written down at the first start."
     )

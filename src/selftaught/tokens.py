@@ -37,6 +37,7 @@ class Codec:
             except (OSError, ValueError) as error:
                 raise ModelError(f"model {model_dir}: generation_config.json: {_first_line(error)}") from error
             self.end_ids = frozenset([named] if isinstance(named, int) else named or [end_id])
+        self._heads: dict[int, str] = {}  # texts of single ids, as far as they were asked for
         self._texts: tuple[str, ...] = ()  # of every id, made when a stop string first asks for them
         if end_id not in self.end_ids:
             raise RefusedError(
@@ -71,7 +72,7 @@ class Codec:
     def decode(self, ids: Sequence[int], *, after: Sequence[int] = ()) -> str:
         """Text of ids as they continue the ids `after` (some tokenizers drop a leading space otherwise)."""
         context = list(after[-1:])
-        head = self._decode(context)
+        head = self._text_of(context[0]) if context else ""
         whole = self._decode([*context, *ids])
         return whole[len(head) :] if whole.startswith(head) else self._decode(list(ids))
 
@@ -118,6 +119,11 @@ class Codec:
             if characters
             else frozenset()
         )
+
+    def _text_of(self, token: int) -> str:
+        if token not in self._heads:
+            self._heads[token] = self._decode([token])
+        return self._heads[token]
 
     def _decode(self, ids: list[int]) -> str:
         return cast(str, self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

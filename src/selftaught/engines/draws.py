@@ -17,8 +17,8 @@ def draw_tokens(logits: Tensor, params: SamplingParams, numbers: Tensor) -> tupl
     """Token ids [B] and their log-probabilities [B] (nats, temperature 1, nothing ruled out).
 
     `logits` is [B, V]; `numbers` [B], float64 in [0, 1), decide the draw. Temperature first, then top-k, then top-p on
-    what is left. Temperature 0 takes the likeliest, the first among equals. A row's result does not depend on the
-    other rows. A log-probability that is not finite means that the row's logits were not.
+    what is left. Temperature 0 takes the likeliest, the first among equals, and needs no numbers. A row's result does
+    not depend on the other rows. A log-probability that is not finite means that the row's logits were not.
     """
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     logprobs = logits.log_softmax(-1, dtype=wide)

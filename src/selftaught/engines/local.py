@@ -174,7 +174,8 @@ class LocalEngine:
 
     def _draw(self, logits: Tensor, rows: Sequence[Row], params: SamplingParams) -> None:
         """Append one token to every row."""
-        numbers = torch.tensor([row.next_number() for row in rows], dtype=torch.float64, device=logits.device)
+        decided_by = [row.next_number() for row in rows] if params.temperature else []
+        numbers = torch.tensor(decided_by, dtype=torch.float64, device=logits.device)
         tokens, logprobs = draw_tokens(logits, params, numbers)
         if not bool(torch.isfinite(logprobs).all()):
             raise EngineError(

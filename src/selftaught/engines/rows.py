@@ -33,6 +33,8 @@ class Endings:
         self._codec, self._params = codec, params
         # Only a token whose text holds a stop string's last character can complete one.
         self._may_stop = codec.ids_holding("".join(sorted({s[-1] for s in params.stop})))
+        # A character has up to four bytes, and a token at least one.
+        self._tail = 4 * max(map(len, params.stop), default=0)
 
     def completion(self, row: Row) -> Completion | None:
         """The completion of a row whose last token ended it, or None."""
@@ -40,7 +42,7 @@ class Endings:
         reason: FinishReason
         if ids[-1] in codec.end_ids:
             reason, ids = "end", ids[:-1]
-        elif ids[-1] in self._may_stop and codec.cut(ids, stop, after=row.prompt_ids)[2]:
+        elif ids[-1] in self._may_stop and self._stops(row):
             reason = "stop"
         elif len(ids) >= self._params.max_new_tokens:
             reason = "length"
@@ -57,3 +59,9 @@ class Endings:
             logprob=round(row.logprob, 6),
             num_tokens=len(row.ids),
         )
+
+    def _stops(self, row: Row) -> bool:
+        """Whether a stop string ends in the last token; only the last few tokens are read."""
+        before, tail = row.ids[: -self._tail], row.ids[-self._tail :]
+        text = self._codec.decode(tail, after=before or row.prompt_ids)
+        return any(s in text for s in self._params.stop)

@@ -1,5 +1,6 @@
 """bfloat16 weights to compute with over float32 weights that the optimizer changes, and the norms of gradients."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -39,6 +40,24 @@ class Masters:
             group["params"] = [self._of[p] for p in group["params"]]
         if self._copied:
             optimizer.register_step_post_hook(lambda *_: self._publish())
+
+    @property
+    def trained(self) -> list[torch.Tensor]:
+        """The parameters that the model computes with and the optimizer changes, directly or through their masters."""
+        return list(self._of)
+
+    def add(self, gradients: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Add what another process found for a micro-batch, as if its backward pass had run here."""
+        for parameter, gradient in gradients:
+            if self._of[parameter] is not parameter:
+                parameter.grad = gradient
+                self._take(parameter)
+                continue
+            self._note_norm(gradient)
+            if parameter.grad is None:
+                parameter.grad = gradient
+            else:
+                parameter.grad.add_(gradient)
 
     def clip(self, max_norm: float) -> torch.Tensor:
         """Scale the gradients down to `max_norm` if they are above it; their norm before that, in float32."""

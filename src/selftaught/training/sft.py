@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
 from selftaught.allocator import keep_freed_memory, return_freed_memory
-from selftaught.errors import ModelError, StoreError, TrainingError
+from selftaught.errors import StoreError, TrainingError
+from selftaught.peers import Peer
 from selftaught.plan import row_order
 from selftaught.records import (
     Checkpoint,
@@ -32,12 +33,13 @@ from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED, Codec
 from selftaught.training import checkpoint_of
 from selftaught.training.batches import Batches, plan_batches
-from selftaught.training.lora import merged, with_adapters
+from selftaught.training.lora import merged
+from selftaught.training.models import load_float32, set_up
 from selftaught.training.noise import NoiseEstimate, noise_scale
-from selftaught.training.packed_attention import why_not_packed
+from selftaught.training.peer_gradients import Lesson, PeerGradients
 from selftaught.training.rounding import round_model
 from selftaught.training.rows import Row, as_dataset, check_prepared, check_rows
-from selftaught.training.trl_trainer import MicroBatchTrainer, packed, padded
+from selftaught.training.trl_trainer import MicroBatchTrainer, dealt, packed, padded
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 ACTIVATION_BYTES = 4 << 30
@@ -47,12 +49,20 @@ class SftTrainer:
     """Fine-tunes a model folder. Holds settings only: every call loads the weights anew and drops them at its end."""
 
     def __init__(
-        self, settings: TrainingConfig, *, dtype: str, device: str, threads: int, trust_remote_code: bool = False
+        self,
+        settings: TrainingConfig,
+        *,
+        dtype: str,
+        device: str,
+        threads: int,
+        peers: Sequence[Peer] = (),
+        trust_remote_code: bool = False,
     ) -> None:
+        """`peers` compute their share of every step's gradient, each on `threads` threads."""
         self._settings = settings
         self._device = torch.device(device)
         self._compute = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        self._threads = threads
+        self._threads, self._peers = threads, peers
         self._trust = trust_remote_code
 
     def fine_tune(
@@ -70,13 +80,16 @@ class SftTrainer:
         began = time.monotonic()
         codec = Codec(start.path, trust_remote_code=self._trust)
         rows = [Row(*codec.lay_out(example)) for example in examples]
+        peers = PeerGradients(self._peers, self._lesson(start, rows, plan)) if self._peers else None
         model = load_float32(start.path, trust_remote_code=self._trust)
         check_rows(rows, codec, context=context_of(model))
         order = row_order(len(rows), num_slots=plan.steps * self._settings.batch_size, seed=plan.seed)
-        trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir)
+        trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir, peers=peers)
         steps = _Steps(on_step, began, trainer)
         trainer.add_callback(steps)
         trainer.train()
+        if peers is not None:
+            peers.end()
         model = self._trained(trainer, start)
         if self._compute == torch.bfloat16:
             round_model(model, seed=plan.seed)  # what is proven, measured and saved is what will be drawn with
@@ -116,42 +129,54 @@ class SftTrainer:
         *,
         plan: TrainingPlan,
         out_dir: Path,
+        peers: PeerGradients | None = None,
     ) -> MicroBatchTrainer:
         """TRL's trainer, ready to train on `rows[i] for i in order`, `batch_size` to a step, and on nothing else."""
         settings = self._settings
         lengths = [len(row.input_ids) for row in rows]
         plain_attention = model.config.get_text_config()._attn_implementation
-        reason = why_not_packed(model, longest=max(lengths))
+        affordable = self._affordable_tokens(model)
+        model, reason = set_up(model, settings, compute=self._compute, longest=max(lengths), seed=plan.seed)
+        processes = len(self._peers) + 1
         notes = [f"the rows of a training step are padded, not packed: {reason}"] if reason else []
         batches = plan_batches(
             lengths,
             order,
             batch_size=settings.batch_size,
-            max_tokens=settings.micro_batch_tokens or self._affordable_tokens(model),
+            max_tokens=settings.micro_batch_tokens or affordable,
             padded=reason is not None,
             at_least=2 if settings.noise_scale else 1,
+            multiple_of=processes,
         )
         if batches.per_step == 1:
             notes.append("no gradient noise scale: a training step is one forward pass (set training.noise_scale=true)")
-        set_seed(plan.seed % 2**32)  # adapters start at random
-        if settings.lora_rank:
-            for parameter in model.parameters():
-                parameter.data = parameter.data.to(self._compute)  # frozen, so it needs no float32 master
-            model = with_adapters(model, settings)
+        collate = padded if reason else packed
         trainer = MicroBatchTrainer(
             compute=torch.float32 if settings.lora_rank else self._compute,
             batches=batches,
             notes=tuple(notes),
             plain_attention=plain_attention,
             model=model,
-            args=self._arguments(plan, out_dir, batches),
-            data_collator=padded if reason else packed,
+            peers=peers,
+            args=self._arguments(plan, out_dir, batches, processes),
+            data_collator=collate if peers is None else dealt(collate),
             train_dataset=as_dataset(rows, batches.flat),
             processing_class=codec.tokenizer,
         )
         trainer.remove_callback(PrinterCallback)  # it prints every log line; ours passes them on instead
         check_prepared(trainer.train_dataset, rows, batches.flat)
         return trainer
+
+    def _lesson(self, start: ModelRef, rows: Sequence[Row], plan: TrainingPlan) -> Lesson:
+        return Lesson(
+            path=start.path,
+            settings=self._settings,
+            compute=self._compute,
+            longest=max(len(row.input_ids) for row in rows),
+            seed=plan.seed,
+            threads=self._threads,
+            trust_remote_code=self._trust,
+        )
 
     def _trained(self, trainer: MicroBatchTrainer, start: ModelRef) -> Any:
         """The trained model: float32, whole (adapters merged), with its own attention."""
@@ -177,13 +202,13 @@ class SftTrainer:
         per_token = config.num_hidden_layers * per_layer + 2 * size * config.vocab_size
         return int(max(256, min(16384, ACTIVATION_BYTES // per_token)))
 
-    def _arguments(self, plan: TrainingPlan, out_dir: Path, batches: Batches) -> SFTConfig:
+    def _arguments(self, plan: TrainingPlan, out_dir: Path, batches: Batches, processes: int) -> SFTConfig:
         settings = self._settings
         return SFTConfig(
             output_dir=str(out_dir),
             max_steps=plan.steps,
-            per_device_train_batch_size=1,  # an element of the data set is a micro-batch
-            gradient_accumulation_steps=batches.per_step,
+            per_device_train_batch_size=processes,  # an element of the data set is a micro-batch
+            gradient_accumulation_steps=batches.per_step // processes,
             learning_rate=settings.learning_rate,
             lr_scheduler_type=SCHEDULES[settings.schedule],
             warmup_steps=min(settings.warmup_steps, plan.steps // 2),
@@ -267,19 +292,3 @@ class _Steps(TrainerCallback):
                 noise=(noise.squared_norm, noise.trace) if noise else None,
             )
         )
-
-
-def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:
-    """The model of a folder with float32 master weights (from_pretrained would keep the file's number type)."""
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, trust_remote_code=trust_remote_code, use_safetensors=True
-        )
-    except Exception as error:
-        # transformers and safetensors raise many kinds here, and each of them means the same to the user.
-        raise ModelError(
-            f"model {path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
-    wrong = [name for name, weight in model.named_parameters() if weight.dtype != torch.float32]
-    assert not wrong, f"master weights must be float32, these are not: {wrong[:3]}"
-    return model

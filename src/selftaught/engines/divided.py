@@ -1,0 +1,94 @@
+"""The engine `local` in several processes: every call's requests are dealt out, each process draws its share."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from selftaught.engines.local import LocalEngine
+from selftaught.peers import Peer
+from selftaught.records import Completion, ModelRef, Request, SamplingParams, TokenScores
+
+TOGETHER = 16
+"""Completions that a peer sends at a time."""
+
+
+class DividedEngine:
+    """A LocalEngine here and one in every peer, opened on the same weights with the same settings.
+
+    Request i goes to process i mod n, so a completion depends on the requests alone, not on which process is faster.
+    """
+
+    serves = None
+
+    def __init__(
+        self,
+        model: ModelRef,
+        peers: Sequence[Peer],
+        settings: Mapping[str, Any],
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """`settings` are LocalEngine's, `slots` and `cache_bytes` those of each process."""
+        self._model, self._peers, self._settings = model, peers, settings
+        for peer in peers:
+            self._open(peer)
+        self._own = LocalEngine(model, **settings, note=note)
+
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
+        every = len(self._peers) + 1
+        busy: dict[Connection, tuple[Peer, int]] = {}
+        for first, peer in enumerate(self._peers, start=1):
+            if share := requests[first::every]:
+                if peer.owner is not self:  # ended by an earlier call that was broken off
+                    self._open(peer)
+                peer.send((share, params))
+                busy[peer.pipe] = peer, first
+        try:
+            for completion in self._own.sample(requests[::every], params):
+                yield replace(completion, request=completion.request * every)
+                yield from _arrived(busy, every)
+            while busy:
+                wait(list(busy))
+                yield from _arrived(busy, every)
+        finally:
+            for peer, _ in busy.values():  # broken off: what they would still send answers no later call
+                peer.kill()
+
+    def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
+        return self._own.score(requests, completions)
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.end(self)
+        self._own.close()
+
+    def _open(self, peer: Peer) -> None:
+        peer.begin(self, serve_engine, self._model, self._settings)
+
+
+def _arrived(busy: dict[Connection, tuple[Peer, int]], every: int) -> Iterator[Completion]:
+    """What peers have sent by now; those that have sent all of their share leave `busy`."""
+    for pipe, (peer, first) in list(busy.items()):
+        while pipe in busy and peer.has_message():
+            if (found := peer.receive()) is None:
+                del busy[pipe]
+                continue
+            for completion in found:
+                yield replace(completion, request=completion.request * every + first)
+
+
+def serve_engine(pipe: Connection, model: ModelRef, settings: Mapping[str, Any]) -> None:
+    """In a peer: draw shares until None comes. A share is answered by lists of completions, and None at its end."""
+    engine = LocalEngine(model, **settings)
+    try:
+        while (job := pipe.recv()) is not None:
+            found: list[Completion] = []
+            for completion in engine.sample(*job):
+                found.append(completion)
+                if len(found) == TOGETHER:
+                    pipe.send(found)
+                    found = []
+            pipe.send(found)
+            pipe.send(None)
+    finally:
+        engine.close()

@@ -1,0 +1,186 @@
+"""Further processes of a run, on the same machine: they draw and differentiate beside it, each on threads of its own.
+
+A model of a few megabytes cannot keep several cores busy from one process: its operations are too short to be divided
+among threads, and Python's lock hands them out one at a time. Who does what is fixed by the work alone, so results do
+not depend on how busy the machine is.
+
+`python -m selftaught.peers FD` is such a process: it receives functions with their arguments through the pipe FD and
+runs one after the other; a function talks with its counterpart through the same pipe. Child processes of our own, not
+those of `multiprocessing`, for the reasons given in verifiers/pool.py. A peer ends with its pipe, so it outlives a
+killed run by one job at the most, and it writes no files.
+"""
+
+import os
+import subprocess
+import sys
+import traceback
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+from selftaught.errors import SelftaughtError
+
+
+class PeerDied(SelftaughtError):
+    """A peer ended in the middle of its work."""
+
+
+class Peer:
+    """One further process; it is started when it first gets work, and again if it was ended."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+        self._finalizer: Callable[[], object] = lambda: None
+        self.owner: object = None
+        """Whose function it runs; None if none."""
+
+    def begin(self, owner: object, function: Callable[..., None], *arguments: Any) -> None:
+        """Run `function(pipe, *arguments)` there, after ending what ran before; `function` returns when it gets None.
+
+        `function` is one of a module's top level. What it raises, `receive` raises here.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        elif self.owner is not None:
+            self.end(self.owner)
+        self.owner = owner
+        self.send((function, arguments))
+
+    def send(self, message: object) -> None:
+        assert self._pipe is not None
+        try:
+            self._pipe.send(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._death() from error
+
+    def send_bytes(self, data: Any) -> None:
+        """Send a contiguous buffer as it is."""
+        assert self._pipe is not None
+        try:
+            self._pipe.send_bytes(data)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._death() from error
+
+    def receive(self) -> Any:
+        """The next message. Raises what the peer's function raised, and PeerDied if the process is gone."""
+        assert self._pipe is not None
+        try:
+            message = self._pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise self._death() from error
+        if isinstance(message, BaseException):
+            self.owner = None
+            raise message
+        return message
+
+    def receive_into(self, buffer: Any) -> None:
+        """The next message, one of `send_bytes`, into a buffer of its size."""
+        assert self._pipe is not None
+        try:
+            self._pipe.recv_bytes_into(buffer)
+        except (EOFError, ConnectionResetError) as error:
+            raise self._death() from error
+
+    def has_message(self) -> bool:
+        assert self._pipe is not None
+        return self._pipe.poll()
+
+    @property
+    def pid(self) -> int | None:
+        """The process, if it was started."""
+        return self._process.pid if self._process else None
+
+    @property
+    def pipe(self) -> Connection:
+        """To wait for several peers at once."""
+        assert self._pipe is not None
+        return self._pipe
+
+    def end(self, owner: object) -> None:
+        """End the owner's function, if it is the one that runs."""
+        if self.owner is owner:
+            self.owner = None
+            with suppress(PeerDied):
+                self.send(None)
+
+    def kill(self) -> None:
+        """End the process, whatever it does; the next `begin` starts a new one."""
+        self.owner = None
+        self._finalizer()
+        self._process = self._pipe = None
+
+    def _start(self) -> None:
+        self.kill()
+        self._pipe, theirs = Pipe()
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # what the parent can import, it can, too
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "selftaught.peers", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": paths},
+            start_new_session=True,  # Ctrl-C at the terminal is the parent's
+        )
+        theirs.close()
+        self._finalizer = weakref.finalize(self, _end, self._process, self._pipe)  # also when the interpreter exits
+
+    def _death(self) -> PeerDied:
+        assert self._process is not None
+        code = None
+        with suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(timeout=5)
+        how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
+        self.kill()
+        return PeerDied(
+            f"a further process of the run {how}; if memory is short, set compute.processes=1 in a new run; what was "
+            "saved is kept, and the same command carries on"
+        )
+
+
+class Peers:
+    """The further processes of one run; ended with the `with` block."""
+
+    def __init__(self, number: int) -> None:
+        self._peers = tuple(Peer() for _ in range(number))
+
+    def __enter__(self) -> Sequence[Peer]:
+        return self._peers
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for peer in self._peers:
+            peer.kill()
+
+
+def _end(process: "subprocess.Popen[bytes]", pipe: Connection) -> None:
+    pipe.close()
+    process.kill()
+    process.wait()
+
+
+def serve(pipe: Connection) -> None:
+    """Run one function after the other until the pipe is closed."""
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            message = pipe.recv()
+            if message is None:  # the end of a function that had failed before
+                continue
+            function, arguments = message
+            try:
+                function(pipe, *arguments)
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                return
+            except Exception as error:
+                # Raised again in the parent, which knows what to say of it; its traceback stays here otherwise.
+                if not isinstance(error, SelftaughtError):
+                    error.add_note("in a further process of the run:\n" + traceback.format_exc())
+                pipe.send(error)
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,43 @@
+"""A model loaded and made ready to be trained; alike in every process of a run."""
+
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, set_seed
+
+from selftaught.errors import ModelError
+from selftaught.settings import TrainingConfig
+from selftaught.training.lora import with_adapters
+from selftaught.training.packed_attention import why_not_packed
+
+
+def set_up(
+    model: Any, settings: TrainingConfig, *, compute: torch.dtype, longest: int, seed: int
+) -> tuple[Any, str | None]:
+    """A loaded model with packed attention, and adapters if wanted; or with the reason why its rows are padded.
+
+    `longest` is the number of tokens of the longest row.
+    """
+    reason = why_not_packed(model, longest=longest)
+    set_seed(seed % 2**32)  # adapters start at random
+    if settings.lora_rank:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(compute)  # frozen, so it needs no float32 master
+        model = with_adapters(model, settings)
+    return model, reason
+
+
+def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:
+    """The model of a folder with float32 master weights (from_pretrained would keep the file's number type)."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, trust_remote_code=trust_remote_code, use_safetensors=True
+        )
+    except Exception as error:
+        # transformers and safetensors raise many kinds here, and each of them means the same to the user.
+        raise ModelError(
+            f"model {path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
+    wrong = [name for name, weight in model.named_parameters() if weight.dtype != torch.float32]
+    assert not wrong, f"master weights must be float32, these are not: {wrong[:3]}"
+    return model

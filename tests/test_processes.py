@@ -1,0 +1,212 @@
+"""Several processes that share one run's work: the results that one would find, whatever goes wrong."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from builders import task_named
+from selftaught.engines.divided import DividedEngine
+from selftaught.engines.local import LocalEngine
+from selftaught.errors import RefusedError
+from selftaught.peers import Peer, PeerDied, Peers
+from selftaught.prompts import render_prompt
+from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingPlan
+from selftaught.selection import examples_from_solutions
+from selftaught.settings import TrainingConfig
+from selftaught.training.sft import SftTrainer
+
+SETTINGS = {"dtype": "float32", "device": "cpu", "threads": 1, "slots": 4}
+TASK = task_named("arithmetic")
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[tuple[Peer, ...]]:
+    """Two peers, started once; a test that kills one leaves it to be started again."""
+    with Peers(2) as peers:
+        yield tuple(peers)
+
+
+def requests(number: int, *, shots: int = 0) -> list[Request]:
+    some = TASK.dev[:: len(TASK.dev) // number][:number]
+    texts = [render_prompt(TASK.prompt_format, p, hint=False, shots=TASK.shots[:shots]) for p in some]
+    return [Request(prompt=text, seed=i) for i, text in enumerate(texts)]
+
+
+def params(**values: Any) -> SamplingParams:
+    return SamplingParams(**{"temperature": 1.0, "max_new_tokens": 30, "stop": TASK.prompt_format.stop, **values})
+
+
+def in_order(found: Iterator[Completion]) -> list[Completion]:
+    return sorted(found, key=lambda c: c.request)
+
+
+def echo(pipe: Connection, *first: object) -> None:
+    """A peer's function: sends its arguments, then whatever it gets."""
+    pipe.send(first)
+    while (message := pipe.recv()) is not None:
+        if isinstance(message, Exception):
+            raise message
+        pipe.send(message)
+
+
+def test_a_peer_runs_one_function_after_the_other_in_the_same_process(two: tuple[Peer, ...]) -> None:
+    for round_ in range(3):
+        two[0].begin(round_, echo, "hello", round_)
+        assert two[0].receive() == ("hello", round_)
+        two[0].send({"again": round_})
+        assert two[0].receive() == {"again": round_}
+    two[0].end(2)
+
+
+def test_what_a_peer_raises_is_raised_here_and_the_peer_goes_on(two: tuple[Peer, ...]) -> None:
+    two[0].begin("me", echo)
+    two[0].receive()
+    two[0].send(RefusedError("no tokens"))
+    with pytest.raises(RefusedError, match="no tokens"):
+        two[0].receive()
+    two[0].begin("me", echo)
+    two[0].receive()
+    two[0].send(ZeroDivisionError("ours"))
+    with pytest.raises(ZeroDivisionError) as caught:
+        two[0].receive()
+    assert "in a further process" in caught.value.__notes__[0]
+    two[0].begin("me", echo, 1)
+    assert two[0].receive() == (1,)
+
+
+def test_a_killed_peer_is_named_in_one_line_and_started_again_when_it_is_needed(two: tuple[Peer, ...]) -> None:
+    two[0].begin("me", echo)
+    two[0].receive()
+    assert two[0].pid is not None
+    os.kill(two[0].pid, signal.SIGKILL)
+    with pytest.raises(PeerDied, match=r"killed by signal 9.*compute\.processes=1") as caught:
+        two[0].receive()
+    assert "\n" not in str(caught.value)
+    two[0].begin("me", echo, "alive")
+    assert two[0].receive() == ("alive",)
+
+
+def test_peers_end_with_their_block() -> None:
+    with Peers(1) as peers:
+        peers[0].begin("me", echo)
+        peers[0].receive()
+        pid = peers[0].pid
+        assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("number", [1, 2, 25])
+def test_every_process_draws_its_share_as_an_engine_alone_would(tiny: Path, two: tuple[Peer, ...], number: int) -> None:
+    model, asked = ModelRef(path=str(tiny)), requests(number)
+    alone = LocalEngine(model, **SETTINGS)  # type: ignore[arg-type]
+    engine = DividedEngine(model, two, SETTINGS)
+    found = in_order(engine.sample(asked, params()))
+    assert [c.request for c in found] == list(range(number))
+    for first in range(3):
+        share = in_order(alone.sample(asked[first::3], params()))
+        assert [c.token_ids for c in found[first::3]] == [c.token_ids for c in share]
+    assert in_order(engine.sample(asked, params())) == found
+    engine.close()
+    assert [peer.owner for peer in two] == [None, None]
+
+
+def test_a_call_that_is_broken_off_leaves_the_engine_as_it_was(tiny: Path, two: tuple[Peer, ...]) -> None:
+    engine = DividedEngine(ModelRef(path=str(tiny)), two, SETTINGS)
+    expected = in_order(engine.sample(requests(12), params()))
+    begun = engine.sample(requests(30), params())
+    next(begun)
+    begun.close()  # type: ignore[attr-defined]
+    assert in_order(engine.sample(requests(12), params())) == expected
+    engine.close()
+
+
+def test_a_prompt_that_only_a_peer_sees_is_refused_all_the_same(tiny: Path, two: tuple[Peer, ...]) -> None:
+    engine = DividedEngine(ModelRef(path=str(tiny)), two, SETTINGS)
+    asked = requests(6)
+    asked[4] = Request(prompt="1" * 300, seed=0)
+    with pytest.raises(RefusedError, match="exceed the model's context"):
+        list(engine.sample(asked, params()))
+    assert len(list(engine.sample(requests(6), params()))) == 6
+    engine.close()
+
+
+def trained(
+    start: Path, out_dir: Path, peers: tuple[Peer, ...], *, dtype: str = "float32", **settings: Any
+) -> tuple[dict[str, torch.Tensor], list[StepMetrics]]:
+    out_dir.mkdir()
+    seen: list[StepMetrics] = []
+    values = {"batch_size": 6, "noise_scale": True, "learning_rate": 1e-3, **settings}
+    trainer = SftTrainer(TrainingConfig(**values), dtype=dtype, device="cpu", threads=1, peers=peers)
+    trainer.fine_tune(
+        examples_from_solutions(TASK.shots, TASK.prompt_format, (), iteration=1),
+        validation=[],
+        start=ModelRef(path=str(start)),
+        out_dir=out_dir,
+        plan=TrainingPlan(iteration=1, steps=5, seed=1, examples_sha256="x"),
+        on_step=seen.append,
+    )
+    return load_file(out_dir / "model.safetensors"), seen
+
+
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return max(float((a[name].float() - b[name].float()).abs().max()) for name in a)
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapters"])
+def test_a_training_in_three_processes_gives_the_weights_and_the_noise_of_one(
+    tiny: Path, tmp_path: Path, two: tuple[Peer, ...], kind: str
+) -> None:
+    # A row to a micro-batch: one process splits its steps as three do, and the noise is measured on the same parts.
+    settings: dict[str, Any] = {"batch_size": 3, "micro_batch_tokens": 1, "lora_rank": 4 if kind == "adapters" else 0}
+    alone, alone_steps = trained(tiny, tmp_path / "alone", (), **settings)
+    shared, shared_steps = trained(tiny, tmp_path / "shared", two, **settings)
+    before = load_file(tiny / "model.safetensors")
+    assert distance(alone, before) > 1e-3
+    assert [s.loss for s in shared_steps] == pytest.approx([s.loss for s in alone_steps], rel=1e-4)
+    assert [s.grad_norm for s in shared_steps] == pytest.approx([s.grad_norm for s in alone_steps], rel=1e-3)
+    # Adam divides a gradient by its own size, so where that is nothing but rounding, a weight goes either way.
+    moved = sum(float((alone[name] - before[name]).abs().sum()) for name in alone)
+    apart = sum(float((alone[name] - shared[name]).abs().sum()) for name in alone)
+    assert apart < 0.01 * moved
+    assert [s.tokens for s in shared_steps] == [s.tokens for s in alone_steps]
+    assert [s.noise is None for s in shared_steps] == [s.noise is None for s in alone_steps]
+    assert shared_steps[0].noise == pytest.approx(alone_steps[0].noise, rel=1e-3)
+
+
+def test_a_training_in_processes_is_the_same_every_time_in_bfloat16_too(
+    tiny: Path, tmp_path: Path, two: tuple[Peer, ...]
+) -> None:
+    for dtype in ("float32", "bfloat16"):
+        first, _ = trained(tiny, tmp_path / f"{dtype}-1", two, dtype=dtype)
+        second, _ = trained(tiny, tmp_path / f"{dtype}-2", two, dtype=dtype)
+        assert distance(first, second) == 0.0
+    alone, _ = trained(tiny, tmp_path / "alone", (), dtype="bfloat16")
+    assert 0.0 < distance(alone, first) < 0.02
+
+
+def test_a_peer_that_dies_in_training_ends_it_with_one_line(tiny: Path, tmp_path: Path, two: tuple[Peer, ...]) -> None:
+    def kill(metrics: StepMetrics) -> None:
+        pid = two[1].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+
+    trainer = SftTrainer(TrainingConfig(batch_size=6), dtype="float32", device="cpu", threads=1, peers=two)
+    with pytest.raises(PeerDied, match="signal 9"):
+        trainer.fine_tune(
+            examples_from_solutions(TASK.shots, TASK.prompt_format, (), iteration=1),
+            validation=[],
+            start=ModelRef(path=str(tiny)),
+            out_dir=tmp_path,
+            plan=TrainingPlan(iteration=1, steps=5, seed=1, examples_sha256="x"),
+            on_step=kill,
+        )
