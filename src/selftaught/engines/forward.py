@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from selftaught.attention_kinds import why_not_exchanged
-from selftaught.engines.slots import ATTENTION, NotServed, PrefixTokens, PromptTokens, SlotCache, StepTokens, Tokens
+from selftaught.engines.slots import ATTENTION, Compiled, NotServed, PrefixTokens, PromptTokens, SlotCache, StepTokens, Tokens
 
 
 class Runner:
     """Runs a model whose attention is `slots.attention`. Logits come back as [sequences, V]."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self.model, self.device = model, device
+    def __init__(self, model: Any, device: torch.device, compiled: Compiled | None = None) -> None:
+        self.model, self.device, self.compiled = model, device, compiled
 
     def prefix(self, cache: SlotCache, ids: Sequence[int]) -> None:
         """Run the prefix that all sequences share, and keep it."""
@@ -50,7 +50,7 @@ class Runner:
         return cast(Tensor, logits[0])
 
 
-def prepare(model: Any, device: torch.device) -> str | None:
+def prepare(model: Any, device: torch.device, compiled: Compiled | None = None) -> str | None:
     """Set a model up to be run in slots. Returns None, or why it cannot be (the model is then as it was before).
 
     Decided by what the model is, then by a check of its logits against those of a plain forward pass.
@@ -64,7 +64,7 @@ def prepare(model: Any, device: torch.device) -> str | None:
     model.set_attn_implementation(ATTENTION)
     if model.config._attn_implementation != ATTENTION:
         return "it has an attention of its own that cannot be replaced"
-    reason = _other_logits(Runner(model, device), plain)
+    reason = _other_logits(Runner(model, device, compiled), plain)
     if reason:
         model.set_attn_implementation(before)
     return reason
@@ -93,7 +93,7 @@ def _other_logits(runner: Runner, plain: Sequence[Tensor]) -> str | None:
     """Run the check's sequences in slots: prefix, prompts of unequal length, a step. None if logits agree."""
     shared = 2
     ids = _check_ids(runner.model)
-    cache = SlotCache(len(ids), max(map(len, ids)))
+    cache = SlotCache(len(ids), max(map(len, ids)), runner.compiled)
     try:
         runner.prefix(cache, ids[0][:shared])
         first = runner.prompts(cache, shared, [row[shared:-1] for row in ids], range(len(ids)))

@@ -22,7 +22,7 @@ from selftaught.engines.packing import pack_linears
 from selftaught.engines.prefixes import prefix_groups, shared_length
 from selftaught.engines.rows import Endings, Row
 from selftaught.engines.slot_batch import SlotBatch
-from selftaught.engines.slots import ATTENTION, SlotCache
+from selftaught.engines.slots import ATTENTION, Compiled, SlotCache
 from selftaught.errors import EngineError, ModelError, RefusedError
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, TokenScores
 from selftaught.scoring import completion_logprobs, context_of
@@ -68,7 +68,8 @@ class LocalEngine:
         self._model.generation_config = GenerationConfig()  # drawing is set by the run, never by the model's folder
         self._context = context_of(self._model)
         self._own_attention = self._model.config._attn_implementation
-        self._why_not = forward.prepare(self._model, self._device)
+        self._compiled = _compiled(self._model, threads)
+        self._why_not = forward.prepare(self._model, self._device, self._compiled)
         self._noted = False
         if self._why_not is None:
             pack_linears(self._model, rows=slots)
@@ -111,7 +112,7 @@ class LocalEngine:
             shared = shared_length([row.prompt_ids for row in members])
             length = max(len(row.prompt_ids) for row in members) - shared + params.max_new_tokens
             yield from SlotBatch(
-                Runner(self._model, self._device),
+                Runner(self._model, self._device, self._compiled),
                 members,
                 shared=shared,
                 num_slots=min(len(members), self._slots_for(length)),
@@ -217,6 +218,17 @@ class LocalEngine:
         return max(
             1, min(self._slots, self._cache_bytes // (length * kv_bytes_per_token(config, self._model.dtype.itemsize)))
         )
+
+
+def _compiled(model: Any, threads: int) -> Compiled | None:
+    """Attention compiled for this machine, where it can be: on a CPU, with numba, for the model's number type."""
+    if model.device.type != "cpu":
+        return None
+    try:
+        from selftaught.engines.kernels import compiled_attention
+    except ImportError:  # a new Python has torch before it has numba
+        return None
+    return compiled_attention(model.dtype, threads)
 
 
 def kv_bytes_per_token(config: Any, itemsize: int) -> int:

@@ -39,21 +39,52 @@ class Tokens(Protocol):
         ...
 
 
+class Compiled(Protocol):
+    """Kernels that do what StepTokens and PromptTokens do in torch's operations (kernels.py)."""
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        held: tuple[Tensor, Tensor],
+        slots: Any,
+        positions: Any,
+        scale: float,
+        shared: tuple[Tensor, Tensor] | None,
+    ) -> Tensor: ...
+
+
 class SlotCache:
     """A shared prefix [1, K, P, D] and slots [S, K, L, D] for every layer; slots hold what follows the prefix."""
 
-    def __init__(self, num_slots: int, length: int) -> None:
-        self.num_slots, self.length = num_slots, length
+    def __init__(self, num_slots: int, length: int, compiled: Compiled | None = None) -> None:
+        self.num_slots, self.length, self.compiled = num_slots, length, compiled
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self.own: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def write(self, layer: int, slots: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
-        """Keep k, v [1, K, N, D] of N tokens at own positions [N] of slots [N]."""
+    def held(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of all slots; made for keys and values like k, v [1, K, N, D] when first asked for."""
         if layer not in self.own:
             shape = (self.num_slots, k.shape[1], self.length, k.shape[3])
-            self.own[layer] = (k.new_zeros(shape), v.new_zeros(shape))
-        for held, new in zip(self.own[layer], (k, v), strict=True):
+            # torch's operations read what they mask, which must be numbers.
+            make = torch.empty if self.compiled else torch.zeros
+            self.own[layer] = tuple(make(shape, dtype=x.dtype, device=x.device) for x in (k, v))  # type: ignore[assignment]
+        return self.own[layer]
+
+    def write(self, layer: int, slots: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
+        """Keep k, v [1, K, N, D] of N tokens at own positions [N] of slots [N]."""
+        for held, new in zip(self.held(layer, k, v), (k, v), strict=True):
             held[slots, :, positions] = new[0].transpose(0, 1)
+
+    def attend_compiled(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, slots: Tensor, positions: Tensor, scale: float
+    ) -> Tensor:
+        """Keep k, v [1, K, N, D] and attend q [1, H, N, D] to each token's slot and the prefix: [1, N, H, D]."""
+        assert self.compiled is not None
+        held = self.held(layer, k, v)
+        shared = _attend_to_prefix(self, layer, q, scale)
+        return self.compiled.attend(q[0], k[0], v[0], held, slots.numpy(), positions.numpy(), scale, shared)
 
     @torch.inference_mode()
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
@@ -94,6 +125,8 @@ class PromptTokens:
             self._slots = torch.tensor(slots).repeat_interleave(torch.tensor(lengths)).to(device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        if self._slots is not None and self._cache.compiled:
+            return self._cache.attend_compiled(layer, q, k, v, self._slots, self.own_positions, scale)
         if self._slots is not None:
             self._cache.write(layer, self._slots, self.own_positions, k, v)
         own, lse = q.new_empty(q.shape[1:]), q.new_empty(q.shape[1:3], dtype=_lse_dtype(q))
@@ -114,6 +147,8 @@ class StepTokens:
         self._slots = torch.arange(len(own_positions), device=device)
         self.own_positions = torch.tensor(own_positions, device=device)
         self._groups: list[tuple[slice, int, Tensor]] = []
+        if cache.compiled:
+            return
         for first in range(0, len(own_positions), SLOTS_TOGETHER):
             group = slice(first, min(first + SLOTS_TOGETHER, len(own_positions)))
             visible = max(own_positions[group]) + 1
@@ -122,6 +157,8 @@ class StepTokens:
             self._groups.append((group, visible, mask[:, None, None]))  # [slots, 1, 1, visible], added to the scores
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        if self._cache.compiled:
+            return self._cache.attend_compiled(layer, q, k, v, self._slots, self.own_positions, scale)
         self._cache.write(layer, self._slots, self.own_positions, k, v)
         held_k, held_v = self._cache.own[layer]
         rows = _per_group(q[0].transpose(0, 1), 1, k.shape[1])  # [N, K, G, D]: the heads of a group are the query rows
@@ -148,16 +185,20 @@ def _attend_to_itself(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Te
 
 def _with_prefix(cache: SlotCache, layer: int, q: Tensor, own: Tensor, own_lse: Tensor, scale: float) -> Tensor:
     """Merge attention over own tokens, [H, N, D] with log-sum-exp [H, N], with that over the prefix: [1, N, H, D]."""
-    if layer in cache.prefix:
-        k, v = cache.prefix[layer]
-        _, heads, num_tokens, size = q.shape
-        # Every query of a key-value head is one row of one matrix: heads of a group and tokens alike.
-        rows = q.reshape(1, k.shape[1], -1, size)
-        shared, lse = attend(rows, k, v, scale=scale)
-        share = torch.sigmoid(lse.reshape(heads, num_tokens) - own_lse)[..., None]
-        shared = shared.reshape(heads, num_tokens, size)
-        own = torch.lerp(own, shared, share.to(own.dtype))
+    if found := _attend_to_prefix(cache, layer, q, scale):
+        shared, lse = found
+        share = torch.sigmoid(lse.reshape(own_lse.shape) - own_lse)[..., None]
+        own = torch.lerp(own, shared.reshape(own.shape), share.to(own.dtype))
     return own.transpose(0, 1)[None]
+
+
+def _attend_to_prefix(cache: SlotCache, layer: int, q: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
+    """Attention of q [1, H, N, D] over the prefix, if there is one: [1, K, G * N, D] and log-sum-exp [1, K, G * N]."""
+    if layer not in cache.prefix:
+        return None
+    k, v = cache.prefix[layer]
+    # Every query of a key-value head is one row of one matrix: heads of a group and tokens alike.
+    return attend(q.reshape(1, k.shape[1], -1, q.shape[3]), k, v, scale=scale)
 
 
 def attend(

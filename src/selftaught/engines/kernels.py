@@ -1,0 +1,221 @@
+"""Attention of new tokens to what their slots hold, compiled for this machine by numba when it is first used.
+
+torch's attention for CPUs reads a slot's keys at half the speed of the memory, and its results have to be put together
+with those of the shared prefix in several passes. Here a key and a value are read once for all heads that share them,
+and the prefix's part is merged in on the way. Sums are float32. The same machine gives the same bits: how tokens are
+dealt out to threads changes no sum.
+"""
+
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from selftaught.engines.vectors import ADDRESS, FLOAT, INT, Rows, dot_products, weighted_sums
+
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+PARTS_PER_THREAD = 4
+"""Into which the tokens of a pass are dealt out: they do not all see equally much."""
+
+
+@intrinsic
+def _nearest_whole(context: Any, x: Any) -> Any:
+    def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        return b.call(b.module.declare_intrinsic("llvm.rint", [FLOAT]), arguments)
+
+    return types.float32(types.float32), code
+
+
+@intrinsic
+def _times_power_of_two(context: Any, x: Any, power: Any) -> Any:
+    """x * 2**power for a whole `power`, as long as the result is a normal number."""
+
+    def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        exponent = b.shl(b.fptosi(arguments[1], INT), INT(23))
+        return b.bitcast(b.add(b.bitcast(arguments[0], INT), exponent), FLOAT)
+
+    return types.float32(types.float32, types.float32), code
+
+
+@numba.njit(inline="always", **OPTIONS)
+def _exp(x: Any) -> Any:
+    """exp(x) for x <= 0, to a few units of the last place; below -87, where float32 ends, exp(-87).
+
+    2**whole is put together from bits, 2**rest is its Taylor polynomial; loops over it become vector instructions.
+    """
+    t = max(x, np.float32(-87.0)) * np.float32(1.4426950408889634)
+    whole = _nearest_whole(t)
+    rest = t - whole
+    p = np.float32(1.5403530393381608e-4)
+    p = p * rest + np.float32(1.3333558146428443e-3)
+    p = p * rest + np.float32(9.618129107628477e-3)
+    p = p * rest + np.float32(5.550410866482158e-2)
+    p = p * rest + np.float32(2.402265069591007e-1)
+    p = p * rest + np.float32(6.931471805599453e-1)
+    p = p * rest + np.float32(1.0)
+    return _times_power_of_two(p, whole)
+
+
+@numba.njit(**OPTIONS)
+def _softmax(scores: Any, number: int, scale: Any) -> Any:
+    """Turn `scale` times the first scores into weights that sum to 1; their log-sum-exp."""
+    highest = scores[0]
+    for j in range(number):
+        highest = max(highest, scores[j])
+    total = np.float32(0.0)
+    for j in range(number):
+        weight = _exp((scores[j] - highest) * scale)
+        scores[j] = weight
+        total += weight
+    share = np.float32(1.0) / total
+    for j in range(number):
+        scores[j] *= share
+    return highest * scale + np.log(total)
+
+
+@cache
+def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
+    """The kernel for heads of `size` numbers, `group` query heads to a key head."""
+    rows = Rows(size, is_half=is_half)
+    num_bytes = rows.num_bytes
+
+    @intrinsic
+    def score(context: Any, keys: Any, queries: Any, scores: Any, number: Any, stride: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+            dot_products(b, rows, group, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 5), code
+
+    @intrinsic
+    def mix(
+        context: Any, values: Any, weights: Any, number: Any, stride: Any, out: Any, shared: Any, gap: Any, shares: Any
+    ) -> Any:
+        """out[g] = the weighted sum of the values, moved by shares[g] of the way towards shared[g * gap]."""
+
+        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+            *those_of_sums, out, shared, gap, shares = arguments
+            for g, own in enumerate(weighted_sums(b, rows, group, *those_of_sums)):
+                found = own
+                if has_prefix:
+                    prefix = rows.load(b, b.add(shared, b.mul(ADDRESS(g), gap)))
+                    place = b.inttoptr(b.add(shares, ADDRESS(4 * g)), FLOAT.as_pointer())
+                    share = rows.repeated(b, b.load(place))
+                    found = [rows.plus_product(b, x, share, b.fsub(y, x)) for x, y in zip(own, prefix, strict=True)]
+                rows.store(b, b.add(out, ADDRESS(g * num_bytes)), found)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 8), code
+
+    @numba.njit(**OPTIONS)
+    def attend(
+        q: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any, scale: Any,
+        shared: int, shared_lse: Any, out: int, first: int, last: int,
+    ) -> None:  # fmt: skip
+        """Tokens `first` to `last`. q, out [N, K, G, size], held_k, held_v [S, K, length, size] and shared
+        [G, N, K, size] are addresses."""
+        scores = np.empty((group, length), np.float32)
+        shares = np.empty(group, np.float32)
+        number = slots.shape[0]
+        for n in range(first, last):
+            visible = positions[n] + 1
+            for h in range(kv_heads):
+                head = n * kv_heads + h
+                held = (slots[n] * kv_heads + h) * length * num_bytes
+                score(held_k + held, q + head * group * num_bytes, scores.ctypes.data, visible, length)
+                for g in range(group):
+                    lse = _softmax(scores[g], visible, scale)
+                    if has_prefix:
+                        shares[g] = np.float32(1.0) / (np.float32(1.0) + np.exp(lse - shared_lse[g * number + n, h]))
+                mix(
+                    held_v + held, scores.ctypes.data, visible, length, out + head * group * num_bytes,
+                    shared + head * num_bytes, number * kv_heads * num_bytes, shares.ctypes.data,
+                )  # fmt: skip
+
+    return attend
+
+
+@cache
+def _in_parallel(attend: Any) -> Any:
+    @numba.njit(parallel=True, **OPTIONS)
+    def attend_parts(
+        q: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any, scale: Any,
+        shared: int, shared_lse: Any, out: int, parts: int,
+    ) -> None:  # fmt: skip
+        number = slots.shape[0]
+        for part in numba.prange(parts):
+            first, last = number * part // parts, number * (part + 1) // parts
+            attend(
+                q, held_k, held_v, kv_heads, length, slots, positions, scale, shared, shared_lse, out, first, last
+            )  # fmt: skip
+
+    return attend_parts
+
+
+@numba.njit(**OPTIONS)
+def _store(k: Any, v: Any, held_k: Any, held_v: Any, slots: Any, positions: Any) -> None:
+    """Keep k, v [N, K, words] at the positions [N] of the slots [N]."""
+    for n in range(k.shape[0]):
+        for h in range(k.shape[1]):
+            held_k[slots[n], h, positions[n]] = k[n, h]
+            held_v[slots[n], h, positions[n]] = v[n, h]
+
+
+NO_LSE = np.empty((0, 0), np.float32)
+
+
+class CompiledAttention:
+    """The kernels for one number type, on so many threads."""
+
+    def __init__(self, dtype: torch.dtype, threads: int) -> None:
+        self._is_half, self._threads = dtype == torch.bfloat16, threads
+        if threads > 1:
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        held: tuple[Tensor, Tensor],
+        slots: Any,
+        positions: Any,
+        scale: float,
+        shared: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Keep k, v [K, N, D] of N tokens at the positions [N] of the slots [N] (int64 arrays), then attend.
+
+        Every query of q [H, N, D] sees its slot in `held` [S, K, L, D] up to its own position, and the prefix, whose
+        part is `shared`: output [1, K, G * N, D] and log-sum-exp [1, K, G * N]. Returns [1, N, H, D].
+        """
+        kv_heads, length, size = held[0].shape[1:]
+        _store(*(self._numbers(x.transpose(0, 1).contiguous()) for x in (k, v)), *map(self._numbers, held), slots, positions)
+        queries = q.transpose(0, 1).contiguous()
+        out = torch.empty_like(queries)
+        prefix = shared[0][0].transpose(0, 1).contiguous() if shared else out
+        prefix_lse = shared[1][0].t().contiguous().numpy() if shared else NO_LSE
+        kernel = _attend(size, q.shape[0] // kv_heads, self._is_half, shared is not None)
+        arguments = (
+            queries.data_ptr(), held[0].data_ptr(), held[1].data_ptr(), kv_heads, length, slots, positions,
+            np.float32(scale), prefix.data_ptr(), prefix_lse, out.data_ptr(),
+        )  # fmt: skip
+        if self._threads > 1:
+            _in_parallel(kernel)(*arguments, PARTS_PER_THREAD * self._threads)
+        else:
+            kernel(*arguments, 0, len(slots))
+        return out[None]
+
+    def _numbers(self, x: Tensor) -> Any:
+        """A contiguous tensor as an array; two bfloat16 are one word."""
+        return x.view(torch.int32).numpy() if self._is_half else x.numpy()
+
+
+def compiled_attention(dtype: torch.dtype, threads: int) -> CompiledAttention | None:
+    """The kernels, or None for a number type that they do not know."""
+    return CompiledAttention(dtype, threads) if dtype in (torch.bfloat16, torch.float32) else None

@@ -1,0 +1,142 @@
+"""Vector instructions for `kernels.py`, as LLVM's intermediate code: loads, products and sums of rows of numbers.
+
+numba compiles Python loops, but cannot be told that two arrays do not overlap, and keeps sums in memory for that
+reason. The innermost loops are therefore spelled out here, in registers; what surrounds them is Python.
+
+A row is `size` numbers, float32 or bfloat16, and is held as float32 vectors. bfloat16 comes in words of 32 bits: the
+upper half of a float32 is the same number in bfloat16, so a word's upper number needs a mask and its lower one a shift.
+A row's vectors are then all lower numbers of its first words, all upper ones of the same words, and so on: an order
+that is the same for every row, so that products and sums need not undo it, only the store does.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+WIDEST = 16
+"""float32 numbers in a vector register, if the size of a row allows; the compiler splits it where there are fewer."""
+AHEAD = 8
+"""Rows between the one in use and the one that is asked from memory."""
+LINE = 64
+"""Bytes of a cache line."""
+
+INT, FLOAT, BYTE, ADDRESS = ir.IntType(32), ir.FloatType(), ir.IntType(8), ir.IntType(64)
+LOOSE = ("reassoc", "contract", "nsz")
+"""Freedom to choose the order of a sum; numbers that are none stay so."""
+
+
+class Rows:
+    """How rows of `size` numbers are held."""
+
+    def __init__(self, size: int, *, is_half: bool) -> None:
+        self.size, self.is_half = size, is_half
+        self.num_bytes = size * (2 if is_half else 4)
+        lanes = size // 2 if is_half else size
+        self.width = next(width for width in (WIDEST, 8, 4, 2, 1) if lanes % width == 0)
+        self.vector = ir.VectorType(FLOAT, self.width)
+        self.words = ir.VectorType(INT, self.width)
+        self.number = size // self.width
+
+    def load(self, b: Any, address: Any) -> list[Any]:
+        if not self.is_half:
+            return [b.load(_pointer(b, address, 4 * self.width * i, self.vector), align=4) for i in range(self.number)]
+        found = []
+        for i in range(self.number // 2):
+            words = b.load(_pointer(b, address, 4 * self.width * i, self.words), align=4)
+            found.append(b.bitcast(b.shl(words, self._all(16)), self.vector))
+            found.append(b.bitcast(b.and_(words, self._all(0xFFFF0000)), self.vector))
+        return found
+
+    def store(self, b: Any, address: Any, vectors: Sequence[Any]) -> None:
+        """bfloat16 is rounded to the nearest, ties to even."""
+        if self.is_half:
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [
+                b.or_(b.lshr(self._rounded(b, low), self._all(16)), b.and_(self._rounded(b, high), self._all(0xFFFF0000)))
+                for low, high in pairs
+            ]
+        for i, vector in enumerate(vectors):
+            b.store(vector, _pointer(b, address, 4 * self.width * i, vector.type), align=4)
+
+    def zero(self) -> Any:
+        return ir.Constant(self.vector, [0.0] * self.width)
+
+    def repeated(self, b: Any, number: Any) -> Any:
+        """A vector of one number."""
+        nothing = ir.Constant(self.vector, ir.Undefined)
+        first = b.insert_element(nothing, number, INT(0))
+        return b.shuffle_vector(first, nothing, ir.Constant(self.words, [0] * self.width))
+
+    def plus_product(self, b: Any, total: Any, x: Any, y: Any) -> Any:
+        """total + x * y."""
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        function = cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{self.width}f32")
+        return b.call(function, [x, y, total])
+
+    def sum(self, b: Any, vector: Any) -> Any:
+        kind = ir.FunctionType(FLOAT, [FLOAT, self.vector])
+        function = cgutils.get_or_insert_function(b.module, kind, f"llvm.vector.reduce.fadd.v{self.width}f32")
+        return b.call(function, [ir.Constant(FLOAT, 0.0), vector], fastmath=LOOSE)
+
+    def ask_for(self, b: Any, address: Any) -> None:
+        """Have a row brought from memory; an address behind the last row does no harm."""
+        kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), INT, INT, INT])
+        function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        for offset in range(0, self.num_bytes, LINE):
+            b.call(function, [_pointer(b, address, offset, BYTE), INT(0), INT(3), INT(1)])
+
+    def _rounded(self, b: Any, vector: Any) -> Any:
+        bits = b.bitcast(vector, self.words)
+        odd = b.and_(b.lshr(bits, self._all(16)), self._all(1))
+        return b.add(bits, b.add(odd, self._all(0x7FFF)))
+
+    def _all(self, value: int) -> Any:
+        return ir.Constant(self.words, [value] * self.width)
+
+
+def dot_products(b: Any, rows: Rows, group: int, keys: Any, queries: Any, scores: Any, number: Any, stride: Any) -> None:
+    """scores[g, j] = keys[j] . queries[g] for the first `number` keys; `stride` is the length of a row of scores.
+
+    All arguments but the first three are addresses and whole numbers of 64 bits.
+    """
+    held = [rows.load(b, b.add(queries, ADDRESS(g * rows.num_bytes))) for g in range(group)]
+    with cgutils.for_range(b, number) as loop:
+        address = b.add(keys, b.mul(loop.index, ADDRESS(rows.num_bytes)))
+        rows.ask_for(b, b.add(address, ADDRESS(AHEAD * rows.num_bytes)))
+        key = rows.load(b, address)
+        for g, query in enumerate(held):
+            total = b.fmul(key[0], query[0])
+            for x, y in zip(key[1:], query[1:], strict=True):
+                total = rows.plus_product(b, total, x, y)
+            b.store(rows.sum(b, total), _place(b, scores, g, stride, loop.index))
+
+
+def weighted_sums(
+    b: Any, rows: Rows, group: int, values: Any, weights: Any, number: Any, stride: Any
+) -> list[list[Any]]:
+    """The sum over j of weights[g, j] * values[j] for each g, as vectors."""
+    totals = [[cgutils.alloca_once(b, rows.vector) for _ in range(rows.number)] for _ in range(group)]
+    for places in totals:
+        for place in places:
+            b.store(rows.zero(), place)
+    with cgutils.for_range(b, number) as loop:
+        address = b.add(values, b.mul(loop.index, ADDRESS(rows.num_bytes)))
+        rows.ask_for(b, b.add(address, ADDRESS(AHEAD * rows.num_bytes)))
+        value = rows.load(b, address)
+        for g, places in enumerate(totals):
+            weight = rows.repeated(b, b.load(_place(b, weights, g, stride, loop.index)))
+            for x, place in zip(value, places, strict=True):
+                b.store(rows.plus_product(b, b.load(place), weight, x), place)
+    return [[b.load(place) for place in places] for places in totals]
+
+
+def _place(b: Any, base: Any, row: int, stride: Any, column: Any) -> Any:
+    """Pointer to the float32 [row, column] of a table with `stride` columns."""
+    offset = b.mul(ADDRESS(4), b.add(b.mul(ADDRESS(row), stride), column))
+    return b.inttoptr(b.add(base, offset), FLOAT.as_pointer())
+
+
+def _pointer(b: Any, address: Any, offset: int, kind: Any) -> Any:
+    return b.inttoptr(b.add(address, ADDRESS(offset)), kind.as_pointer())
