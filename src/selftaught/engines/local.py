@@ -72,6 +72,9 @@ class LocalEngine:
         self._why_not = forward.prepare(self._model, self._device, self._compiled)
         self._noted = False
         if self._why_not is None:
+            if self._compiled:
+                from selftaught.engines.fused import fuse_layers
+                fuse_layers(self._model, threads=threads)
             pack_linears(self._model, rows=slots)
         else:
             self._note_once(self._why_not)

@@ -9,7 +9,8 @@ A row's vectors are then all lower numbers of its first words, all upper ones of
 that is the same for every row, so that products and sums need not undo it, only the store does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -22,6 +23,16 @@ AHEAD = 8
 LINE = 64
 """Bytes of a cache line."""
 
+POWER_OF_TWO = (
+    1.5403530393381608e-4,
+    1.3333558146428443e-3,
+    9.618129107628477e-3,
+    5.550410866482158e-2,
+    2.402265069591007e-1,
+    6.931471805599453e-1,
+    1.0,
+)
+"""ln(2)^n / n! for n from 6 down."""
 INT, FLOAT, BYTE, ADDRESS = ir.IntType(32), ir.FloatType(), ir.IntType(8), ir.IntType(64)
 LOOSE = ("reassoc", "contract", "nsz")
 """Freedom to choose the order of a sum; numbers that are none stay so."""
@@ -60,8 +71,8 @@ class Rows:
         for i, vector in enumerate(vectors):
             b.store(vector, _pointer(b, address, 4 * self.width * i, vector.type), align=4)
 
-    def zero(self) -> Any:
-        return ir.Constant(self.vector, [0.0] * self.width)
+    def all(self, number: float) -> Any:
+        return ir.Constant(self.vector, [number] * self.width)
 
     def repeated(self, b: Any, number: Any) -> Any:
         """A vector of one number."""
@@ -71,9 +82,27 @@ class Rows:
 
     def plus_product(self, b: Any, total: Any, x: Any, y: Any) -> Any:
         """total + x * y."""
-        kind = ir.FunctionType(self.vector, [self.vector] * 3)
-        function = cgutils.get_or_insert_function(b.module, kind, f"llvm.fma.v{self.width}f32")
-        return b.call(function, [x, y, total])
+        return self._call(b, "llvm.fma", [x, y, total])
+
+    def exp(self, b: Any, x: Any) -> Any:
+        """exp(x), to a few units of the last place; for |x| above 87, where float32 ends, that of 87 or -87.
+
+        2**whole is put together from bits, 2**rest is its Taylor polynomial.
+        """
+        x = self._call(b, "llvm.minnum", [x, self.all(87.0)])
+        t = b.fmul(self._call(b, "llvm.maxnum", [x, self.all(-87.0)]), self.all(1.4426950408889634))
+        whole = self._call(b, "llvm.rint", [t])
+        rest, p = b.fsub(t, whole), self.all(POWER_OF_TWO[0])
+        for factor in POWER_OF_TWO[1:]:
+            p = self.plus_product(b, self.all(factor), p, rest)
+        exponent = b.shl(b.fptosi(whole, self.words), self._all(23))
+        return b.bitcast(b.add(b.bitcast(p, self.words), exponent), self.vector)
+
+    def as_stored(self, b: Any, vector: Any) -> Any:
+        """Rounded to the numbers that a row can hold."""
+        if not self.is_half:
+            return vector
+        return b.bitcast(b.and_(self._rounded(b, vector), self._all(0xFFFF0000)), self.vector)
 
     def sum(self, b: Any, vector: Any) -> Any:
         kind = ir.FunctionType(FLOAT, [FLOAT, self.vector])
@@ -86,6 +115,10 @@ class Rows:
         function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
         for offset in range(0, self.num_bytes, LINE):
             b.call(function, [_pointer(b, address, offset, BYTE), INT(0), INT(3), INT(1)])
+
+    def _call(self, b: Any, name: str, arguments: Sequence[Any]) -> Any:
+        kind = ir.FunctionType(self.vector, [self.vector] * len(arguments))
+        return b.call(cgutils.get_or_insert_function(b.module, kind, f"{name}.v{self.width}f32"), arguments)
 
     def _rounded(self, b: Any, vector: Any) -> Any:
         bits = b.bitcast(vector, self.words)
@@ -120,7 +153,7 @@ def weighted_sums(
     totals = [[cgutils.alloca_once(b, rows.vector) for _ in range(rows.number)] for _ in range(group)]
     for places in totals:
         for place in places:
-            b.store(rows.zero(), place)
+            b.store(rows.all(0.0), place)
     with cgutils.for_range(b, number) as loop:
         address = b.add(values, b.mul(loop.index, ADDRESS(rows.num_bytes)))
         rows.ask_for(b, b.add(address, ADDRESS(AHEAD * rows.num_bytes)))
@@ -130,6 +163,48 @@ def weighted_sums(
             for x, place in zip(value, places, strict=True):
                 b.store(rows.plus_product(b, b.load(place), weight, x), place)
     return [[b.load(place) for place in places] for places in totals]
+
+
+def rms_norm(b: Any, rows: Rows, x: Any, weight: Any, out: Any, number: Any, epsilon: Any) -> None:
+    """out = weight * x / sqrt(mean(x^2) + epsilon) for a line of `number` times `rows.size` numbers.
+
+    Rounded where LlamaRMSNorm rounds: before the weight, and at the end.
+    """
+    totals = [cgutils.alloca_once(b, rows.vector) for _ in range(rows.number)]
+    for place in totals:
+        b.store(rows.all(0.0), place)
+    with _over(b, rows, number) as offset:
+        for part, place in zip(rows.load(b, b.add(x, offset)), totals, strict=True):
+            b.store(rows.plus_product(b, b.load(place), part, part), place)
+    squares = b.load(totals[0])
+    for place in totals[1:]:
+        squares = b.fadd(squares, b.load(place))
+    length = b.uitofp(b.mul(number, ADDRESS(rows.size)), FLOAT)
+    root = cgutils.get_or_insert_function(b.module, ir.FunctionType(FLOAT, [FLOAT]), "llvm.sqrt.f32")
+    size = b.call(root, [b.fadd(b.fdiv(rows.sum(b, squares), length), epsilon)])
+    scale = rows.repeated(b, b.fdiv(ir.Constant(FLOAT, 1.0), size))
+    with _over(b, rows, number) as offset:
+        parts = zip(rows.load(b, b.add(x, offset)), rows.load(b, b.add(weight, offset)), strict=True)
+        found = [b.fmul(w, rows.as_stored(b, b.fmul(part, scale))) for part, w in parts]
+        rows.store(b, b.add(out, offset), found)
+
+
+def silu_product(b: Any, rows: Rows, gate: Any, up: Any, out: Any, number: Any) -> None:
+    """out = gate / (1 + exp(-gate)) * up for lines of `number` times `rows.size` numbers; silu is rounded first."""
+    with _over(b, rows, number) as offset:
+        found = []
+        for g, u in zip(rows.load(b, b.add(gate, offset)), rows.load(b, b.add(up, offset)), strict=True):
+            minus = b.fsub(rows.all(0.0), g)
+            silu = b.fdiv(g, b.fadd(rows.all(1.0), rows.exp(b, minus)))
+            found.append(b.fmul(rows.as_stored(b, silu), u))
+        rows.store(b, b.add(out, offset), found)
+
+
+@contextmanager
+def _over(b: Any, rows: Rows, number: Any) -> Iterator[Any]:
+    """A loop over `number` rows that lie one behind the other: the offset of each."""
+    with cgutils.for_range(b, number) as loop:
+        yield b.mul(loop.index, ADDRESS(rows.num_bytes))
 
 
 def _place(b: Any, base: Any, row: int, stride: Any, column: Any) -> Any:

@@ -1,0 +1,145 @@
+"""Norms and gated layers of a decoder in one pass over their numbers each, compiled by numba; for drawing on a CPU.
+
+transformers spells a norm out in seven operations and a gated layer in five, and every one of them reads and writes
+all activations. Layers are replaced by what they are, not by the name of their model, and each only after it has
+given the same numbers as the layer that it replaces.
+"""
+
+from functools import cache
+from typing import Any, cast
+
+import numba
+import numpy as np
+import torch
+from numba.core import types
+from numba.extending import intrinsic
+from torch import Tensor, nn
+
+from selftaught.engines.kernels import OPTIONS
+from selftaught.engines.vectors import Rows, rms_norm, silu_product
+
+CHUNK = 32
+"""Numbers of a line that are one row to the kernels."""
+
+
+class FusedNorm(nn.Module):
+    """The root mean square norm of Llama (Zhang & Sennrich 2019, arXiv 1910.07467)."""
+
+    def __init__(self, norm: Any, threads: int) -> None:
+        super().__init__()
+        self._weight, self._epsilon = norm.weight.detach().contiguous(), np.float32(norm.variance_epsilon)
+        self._kernel, self._parts = _norm(self._weight.dtype == torch.bfloat16, threads > 1), _parts(threads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        out, width = torch.empty_like(x), x.shape[-1]
+        addresses = x.data_ptr(), self._weight.data_ptr(), out.data_ptr()
+        self._kernel(*addresses, x.numel() // width, width, self._epsilon, self._parts)
+        return out
+
+
+class FusedMlp(nn.Module):
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, mlp: Any, threads: int) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        self._kernel, self._parts = _silu(mlp.up_proj.weight.dtype == torch.bfloat16, threads > 1), _parts(threads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_proj(x).contiguous(), self.up_proj(x).contiguous()
+        out, width = torch.empty_like(up), up.shape[-1]
+        self._kernel(gate.data_ptr(), up.data_ptr(), out.data_ptr(), up.numel() // width, width, self._parts)
+        return cast(Tensor, self.down_proj(out))
+
+
+def fuse_layers(model: Any, *, threads: int) -> None:
+    """Replace the norms and gated layers that have a fused form; the model can draw afterwards, but not train."""
+    if model.dtype not in (torch.bfloat16, torch.float32) or model.device.type != "cpu":
+        return
+    with torch.no_grad():
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if _is_norm(child):
+                    _replace(parent, name, child, FusedNorm(child, threads), child.weight.shape[0])
+                elif _is_gated(child):
+                    _replace(parent, name, child, FusedMlp(child, threads), child.up_proj.in_features)
+
+
+def _is_norm(layer: Any) -> bool:
+    weight = getattr(layer, "weight", None)
+    return (
+        type(layer).__name__.endswith("RMSNorm")
+        and hasattr(layer, "variance_epsilon")
+        and weight is not None
+        and weight.dim() == 1
+        and weight.shape[0] % CHUNK == 0
+    )
+
+
+def _is_gated(layer: Any) -> bool:
+    parts = [getattr(layer, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    return (
+        all(type(part) is nn.Linear for part in parts)
+        and {name for name, _ in layer.named_children()} <= {"gate_proj", "up_proj", "down_proj", "act_fn"}
+        and cast(nn.Linear, parts[1]).out_features % CHUNK == 0
+    )
+
+
+def _replace(parent: nn.Module, name: str, plain: nn.Module, fused: nn.Module, width: int) -> None:
+    """Put the fused layer in place if it gives the plain one's numbers, up to the rounding of their type."""
+    dtype = next(plain.parameters()).dtype
+    x = torch.linspace(-3.0, 3.0, 5 * width).mul(1.7).sin().mul(4.0).view(1, 5, width).to(dtype)
+    expected, found = plain(x).float(), fused(x).float()
+    if (expected - found).abs().max() <= 8 * torch.finfo(dtype).eps * expected.abs().max():
+        setattr(parent, name, fused)
+
+
+@cache
+def _norm(is_half: bool, is_parallel: bool) -> Any:
+    rows = Rows(CHUNK, is_half=is_half)
+    rows_bytes = rows.num_bytes
+
+    @intrinsic
+    def norm(context: Any, x: Any, weight: Any, out: Any, number: Any, epsilon: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+            rms_norm(b, rows, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4, types.float32), code
+
+    @numba.njit(parallel=is_parallel, **OPTIONS)
+    def lines(x: int, weight: int, out: int, number: int, width: int, epsilon: Any, parts: int) -> None:
+        step = rows_bytes * (width // CHUNK)
+        for part in numba.prange(parts):
+            for n in range(number * part // parts, number * (part + 1) // parts):
+                norm(x + n * step, weight, out + n * step, width // CHUNK, epsilon)
+
+    return lines
+
+
+@cache
+def _silu(is_half: bool, is_parallel: bool) -> Any:
+    rows = Rows(CHUNK, is_half=is_half)
+    rows_bytes = rows.num_bytes
+
+    @intrinsic
+    def silu(context: Any, gate: Any, up: Any, out: Any, number: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+            silu_product(b, rows, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), code
+
+    @numba.njit(parallel=is_parallel, **OPTIONS)
+    def lines(gate: int, up: int, out: int, number: int, width: int, parts: int) -> None:
+        step = rows_bytes * (width // CHUNK)
+        for part in numba.prange(parts):
+            for n in range(number * part // parts, number * (part + 1) // parts):
+                silu(gate + n * step, up + n * step, out + n * step, width // CHUNK)
+
+    return lines
+
+
+def _parts(threads: int) -> int:
+    return threads if threads > 1 else 1
