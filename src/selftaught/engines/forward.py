@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from selftaught.attention_kinds import why_not_exchanged
-from selftaught.engines.slots import ATTENTION, Compiled, NotServed, PrefixTokens, PromptTokens, SlotCache, StepTokens, Tokens
+from selftaught.engines.slots import (
+    ATTENTION,
+    Compiled,
+    NotServed,
+    PrefixTokens,
+    PromptTokens,
+    SlotCache,
+    StepTokens,
+    Tokens,
+)
 
 
 class Runner:

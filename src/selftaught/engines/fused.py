@@ -5,6 +5,7 @@ all activations. Layers are replaced by what they are, not by the name of their 
 given the same numbers as the layer that it replaces.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -16,7 +17,8 @@ from numba.extending import intrinsic
 from torch import Tensor, nn
 
 from selftaught.engines.kernels import OPTIONS
-from selftaught.engines.vectors import Rows, rms_norm, silu_product
+from selftaught.engines.slots import slot_tokens
+from selftaught.engines.vectors import Rows, rms_norm, rotated, silu_product
 
 CHUNK = 32
 """Numbers of a line that are one row to the kernels."""
@@ -38,18 +40,55 @@ class FusedNorm(nn.Module):
         return out
 
 
+class FusedAttention(nn.Module):
+    """Attention of Llama and its kin in slots: one product for queries, keys and values, rotated on the way."""
+
+    def __init__(self, attention: Any, threads: int) -> None:
+        super().__init__()
+        self.layer_idx, self._size, self._scale = attention.layer_idx, attention.head_dim, attention.scaling
+        parts = [attention.q_proj, attention.k_proj, attention.v_proj]
+        self._heads, self._kv_heads, _ = (part.out_features // self._size for part in parts)
+        self.qkv_proj, self.o_proj = _joined(parts), attention.o_proj
+        self.q_norm, self.k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+        is_half = self.o_proj.weight.dtype == torch.bfloat16
+        self._kernel, self._parts = _rotation(self._size, is_half, threads > 1), _parts(threads)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        **more: Any,
+    ) -> tuple[Tensor, None]:
+        tokens = slot_tokens(attention_mask, more)
+        size, number = self._size, hidden_states.shape[1]
+        heads = self.qkv_proj(hidden_states)[0].view(number, -1, size)
+        q, k, v = heads.split([self._heads, self._kv_heads, self._kv_heads], dim=1)  # [N, heads, D]
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        cos, sin = (x.contiguous() for x in position_embeddings)
+        turned_q, turned_k = (x.new_empty(x.shape) for x in (q, k))
+        for x, out in ((q, turned_q), (k, turned_k)):
+            step = x.stride(0) * x.element_size()
+            addresses = x.data_ptr(), cos.data_ptr(), sin.data_ptr(), out.data_ptr()
+            self._kernel(*addresses, number, x.shape[1], step, self._parts)
+        q, k, v = (x.transpose(0, 1)[None] for x in (turned_q, turned_k, v))
+        return self.o_proj(tokens.attend(self.layer_idx, q, k, v, self._scale).flatten(2)), None
+
+
 class FusedMlp(nn.Module):
     """down(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv 2002.05202)."""
 
     def __init__(self, mlp: Any, threads: int) -> None:
         super().__init__()
-        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        self.gate_up_proj, self.down_proj = _joined([mlp.gate_proj, mlp.up_proj]), mlp.down_proj
         self._kernel, self._parts = _silu(mlp.up_proj.weight.dtype == torch.bfloat16, threads > 1), _parts(threads)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_proj(x).contiguous(), self.up_proj(x).contiguous()
-        out, width = torch.empty_like(up), up.shape[-1]
-        self._kernel(gate.data_ptr(), up.data_ptr(), out.data_ptr(), up.numel() // width, width, self._parts)
+        both = self.gate_up_proj(x)
+        out = both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
+        width = out.shape[-1]
+        self._kernel(both.data_ptr(), out.data_ptr(), out.numel() // width, width, self._parts)
         return cast(Tensor, self.down_proj(out))
 
 
@@ -62,6 +101,8 @@ def fuse_layers(model: Any, *, threads: int) -> None:
             for name, child in list(parent.named_children()):
                 if _is_norm(child):
                     _replace(parent, name, child, FusedNorm(child, threads), child.weight.shape[0])
+                elif _is_attention(child):
+                    setattr(parent, name, FusedAttention(child, threads))
                 elif _is_gated(child):
                     _replace(parent, name, child, FusedMlp(child, threads), child.up_proj.in_features)
 
@@ -75,6 +116,17 @@ def _is_norm(layer: Any) -> bool:
         and weight.dim() == 1
         and weight.shape[0] % CHUNK == 0
     )
+
+
+ATTENTIONS = frozenset({"LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention"})
+"""Classes of transformers that compute the same: projections, perhaps norms of heads, rotation, attention, projection.
+
+How attention is put together cannot be seen from its layers, so these are known by name; the logits of the whole model
+are compared besides (`forward.prepare`)."""
+
+
+def _is_attention(layer: Any) -> bool:
+    return type(layer).__name__ in ATTENTIONS and type(layer.q_proj) is nn.Linear and layer.head_dim % 4 == 0
 
 
 def _is_gated(layer: Any) -> bool:
@@ -132,13 +184,48 @@ def _silu(is_half: bool, is_parallel: bool) -> Any:
         return types.void(*[types.int64] * 4), code
 
     @numba.njit(parallel=is_parallel, **OPTIONS)
-    def lines(gate: int, up: int, out: int, number: int, width: int, parts: int) -> None:
+    def lines(both: int, out: int, number: int, width: int, parts: int) -> None:
         step = rows_bytes * (width // CHUNK)
         for part in numba.prange(parts):
             for n in range(number * part // parts, number * (part + 1) // parts):
-                silu(gate + n * step, up + n * step, out + n * step, width // CHUNK)
+                silu(both + 2 * n * step, both + (2 * n + 1) * step, out + n * step, width // CHUNK)
 
     return lines
+
+
+@cache
+def _rotation(size: int, is_half: bool, is_parallel: bool) -> Any:
+    rows = Rows(size // 2, is_half=is_half)
+    head_bytes = 2 * rows.num_bytes
+
+    @intrinsic
+    def rotate(context: Any, x: Any, cos: Any, sin: Any, out: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+            rotated(b, rows, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), code
+
+    @numba.njit(parallel=is_parallel, **OPTIONS)
+    def lines(x: int, cos: int, sin: int, out: int, number: int, heads: int, step: int, parts: int) -> None:
+        for part in numba.prange(parts):
+            for n in range(number * part // parts, number * (part + 1) // parts):
+                for h in range(heads):
+                    place = out + (n * heads + h) * head_bytes
+                    rotate(x + n * step + h * head_bytes, cos + n * head_bytes, sin + n * head_bytes, place)
+
+    return lines
+
+
+def _joined(linears: Sequence[nn.Linear]) -> nn.Linear:
+    """One layer whose output is theirs, one after the other."""
+    weight = torch.cat([linear.weight for linear in linears])
+    biases = [linear.bias for linear in linears]
+    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=biases[0] is not None, device="meta")
+    joined.weight = nn.Parameter(weight, requires_grad=False)
+    if joined.bias is not None:
+        joined.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+    return joined
 
 
 def _parts(threads: int) -> int:

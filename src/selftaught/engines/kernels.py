@@ -86,6 +86,14 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
     num_bytes = rows.num_bytes
 
     @intrinsic
+    def keep(context: Any, source: Any, target: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+            rows.copy(b, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), code
+
+    @intrinsic
     def score(context: Any, keys: Any, queries: Any, scores: Any, number: Any, stride: Any) -> Any:
         def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
             dot_products(b, rows, group, *arguments)
@@ -115,11 +123,11 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
 
     @numba.njit(**OPTIONS)
     def attend(
-        q: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any, scale: Any,
+        q: int, k: int, v: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any, scale: Any,
         shared: int, shared_lse: Any, out: int, first: int, last: int,
     ) -> None:  # fmt: skip
-        """Tokens `first` to `last`. q, out [N, K, G, size], held_k, held_v [S, K, length, size] and shared
-        [G, N, K, size] are addresses."""
+        """Tokens `first` to `last`. Addresses are q, out [N, K, G, size], k, v [N, K, size] or 0 if they are kept
+        already, held_k, held_v [S, K, length, size] and shared [G, N, K, size]."""
         scores = np.empty((group, length), np.float32)
         shares = np.empty(group, np.float32)
         number = slots.shape[0]
@@ -128,6 +136,10 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
             for h in range(kv_heads):
                 head = n * kv_heads + h
                 held = (slots[n] * kv_heads + h) * length * num_bytes
+                if k:
+                    place = held + positions[n] * num_bytes
+                    keep(k + head * num_bytes, held_k + place)
+                    keep(v + head * num_bytes, held_v + place)
                 score(held_k + held, q + head * group * num_bytes, scores.ctypes.data, visible, length)
                 for g in range(group):
                     lse = _softmax(scores[g], visible, scale)
@@ -145,14 +157,14 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
 def _in_parallel(attend: Any) -> Any:
     @numba.njit(parallel=True, **OPTIONS)
     def attend_parts(
-        q: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any, scale: Any,
+        q: int, k: int, v: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any, scale: Any,
         shared: int, shared_lse: Any, out: int, parts: int,
     ) -> None:  # fmt: skip
         number = slots.shape[0]
         for part in numba.prange(parts):
             first, last = number * part // parts, number * (part + 1) // parts
             attend(
-                q, held_k, held_v, kv_heads, length, slots, positions, scale, shared, shared_lse, out, first, last
+                q, k, v, held_k, held_v, kv_heads, length, slots, positions, scale, shared, shared_lse, out, first, last
             )  # fmt: skip
 
     return attend_parts
@@ -163,8 +175,10 @@ def _store(k: Any, v: Any, held_k: Any, held_v: Any, slots: Any, positions: Any)
     """Keep k, v [N, K, words] at the positions [N] of the slots [N]."""
     for n in range(k.shape[0]):
         for h in range(k.shape[1]):
-            held_k[slots[n], h, positions[n]] = k[n, h]
-            held_v[slots[n], h, positions[n]] = v[n, h]
+            for d in range(k.shape[2]):
+                held_k[slots[n], h, positions[n], d] = k[n, h, d]
+            for d in range(v.shape[2]):
+                held_v[slots[n], h, positions[n], d] = v[n, h, d]
 
 
 NO_LSE = np.empty((0, 0), np.float32)
@@ -188,21 +202,26 @@ class CompiledAttention:
         positions: Any,
         scale: float,
         shared: tuple[Tensor, Tensor] | None,
+        *,
+        one_each: bool,
     ) -> Tensor:
         """Keep k, v [K, N, D] of N tokens at the positions [N] of the slots [N] (int64 arrays), then attend.
 
         Every query of q [H, N, D] sees its slot in `held` [S, K, L, D] up to its own position, and the prefix, whose
         part is `shared`: output [1, K, G * N, D] and log-sum-exp [1, K, G * N]. Returns [1, N, H, D].
+        `one_each` says that no two tokens have the same slot; what others must see is kept first otherwise.
         """
         kv_heads, length, size = held[0].shape[1:]
-        _store(*(self._numbers(x.transpose(0, 1).contiguous()) for x in (k, v)), *map(self._numbers, held), slots, positions)
+        k, v = (x.transpose(0, 1).contiguous() for x in (k, v))
+        if not one_each:
+            _store(*(self._numbers(x) for x in (k, v, *held)), slots, positions)
         queries = q.transpose(0, 1).contiguous()
         out = torch.empty_like(queries)
         prefix = shared[0][0].transpose(0, 1).contiguous() if shared else out
         prefix_lse = shared[1][0].t().contiguous().numpy() if shared else NO_LSE
         kernel = _attend(size, q.shape[0] // kv_heads, self._is_half, shared is not None)
         arguments = (
-            queries.data_ptr(), held[0].data_ptr(), held[1].data_ptr(), kv_heads, length, slots, positions,
+            queries.data_ptr(), k.data_ptr() if one_each else 0, v.data_ptr() if one_each else 0, held[0].data_ptr(), held[1].data_ptr(), kv_heads, length, slots, positions,
             np.float32(scale), prefix.data_ptr(), prefix_lse, out.data_ptr(),
         )  # fmt: skip
         if self._threads > 1:

@@ -74,6 +74,7 @@ class LocalEngine:
         if self._why_not is None:
             if self._compiled:
                 from selftaught.engines.fused import fuse_layers
+
                 fuse_layers(self._model, threads=threads)
             pack_linears(self._model, rows=slots)
         else:

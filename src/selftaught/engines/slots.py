@@ -12,7 +12,7 @@ Letters: N tokens of a pass, H query heads, K key-value heads, G = H / K, D head
 positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -52,6 +52,8 @@ class Compiled(Protocol):
         positions: Any,
         scale: float,
         shared: tuple[Tensor, Tensor] | None,
+        *,
+        one_each: bool,
     ) -> Tensor: ...
 
 
@@ -78,13 +80,23 @@ class SlotCache:
             held[slots, :, positions] = new[0].transpose(0, 1)
 
     def attend_compiled(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, slots: Tensor, positions: Tensor, scale: float
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        slots: Tensor,
+        positions: Tensor,
+        scale: float,
+        *,
+        one_each: bool,
     ) -> Tensor:
         """Keep k, v [1, K, N, D] and attend q [1, H, N, D] to each token's slot and the prefix: [1, N, H, D]."""
         assert self.compiled is not None
         held = self.held(layer, k, v)
         shared = _attend_to_prefix(self, layer, q, scale)
-        return self.compiled.attend(q[0], k[0], v[0], held, slots.numpy(), positions.numpy(), scale, shared)
+        places = slots.numpy(), positions.numpy()
+        return self.compiled.attend(q[0], k[0], v[0], held, *places, scale, shared, one_each=one_each)
 
     @torch.inference_mode()
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
@@ -126,7 +138,8 @@ class PromptTokens:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         if self._slots is not None and self._cache.compiled:
-            return self._cache.attend_compiled(layer, q, k, v, self._slots, self.own_positions, scale)
+            places = self._slots, self.own_positions
+            return self._cache.attend_compiled(layer, q, k, v, *places, scale, one_each=False)
         if self._slots is not None:
             self._cache.write(layer, self._slots, self.own_positions, k, v)
         own, lse = q.new_empty(q.shape[1:]), q.new_empty(q.shape[1:3], dtype=_lse_dtype(q))
@@ -158,7 +171,8 @@ class StepTokens:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         if self._cache.compiled:
-            return self._cache.attend_compiled(layer, q, k, v, self._slots, self.own_positions, scale)
+            places = self._slots, self.own_positions
+            return self._cache.attend_compiled(layer, q, k, v, *places, scale, one_each=True)
         self._cache.write(layer, self._slots, self.own_positions, k, v)
         held_k, held_v = self._cache.own[layer]
         rows = _per_group(q[0].transpose(0, 1), 1, k.shape[1])  # [N, K, G, D]: the heads of a group are the query rows
@@ -235,6 +249,12 @@ def attention(
     module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None = None, **more: Any
 ) -> tuple[Tensor, None]:
     """What transformers calls for every layer. Raises NotServed for a kind of attention that slots do not have."""
+    scale = scaling if scaling is not None else q.shape[-1] ** -0.5
+    return slot_tokens(mask, more).attend(module.layer_idx, q, k, v, scale), None
+
+
+def slot_tokens(mask: Tensor | None, more: Mapping[str, Any]) -> Tokens:
+    """The pass that an attention call belongs to, from its mask and keywords. Raises NotServed for other kinds."""
     if unknown := sorted(name for name, value in more.items() if name not in HARMLESS and value is not None):
         raise NotServed(f"its attention uses {', '.join(unknown)}")
     if mask is not None:
@@ -242,7 +262,7 @@ def attention(
     tokens: Tokens | None = more.get("slot_tokens")
     if tokens is None:
         raise NotServed("it does not hand keywords on to its attention")
-    return tokens.attend(module.layer_idx, q, k, v, scaling if scaling is not None else q.shape[-1] ** -0.5), None
+    return tokens
 
 
 class NotServed(Exception):

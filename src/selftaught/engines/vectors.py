@@ -65,11 +65,19 @@ class Rows:
         if self.is_half:
             pairs = zip(vectors[::2], vectors[1::2], strict=True)
             vectors = [
-                b.or_(b.lshr(self._rounded(b, low), self._all(16)), b.and_(self._rounded(b, high), self._all(0xFFFF0000)))
+                b.or_(
+                    b.lshr(self._rounded(b, low), self._all(16)), b.and_(self._rounded(b, high), self._all(0xFFFF0000))
+                )
                 for low, high in pairs
             ]
         for i, vector in enumerate(vectors):
             b.store(vector, _pointer(b, address, 4 * self.width * i, vector.type), align=4)
+
+    def copy(self, b: Any, source: Any, target: Any) -> None:
+        for i in range(self.number // 2 if self.is_half else self.number):
+            offset = 4 * self.width * i
+            words = b.load(_pointer(b, source, offset, self.words), align=4)
+            b.store(words, _pointer(b, target, offset, self.words), align=4)
 
     def all(self, number: float) -> Any:
         return ir.Constant(self.vector, [number] * self.width)
@@ -79,6 +87,9 @@ class Rows:
         nothing = ir.Constant(self.vector, ir.Undefined)
         first = b.insert_element(nothing, number, INT(0))
         return b.shuffle_vector(first, nothing, ir.Constant(self.words, [0] * self.width))
+
+    def larger(self, b: Any, x: Any, y: Any) -> Any:
+        return self._call(b, "llvm.maxnum", [x, y])
 
     def plus_product(self, b: Any, total: Any, x: Any, y: Any) -> Any:
         """total + x * y."""
@@ -129,7 +140,9 @@ class Rows:
         return ir.Constant(self.words, [value] * self.width)
 
 
-def dot_products(b: Any, rows: Rows, group: int, keys: Any, queries: Any, scores: Any, number: Any, stride: Any) -> None:
+def dot_products(
+    b: Any, rows: Rows, group: int, keys: Any, queries: Any, scores: Any, number: Any, stride: Any
+) -> None:
     """scores[g, j] = keys[j] . queries[g] for the first `number` keys; `stride` is the length of a row of scores.
 
     All arguments but the first three are addresses and whole numbers of 64 bits.
@@ -198,6 +211,45 @@ def silu_product(b: Any, rows: Rows, gate: Any, up: Any, out: Any, number: Any) 
             silu = b.fdiv(g, b.fadd(rows.all(1.0), rows.exp(b, minus)))
             found.append(b.fmul(rows.as_stored(b, silu), u))
         rows.store(b, b.add(out, offset), found)
+
+
+def rotated(b: Any, rows: Rows, x: Any, cos: Any, sin: Any, out: Any) -> None:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) of a head of two rows: each number with its fellow in the
+    other row. Rounded where transformers rounds: both products, and their sum."""
+    second = ADDRESS(rows.num_bytes)
+    turns = list(zip(rows.load(b, cos), rows.load(b, sin), strict=True))
+    left, right = rows.load(b, x), rows.load(b, b.add(x, second))
+
+    def product(u: Any, v: Any) -> Any:
+        return rows.as_stored(b, b.fmul(u, v))
+
+    pairs = list(zip(left, right, turns, strict=True))
+    rows.store(b, out, [b.fsub(product(u, c), product(v, s)) for u, v, (c, s) in pairs])
+    rows.store(b, b.add(out, second), [b.fadd(product(v, c), product(u, s)) for u, v, (c, s) in pairs])
+
+
+def highest(b: Any, rows: Rows, x: Any, number: Any) -> Any:
+    """The largest of `number` times `rows.size` numbers."""
+    place = cgutils.alloca_once(b, rows.vector)
+    b.store(rows.all(float("-inf")), place)
+    with _over(b, rows, number) as offset:
+        for part in rows.load(b, b.add(x, offset)):
+            b.store(rows.larger(b, b.load(place), part), place)
+    kind = ir.FunctionType(FLOAT, [rows.vector])
+    function = cgutils.get_or_insert_function(b.module, kind, f"llvm.vector.reduce.fmax.v{rows.width}f32")
+    return b.call(function, [b.load(place)])
+
+
+def sum_of_exp(b: Any, rows: Rows, x: Any, number: Any, origin: Any) -> Any:
+    """The sum of exp(x - origin) over `number` times `rows.size` numbers; not a number if one of them is not."""
+    place = cgutils.alloca_once(b, rows.vector)
+    b.store(rows.all(0.0), place)
+    least = rows.repeated(b, origin)
+    with _over(b, rows, number) as offset:
+        for part in rows.load(b, b.add(x, offset)):
+            term = b.select(b.fcmp_unordered("uno", part, part), part, rows.exp(b, b.fsub(part, least)))
+            b.store(b.fadd(b.load(place), term), place)
+    return rows.sum(b, b.load(place))
 
 
 @contextmanager
