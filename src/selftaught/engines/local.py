@@ -57,6 +57,7 @@ class LocalEngine:
         keep_freed_memory()
         torch.set_num_threads(threads)
         self._path = model.path
+        self._threads = threads
         self._device = torch.device(device)
         self._slots, self._cache_bytes, self._pass_tokens = slots, cache_bytes, pass_tokens
         self._note = note
@@ -181,7 +182,11 @@ class LocalEngine:
         """Append one token to every row."""
         decided_by = [row.next_number() for row in rows] if params.temperature else []
         numbers = torch.tensor(decided_by, dtype=torch.float64, device=logits.device)
-        tokens, logprobs = draw_tokens(logits, params, numbers)
+        if self._compiled and not params.temperature and logits.shape[-1] % 32 == 0:
+            from selftaught.engines.likeliest import likeliest
+            tokens, logprobs = likeliest(logits.contiguous(), self._threads)
+        else:
+            tokens, logprobs = draw_tokens(logits, params, numbers)
         if not bool(torch.isfinite(logprobs).all()):
             raise EngineError(
                 f"model {self._path}: its logits are not finite; the weights are broken or overflow in {logits.dtype}"
