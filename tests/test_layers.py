@@ -44,6 +44,7 @@ LEVEL = {
             "allocator",
             "compute",
             "attention_kinds",
+            "peers",
         ],
         2,
     ),
@@ -71,11 +72,18 @@ HEAVY = {
     "pyarrow",
     "math_verify",
     "sympy",
+    "numba",
+    "llvmlite",
 }
 
 ALLOWED_AT_TOP = {
     **{f"engines/{name}.py": {"torch"} for name in ("draws", "forward", "packing", "slot_batch")},
     **{f"engines/{name}.py": {"torch", "transformers"} for name in ("generate", "local", "slots")},
+    **{f"engines/{name}.py": {"torch", "numba", "llvmlite"} for name in ("kernels", "fused", "likeliest")},
+    "engines/vectors.py": {"numba", "llvmlite"},
+    "engines/compiled.py": {"torch", "numba"},
+    "training/models.py": {"torch", "transformers"},
+    "training/peer_gradients.py": {"torch"},
     "training/sft.py": {"torch", "transformers", "trl"},
     "training/rows.py": {"datasets"},
     "training/trl_trainer.py": {"torch", "trl"},

@@ -25,9 +25,12 @@ GROUPED = {**BODY, "num_key_value_heads": 2}
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", GROUPED),
-    "llama with biases": ("LlamaConfig", {**GROUPED, "attention_bias": True}),
+    "llama with biases": (
+        "LlamaConfig",
+        {**GROUPED, "intermediate_size": 64, "attention_bias": True, "mlp_bias": True},
+    ),
     "llama with dynamic positions": ("LlamaConfig", {**GROUPED, "rope_parameters": DYNAMIC}),
-    "qwen3": ("Qwen3Config", {**GROUPED, "head_dim": 8}),
+    "qwen3": ("Qwen3Config", {**GROUPED, "intermediate_size": 64, "head_dim": 32}),
     "gpt-neox": ("GPTNeoXConfig", BODY),
     "mistral": ("MistralConfig", {**GROUPED, "sliding_window": 200}),
     "gemma2": ("Gemma2Config", {**GROUPED, "head_dim": 8, "sliding_window": 200, "query_pre_attn_scalar": 8}),

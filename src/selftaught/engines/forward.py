@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from selftaught.attention_kinds import why_not_exchanged
+from selftaught.attention_kinds import why_not_exchanged, window_of
 from selftaught.engines.slots import (
     ATTENTION,
     Compiled,
@@ -73,7 +73,14 @@ def prepare(model: Any, device: torch.device, compiled: Compiled | None = None) 
     model.set_attn_implementation(ATTENTION)
     if model.config._attn_implementation != ATTENTION:
         return "it has an attention of its own that cannot be replaced"
+    # Models with a window are drawn by `generate` where it is too short, which needs their own attention.
+    with_attention = window_of(model.config.get_text_config()) is None
+    replaced = compiled.fuse(model, with_attention=with_attention) if compiled else []
     reason = _other_logits(Runner(model, device, compiled), plain)
+    if reason and replaced:
+        for parent, name, layer in replaced:
+            setattr(parent, name, layer)
+        reason = _other_logits(Runner(model, device, compiled), plain)
     if reason:
         model.set_attn_implementation(before)
     return reason

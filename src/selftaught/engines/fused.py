@@ -92,19 +92,26 @@ class FusedMlp(nn.Module):
         return cast(Tensor, self.down_proj(out))
 
 
-def fuse_layers(model: Any, *, threads: int) -> None:
-    """Replace the norms and gated layers that have a fused form; the model can draw afterwards, but not train."""
-    if model.dtype not in (torch.bfloat16, torch.float32) or model.device.type != "cpu":
-        return
+def fuse_layers(model: Any, *, threads: int, with_attention: bool) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Replace the layers that have a fused form; parent, name and layer of what was there before.
+
+    The model can be run in slots afterwards, but not be trained; without fused attention `generate` can use it, too.
+    """
+    replaced = []
     with torch.no_grad():
         for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
-                if _is_norm(child):
-                    _replace(parent, name, child, FusedNorm(child, threads), child.weight.shape[0])
-                elif _is_attention(child):
-                    setattr(parent, name, FusedAttention(child, threads))
-                elif _is_gated(child):
-                    _replace(parent, name, child, FusedMlp(child, threads), child.up_proj.in_features)
+            for name, plain in list(parent.named_children()):
+                fused: nn.Module | None = None
+                if _is_norm(plain):
+                    fused = _if_same(plain, FusedNorm(plain, threads), plain.weight.shape[0])
+                elif _is_gated(plain):
+                    fused = _if_same(plain, FusedMlp(plain, threads), plain.up_proj.in_features)
+                elif with_attention and _is_attention(plain):
+                    fused = FusedAttention(plain, threads)
+                if fused is not None:
+                    setattr(parent, name, fused)
+                    replaced.append((parent, name, plain))
+    return replaced
 
 
 def _is_norm(layer: Any) -> bool:
@@ -138,13 +145,13 @@ def _is_gated(layer: Any) -> bool:
     )
 
 
-def _replace(parent: nn.Module, name: str, plain: nn.Module, fused: nn.Module, width: int) -> None:
-    """Put the fused layer in place if it gives the plain one's numbers, up to the rounding of their type."""
+def _if_same(plain: nn.Module, fused: nn.Module, width: int) -> nn.Module | None:
+    """The fused layer, if it gives the plain one's numbers up to the rounding of their type."""
     dtype = next(plain.parameters()).dtype
     x = torch.linspace(-3.0, 3.0, 5 * width).mul(1.7).sin().mul(4.0).view(1, 5, width).to(dtype)
     expected, found = plain(x).float(), fused(x).float()
-    if (expected - found).abs().max() <= 8 * torch.finfo(dtype).eps * expected.abs().max():
-        setattr(parent, name, fused)
+    same = (expected - found).abs().max() <= 8 * torch.finfo(dtype).eps * expected.abs().max()
+    return fused if bool(same) else None
 
 
 @cache
@@ -218,13 +225,16 @@ def _rotation(size: int, is_half: bool, is_parallel: bool) -> Any:
 
 
 def _joined(linears: Sequence[nn.Linear]) -> nn.Linear:
-    """One layer whose output is theirs, one after the other."""
-    weight = torch.cat([linear.weight for linear in linears])
-    biases = [linear.bias for linear in linears]
-    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=biases[0] is not None, device="meta")
+    """One layer whose output is theirs, one after the other; their weights become parts of its own."""
+    weight = torch.cat([linear.weight.data for linear in linears])
+    parts = torch.split(weight, [linear.out_features for linear in linears])
+    for linear, part in zip(linears, parts, strict=True):
+        linear.weight = nn.Parameter(part, requires_grad=False)
+    has_bias = linears[0].bias is not None
+    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=has_bias, device="meta")
     joined.weight = nn.Parameter(weight, requires_grad=False)
-    if joined.bias is not None:
-        joined.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+    if has_bias:
+        joined.bias = nn.Parameter(torch.cat([linear.bias.data for linear in linears]), requires_grad=False)
     return joined
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 from torch import Tensor
@@ -123,8 +122,8 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
 
     @numba.njit(**OPTIONS)
     def attend(
-        q: int, k: int, v: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any, scale: Any,
-        shared: int, shared_lse: Any, out: int, first: int, last: int,
+        q: int, k: int, v: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any,
+        scale: Any, shared: int, shared_lse: Any, out: int, first: int, last: int,
     ) -> None:  # fmt: skip
         """Tokens `first` to `last`. Addresses are q, out [N, K, G, size], k, v [N, K, size] or 0 if they are kept
         already, held_k, held_v [S, K, length, size] and shared [G, N, K, size]."""
@@ -157,8 +156,8 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
 def _in_parallel(attend: Any) -> Any:
     @numba.njit(parallel=True, **OPTIONS)
     def attend_parts(
-        q: int, k: int, v: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any, scale: Any,
-        shared: int, shared_lse: Any, out: int, parts: int,
+        q: int, k: int, v: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any,
+        scale: Any, shared: int, shared_lse: Any, out: int, parts: int,
     ) -> None:  # fmt: skip
         number = slots.shape[0]
         for part in numba.prange(parts):
@@ -168,6 +167,9 @@ def _in_parallel(attend: Any) -> Any:
             )  # fmt: skip
 
     return attend_parts
+
+
+NO_LSE = np.empty((0, 0), np.float32)
 
 
 @numba.njit(**OPTIONS)
@@ -181,60 +183,43 @@ def _store(k: Any, v: Any, held_k: Any, held_v: Any, slots: Any, positions: Any)
                 held_v[slots[n], h, positions[n], d] = v[n, h, d]
 
 
-NO_LSE = np.empty((0, 0), np.float32)
+def attend_in_slots(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    held: tuple[Tensor, Tensor],
+    slots: Any,
+    positions: Any,
+    scale: float,
+    shared: tuple[Tensor, Tensor] | None,
+    *,
+    one_each: bool,
+    threads: int,
+) -> Tensor:
+    """Keep k, v [K, N, D] of N tokens at the positions [N] of the slots [N] (int64 arrays), then attend.
 
-
-class CompiledAttention:
-    """The kernels for one number type, on so many threads."""
-
-    def __init__(self, dtype: torch.dtype, threads: int) -> None:
-        self._is_half, self._threads = dtype == torch.bfloat16, threads
-        if threads > 1:
-            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        held: tuple[Tensor, Tensor],
-        slots: Any,
-        positions: Any,
-        scale: float,
-        shared: tuple[Tensor, Tensor] | None,
-        *,
-        one_each: bool,
-    ) -> Tensor:
-        """Keep k, v [K, N, D] of N tokens at the positions [N] of the slots [N] (int64 arrays), then attend.
-
-        Every query of q [H, N, D] sees its slot in `held` [S, K, L, D] up to its own position, and the prefix, whose
-        part is `shared`: output [1, K, G * N, D] and log-sum-exp [1, K, G * N]. Returns [1, N, H, D].
-        `one_each` says that no two tokens have the same slot; what others must see is kept first otherwise.
-        """
-        kv_heads, length, size = held[0].shape[1:]
-        k, v = (x.transpose(0, 1).contiguous() for x in (k, v))
-        if not one_each:
-            _store(*(self._numbers(x) for x in (k, v, *held)), slots, positions)
-        queries = q.transpose(0, 1).contiguous()
-        out = torch.empty_like(queries)
-        prefix = shared[0][0].transpose(0, 1).contiguous() if shared else out
-        prefix_lse = shared[1][0].t().contiguous().numpy() if shared else NO_LSE
-        kernel = _attend(size, q.shape[0] // kv_heads, self._is_half, shared is not None)
-        arguments = (
-            queries.data_ptr(), k.data_ptr() if one_each else 0, v.data_ptr() if one_each else 0, held[0].data_ptr(), held[1].data_ptr(), kv_heads, length, slots, positions,
-            np.float32(scale), prefix.data_ptr(), prefix_lse, out.data_ptr(),
-        )  # fmt: skip
-        if self._threads > 1:
-            _in_parallel(kernel)(*arguments, PARTS_PER_THREAD * self._threads)
-        else:
-            kernel(*arguments, 0, len(slots))
-        return out[None]
-
-    def _numbers(self, x: Tensor) -> Any:
-        """A contiguous tensor as an array; two bfloat16 are one word."""
-        return x.view(torch.int32).numpy() if self._is_half else x.numpy()
-
-
-def compiled_attention(dtype: torch.dtype, threads: int) -> CompiledAttention | None:
-    """The kernels, or None for a number type that they do not know."""
-    return CompiledAttention(dtype, threads) if dtype in (torch.bfloat16, torch.float32) else None
+    Every query of q [H, N, D] sees its slot in `held` [S, K, L, D] up to its own position, and the prefix, whose part
+    is `shared`: output [1, K, G * N, D] and log-sum-exp [1, K, G * N]. Returns [1, N, H, D]. Numbers are bfloat16 or
+    float32. `one_each` says that no two tokens have the same slot; otherwise all is kept before any is attended to.
+    """
+    kv_heads, length, size = held[0].shape[1:]
+    is_half = q.dtype == torch.bfloat16
+    k, v = (x.transpose(0, 1).contiguous() for x in (k, v))
+    if not one_each:
+        numbers = (x.view(torch.int32).numpy() if is_half else x.numpy() for x in (k, v, *held))
+        _store(*numbers, slots, positions)
+    queries = q.transpose(0, 1).contiguous()
+    out = torch.empty_like(queries)
+    prefix = shared[0][0].transpose(0, 1).contiguous() if shared else out
+    prefix_lse = shared[1][0].t().contiguous().numpy() if shared else NO_LSE
+    kernel = _attend(size, q.shape[0] // kv_heads, is_half, shared is not None)
+    arguments = (
+        queries.data_ptr(), k.data_ptr() if one_each else 0, v.data_ptr() if one_each else 0, held[0].data_ptr(),
+        held[1].data_ptr(), kv_heads, length, slots, positions, np.float32(scale), prefix.data_ptr(), prefix_lse,
+        out.data_ptr(),
+    )  # fmt: skip
+    if threads > 1:
+        _in_parallel(kernel)(*arguments, PARTS_PER_THREAD * threads)
+    else:
+        kernel(*arguments, 0, len(slots))
+    return out[None]

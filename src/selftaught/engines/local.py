@@ -57,7 +57,6 @@ class LocalEngine:
         keep_freed_memory()
         torch.set_num_threads(threads)
         self._path = model.path
-        self._threads = threads
         self._device = torch.device(device)
         self._slots, self._cache_bytes, self._pass_tokens = slots, cache_bytes, pass_tokens
         self._note = note
@@ -73,10 +72,6 @@ class LocalEngine:
         self._why_not = forward.prepare(self._model, self._device, self._compiled)
         self._noted = False
         if self._why_not is None:
-            if self._compiled:
-                from selftaught.engines.fused import fuse_layers
-
-                fuse_layers(self._model, threads=threads)
             pack_linears(self._model, rows=slots)
         else:
             self._note_once(self._why_not)
@@ -180,13 +175,12 @@ class LocalEngine:
 
     def _draw(self, logits: Tensor, rows: Sequence[Row], params: SamplingParams) -> None:
         """Append one token to every row."""
-        decided_by = [row.next_number() for row in rows] if params.temperature else []
-        numbers = torch.tensor(decided_by, dtype=torch.float64, device=logits.device)
-        if self._compiled and not params.temperature and logits.shape[-1] % 32 == 0:
-            from selftaught.engines.likeliest import likeliest
-            tokens, logprobs = likeliest(logits.contiguous(), self._threads)
-        else:
-            tokens, logprobs = draw_tokens(logits, params, numbers)
+        found = self._compiled.likeliest(logits) if self._compiled and not params.temperature else None
+        if found is None:
+            decided_by = [row.next_number() for row in rows] if params.temperature else []
+            numbers = torch.tensor(decided_by, dtype=torch.float64, device=logits.device)
+            found = draw_tokens(logits, params, numbers)
+        tokens, logprobs = found
         if not bool(torch.isfinite(logprobs).all()):
             raise EngineError(
                 f"model {self._path}: its logits are not finite; the weights are broken or overflow in {logits.dtype}"
@@ -230,14 +224,12 @@ class LocalEngine:
 
 
 def _compiled(model: Any, threads: int) -> Compiled | None:
-    """Attention compiled for this machine, where it can be: on a CPU, with numba, for the model's number type."""
-    if model.device.type != "cpu":
-        return None
+    """What can be compiled for this machine and model, if numba is there: a new Python has torch before numba."""
     try:
-        from selftaught.engines.kernels import compiled_attention
-    except ImportError:  # a new Python has torch before it has numba
+        from selftaught.engines.compiled import compiled_for
+    except ImportError:
         return None
-    return compiled_attention(model.dtype, threads)
+    return compiled_for(model, threads)
 
 
 def kv_bytes_per_token(config: Any, itemsize: int) -> int:

@@ -40,7 +40,7 @@ class Tokens(Protocol):
 
 
 class Compiled(Protocol):
-    """Kernels that do what StepTokens and PromptTokens do in torch's operations (kernels.py)."""
+    """What an engine may have compiled for its machine (compiled.py)."""
 
     def attend(
         self,
@@ -55,6 +55,10 @@ class Compiled(Protocol):
         *,
         one_each: bool,
     ) -> Tensor: ...
+
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None: ...
+
+    def fuse(self, model: Any, *, with_attention: bool) -> list[tuple[Any, str, Any]]: ...
 
 
 class SlotCache:

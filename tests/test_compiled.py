@@ -1,0 +1,228 @@
+"""What is compiled by numba, against the same in float64, and what happens where it cannot be used."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.llama import modeling_llama
+from transformers.models.llama.configuration_llama import LlamaConfig
+
+from selftaught.engines.forward import prepare
+from selftaught.engines.fused import FusedAttention, FusedMlp, FusedNorm, fuse_layers
+from selftaught.engines.kernels import attend_in_slots
+from selftaught.engines.likeliest import likeliest
+from selftaught.engines.local import LocalEngine
+from tiny_models import ModelFolder, generated, ids_of, open_engine, plain_model, sample, texts_of
+
+HALF, SINGLE = torch.bfloat16, torch.float32
+NEAR = {HALF: 2e-2, SINGLE: 2e-6}
+"""Of numbers around 1."""
+
+
+def random(*shape: int, dtype: torch.dtype, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def exact_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, prefix: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """q [H, D] over k, v [K, T, D] and the prefix's [K, P, D] in float64: output [H, D], own log-sum-exp [H]."""
+    group = q.shape[0] // k.shape[0]
+    k, v = (x.double().repeat_interleave(group, 0) for x in (k, v))
+    own = torch.einsum("hd,htd->ht", q.double(), k) * scale
+    scores = own
+    if prefix is not None:
+        more_k, more_v = (x.double().repeat_interleave(group, 0) for x in prefix)
+        scores = torch.cat([torch.einsum("hd,htd->ht", q.double(), more_k) * scale, own], 1)
+        v = torch.cat([more_v, v], 1)
+    return torch.einsum("ht,htd->hd", scores.softmax(-1), v), own.logsumexp(-1)
+
+
+@pytest.mark.parametrize("dtype", [HALF, SINGLE])
+@pytest.mark.parametrize("with_prefix", [False, True])
+@pytest.mark.parametrize(("size", "group"), [(8, 2), (16, 1), (32, 1), (64, 3), (80, 4), (128, 7)])
+def test_compiled_attention_is_attention_over_prefix_and_slot(
+    size: int, group: int, with_prefix: bool, dtype: torch.dtype
+) -> None:
+    kv_heads, num_slots, length = 2, 5, 40
+    held = (
+        random(num_slots, kv_heads, length, size, dtype=dtype, seed=1),
+        random(num_slots, kv_heads, length, size, dtype=dtype, seed=2),
+    )
+    slots, positions = np.array([3, 0, 4]), np.array([0, 39, 17])
+    q = random(kv_heads * group, 3, size, dtype=dtype, seed=3)
+    k, v = (random(kv_heads, 3, size, dtype=dtype, seed=seed) for seed in (4, 5))
+    scale, shared, prefix = size**-0.5, None, None
+    if with_prefix:
+        prefix = tuple(random(kv_heads, 11, size, dtype=dtype, seed=seed) for seed in (6, 7))
+        alone = [exact_attention(q[:, n], *prefix, scale, None) for n in range(3)]
+        by_token = [torch.stack(parts, 1).unflatten(0, (kv_heads, group)) for parts in zip(*alone, strict=True)]
+        shared = (by_token[0].flatten(1, 2)[None].to(dtype), by_token[1].flatten(1, 2)[None].float())
+    expected_held = tuple(x.clone() for x in held)
+    for target, new in zip(expected_held, (k, v), strict=True):
+        target[torch.tensor(slots), :, torch.tensor(positions)] = new.transpose(0, 1)
+    found = attend_in_slots(q, k, v, held, slots, positions, scale, shared, one_each=True, threads=1)
+    assert all(torch.equal(a, b) for a, b in zip(held, expected_held, strict=True))
+    for n in range(3):
+        keys, values = (x[slots[n], :, : positions[n] + 1] for x in held)
+        expected, _ = exact_attention(q[:, n], keys, values, scale, prefix)
+        assert (found[0, n].double() - expected).abs().max() < NEAR[dtype]
+
+
+@pytest.mark.parametrize("dtype", [HALF, SINGLE])
+def test_neither_threads_nor_the_tokens_beside_it_change_a_bit_of_a_token(dtype: torch.dtype) -> None:
+    def run(chosen: list[int], threads: int, *, one_each: bool = True) -> Tensor:
+        held = tuple(random(9, 2, 30, 16, dtype=dtype, seed=seed) for seed in (1, 2))
+        q = random(4, 9, 16, dtype=dtype, seed=3)[:, chosen]
+        k, v = (random(2, 9, 16, dtype=dtype, seed=seed)[:, chosen] for seed in (4, 5))
+        places = np.array(chosen), np.array([3 * n for n in chosen])
+        return attend_in_slots(q, k, v, held, *places, 0.25, None, one_each=one_each, threads=threads)[0]  # type: ignore[arg-type]
+
+    whole = run(list(range(9)), 1)
+    assert torch.equal(run(list(range(9)), 2), whole)
+    assert torch.equal(run(list(range(9)), 1, one_each=False), whole)
+    assert torch.equal(run([2, 7], 1), whole[[2, 7]])
+
+
+def test_tokens_of_one_slot_see_each_other_whichever_thread_has_them() -> None:
+    held = tuple(torch.full((1, 1, 64, 16), float("nan")) for _ in range(2))
+    q, k, v = (random(1, 64, 16, dtype=SINGLE, seed=seed) for seed in (1, 2, 3))
+    places = np.zeros(64, np.int64), np.arange(64)
+    found = attend_in_slots(q, k, v, held, *places, 0.25, None, one_each=False, threads=2)  # type: ignore[arg-type]
+    expected = nn.functional.scaled_dot_product_attention(
+        q.double(), k.double(), v.double(), is_causal=True, scale=0.25
+    )
+    assert (found[0].transpose(0, 1).double() - expected).abs().max() < 2e-6
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(-90, 90, width=32) | st.just(float("-inf")), min_size=64, max_size=64),
+        min_size=1,
+        max_size=5,
+    ),
+    st.sampled_from([HALF, SINGLE]),
+    st.sampled_from([1, 2]),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_likeliest_token_is_that_of_torch_the_first_among_equals(
+    values: list[list[float]], dtype: torch.dtype, threads: int
+) -> None:
+    for row in values:
+        row[17] = max(row[17], -80.0)  # a row of nothing but minus infinity has no likeliest token
+    logits = torch.tensor(values).to(dtype)
+    tokens, logprobs = likeliest(logits, threads)
+    best = logits.log_softmax(-1, dtype=torch.float32).max(-1)
+    assert tokens.tolist() == [int((row == row.max()).nonzero()[0]) for row in logits]
+    assert (logprobs - best.values).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [HALF, SINGLE])
+@pytest.mark.parametrize("bad", ["nan", "inf"])
+def test_logits_that_are_no_numbers_show_in_the_log_probability_of_their_row_alone(
+    bad: str, dtype: torch.dtype
+) -> None:
+    logits = random(3, 96, dtype=dtype, seed=0)
+    logits[1, 50] = float(bad)
+    _, logprobs = likeliest(logits, 1)
+    assert torch.isfinite(logprobs).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("dtype", [HALF, SINGLE])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_fused_layers_give_the_numbers_of_the_plain_ones(dtype: torch.dtype, threads: int) -> None:
+    config = LlamaConfig(hidden_size=96, intermediate_size=160, hidden_act="silu", mlp_bias=True)
+    torch.manual_seed(0)
+    norm, mlp = modeling_llama.LlamaRMSNorm(96, eps=1e-5).to(dtype), modeling_llama.LlamaMLP(config).to(dtype)
+    nn.init.normal_(norm.weight)
+    with torch.inference_mode():
+        x = random(1, 33, 96, dtype=dtype, seed=1) * 5
+        for plain, fused in ((norm, FusedNorm(norm, threads)), (mlp, FusedMlp(mlp, threads))):
+            expected, found = plain(x).float(), fused(x).float()
+            # A half step of the last place before a rounding can make a whole one after it.
+            assert (found - expected).abs().max() <= 2 * torch.finfo(dtype).eps * expected.abs().max()
+            assert (found - expected).abs().mean() <= 0.5 * torch.finfo(dtype).eps * expected.abs().max()
+
+
+class Parent(nn.Module):
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__()
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+
+class SquaredMLP(modeling_llama.LlamaMLP):  # type: ignore[misc]
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x)) ** 2 * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+def test_layers_that_only_look_like_others_stay_as_they_are() -> None:
+    config = LlamaConfig(hidden_size=32, intermediate_size=64)
+    gelu = LlamaConfig(hidden_size=32, intermediate_size=64, hidden_act="gelu")
+    odd = LlamaConfig(hidden_size=32, intermediate_size=48)
+    gemma = Gemma2RMSNorm(32)
+    gemma.variance_epsilon = gemma.eps
+    nn.init.normal_(gemma.weight)
+    parent = Parent(
+        squared=SquaredMLP(config),
+        gelu=modeling_llama.LlamaMLP(gelu),
+        odd=modeling_llama.LlamaMLP(odd),
+        gemma=gemma,
+        good=modeling_llama.LlamaMLP(config),
+    )
+    replaced = fuse_layers(parent, threads=1, with_attention=True)
+    assert [name for _, name, _ in replaced] == ["good"]
+
+
+class LlamaAttention(modeling_llama.LlamaAttention):  # type: ignore[misc]
+    """By its name it would be fused."""
+
+    def forward(self, *arguments: Any, **more: Any) -> tuple[Tensor, Any]:
+        out, weights = super().forward(*arguments, **more)
+        return 2 * out, weights
+
+
+def test_a_model_whose_fused_logits_are_wrong_is_run_with_its_own_layers(model_of: ModelFolder) -> None:
+    engine = open_engine(model_of("llama"), dtype="float32")
+    assert sum(isinstance(m, FusedAttention) for m in engine._model.modules()) == 2
+    model = plain_model(model_of("llama"), SINGLE)
+    layer = model.model.layers[0]
+    layer.self_attn.__class__ = LlamaAttention
+    try:
+        from selftaught.engines.compiled import compiled_for
+
+        assert prepare(model, torch.device("cpu"), compiled_for(model, 1)) is None
+        assert type(layer.self_attn) is LlamaAttention
+    finally:
+        plain_model.cache_clear()
+
+
+def test_without_numba_the_same_tokens_are_drawn(model_of: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, texts = model_of("llama"), texts_of(40, "01234567890123456789")
+    compiled = ids_of(sample(open_engine(folder, dtype="float32"), texts))
+    monkeypatch.setitem(sys.modules, "selftaught.engines.compiled", None)  # importing it fails
+    engine: LocalEngine = open_engine(folder, dtype="float32")
+    assert not any(isinstance(m, FusedAttention) for m in engine._model.modules())
+    plain = ids_of(sample(engine, texts))
+    # A near tie may fall the other way; test_engine_equality.py says how near.
+    assert sum(a == b for a, b in zip(compiled, plain, strict=True)) >= 38
+    assert sum(a == b for a, b in zip(plain, generated(folder, texts, dtype=SINGLE), strict=True)) >= 38
+
+
+def test_a_sliding_window_that_is_too_short_falls_back_to_generate_with_the_models_own_attention(
+    model_of: ModelFolder, tmp_path: Path
+) -> None:
+    folder, notes = model_of("mistral"), list[str]()
+    engine = open_engine(folder, dtype="float32", note=notes.append)
+    texts = ["1" * 150 + text for text in texts_of(6, "")]
+    found = ids_of(sample(engine, texts, max_new_tokens=60))
+    assert ["sliding window" in note for note in notes] == [True]
+    assert found == generated(folder, texts, dtype=SINGLE, max_new_tokens=60)
