@@ -66,7 +66,7 @@ def arithmetic(options: Options) -> Workload:
         max_new_tokens=config.sampling.max_new_tokens,
         stop=fmt.stop,
         is_endless=False,
-        settings={"compute.slots": config.compute.slots, "compute.chunk": config.compute.chunk},
+        settings={f"compute.{name}": value for name, value in config.compute.model_dump(exclude={"device"}).items()},
     )
 
 

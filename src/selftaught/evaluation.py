@@ -1,20 +1,20 @@
 """Measure a model or a run's result on a split, outside the loop: the same drawing and the same judging."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftaught.compute import check_engine, choose, engine_opener, further_processes
+from selftaught.compute import Chosen, check_engine, choose, engine_opener, further_processes
 from selftaught.config import config_from_values, flat_values, load_config, shipped_configs
-from selftaught.drawing import asking, draw_chunk
+from selftaught.drawing import Asking, asking, draw_chunk
 from selftaught.errors import ConfigError, StoreError
 from selftaught.launch import check_before_start, config_of_run, refuse_other_data, task_of
 from selftaught.methods import Value
 from selftaught.metrics import measure
 from selftaught.plan import planned_draws, spread_over_classes
-from selftaught.problems import SPLITS, by_id
-from selftaught.records import Measurement, ModelRef, Sample
+from selftaught.problems import SPLITS, Problem, Task, by_id
+from selftaught.records import Draw, Measurement, ModelRef, Sample
 from selftaught.settings import RunConfig
 from selftaught.store import read_result
 from selftaught.weights import model_in_folder, resolve_model
@@ -106,24 +106,7 @@ def evaluate(
         answer_only=config.training.target == "answer",
     )
     draws = list(planned_draws(problems, kind="evaluation", samples=samples))
-    drawn: list[Sample] = []
-    with further_processes(chosen) as peers:
-        engine = engine_opener(config, chosen, peers)(target.model)
-        if engine.serves is not None:
-            note(f"measured: what {config.engine.url} serves, by its own word {engine.serves!r}")
-        try:
-            for first in range(0, len(draws), chosen.chunk):
-                drawn += draw_chunk(
-                    engine,
-                    task,
-                    by_id(problems),
-                    draws[first : first + chosen.chunk],
-                    how=how,
-                    iteration=target.iteration,
-                    run_seed=config.seed,
-                )
-        finally:
-            engine.close()
+    drawn = _drawn(config, chosen, target, task, draws, how=how, problems=problems, note=note)
     return measure(
         problems,
         drawn,
@@ -134,6 +117,39 @@ def evaluate(
         temperature=temperature,
         has_step_check=task.check_steps is not None,
     )
+
+
+def _drawn(
+    config: RunConfig,
+    chosen: Chosen,
+    target: Target,
+    task: Task,
+    draws: Sequence[Draw],
+    *,
+    how: Asking,
+    problems: Sequence[Problem],
+    note: Callable[[str], None],
+) -> list[Sample]:
+    """Every draw, judged."""
+    found: list[Sample] = []
+    with further_processes(chosen) as peers:
+        engine = engine_opener(config, chosen, peers)(target.model)
+        if engine.serves is not None:
+            note(f"measured: what {config.engine.url} serves, by its own word {engine.serves!r}")
+        try:
+            for first in range(0, len(draws), chosen.chunk):
+                found += draw_chunk(
+                    engine,
+                    task,
+                    by_id(problems),
+                    draws[first : first + chosen.chunk],
+                    how=how,
+                    iteration=target.iteration,
+                    run_seed=config.seed,
+                )
+        finally:
+            engine.close()
+    return found
 
 
 def _data_of(config: RunConfig) -> dict[str, Value]:
