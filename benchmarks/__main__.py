@@ -5,6 +5,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,6 @@ class Benchmark:
     quick_n: int
     model: str = ""
     """Default of --model; empty: it must be given."""
-    threads: int = 0
-    """Default of --threads; 0: all."""
     slow_n: int = 0
     """Default of --slow-n; 0: all."""
 
@@ -47,14 +46,16 @@ BENCHMARKS = {
     ),
     "draw-arithmetic": Benchmark(
         letter="C",
-        help="the shipped model on its own problems",
+        help="the shipped model on its own problems, shortest first",
         n=1000,
         quick_n=200,
         model="builtin:adder",
-        threads=1,
+    ),
+    "draw-arithmetic-mixed": Benchmark(
+        letter="C", help="the same problems, mixed", n=1000, quick_n=200, model="builtin:adder"
     ),
     "fine-tune-arithmetic": Benchmark(
-        letter="C", help="fine-tune the shipped model", n=1000, quick_n=320, model="builtin:adder", threads=1
+        letter="C", help="fine-tune the shipped model", n=1000, quick_n=320, model="builtin:adder"
     ),
     "fine-tune": Benchmark(letter="D", help="fine-tune on GSM8K solutions, one epoch", n=512, quick_n=64),
     "iteration": Benchmark(letter="E", help="one STaR iteration with hints", n=128, quick_n=16),
@@ -88,6 +89,7 @@ def run(name: str, options: Options, *, steps: int) -> Record:
         "draw-fixed": drawing.fixed,
         "draw-natural": drawing.natural,
         "draw-arithmetic": drawing.arithmetic,
+        "draw-arithmetic-mixed": partial(drawing.arithmetic, is_mixed=True),
     }
     return drawing.run(name, options, workloads[name], _tell)
 
@@ -102,7 +104,7 @@ def _options(given: argparse.Namespace) -> Options:
         model=model,
         data=given.data,
         device=given.device,
-        threads=threads_or_all(given.threads or benchmark.threads),
+        threads=threads_or_all(given.threads),
         n=n,
         slow_n=given.slow_n or benchmark.slow_n or n,
         repeat=given.repeat,
@@ -123,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--model", default="", help=f"model folder (default: {benchmark.model or 'none'})")
         sub.add_argument("--data", type=Path, help="folder with GSM8K's train.jsonl as released")
         sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-        sub.add_argument("--threads", type=_count, default=0, help="CPU threads of every rival; 0: a default")
+        sub.add_argument("--threads", type=_count, default=0, help="CPU threads of every rival; 0: all")
         sub.add_argument("--n", type=_count, default=0, help=f"how many (default {benchmark.n})")
         sub.add_argument("--quick", action="store_true", help=f"a small form (n = {benchmark.quick_n})")
         sub.add_argument("--slow-n", type=_count, default=0, help="most questions given to transformers")

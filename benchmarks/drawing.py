@@ -13,6 +13,7 @@ from benchmarks.session import Options, Rival, Session, in_turn, measured, sessi
 from selftaught.config import load_config
 from selftaught.plan import spread_over_classes
 from selftaught.prompts import render_prompt
+from selftaught.seeds import generator
 from selftaught.tasks import load_task
 from selftaught.tokens import Codec
 
@@ -50,12 +51,17 @@ def natural(options: Options) -> Workload:
     return Workload(prompts=prompts, max_new_tokens=128, stop=FORMAT.stop, is_endless=False, settings={})
 
 
-def arithmetic(options: Options) -> Workload:
-    """C: the shipped task with the shipped settings; the same number of problems of every length."""
+def arithmetic(options: Options, *, is_mixed: bool = False) -> Workload:
+    """C: the shipped task with the shipped settings; the same number of problems of every length.
+
+    They come as in the task, shortest first, so that batches of neighbours end together; or mixed.
+    """
     config = load_config("arithmetic")
     task = load_task(config.task)
     rest = [p for p in task.train if p.class_name != "1"]
-    asked = spread_over_classes(rest, options.n)
+    asked = list(spread_over_classes(rest, options.n))
+    if is_mixed:
+        generator("benchmark").shuffle(asked)
     warm_up = task.dev[: 2 * GENERATE_BATCH]
     fmt = task.prompt_format
     return Workload(

@@ -55,7 +55,11 @@ def arithmetic(options: Options) -> Lesson:
         training_pairs(spread_over_classes(task.dev, HELD_OUT), task.prompt_format),
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
-        settings={f"training.{name}": getattr(training, name) for name in same},
+        settings={
+            **{f"training.{name}": getattr(training, name) for name in same},
+            "compute.threads": config.compute.threads,
+            "compute.processes": config.compute.processes,
+        },
     )
 
 
