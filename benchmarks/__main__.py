@@ -3,7 +3,7 @@
 import argparse
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,7 +85,7 @@ def run(name: str, options: Options, *, steps: int) -> Record:
         return fine_tuning.run(name, options, fine_tuning.arithmetic, _tell)
     if name == "iteration":
         return iteration.run(name, options, steps=steps, tell=_tell)
-    workloads = {
+    workloads: dict[str, Callable[[Options], drawing.Workload]] = {
         "draw-fixed": drawing.fixed,
         "draw-natural": drawing.natural,
         "draw-arithmetic": drawing.arithmetic,

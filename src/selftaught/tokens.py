@@ -126,7 +126,8 @@ class Codec:
         return self._heads[token]
 
     def _decode(self, ids: list[int]) -> str:
-        return cast(str, self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        # What `decode` calls after looking whether every id is a number, which takes it longer than decoding.
+        return cast(str, self.tokenizer._decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _first_line(error: BaseException) -> str:
