@@ -211,6 +211,7 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "tracking.every_steps": draw(st.integers(1, 1000)),
         "compute.device": draw(st.sampled_from(["auto", "cpu", "cuda"])),
         "compute.threads": draw(st.integers(0, 256)),
+        "compute.processes": draw(st.integers(1, 2)),
         "compute.slots": slots,
         "compute.cache_mib": draw(st.integers(0, 10**6)) if is_local else 0,
         "compute.pass_tokens": draw(st.integers(0, 10**6)) if is_local else 0,

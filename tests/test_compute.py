@@ -30,5 +30,21 @@ def test_a_small_model_stays_float32_on_a_cpu_unless_the_settings_say_otherwise(
 
 
 def test_a_chunk_that_would_leave_slots_empty_is_refused(adder: Path) -> None:
-    with pytest.raises(ConfigError, match="chunk = 511 is less than four times the 128 slots"):
+    with pytest.raises(ConfigError, match="chunk = 511 is less than four times the 128 completions"):
         choose(config(compute={"device": "cpu", "chunk": 511}), ModelRef(path=str(adder)))
+    with pytest.raises(ConfigError, match="chunk = 1023 is less than four times the 256 completions"):
+        choose(config(compute={"device": "cpu", "chunk": 1023, "processes": 2}), ModelRef(path=str(adder)))
+
+
+def test_the_slots_are_those_of_each_process_and_the_memory_is_shared_out(adder: Path) -> None:
+    one, two = (
+        choose(config(compute={"device": "cpu", "processes": number}), ModelRef(path=str(adder))) for number in (1, 2)
+    )
+    assert (two.slots, two.chunk, two.processes) == (one.slots, 2 * one.chunk, 2)
+    assert two.cache_bytes <= one.cache_bytes // 2 + (64 << 20)
+    assert two.threads == max(1, one.threads // 2)
+
+
+def test_more_processes_than_rows_of_a_training_step_are_refused(adder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"compute.processes = 9 share .* training.batch_size = 8 rows"):
+        config(compute={"processes": 9}, training={"batch_size": 8})

@@ -22,7 +22,8 @@ SETTINGS = {
     "loop.max_iterations": 2,
     "tracking.every_steps": 1,
     "compute.threads": 1,
-    "compute.slots": 8,
+    "compute.processes": 2,
+    "compute.slots": 4,
     "compute.chunk": 32,
 }
 KILLS = 10

@@ -25,7 +25,7 @@ MUCH_FASTER = 1.5
 UNKNOWN_FREE_BYTES = 3 << 30
 CONCURRENCY = {"openai": 16, "vllm": 128}
 """Requests to a server at a time: few enough for a server that others use too, and as many as keep a vLLM busy."""
-VERSIONS_OF = ("selftaught", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers", "numpy")
+VERSIONS_OF = ("selftaught", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers", "numpy", "numba")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
