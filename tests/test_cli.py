@@ -15,8 +15,8 @@ from test_kill import SETTINGS
 
 COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check", "init"]
 QUICK = {
-    "compute.processes": 1,  # a second one would only have to start here; tests/test_kill.py has two
     **SETTINGS,
+    "compute.processes": 1,  # a second one would only have to start here; tests/test_kill.py has two
     "task.train_problems": 24,
     "task.dev_problems": 10,
     "task.test_problems": 10,
