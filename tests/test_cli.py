@@ -337,3 +337,12 @@ def test_output_into_a_closed_pipe_is_no_error(finished: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_of_a_version_that_knew_of_one_process_is_carried_on(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
+    about = json.loads((copy / "run.json").read_text())
+    assert about["chosen"].pop("processes") == 1
+    (copy / "run.json").write_text(json.dumps(about))
+    assert selftaught("run", "--resume", str(copy)).returncode == 0

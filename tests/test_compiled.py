@@ -151,6 +151,12 @@ def test_fused_layers_give_the_numbers_of_the_plain_ones(dtype: torch.dtype, thr
             assert (found - expected).abs().mean() <= 0.5 * torch.finfo(dtype).eps * expected.abs().max()
 
 
+def test_the_norms_of_heads_are_fused_too(model_of: ModelFolder) -> None:
+    engine = open_engine(model_of("qwen3"), dtype="float32")
+    layers = [m for m in engine._model.modules() if isinstance(m, FusedAttention)]
+    assert {type(norm) for layer in layers for norm in (layer.q_norm, layer.k_norm)} == {FusedNorm}
+
+
 class Parent(nn.Module):
     def __init__(self, **layers: nn.Module) -> None:
         super().__init__()

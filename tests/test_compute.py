@@ -1,11 +1,16 @@
 """What a run chooses once for its machine."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from builders import config
 from selftaught.compute import choose
+from selftaught.config import load_config, shipped_configs
 from selftaught.errors import ConfigError
 from selftaught.records import ModelRef
 
@@ -45,6 +50,37 @@ def test_the_slots_are_those_of_each_process_and_the_memory_is_shared_out(adder:
     assert two.threads == max(1, one.threads // 2)
 
 
-def test_more_processes_than_rows_of_a_training_step_are_refused(adder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"compute.processes = 9 share .* training.batch_size = 8 rows"):
-        config(compute={"processes": 9}, training={"batch_size": 8})
+def test_processes_that_cannot_share_a_training_step_evenly_are_refused(adder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"compute.processes = 3 cannot share .* training.batch_size = 8 rows"):
+        config(compute={"processes": 3}, training={"batch_size": 8})
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_a_shipped_config_is_for_a_machine_with_a_gpu_too(
+    name: str, adder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for function, value in {"is_available": True, "device_count": 1, "is_bf16_supported": True}.items():
+        monkeypatch.setattr(torch.cuda, function, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8 << 30, 16 << 30))
+    chosen = choose(load_config(name), ModelRef(path=str(adder)))
+    assert (chosen.device, chosen.processes) == ("cuda", 1)
+
+
+THREADS = """
+import sys, torch
+from selftaught.engines.local import LocalEngine
+from selftaught.records import ModelRef
+for _ in range(2):
+    LocalEngine(ModelRef(path=sys.argv[1]), dtype="float32", device="cpu", threads=2, slots=4)
+    print(torch.get_num_threads())
+"""
+
+
+def test_what_is_compiled_leaves_torch_the_threads_of_the_settings(adder: Path) -> None:
+    """numba and torch share a pool of threads; the first engine of a process starts numba's part of it."""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "4"}
+    environment.pop("OMP_NUM_THREADS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS, str(adder)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["2", "2"]

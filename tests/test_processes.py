@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from builders import task_named
 from selftaught.engines.divided import DividedEngine
 from selftaught.engines.local import LocalEngine
-from selftaught.errors import RefusedError
-from selftaught.peers import Peer, PeerDied, Peers
+from selftaught.errors import ModelError, PeerDied, RefusedError
+from selftaught.peers import Peer, Peers
 from selftaught.prompts import render_prompt
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingPlan
 from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
+from selftaught.training.peer_gradients import Lesson, Part, PeerGradients
 from selftaught.training.sft import SftTrainer
 
 SETTINGS = {"dtype": "float32", "device": "cpu", "threads": 1, "slots": 4}
@@ -66,20 +67,49 @@ def test_a_peer_runs_one_function_after_the_other_in_the_same_process(two: tuple
     two[0].end(2)
 
 
-def test_what_a_peer_raises_is_raised_here_and_the_peer_goes_on(two: tuple[Peer, ...]) -> None:
-    two[0].begin("me", echo)
-    two[0].receive()
-    two[0].send(RefusedError("no tokens"))
-    with pytest.raises(RefusedError, match="no tokens"):
+class Odd(Exception):
+    """Takes two arguments, so that it cannot be unpacked from one."""
+
+    def __init__(self, a: str, b: str) -> None:
+        super().__init__(a + b)
+
+
+def fail(pipe: Connection, kind: str) -> None:
+    """A peer's function that never takes its job."""
+    if kind == "ours":
+        raise Odd("two", "parts")
+    raise RefusedError("no tokens")
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("theirs", RefusedError), ("ours", RuntimeError)])
+@pytest.mark.parametrize("delay_s", [0.0, 2.0])
+def test_what_a_peer_raises_is_raised_here_whatever_was_sent_to_it_since(
+    two: tuple[Peer, ...], kind: str, expected: type[Exception], delay_s: float
+) -> None:
+    def ask() -> None:
+        for _ in range(3):
+            time.sleep(delay_s)
+            two[0].send(("a job", "with", "parts"))
         two[0].receive()
-    two[0].begin("me", echo)
-    two[0].receive()
-    two[0].send(ZeroDivisionError("ours"))
-    with pytest.raises(ZeroDivisionError) as caught:
-        two[0].receive()
-    assert "in a further process" in caught.value.__notes__[0]
+
+    two[0].begin("me", fail, kind)
+    with pytest.raises(expected, match="no tokens" if kind == "theirs" else "twoparts"):
+        ask()
     two[0].begin("me", echo, 1)
     assert two[0].receive() == (1,)
+
+
+def half(pipe: Connection) -> None:
+    """Dies in the middle of a message, as a process that runs out of memory may."""
+    os.write(pipe.fileno(), (1000).to_bytes(4, "big") + b"x" * 10)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_peer_that_dies_in_the_middle_of_a_message_is_named_in_one_line(two: tuple[Peer, ...]) -> None:
+    for read in (two[0].receive, lambda: two[0].receive_into(bytearray(1000))):
+        two[0].begin("me", half)
+        with pytest.raises(PeerDied, match="signal 9"):
+            read()
 
 
 def test_a_killed_peer_is_named_in_one_line_and_started_again_when_it_is_needed(two: tuple[Peer, ...]) -> None:
@@ -210,3 +240,26 @@ def test_a_peer_that_dies_in_training_ends_it_with_one_line(tiny: Path, tmp_path
             plan=TrainingPlan(iteration=1, steps=5, seed=1, examples_sha256="x"),
             on_step=kill,
         )
+    # What the other one had computed for that training is nobody's; both begin anew.
+    assert distance(*(trained(tiny, tmp_path / name, two)[0] for name in ("again", "and again"))) == 0.0
+
+
+def test_a_model_that_peers_cannot_load_is_named(tmp_path: Path, two: tuple[Peer, ...]) -> None:
+    lesson = Lesson(
+        path=str(tmp_path / "gone"),
+        settings=TrainingConfig(batch_size=6),
+        compute=torch.float32,
+        longest=10,
+        seed=0,
+        threads=1,
+        trust_remote_code=False,
+    )
+    weights, parts = [torch.zeros(3)], [Part({"input_ids": [1], "labels": [1], "seq_lengths": [1]})] * 2
+
+    def train() -> None:
+        with PeerGradients(two, lesson) as peers:
+            peers.ask(weights, parts, 1.0, router_weight=0.0, is_new=True)
+            list(peers.answers(weights))
+
+    with pytest.raises(ModelError, match="gone"):
+        train()

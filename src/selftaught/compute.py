@@ -25,7 +25,18 @@ MUCH_FASTER = 1.5
 UNKNOWN_FREE_BYTES = 3 << 30
 CONCURRENCY = {"openai": 16, "vllm": 128}
 """Requests to a server at a time: few enough for a server that others use too, and as many as keep a vLLM busy."""
-VERSIONS_OF = ("selftaught", "torch", "transformers", "trl", "accelerate", "datasets", "tokenizers", "numpy", "numba")
+VERSIONS_OF = (
+    "selftaught",
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "numpy",
+    "numba",
+    "llvmlite",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +61,7 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
         raise ConfigError("several GPUs are visible, and a run uses one; choose it with CUDA_VISIBLE_DEVICES=0")
     if device == "cuda" and not has_gpu:
         raise ConfigError("compute.device = 'cuda', but torch sees no GPU here; use --set compute.device=cpu")
-    processes = config.compute.processes
-    if processes > 1 and device == "cuda":
-        raise ConfigError("compute.processes is for the CPU, and this run is on a GPU; use --set compute.processes=1")
+    processes = config.compute.processes if device == "cpu" else 1
     threads = config.compute.threads or max(1, _available_cpus() // processes)
     dtype = config.model.dtype
     if dtype == "auto":
@@ -76,7 +85,7 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
         processes=processes,
         slots=slots,
         cache_bytes=(config.compute.cache_mib << 20)
-        or _free_bytes(device) // 3 // processes // (64 << 20) * (64 << 20),
+        or max(1, _free_bytes(device) // 3 // processes // (64 << 20)) * (64 << 20),
         pass_tokens=config.compute.pass_tokens or (8192 if device == "cuda" else 2048),
         chunk=chunk,
     )

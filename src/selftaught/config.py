@@ -154,10 +154,10 @@ def _check_across(config: RunConfig) -> None:
             "training.noise_scale compares the parts of a step, but training.batch_size = 1 cannot be split; raise it, "
             "or set training.noise_scale=false"
         )
-    if config.compute.processes > training.batch_size:
+    if training.batch_size % config.compute.processes:
         raise ConfigError(
-            f"compute.processes = {config.compute.processes} share a training step of training.batch_size = "
-            f"{training.batch_size} rows; use no more processes than rows"
+            f"compute.processes = {config.compute.processes} cannot share a training step of training.batch_size = "
+            f"{training.batch_size} rows evenly; make the rows a multiple of the processes"
         )
     if config.task.choose == "all" and config.task.train_problems:
         raise ConfigError(

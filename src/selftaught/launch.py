@@ -173,7 +173,8 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, data: str, progr
         store.write_json("run.json", _description(config, chosen, base, data))
         return chosen
     found = read_run_json(store.dir)
-    if {f.name for f in fields(Chosen)} != found["chosen"].keys() or "sha256" not in found["model"]:
+    held = {"processes": 1, **found["chosen"]}  # a run of a version that knew of one only
+    if {f.name for f in fields(Chosen)} != held.keys() or "sha256" not in found["model"]:
         raise StoreError(f"{path}: chosen or model is damaged; restore the file or start a new run")
     # Read as a config, so that a setting which the run's version did not have yet has its default.
     if changed := differences(_fixed(config_of_run(store.dir)), _fixed(config)):
@@ -190,7 +191,7 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, data: str, progr
     then, now = found.get("versions", {}), versions(config)
     if other := [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
         progress.note(f"warning: the run was begun with {'; '.join(other)}: what is drawn from here on may differ")
-    return Chosen(**found["chosen"])
+    return Chosen(**held)
 
 
 def _fixed(config: RunConfig) -> dict[str, Value]:

@@ -22,11 +22,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-from selftaught.errors import SelftaughtError
-
-
-class PeerDied(SelftaughtError):
-    """A peer ended in the middle of its work."""
+from selftaught.errors import PeerDied, SelftaughtError
 
 
 class Peer:
@@ -42,12 +38,13 @@ class Peer:
     def begin(self, owner: object, function: Callable[..., None], *arguments: Any) -> None:
         """Run `function(pipe, *arguments)` there, after ending what ran before; `function` returns when it gets None.
 
-        `function` is one of a module's top level. What it raises, `receive` raises here.
+        `function` is one of a module's top level. What it raises is raised here by the next call that needs it, and
+        the process has ended then.
         """
+        if self.owner is not None:
+            self.end(self.owner)
         if self._process is None or self._process.poll() is not None:
             self._start()
-        elif self.owner is not None:
-            self.end(self.owner)
         self.owner = owner
         self.send((function, arguments))
 
@@ -55,7 +52,7 @@ class Peer:
         assert self._pipe is not None
         try:
             self._pipe.send(message)
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except OSError as error:
             raise self._death() from error
 
     def send_bytes(self, data: Any) -> None:
@@ -63,7 +60,7 @@ class Peer:
         assert self._pipe is not None
         try:
             self._pipe.send_bytes(data)
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except OSError as error:
             raise self._death() from error
 
     def receive(self) -> Any:
@@ -71,10 +68,10 @@ class Peer:
         assert self._pipe is not None
         try:
             message = self._pipe.recv()
-        except (EOFError, ConnectionResetError) as error:
+        except (EOFError, OSError) as error:
             raise self._death() from error
-        if isinstance(message, BaseException):
-            self.owner = None
+        if isinstance(message, Exception):
+            self.kill()
             raise message
         return message
 
@@ -83,7 +80,7 @@ class Peer:
         assert self._pipe is not None
         try:
             self._pipe.recv_bytes_into(buffer)
-        except (EOFError, ConnectionResetError) as error:
+        except (EOFError, OSError) as error:
             raise self._death() from error
 
     def has_message(self) -> bool:
@@ -119,7 +116,7 @@ class Peer:
         self._pipe, theirs = Pipe()
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # what the parent can import, it can, too
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "selftaught.peers", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "selftaught.peers", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": paths},
@@ -128,8 +125,15 @@ class Peer:
         theirs.close()
         self._finalizer = weakref.finalize(self, _end, self._process, self._pipe)  # also when the interpreter exits
 
-    def _death(self) -> PeerDied:
+    def _death(self) -> Exception:
+        """What ended the process: what its function raised, as far as it could still say, or how it died."""
         assert self._process is not None
+        assert self._pipe is not None
+        with suppress(EOFError, OSError):
+            while self._pipe.poll(1.0):
+                if isinstance(message := self._pipe.recv(), Exception):
+                    self.kill()
+                    return message
         code = None
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=5)
@@ -164,22 +168,22 @@ def _end(process: "subprocess.Popen[bytes]", pipe: Connection) -> None:
 
 
 def serve(pipe: Connection) -> None:
-    """Run one function after the other until the pipe is closed."""
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    """Run one function after the other until the pipe is closed or one of them fails."""
+    with suppress(EOFError, OSError):
         while True:
-            message = pipe.recv()
-            if message is None:  # the end of a function that had failed before
-                continue
-            function, arguments = message
+            function, arguments = pipe.recv()
             try:
                 function(pipe, *arguments)
             except (EOFError, BrokenPipeError, ConnectionResetError):
+                return  # the run is gone
+            except SelftaughtError as error:
+                pipe.send(error)
                 return
             except Exception as error:
-                # Raised again in the parent, which knows what to say of it; its traceback stays here otherwise.
-                if not isinstance(error, SelftaughtError):
-                    error.add_note("in a further process of the run:\n" + traceback.format_exc())
-                pipe.send(error)
+                # Not every exception can be sent, so its text is; the parent's traceback shows it whole.
+                text = "".join(traceback.format_exception(error))
+                pipe.send(RuntimeError(f"in a further process of the run:\n{text}"))
+                return
 
 
 if __name__ == "__main__":

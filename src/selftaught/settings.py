@@ -187,17 +187,19 @@ class ComputeConfig(Section):
         description="Processes that share the drawing and every training step on a CPU, each with `threads` threads: for models so small that one operation cannot be divided among threads. A part of the numbers, like `threads`, and written down at the first start.",
     )
     slots: Count = Field(
-        0, description="Completions drawn at a time; 0 lets the engine choose, written down at the first start."
+        0,
+        description="Completions that a process draws at a time; 0 lets the engine choose, written down at the first start.",
     )
     cache_mib: Count = Field(
         0,
-        description="MiB for the keys and values of the completions being drawn; fewer slots are used if they need more. 0 is a third of the free memory, written down at the first start.",
+        description="MiB in each process for the keys and values of the completions being drawn; fewer slots are used if they need more. 0 is a third of the free memory, shared out among the processes, written down at the first start.",
     )
     pass_tokens: Count = Field(
         0, description="Prompt tokens run at a time; 0 lets the engine choose, written down at the first start."
     )
     chunk: Count = Field(
-        0, description="Completions drawn and saved as one unit; at least four times the slots; 0 is four times."
+        0,
+        description="Completions drawn and saved as one unit; at least four times the slots of all processes; 0 is four times.",
     )
 
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from selftaught.engines.fused import fuse_layers
 from selftaught.engines.kernels import attend_in_slots
-from selftaught.engines.likeliest import CHUNK, likeliest
+from selftaught.engines.likeliest import likeliest
+from selftaught.engines.vectors import CHUNK
 
 Replaced = list[tuple[nn.Module, str, nn.Module]]
 """Parent, name and layer of what was replaced."""
@@ -21,6 +22,8 @@ class Compiled:
         self._threads = min(threads, numba.config.NUMBA_NUM_THREADS)
         if self._threads > 1:
             numba.set_num_threads(self._threads)
+            # Starting numba's threads sets the number of the pool that torch shares to that of all CPUs.
+            torch.set_num_threads(threads)
 
     def attend(
         self,
@@ -50,5 +53,8 @@ class Compiled:
 
 def compiled_for(model: Any, threads: int) -> Compiled | None:
     """The compiled operations, or None for a model that they are not for."""
-    is_known = model.dtype in (torch.bfloat16, torch.float32) and model.device.type == "cpu"
-    return Compiled(threads) if is_known else None
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", 0)
+    size = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 1)
+    is_known = model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and size % 2 == 0)  # words of two numbers
+    return Compiled(threads) if is_known and model.device.type == "cpu" else None

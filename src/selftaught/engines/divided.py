@@ -37,13 +37,13 @@ class DividedEngine:
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         every = len(self._peers) + 1
         busy: dict[Connection, tuple[Peer, int]] = {}
-        for first, peer in enumerate(self._peers, start=1):
-            if share := requests[first::every]:
-                if peer.owner is not self:  # ended by an earlier call that was broken off
-                    self._open(peer)
-                peer.send((share, params))
-                busy[peer.pipe] = peer, first
         try:
+            for first, peer in enumerate(self._peers, start=1):
+                if share := requests[first::every]:
+                    if peer.owner is not self:  # ended by an earlier call that was broken off
+                        self._open(peer)
+                    peer.send((share, params))
+                    busy[peer.pipe] = peer, first
             for completion in self._own.sample(requests[::every], params):
                 yield replace(completion, request=completion.request * every)
                 yield from _arrived(busy, every)

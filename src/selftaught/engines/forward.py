@@ -78,7 +78,7 @@ def prepare(model: Any, device: torch.device, compiled: Compiled | None = None) 
     replaced = compiled.fuse(model, with_attention=with_attention) if compiled else []
     reason = _other_logits(Runner(model, device, compiled), plain)
     if reason and replaced:
-        for parent, name, layer in replaced:
+        for parent, name, layer in reversed(replaced):
             setattr(parent, name, layer)
         reason = _other_logits(Runner(model, device, compiled), plain)
     if reason:

@@ -18,10 +18,7 @@ from torch import Tensor, nn
 
 from selftaught.engines.kernels import OPTIONS
 from selftaught.engines.slots import slot_tokens
-from selftaught.engines.vectors import Rows, rms_norm, rotated, silu_product
-
-CHUNK = 32
-"""Numbers of a line that are one row to the kernels."""
+from selftaught.engines.vectors import CHUNK, Rows, rms_norm, rotated, silu_product
 
 
 class FusedNorm(nn.Module):
@@ -30,7 +27,7 @@ class FusedNorm(nn.Module):
     def __init__(self, norm: Any, threads: int) -> None:
         super().__init__()
         self._weight, self._epsilon = norm.weight.detach().contiguous(), np.float32(norm.variance_epsilon)
-        self._kernel, self._parts = _norm(self._weight.dtype == torch.bfloat16, threads > 1), _parts(threads)
+        self._kernel, self._parts = _norm(self._weight.dtype == torch.bfloat16, threads > 1), threads
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()
@@ -51,7 +48,7 @@ class FusedAttention(nn.Module):
         self.qkv_proj, self.o_proj = _joined(parts), attention.o_proj
         self.q_norm, self.k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
         is_half = self.o_proj.weight.dtype == torch.bfloat16
-        self._kernel, self._parts = _rotation(self._size, is_half, threads > 1), _parts(threads)
+        self._kernel, self._parts = _rotation(self._size, is_half, threads > 1), threads
 
     def forward(
         self,
@@ -82,7 +79,7 @@ class FusedMlp(nn.Module):
     def __init__(self, mlp: Any, threads: int) -> None:
         super().__init__()
         self.gate_up_proj, self.down_proj = _joined([mlp.gate_proj, mlp.up_proj]), mlp.down_proj
-        self._kernel, self._parts = _silu(mlp.up_proj.weight.dtype == torch.bfloat16, threads > 1), _parts(threads)
+        self._kernel, self._parts = _silu(mlp.up_proj.weight.dtype == torch.bfloat16, threads > 1), threads
 
     def forward(self, x: Tensor) -> Tensor:
         both = self.gate_up_proj(x)
@@ -99,7 +96,7 @@ def fuse_layers(model: Any, *, threads: int, with_attention: bool) -> list[tuple
     """
     replaced = []
     with torch.no_grad():
-        for parent in list(model.modules()):
+        for parent in reversed(list(model.modules())):  # what is inside first: fused attention takes its norms over
             for name, plain in list(parent.named_children()):
                 fused: nn.Module | None = None
                 if _is_norm(plain):
@@ -236,7 +233,3 @@ def _joined(linears: Sequence[nn.Linear]) -> nn.Linear:
     if has_bias:
         joined.bias = nn.Parameter(torch.cat([linear.bias.data for linear in linears]), requires_grad=False)
     return joined
-
-
-def _parts(threads: int) -> int:
-    return threads if threads > 1 else 1

@@ -11,10 +11,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from selftaught.engines.kernels import OPTIONS, PARTS_PER_THREAD
-from selftaught.engines.vectors import FLOAT, INT, Rows, highest, sum_of_exp
-
-CHUNK = 32
-"""Logits of a line that are one row to the kernel."""
+from selftaught.engines.vectors import CHUNK, FLOAT, INT, Rows, highest, sum_of_exp
 
 
 def likeliest(logits: Tensor, threads: int) -> tuple[Tensor, Tensor]:

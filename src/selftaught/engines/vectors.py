@@ -18,6 +18,8 @@ from numba.core import cgutils
 
 WIDEST = 16
 """float32 numbers in a vector register, if the size of a row allows; the compiler splits it where there are fewer."""
+CHUNK = 32
+"""Numbers of a long line that are one row to a kernel; such lines are multiples of it."""
 AHEAD = 8
 """Rows between the one in use and the one that is asked from memory."""
 LINE = 64

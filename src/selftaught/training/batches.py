@@ -37,16 +37,16 @@ def plan_batches(
 ) -> Batches:
     """Split `order` (positions of rows, `batch_size` to a step) into micro-batches of at most `max_tokens` tokens.
 
-    All steps have the same number of micro-batches, the smallest that serves (and `at_least` that many, and a multiple
-    of `multiple_of`, which the batch size must be no less than). A row longer
-    than the budget is a micro-batch of its own. `padded` counts the padding that rows of unequal length would need,
-    and puts rows of like length together; without it the micro-batches of a step have as even a number of tokens as a
-    greedy split gives. The step with the largest micro-batch comes first, so that a lack of memory shows at once.
+    All steps have the same number of micro-batches: the smallest that serves, `at_least` that many, and a multiple of
+    `multiple_of`, of which the batch size is one too. A row longer than the budget is a micro-batch of its own.
+    `padded` counts the padding that rows of unequal length would need, and puts rows of like length together; without
+    it the micro-batches of a step have as even a number of tokens as a greedy split gives. The step with the largest
+    micro-batch comes first, so that a lack of memory shows at once.
     """
     if not order or len(order) % batch_size:
         raise ValueError(f"{len(order)} rows do not fill steps of {batch_size}")
-    if multiple_of > batch_size:
-        raise ValueError(f"a step of {batch_size} rows cannot be split into {multiple_of} micro-batches")
+    if batch_size % multiple_of:
+        raise ValueError(f"a step of {batch_size} rows cannot be split evenly among {multiple_of}")
     steps = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     split = _by_length if padded else _evenly
 
@@ -54,10 +54,10 @@ def plan_batches(
         of_rows = [lengths[i] for i in rows]
         return max(of_rows) * len(rows) if padded else sum(of_rows)
 
-    number = min(-(-at_least // multiple_of), batch_size // multiple_of) * multiple_of
+    number = min(-(-at_least // multiple_of) * multiple_of, batch_size)
     planned: list[list[MicroBatch]] = []
     for step in steps:
-        while number + multiple_of <= batch_size and max(map(cost, split(step, lengths, number))) > max_tokens:
+        while number < batch_size and max(map(cost, split(step, lengths, number))) > max_tokens:
             number += multiple_of
     planned = [split(step, lengths, number) for step in steps]
     largest = max(range(len(planned)), key=lambda s: (max(map(cost, planned[s])), -s))

@@ -7,12 +7,13 @@ line of numbers: for the few megabytes of the models that this is for, a few mil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from selftaught.allocator import keep_freed_memory
+from selftaught.allocator import keep_freed_memory, return_freed_memory
 from selftaught.peers import Peer
 from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED
@@ -98,9 +99,17 @@ class PeerGradients:
                 ),
             )
 
-    def end(self) -> None:
+    def __enter__(self) -> "PeerGradients":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for peer in self._peers:
-            peer.end(self)
+            if kind is None:
+                peer.end(self)
+            else:
+                peer.kill()  # it may be in the middle of an answer that nobody will read
 
 
 def serve_gradients(pipe: Connection, lesson: Lesson, rank: int) -> None:
@@ -139,6 +148,8 @@ def serve_gradients(pipe: Connection, lesson: Lesson, rank: int) -> None:
         pipe.send_bytes(_as_bytes(line))
         for parameter in trained:
             parameter.grad = None
+    del model, trained, weights
+    return_freed_memory()
 
 
 def _as_bytes(line: torch.Tensor) -> Any:

@@ -7,6 +7,7 @@ again after TRL has prepared its data set. The optimizer changes float32 weights
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,11 @@ class SftTrainer:
         model = load_float32(start.path, trust_remote_code=self._trust)
         check_rows(rows, codec, context=context_of(model))
         order = row_order(len(rows), num_slots=plan.steps * self._settings.batch_size, seed=plan.seed)
-        trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir, peers=peers)
-        steps = _Steps(on_step, began, trainer)
-        trainer.add_callback(steps)
-        trainer.train()
-        if peers is not None:
-            peers.end()
+        with peers or nullcontext():
+            trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir, peers=peers)
+            steps = _Steps(on_step, began, trainer)
+            trainer.add_callback(steps)
+            trainer.train()
         model = self._trained(trainer, start)
         if self._compute == torch.bfloat16:
             round_model(model, seed=plan.seed)  # what is proven, measured and saved is what will be drawn with
@@ -137,7 +137,7 @@ class SftTrainer:
         plain_attention = model.config.get_text_config()._attn_implementation
         affordable = self._affordable_tokens(model)
         model, reason = set_up(model, settings, compute=self._compute, longest=max(lengths), seed=plan.seed)
-        processes = len(self._peers) + 1
+        processes = len(self._peers) + 1 if peers is not None else 1
         notes = [f"the rows of a training step are padded, not packed: {reason}"] if reason else []
         batches = plan_batches(
             lengths,
