@@ -285,6 +285,7 @@ def test_drawing_a_fixed_number_runs_and_compares_outputs(
     assert json.loads((tmp_path / "lines.jsonl").read_text(encoding="utf-8"))["rows"] == record["rows"]
 
 
+@pytest.mark.slow
 def test_drawing_to_a_natural_end_runs_and_names_a_rival_that_cannot(
     capsys: pytest.CaptureFixture[str], tiny: Path, questions: Path
 ) -> None:
@@ -297,6 +298,7 @@ def test_drawing_to_a_natural_end_runs_and_names_a_rival_that_cannot(
     assert vllm["failed"] == "no --vllm-python INTERPRETER was given"
 
 
+@pytest.mark.slow
 def test_drawing_arithmetic_needs_neither_a_model_nor_data(capsys: pytest.CaptureFixture[str]) -> None:
     record = benchmark(capsys, "draw-arithmetic", "--n", 8, "--check", 0, "--rivals", "selftaught")
     assert speeds(record)["selftaught"] > 0
@@ -314,6 +316,7 @@ def test_fine_tuning_runs_and_sets_the_losses_side_by_side(
     assert all(losses[name] < losses["before"] for name in found)
 
 
+@pytest.mark.slow
 def test_an_iteration_that_keeps_nothing_is_reported_with_its_reason(
     capsys: pytest.CaptureFixture[str], tiny: Path, questions: Path
 ) -> None:

@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from builders import task_named
+from peer_functions import echo, fail, half
 from selftaught.engines.divided import DividedEngine
 from selftaught.engines.local import LocalEngine
 from selftaught.errors import ModelError, PeerDied, RefusedError
@@ -49,15 +49,6 @@ def in_order(found: Iterator[Completion]) -> list[Completion]:
     return sorted(found, key=lambda c: c.request)
 
 
-def echo(pipe: Connection, *first: object) -> None:
-    """A peer's function: sends its arguments, then whatever it gets."""
-    pipe.send(first)
-    while (message := pipe.recv()) is not None:
-        if isinstance(message, Exception):
-            raise message
-        pipe.send(message)
-
-
 def test_a_peer_runs_one_function_after_the_other_in_the_same_process(two: tuple[Peer, ...]) -> None:
     for round_ in range(3):
         two[0].begin(round_, echo, "hello", round_)
@@ -67,22 +58,8 @@ def test_a_peer_runs_one_function_after_the_other_in_the_same_process(two: tuple
     two[0].end(2)
 
 
-class Odd(Exception):
-    """Takes two arguments, so that it cannot be unpacked from one."""
-
-    def __init__(self, a: str, b: str) -> None:
-        super().__init__(a + b)
-
-
-def fail(pipe: Connection, kind: str) -> None:
-    """A peer's function that never takes its job."""
-    if kind == "ours":
-        raise Odd("two", "parts")
-    raise RefusedError("no tokens")
-
-
 @pytest.mark.parametrize(("kind", "expected"), [("theirs", RefusedError), ("ours", RuntimeError)])
-@pytest.mark.parametrize("delay_s", [0.0, 2.0])
+@pytest.mark.parametrize("delay_s", [0.0, 0.5])
 def test_what_a_peer_raises_is_raised_here_whatever_was_sent_to_it_since(
     two: tuple[Peer, ...], kind: str, expected: type[Exception], delay_s: float
 ) -> None:
@@ -97,12 +74,6 @@ def test_what_a_peer_raises_is_raised_here_whatever_was_sent_to_it_since(
         ask()
     two[0].begin("me", echo, 1)
     assert two[0].receive() == (1,)
-
-
-def half(pipe: Connection) -> None:
-    """Dies in the middle of a message, as a process that runs out of memory may."""
-    os.write(pipe.fileno(), (1000).to_bytes(4, "big") + b"x" * 10)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_peer_that_dies_in_the_middle_of_a_message_is_named_in_one_line(two: tuple[Peer, ...]) -> None:

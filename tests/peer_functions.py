@@ -1,0 +1,36 @@
+"""What peers run in tests/test_processes.py; without torch, so that they start at once."""
+
+import os
+import signal
+from multiprocessing.connection import Connection
+
+from selftaught.errors import RefusedError
+
+
+def echo(pipe: Connection, *first: object) -> None:
+    """A peer's function: sends its arguments, then whatever it gets."""
+    pipe.send(first)
+    while (message := pipe.recv()) is not None:
+        if isinstance(message, Exception):
+            raise message
+        pipe.send(message)
+
+
+class Odd(Exception):
+    """Takes two arguments, so that it cannot be unpacked from one."""
+
+    def __init__(self, a: str, b: str) -> None:
+        super().__init__(a + b)
+
+
+def fail(pipe: Connection, kind: str) -> None:
+    """A peer's function that never takes its job."""
+    if kind == "ours":
+        raise Odd("two", "parts")
+    raise RefusedError("no tokens")
+
+
+def half(pipe: Connection) -> None:
+    """Dies in the middle of a message, as a process that runs out of memory may."""
+    os.write(pipe.fileno(), (1000).to_bytes(4, "big") + b"x" * 10)
+    os.kill(os.getpid(), signal.SIGKILL)
