@@ -14,11 +14,13 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.configuration_llama import LlamaConfig
 
+from selftaught.engines.compiled import Compiled
 from selftaught.engines.forward import prepare
 from selftaught.engines.fused import FusedAttention, FusedMlp, FusedNorm, fuse_layers
 from selftaught.engines.kernels import attend_in_slots
 from selftaught.engines.likeliest import likeliest
 from selftaught.engines.local import LocalEngine
+from selftaught.engines.slots import PromptTokens, SlotCache
 from tiny_models import ModelFolder, generated, ids_of, open_engine, plain_model, sample, texts_of
 
 HALF, SINGLE = torch.bfloat16, torch.float32
@@ -68,7 +70,7 @@ def test_compiled_attention_is_attention_over_prefix_and_slot(
     expected_held = tuple(x.clone() for x in held)
     for target, new in zip(expected_held, (k, v), strict=True):
         target[torch.tensor(slots), :, torch.tensor(positions)] = new.transpose(0, 1)
-    found = attend_in_slots(q, k, v, held, slots, positions, scale, shared, one_each=True, threads=1)
+    found = attend_in_slots(q, (k, v), held, slots, positions, scale, shared, threads=1)
     assert all(torch.equal(a, b) for a, b in zip(held, expected_held, strict=True))
     for n in range(3):
         keys, values = (x[slots[n], :, : positions[n] + 1] for x in held)
@@ -78,24 +80,29 @@ def test_compiled_attention_is_attention_over_prefix_and_slot(
 
 @pytest.mark.parametrize("dtype", [HALF, SINGLE])
 def test_neither_threads_nor_the_tokens_beside_it_change_a_bit_of_a_token(dtype: torch.dtype) -> None:
-    def run(chosen: list[int], threads: int, *, one_each: bool = True) -> Tensor:
-        held = tuple(random(9, 2, 30, 16, dtype=dtype, seed=seed) for seed in (1, 2))
+    def run(chosen: list[int], threads: int, *, kept_before: bool = False) -> Tensor:
+        cache = SlotCache(9, 30)
+        cache.own[0] = tuple(random(9, 2, 30, 16, dtype=dtype, seed=seed) for seed in (1, 2))  # type: ignore[assignment]
         q = random(4, 9, 16, dtype=dtype, seed=3)[:, chosen]
         k, v = (random(2, 9, 16, dtype=dtype, seed=seed)[:, chosen] for seed in (4, 5))
-        places = np.array(chosen), np.array([3 * n for n in chosen])
-        return attend_in_slots(q, k, v, held, *places, 0.25, None, one_each=one_each, threads=threads)[0]  # type: ignore[arg-type]
+        slots, positions = np.array(chosen), np.array([3 * n for n in chosen])
+        if kept_before:
+            cache.write(0, torch.tensor(slots), torch.tensor(positions), k[None], v[None])
+        new = None if kept_before else (k, v)
+        return attend_in_slots(q, new, cache.own[0], slots, positions, 0.25, None, threads=threads)[0]
 
     whole = run(list(range(9)), 1)
     assert torch.equal(run(list(range(9)), 2), whole)
-    assert torch.equal(run(list(range(9)), 1, one_each=False), whole)
+    assert torch.equal(run(list(range(9)), 1, kept_before=True), whole)
     assert torch.equal(run([2, 7], 1), whole[[2, 7]])
 
 
 def test_tokens_of_one_slot_see_each_other_whichever_thread_has_them() -> None:
-    held = tuple(torch.full((1, 1, 64, 16), float("nan")) for _ in range(2))
+    cache = SlotCache(1, 64, Compiled(2))
+    cache.own[0] = tuple(torch.full((1, 1, 64, 16), float("nan")) for _ in range(2))  # type: ignore[assignment]
     q, k, v = (random(1, 64, 16, dtype=SINGLE, seed=seed) for seed in (1, 2, 3))
-    places = np.zeros(64, np.int64), np.arange(64)
-    found = attend_in_slots(q, k, v, held, *places, 0.25, None, one_each=False, threads=2)  # type: ignore[arg-type]
+    tokens = PromptTokens(cache, [64], [0], torch.device("cpu"))
+    found = tokens.attend(0, q[None], k[None], v[None], 0.25)
     expected = nn.functional.scaled_dot_product_attention(
         q.double(), k.double(), v.double(), is_causal=True, scale=0.25
     )

@@ -1,5 +1,7 @@
 """What of drawing is compiled for the machine, in one place: for bfloat16 and float32 on a CPU that numba knows."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
@@ -25,22 +27,10 @@ class Compiled:
             # Starting numba's threads sets the number of the pool that torch shares to that of all CPUs.
             torch.set_num_threads(threads)
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        held: tuple[Tensor, Tensor],
-        slots: Any,
-        positions: Any,
-        scale: float,
-        shared: tuple[Tensor, Tensor] | None,
-        *,
-        one_each: bool,
-    ) -> Tensor:
-        """`kernels.attend_in_slots`."""
-        arguments = q, k, v, held, slots, positions, scale, shared
-        return attend_in_slots(*arguments, one_each=one_each, threads=self._threads)
+    @property
+    def attend(self) -> Callable[..., Tensor]:
+        """`kernels.attend_in_slots`, on these threads."""
+        return partial(attend_in_slots, threads=self._threads)
 
     def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
         """`likeliest.likeliest`, or None for a vocabulary that it cannot read."""

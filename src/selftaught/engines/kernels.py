@@ -172,51 +172,35 @@ def _in_parallel(attend: Any) -> Any:
 NO_LSE = np.empty((0, 0), np.float32)
 
 
-@numba.njit(**OPTIONS)
-def _store(k: Any, v: Any, held_k: Any, held_v: Any, slots: Any, positions: Any) -> None:
-    """Keep k, v [N, K, words] at the positions [N] of the slots [N]."""
-    for n in range(k.shape[0]):
-        for h in range(k.shape[1]):
-            for d in range(k.shape[2]):
-                held_k[slots[n], h, positions[n], d] = k[n, h, d]
-            for d in range(v.shape[2]):
-                held_v[slots[n], h, positions[n], d] = v[n, h, d]
-
-
 def attend_in_slots(
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    new: tuple[Tensor, Tensor] | None,
     held: tuple[Tensor, Tensor],
     slots: Any,
     positions: Any,
     scale: float,
     shared: tuple[Tensor, Tensor] | None,
     *,
-    one_each: bool,
     threads: int,
 ) -> Tensor:
-    """Keep k, v [K, N, D] of N tokens at the positions [N] of the slots [N] (int64 arrays), then attend.
+    """Attention of N tokens to what their slots hold; numbers are bfloat16 or float32, all of one type.
 
-    Every query of q [H, N, D] sees its slot in `held` [S, K, L, D] up to its own position, and the prefix, whose part
-    is `shared`: output [1, K, G * N, D] and log-sum-exp [1, K, G * N]. Returns [1, N, H, D]. Numbers are bfloat16 or
-    float32. `one_each` says that no two tokens have the same slot; otherwise all is kept before any is attended to.
+    Every query of q [H, N, D] sees its slot [N] in `held` [S, K, L, D] up to its own position [N] (int64 arrays), and
+    the prefix, whose part is `shared`: output [1, K, G * N, D] and log-sum-exp [1, K, G * N]. Returns [1, N, H, D].
+    `new` are keys and values [K, N, D] to be kept on the way, for tokens no two of which have the same slot; None if
+    all are held already.
     """
     kv_heads, length, size = held[0].shape[1:]
-    is_half = q.dtype == torch.bfloat16
-    k, v = (x.transpose(0, 1).contiguous() for x in (k, v))
-    if not one_each:
-        numbers = (x.view(torch.int32).numpy() if is_half else x.numpy() for x in (k, v, *held))
-        _store(*numbers, slots, positions)
+    kept = [x.transpose(0, 1).contiguous() for x in new or ()]  # referred to until the kernel is done
+    k, v = (x.data_ptr() for x in kept) if kept else (0, 0)
     queries = q.transpose(0, 1).contiguous()
     out = torch.empty_like(queries)
     prefix = shared[0][0].transpose(0, 1).contiguous() if shared else out
     prefix_lse = shared[1][0].t().contiguous().numpy() if shared else NO_LSE
-    kernel = _attend(size, q.shape[0] // kv_heads, is_half, shared is not None)
+    kernel = _attend(size, q.shape[0] // kv_heads, q.dtype == torch.bfloat16, shared is not None)
     arguments = (
-        queries.data_ptr(), k.data_ptr() if one_each else 0, v.data_ptr() if one_each else 0, held[0].data_ptr(),
-        held[1].data_ptr(), kv_heads, length, slots, positions, np.float32(scale), prefix.data_ptr(), prefix_lse,
-        out.data_ptr(),
+        queries.data_ptr(), k, v, held[0].data_ptr(), held[1].data_ptr(), kv_heads, length, slots, positions,
+        np.float32(scale), prefix.data_ptr(), prefix_lse, out.data_ptr(),
     )  # fmt: skip
     if threads > 1:
         _in_parallel(kernel)(*arguments, PARTS_PER_THREAD * threads)

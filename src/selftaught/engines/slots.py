@@ -12,7 +12,7 @@ Letters: N tokens of a pass, H query heads, K key-value heads, G = H / K, D head
 positions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -42,19 +42,10 @@ class Tokens(Protocol):
 class Compiled(Protocol):
     """What an engine may have compiled for its machine (compiled.py)."""
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        held: tuple[Tensor, Tensor],
-        slots: Any,
-        positions: Any,
-        scale: float,
-        shared: tuple[Tensor, Tensor] | None,
-        *,
-        one_each: bool,
-    ) -> Tensor: ...
+    @property
+    def attend(self) -> Callable[..., Tensor]:
+        """`kernels.attend_in_slots` but for the threads."""
+        ...
 
     def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None: ...
 
@@ -97,10 +88,17 @@ class SlotCache:
     ) -> Tensor:
         """Keep k, v [1, K, N, D] and attend q [1, H, N, D] to each token's slot and the prefix: [1, N, H, D]."""
         assert self.compiled is not None
-        held = self.held(layer, k, v)
-        shared = _attend_to_prefix(self, layer, q, scale)
-        places = slots.numpy(), positions.numpy()
-        return self.compiled.attend(q[0], k[0], v[0], held, *places, scale, shared, one_each=one_each)
+        if not one_each:  # tokens of one slot see each other, so all are kept before any is attended to
+            self.write(layer, slots, positions, k, v)
+        return self.compiled.attend(
+            q[0],
+            (k[0], v[0]) if one_each else None,
+            self.held(layer, k, v),
+            slots.numpy(),
+            positions.numpy(),
+            scale,
+            _attend_to_prefix(self, layer, q, scale),
+        )
 
     @torch.inference_mode()
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
