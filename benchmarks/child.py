@@ -18,6 +18,9 @@ import psutil
 Job = dict[str, Any]
 """What a rival is asked to do; made by the benchmark, read from JSON."""
 
+HOPELESS = 8
+"""Times that matrix products in one number type may be slower than in the other before it is left alone."""
+
 
 def serve(run: Callable[[Job], dict[str, Any]]) -> None:
     """Entry point of a rival: `python -m benchmarks.rivals.NAME JOB.json RESULT.json`."""

@@ -21,10 +21,11 @@ GENERATE_BATCH = 32
 
 RIVALS = (
     Rival(name=OURS, module="ours"),
-    Rival(name="vllm", module="vllm_offline", job={"dtype": "bfloat16"}, needs_vllm=True),
-    Rival(name="generate-bfloat16", module="generate", job={"dtype": "bfloat16"}, is_slow=True),
-    Rival(name="generate-float32", module="generate", job={"dtype": "float32"}, is_slow=True),
-    Rival(name="continuous-batching", module="continuous_batching", job={"dtype": "bfloat16"}, is_slow=True),
+    Rival(name="vllm-bfloat16", module="vllm_offline", dtype="bfloat16", needs_vllm=True),
+    Rival(name="vllm-float32", module="vllm_offline", dtype="float32", needs_vllm=True),
+    Rival(name="generate-bfloat16", module="generate", dtype="bfloat16", is_slow=True),
+    Rival(name="generate-float32", module="generate", dtype="float32", is_slow=True),
+    Rival(name="continuous-batching", module="continuous_batching", is_slow=True),
 )
 
 

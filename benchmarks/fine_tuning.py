@@ -82,7 +82,10 @@ def _lesson(
 
 
 def rivals(lesson: Lesson, tokens: int) -> tuple[Rival, ...]:
-    """`tokens` is the number in all rows; the packed rows are made so long that the number of steps stays the same."""
+    """`tokens` is the number in all rows; the packed rows are made so long that the number of steps stays the same.
+
+    bfloat16 is TRL's default, and switched off where the machine is slow in it (`trl_sft.py`).
+    """
     same = {
         "num_train_epochs": 1.0,
         **{
@@ -92,7 +95,7 @@ def rivals(lesson: Lesson, tokens: int) -> tuple[Rival, ...]:
         },
     }
     batch = {"per_device_train_batch_size": lesson.batch_size}
-    tuned = {**same, "gradient_checkpointing": False, "bf16": True}
+    tuned = {**same, "gradient_checkpointing": False}
     packed = {"packing": True, "per_device_train_batch_size": 1, "max_length": -(-tokens // lesson.steps // 64) * 64}
     return (
         Rival(name=OURS, module="ours"),

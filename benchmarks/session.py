@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.child import HOPELESS
 from benchmarks.flops import ModelShape
 from benchmarks.machine import available_cpus, description
 from benchmarks.record import Record, Row
@@ -54,6 +55,8 @@ class Rival:
     """What it gets beside the benchmark's own job."""
     is_slow: bool = False
     needs_vllm: bool = False
+    dtype: str = ""
+    """Number type that it computes in, for its job; empty: its own choice, or the session's `fast_dtype`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +70,13 @@ class Session:
     peak_before: Mapping[str, float]
     """FLOP/s of square matrix products before the first rival, by number type."""
 
+    @property
+    def fast_dtype(self) -> str:
+        """The number type of the faster matrix products: what a user would compute in here."""
+        return max(self.peak_before, key=lambda name: self.peak_before[name])
+
     def job(self, **values: Any) -> dict[str, Any]:
-        return {"model": self.model_dir, "device": self.options.device, **values}
+        return {"model": self.model_dir, "device": self.options.device, "dtype": self.fast_dtype, **values}
 
     def run(self, module: str, job: Mapping[str, Any], name: str, *, python: str = sys.executable) -> dict[str, Any]:
         """One process; its folder `name` stays until `drop`. Raises RivalFailed."""
@@ -147,14 +155,23 @@ def in_turn(
             try:
                 if rival.needs_vllm and not options.vllm_python:
                     raise RivalFailed("no --vllm-python INTERPRETER was given")
+                _refuse_hopeless(rival, session.peak_before)
                 python = options.vllm_python if rival.needs_vllm else sys.executable
-                result = session.run(rival.module, {**job, **rival.job}, place, python=python)
+                own = {**rival.job, **({"dtype": rival.dtype} if rival.dtype else {})}
+                result = session.run(rival.module, {**job, **own}, place, python=python)
                 rows.append(time_one(rival, repeat, result))
             except RivalFailed as error:
                 rows.append(Row(rival=rival.name, repeat=repeat, n=int(job["n"]), failed=str(error)))
             finally:
                 session.drop(place)
     return rows
+
+
+def _refuse_hopeless(rival: Rival, peak: Mapping[str, float]) -> None:
+    """A rival in a number type that this machine has no units for would take hours, and nobody would pick it."""
+    if rival.dtype and peak[rival.dtype] * HOPELESS < max(peak.values()):
+        times = max(peak.values()) / peak[rival.dtype]
+        raise RivalFailed(f"matrix products in {rival.dtype} are {times:.0f} times slower here than in the other type")
 
 
 def measured(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llama.configuration_llama import LlamaConfig
 
 from selftaught.engines.compiled import Compiled
-from selftaught.engines.forward import prepare
+from selftaught.engines.decoder import TURNS, Decoder, decoder_of
+from selftaught.engines.forward import Runner, prepare
 from selftaught.engines.fused import FusedAttention, FusedMlp, FusedNorm, fuse_layers
 from selftaught.engines.kernels import attend_in_slots
 from selftaught.engines.likeliest import likeliest
@@ -115,16 +116,17 @@ def test_tokens_of_one_slot_see_each_other_whichever_thread_has_them() -> None:
         min_size=1,
         max_size=5,
     ),
+    st.integers(18, 64),
     st.sampled_from([HALF, SINGLE]),
     st.sampled_from([1, 2]),
 )
 @settings(deadline=None, max_examples=60)
 def test_the_likeliest_token_is_that_of_torch_the_first_among_equals(
-    values: list[list[float]], dtype: torch.dtype, threads: int
+    values: list[list[float]], size: int, dtype: torch.dtype, threads: int
 ) -> None:
     for row in values:
         row[17] = max(row[17], -80.0)  # a row of nothing but minus infinity has no likeliest token
-    logits = torch.tensor(values).to(dtype)
+    logits = torch.tensor(values).to(dtype)[:, :size].contiguous()
     tokens, logprobs = likeliest(logits, threads)
     best = logits.log_softmax(-1, dtype=torch.float32).max(-1)
     assert tokens.tolist() == [int((row == row.max()).nonzero()[0]) for row in logits]
@@ -162,6 +164,46 @@ def test_the_norms_of_heads_are_fused_too(model_of: ModelFolder) -> None:
     engine = open_engine(model_of("qwen3"), dtype="float32")
     layers = [m for m in engine._model.modules() if isinstance(m, FusedAttention)]
     assert {type(norm) for layer in layers for norm in (layer.q_norm, layer.k_norm)} == {FusedNorm}
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "llama with biases"])
+@pytest.mark.parametrize("dtype", [HALF, SINGLE])
+def test_the_lean_pass_gives_the_logits_of_the_models_own(kind: str, dtype: torch.dtype, model_of: ModelFolder) -> None:
+    engine = open_engine(model_of(kind), dtype=str(dtype).removeprefix("torch."))
+    assert isinstance(engine._compiled, Compiled)
+    runner = Runner(engine._model, torch.device("cpu"), engine._compiled)
+    assert isinstance(runner._decoder, Decoder)
+    found = []
+    for decoder in (runner._decoder, None):
+        runner._decoder = decoder
+        cache = SlotCache(3, 12, engine._compiled)
+        runner.prefix(cache, [3, 4, 5])
+        first = runner.prompts(cache, 3, [[6, 7], [8], [9, 10, 11]], [0, 1, 2])
+        found.append((first, runner.step(cache, 3, [5, 6, 7], [2, 1, 3])))
+    for lean, own in zip(*found, strict=True):
+        assert torch.equal(lean, own)
+
+
+def test_the_lean_pass_is_for_models_that_are_built_as_it_expects(model_of: ModelFolder) -> None:
+    model = open_engine(model_of("qwen3"), dtype="float32")._model
+    layers = model.model.layers
+    assert decoder_of(model) is not None
+    plain, layers[1].mlp = layers[1].mlp, nn.Identity()
+    assert decoder_of(model) is None
+    layers[1].mlp = plain
+    model.__class__ = type("Qwen3ForCausalLM", (type(model),), {})  # a class of its own by a known name
+    assert decoder_of(model) is None
+
+
+def test_the_table_of_rotary_positions_grows_with_the_sequences(model_of: ModelFolder) -> None:
+    decoder = decoder_of(open_engine(model_of("qwen3"), dtype="float32")._model)
+    assert decoder is not None
+    few, many = torch.tensor([3, 0]), torch.tensor([3, 0, 2 * TURNS - 1])
+    near, far = decoder._rotations(few), decoder._rotations(many)
+    expected = decoder._rotary(decoder._embedding, many[None])
+    for a, b, c in zip(near, far, expected, strict=True):
+        assert torch.equal(a, b[:2])
+        assert torch.equal(b, c[0])
 
 
 class Parent(nn.Module):

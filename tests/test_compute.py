@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from builders import config
-from selftaught.compute import choose
+from selftaught.compute import bfloat16_is_faster, choose
 from selftaught.config import load_config, shipped_configs
 from selftaught.errors import ConfigError
 from selftaught.records import ModelRef
@@ -32,6 +32,24 @@ def test_what_is_not_set_is_chosen_for_the_machine(adder: Path) -> None:
 def test_a_small_model_stays_float32_on_a_cpu_unless_the_settings_say_otherwise(asked: str, adder: Path) -> None:
     chosen = choose(config(compute={"device": "cpu"}, model={"dtype": asked}), ModelRef(path=str(adder)))
     assert chosen.dtype == ("float32" if asked == "auto" else asked)
+
+
+@pytest.mark.parametrize(
+    ("single", "half", "is_faster", "halves"),
+    [(1.0, 0.5, True, 10), (1.0, 0.7, False, 10), (1.0, 3.9, False, 10), (1.0, 100.0, False, 2)],
+)
+def test_bfloat16_is_chosen_where_it_is_much_faster_and_given_up_early_where_it_is_hopeless(
+    single: float, half: float, is_faster: bool, halves: int
+) -> None:
+    timed = list[str]()
+
+    def seconds_of(name: str) -> float:
+        timed.append(name)
+        first = 50.0 if timed.count(name) == 1 else 0.0  # kernels are made at the first product
+        return first + (single if name == "float32" else half)
+
+    assert bfloat16_is_faster(seconds_of) is is_faster
+    assert timed.count("bfloat16") == halves
 
 
 def test_a_chunk_that_would_leave_slots_empty_is_refused(adder: Path) -> None:

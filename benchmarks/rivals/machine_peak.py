@@ -6,18 +6,24 @@ from typing import Any
 
 import torch
 
-from benchmarks.child import Job, serve, synchronize
+from benchmarks.child import HOPELESS, Job, serve, synchronize
 from benchmarks.flops import shape_of
 
 DTYPES = ("bfloat16", "float32")
+PROBE = 256
+"""Size of the product that says whether a number type is worth products of full size, which may take minutes."""
 
 
 def run(job: Job) -> dict[str, Any]:
     """job: model, device, threads, sizes (of the square matrices), repeats."""
     torch.set_num_threads(job["threads"])
     device = torch.device(job["device"])
+    probed = {name: _rate(PROBE, getattr(torch, name), device, job["repeats"]) for name in DTYPES}
     peak = {
-        name: max(_rate(size, getattr(torch, name), device, job["repeats"]) for size in job["sizes"]) for name in DTYPES
+        name: probed[name]
+        if probed[name] * HOPELESS < max(probed.values())
+        else max(_rate(size, getattr(torch, name), device, job["repeats"]) for size in job["sizes"])
+        for name in DTYPES
     }
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {"peak": peak, "device_name": name, "shape": asdict(shape_of(job["model"]))}

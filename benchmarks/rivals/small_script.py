@@ -1,6 +1,6 @@
 """The small script: one STaR iteration as a competent user would write it in an hour, from `generate` and plain TRL.
 
-Greedy drawing in left-padded batches of 32 in the number type of the model's files, a regular expression for the
+Greedy drawing in left-padded batches of 32 in the number type that is fast here, a regular expression for the
 answer, SFTTrainer with its defaults. What is timed is all of it: loading, drawing, hinting, training, saving.
 """
 
@@ -46,13 +46,14 @@ def draw(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int) ->
 
 
 def run(job: Job) -> dict[str, Any]:
-    """job: model, device, threads, shots, problems, max_new_tokens, steps, learning_rate, seed, trl."""
+    """job: model, device, threads, dtype, shots, problems, max_new_tokens, steps, learning_rate, seed, trl."""
     torch.set_num_threads(job["threads"])
     out_dir, times = Path(job["folder"]) / "model", Times()
     with Clock() as clock:
         laps = Laps()
         tokenizer = AutoTokenizer.from_pretrained(job["model"], padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(job["model"]).to(job["device"])
+        model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"]))
+        model.to(job["device"])
         laps.lap("load")
 
         kept: list[tuple[str, str]] = []
@@ -67,7 +68,6 @@ def run(job: Job) -> dict[str, Any]:
             kept += [(question(p, False), t) for p, t, ok in zip(asked, texts, right, strict=True) if ok]
             failed = [p for p, ok in zip(asked, right, strict=True) if not ok]
             laps.lap("rationalization" if hint else "rationale")
-        dtype = str(model.dtype).removeprefix("torch.")
         del model
 
         fine_tune(job["model"], kept, out_dir, job, callbacks=[times])
@@ -76,7 +76,7 @@ def run(job: Job) -> dict[str, Any]:
         **clock.record(),
         "laps": laps.seconds,
         "work": work_of(lambda text: list(tokenizer(text)["input_ids"]), drawings, kept),
-        "dtype": dtype,
+        "dtype": job["dtype"],
         "trained_tokens": times.steps[-1]["tokens"],
         "kept": len(kept),
         "still_failed": len(failed),

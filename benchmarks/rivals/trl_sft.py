@@ -25,13 +25,13 @@ class Times(TrainerCallback):  # type: ignore[misc]  # from a library without ty
 
 
 def run(job: Job) -> dict[str, Any]:
-    """job: model, device, threads, pairs, steps, seed, trl (settings of SFTConfig beside the job's own)."""
+    """job: model, device, threads, dtype, pairs, steps, seed, trl (settings of SFTConfig beside the job's own)."""
     torch.set_num_threads(job["threads"])
     out_dir = Path(job["folder"]) / "model"
     times = Times()
     with Clock() as clock:
         fine_tune(job["model"], job["pairs"], out_dir, job, callbacks=[times])
-    dtype = "bfloat16 (autocast over float32 weights)"
+    dtype = "bfloat16 (autocast over float32 weights)" if job["dtype"] == "bfloat16" else "float32"
     return {**clock.record(), "steps": times.steps, "dtype": dtype, "settings": job["trl"], "out": str(out_dir)}
 
 
@@ -50,6 +50,7 @@ def fine_tune(model: str, pairs: list[tuple[str, str]], out_dir: Path, job: Job,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
+            bf16=job["dtype"] == "bfloat16",
             **job["trl"],
         ),
         train_dataset=rows,

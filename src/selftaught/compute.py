@@ -4,6 +4,7 @@ Batches, and with them the last bits of every sum, depend on these choices; meas
 change a sample.
 """
 
+import math
 import os
 import platform
 import time
@@ -22,6 +23,8 @@ from selftaught.training import Trainer
 
 SMALL_MODEL_BYTES = 64 << 20
 MUCH_FASTER = 1.5
+HOPELESS = 4
+"""Times slower that no further measurement makes up for."""
 UNKNOWN_FREE_BYTES = 3 << 30
 CONCURRENCY = {"openai": 16, "vllm": 128}
 """Requests to a server at a time: few enough for a server that others use too, and as many as keep a vLLM busy."""
@@ -103,16 +106,32 @@ def _is_bfloat16_fast(device: str, threads: int, model: ModelRef) -> bool:
     if sum(path.stat().st_size for path in Path(model.path).glob("*.safetensors")) <= SMALL_MODEL_BYTES:
         return False
     torch.set_num_threads(threads)
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
-        times = []
-        for _ in range(10):
-            began = time.perf_counter()
-            a @ b
-            times.append(time.perf_counter() - began)
-        seconds[dtype] = min(times)
-    return seconds[torch.float32] > MUCH_FASTER * seconds[torch.bfloat16]
+    operands = {
+        name: (torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype))
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
+
+    def seconds_of(name: str) -> float:
+        a, b = operands[name]
+        began = time.perf_counter()
+        a @ b
+        return time.perf_counter() - began
+
+    return bfloat16_is_faster(seconds_of)
+
+
+def bfloat16_is_faster(seconds_of: Callable[[str], float]) -> bool:
+    """Whether a product in bfloat16 takes much less than one in float32, by the best of ten of each.
+
+    Without units for it a product takes a hundred times as long, so the second one can be the last.
+    """
+    single = min(seconds_of("float32") for _ in range(10))
+    half = math.inf
+    for attempt in range(10):
+        half = min(half, seconds_of("bfloat16"))
+        if attempt and half > HOPELESS * single:
+            break
+    return single > MUCH_FASTER * half
 
 
 def _free_bytes(device: str) -> int:

@@ -8,10 +8,10 @@ import numba
 import torch
 from torch import Tensor, nn
 
+from selftaught.engines.decoder import Decoder, decoder_of
 from selftaught.engines.fused import fuse_layers
 from selftaught.engines.kernels import attend_in_slots
 from selftaught.engines.likeliest import likeliest
-from selftaught.engines.vectors import CHUNK
 
 Replaced = list[tuple[nn.Module, str, nn.Module]]
 """Parent, name and layer of what was replaced."""
@@ -32,9 +32,13 @@ class Compiled:
         """`kernels.attend_in_slots`, on these threads."""
         return partial(attend_in_slots, threads=self._threads)
 
-    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        """`likeliest.likeliest`, or None for a vocabulary that it cannot read."""
-        return None if logits.shape[-1] % CHUNK else likeliest(logits.contiguous(), self._threads)
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """`likeliest.likeliest`, on these threads."""
+        return likeliest(logits.contiguous(), self._threads)
+
+    def decoder(self, model: Any) -> Decoder | None:
+        """`decoder.decoder_of`: the lean pass of a model whose layers are fused."""
+        return decoder_of(model)
 
     def fuse(self, model: Any, *, with_attention: bool) -> Replaced:
         """Replace layers of the model by fused ones (`fused.py`); what was there before."""

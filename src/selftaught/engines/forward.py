@@ -25,6 +25,7 @@ class Runner:
 
     def __init__(self, model: Any, device: torch.device, compiled: Compiled | None = None) -> None:
         self.model, self.device, self.compiled = model, device, compiled
+        self._decoder = compiled.decoder(model) if compiled else None
 
     def prefix(self, cache: SlotCache, ids: Sequence[int]) -> None:
         """Run the prefix that all sequences share, and keep it."""
@@ -49,6 +50,8 @@ class Runner:
 
     def _run(self, ids: Sequence[int], positions: Tensor, tokens: Tokens, keep: Tensor) -> Tensor:
         with torch.inference_mode():
+            if self._decoder:
+                return self._decoder(torch.tensor(ids, device=self.device), positions, tokens, keep.to(self.device))
             logits = self.model(
                 input_ids=torch.tensor([ids], device=self.device),
                 position_ids=positions[None],

@@ -16,8 +16,9 @@ from numba.core import types
 from numba.extending import intrinsic
 from torch import Tensor, nn
 
+from selftaught.engines.kernel_cache import kept_on_disk
 from selftaught.engines.kernels import OPTIONS
-from selftaught.engines.slots import slot_tokens
+from selftaught.engines.slots import Tokens, slot_tokens
 from selftaught.engines.vectors import CHUNK, Rows, rms_norm, rotated, silu_product
 
 
@@ -58,19 +59,23 @@ class FusedAttention(nn.Module):
         **more: Any,
     ) -> tuple[Tensor, None]:
         tokens = slot_tokens(attention_mask, more)
-        size, number = self._size, hidden_states.shape[1]
-        heads = self.qkv_proj(hidden_states)[0].view(number, -1, size)
+        cos, sin = (x.contiguous() for x in position_embeddings)
+        return self.attend(hidden_states, cos, sin, tokens), None
+
+    def attend(self, x: Tensor, cos: Tensor, sin: Tensor, tokens: Tokens) -> Tensor:
+        """What the layer adds to x [1, N, hidden]; cosines and sines are those of N positions, D each, contiguous."""
+        size, number = self._size, x.shape[1]
+        heads = self.qkv_proj(x)[0].view(number, -1, size)
         q, k, v = heads.split([self._heads, self._kv_heads, self._kv_heads], dim=1)  # [N, heads, D]
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        cos, sin = (x.contiguous() for x in position_embeddings)
-        turned_q, turned_k = (x.new_empty(x.shape) for x in (q, k))
-        for x, out in ((q, turned_q), (k, turned_k)):
-            step = x.stride(0) * x.element_size()
-            addresses = x.data_ptr(), cos.data_ptr(), sin.data_ptr(), out.data_ptr()
-            self._kernel(*addresses, number, x.shape[1], step, self._parts)
-        q, k, v = (x.transpose(0, 1)[None] for x in (turned_q, turned_k, v))
-        return self.o_proj(tokens.attend(self.layer_idx, q, k, v, self._scale).flatten(2)), None
+        turned_q, turned_k = (some.new_empty(some.shape) for some in (q, k))
+        for some, out in ((q, turned_q), (k, turned_k)):
+            step = some.stride(0) * some.element_size()
+            addresses = some.data_ptr(), cos.data_ptr(), sin.data_ptr(), out.data_ptr()
+            self._kernel(*addresses, number, some.shape[1], step, self._parts)
+        q, k, v = (some.transpose(0, 1)[None] for some in (turned_q, turned_k, v))
+        return cast(Tensor, self.o_proj(tokens.attend(self.layer_idx, q, k, v, self._scale).flatten(2)))
 
 
 class FusedMlp(nn.Module):
@@ -164,6 +169,7 @@ def _norm(is_half: bool, is_parallel: bool) -> Any:
 
         return types.void(*[types.int64] * 4, types.float32), code
 
+    @kept_on_disk(is_half, is_parallel)
     @numba.njit(parallel=is_parallel, **OPTIONS)
     def lines(x: int, weight: int, out: int, number: int, width: int, epsilon: Any, parts: int) -> None:
         step = rows_bytes * (width // CHUNK)
@@ -187,6 +193,7 @@ def _silu(is_half: bool, is_parallel: bool) -> Any:
 
         return types.void(*[types.int64] * 4), code
 
+    @kept_on_disk(is_half, is_parallel)
     @numba.njit(parallel=is_parallel, **OPTIONS)
     def lines(both: int, out: int, number: int, width: int, parts: int) -> None:
         step = rows_bytes * (width // CHUNK)
@@ -210,6 +217,7 @@ def _rotation(size: int, is_half: bool, is_parallel: bool) -> Any:
 
         return types.void(*[types.int64] * 4), code
 
+    @kept_on_disk(size, is_half, is_parallel)
     @numba.njit(parallel=is_parallel, **OPTIONS)
     def lines(x: int, cos: int, sin: int, out: int, number: int, heads: int, step: int, parts: int) -> None:
         for part in numba.prange(parts):

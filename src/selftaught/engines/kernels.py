@@ -1,4 +1,4 @@
-"""Attention of new tokens to what their slots hold, compiled for this machine by numba when it is first used.
+"""Attention of new tokens to what their slots hold, compiled for this machine by numba when it is first used here.
 
 torch's attention for CPUs reads a slot's keys at half the speed of the memory, and its results have to be put together
 with those of the shared prefix in several passes. Here a key and a value are read once for all heads that share them,
@@ -13,76 +13,21 @@ import numba
 import numpy as np
 import torch
 from numba.core import types
+from numba.core.types.containers import UniTuple
 from numba.extending import intrinsic
 from torch import Tensor
 
-from selftaught.engines.vectors import ADDRESS, FLOAT, INT, Rows, dot_products, weighted_sums
+from selftaught.engines.kernel_cache import kept_on_disk
+from selftaught.engines.vectors import ADDRESS, FLOAT, TOGETHER, Rows, dot_products, softmax, weighted_sums
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 PARTS_PER_THREAD = 4
 """Into which the tokens of a pass are dealt out: they do not all see equally much."""
 
 
-@intrinsic
-def _nearest_whole(context: Any, x: Any) -> Any:
-    def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        return b.call(b.module.declare_intrinsic("llvm.rint", [FLOAT]), arguments)
-
-    return types.float32(types.float32), code
-
-
-@intrinsic
-def _times_power_of_two(context: Any, x: Any, power: Any) -> Any:
-    """x * 2**power for a whole `power`, as long as the result is a normal number."""
-
-    def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        exponent = b.shl(b.fptosi(arguments[1], INT), INT(23))
-        return b.bitcast(b.add(b.bitcast(arguments[0], INT), exponent), FLOAT)
-
-    return types.float32(types.float32, types.float32), code
-
-
-@numba.njit(inline="always", **OPTIONS)
-def _exp(x: Any) -> Any:
-    """exp(x) for x <= 0, to a few units of the last place; below -87, where float32 ends, exp(-87).
-
-    2**whole is put together from bits, 2**rest is its Taylor polynomial; loops over it become vector instructions.
-    """
-    t = max(x, np.float32(-87.0)) * np.float32(1.4426950408889634)
-    whole = _nearest_whole(t)
-    rest = t - whole
-    p = np.float32(1.5403530393381608e-4)
-    p = p * rest + np.float32(1.3333558146428443e-3)
-    p = p * rest + np.float32(9.618129107628477e-3)
-    p = p * rest + np.float32(5.550410866482158e-2)
-    p = p * rest + np.float32(2.402265069591007e-1)
-    p = p * rest + np.float32(6.931471805599453e-1)
-    p = p * rest + np.float32(1.0)
-    return _times_power_of_two(p, whole)
-
-
-@numba.njit(**OPTIONS)
-def _softmax(scores: Any, number: int, scale: Any) -> Any:
-    """Turn `scale` times the first scores into weights that sum to 1; their log-sum-exp."""
-    highest = scores[0]
-    for j in range(number):
-        highest = max(highest, scores[j])
-    total = np.float32(0.0)
-    for j in range(number):
-        weight = _exp((scores[j] - highest) * scale)
-        scores[j] = weight
-        total += weight
-    share = np.float32(1.0) / total
-    for j in range(number):
-        scores[j] *= share
-    return highest * scale + np.log(total)
-
-
-@cache
-def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
-    """The kernel for heads of `size` numbers, `group` query heads to a key head."""
-    rows = Rows(size, is_half=is_half)
-    num_bytes = rows.num_bytes
+def _instructions(rows: Rows, group: int, has_prefix: bool) -> tuple[Any, Any, Any, Any]:
+    """What `_attend` is made of: keep a row, score keys, turn scores into weights, mix values."""
+    lines = Rows(TOGETHER, is_half=False)
 
     @intrinsic
     def keep(context: Any, source: Any, target: Any) -> Any:
@@ -101,25 +46,46 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
         return types.void(*[types.int64] * 5), code
 
     @intrinsic
+    def weigh(context: Any, scores: Any, number: Any, scale: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+            return context.make_tuple(b, signature.return_type, softmax(b, lines, *arguments))
+
+        return UniTuple(types.float32, 2)(types.int64, types.int64, types.float32), code
+
+    @intrinsic
     def mix(
         context: Any, values: Any, weights: Any, number: Any, stride: Any, out: Any, shared: Any, gap: Any, shares: Any
     ) -> Any:
-        """out[g] = the weighted sum of the values, moved by shares[g] of the way towards shared[g * gap]."""
+        """out[g] = shares[g, 0] times the weighted sum of the values, plus shares[g, 1] times shared[g * gap]."""
 
         def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
             *those_of_sums, out, shared, gap, shares = arguments
-            for g, own in enumerate(weighted_sums(b, rows, group, *those_of_sums)):
-                found = own
+
+            def share(g: int, of: int) -> Any:
+                place = b.inttoptr(b.add(shares, ADDRESS(8 * g + 4 * of)), FLOAT.as_pointer())
+                return rows.repeated(b, b.load(place))
+
+            for g, sums in enumerate(weighted_sums(b, rows, group, *those_of_sums)):
+                found = [b.fmul(x, share(g, 0)) for x in sums]
                 if has_prefix:
                     prefix = rows.load(b, b.add(shared, b.mul(ADDRESS(g), gap)))
-                    place = b.inttoptr(b.add(shares, ADDRESS(4 * g)), FLOAT.as_pointer())
-                    share = rows.repeated(b, b.load(place))
-                    found = [rows.plus_product(b, x, share, b.fsub(y, x)) for x, y in zip(own, prefix, strict=True)]
-                rows.store(b, b.add(out, ADDRESS(g * num_bytes)), found)
+                    found = [rows.plus_product(b, x, share(g, 1), y) for x, y in zip(found, prefix, strict=True)]
+                rows.store(b, b.add(out, ADDRESS(g * rows.num_bytes)), found)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 8), code
 
+    return keep, score, weigh, mix
+
+
+@cache
+def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
+    """The kernel for heads of `size` numbers, `group` query heads to a key head."""
+    rows = Rows(size, is_half=is_half)
+    num_bytes = rows.num_bytes
+    keep, score, weigh, mix = _instructions(rows, group, has_prefix)
+
+    @kept_on_disk(size, group, is_half, has_prefix)
     @numba.njit(**OPTIONS)
     def attend(
         q: int, k: int, v: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any,
@@ -127,11 +93,13 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
     ) -> None:  # fmt: skip
         """Tokens `first` to `last`. Addresses are q, out [N, K, G, size], k, v [N, K, size] or 0 if they are kept
         already, held_k, held_v [S, K, length, size] and shared [G, N, K, size]."""
-        scores = np.empty((group, length), np.float32)
-        shares = np.empty(group, np.float32)
+        stride = -(-length // TOGETHER) * TOGETHER
+        scores = np.empty((group, stride), np.float32)
+        shares = np.empty((group, 2), np.float32)
         number = slots.shape[0]
         for n in range(first, last):
             visible = positions[n] + 1
+            vectors = -(-visible // TOGETHER)
             for h in range(kv_heads):
                 head = n * kv_heads + h
                 held = (slots[n] * kv_heads + h) * length * num_bytes
@@ -139,13 +107,18 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
                     place = held + positions[n] * num_bytes
                     keep(k + head * num_bytes, held_k + place)
                     keep(v + head * num_bytes, held_v + place)
-                score(held_k + held, q + head * group * num_bytes, scores.ctypes.data, visible, length)
+                score(held_k + held, q + head * group * num_bytes, scores.ctypes.data, visible, stride)
                 for g in range(group):
-                    lse = _softmax(scores[g], visible, scale)
+                    for j in range(visible, TOGETHER * vectors):
+                        scores[g, j] = -np.inf
+                    largest, total = weigh(scores.ctypes.data + 4 * g * stride, vectors, scale)
+                    own = np.float32(1.0)
                     if has_prefix:
-                        shares[g] = np.float32(1.0) / (np.float32(1.0) + np.exp(lse - shared_lse[g * number + n, h]))
+                        lse = largest * scale + np.log(total)
+                        own /= np.float32(1.0) + np.exp(shared_lse[g * number + n, h] - lse)
+                    shares[g, 0], shares[g, 1] = own / total, np.float32(1.0) - own
                 mix(
-                    held_v + held, scores.ctypes.data, visible, length, out + head * group * num_bytes,
+                    held_v + held, scores.ctypes.data, visible, stride, out + head * group * num_bytes,
                     shared + head * num_bytes, number * kv_heads * num_bytes, shares.ctypes.data,
                 )  # fmt: skip
 
@@ -153,7 +126,10 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
 
 
 @cache
-def _in_parallel(attend: Any) -> Any:
+def _in_parallel(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
+    attend = _attend(size, group, is_half, has_prefix)
+
+    @kept_on_disk(size, group, is_half, has_prefix)
     @numba.njit(parallel=True, **OPTIONS)
     def attend_parts(
         q: int, k: int, v: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any,
@@ -197,13 +173,13 @@ def attend_in_slots(
     out = torch.empty_like(queries)
     prefix = shared[0][0].transpose(0, 1).contiguous() if shared else out
     prefix_lse = shared[1][0].t().contiguous().numpy() if shared else NO_LSE
-    kernel = _attend(size, q.shape[0] // kv_heads, q.dtype == torch.bfloat16, shared is not None)
+    kind = size, q.shape[0] // kv_heads, q.dtype == torch.bfloat16, shared is not None
     arguments = (
         queries.data_ptr(), k, v, held[0].data_ptr(), held[1].data_ptr(), kv_heads, length, slots, positions,
         np.float32(scale), prefix.data_ptr(), prefix_lse, out.data_ptr(),
     )  # fmt: skip
     if threads > 1:
-        _in_parallel(kernel)(*arguments, PARTS_PER_THREAD * threads)
+        _in_parallel(*kind)(*arguments, PARTS_PER_THREAD * threads)
     else:
-        kernel(*arguments, 0, len(slots))
+        _attend(*kind)(*arguments, 0, len(slots))
     return out[None]

@@ -10,6 +10,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from selftaught.engines.kernel_cache import kept_on_disk
 from selftaught.engines.kernels import OPTIONS, PARTS_PER_THREAD
 from selftaught.engines.vectors import CHUNK, FLOAT, INT, Rows, highest, sum_of_exp
 
@@ -17,10 +18,13 @@ from selftaught.engines.vectors import CHUNK, FLOAT, INT, Rows, highest, sum_of_
 def likeliest(logits: Tensor, threads: int) -> tuple[Tensor, Tensor]:
     """Token ids [B], the first among equals, and their log-probabilities [B], of contiguous logits [B, V] on a CPU.
 
-    V is a multiple of CHUNK, the numbers are bfloat16 or float32. A log-probability is not finite if a logit of its row
-    is not a number or infinite upwards.
+    The numbers are bfloat16 or float32. A log-probability is not finite if a logit of its row is not a number or
+    infinite upwards.
     """
     number, size = logits.shape
+    if size % CHUNK:
+        logits = torch.nn.functional.pad(logits, (0, -size % CHUNK), value=float("-inf"))
+        size = logits.shape[1]
     is_half = logits.dtype == torch.bfloat16
     tokens, logprobs = np.empty(number, np.int64), np.empty(number, np.float32)
     values = logits.view(torch.int16).numpy() if is_half else logits.numpy()
@@ -59,6 +63,7 @@ def _kernel(is_half: bool, is_parallel: bool) -> Any:
     def number_at(values: Any, n: int, token: int) -> Any:
         return as_number(values[n, token]) if is_half else values[n, token]
 
+    @kept_on_disk(is_half, is_parallel)
     @numba.njit(parallel=is_parallel, **OPTIONS)
     def choose(logits: int, values: Any, tokens: Any, logprobs: Any, number: int, size: int, parts: int) -> None:
         chunks = size // CHUNK

@@ -5,6 +5,7 @@ Prompts that begin alike share one run of what they have in common (`prefixes`);
 Which tokens share a pass depends only on the requests and on the tokens drawn, so the same call gives the same tokens.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -175,17 +176,17 @@ class LocalEngine:
 
     def _draw(self, logits: Tensor, rows: Sequence[Row], params: SamplingParams) -> None:
         """Append one token to every row."""
-        found = self._compiled.likeliest(logits) if self._compiled and not params.temperature else None
-        if found is None:
+        if self._compiled and not params.temperature:
+            tokens, logprobs = (found.tolist() for found in self._compiled.likeliest(logits))
+        else:
             decided_by = [row.next_number() for row in rows] if params.temperature else []
             numbers = torch.tensor(decided_by, dtype=torch.float64, device=logits.device)
-            found = draw_tokens(logits, params, numbers)
-        tokens, logprobs = found
-        if not bool(torch.isfinite(logprobs).all()):
+            tokens, logprobs = (found.tolist() for found in draw_tokens(logits, params, numbers))
+        if not all(map(math.isfinite, logprobs)):
             raise EngineError(
                 f"model {self._path}: its logits are not finite; the weights are broken or overflow in {logits.dtype}"
             )
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
             row.append(token, logprob)
 
     def _can_use_slots(self, longest: int) -> bool:

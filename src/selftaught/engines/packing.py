@@ -33,6 +33,8 @@ def pack_linears(model: Any, *, rows: int) -> None:
         or model.device.type != "cpu"
         or not hasattr(operations, "_reorder_linear_weight")
         or not hasattr(operations, "_linear_pointwise")
+        or not hasattr(operations, "_is_mkldnn_bf16_supported")
+        or not operations._is_mkldnn_bf16_supported()  # bfloat16 is slow there, but a run may ask for it
     ):
         return
     with torch.no_grad():

@@ -33,12 +33,16 @@ class Endings:
         self._codec, self._params = codec, params
         # Only a token whose text holds a stop string's last character can complete one.
         self._may_stop = codec.ids_holding("".join(sorted({s[-1] for s in params.stop})))
+        self._may_end = codec.end_ids | self._may_stop
         # A character has up to four bytes, and a token at least one.
         self._tail = 4 * max(map(len, params.stop), default=0)
 
     def completion(self, row: Row) -> Completion | None:
         """The completion of a row whose last token ended it, or None."""
-        codec, stop, ids = self._codec, self._params.stop, row.ids
+        ids = row.ids
+        if ids[-1] not in self._may_end and len(ids) < self._params.max_new_tokens:
+            return None
+        codec, stop = self._codec, self._params.stop
         reason: FinishReason
         if ids[-1] in codec.end_ids:
             reason, ids = "end", ids[:-1]

@@ -20,6 +20,11 @@ WIDEST = 16
 """float32 numbers in a vector register, if the size of a row allows; the compiler splits it where there are fewer."""
 CHUNK = 32
 """Numbers of a long line that are one row to a kernel; such lines are multiples of it."""
+TOGETHER = 8
+"""Keys whose products with a query are summed up as one vector."""
+WITHIN_LANES = (0, 2, 8, 10, 4, 6, 12, 14), (1, 3, 9, 11, 5, 7, 13, 15)
+ACROSS_LANES = (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)
+"""Places of two vectors of TOGETHER numbers, the second counted on from the first, that are added to each other."""
 AHEAD = 8
 """Rows between the one in use and the one that is asked from memory."""
 LINE = 64
@@ -147,18 +152,61 @@ def dot_products(
 ) -> None:
     """scores[g, j] = keys[j] . queries[g] for the first `number` keys; `stride` is the length of a row of scores.
 
-    All arguments but the first three are addresses and whole numbers of 64 bits.
+    All arguments but the first three are addresses and whole numbers of 64 bits. Keys are taken TOGETHER at a time, so
+    that the sums over their vectors are put together in one; what is left over is summed key by key.
     """
     held = [rows.load(b, b.add(queries, ADDRESS(g * rows.num_bytes))) for g in range(group)]
-    with cgutils.for_range(b, number) as loop:
-        address = b.add(keys, b.mul(loop.index, ADDRESS(rows.num_bytes)))
+
+    def products(j: Any) -> list[Any]:
+        """For each query a vector whose sum is its product with key j."""
+        address = b.add(keys, b.mul(j, ADDRESS(rows.num_bytes)))
         rows.ask_for(b, b.add(address, ADDRESS(AHEAD * rows.num_bytes)))
         key = rows.load(b, address)
-        for g, query in enumerate(held):
+        totals = []
+        for query in held:
             total = b.fmul(key[0], query[0])
             for x, y in zip(key[1:], query[1:], strict=True):
                 total = rows.plus_product(b, total, x, y)
-            b.store(rows.sum(b, total), _place(b, scores, g, stride, loop.index))
+            totals.append(total)
+        return totals
+
+    blocks = b.udiv(number, ADDRESS(TOGETHER)) if rows.width >= TOGETHER else ADDRESS(0)
+    with cgutils.for_range(b, blocks) as loop:
+        first = b.mul(loop.index, ADDRESS(TOGETHER))
+        by_key = [products(b.add(first, ADDRESS(i))) for i in range(TOGETHER)] if rows.width >= TOGETHER else []
+        for g, totals in enumerate(zip(*by_key, strict=True)):
+            sums = sums_of(b, totals)
+            b.store(sums, b.bitcast(_place(b, scores, g, stride, first), sums.type.as_pointer()), align=4)
+    with cgutils.for_range_slice(b, b.mul(blocks, ADDRESS(TOGETHER)), number, ADDRESS(1)) as (j, _):
+        for g, total in enumerate(products(j)):
+            b.store(rows.sum(b, total), _place(b, scores, g, stride, j))
+
+
+def sums_of(b: Any, vectors: Sequence[Any]) -> Any:
+    """The sums of TOGETHER vectors as one vector, in their order; each has TOGETHER numbers or twice as many."""
+    halves = range(TOGETHER), range(TOGETHER, 2 * TOGETHER)
+    if vectors[0].type.count > TOGETHER:
+        vectors = [b.fadd(*(_picked(b, x, x, half) for half in halves)) for x in vectors]
+    # Neighbours first within lanes of four numbers, where processors shuffle at no cost, then the two lanes.
+    for even, odd in (WITHIN_LANES, WITHIN_LANES, ACROSS_LANES):
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [b.fadd(_picked(b, x, y, even), _picked(b, x, y, odd)) for x, y in pairs]
+    return vectors[0]
+
+
+def softmax(b: Any, rows: Rows, scores: Any, number: Any, scale: Any) -> tuple[Any, Any]:
+    """Turn `number` times `rows.size` scores x into weights exp((x - the largest) * scale): the largest, their sum."""
+    largest = highest(b, rows, scores, number)
+    origin, factor = rows.repeated(b, largest), rows.repeated(b, scale)
+    place = cgutils.alloca_once(b, rows.vector)
+    b.store(rows.all(0.0), place)
+    with _over(b, rows, number) as offset:
+        address = b.add(scores, offset)
+        weights = [rows.exp(b, b.fmul(b.fsub(x, origin), factor)) for x in rows.load(b, address)]
+        rows.store(b, address, weights)
+        for part in weights:
+            b.store(b.fadd(b.load(place), part), place)
+    return largest, rows.sum(b, b.load(place))
 
 
 def weighted_sums(
@@ -259,6 +307,11 @@ def _over(b: Any, rows: Rows, number: Any) -> Iterator[Any]:
     """A loop over `number` rows that lie one behind the other: the offset of each."""
     with cgutils.for_range(b, number) as loop:
         yield b.mul(loop.index, ADDRESS(rows.num_bytes))
+
+
+def _picked(b: Any, x: Any, y: Any, places: Sequence[int]) -> Any:
+    """The numbers at these places of x followed by y."""
+    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(INT, len(places)), list(places)))
 
 
 def _place(b: Any, base: Any, row: int, stride: Any, column: Any) -> Any:
