@@ -42,6 +42,7 @@ LEVEL = {
             "tokens",
             "scoring",
             "allocator",
+            "collector",
             "compute",
             "attention_kinds",
             "peers",
