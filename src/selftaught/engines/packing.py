@@ -1,13 +1,17 @@
-"""Weights laid out once the way the CPU's bfloat16 matrix products want them.
+"""Weights laid out once the way the CPU's matrix products want them.
 
-oneDNN lays a weight out anew at every product otherwise; with the few rows of a drawing step that costs more than the
-product itself. torch keeps the operations for this to its compiler, hence the private names; they are looked for.
+Otherwise a weight is laid out anew at every product, and with the few rows of a drawing step that costs as much as the
+product itself, or more. torch keeps the operations for this to its compiler, hence the private names; they are looked
+for.
 """
 
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+WORTH_PACKING = 1 << 18
+"""Numbers of a float32 weight from which oneDNN's product is faster than the one of torch's own choice."""
 
 
 class PackedLinear(nn.Module):
@@ -23,22 +27,25 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(model: Any, *, rows: int) -> None:
-    """Replace the linear layers of a bfloat16 model on the CPU, for products with about so many rows; else do nothing.
+    """Replace the linear layers of a model on the CPU, for products with about so many rows; else do nothing.
 
     The model can draw afterwards, but neither train nor be saved.
     """
-    operations = torch.ops.mkldnn
-    if (
-        model.dtype != torch.bfloat16
-        or model.device.type != "cpu"
-        or not hasattr(operations, "_reorder_linear_weight")
-        or not hasattr(operations, "_linear_pointwise")
-        or not hasattr(operations, "_is_mkldnn_bf16_supported")
-        or not operations._is_mkldnn_bf16_supported()  # bfloat16 is slow there, but a run may ask for it
-    ):
+    if model.device.type != "cpu" or not _can_pack(model.dtype):
         return
+    least = WORTH_PACKING if model.dtype == torch.float32 else 0
     with torch.no_grad():
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
-                if type(child) is nn.Linear:
+                if type(child) is nn.Linear and child.weight.numel() >= least:
                     setattr(parent, name, PackedLinear(child, rows))
+
+
+def _can_pack(dtype: torch.dtype) -> bool:
+    operations = torch.ops.mkldnn
+    if not all(hasattr(operations, name) for name in ("_reorder_linear_weight", "_linear_pointwise")):
+        return False
+    if dtype == torch.bfloat16:  # slow on a processor without units for it, but a run may ask for it
+        is_supported = getattr(operations, "_is_mkldnn_bf16_supported", None)
+        return is_supported is not None and bool(is_supported())
+    return dtype == torch.float32
