@@ -1,6 +1,7 @@
 """`python -m benchmarks NAME`: the command line of the benchmarks."""
 
 import argparse
+import signal
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ BENCHMARKS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for what the user can correct."""
     given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that the rival at work is ended, too
     console = Console(width=200 if not sys.stdout.isatty() else None)
     try:
         record = run(given.name, _options(given), steps=given.steps or (QUICK_STEPS if given.quick else STEPS))
