@@ -76,9 +76,13 @@ def test_a_short_stage_costs_no_pass() -> None:
 
 
 def test_an_error_in_the_block_gives_everything_back() -> None:
-    with pytest.raises(KeyError), setting_aside() as set_aside:
-        set_aside(PORTION)
-        raise KeyError
+    def break_off() -> None:
+        with setting_aside() as set_aside:
+            set_aside(PORTION)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        break_off()
     assert gc.get_freeze_count() == 0
 
 
