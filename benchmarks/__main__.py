@@ -66,7 +66,6 @@ BENCHMARKS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for what the user can correct."""
     given = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that the rival at work is ended, too
     console = Console(width=200 if not sys.stdout.isatty() else None)
     try:
         record = run(given.name, _options(given), steps=given.steps or (QUICK_STEPS if given.quick else STEPS))
@@ -164,4 +163,5 @@ def _tell(text: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that the rival at work is ended, too
     sys.exit(main())

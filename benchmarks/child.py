@@ -19,7 +19,7 @@ Job = dict[str, Any]
 """What a rival is asked to do; made by the benchmark, read from JSON."""
 
 HOPELESS = 8
-"""Times that matrix products in one number type may be slower than in the other before it is left alone."""
+"""Times that matrix products in bfloat16 may be slower than in float32 before nothing more is timed in it."""
 
 
 def serve(run: Callable[[Job], dict[str, Any]]) -> None:

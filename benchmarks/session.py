@@ -155,7 +155,7 @@ def in_turn(
             try:
                 if rival.needs_vllm and not options.vllm_python:
                     raise RivalFailed("no --vllm-python INTERPRETER was given")
-                _refuse_hopeless(rival, session.peak_before)
+                refuse_hopeless(rival, session.peak_before)
                 python = options.vllm_python if rival.needs_vllm else sys.executable
                 own = {**rival.job, **({"dtype": rival.dtype} if rival.dtype else {})}
                 result = session.run(rival.module, {**job, **own}, place, python=python)
@@ -167,11 +167,11 @@ def in_turn(
     return rows
 
 
-def _refuse_hopeless(rival: Rival, peak: Mapping[str, float]) -> None:
-    """A rival in a number type that this machine has no units for would take hours, and nobody would pick it."""
-    if rival.dtype and peak[rival.dtype] * HOPELESS < max(peak.values()):
-        times = max(peak.values()) / peak[rival.dtype]
-        raise RivalFailed(f"matrix products in {rival.dtype} are {times:.0f} times slower here than in the other type")
+def refuse_hopeless(rival: Rival, peak: Mapping[str, float]) -> None:
+    """bfloat16 on a processor without units for it would take hours, and nobody would pick it."""
+    if rival.dtype == "bfloat16" and peak["bfloat16"] * HOPELESS < peak["float32"]:
+        times = peak["float32"] / peak["bfloat16"]
+        raise RivalFailed(f"matrix products in bfloat16 are {times:.0f} times slower here than in float32")
 
 
 def measured(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,16 @@
 """The benchmarks: their arithmetic is right, their records are whole, and each of them runs on a tiny model."""
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +25,7 @@ from benchmarks.record import Record, Row, speed, summary
 from benchmarks.rivals.generate import ended
 from benchmarks.rivals.small_script import is_right
 from benchmarks.runner import RivalFailed, run_rival
+from benchmarks.session import Rival, Session, refuse_hopeless
 from builders import problem
 from selftaught.errors import ConfigError
 from selftaught.prompts import render_completion
@@ -175,6 +182,54 @@ def test_a_rival_that_breaks_gives_the_line_that_names_its_error(tmp_path: Path)
 def test_a_rival_that_takes_too_long_is_ended_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(RivalFailed, match="not finished after 0 s"):
         run_rival("machine_peak", {}, tmp_path / "a", threads=1, timeout_s=0.01)
+
+
+@pytest.mark.parametrize(
+    ("half", "single", "dtype", "refused"),
+    [
+        (1e9, 1e11, "bfloat16", True),
+        (9e10, 1e11, "bfloat16", False),
+        (1e9, 1e11, "float32", False),
+        (1e13, 1e11, "float32", False),
+        (1e9, 1e11, "", False),
+    ],
+)
+def test_only_a_rival_in_bfloat16_on_a_processor_without_it_is_not_run(
+    half: float, single: float, dtype: str, refused: bool
+) -> None:
+    rival = Rival(name="some", module="generate", dtype=dtype)
+    expected = pytest.raises(RivalFailed, match="100 times slower here") if refused else nullcontext()
+    with expected:
+        refuse_hopeless(rival, {"bfloat16": half, "float32": single})
+
+
+@pytest.mark.parametrize(("half", "fast"), [(1e9, "float32"), (1e13, "bfloat16")])
+def test_a_job_computes_in_the_number_type_of_the_faster_products(half: float, fast: str, tmp_path: Path) -> None:
+    here = Session(
+        options=cast(Any, SimpleNamespace(device="cpu")),
+        model_dir="m",
+        folder=tmp_path,
+        shape=cast(Any, None),
+        device_name="",
+        peak_before={"bfloat16": half, "float32": 1e11},
+    )
+    assert here.job(n=1) == {"model": "m", "device": "cpu", "dtype": fast, "n": 1}
+
+
+def test_a_benchmark_that_is_ended_ends_its_rival() -> None:
+    command = [sys.executable, "-m", "benchmarks", "draw-arithmetic", "--rivals", "selftaught", "--peak-sizes", "6000"]
+    benchmark = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not (rivals := benchmark.children(recursive=True)):
+            assert benchmark.poll() is None
+            time.sleep(0.05)
+        benchmark.terminate()
+        assert benchmark.wait(timeout=30) == 143
+        _, alive = psutil.wait_procs(rivals, timeout=30)
+        assert not alive
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            benchmark.kill()
 
 
 # Whether outputs are right

@@ -50,7 +50,7 @@ def exact_attention(
 
 @pytest.mark.parametrize("dtype", [HALF, SINGLE])
 @pytest.mark.parametrize("with_prefix", [False, True])
-@pytest.mark.parametrize(("size", "group"), [(8, 2), (16, 1), (32, 1), (64, 3), (80, 4), (128, 7)])
+@pytest.mark.parametrize(("size", "group"), [(6, 2), (8, 2), (16, 1), (20, 1), (32, 1), (64, 3), (80, 4), (128, 7)])
 def test_compiled_attention_is_attention_over_prefix_and_slot(
     size: int, group: int, with_prefix: bool, dtype: torch.dtype
 ) -> None:
@@ -77,6 +77,18 @@ def test_compiled_attention_is_attention_over_prefix_and_slot(
         keys, values = (x[slots[n], :, : positions[n] + 1] for x in held)
         expected, _ = exact_attention(q[:, n], keys, values, scale, prefix)
         assert (found[0, n].double() - expected).abs().max() < NEAR[dtype]
+
+
+@pytest.mark.parametrize("dtype", [HALF, SINGLE])
+@pytest.mark.parametrize(("bad", "where"), [("nan", "k"), ("nan", "q"), ("inf", "k")])
+def test_a_score_that_is_no_number_leaves_none_in_its_token(bad: str, where: str, dtype: torch.dtype) -> None:
+    held = tuple(random(3, 1, 20, 64, dtype=dtype, seed=seed).abs() for seed in (1, 2))
+    q = random(1, 3, 64, dtype=dtype, seed=3).abs()
+    (q if where == "q" else held[0])[0, 1 if where == "q" else 0, ..., 5] = float(bad)
+    broken = 1 if where == "q" else 0
+    found = attend_in_slots(q, None, held, np.arange(3), np.array([12, 12, 12]), 0.125, None, threads=1)
+    assert [bool(torch.isnan(token).all()) for token in found[0].flatten(1)] == [n == broken for n in range(3)]
+    assert torch.isfinite(found[0][[n for n in range(3) if n != broken]]).all()
 
 
 @pytest.mark.parametrize("dtype", [HALF, SINGLE])
@@ -166,7 +178,7 @@ def test_the_norms_of_heads_are_fused_too(model_of: ModelFolder) -> None:
     assert {type(norm) for layer in layers for norm in (layer.q_norm, layer.k_norm)} == {FusedNorm}
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "llama with biases"])
+@pytest.mark.parametrize("kind", ["qwen3", "qwen2", "llama with biases", "llama with yarn positions"])
 @pytest.mark.parametrize("dtype", [HALF, SINGLE])
 def test_the_lean_pass_gives_the_logits_of_the_models_own(kind: str, dtype: torch.dtype, model_of: ModelFolder) -> None:
     engine = open_engine(model_of(kind), dtype=str(dtype).removeprefix("torch."))

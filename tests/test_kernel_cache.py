@@ -1,5 +1,6 @@
 """Compiled kernels on disk: found again by another process, never another kernel's, never needed."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,66 +10,121 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
+import numba
+from selftaught.engines.kernel_cache import kept_on_disk
+
+@kept_on_disk("some parameter")
+@numba.njit
+def kernel(x, y):
+    return 2 * x + y
+
+print(kernel(3, 4.5), sum(kernel.stats.cache_hits.values()))
+"""
+FOUND = "10.5"
+
+ATTENTION = """
+import sys
+import numpy as np
 import torch
-from selftaught.engines.likeliest import _kernel, likeliest
-logits = torch.linspace(-3.0, 3.0, 192).mul(7.0).sin().view(3, 64)
-tokens, logprobs = likeliest(logits, 1)
-print(tokens.tolist(), logprobs.tolist(), sum(_kernel(False, False).stats.cache_hits.values()))
+from selftaught.engines.kernels import _in_parallel, attend_in_slots
+worst = hits = 0.0
+for kind in sys.argv[1:]:
+    size, dtype = int(kind[:-1]), {"f": torch.float32, "h": torch.bfloat16}[kind[-1]]
+    q, k, v = (torch.linspace(-3, 3, n * size).mul(9 + n).sin().view(n // 4, 4, size).to(dtype) for n in (12, 24, 24))
+    q, held = q.transpose(0, 1), tuple(x.view(3, 1, 8, size).expand(3, 4, 8, size).contiguous() for x in (k, v))
+    found = attend_in_slots(q, None, held, np.arange(3), np.array([7, 2, 5]), size**-0.5, None, threads=2)
+    for n, last in enumerate((7, 2, 5)):
+        scores = torch.einsum("hd,htd->ht", q[:, n].double(), held[0][n, :, : last + 1].double()) * size**-0.5
+        expected = torch.einsum("ht,htd->hd", scores.softmax(-1), held[1][n, :, : last + 1].double())
+        worst = max(worst, float((found[0, n].double() - expected).abs().nan_to_num(9.0).max()))
+    hits += sum(_in_parallel(size, 1, dtype == torch.bfloat16, False).stats.cache_hits.values())
+print(worst < 0.02, int(hits))
 """
 
 
-def choose(folder: Path, program: str = PROGRAM) -> tuple[str, int]:
-    """The likeliest tokens as a process with this cache finds them, and how many kernels it found compiled."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+def run(folder: Path, program: str = PROGRAM, *arguments: str) -> tuple[str, int]:
+    """What a process with this cache prints, and how many kernels it found compiled; text is hashed alike in each."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert done.stderr == ""
     found, _, hits = done.stdout.strip().rpartition(" ")
     return found, int(hits)
 
 
 def test_a_second_process_finds_the_kernel_compiled_and_gets_the_same_numbers(tmp_path: Path) -> None:
-    first, hits = choose(tmp_path / "new" / "folder")
-    assert hits == 0
+    assert run(tmp_path / "new" / "folder") == (FOUND, 0)
     (entry,) = (tmp_path / "new" / "folder").iterdir()
     assert entry.parent.stat().st_mode & 0o077 == 0  # code that will be run is the user's alone to write
-    assert choose(tmp_path / "new" / "folder") == (first, 1)
+    assert run(tmp_path / "new" / "folder") == (FOUND, 1)
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "a bit"])
-def test_a_damaged_entry_is_compiled_and_written_again(damage: str, tmp_path: Path) -> None:
-    first, _ = choose(tmp_path)
+def test_a_damaged_entry_is_compiled_and_written_again(tmp_path: Path) -> None:
+    run(tmp_path)
     (entry,) = tmp_path.iterdir()
     good = entry.read_bytes()
     middle = len(good) // 2
     flipped = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
-    entry.write_bytes({"empty": b"", "cut": good[:-100], "a bit": flipped}[damage])
-    assert choose(tmp_path) == (first, 0)
-    assert choose(tmp_path) == (first, 1)
+    for damaged in (b"", good[:-100], flipped):
+        entry.write_bytes(damaged)
+        assert run(tmp_path) == (FOUND, 0)
+        assert run(tmp_path) == (FOUND, 1)
 
 
-def test_kernels_of_other_parameters_and_of_other_sources_have_entries_of_their_own(tmp_path: Path) -> None:
-    choose(tmp_path)
-    choose(tmp_path, PROGRAM.replace("likeliest(logits, 1)", "likeliest(logits.bfloat16(), 1)"))
+@pytest.mark.parametrize(
+    "other",
+    [
+        PROGRAM.replace("some parameter", "another"),
+        PROGRAM.replace("4.5), sum", "4), kernel(3, 4.5), sum"),
+        "import selftaught.engines.kernel_cache as c\nc._build = lambda: ('another version',)\n" + PROGRAM,
+        "import numba\nnumba.config.LOOP_VECTORIZE = 0\n" + PROGRAM,
+    ],
+    ids=["parameters", "types", "sources", "settings"],
+)
+def test_other_parameters_types_sources_and_settings_have_entries_of_their_own(other: str, tmp_path: Path) -> None:
+    run(tmp_path)
+    found, hits = run(tmp_path, other)
+    assert (found.split()[-1], hits) == (FOUND, "kernel(3, 4)" in other)
     assert len(list(tmp_path.iterdir())) == 2
-    other = "import selftaught.engines.kernel_cache as c\nc._build = lambda: ('another version',)\n" + PROGRAM
-    assert choose(tmp_path, other)[1] == 0
-    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_kernels_that_several_processes_compiled_do_not_mix_in_one(tmp_path: Path) -> None:
+    """Their symbols are told apart by more than a number that every process counts from the same start."""
+    kinds = ["64f", "20f"]
+    for kind in kinds:
+        assert run(tmp_path, ATTENTION, kind) == ("True", 0)
+    for order in (kinds, kinds[::-1]):
+        assert run(tmp_path, ATTENTION, *order) == ("True", 2)
+
+
+def test_whatever_a_kernel_is_made_from_is_part_of_its_name() -> None:
+    from selftaught.engines import kernel_cache
+
+    engines = Path(kernel_cache.__file__).parent
+    users = {path.name for path in engines.glob("*.py") if "kept_on_disk" in path.read_text(encoding="utf-8")}
+    emitters = {
+        f"{node.module.removeprefix('selftaught.engines.')}.py"
+        for name in users
+        for node in ast.walk(ast.parse((engines / name).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and node.module in ("selftaught.engines.vectors", "selftaught.engines.kernels")
+    }
+    assert users | emitters == set(kernel_cache.SOURCES)
 
 
 def test_processes_that_compile_at_the_same_time_leave_one_whole_entry(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
-        found = {text for text, _ in pool.map(choose, [tmp_path] * 3)}
+        found = {text for text, _ in pool.map(run, [tmp_path] * 3)}
     assert len(found) == 1
     assert len(list(tmp_path.iterdir())) == 1
-    assert choose(tmp_path) == (found.pop(), 1)
+    assert run(tmp_path) == (found.pop(), 1)
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("not a folder")
-    first, hits = choose(in_the_way)
-    assert hits == 0
-    assert choose(in_the_way) == (first, 0)
+    assert run(in_the_way) == (FOUND, 0)
+    assert run(in_the_way) == (FOUND, 0)
 
 
 def test_the_cache_is_in_the_users_cache_folder_unless_another_is_named(
@@ -82,3 +138,5 @@ def test_the_cache_is_in_the_users_cache_folder_unless_another_is_named(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_dir() == tmp_path / ".cache" / "selftaught" / "kernels"
+    monkeypatch.setenv("HOME", "nowhere")  # as for a user that the system does not know
+    assert cache_dir() is None

@@ -23,6 +23,7 @@ BODY = {
 }
 GROUPED = {**BODY, "num_key_value_heads": 2}
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 128, "rope_theta": 10_000.0}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", GROUPED),
     "llama with biases": (
@@ -30,6 +31,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         {**GROUPED, "intermediate_size": 64, "attention_bias": True, "mlp_bias": True},
     ),
     "llama with dynamic positions": ("LlamaConfig", {**GROUPED, "rope_parameters": DYNAMIC}),
+    "llama with yarn positions": ("LlamaConfig", {**GROUPED, "intermediate_size": 64, "rope_parameters": YARN}),
+    "qwen2": ("Qwen2Config", {**GROUPED, "intermediate_size": 64}),
     "qwen3": ("Qwen3Config", {**GROUPED, "intermediate_size": 64, "head_dim": 32}),
     "gpt-neox": ("GPTNeoXConfig", BODY),
     "mistral": ("MistralConfig", {**GROUPED, "sliding_window": 200}),

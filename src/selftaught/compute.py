@@ -23,8 +23,8 @@ from selftaught.training import Trainer
 
 SMALL_MODEL_BYTES = 64 << 20
 MUCH_FASTER = 1.5
-HOPELESS = 4
-"""Times slower that no further measurement makes up for."""
+MUCH_SLOWER = 4
+"""Times that no further measurement makes up for."""
 UNKNOWN_FREE_BYTES = 3 << 30
 CONCURRENCY = {"openai": 16, "vllm": 128}
 """Requests to a server at a time: few enough for a server that others use too, and as many as keep a vLLM busy."""
@@ -129,7 +129,7 @@ def bfloat16_is_faster(seconds_of: Callable[[str], float]) -> bool:
     half = math.inf
     for attempt in range(10):
         half = min(half, seconds_of("bfloat16"))
-        if attempt and half > HOPELESS * single:
+        if attempt and half > MUCH_SLOWER * single:
             break
     return single > MUCH_FASTER * half
 

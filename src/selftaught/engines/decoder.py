@@ -44,7 +44,11 @@ class Decoder:
         return cast(Tensor, self._model.lm_head(self._norm(x[:, keep])))[0]
 
     def _rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [N, D] of the positions, from a table that grows with the longest sequence seen."""
+        """Cosines and sines [N, D] of the positions, from a table that grows with the longest sequence seen.
+
+        A position's are the same in every sequence: models whose rotary positions depend on the length are not run in
+        slots at all (`attention_kinds.FIXED_ROPE`).
+        """
         last = int(positions.max())
         if self._turns is None or last >= self._turns[0].shape[0]:
             table = torch.arange((last // TURNS + 1) * TURNS, device=positions.device)

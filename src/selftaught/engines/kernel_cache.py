@@ -2,13 +2,15 @@
 
 numba's own cache cannot take these kernels: it names an entry by what a function closes over, and an intrinsic is
 another object in every process. Here an entry is named by all that decides the machine code: the kernel's parameters,
-its argument types, the source of the kernels, the versions of numba and LLVM, and the processor. One entry is one
-file, so processes that compile at the same time cannot mix their entries up.
+its argument types, the source of the kernels, versions and settings of numba and LLVM, and the processor. One entry is
+one file, so processes that compile at the same time cannot mix their entries up.
 """
 
 import hashlib
+import itertools
 import os
 import pickle
+import secrets
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,18 +21,25 @@ from typing import Any
 
 import llvmlite
 import numba
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 SOURCES = ("vectors.py", "kernels.py", "fused.py", "likeliest.py", "kernel_cache.py")
 """Files beside this one that decide what a kernel computes."""
+SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
+"""Of numba, from its NUMBA_* environment variables and what is installed beside it, that change machine code."""
+
+# numba tells functions of one name and signature apart by a number that every process counts from 1. Kernels that were
+# compiled in different processes meet in one here, and one would be linked to the other's code.
+FunctionIdentity._unique_ids = itertools.count(secrets.randbits(62))
 
 
 def kept_on_disk(*parameters: object) -> Callable[[Any], Any]:
     """Decorator of a numba function: its machine code is kept under the function's name and these parameters.
 
-    A cache that cannot be written or read costs time and nothing else.
+    A cache that cannot be written or read costs time and nothing else. Entries are never removed; the folder may be.
     """
 
     def keep(dispatcher: Any) -> Any:
@@ -40,11 +49,12 @@ def kept_on_disk(*parameters: object) -> Callable[[Any], Any]:
     return keep
 
 
-def cache_dir() -> Path:
-    """NUMBA_CACHE_DIR, or selftaught's folder in the user's cache; need not exist."""
+def cache_dir() -> Path | None:
+    """NUMBA_CACHE_DIR, or selftaught's folder in the user's cache; need not exist. None for a user without a home."""
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selftaught" / "kernels"
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return caches / "selftaught" / "kernels" if caches.is_absolute() else None
 
 
 class KernelCache(NullCache):  # type: ignore[misc]  # from a library without types
@@ -56,8 +66,10 @@ class KernelCache(NullCache):  # type: ignore[misc]  # from a library without ty
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function for these argument types, or None if it has to be compiled."""
         target_context.refresh()
-        path = self._path(sig, target_context.codegen())
         try:
+            path = self._path(sig, target_context.codegen())
+            if path is None:
+                return None
             entry = path.read_bytes()
         except OSError:
             return None
@@ -67,9 +79,13 @@ class KernelCache(NullCache):  # type: ignore[misc]  # from a library without ty
         return CompileResult._rebuild(target_context, *pickle.loads(content))
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        path = self._path(sig, data.codegen)
+        if data.lifted or data.library.has_dynamic_globals:
+            return  # refers to what is in this process alone
         content = dumps(data._reduce())
         with suppress(OSError):  # no such folder, no right to write, no space: the next process compiles again
+            path = self._path(sig, data.codegen)
+            if path is None:
+                return
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with NamedTemporaryFile(dir=path.parent, delete=False) as file:
                 try:
@@ -80,14 +96,17 @@ class KernelCache(NullCache):  # type: ignore[misc]  # from a library without ty
                     os.unlink(file.name)
                     raise
 
-    def _path(self, sig: Any, codegen: Any) -> Path:
-        key = repr((self._name, str(sig), codegen.magic_tuple(), _build()))
-        return cache_dir() / f"{hashlib.sha256(key.encode()).hexdigest()}.kernel"
+    def _path(self, sig: Any, codegen: Any) -> Path | None:
+        """Raises OSError if the sources are not there to be read."""
+        folder = cache_dir()
+        settings = tuple(getattr(numba.config, name, None) for name in SETTINGS)
+        key = repr((self._name, str(sig), codegen.magic_tuple(), settings, _build()))
+        return folder / f"{hashlib.sha256(key.encode()).hexdigest()}.kernel" if folder else None
 
 
 @cache
 def _build() -> tuple[str, ...]:
-    """What machine code depends on beside the kernel, its types and the processor."""
+    """Sources and versions that machine code depends on."""
     here = Path(__file__).parent
     source = hashlib.sha256(b"".join((here / name).read_bytes() for name in SOURCES)).hexdigest()
     return source, numba.__version__, llvmlite.__version__, sys.version

@@ -82,7 +82,7 @@ class SlotBatch:
 
     def _step(self) -> list[int]:
         """One token for every row. An empty slot takes part at its position 0, which its next prompt overwrites."""
-        ids = [row.ids[-1] if row is not None else 0 for row in self._slots]
+        ids = [row.ids[-1] if row else 0 for row in self._slots]
         own = [len(row.prompt_ids) + len(row.ids) - 1 - self._shared if row else 0 for row in self._slots]
         logits = self._runner.step(self._cache, self._shared, ids, own)
         active = [slot for slot, row in enumerate(self._slots) if row]

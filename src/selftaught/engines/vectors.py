@@ -23,8 +23,10 @@ CHUNK = 32
 TOGETHER = 8
 """Keys whose products with a query are summed up as one vector."""
 WITHIN_LANES = (0, 2, 8, 10, 4, 6, 12, 14), (1, 3, 9, 11, 5, 7, 13, 15)
+"""Places of two vectors of TOGETHER numbers, the second counted on from the first, that are added to each other: here
+neighbours in lanes of four numbers."""
 ACROSS_LANES = (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)
-"""Places of two vectors of TOGETHER numbers, the second counted on from the first, that are added to each other."""
+"""The same for the two lanes of a vector."""
 AHEAD = 8
 """Rows between the one in use and the one that is asked from memory."""
 LINE = 64
@@ -105,16 +107,17 @@ class Rows:
     def exp(self, b: Any, x: Any) -> Any:
         """exp(x), to a few units of the last place; for |x| above 87, where float32 ends, that of 87 or -87.
 
-        2**whole is put together from bits, 2**rest is its Taylor polynomial.
+        What is no number stays so. 2**whole is put together from bits, 2**rest is its Taylor polynomial.
         """
-        x = self._call(b, "llvm.minnum", [x, self.all(87.0)])
-        t = b.fmul(self._call(b, "llvm.maxnum", [x, self.all(-87.0)]), self.all(1.4426950408889634))
+        near = self._call(b, "llvm.minnum", [x, self.all(87.0)])
+        t = b.fmul(self._call(b, "llvm.maxnum", [near, self.all(-87.0)]), self.all(1.4426950408889634))
         whole = self._call(b, "llvm.rint", [t])
         rest, p = b.fsub(t, whole), self.all(POWER_OF_TWO[0])
         for factor in POWER_OF_TWO[1:]:
             p = self.plus_product(b, self.all(factor), p, rest)
         exponent = b.shl(b.fptosi(whole, self.words), self._all(23))
-        return b.bitcast(b.add(b.bitcast(p, self.words), exponent), self.vector)
+        found = b.bitcast(b.add(b.bitcast(p, self.words), exponent), self.vector)
+        return b.select(b.fcmp_unordered("uno", x, x), x, found)
 
     def as_stored(self, b: Any, vector: Any) -> Any:
         """Rounded to the numbers that a row can hold."""
@@ -195,7 +198,10 @@ def sums_of(b: Any, vectors: Sequence[Any]) -> Any:
 
 
 def softmax(b: Any, rows: Rows, scores: Any, number: Any, scale: Any) -> tuple[Any, Any]:
-    """Turn `number` times `rows.size` scores x into weights exp((x - the largest) * scale): the largest, their sum."""
+    """Turn `number` times `rows.size` scores x into weights exp((x - the largest) * scale): the largest, their sum.
+
+    The sum is no number if a score is none or is infinite upwards.
+    """
     largest = highest(b, rows, scores, number)
     origin, factor = rows.repeated(b, largest), rows.repeated(b, scale)
     place = cgutils.alloca_once(b, rows.vector)
@@ -297,8 +303,7 @@ def sum_of_exp(b: Any, rows: Rows, x: Any, number: Any, origin: Any) -> Any:
     least = rows.repeated(b, origin)
     with _over(b, rows, number) as offset:
         for part in rows.load(b, b.add(x, offset)):
-            term = b.select(b.fcmp_unordered("uno", part, part), part, rows.exp(b, b.fsub(part, least)))
-            b.store(b.fadd(b.load(place), term), place)
+            b.store(b.fadd(b.load(place), rows.exp(b, b.fsub(part, least))), place)
     return rows.sum(b, b.load(place))
 
 
