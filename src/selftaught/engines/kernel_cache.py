@@ -43,7 +43,8 @@ def kept_on_disk(*parameters: object) -> Callable[[Any], Any]:
     """
 
     def keep(dispatcher: Any) -> Any:
-        dispatcher._cache = KernelCache(f"{dispatcher.py_func.__qualname__}{parameters!r}")
+        function = dispatcher.py_func
+        dispatcher._cache = KernelCache(f"{function.__module__}.{function.__qualname__}{parameters!r}")
         return dispatcher
 
     return keep
