@@ -1,7 +1,7 @@
 """The forward pass of Llama and its kin over fused layers, without what drawing has no use for.
 
 transformers' own pass builds masks, cache objects and output records and looks for hooks at every layer; with a few
-rows, or a small model, that takes longer than the model's operations. The operations are the same, in the same order.
+rows, or a small model, that is a good part of a step. The operations are the same, in the same order.
 """
 
 from collections.abc import Callable
