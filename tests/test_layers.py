@@ -42,7 +42,6 @@ LEVEL = {
             "tokens",
             "scoring",
             "allocator",
-            "collector",
             "compute",
             "attention_kinds",
             "peers",

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from selftaught.collector import setting_aside
 from selftaught.drawing import Asking, asking, draw_chunk, draw_seed, without_rationales
 from selftaught.engines import Engine
 from selftaught.errors import Interrupted, NothingAccepted, RefusedError, StoreError
@@ -268,26 +267,24 @@ def _draw(
             )
     setup.progress.stage(n, stage, total, done)
     known = by_id(problems)
-    with setting_aside() as set_aside:
-        while draws := list(islice(owed, setup.chunk)):
-            chunk = draw_chunk(
-                models.engine(model),
-                setup.task,
-                known,
-                draws,
-                how=how,
-                iteration=n,
-                run_seed=setup.config.seed,
-                on_sample=setup.progress.sample,
-            )
-            setup.store.append_samples(path, chunk)
-            models.tokens += sum(s.num_tokens for s in chunk)
-            if not done:
-                problem = known[chunk[0].problem_id]
-                setup.progress.show(how.prompt(setup.task, problem), problem, chunk[0])
-            done += chunk
-            set_aside(len(done))
-            stop_if_asked(setup)
+    while draws := list(islice(owed, setup.chunk)):
+        chunk = draw_chunk(
+            models.engine(model),
+            setup.task,
+            known,
+            draws,
+            how=how,
+            iteration=n,
+            run_seed=setup.config.seed,
+            on_sample=setup.progress.sample,
+        )
+        setup.store.append_samples(path, chunk)
+        models.tokens += sum(s.num_tokens for s in chunk)
+        if not done:
+            problem = known[chunk[0].problem_id]
+            setup.progress.show(how.prompt(setup.task, problem), problem, chunk[0])
+        done += chunk
+        stop_if_asked(setup)
     setup.progress.stage_done(n, stage, done)
     return done
 
