@@ -55,16 +55,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def test_help_answers_quickly_and_names_every_command() -> None:
-    times = []
-    for _ in range(3):
-        began = time.monotonic()
-        done = selftaught("--help")
-        times.append(time.monotonic() - began)
-        assert done.returncode == 0
-        assert all(command.split()[0] in done.stdout for command in COMMANDS)
-    # The promise is 0.5 s on an idle machine; this bound only catches an import of torch (seconds).
-    assert min(times) < 1.5
+def test_help_names_every_command() -> None:
+    done = selftaught("--help")
+    assert done.returncode == 0
+    assert all(command.split()[0] in done.stdout for command in COMMANDS)
+
+
+def test_help_waits_for_no_heavy_library() -> None:
+    """Each of them takes a second or more to import."""
+    script = """
+import sys
+from selftaught.cli import main
+sys.argv = ["selftaught", "--help"]
+try:
+    main()
+finally:
+    heavy = {"torch", "transformers", "trl", "datasets", "numba", "matplotlib", "wandb", "math_verify"}
+    print(*sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

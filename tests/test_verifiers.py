@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,38 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.verifying import CHOICES, PIECES, SHORT_PIECES, cpu_s, long_texts
 from builders import json_case, problem
 from selftaught.errors import ConfigError
-from selftaught.problems import LABELS, Problem, Verdict, Verifier
+from selftaught.problems import LABELS, Verdict, Verifier
 from selftaught.quantities import parse_number
 from selftaught.verifiers import make_verifier
 from strategies import awkward_texts, texts
 
 FORMATS = ("numeric", "choice", "exact", "math", "regex")
 CASES = [{"verifier": name, **case} for name in FORMATS for case in json_case(f"verifier_{name}.json")]
-CHOICES = ("bank", "library", "new york", "new york city", "a dog")
-PIECES = [
-    *[
-        "####",
-        "#### 5",
-        "the answer is",
-        "The Answer Is: ",
-        "\\boxed{",
-        "\\frac{",
-        "\\text{",
-        "\\(",
-        "\\)",
-        "{",
-        "}",
-        "$",
-        "%",
-    ],
-    *["1", "9", "1,000", "1e9", "x 10^", "10^{", "½", "٣", "²", ",", ".", "/", "-", "–", "=", "e", " or ", " and "],
-    *["bank", "new york", " city", "(A)", "B.", "A", "the ", "a ", "\nQ: ", "Q:"],
-    *[" ", "\n", "\r\n", "\t", "\u2028", "\x00", "é日", "İ", "ſ", "\ud7ff", "*", '"'],
-]
-LONG_PIECES = [*PIECES, "5 or ", "5 5 ", " = 5", "x^", "1,", "bank or ", "\\boxed{5} ", "a " * 30, "Q:\n", "answer "]
-"""What completions, and texts that are meant to be slow, are made of."""
+TOO_LONG_S = 2.0
+"""A bound for a slow machine: a verifier takes some hundredths of a second for a megabyte, quadratic work minutes. How
+long it takes is measured in benchmarks/verifying.py."""
 
 make = cache(make_verifier)
 
@@ -76,7 +56,7 @@ def test_every_format_has_cases_of_every_verdict_and_every_case_a_reason() -> No
         assert len({case["why"] for case in cases}) == len(cases)
 
 
-@given(st.lists(st.sampled_from(PIECES), max_size=15).map("".join) | texts, awkward_texts)
+@given(st.lists(st.sampled_from(SHORT_PIECES), max_size=15).map("".join) | texts, awkward_texts)
 def test_any_text_gets_a_verdict_and_only_an_unreadable_one_has_no_prediction(completion: str, answer: str) -> None:
     for marker in ("####", "the answer is"):
         for name, verify in in_process(marker):
@@ -87,7 +67,7 @@ def test_any_text_gets_a_verdict_and_only_an_unreadable_one_has_no_prediction(co
                 assert found.other == found.verdict, "lenient only adds to what strict reads"
 
 
-@given(st.lists(st.sampled_from(PIECES), max_size=15).map("".join))
+@given(st.lists(st.sampled_from(SHORT_PIECES), max_size=15).map("".join))
 def test_what_is_right_has_its_prediction_verify_too(completion: str) -> None:
     for _, verify in in_process("####"):
         asked = problem(answer="A", choices=CHOICES)
@@ -97,46 +77,34 @@ def test_what_is_right_has_its_prediction_verify_too(completion: str) -> None:
 
 
 @pytest.mark.parametrize("extraction", ["strict", "lenient"])
-def test_no_text_takes_over_50_ms(extraction: str) -> None:
-    """10,000 random and adversarial texts; CPU time, so that a busy machine does not matter, and once more if over."""
+def test_no_text_makes_a_verifier_work_out_of_proportion(extraction: str) -> None:
+    """5,000 random and adversarial texts, the longest of several hundred thousand characters."""
     draw = random.Random(extraction)
     verifiers = [verifier for marker in ("####", "the answer is") for verifier in in_process(marker, extraction)]
-    slow = []
     for text in adversarial_texts(draw, 5_000):
         name, verify = draw.choice(verifiers)
         asked = problem(answer="A", choices=CHOICES) if name == "choice" else problem(answer="1/3")
-        if cpu_s(verify, text, asked) > 0.05 and cpu_s(verify, text, asked) > 0.05:
-            slow.append((name, text[:40], len(text)))
-    assert not slow
+        assert cpu_s(verify, text, asked) < TOO_LONG_S, (name, text[:40], len(text))
 
 
-@pytest.mark.parametrize(
-    "piece", [*PIECES, "5 or ", "bank or ", "\\boxed{5} ", "1,", "a " * 30, "Q:\n", "5 5 ", " = 5", "x^"]
-)
-def test_a_megabyte_of_one_piece_takes_under_50_ms(piece: str) -> None:
-    text = piece * (1_000_000 // len(piece))
-    asked = problem(answer="1", choices=CHOICES)
+@pytest.mark.parametrize("piece", PIECES)
+def test_the_work_for_a_megabyte_of_one_piece_grows_with_its_length_only(piece: str) -> None:
     for name, verify in in_process("####"):
-        for candidate in (text, f"#### {text}", f"so {text}\n#### 5"):
-            assert min(cpu_s(verify, candidate, asked) for _ in range(2)) < 0.05, name
+        asked = problem(answer="A" if name == "choice" else "1", choices=CHOICES)
+        for text in long_texts(piece):
+            assert cpu_s(verify, text, asked) < TOO_LONG_S, name
 
 
 def adversarial_texts(draw: random.Random, count: int) -> Iterator[str]:
     for k in range(count):
         if k % 100 == 0:  # long ones
-            pieces = draw.choices(PIECES, k=draw.randint(1, 3))
+            pieces = draw.choices(SHORT_PIECES, k=draw.randint(1, 3))
             text = "".join(pieces) * draw.randint(1_000, 40_000)
         elif k % 2:
-            text = "".join(draw.choices(PIECES, k=draw.randint(0, 60)))
+            text = "".join(draw.choices(SHORT_PIECES, k=draw.randint(0, 60)))
         else:
             text = "".join(chr(draw.randint(1, draw.choice([127, 0xD7FF]))) for _ in range(draw.randint(0, 60)))
         yield text
-
-
-def cpu_s(verify: Verifier, text: str, asked: Problem) -> float:
-    start = time.process_time()
-    verify(text, asked)
-    return time.process_time() - start
 
 
 @pytest.mark.parametrize(
