@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import selftaught
+from selftaught.allocator import collecting_rarely
 from selftaught.answers import AnswerRule
 from selftaught.config import config_from_values
 from selftaught.engines.scripted import ScriptedEngine
@@ -168,7 +169,8 @@ def run_here(
             chunk=chunk,
             progress=Silent(),
         )
-        outcome = run(setup)
+        with collecting_rarely():  # as launch does
+            outcome = run(setup)
     seconds = time.monotonic() - began
     stages: dict[str, float] = {}
     for summary in outcome.summaries[finished:]:

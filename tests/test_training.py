@@ -1,5 +1,6 @@
 """Fine-tuning on a real, tiny model: what carries loss, what moves, what is refused, what is saved."""
 
+import gc
 import hashlib
 import json
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
 
 from builders import task_named
 from selftaught.engines.local import LocalEngine
@@ -85,6 +86,25 @@ def test_the_loss_falls(tiny: Path, tmp_path: Path) -> None:
     found = fine_tune(tiny, tmp_path, steps=30, on_step=lambda m: losses.append(m.loss))
     assert losses[-1] < 0.7 * losses[0]
     assert (found.train.first_loss, found.train.last_loss, found.train.steps) == (losses[0], losses[-1], 30)
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 4}])
+def test_a_trained_model_is_let_go_before_the_next_engine_is_opened(
+    settings: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
+    """By the trainer itself, not whenever Python next looks for cycles."""
+
+    def models() -> int:
+        return sum(issubclass(type(o), PreTrainedModel) for o in gc.get_objects())
+
+    gc.collect()
+    before = models()
+    gc.disable()
+    try:
+        fine_tune(tiny, tmp_path, **settings)
+        assert models() == before
+    finally:
+        gc.enable()
 
 
 def test_a_model_that_was_taught_eight_sums_writes_them(tiny: Path, tmp_path: Path) -> None:

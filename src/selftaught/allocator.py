@@ -1,8 +1,15 @@
-"""Keep freed memory: tensors of a few megabytes come and go by the thousand, and every return to the system costs."""
+"""Keep freed memory, and seldom look for what could be freed: both cost more in a run than the memory is worth.
+
+Tensors of a few megabytes come and go by the thousand, and every return to the system costs. A run's records refer to
+nothing that refers back to them; Python's collector walks through all of them, again and again, and finds nothing.
+"""
 
 import ctypes
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # from malloc.h
 
@@ -29,3 +36,17 @@ def return_freed_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
+
+
+@contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """Within the block Python looks for cycles after 20,000 new objects, no longer 700.
+
+    Whoever lets go of large things in cycles calls `gc.collect`.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from selftaught.allocator import collecting_rarely
 from selftaught.checks.weights import NOISE, NOISE_BFLOAT16
 from selftaught.compute import Chosen, check_engine, choose, engine_opener, further_processes, make_trainer, versions
 from selftaught.config import config_from_values, differences, flat_values
@@ -52,7 +53,7 @@ def launch(
     base = resolve_model(config.model.path)
     check_before_start(config, task)
     check_engine(config)
-    with RunStore(run_dir) as store:
+    with RunStore(run_dir) as store, collecting_rarely():
         for line in task.notes:
             progress.note(line)
         chosen = _settle(config, store, base, data_sha256(task), progress)

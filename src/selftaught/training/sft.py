@@ -4,6 +4,7 @@ TRL gets input ids and labels, never text or masks: what carries loss is decided
 again after TRL has prepared its data set. The optimizer changes float32 weights; steps run in the order given.
 """
 
+import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -114,7 +115,8 @@ class SftTrainer:
                 f"cannot save the model of iteration {plan.iteration} in {out_dir}: {error}; free some space and run "
                 "the same command again; the samples are kept and the training is redone"
             ) from error
-        del model, trainer
+        del model, trainer, steps
+        gc.collect()  # a trainer and its parts refer to each other, and to the model
         return_freed_memory()
         return checkpoint_of(
             plan, start=start, out_dir=out_dir, examples=len(examples), train=summary, new_logprobs=new_logprobs
