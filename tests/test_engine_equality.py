@@ -97,7 +97,7 @@ def far_from_ties(
     return found
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt-neox", "gpt-j", "gemma2"])
+@pytest.mark.parametrize("kind", ["llama", "llama in whole vectors", "qwen3", "gpt-neox", "gpt-j", "gemma2"])
 def test_in_float32_only_near_ties_are_drawn_otherwise_than_by_generate(kind: str, model_of: ModelFolder) -> None:
     folder, texts = model_of(kind), texts_of(40, *HEADS["two prefixes"])
     ours = ids_of(sample(open_engine(folder, dtype="float32"), texts))

@@ -79,7 +79,9 @@ HEAVY = {
 ALLOWED_AT_TOP = {
     **{f"engines/{name}.py": {"torch"} for name in ("draws", "forward", "packing", "slot_batch")},
     **{f"engines/{name}.py": {"torch", "transformers"} for name in ("generate", "local", "slots")},
-    **{f"engines/{name}.py": {"torch", "numba", "llvmlite"} for name in ("kernels", "fused", "likeliest")},
+    **{
+        f"engines/{name}.py": {"torch", "numba", "llvmlite"} for name in ("kernels", "fused", "likeliest", "whole_pass")
+    },
     "engines/vectors.py": {"numba", "llvmlite"},
     "engines/kernel_cache.py": {"numba", "llvmlite"},
     "engines/decoder.py": {"torch", "transformers"},

@@ -26,6 +26,7 @@ DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
 YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 128, "rope_theta": 10_000.0}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", GROUPED),
+    "llama in whole vectors": ("LlamaConfig", {**GROUPED, "intermediate_size": 64}),
     "llama with biases": (
         "LlamaConfig",
         {**GROUPED, "intermediate_size": 64, "attention_bias": True, "mlp_bias": True},

@@ -12,6 +12,7 @@ from selftaught.engines.decoder import Decoder, decoder_of
 from selftaught.engines.fused import fuse_layers
 from selftaught.engines.kernels import attend_in_slots
 from selftaught.engines.likeliest import likeliest
+from selftaught.engines.whole_pass import WholePass, is_small
 
 Replaced = list[tuple[nn.Module, str, nn.Module]]
 """Parent, name and layer of what was replaced."""
@@ -36,9 +37,12 @@ class Compiled:
         """`likeliest.likeliest`, on these threads."""
         return likeliest(logits.contiguous(), self._threads)
 
-    def decoder(self, model: Any) -> Decoder | None:
-        """`decoder.decoder_of`: the lean pass of a model whose layers are fused."""
-        return decoder_of(model)
+    def decoder(self, model: Any) -> Decoder | WholePass | None:
+        """The lean pass of a model all of whose layers are fused: as one call if the model is small, else by layers."""
+        by_layers = decoder_of(model)
+        if by_layers is not None and self._threads == 1 and is_small(model):
+            return WholePass(model, by_layers)
+        return by_layers
 
     def fuse(self, model: Any, *, with_attention: bool) -> Replaced:
         """Replace layers of the model by fused ones (`fused.py`); what was there before."""

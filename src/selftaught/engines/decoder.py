@@ -17,7 +17,7 @@ from selftaught.engines.slots import Tokens
 KNOWN = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 """Embedding, layers of two norms, attention and gated layer with residual sums, norm, head: and nothing else."""
 TURNS = 1024
-"""Positions by which the table of rotary positions grows."""
+"""Positions by which the tables of rotary positions grow."""
 
 
 class Decoder:
@@ -37,24 +37,24 @@ class Decoder:
     def __call__(self, ids: Tensor, positions: Tensor, tokens: Tokens, keep: Tensor) -> Tensor:
         """Logits [len(keep), V] at the places `keep` of ids [N] at these positions [N]."""
         x = nn.functional.embedding(ids, self._embedding)[None]
-        cos, sin = self._rotations(positions)
+        cos, sin = (table[positions] for table in self.turns(positions))
         for norm_before, attention, norm_between, mlp in self._layers:
             x += attention.attend(norm_before(x), cos, sin, tokens)
             x += mlp.forward(norm_between(x))
         return cast(Tensor, self._model.lm_head(self._norm(x[:, keep])))[0]
 
-    def _rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [N, D] of the positions, from a table that grows with the longest sequence seen.
+    def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [positions, D] of all positions up to the last of these, and more.
 
         A position's are the same in every sequence: models whose rotary positions depend on the length are not run in
-        slots at all (`attention_kinds.FIXED_ROPE`).
+        slots at all (`attention_kinds.FIXED_ROPE`), so the tables are made once and grow with the longest sequence.
         """
         last = int(positions.max())
         if self._turns is None or last >= self._turns[0].shape[0]:
             table = torch.arange((last // TURNS + 1) * TURNS, device=positions.device)
             cos, sin = self._rotary(self._embedding, table[None])
             self._turns = cos[0].contiguous(), sin[0].contiguous()
-        return self._turns[0][positions], self._turns[1][positions]
+        return self._turns
 
 
 def decoder_of(model: Any) -> Decoder | None:

@@ -27,13 +27,13 @@ class FusedNorm(nn.Module):
 
     def __init__(self, norm: Any, threads: int) -> None:
         super().__init__()
-        self._weight, self._epsilon = norm.weight.detach().contiguous(), np.float32(norm.variance_epsilon)
-        self._kernel, self._parts = _norm(self._weight.dtype == torch.bfloat16, threads > 1), threads
+        self.weight, self._epsilon = norm.weight.detach().contiguous(), np.float32(norm.variance_epsilon)
+        self._kernel, self._parts = _norm(self.weight.dtype == torch.bfloat16, threads > 1), threads
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()
         out, width = torch.empty_like(x), x.shape[-1]
-        addresses = x.data_ptr(), self._weight.data_ptr(), out.data_ptr()
+        addresses = x.data_ptr(), self.weight.data_ptr(), out.data_ptr()
         self._kernel(*addresses, x.numel() // width, width, self._epsilon, self._parts)
         return out
 
@@ -43,13 +43,13 @@ class FusedAttention(nn.Module):
 
     def __init__(self, attention: Any, threads: int) -> None:
         super().__init__()
-        self.layer_idx, self._size, self._scale = attention.layer_idx, attention.head_dim, attention.scaling
+        self.layer_idx, self.size, self.scale = attention.layer_idx, attention.head_dim, attention.scaling
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
-        self._heads, self._kv_heads, _ = (part.out_features // self._size for part in parts)
+        self.heads, self.kv_heads, _ = (part.out_features // self.size for part in parts)
         self.qkv_proj, self.o_proj = _joined(parts), attention.o_proj
         self.q_norm, self.k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
         is_half = self.o_proj.weight.dtype == torch.bfloat16
-        self._kernel, self._parts = _rotation(self._size, is_half, threads > 1), threads
+        self._kernel, self._parts = _rotation(self.size, is_half, threads > 1), threads
 
     def forward(
         self,
@@ -64,9 +64,9 @@ class FusedAttention(nn.Module):
 
     def attend(self, x: Tensor, cos: Tensor, sin: Tensor, tokens: Tokens) -> Tensor:
         """What the layer adds to x [1, N, hidden]; cosines and sines are those of N positions, D each, contiguous."""
-        size, number = self._size, x.shape[1]
+        size, number = self.size, x.shape[1]
         heads = self.qkv_proj(x)[0].view(number, -1, size)
-        q, k, v = heads.split([self._heads, self._kv_heads, self._kv_heads], dim=1)  # [N, heads, D]
+        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)  # [N, heads, D]
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         turned_q, turned_k = (some.new_empty(some.shape) for some in (q, k))
@@ -75,7 +75,7 @@ class FusedAttention(nn.Module):
             addresses = some.data_ptr(), cos.data_ptr(), sin.data_ptr(), out.data_ptr()
             self._kernel(*addresses, number, some.shape[1], step, self._parts)
         q, k, v = (some.transpose(0, 1)[None] for some in (turned_q, turned_k, v))
-        return cast(Tensor, self.o_proj(tokens.attend(self.layer_idx, q, k, v, self._scale).flatten(2)))
+        return cast(Tensor, self.o_proj(tokens.attend(self.layer_idx, q, k, v, self.scale).flatten(2)))
 
 
 class FusedMlp(nn.Module):

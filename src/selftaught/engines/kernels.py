@@ -26,7 +26,7 @@ PARTS_PER_THREAD = 4
 
 
 def _instructions(rows: Rows, group: int, has_prefix: bool) -> tuple[Any, Any, Any, Any]:
-    """What `_attend` is made of: keep a row, score keys, turn scores into weights, mix values."""
+    """What `attend_kernel` is made of: keep a row, score keys, turn scores into weights, mix values."""
     lines = Rows(TOGETHER, is_half=False)
 
     @intrinsic
@@ -79,7 +79,7 @@ def _instructions(rows: Rows, group: int, has_prefix: bool) -> tuple[Any, Any, A
 
 
 @cache
-def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
+def attend_kernel(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
     """The kernel for heads of `size` numbers, `group` query heads to a key head."""
     rows = Rows(size, is_half=is_half)
     num_bytes = rows.num_bytes
@@ -127,7 +127,7 @@ def _attend(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
 
 @cache
 def _in_parallel(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
-    attend = _attend(size, group, is_half, has_prefix)
+    attend = attend_kernel(size, group, is_half, has_prefix)
 
     @kept_on_disk(size, group, is_half, has_prefix)
     @numba.njit(parallel=True, **OPTIONS)
@@ -181,5 +181,5 @@ def attend_in_slots(
     if threads > 1:
         _in_parallel(*kind)(*arguments, PARTS_PER_THREAD * threads)
     else:
-        _attend(*kind)(*arguments, 0, len(slots))
+        attend_kernel(*kind)(*arguments, 0, len(slots))
     return out[None]

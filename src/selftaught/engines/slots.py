@@ -131,25 +131,25 @@ class PromptTokens:
     """
 
     def __init__(self, cache: SlotCache, lengths: Sequence[int], slots: Sequence[int] | None, device: torch.device):
-        self._cache = cache
+        self.cache = cache
         ends = [*accumulate(lengths)]
         self._spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
         self.own_positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
         self.last = torch.tensor(ends, device=device) - 1
-        self._slots = None
+        self.slots = None
         if slots is not None:
-            self._slots = torch.tensor(slots).repeat_interleave(torch.tensor(lengths)).to(device)
+            self.slots = torch.tensor(slots).repeat_interleave(torch.tensor(lengths)).to(device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        if self._slots is not None and self._cache.compiled:
-            places = self._slots, self.own_positions
-            return self._cache.attend_compiled(layer, q, k, v, *places, scale, one_each=False)
-        if self._slots is not None:
-            self._cache.write(layer, self._slots, self.own_positions, k, v)
+        if self.slots is not None and self.cache.compiled:
+            places = self.slots, self.own_positions
+            return self.cache.attend_compiled(layer, q, k, v, *places, scale, one_each=False)
+        if self.slots is not None:
+            self.cache.write(layer, self.slots, self.own_positions, k, v)
         own, lse = q.new_empty(q.shape[1:]), q.new_empty(q.shape[1:3], dtype=_lse_dtype(q))
         for span in self._spans:
             own[:, span], lse[:, span] = _attend_to_itself(q[0, :, span], k[0, :, span], v[0, :, span], scale)
-        return _with_prefix(self._cache, layer, q, own, lse, scale)
+        return _with_prefix(self.cache, layer, q, own, lse, scale)
 
 
 class StepTokens:
@@ -160,8 +160,8 @@ class StepTokens:
     """
 
     def __init__(self, cache: SlotCache, own_positions: Sequence[int], dtype: torch.dtype, device: torch.device):
-        self._cache = cache
-        self._slots = torch.arange(len(own_positions), device=device)
+        self.cache = cache
+        self.slots = torch.arange(len(own_positions), device=device)
         self.own_positions = torch.tensor(own_positions, device=device)
         self._groups: list[tuple[slice, int, Tensor]] = []
         if cache.compiled:
@@ -174,11 +174,11 @@ class StepTokens:
             self._groups.append((group, visible, mask[:, None, None]))  # [slots, 1, 1, visible], added to the scores
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        if self._cache.compiled:
-            places = self._slots, self.own_positions
-            return self._cache.attend_compiled(layer, q, k, v, *places, scale, one_each=True)
-        self._cache.write(layer, self._slots, self.own_positions, k, v)
-        held_k, held_v = self._cache.own[layer]
+        if self.cache.compiled:
+            places = self.slots, self.own_positions
+            return self.cache.attend_compiled(layer, q, k, v, *places, scale, one_each=True)
+        self.cache.write(layer, self.slots, self.own_positions, k, v)
+        held_k, held_v = self.cache.own[layer]
         rows = _per_group(q[0].transpose(0, 1), 1, k.shape[1])  # [N, K, G, D]: the heads of a group are the query rows
         parts = [
             attend(
@@ -191,7 +191,7 @@ class StepTokens:
             for group, visible, mask in self._groups
         ]
         own, lse = (torch.cat(some).flatten(1, 2).transpose(0, 1) for some in zip(*parts, strict=True))
-        return _with_prefix(self._cache, layer, q, own, lse, scale)
+        return _with_prefix(self.cache, layer, q, own, lse, scale)
 
 
 def _attend_to_itself(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:

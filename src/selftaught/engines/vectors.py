@@ -234,6 +234,43 @@ def weighted_sums(
     return [[b.load(place) for place in places] for places in totals]
 
 
+def products(
+    b: Any,
+    row: Rows,
+    number: int,
+    x: Any,
+    stride: Any,
+    panel: Any,
+    depth: Any,
+    out: Any,
+    out_stride: Any,
+    *,
+    adds: bool,
+) -> None:
+    """out[n] = the sum over j below `depth` of x[n, j] * panel[j] for `number` n, or that added to out[n].
+
+    `row` is a row of out and of the panel; strides are the bytes between rows of x and of out.
+    """
+    starts = [b.add(x, b.mul(ADDRESS(n), stride)) for n in range(number)]
+    totals = [[cgutils.alloca_once(b, row.vector) for _ in range(row.number)] for _ in range(number)]
+    for places in totals:
+        for place in places:
+            b.store(row.all(0.0), place)
+    with cgutils.for_range(b, depth) as loop:
+        line = row.load(b, b.add(panel, b.mul(loop.index, ADDRESS(row.num_bytes))))
+        for start, places in zip(starts, totals, strict=True):
+            at = b.add(start, b.mul(loop.index, ADDRESS(4)))
+            factor = row.repeated(b, b.load(_pointer(b, at, 0, FLOAT)))
+            for part, place in zip(line, places, strict=True):
+                b.store(row.plus_product(b, b.load(place), factor, part), place)
+    for n, places in enumerate(totals):
+        target = b.add(out, b.mul(ADDRESS(n), out_stride))
+        found = [b.load(place) for place in places]
+        if adds:
+            found = [b.fadd(before, part) for before, part in zip(row.load(b, target), found, strict=True)]
+        row.store(b, target, found)
+
+
 def rms_norm(b: Any, rows: Rows, x: Any, weight: Any, out: Any, number: Any, epsilon: Any) -> None:
     """out = weight * x / sqrt(mean(x^2) + epsilon) for a line of `number` times `rows.size` numbers.
 
