@@ -43,8 +43,6 @@ POWER_OF_TWO = (
 )
 """ln(2)^n / n! for n from 6 down."""
 INT, FLOAT, BYTE, ADDRESS = ir.IntType(32), ir.FloatType(), ir.IntType(8), ir.IntType(64)
-LOOSE = ("reassoc", "contract", "nsz")
-"""Freedom to choose the order of a sum; numbers that are none stay so."""
 
 
 class Rows:
@@ -126,9 +124,11 @@ class Rows:
         return b.bitcast(b.and_(self._rounded(b, vector), self._all(0xFFFF0000)), self.vector)
 
     def sum(self, b: Any, vector: Any) -> Any:
-        kind = ir.FunctionType(FLOAT, [FLOAT, self.vector])
-        function = cgutils.get_or_insert_function(b.module, kind, f"llvm.vector.reduce.fadd.v{self.width}f32")
-        return b.call(function, [ir.Constant(FLOAT, 0.0), vector], fastmath=LOOSE)
+        """Of a vector's numbers, half of them added to the other half again and again."""
+        while (count := vector.type.count) > 1:
+            halves = range(count // 2), range(count // 2, count)
+            vector = b.fadd(*(_picked(b, vector, vector, half) for half in halves))
+        return b.extract_element(vector, INT(0))
 
     def ask_for(self, b: Any, address: Any) -> None:
         """Have a row brought from memory; an address behind the last row does no harm."""
