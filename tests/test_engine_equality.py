@@ -97,9 +97,15 @@ def far_from_ties(
     return found
 
 
-@pytest.mark.parametrize("kind", ["llama", "llama in whole vectors", "qwen3", "gpt-neox", "gpt-j", "gemma2"])
-def test_in_float32_only_near_ties_are_drawn_otherwise_than_by_generate(kind: str, model_of: ModelFolder) -> None:
-    folder, texts = model_of(kind), texts_of(40, *HEADS["two prefixes"])
+@pytest.mark.parametrize(
+    ("kind", "heads"),
+    [(kind, "two prefixes") for kind in ("llama", "qwen3", "gpt-neox", "gpt-j", "gemma2")]
+    + [(kind, "nothing") for kind in ("llama in whole vectors", "llama with one key head")],  # a pass in one call
+)
+def test_in_float32_only_near_ties_are_drawn_otherwise_than_by_generate(
+    kind: str, heads: str, model_of: ModelFolder
+) -> None:
+    folder, texts = model_of(kind), texts_of(40, *HEADS[heads])
     ours = ids_of(sample(open_engine(folder, dtype="float32"), texts))
     theirs = generated(folder, texts, dtype=torch.float32)
     assert far_from_ties(folder, texts, ours, theirs) == []

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from selftaught.store import read_summaries
 from toy import folder_bytes
 
@@ -26,7 +28,6 @@ SETTINGS = {
     "compute.slots": 4,
     "compute.chunk": 32,
 }
-KILLS = 10
 
 
 def command(run_dir: Path) -> list[str]:
@@ -68,12 +69,15 @@ def kill_when_files_have_grown(run_dir: Path, growths: int, delay_s: float, *, i
     return process.wait() != 0
 
 
-def test_a_run_killed_at_ten_random_moments_ends_byte_identical_to_an_undisturbed_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills_due", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_one(
+    kills_due: int, tmp_path: Path
+) -> None:
     rng = random.Random(0)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     finish(undisturbed)
     kills = killed_in_training = 0
-    while kills < KILLS:
+    while kills < kills_due:
         wants_training = kills in (2, 5)
         growths = rng.randint(1, 3 if wants_training else 6)
         if kill_when_files_have_grown(killed, growths, rng.random() * 0.1, in_training=wants_training):

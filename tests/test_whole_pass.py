@@ -1,5 +1,7 @@
 """The pass of a small model in one call: its logits, tokens that do not depend on their neighbours, whom it is for."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from selftaught.engines import whole_pass
 from selftaught.engines.compiled import Compiled
 from selftaught.engines.decoder import Decoder, decoder_of
-from selftaught.engines.forward import Runner
+from selftaught.engines.forward import Runner, prepare
 from selftaught.engines.local import LocalEngine
+from selftaught.engines.packing import PackedLinear
 from selftaught.engines.slots import SlotCache
 from selftaught.engines.whole_pass import BLOCK, PANEL, TALL, WholePass, in_panels, is_small
-from tiny_models import ModelFolder, open_engine, plain_logits
+from tiny_models import ModelFolder, generated, ids_of, open_engine, plain_logits, sample, texts_of
 
 KIND = "llama in whole vectors"
 LENGTH = 40
@@ -30,11 +34,13 @@ def engine(model_of: ModelFolder) -> LocalEngine:
     return open_engine(model_of(KIND), dtype="float32")
 
 
-def run(engine: LocalEngine, rows: Sequence[list[int]], slots: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+def run(
+    engine: LocalEngine, rows: Sequence[list[int]], slots: Sequence[int] | None = None, length: int = LENGTH
+) -> tuple[Tensor, Tensor]:
     """Logits of every sequence after all of its tokens but the last, and after the last in a step of its own."""
-    runner = Runner(engine._model, torch.device("cpu"), engine._compiled)
+    runner = engine._runner
     assert isinstance(runner._decoder, WholePass)
-    cache = SlotCache(len(rows), LENGTH, engine._compiled)
+    cache = SlotCache(len(rows), length, engine._compiled)
     first = runner.prompts(cache, 0, [row[:-1] for row in rows], slots or range(len(rows)))
     by_slot = [rows[(slots or range(len(rows))).index(slot)] for slot in range(len(rows))]
     return first, runner.step(cache, 0, [row[-1] for row in by_slot], [len(row) - 1 for row in by_slot])
@@ -97,8 +103,48 @@ def test_a_shared_prefix_goes_by_layers(engine: LocalEngine) -> None:
         assert torch.equal(a, b)
 
 
-def pass_of(folder: Path, threads: int = 1) -> Any:
-    engine = open_engine(folder, dtype="float32")
+@pytest.mark.parametrize("length", [100, 569, 654, 752, 1023, 2303, 4096])
+def test_its_logits_are_those_of_the_model_in_slots_of_any_length(length: int, model_of: ModelFolder) -> None:
+    """The longer the slots, the more memory a kernel asks for on the way, none of which may be in use already."""
+    folder = model_of("llama with one key head")
+    rows = [[3 + (i * k) % 17 for k in range(2 + 8 * i)] for i in range(12)]
+    first, last = run(open_engine(folder, dtype="float32"), rows, length=length)
+    for row, before, after in zip(rows, first, last, strict=True):
+        expected = plain_logits(folder, row)[-2:]
+        assert (torch.stack([before, after]).double() - expected).abs().max() < 2e-4 * expected.abs().max()
+
+
+def test_a_token_that_the_model_does_not_know_is_an_error(engine: LocalEngine) -> None:
+    known = engine._model.model.embed_tokens.num_embeddings
+    run(engine, [[3, known - 1]])
+    with pytest.raises(IndexError, match=f"token {known} is not among the {known}"):
+        run(engine, [[3, known]])
+
+
+class Wrong(Compiled):
+    """Its passes without a shared prefix are off."""
+
+    def decoder(self, model: Any) -> Any:
+        right = super().decoder(model)
+        if right is None:
+            return None
+
+        def decode(ids: Tensor, positions: Tensor, tokens: Any, keep: Tensor) -> Tensor:
+            logits = right(ids, positions, tokens, keep)
+            return logits if not hasattr(tokens, "slots") or tokens.cache.prefix else logits + 1.0
+
+        return decode
+
+
+def test_the_check_of_a_models_logits_sees_it(model_of: ModelFolder) -> None:
+    """A model whose compiled pass is off is run by its own layers."""
+    for compiled, is_right in ((Compiled(1), True), (Wrong(1), False)):
+        model = AutoModelForCausalLM.from_pretrained(model_of(KIND), dtype=torch.float32).eval()
+        assert prepare(model, torch.device("cpu"), compiled) is None
+        assert (decoder_of(model) is not None) == is_right
+
+
+def pass_of(engine: LocalEngine, threads: int = 1) -> Any:
     compiled = engine._compiled
     assert isinstance(compiled, Compiled)
     compiled._threads = threads
@@ -107,17 +153,38 @@ def pass_of(folder: Path, threads: int = 1) -> Any:
 
 @pytest.mark.parametrize("kind", ["llama with biases", "qwen3"])
 def test_models_with_biases_or_norms_of_heads_go_by_layers(kind: str, model_of: ModelFolder) -> None:
-    assert isinstance(pass_of(model_of(kind)), Decoder)
+    assert isinstance(pass_of(open_engine(model_of(kind), dtype="float32")), Decoder)
 
 
 def test_models_on_several_threads_go_by_layers(model_of: ModelFolder) -> None:
-    assert isinstance(pass_of(model_of(KIND)), WholePass)
-    assert isinstance(pass_of(model_of(KIND), threads=2), Decoder)
+    engine = open_engine(model_of(KIND), dtype="float32")
+    assert isinstance(pass_of(engine), WholePass)
+    assert isinstance(pass_of(engine, threads=2), Decoder)
 
 
-def test_models_with_weights_that_fit_no_cache_go_by_layers(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert is_small(engine._model)
-    monkeypatch.setattr(whole_pass, "WORTH_PACKING", engine._model.model.layers[0].mlp.down_proj.weight.numel())
-    assert not is_small(engine._model)
+@pytest.mark.parametrize("size", [{"vocab_size": 9000}, {"intermediate_size": 8192}])
+def test_models_with_a_large_weight_go_by_layers(size: dict[str, int], model_of: ModelFolder, tmp_path: Path) -> None:
+    """One that is packed, and of a type that has other attributes than a linear layer's."""
+    folder = tmp_path / "large"
+    shutil.copytree(model_of(KIND), folder)
+    config = {**json.loads((folder / "config.json").read_text()), **size}
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    engine = open_engine(folder, dtype="float32")
+    assert any(isinstance(layer, PackedLinear) for layer in engine._model.modules())
+    assert isinstance(engine._runner._decoder, Decoder)
+    texts = texts_of(5, "")
+    assert ids_of(sample(engine, texts)) == generated(folder, texts, dtype=torch.float32)
+
+
+class Adapted(nn.Linear):
+    """As PEFT's layers: it has a weight, and computes something else."""
+
+
+def test_models_with_layers_that_are_more_than_their_weight_go_by_layers(model_of: ModelFolder) -> None:
+    model = open_engine(model_of(KIND), dtype="float32")._model
+    assert is_small(model)
+    plain = model.model.layers[1].self_attn.o_proj
+    model.model.layers[1].self_attn.o_proj = Adapted(plain.in_features, plain.out_features, bias=False)
+    assert not is_small(model)

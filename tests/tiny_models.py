@@ -27,6 +27,10 @@ YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", GROUPED),
     "llama in whole vectors": ("LlamaConfig", {**GROUPED, "intermediate_size": 64}),
+    "llama with one key head": (
+        "LlamaConfig",
+        {**BODY, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 8, "num_key_value_heads": 1},
+    ),
     "llama with biases": (
         "LlamaConfig",
         {**GROUPED, "intermediate_size": 64, "attention_bias": True, "mlp_bias": True},

@@ -109,12 +109,17 @@ def _plain_logits(model: Any, device: torch.device) -> list[Tensor]:
 
 
 def _other_logits(runner: Runner, plain: Sequence[Tensor]) -> str | None:
-    """Run the check's sequences in slots: prefix, prompts of unequal length, a step. None if logits agree."""
-    shared = 2
+    """None if logits agree, with and without a shared prefix; a small model without one has a pass of its own."""
+    return _other_logits_behind(2, runner, plain) or _other_logits_behind(0, runner, plain)
+
+
+def _other_logits_behind(shared: int, runner: Runner, plain: Sequence[Tensor]) -> str | None:
+    """Run the check's sequences in slots: prefix, if any, prompts of unequal length, a step. None if logits agree."""
     ids = _check_ids(runner.model)
     cache = SlotCache(len(ids), max(map(len, ids)), runner.compiled)
     try:
-        runner.prefix(cache, ids[0][:shared])
+        if shared:
+            runner.prefix(cache, ids[0][:shared])
         first = runner.prompts(cache, shared, [row[shared:-1] for row in ids], range(len(ids)))
         ours = runner.step(cache, shared, [row[-1] for row in ids], [len(row) - 1 - shared for row in ids])
     except NotServed as error:

@@ -21,8 +21,9 @@ from selftaught.engines.kernel_cache import kept_on_disk
 from selftaught.engines.vectors import ADDRESS, FLOAT, TOGETHER, Rows, dot_products, softmax, weighted_sums
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-"""No freedom for the compiler to reorder or merge arithmetic: it takes another one in a process that compiles a kernel
-within a kernel than in one that finds both on disk, and a run that is carried on would differ in its last bits."""
+"""No freedom for the compiler to reorder or merge arithmetic. What it makes of a kernel within a kernel may depend on
+whether it compiles both or finds both on disk, and a run that is carried on would differ in its last bits; sums of a
+vector without an order did (`vectors.Rows.sum`)."""
 PARTS_PER_THREAD = 4
 """Into which the tokens of a pass are dealt out: they do not all see equally much."""
 

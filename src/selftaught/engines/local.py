@@ -74,12 +74,14 @@ class LocalEngine:
         self._noted = False
         if self._why_not is None:
             pack_linears(self._model, rows=slots)
+            self._runner = Runner(self._model, self._device, self._compiled)
         else:
             self._note_once(self._why_not)
         self._window = window_of(self._model.config.get_text_config())
 
     def close(self) -> None:
         del self._model
+        vars(self).pop("_runner", None)  # refers to the model, too; there is none for a model that `generate` draws
         return_freed_memory()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -113,7 +115,7 @@ class LocalEngine:
             shared = shared_length([row.prompt_ids for row in members])
             length = max(len(row.prompt_ids) for row in members) - shared + params.max_new_tokens
             yield from SlotBatch(
-                Runner(self._model, self._device, self._compiled),
+                self._runner,
                 members,
                 shared=shared,
                 num_slots=min(len(members), self._slots_for(length)),

@@ -1,7 +1,7 @@
 """The forward pass of a small model as one compiled call, for drawing on one thread of a CPU.
 
-With weights that fit the core's cache, a step of some hundred tokens takes a few milliseconds, and half of that went
-into handing tensors from one operation to the next and into products of matrices too small for the library's best.
+A step of some hundred tokens of a small model takes a few milliseconds, and half of that went into handing tensors from
+one operation to the next and into products of matrices too small for the library's best.
 Here tokens go through all layers in blocks, whose activations stay in the cache. A token's numbers do not depend on
 which others share its pass.
 
@@ -42,7 +42,7 @@ class WholePass:
         attention: FusedAttention = layers[0].self_attn
         self._by_layers = by_layers
         self._kv_heads, self._size = attention.kv_heads, attention.size
-        self._hidden, self._inner, self._vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
+        self._hidden, self._inner = config.hidden_size, config.intermediate_size
         self._scale, self._epsilon = np.float32(attention.scale), np.float32(config.rms_norm_eps)
         self._weights = [  # referred to as long as their addresses are in use
             [
@@ -56,12 +56,19 @@ class WholePass:
             for layer in layers
         ]
         self._ends = [model.model.embed_tokens.weight.detach(), model.model.norm.weight, in_panels(model.lm_head)]
+        self._vocabulary = model.lm_head.out_features
+        width = attention.heads * attention.size
+        # Held here, not by the kernel: numba frees an array after the last use of its name, its address does not count.
+        widths = self._hidden, self._hidden, layers[0].self_attn.qkv_proj.out_features, width, width, 3 * self._inner
+        self._blocks = [torch.empty(BLOCK, width) for width in widths]
         self._kernel = _kernel(self._size, attention.heads // attention.kv_heads)
 
     def __call__(self, ids: Tensor, positions: Tensor, tokens: Tokens, keep: Tensor) -> Tensor:
         """Logits [len(keep), V] at the places `keep`, in ascending order, of ids [N] at these positions [N]."""
         if not isinstance(tokens, PromptTokens | StepTokens) or tokens.slots is None or tokens.cache.prefix:
             return self._by_layers(ids, positions, tokens, keep)
+        if int(ids.max()) >= len(self._ends[0]):
+            raise IndexError(f"token {int(ids.max())} is not among the {len(self._ends[0])} that the model knows")
         cache, like = tokens.cache, torch.empty(1, self._kv_heads, 0, self._size)
         held = [cache.held(layer, like, like) for layer in range(len(self._weights))]
         addresses = [
@@ -73,23 +80,25 @@ class WholePass:
         self._kernel(
             *(x.numpy() for x in (ids, tokens.slots, tokens.own_positions, keep)),
             cos.data_ptr(), sin.data_ptr(), np.array(addresses), *(x.data_ptr() for x in self._ends),
-            self._kv_heads, cache.length, self._hidden, self._inner, self._scale, self._epsilon,
-            logits.data_ptr(), logits.shape[1],
+            *(x.data_ptr() for x in self._blocks), self._kv_heads, cache.length, self._hidden, self._inner,
+            self._scale, self._epsilon, logits.data_ptr(), logits.shape[1],
         )  # fmt: skip
         return logits[: len(keep), : self._vocabulary]
 
 
 def is_small(model: Any) -> bool:
-    """Whether a model with a `Decoder` is one for `WholePass`: float32, weights that fit the core's cache, no biases,
-    no norms of heads, widths that are whole vectors."""
-    config = model.config.get_text_config()
-    attention: FusedAttention = model.model.layers[0].self_attn
-    linears = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    """Whether a model with a `Decoder` is one for `WholePass`: float32, ordinary linear layers without biases and with
+    few weights each, no norms of heads, widths that are whole vectors."""
+    config, layers = model.config.get_text_config(), model.model.layers
+    linears = [model.lm_head]
+    for layer in layers:
+        linears += [layer.self_attn.qkv_proj, layer.self_attn.o_proj, layer.mlp.gate_up_proj, layer.mlp.down_proj]
     return (
         model.dtype == torch.float32
-        and all(linear.bias is None and linear.weight.numel() < WORTH_PACKING for linear in linears)
-        and attention.q_norm is None
-        and attention.qkv_proj.out_features % PANEL == 0
+        # By type: a packed layer, or one with an adapter, computes something else than its weight says.
+        and all(type(x) is nn.Linear and x.bias is None and x.weight.numel() < WORTH_PACKING for x in linears)
+        and all(layer.self_attn.q_norm is None for layer in layers)
+        and layers[0].self_attn.qkv_proj.out_features % PANEL == 0
         and config.hidden_size % CHUNK == config.intermediate_size % CHUNK == 0
     )
 
@@ -195,18 +204,15 @@ def _kernel(size: int, group: int) -> Any:
     @numba.njit(**OPTIONS)
     def whole_pass(
         ids: Any, slots: Any, positions: Any, keep: Any, cos: int, sin: int, layers: Any, embedding: int,
-        last_norm: int, head: int, kv_heads: int, length: int, hidden: int, inner: int, scale: Any, epsilon: Any,
-        logits: int, vocabulary: int,
+        last_norm: int, head: int, x: int, normed: int, qkv: int, queries: int, mixed: int, both: int, kv_heads: int,
+        length: int, hidden: int, inner: int, scale: Any, epsilon: Any, logits: int, vocabulary: int,
     ) -> None:  # fmt: skip
-        """`layers` are the addresses of a layer's weights, keys and values (`WholePass`), `vocabulary` is in panels."""
-        width = kv_heads * group * size
-        # What lies behind a block's last token is multiplied, too, and never read.
-        x, normed = np.empty((BLOCK, hidden), np.float32), np.empty((BLOCK, hidden), np.float32)
-        qkv = np.empty((BLOCK, width + 2 * kv_heads * size), np.float32)
-        queries, mixed = np.empty((BLOCK, width), np.float32), np.empty((BLOCK, width), np.float32)
-        both, gated = np.empty((BLOCK, 2 * inner), np.float32), np.empty((BLOCK, inner), np.float32)
-        x_at, normed_at, qkv_at, queries_at = x.ctypes.data, normed.ctypes.data, qkv.ctypes.data, queries.ctypes.data
-        mixed_at, both_at, gated_at = mixed.ctypes.data, both.ctypes.data, gated.ctypes.data
+        """`layers` are the addresses of a layer's weights, keys and values (`WholePass`), `x` to `both` of BLOCK rows
+        each; `both` has room for gates, inputs and their products. `vocabulary` is in panels.
+
+        What lies behind a block's last token is multiplied, too, and never read.
+        """
+        width, gated = kv_heads * group * size, both + 8 * BLOCK * inner
         kept = 0
         for first in range(0, len(ids), BLOCK):
             last = min(first + BLOCK, len(ids))
@@ -214,33 +220,33 @@ def _kernel(size: int, group: int) -> Any:
             tall = -(-number // TALL) * TALL
             own_slots, own_positions = slots[first:last], positions[first:last]
             for n in range(number):
-                copy(embedding + 4 * ids[first + n] * hidden, x_at + 4 * n * hidden, 4 * hidden)
+                copy(embedding + 4 * ids[first + n] * hidden, x + 4 * n * hidden, 4 * hidden)
             for i in range(len(layers)):
                 norm_before, qkv_panels, o_panels, norm_between, gate_up_panels, down_panels, held_k, held_v = layers[i]
                 for n in range(number):
-                    norm(x_at + 4 * n * hidden, norm_before, normed_at + 4 * n * hidden, hidden // CHUNK, epsilon)
-                linear(normed_at, qkv_panels, qkv_at, tall, hidden, width + 2 * kv_heads * size)
+                    norm(x + 4 * n * hidden, norm_before, normed + 4 * n * hidden, hidden // CHUNK, epsilon)
+                linear(normed, qkv_panels, qkv, tall, hidden, width + 2 * kv_heads * size)
                 keep_and_turn(
-                    qkv_at, queries_at, held_k, held_v, cos, sin, kv_heads, length, own_slots, own_positions
+                    qkv, queries, held_k, held_v, cos, sin, kv_heads, length, own_slots, own_positions
                 )  # fmt: skip
                 attend(
-                    queries_at, 0, 0, held_k, held_v, kv_heads, length, own_slots, own_positions, scale, 0, NO_LSE,
-                    mixed_at, 0, number,
+                    queries, 0, 0, held_k, held_v, kv_heads, length, own_slots, own_positions, scale, 0, NO_LSE,
+                    mixed, 0, number,
                 )  # fmt: skip
-                add_linear(mixed_at, o_panels, x_at, tall, width, hidden)
+                add_linear(mixed, o_panels, x, tall, width, hidden)
                 for n in range(number):
-                    norm(x_at + 4 * n * hidden, norm_between, normed_at + 4 * n * hidden, hidden // CHUNK, epsilon)
-                linear(normed_at, gate_up_panels, both_at, tall, hidden, 2 * inner)
+                    norm(x + 4 * n * hidden, norm_between, normed + 4 * n * hidden, hidden // CHUNK, epsilon)
+                linear(normed, gate_up_panels, both, tall, hidden, 2 * inner)
                 for n in range(number):
-                    gate = both_at + 8 * n * inner
-                    silu(gate, gate + 4 * inner, gated_at + 4 * n * inner, inner // CHUNK)
-                add_linear(gated_at, down_panels, x_at, tall, inner, hidden)
+                    gate = both + 8 * n * inner
+                    silu(gate, gate + 4 * inner, gated + 4 * n * inner, inner // CHUNK)
+                add_linear(gated, down_panels, x, tall, inner, hidden)
             begun = kept
             while kept < len(keep) and keep[kept] < last:
-                place = x_at + 4 * (keep[kept] - first) * hidden
-                norm(place, last_norm, normed_at + 4 * (kept - begun) * hidden, hidden // CHUNK, epsilon)
+                place = x + 4 * (keep[kept] - first) * hidden
+                norm(place, last_norm, normed + 4 * (kept - begun) * hidden, hidden // CHUNK, epsilon)
                 kept += 1
             tall = -(-(kept - begun) // TALL) * TALL
-            linear(normed_at, head, logits + 4 * begun * vocabulary, tall, hidden, vocabulary)
+            linear(normed, head, logits + 4 * begun * vocabulary, tall, hidden, vocabulary)
 
     return whole_pass
