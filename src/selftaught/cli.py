@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -44,6 +45,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # torch, when it looks for a GPU on a machine without a driver; we say ourselves what is used.
+    warnings.filterwarnings("ignore", message=".*CUDA initialization.*")
     try:
         app()
     except SelftaughtError as error:
@@ -98,7 +101,6 @@ def run(
         check_before_start(config, task)
         print(describe(config, task))
         return
-    _quiet_libraries()
     from rich.console import Console
 
     from selftaught.terminal import TerminalProgress
@@ -151,7 +153,6 @@ def evaluate_command(
     from selftaught.inspection import measurement_text
     from selftaught.store import dump_measurement
 
-    _quiet_libraries()
     measurement = evaluate(
         find_target(target, task=task),
         task_name=task,
@@ -301,19 +302,6 @@ def _sample_json(sample: "Sample", answer: str | None) -> dict[str, Any]:
     from selftaught.store import dump_sample
 
     return {**dump_sample(sample), "answer": answer}
-
-
-def _quiet_libraries() -> None:
-    """Turn off the progress bars that transformers and datasets draw over ours."""
-    import warnings
-
-    import datasets
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    # torch, when it looks for a GPU on a machine without a driver; we say ourselves what is used.
-    warnings.filterwarnings("ignore", message=".*CUDA initialization.*")
 
 
 @contextmanager
