@@ -360,6 +360,7 @@ def test_drawing_arithmetic_needs_neither_a_model_nor_data(capsys: pytest.Captur
     assert record["machine"]["threads"] == 1
 
 
+@pytest.mark.slow
 def test_fine_tuning_runs_and_sets_the_losses_side_by_side(
     capsys: pytest.CaptureFixture[str], tiny: Path, questions: Path
 ) -> None:
