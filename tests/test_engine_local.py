@@ -1,7 +1,9 @@
 """The local engine on real, tiny models: the tokens of transformers' generate, stops in place, early refusals."""
 
+import gc
 import json
 import shutil
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -237,3 +239,17 @@ def test_a_model_with_learned_positions_draws_like_generate(tmp_path: Path, adde
     texts = prompts(3)
     found = sample(open_engine(tmp_path, slots=2), texts, max_new_tokens=20)
     assert [list(c.token_ids or ()) for c in found] == [generate(tmp_path, text, 20) for text in texts]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_model_of_a_closed_engine_is_let_go_at_once(dtype: str, adder: Path) -> None:
+    """Not whenever Python next looks for cycles: the next engine or training needs the memory."""
+    engine = LocalEngine(ModelRef(path=str(adder)), dtype=dtype, device="cpu", threads=1, slots=4)
+    list(engine.sample([Request(prompt="1", seed=0)], SamplingParams(temperature=0.0, max_new_tokens=2)))
+    model = weakref.ref(engine._model)
+    gc.disable()
+    try:
+        engine.close()
+        assert model() is None
+    finally:
+        gc.enable()
