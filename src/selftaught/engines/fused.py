@@ -156,10 +156,9 @@ def _if_same(plain: nn.Module, fused: nn.Module, width: int) -> nn.Module | None
     return fused if bool(same) else None
 
 
-@cache
-def _norm(is_half: bool, is_parallel: bool) -> Any:
+def norm_of_line(is_half: bool) -> Any:
+    """`vectors.rms_norm` of a line: x, weight, out, number of chunks, epsilon."""
     rows = Rows(CHUNK, is_half=is_half)
-    rows_bytes = rows.num_bytes
 
     @intrinsic
     def norm(context: Any, x: Any, weight: Any, out: Any, number: Any, epsilon: Any) -> Any:
@@ -168,6 +167,46 @@ def _norm(is_half: bool, is_parallel: bool) -> Any:
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 4, types.float32), code
+
+    return norm
+
+
+def silu_of_line(is_half: bool) -> Any:
+    """`vectors.silu_product` of lines: gate, up, out, number of chunks."""
+    rows = Rows(CHUNK, is_half=is_half)
+
+    @intrinsic
+    def silu(context: Any, gate: Any, up: Any, out: Any, number: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+            silu_product(b, rows, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), code
+
+    return silu
+
+
+def rotation_of_head(size: int, is_half: bool) -> Any:
+    """`vectors.rotated` of a head: x, cosines, sines, out."""
+    rows = Rows(size // 2, is_half=is_half)
+
+    @intrinsic
+    def rotate(context: Any, x: Any, cos: Any, sin: Any, out: Any) -> Any:
+        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+            rotated(b, rows, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), code
+
+    return rotate
+
+
+@cache
+def _norm(is_half: bool, is_parallel: bool) -> Any:
+    rows = Rows(CHUNK, is_half=is_half)
+    rows_bytes = rows.num_bytes
+
+    norm = norm_of_line(is_half)
 
     @kept_on_disk(is_half, is_parallel)
     @numba.njit(parallel=is_parallel, **OPTIONS)
@@ -185,13 +224,7 @@ def _silu(is_half: bool, is_parallel: bool) -> Any:
     rows = Rows(CHUNK, is_half=is_half)
     rows_bytes = rows.num_bytes
 
-    @intrinsic
-    def silu(context: Any, gate: Any, up: Any, out: Any, number: Any) -> Any:
-        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-            silu_product(b, rows, *arguments)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 4), code
+    silu = silu_of_line(is_half)
 
     @kept_on_disk(is_half, is_parallel)
     @numba.njit(parallel=is_parallel, **OPTIONS)
@@ -209,13 +242,7 @@ def _rotation(size: int, is_half: bool, is_parallel: bool) -> Any:
     rows = Rows(size // 2, is_half=is_half)
     head_bytes = 2 * rows.num_bytes
 
-    @intrinsic
-    def rotate(context: Any, x: Any, cos: Any, sin: Any, out: Any) -> Any:
-        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-            rotated(b, rows, *arguments)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 4), code
+    rotate = rotation_of_head(size, is_half)
 
     @kept_on_disk(size, is_half, is_parallel)
     @numba.njit(parallel=is_parallel, **OPTIONS)

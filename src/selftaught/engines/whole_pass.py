@@ -19,12 +19,12 @@ from numba.extending import intrinsic
 from torch import Tensor, nn
 
 from selftaught.engines.decoder import Decoder
-from selftaught.engines.fused import FusedAttention
+from selftaught.engines.fused import FusedAttention, norm_of_line, rotation_of_head, silu_of_line
 from selftaught.engines.kernel_cache import kept_on_disk
 from selftaught.engines.kernels import NO_LSE, OPTIONS, attend_kernel
 from selftaught.engines.packing import WORTH_PACKING
 from selftaught.engines.slots import PromptTokens, StepTokens, Tokens
-from selftaught.engines.vectors import BYTE, CHUNK, Rows, products, rms_norm, rotated, silu_product
+from selftaught.engines.vectors import BYTE, CHUNK, Rows, products
 
 PANEL = 16
 """Outputs of a linear layer whose weights lie together, input by input."""
@@ -134,52 +134,24 @@ def _linear(adds: bool) -> Any:
     return linear
 
 
-def _instructions(size: int) -> tuple[Any, Any, Any, Any]:
-    """What a layer does beside products and attention: norm, gated product, rotation of a head, copy of a line."""
-    line, half_head = Rows(CHUNK, is_half=False), Rows(size // 2, is_half=False)
+@intrinsic
+def copy(context: Any, source: Any, target: Any, num_bytes: Any) -> Any:
+    """Copy bytes from one address to another."""
 
-    @intrinsic
-    def norm(context: Any, x: Any, weight: Any, out: Any, number: Any, epsilon: Any) -> Any:
-        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-            rms_norm(b, line, *arguments)
-            return context.get_dummy_value()
+    def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        source, target, num_bytes = arguments
+        places = [b.inttoptr(place, BYTE.as_pointer()) for place in (target, source)]
+        cgutils.raw_memcpy(b, *places, num_bytes, 1)
+        return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 4, types.float32), code
-
-    @intrinsic
-    def silu(context: Any, gate: Any, up: Any, out: Any, number: Any) -> Any:
-        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-            silu_product(b, line, *arguments)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 4), code
-
-    @intrinsic
-    def rotate(context: Any, x: Any, cos: Any, sin: Any, out: Any) -> Any:
-        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-            rotated(b, half_head, *arguments)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 4), code
-
-    @intrinsic
-    def copy(context: Any, source: Any, target: Any, num_bytes: Any) -> Any:
-        def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-            source, target, num_bytes = arguments
-            places = [b.inttoptr(place, BYTE.as_pointer()) for place in (target, source)]
-            cgutils.raw_memcpy(b, *places, num_bytes, 1)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 3), code
-
-    return norm, silu, rotate, copy
+    return types.void(*[types.int64] * 3), code
 
 
 @cache
 def _kernel(size: int, group: int) -> Any:
     """The pass for heads of `size` numbers, `group` query heads to a key head."""
     attend, linear, add_linear = attend_kernel(size, group, False, False), _linear(False), _linear(True)
-    norm, silu, rotate, copy = _instructions(size)
+    norm, silu, rotate = norm_of_line(False), silu_of_line(False), rotation_of_head(size, False)
     head_bytes = 4 * size
 
     @kept_on_disk(size, group)
