@@ -37,10 +37,11 @@ from selftaught.methods import METHODS
 from selftaught.problems import Problem, PromptFormat, Task
 from selftaught.progress import Silent
 from selftaught.records import Completion, ModelRef, Request, SamplingParams
-from selftaught.seeds import seed_for, uniform
+from selftaught.seeds import uniform
 from selftaught.setup import Setup
 from selftaught.store import RunStore, read_summaries
 from selftaught.tasks import check_splits
+from selftaught.tasks.fingerprint import data_sha256
 from selftaught.training import NullTrainer
 from selftaught.verifiers import tagged_line
 
@@ -82,7 +83,7 @@ def rationale(a: int, b: int, total: int) -> str:
 
 
 def problem(k: int, split: str) -> Problem:
-    a, b = 10 + k, 3 + seed_for(split, k) % 97
+    a, b = 10 + k, 3 + (k * 7919 + len(split)) % 97
     question = (
         f"A library shelf numbered {split}-{k} holds {a} books in the morning. At noon a truck brings {b} boxes with "
         "two books each, and nobody takes a book home. How many books are on the shelf in the evening?"
@@ -136,6 +137,7 @@ class Scripted(ScriptedEngine):
             yield replace(completion, token_ids=ids) if ids else completion
 
 
+@collecting_rarely()  # as launch does
 def run_here(
     folder: Path, problems: int, *, started: float, num_ids: int, chunk: int, changes: Mapping[str, str]
 ) -> None:
@@ -154,6 +156,7 @@ def run_here(
     )
     task = toy_task(problems)
     check_before_start(config, task)
+    data_sha256(task)  # compared with run.json's, as launch does
     engine = Scripted(started, num_ids)
     start_mib, began, cpu_began = peak_mib(), time.monotonic(), time.process_time()
     with RunStore(folder) as store:
@@ -169,8 +172,7 @@ def run_here(
             chunk=chunk,
             progress=Silent(),
         )
-        with collecting_rarely():  # as launch does
-            outcome = run(setup)
+        outcome = run(setup)
     seconds = time.monotonic() - began
     stages: dict[str, float] = {}
     for summary in outcome.summaries[finished:]:

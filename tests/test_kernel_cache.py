@@ -135,11 +135,16 @@ def test_whatever_a_kernel_is_made_from_is_part_of_its_name() -> None:
     from selftaught.engines import kernel_cache
 
     engines = Path(kernel_cache.__file__).parent
-    users = {path.name for path in engines.glob("*.py") if "kept_on_disk" in path.read_text(encoding="utf-8")}
+    texts = {
+        os.path.relpath(path, engines): path.read_text(encoding="utf-8")
+        for folder in (engines, engines.parent / "training")
+        for path in folder.glob("*.py")
+    }
+    users = {name for name, text in texts.items() if "kept_on_disk" in text}
     emitters = {
         f"{node.module.removeprefix('selftaught.engines.')}.py"
         for name in users
-        for node in ast.walk(ast.parse((engines / name).read_text(encoding="utf-8")))
+        for node in ast.walk(ast.parse(texts[name]))
         if isinstance(node, ast.ImportFrom)
         and node.module in ("selftaught.engines.vectors", "selftaught.engines.kernels")
     }

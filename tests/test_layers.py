@@ -87,6 +87,8 @@ ALLOWED_AT_TOP = {
     "engines/decoder.py": {"torch", "transformers"},
     "engines/compiled.py": {"torch", "numba"},
     "training/models.py": {"torch", "transformers"},
+    "training/fused_layers.py": {"torch"},
+    "training/gradient_kernels.py": {"numba", "llvmlite"},
     "training/peer_gradients.py": {"torch"},
     "training/sft.py": {"torch", "transformers", "trl"},
     "training/rows.py": {"datasets"},

@@ -1,5 +1,7 @@
 """Seeds are named, stable for ever, and good enough to draw tokens with."""
 
+import hashlib
+import json
 import random
 
 from hypothesis import given
@@ -28,6 +30,12 @@ def test_a_seed_is_the_top_53_bits_of_the_sha256_of_its_parts_as_json() -> None:
     assert seed_for(0, 1, "rationale", "p1", 0) == 0x5BEE191A07E37738 >> 11
     # printf '["\\u00e9"]' | sha256sum  ->  d8f81e7a2fa14557...
     assert seed_for("é") == 0xD8F81E7A2FA14557 >> 11
+
+
+@given(parts)
+def test_any_parts_are_hashed_as_json_writes_them(names: list[str | int]) -> None:
+    digest = hashlib.sha256(json.dumps(names).encode()).digest()
+    assert seed_for(*names) == int.from_bytes(digest[:8], "big") >> 11
 
 
 def test_a_uniform_number_is_the_top_53_bits_of_splitmix64() -> None:

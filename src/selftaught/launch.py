@@ -43,6 +43,7 @@ FILES = ("data", "dev_data", "test_data", "prompt")
 """The settings of [task] that may name a file or a folder."""
 
 
+@collecting_rarely()
 def launch(
     config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
 ) -> Outcome:
@@ -53,7 +54,7 @@ def launch(
     base = resolve_model(config.model.path)
     check_before_start(config, task)
     check_engine(config)
-    with RunStore(run_dir) as store, collecting_rarely():
+    with RunStore(run_dir) as store:
         for line in task.notes:
             progress.note(line)
         chosen = _settle(config, store, base, data_sha256(task), progress)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
 from types import TracebackType
 from typing import Any
 
@@ -55,11 +56,12 @@ class Peer:
         except OSError as error:
             raise self._death() from error
 
-    def send_bytes(self, data: Any) -> None:
-        """Send a contiguous buffer as it is."""
+    def send_file(self, descriptor: int) -> None:
+        """Hand an open file over; the function there gets it by `multiprocessing.reduction.recv_handle(pipe)`."""
         assert self._pipe is not None
+        assert self.pid is not None
         try:
-            self._pipe.send_bytes(data)
+            send_handle(self._pipe, descriptor, self.pid)
         except OSError as error:
             raise self._death() from error
 
@@ -74,14 +76,6 @@ class Peer:
             self.kill()
             raise message
         return message
-
-    def receive_into(self, buffer: Any) -> None:
-        """The next message, one of `send_bytes`, into a buffer of its size."""
-        assert self._pipe is not None
-        try:
-            self._pipe.recv_bytes_into(buffer)
-        except (EOFError, OSError) as error:
-            raise self._death() from error
 
     def has_message(self) -> bool:
         assert self._pipe is not None

@@ -1,8 +1,8 @@
 """Randomness by name: the same draw gets the same seed on every machine, in any batch and after any resume."""
 
 import hashlib
-import json
 import random
+from json.encoder import encode_basestring_ascii
 
 _MASK = (1 << 64) - 1
 
@@ -12,7 +12,9 @@ def seed_for(*parts: str | int) -> int:
 
     53 bits, so that every JSON reader keeps it exact.
     """
-    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    # As `json.dumps` writes it, at half its time: a run names every one of its draws.
+    text = ", ".join([encode_basestring_ascii(part) if isinstance(part, str) else str(part) for part in parts])
+    digest = hashlib.sha256(f"[{text}]".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 11
 
 

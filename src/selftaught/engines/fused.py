@@ -5,7 +5,7 @@ all activations. Layers are replaced by what they are, not by the name of their 
 given the same numbers as the layer that it replaces.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ class FusedNorm(nn.Module):
     def __init__(self, norm: Any, threads: int) -> None:
         super().__init__()
         self.weight, self._epsilon = norm.weight.detach().contiguous(), np.float32(norm.variance_epsilon)
-        self._kernel, self._parts = _norm(self.weight.dtype == torch.bfloat16, threads > 1), threads
+        self._kernel, self._parts = norm_lines(self.weight.dtype == torch.bfloat16, threads > 1), threads
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()
@@ -84,7 +84,7 @@ class FusedMlp(nn.Module):
     def __init__(self, mlp: Any, threads: int) -> None:
         super().__init__()
         self.gate_up_proj, self.down_proj = _joined([mlp.gate_proj, mlp.up_proj]), mlp.down_proj
-        self._kernel, self._parts = _silu(mlp.up_proj.weight.dtype == torch.bfloat16, threads > 1), threads
+        self._kernel, self._parts = silu_lines(mlp.up_proj.weight.dtype == torch.bfloat16, threads > 1), threads
 
     def forward(self, x: Tensor) -> Tensor:
         both = self.gate_up_proj(x)
@@ -104,11 +104,11 @@ def fuse_layers(model: Any, *, threads: int, with_attention: bool) -> list[tuple
         for parent in reversed(list(model.modules())):  # what is inside first: fused attention takes its norms over
             for name, plain in list(parent.named_children()):
                 fused: nn.Module | None = None
-                if _is_norm(plain):
+                if is_norm(plain):
                     fused = _if_same(plain, FusedNorm(plain, threads), plain.weight.shape[0])
-                elif _is_gated(plain):
+                elif is_gated(plain):
                     fused = _if_same(plain, FusedMlp(plain, threads), plain.up_proj.in_features)
-                elif with_attention and _is_attention(plain):
+                elif with_attention and is_attention(plain):
                     fused = FusedAttention(plain, threads)
                 if fused is not None:
                     setattr(parent, name, fused)
@@ -116,7 +116,7 @@ def fuse_layers(model: Any, *, threads: int, with_attention: bool) -> list[tuple
     return replaced
 
 
-def _is_norm(layer: Any) -> bool:
+def is_norm(layer: Any) -> bool:
     weight = getattr(layer, "weight", None)
     return (
         type(layer).__name__.endswith("RMSNorm")
@@ -134,11 +134,11 @@ How attention is put together cannot be seen from its layers, so these are known
 are compared besides (`forward.prepare`)."""
 
 
-def _is_attention(layer: Any) -> bool:
+def is_attention(layer: Any) -> bool:
     return type(layer).__name__ in ATTENTIONS and type(layer.q_proj) is nn.Linear and layer.head_dim % 4 == 0
 
 
-def _is_gated(layer: Any) -> bool:
+def is_gated(layer: Any) -> bool:
     parts = [getattr(layer, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
     return (
         all(type(part) is nn.Linear for part in parts)
@@ -147,13 +147,16 @@ def _is_gated(layer: Any) -> bool:
     )
 
 
-def _if_same(plain: nn.Module, fused: nn.Module, width: int) -> nn.Module | None:
-    """The fused layer, if it gives the plain one's numbers up to the rounding of their type."""
+def is_same(plain: nn.Module, fused: Callable[[Tensor], Tensor], width: int) -> bool:
+    """Whether a fused layer gives the plain one's numbers up to the rounding of their type."""
     dtype = next(plain.parameters()).dtype
     x = torch.linspace(-3.0, 3.0, 5 * width).mul(1.7).sin().mul(4.0).view(1, 5, width).to(dtype)
     expected, found = plain(x).float(), fused(x).float()
-    same = (expected - found).abs().max() <= 8 * torch.finfo(dtype).eps * expected.abs().max()
-    return fused if bool(same) else None
+    return bool((expected - found).abs().max() <= 8 * torch.finfo(dtype).eps * expected.abs().max())
+
+
+def _if_same(plain: nn.Module, fused: nn.Module, width: int) -> nn.Module | None:
+    return fused if is_same(plain, fused, width) else None
 
 
 def norm_of_line(is_half: bool) -> Any:
@@ -202,7 +205,7 @@ def rotation_of_head(size: int, is_half: bool) -> Any:
 
 
 @cache
-def _norm(is_half: bool, is_parallel: bool) -> Any:
+def norm_lines(is_half: bool, is_parallel: bool) -> Any:
     rows = Rows(CHUNK, is_half=is_half)
     rows_bytes = rows.num_bytes
 
@@ -220,7 +223,7 @@ def _norm(is_half: bool, is_parallel: bool) -> Any:
 
 
 @cache
-def _silu(is_half: bool, is_parallel: bool) -> Any:
+def silu_lines(is_half: bool, is_parallel: bool) -> Any:
     rows = Rows(CHUNK, is_half=is_half)
     rows_bytes = rows.num_bytes
 

@@ -206,7 +206,7 @@ def softmax(b: Any, rows: Rows, scores: Any, number: Any, scale: Any) -> tuple[A
     origin, factor = rows.repeated(b, largest), rows.repeated(b, scale)
     place = cgutils.alloca_once(b, rows.vector)
     b.store(rows.all(0.0), place)
-    with _over(b, rows, number) as offset:
+    with over_rows(b, rows, number) as offset:
         address = b.add(scores, offset)
         weights = [rows.exp(b, b.fmul(b.fsub(x, origin), factor)) for x in rows.load(b, address)]
         rows.store(b, address, weights)
@@ -279,25 +279,33 @@ def rms_norm(b: Any, rows: Rows, x: Any, weight: Any, out: Any, number: Any, eps
     totals = [cgutils.alloca_once(b, rows.vector) for _ in range(rows.number)]
     for place in totals:
         b.store(rows.all(0.0), place)
-    with _over(b, rows, number) as offset:
+    with over_rows(b, rows, number) as offset:
         for part, place in zip(rows.load(b, b.add(x, offset)), totals, strict=True):
             b.store(rows.plus_product(b, b.load(place), part, part), place)
-    squares = b.load(totals[0])
-    for place in totals[1:]:
-        squares = b.fadd(squares, b.load(place))
-    length = b.uitofp(b.mul(number, ADDRESS(rows.size)), FLOAT)
-    root = cgutils.get_or_insert_function(b.module, ir.FunctionType(FLOAT, [FLOAT]), "llvm.sqrt.f32")
-    size = b.call(root, [b.fadd(b.fdiv(rows.sum(b, squares), length), epsilon)])
-    scale = rows.repeated(b, b.fdiv(ir.Constant(FLOAT, 1.0), size))
-    with _over(b, rows, number) as offset:
+    scale = rows.repeated(b, inverse_root(b, mean_of(b, rows, totals, number), epsilon))
+    with over_rows(b, rows, number) as offset:
         parts = zip(rows.load(b, b.add(x, offset)), rows.load(b, b.add(weight, offset)), strict=True)
         found = [b.fmul(w, rows.as_stored(b, b.fmul(part, scale))) for part, w in parts]
         rows.store(b, b.add(out, offset), found)
 
 
+def mean_of(b: Any, rows: Rows, totals: Sequence[Any], number: Any) -> Any:
+    """The sum over the vectors at these places, divided by `number` times `rows.size`."""
+    vector = b.load(totals[0])
+    for place in totals[1:]:
+        vector = b.fadd(vector, b.load(place))
+    return b.fdiv(rows.sum(b, vector), b.uitofp(b.mul(number, ADDRESS(rows.size)), FLOAT))
+
+
+def inverse_root(b: Any, mean: Any, epsilon: Any) -> Any:
+    """1 / sqrt(mean + epsilon)."""
+    root = cgutils.get_or_insert_function(b.module, ir.FunctionType(FLOAT, [FLOAT]), "llvm.sqrt.f32")
+    return b.fdiv(ir.Constant(FLOAT, 1.0), b.call(root, [b.fadd(mean, epsilon)]))
+
+
 def silu_product(b: Any, rows: Rows, gate: Any, up: Any, out: Any, number: Any) -> None:
     """out = gate / (1 + exp(-gate)) * up for lines of `number` times `rows.size` numbers; silu is rounded first."""
-    with _over(b, rows, number) as offset:
+    with over_rows(b, rows, number) as offset:
         found = []
         for g, u in zip(rows.load(b, b.add(gate, offset)), rows.load(b, b.add(up, offset)), strict=True):
             minus = b.fsub(rows.all(0.0), g)
@@ -325,7 +333,7 @@ def highest(b: Any, rows: Rows, x: Any, number: Any) -> Any:
     """The largest of `number` times `rows.size` numbers."""
     place = cgutils.alloca_once(b, rows.vector)
     b.store(rows.all(float("-inf")), place)
-    with _over(b, rows, number) as offset:
+    with over_rows(b, rows, number) as offset:
         for part in rows.load(b, b.add(x, offset)):
             b.store(rows.larger(b, b.load(place), part), place)
     kind = ir.FunctionType(FLOAT, [rows.vector])
@@ -338,14 +346,14 @@ def sum_of_exp(b: Any, rows: Rows, x: Any, number: Any, origin: Any) -> Any:
     place = cgutils.alloca_once(b, rows.vector)
     b.store(rows.all(0.0), place)
     least = rows.repeated(b, origin)
-    with _over(b, rows, number) as offset:
+    with over_rows(b, rows, number) as offset:
         for part in rows.load(b, b.add(x, offset)):
             b.store(b.fadd(b.load(place), rows.exp(b, b.fsub(part, least))), place)
     return rows.sum(b, b.load(place))
 
 
 @contextmanager
-def _over(b: Any, rows: Rows, number: Any) -> Iterator[Any]:
+def over_rows(b: Any, rows: Rows, number: Any) -> Iterator[Any]:
     """A loop over `number` rows that lie one behind the other: the offset of each."""
     with cgutils.for_range(b, number) as loop:
         yield b.mul(loop.index, ADDRESS(rows.num_bytes))

@@ -99,9 +99,9 @@ def check_splits(task: Task) -> None:
     the same if `task.same_problem` says so, whatever their ids.
     """
     key_of = key_of_problem(task)
-    trained_on: dict[str, str] = {}
+    trained_on: dict[str, tuple[str, str]] = {}
     for place, problems in (("seen", task.seen), ("the worked examples", task.shots), ("train", task.train)):
-        trained_on |= {key_of(p): f"{place} ({p.id!r})" for p in problems}
+        trained_on |= {key_of(p): (place, p.id) for p in problems}
     ids: dict[str, str] = {}
     for name in SPLITS:
         for problem in task.split(name):
@@ -109,10 +109,10 @@ def check_splits(task: Task) -> None:
                 places = f"in {name} twice" if ids[problem.id] == name else f"in {ids[problem.id]} and in {name}"
                 raise RefusedError(f"task {task.name!r}: problem id {problem.id!r} is {places}; make ids unique")
             ids[problem.id] = name
-            where = trained_on.get(key_of(problem))
-            if name != "train" and where is not None:
+            where = None if name == "train" else trained_on.get(key_of(problem))
+            if where is not None:
                 raise RefusedError(
-                    f"task {task.name!r}: {name} problem {problem.id!r} is also in {where}; "
+                    f"task {task.name!r}: {name} problem {problem.id!r} is also in {where[0]} ({where[1]!r}); "
                     "a measured problem must not be trained on, remove it from one of them"
                 )
     dev = {key_of(p): p.id for p in task.dev}

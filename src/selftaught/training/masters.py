@@ -55,7 +55,7 @@ class Masters:
                 continue
             self._note_norm(gradient)
             if parameter.grad is None:
-                parameter.grad = gradient
+                parameter.grad = gradient.clone()  # the other process will write its next one there
             else:
                 parameter.grad.add_(gradient)
 

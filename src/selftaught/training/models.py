@@ -1,5 +1,6 @@
 """A model loaded and made ready to be trained; alike in every process of a run."""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -8,23 +9,36 @@ from transformers import AutoModelForCausalLM, set_seed
 from selftaught.errors import ModelError
 from selftaught.settings import TrainingConfig
 from selftaught.training.lora import with_adapters
-from selftaught.training.packed_attention import why_not_packed
+from selftaught.training.packed_attention import CHECKED, why_not_packed
 
 
 def set_up(
-    model: Any, settings: TrainingConfig, *, compute: torch.dtype, longest: int, seed: int
+    model: Any, settings: TrainingConfig, *, compute: torch.dtype, longest: int, seed: int, threads: int
 ) -> tuple[Any, str | None]:
     """A loaded model with packed attention, and adapters if wanted; or with the reason why its rows are padded.
 
-    `longest` is the number of tokens of the longest row.
+    Its layers may have got another `forward`, which `own_forward` takes away.
+
+    `longest` is the number of tokens of the longest row; on `threads` threads of a CPU, or 0 if not on one.
     """
     reason = why_not_packed(model, longest=longest)
+    if threads and reason is None and compute == torch.float32 and not settings.lora_rank:
+        with suppress(ImportError):  # a new Python has torch before numba; layers stay as they are then
+            from selftaught.training.fused_layers import fuse
+
+            fuse(model, longest=min(longest, CHECKED), threads=threads)
     set_seed(seed % 2**32)  # adapters start at random
     if settings.lora_rank:
         for parameter in model.parameters():
             parameter.data = parameter.data.to(compute)  # frozen, so it needs no float32 master
         model = with_adapters(model, settings)
     return model, reason
+
+
+def own_forward(model: Any) -> None:
+    """Give all layers back the `forward` of their class."""
+    for layer in model.modules():
+        vars(layer).pop("forward", None)
 
 
 def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:

@@ -21,6 +21,9 @@ WASTE = 0.15
 LONGEST_WHOLE = 1024
 """Up to this length the whole matrix of attention weights is kept; beyond it memory would grow with the square."""
 
+CHECKED = 12
+"""Tokens of the longest row whose logits are compared before a training."""
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -42,16 +45,14 @@ class Group:
 
 def layout_of(lengths: Sequence[int]) -> tuple[Group, ...]:
     """How the rows of a line, given by their lengths in order, are attended."""
-    starts = [0]
-    for length in lengths:
-        starts.append(starts[-1] + length)
+    starts = torch.tensor([0, *lengths]).cumsum(0)
     groups = []
     for members in like_lengths(lengths, waste=WASTE):
-        width = max(lengths[i] for i in members)
-        gather = [min(starts[i] + t, starts[i + 1] - 1) for i in members for t in range(width)]
-        within = [k * width + t for k, i in enumerate(members) for t in range(lengths[i])]
-        scatter = [starts[i] + t for i in members for t in range(lengths[i])]
-        groups.append(Group(len(members), width, *map(torch.tensor, (gather, within, scatter))))
+        sizes = torch.tensor([lengths[i] for i in members])[:, None]  # [rows, 1]
+        t = torch.arange(int(sizes.max()))
+        gather = (starts[members][:, None] + torch.minimum(t, sizes - 1)).flatten()
+        within = (t < sizes).flatten().nonzero()[:, 0]
+        groups.append(Group(len(members), len(t), gather, within, gather[within]))
     return tuple(groups)
 
 
@@ -71,9 +72,7 @@ def attention(
         raise ValueError("packed attention needs its layout and takes no mask")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, D]
-    longest = max(group.width for group in packed_layout)
-    # On a CPU, PyTorch's flash attention spends ten times the time of the matrix products in its backward pass.
-    if q.device.type == "cpu" and longest <= LONGEST_WHOLE and not dropout and q.dtype == v.dtype:
+    if q.device.type == "cpu" and is_taken_whole(packed_layout) and not dropout and q.dtype == v.dtype:
         return _Whole.apply(q, k, v, scale, packed_layout)[None], None  # type: ignore[no-untyped-call]
     out = q.new_zeros(q.shape[0], q.shape[1], v.shape[-1])
     for group in packed_layout:
@@ -86,11 +85,16 @@ def attention(
     return out[None], None
 
 
-class _Whole(torch.autograd.Function):
-    """Attention by plain matrix products, whole weights kept for the backward pass; softmax in float32 at least.
+def is_taken_whole(layout: Sequence[Group]) -> bool:
+    """Whether attention goes by plain matrix products on a CPU, whole weights kept for the backward pass.
 
-    Queries of the heads that share a key head are one matrix [T * G, D], so that keys are not repeated.
+    PyTorch's flash attention for CPUs spends ten times the time of the matrix products in its backward pass.
     """
+    return max(group.width for group in layout) <= LONGEST_WHOLE
+
+
+class _Whole(torch.autograd.Function):
+    """`attend` for queries, keys and values [N, heads, D] of a line."""
 
     @staticmethod
     def forward(
@@ -98,16 +102,11 @@ class _Whole(torch.autograd.Function):
     ) -> torch.Tensor:
         heads, kv_heads = q.shape[1], k.shape[1]
         out = q.new_empty(q.shape[0], heads, v.shape[-1])
-        exact = torch.promote_types(q.dtype, torch.float32)
         kept: list[torch.Tensor] = []
         for group in layout:
             q_g, k_g, v_g = (_apart(x.index_select(0, group.gather), group, kv_heads) for x in (q, k, v))
-            later = torch.full((group.width, group.width), -torch.inf, dtype=exact).triu_(1)
-            later = later.repeat(heads // kv_heads, 1)[None]  # [1, G * T, T]
-            scores = torch.baddbmm(later, q_g.to(exact), k_g.to(exact).transpose(1, 2), alpha=scale)
-            weights = scores.softmax(-1).to(q.dtype)
-            found = _together(torch.bmm(weights, v_g), group, heads)
-            out.index_copy_(0, group.scatter, found.index_select(0, group.within))
+            mixed, weights = attend(q_g, k_g, v_g, group.width, scale)
+            out.index_copy_(0, group.scatter, _together(mixed, group, heads).index_select(0, group.within))
             kept += (q_g, k_g, v_g, weights)
         ctx.save_for_backward(*kept)
         ctx.scale, ctx.layout, ctx.heads, ctx.kv_heads = scale, layout, heads, kv_heads
@@ -125,19 +124,45 @@ class _Whole(torch.autograd.Function):
             d_padded = d_out.new_zeros(group.rows * group.width, *d_out.shape[1:])
             d_padded.index_copy_(0, group.within, d_out.index_select(0, group.scatter))
             d_g = _apart(d_padded, group, ctx.kv_heads)
-            d_scores = torch.ops.aten._softmax_backward_data(
-                torch.bmm(d_g, v_g.transpose(1, 2)), weights, -1, weights.dtype
-            )
-            found = (
-                (_together(torch.bmm(d_scores, k_g).mul_(ctx.scale), group, ctx.heads)),
-                (_together(torch.bmm(d_scores.transpose(1, 2), q_g).mul_(ctx.scale), group, ctx.kv_heads)),
-                (_together(torch.bmm(weights.transpose(1, 2), d_g), group, ctx.kv_heads)),
-            )
+            found = [
+                _together(x, group, h)
+                for x, h in zip(
+                    attend_gradients(d_g, q_g, k_g, v_g, weights, ctx.scale),
+                    (ctx.heads, ctx.kv_heads, ctx.kv_heads),
+                    strict=True,
+                )
+            ]
             if not i:
                 d_q, d_k, d_v = (f.new_empty(tokens, *f.shape[1:]) for f in found)
             for total, part in zip((d_q, d_k, d_v), found, strict=True):
                 total.index_copy_(0, group.scatter, part.index_select(0, group.within))
         return d_q, d_k, d_v, None, None
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, width: int, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Causal attention in rows of `width` T: outputs [B, G * T, D] and weights [B, G * T, T].
+
+    Queries [B, G * T, D] of the G heads that share a key head are one matrix with T queries of each head, so that keys
+    and values [B, T, D] are not repeated. Softmax in float32 at least.
+    """
+    exact = torch.promote_types(q.dtype, torch.float32)
+    later = torch.full((width, width), -torch.inf, dtype=exact).triu_(1).repeat(q.shape[1] // width, 1)[None]
+    weights = torch.baddbmm(later, q.to(exact), k.to(exact).transpose(1, 2), alpha=scale).softmax(-1).to(q.dtype)
+    return torch.bmm(weights, v), weights
+
+
+def attend_gradients(
+    d_out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weights: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of q, k and v of `attend`, for the gradient of its outputs."""
+    d_scores = torch.ops.aten._softmax_backward_data(torch.bmm(d_out, v.transpose(1, 2)), weights, -1, weights.dtype)
+    return (
+        torch.bmm(d_scores, k).mul_(scale),
+        torch.bmm(d_scores.transpose(1, 2), q).mul_(scale),
+        torch.bmm(weights.transpose(1, 2), d_out),
+    )
 
 
 def _apart(flat: torch.Tensor, group: Group, kv_heads: int) -> torch.Tensor:
@@ -167,7 +192,7 @@ def why_not_packed(model: Any, *, longest: int) -> str | None:
     if config._attn_implementation != NAME:
         return "its attention cannot be exchanged"
     try:
-        same = _same_logits(model, min(longest, 12), before)
+        same = _same_logits(model, min(longest, CHECKED), before)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         same = False
         reason = f"its layers do not take packed rows ({str(error).splitlines()[0][:100]})"
@@ -181,20 +206,39 @@ def why_not_packed(model: Any, *, longest: int) -> str | None:
 
 @torch.no_grad()
 def _same_logits(model: Any, longest: int, plain: str) -> bool:
-    """Whether two rows in one line get the logits that they get alone under the model's own attention."""
-    lengths = [longest, max(1, longest // 2), longest]
-    rows = [torch.arange(n, device=model.device)[None] for n in lengths]
-    ids = [(row * (k + 3) + k) % model.config.get_text_config().vocab_size for k, row in enumerate(rows)]
-    training, layout = model.training, tuple(g.to(model.device) for g in layout_of(lengths))
+    """Whether three rows in one line get the logits that they get alone under the model's own attention."""
+    packed, rows = packed_logits(model, longest), _some_rows(model, longest)
+    training = model.training
     model.eval()
-    packed = model(
-        input_ids=torch.cat(ids, 1), position_ids=torch.cat(rows, 1), use_cache=False, packed_layout=layout
-    ).logits[0]
     model.set_attn_implementation(plain)
-    alone = torch.cat([model(input_ids=row, use_cache=False).logits[0] for row in ids])
+    alone = torch.cat([model(input_ids=row, use_cache=False).logits[0] for row in rows])
     model.set_attn_implementation(NAME)
     model.train(training)
-    return bool((packed - alone).abs().max() <= 1e-3 * alone.abs().max().clamp(min=1.0))
+    return are_near(packed, alone)
+
+
+@torch.no_grad()
+def packed_logits(model: Any, longest: int) -> torch.Tensor:
+    """Logits [N, V] of a model with packed attention for rows of up to `longest` tokens."""
+    rows, training = _some_rows(model, longest), model.training
+    layout = tuple(group.to(model.device) for group in layout_of([row.shape[1] for row in rows]))
+    positions = torch.cat([torch.arange(row.shape[1], device=model.device)[None] for row in rows], 1)
+    model.eval()
+    found = model(input_ids=torch.cat(rows, 1), position_ids=positions, use_cache=False, packed_layout=layout)
+    model.train(training)
+    return found.logits[0]  # type: ignore[no-any-return]
+
+
+def are_near(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether two tensors of logits are the same but for the order of sums."""
+    return bool((found - expected).abs().max() <= 1e-3 * expected.abs().max().clamp(min=1.0))
+
+
+def _some_rows(model: Any, longest: int) -> list[torch.Tensor]:
+    """Three rows [1, T] of token ids."""
+    lengths = [longest, max(1, longest // 2), longest]
+    size = model.config.get_text_config().vocab_size
+    return [(torch.arange(n, device=model.device)[None] * (k + 3) + k) % size for k, n in enumerate(lengths)]
 
 
 AttentionInterface.register(NAME, attention)

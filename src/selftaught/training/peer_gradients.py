@@ -1,23 +1,27 @@
 """Gradients of micro-batches computed in further processes of the run.
 
-The weights go to every peer once per optimizer step, a gradient comes back from each for its micro-batch, both as one
-line of numbers: for the few megabytes of the models that this is for, a few milliseconds of a step.
+Weights and gradients lie in memory that all these processes see, each as one line of numbers: the weights are written
+once per optimizer step, a gradient by each peer for its micro-batch.
 """
 
+import mmap
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
+from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import torch
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import vector_to_parameters
 
 from selftaught.allocator import keep_freed_memory, return_freed_memory
 from selftaught.peers import Peer
 from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED
-from selftaught.training.models import load_float32, set_up
+from selftaught.training.models import load_float32, own_forward, set_up
 
 Collate = Callable[[Sequence[dict[str, list[int]]]], dict[str, Any]]
 
@@ -62,6 +66,7 @@ class PeerGradients:
 
     def __init__(self, peers: Sequence[Peer], lesson: Lesson) -> None:
         self._peers = peers
+        self._lines: tuple[torch.Tensor, ...] = ()
         for rank, peer in enumerate(peers, start=1):
             peer.begin(self, serve_gradients, lesson, rank)
 
@@ -78,18 +83,30 @@ class PeerGradients:
 
         `is_new` says that the weights of `trained` have changed since the last call.
         """
-        weights = _as_bytes(parameters_to_vector([p.detach() for p in trained])) if is_new else None
+        if not self._lines:
+            self._lines = self._share(trained)
+        if is_new:
+            torch.cat([p.detach().reshape(-1) for p in trained], out=self._lines[0])
         for peer, part in zip(self._peers, parts, strict=True):
-            peer.send((part, share, router_weight, is_new))
-            if weights is not None:
-                peer.send_bytes(weights)
+            peer.send((part, share, router_weight))
+
+    def _share(self, trained: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The lines of weights and of every peer's gradients, after a first message to each peer that it needs them."""
+        numel = sum(p.numel() for p in trained)
+        number = 1 + len(self._peers)
+        with open_memory(number * numel * trained[0].element_size()) as file:
+            for peer in self._peers:
+                peer.send(number)
+                peer.send_file(file.fileno())
+            return lines_of(file.fileno(), number, trained[0].dtype)
 
     def answers(self, trained: Sequence[torch.Tensor]) -> Iterator[PartGradient]:
-        """What the peers found, in their order, so that sums are the same whoever is first."""
-        for peer in self._peers:
+        """What the peers found, in their order, so that sums are the same whoever is first.
+
+        Gradients stay what they are until the next question is asked.
+        """
+        for peer, line in zip(self._peers, self._lines[1:], strict=True):
             loss, num_targets, has_gradient = peer.receive()
-            line = torch.empty(sum(p.numel() for p in trained), dtype=trained[0].dtype)
-            peer.receive_into(_as_bytes(line))
             pieces = torch.split(line, [p.numel() for p in trained])
             yield PartGradient(
                 loss,
@@ -125,6 +142,7 @@ def serve_gradients(pipe: Connection, lesson: Lesson, rank: int) -> None:
         compute=lesson.compute,
         longest=lesson.longest,
         seed=lesson.seed,
+        threads=lesson.threads,
     )
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -132,25 +150,35 @@ def serve_gradients(pipe: Connection, lesson: Lesson, rank: int) -> None:
         for parameter in trained:
             parameter.data = parameter.data.to(lesson.compute)
     collate: Collate = padded if reason else packed
-    weights = parameters_to_vector([p.detach() for p in trained])
-    vector_to_parameters(weights, trained)  # from here on parts of one line, which is overwritten
     torch.manual_seed(lesson.seed + rank)  # dropout
+    lines: tuple[torch.Tensor, ...] = ()
     while (job := pipe.recv()) is not None:
-        part, share, router_weight, is_new = job
-        if is_new:
-            pipe.recv_bytes_into(_as_bytes(weights))
+        if not lines:
+            lines = lines_of(recv_handle(pipe), job, trained[0].dtype)
+            vector_to_parameters(lines[0], trained)  # from here on they are what the run has written there
+            continue
+        part, share, router_weight = job
         inputs = collate([part.feature])
         targets = inputs.pop("targets")
         loss = loss_of(model, inputs, targets, torch.tensor(share), router_weight=router_weight)
         torch.autograd.backward(loss)
-        line = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in trained])
+        torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in trained], out=lines[rank])
         pipe.send((float(loss.detach()), len(targets), [p.grad is not None for p in trained]))
-        pipe.send_bytes(_as_bytes(line))
         for parameter in trained:
             parameter.grad = None
-    del model, trained, weights
+    own_forward(model)  # refers to the layers, which would keep each other
+    del model, trained, lines
     return_freed_memory()
 
 
-def _as_bytes(line: torch.Tensor) -> Any:
-    return line.view(torch.uint8).numpy()
+def open_memory(num_bytes: int) -> IO[bytes]:
+    """A file without a name, in memory where the system can, that ends with the last process that holds it."""
+    has_memfd = hasattr(os, "memfd_create")
+    file = os.fdopen(os.memfd_create("selftaught"), "r+b") if has_memfd else TemporaryFile()  # noqa: SIM115
+    file.truncate(num_bytes)
+    return file
+
+
+def lines_of(descriptor: int, number: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """The numbers in a file of memory, as so many lines of equal length; the file may be closed."""
+    return tuple(torch.frombuffer(mmap.mmap(descriptor, 0), dtype=dtype).view(number, -1))

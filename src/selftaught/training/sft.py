@@ -36,7 +36,7 @@ from selftaught.tokens import IGNORED, Codec
 from selftaught.training import checkpoint_of
 from selftaught.training.batches import Batches, plan_batches
 from selftaught.training.lora import merged
-from selftaught.training.models import load_float32, set_up
+from selftaught.training.models import load_float32, own_forward, set_up
 from selftaught.training.noise import NoiseEstimate, noise_scale
 from selftaught.training.peer_gradients import Lesson, PeerGradients
 from selftaught.training.rounding import round_model
@@ -138,7 +138,14 @@ class SftTrainer:
         lengths = [len(row.input_ids) for row in rows]
         plain_attention = model.config.get_text_config()._attn_implementation
         affordable = self._affordable_tokens(model)
-        model, reason = set_up(model, settings, compute=self._compute, longest=max(lengths), seed=plan.seed)
+        model, reason = set_up(
+            model,
+            settings,
+            compute=self._compute,
+            longest=max(lengths),
+            seed=plan.seed,
+            threads=self._threads if self._device.type == "cpu" else 0,
+        )
         processes = len(self._peers) + 1 if peers is not None else 1
         notes = [f"the rows of a training step are padded, not packed: {reason}"] if reason else []
         batches = plan_batches(
@@ -187,6 +194,7 @@ class SftTrainer:
         if self._settings.lora_rank:
             fresh = load_float32(start.path, trust_remote_code=self._trust).to(self._device)
             return merged(trained, fresh, self._settings).eval()
+        own_forward(trained)
         if trained.config.get_text_config()._attn_implementation != trainer.plain_attention:
             trained.set_attn_implementation(trainer.plain_attention)
         return trained.eval()
