@@ -7,7 +7,6 @@ from operator import attrgetter
 
 from selftaught.problems import SPLITS, Problem, Task
 
-
 _values = attrgetter(*(field.name for field in fields(Problem)))
 """Of every field, which are texts and tuples of texts; `asdict` would copy them one by one."""
 
