@@ -75,11 +75,14 @@ def exchanged(model: Any) -> set[str]:
     return {type(layer).__name__ for layer in model.modules() if "forward" in vars(layer)}
 
 
-LENGTHS = [[7], [1, 2, 3], [40, 3, 38, 1, 17, 39], [300, 5, 290]]
+LENGTHS = [40, 3, 38, 1, 17, 39]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+@pytest.mark.parametrize(
+    ("lengths", "threads"),
+    [([7], 1), ([1, 2, 3], 1), ([40, 3, 38, 1, 17, 39], 1), ([40, 3, 38, 1, 17, 39], 2), ([300, 5, 290], 1)],
+    ids=str,
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_fused_layers_have_the_loss_and_the_gradients_of_plain_ones(
     kind: str, lengths: list[int], threads: int
@@ -100,7 +103,7 @@ def test_fused_layers_have_the_loss_and_the_gradients_of_plain_ones(
         assert error <= 3 * plain_error + 1e-5, name
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.sampled_from([(4, 4), (4, 2), (4, 1)]))
 def test_rows_of_any_lengths_get_the_gradients_of_plain_layers(lengths: list[int], heads: tuple[int, int]) -> None:
     model = made("llama", num_attention_heads=heads[0], num_key_value_heads=heads[1])
@@ -133,7 +136,7 @@ def test_the_same_rows_give_the_same_bits_again() -> None:
     model = made("llama")
     assert why_not_packed(model, longest=40) is None
     fuse(model, longest=12, threads=1)
-    first, again = gradients(model, LENGTHS[2])[1], gradients(model, LENGTHS[2])[1]
+    first, again = gradients(model, LENGTHS)[1], gradients(model, LENGTHS)[1]
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
@@ -187,10 +190,10 @@ def test_layers_are_exchanged_where_they_have_another_form(
 def test_rows_too_long_to_be_taken_whole_go_by_the_attention_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("llama")
     assert why_not_packed(model, longest=40) is None
-    _, plain = gradients(model, LENGTHS[2])
+    _, plain = gradients(model, LENGTHS)
     fuse(model, longest=12, threads=1)
     monkeypatch.setattr(packed_attention, "LONGEST_WHOLE", 20)
-    _, found = gradients(model, LENGTHS[2])
+    _, found = gradients(model, LENGTHS)
     for name, gradient in plain.items():
         assert (found[name] - gradient).abs().max() <= 2e-4 * gradient.abs().max(), name
 
