@@ -21,6 +21,7 @@ from selftaught.prompts import render_prompt
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingPlan
 from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
+from selftaught.training.masters import Masters
 from selftaught.training.peer_gradients import Lesson, Part, PeerGradients
 from selftaught.training.sft import SftTrainer
 
@@ -161,12 +162,13 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max(float((a[name].float() - b[name].float()).abs().max()) for name in a)
 
 
-@pytest.mark.parametrize("kind", ["whole", "adapters"])
+@pytest.mark.parametrize("kind", ["whole", "adapters", "two inputs a step"])
 def test_a_training_in_three_processes_gives_the_weights_and_the_noise_of_one(
     tiny: Path, tmp_path: Path, two: tuple[Peer, ...], kind: str
 ) -> None:
     # A row to a micro-batch: one process splits its steps as three do, and the noise is measured on the same parts.
-    settings: dict[str, Any] = {"batch_size": 3, "micro_batch_tokens": 1, "lora_rank": 4 if kind == "adapters" else 0}
+    settings: dict[str, Any] = {"micro_batch_tokens": 1, "batch_size": 6 if kind == "two inputs a step" else 3}
+    settings["lora_rank"] = 4 if kind == "adapters" else 0
     alone, alone_steps = trained(tiny, tmp_path / "alone", (), **settings)
     shared, shared_steps = trained(tiny, tmp_path / "shared", two, **settings)
     before = load_file(tiny / "model.safetensors")
@@ -191,6 +193,29 @@ def test_a_training_in_processes_is_the_same_every_time_in_bfloat16_too(
         assert distance(first, second) == 0.0
     alone, _ = trained(tiny, tmp_path / "alone", (), dtype="bfloat16")
     assert 0.0 < distance(alone, first) < 0.02
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_a_finished_training_leaves_no_shared_memory_open(tiny: Path, tmp_path: Path, two: tuple[Peer, ...]) -> None:
+    trained(tiny, tmp_path / "out", two)
+    for peer in two:
+        peer.begin("me", echo)
+        peer.receive()
+    for pid in ("self", *(str(peer.pid) for peer in two)):
+        held = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+        assert not any("memfd:selftaught" in text for text in (*held, maps)), pid
+
+
+def test_what_another_process_found_is_kept_where_the_run_has_no_gradient_of_its_own() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))]
+    masters = Masters(torch.nn.ParameterList(weights), compute=torch.float32)
+    (weights[0].sum() * 3.0).backward()
+    line = torch.tensor([1.0, 2.0, 5.0, 6.0])
+    masters.add([(weights[0], line[:2]), (weights[1], line[2:])])
+    line.zero_()  # the other process writes its next gradient there
+    masters.add([(weights[1], line[2:] + 1.0)])
+    assert [w.grad.tolist() for w in weights if w.grad is not None] == [[4.0, 5.0], [6.0, 7.0]]
 
 
 def test_a_peer_that_dies_in_training_ends_it_with_one_line(tiny: Path, tmp_path: Path, two: tuple[Peer, ...]) -> None:

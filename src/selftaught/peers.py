@@ -57,12 +57,12 @@ class Peer:
             raise self._death() from error
 
     def send_file(self, descriptor: int) -> None:
-        """Hand an open file over; the function there gets it by `multiprocessing.reduction.recv_handle(pipe)`."""
+        """Hand an open file over to a function that waits for it in `multiprocessing.reduction.recv_handle(pipe)`."""
         assert self._pipe is not None
         assert self.pid is not None
         try:
             send_handle(self._pipe, descriptor, self.pid)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter for want of an acknowledgement, where one is sent
             raise self._death() from error
 
     def receive(self) -> Any:

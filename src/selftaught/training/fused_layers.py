@@ -6,8 +6,6 @@ one backwards, tokens are turned on their way to the rows that attention takes t
 are one product. Parameters stay where they are: only the `forward` of a layer is exchanged (`models.own_forward`).
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,9 @@ from torch.nn.functional import linear
 
 from selftaught.engines.compiled import Compiled
 from selftaught.engines.fused import is_attention, is_gated, is_norm, is_same, norm_lines, silu_lines
+from selftaught.engines.packing import WORTH_PACKING
 from selftaught.training.gradient_kernels import mover, norm_gradient, silu_gradient
-from selftaught.training.models import own_forward
+from selftaught.training.models import Exchanged, own_forward
 from selftaught.training.packed_attention import (
     Group,
     are_near,
@@ -34,8 +33,8 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, parts: int) -> Tensor:
-        x, out = x.contiguous(), torch.empty(x.shape)
-        width = x.shape[-1]
+        x, width = x.contiguous(), x.shape[-1]
+        out = torch.empty_like(x)
         norm_lines(False, parts > 1)(
             x.data_ptr(), weight.data_ptr(), out.data_ptr(), x.numel() // width, width, np.float32(epsilon), parts
         )
@@ -59,8 +58,8 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, both: Tensor, parts: int) -> Tensor:
-        width = both.shape[-1] // 2
-        out = torch.empty(*both.shape[:-1], width)
+        both, width = both.contiguous(), both.shape[-1] // 2
+        out = both.new_empty(*both.shape[:-1], width)
         silu_lines(False, parts > 1)(both.data_ptr(), out.data_ptr(), out.numel() // width, width, parts)
         ctx.save_for_backward(both)
         ctx.parts = parts
@@ -142,23 +141,34 @@ def fuse(model: Any, *, longest: int, threads: int) -> None:
 
     The model is float32 on a CPU and has packed attention, for rows of up to `longest` tokens.
     """
-    parts = Compiled(threads).threads
+    Compiled(threads)  # numba's threads; into how many parts the sums fall is decided by `threads` alone
     expected = packed_logits(model, longest)
-    fused: Callable[..., Any]
-    for layer in model.modules():
-        if is_norm(layer):
-            fused = partial(_norm_forward, layer, parts=parts)
-            is_right = is_same(layer, fused, layer.weight.shape[0])
-        elif is_gated(layer):
-            fused = partial(_gated_forward, layer, parts=parts)
-            is_right = is_same(layer, fused, layer.up_proj.in_features)
-        else:
-            fused = partial(_attention_forward, layer, plain=layer.forward, parts=parts)
-            is_right = is_attention(layer) and getattr(layer, "q_norm", None) is None and not layer.attention_dropout
-        if is_right:
-            layer.forward = fused
-    if not are_near(packed_logits(model, longest), expected):
+    training = model.training
+    model.train()  # a layer that drops numbers out is never the same
+    try:
+        for layer in model.modules():
+            fused = None if "forward" in vars(layer) else _fused_forward(layer, threads)
+            if fused is not None:
+                layer.forward = fused
+        is_right = are_near(packed_logits(model, longest), expected)
+    except (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError):
+        # Models raise what they like when their layers are called in a way that they were not written for.
+        is_right = False
+    model.train(training)
+    if not is_right:
         own_forward(model)
+
+
+def _fused_forward(layer: Any, parts: int) -> Exchanged | None:
+    if is_norm(layer):
+        fused, width = Exchanged(_norm_forward, layer, parts=parts), layer.weight.shape[0]
+    elif is_gated(layer):
+        fused, width = Exchanged(_gated_forward, layer, parts=parts), layer.up_proj.in_features
+    elif is_attention(layer) and getattr(layer, "q_norm", None) is None and not layer.attention_dropout:
+        return Exchanged(_attention_forward, layer, plain=layer.forward, parts=parts)
+    else:
+        return None
+    return fused if is_same(layer, fused, width) else None
 
 
 def _norm_forward(norm: Any, x: Tensor, *, parts: int) -> Tensor:
@@ -166,7 +176,7 @@ def _norm_forward(norm: Any, x: Tensor, *, parts: int) -> Tensor:
 
 
 def _gated_forward(mlp: Any, x: Tensor, *, parts: int) -> Tensor:
-    both = linear(x, *_joined(mlp.gate_proj, mlp.up_proj))
+    both = _beside(x, mlp.gate_proj, mlp.up_proj)
     return mlp.down_proj(_Gated.apply(both, parts))  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -184,7 +194,7 @@ def _attention_forward(
         return plain(  # type: ignore[no-any-return]
             hidden_states, position_embeddings=position_embeddings, packed_layout=packed_layout, **more
         )
-    line = linear(hidden_states[0], *_joined(attention.q_proj, attention.k_proj, attention.v_proj))
+    line = _beside(hidden_states[0], attention.q_proj, attention.k_proj, attention.v_proj)
     turns = tuple(x[0].contiguous() for x in position_embeddings)
     size = attention.head_dim
     heads = attention.q_proj.out_features // size, attention.k_proj.out_features // size
@@ -194,7 +204,12 @@ def _attention_forward(
     return attention.o_proj(out)[None], None
 
 
-def _joined(*linears: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of the one layer whose output is theirs, one after the other."""
-    weight = torch.cat([x.weight for x in linears])
-    return weight, None if linears[0].bias is None else torch.cat([x.bias for x in linears])
+def _beside(x: Tensor, *linears: nn.Linear) -> Tensor:
+    """The outputs of linear layers of one input, one after the other.
+
+    Small ones are one product, whose weights are put together anew and kept until the backward pass.
+    """
+    if sum(part.weight.numel() for part in linears) >= WORTH_PACKING:
+        return torch.cat([part(x) for part in linears], -1)
+    bias = None if linears[0].bias is None else torch.cat([part.bias for part in linears])
+    return linear(x, torch.cat([part.weight for part in linears]), bias)

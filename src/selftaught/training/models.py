@@ -1,6 +1,7 @@
 """A model loaded and made ready to be trained; alike in every process of a run."""
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ def set_up(
 ) -> tuple[Any, str | None]:
     """A loaded model with packed attention, and adapters if wanted; or with the reason why its rows are padded.
 
-    Its layers may have got another `forward`, which `own_forward` takes away.
+    Its layers may have got another `forward` (`own_forward`).
 
     `longest` is the number of tokens of the longest row; on `threads` threads of a CPU, or 0 if not on one.
     """
@@ -35,10 +36,15 @@ def set_up(
     return model, reason
 
 
+class Exchanged(partial[Any]):
+    """A `forward` that stands in for a layer's own during a training."""
+
+
 def own_forward(model: Any) -> None:
-    """Give all layers back the `forward` of their class."""
+    """Give the layers of a model their own `forward` back."""
     for layer in model.modules():
-        vars(layer).pop("forward", None)
+        if isinstance(vars(layer).get("forward"), Exchanged):
+            del layer.forward
 
 
 def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:

@@ -91,7 +91,9 @@ class PeerGradients:
             peer.send((part, share, router_weight))
 
     def _share(self, trained: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The lines of weights and of every peer's gradients, after a first message to each peer that it needs them."""
+        """The lines of weights and of every peer's gradients."""
+        for peer in self._peers:
+            peer.receive()  # that it has loaded the model, or why it could not
         numel = sum(p.numel() for p in trained)
         number = 1 + len(self._peers)
         with open_memory(number * numel * trained[0].element_size()) as file:
@@ -123,18 +125,23 @@ class PeerGradients:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for peer in self._peers:
-            if kind is None:
+            if kind is None and self._lines:
                 peer.end(self)
             else:
                 peer.kill()  # it may be in the middle of an answer that nobody will read
 
 
 def serve_gradients(pipe: Connection, lesson: Lesson, rank: int) -> None:
-    """In a peer: compute gradients until None comes."""
+    """In a peer: load the model, say so, and compute gradients until None comes."""
+    keep_freed_memory()
+    _serve(pipe, lesson, rank)
+    return_freed_memory()
+
+
+def _serve(pipe: Connection, lesson: Lesson, rank: int) -> None:
     # The trainer's module holds TRL, which the engine of a peer never needs.
     from selftaught.training.trl_trainer import loss_of, packed, padded
 
-    keep_freed_memory()
     torch.set_num_threads(lesson.threads)
     model, reason = set_up(
         load_float32(lesson.path, trust_remote_code=lesson.trust_remote_code),
@@ -151,10 +158,12 @@ def serve_gradients(pipe: Connection, lesson: Lesson, rank: int) -> None:
             parameter.data = parameter.data.to(lesson.compute)
     collate: Collate = padded if reason else packed
     torch.manual_seed(lesson.seed + rank)  # dropout
+    pipe.send("loaded")
     lines: tuple[torch.Tensor, ...] = ()
     while (job := pipe.recv()) is not None:
         if not lines:
-            lines = lines_of(recv_handle(pipe), job, trained[0].dtype)
+            with os.fdopen(recv_handle(pipe), "r+b") as file:
+                lines = lines_of(file.fileno(), job, trained[0].dtype)
             vector_to_parameters(lines[0], trained)  # from here on they are what the run has written there
             continue
         part, share, router_weight = job
@@ -166,9 +175,7 @@ def serve_gradients(pipe: Connection, lesson: Lesson, rank: int) -> None:
         pipe.send((float(loss.detach()), len(targets), [p.grad is not None for p in trained]))
         for parameter in trained:
             parameter.grad = None
-    own_forward(model)  # refers to the layers, which would keep each other
-    del model, trained, lines
-    return_freed_memory()
+    own_forward(model)  # the other refers to its layer, which would keep itself
 
 
 def open_memory(num_bytes: int) -> IO[bytes]:
