@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
 from selftaught.settings import TrainingConfig
-from selftaught.training import packed_attention
+from selftaught.training import fused_layers, packed_attention
 from selftaught.training.fused_layers import _gated_forward, _norm_forward, fuse
 from selftaught.training.loss import weighted_loss
 from selftaught.training.models import Exchanged, own_forward, set_up
@@ -246,6 +246,20 @@ def test_rows_too_long_to_be_taken_whole_go_by_the_attention_of_before(monkeypat
     _, found = gradients(model, LENGTHS)
     for name, gradient in plain.items():
         assert (found[name] - gradient).abs().max() <= 2e-4 * gradient.abs().max(), name
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_large_layers_of_one_input_are_products_of_their_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no copy of their weights is kept until the backward pass."""
+    model = made(kind)
+    assert why_not_packed(model, longest=40) is None
+    fuse(model, longest=12, threads=1)
+    _, joined = gradients(model, LENGTHS)
+    monkeypatch.setattr(fused_layers, "WORTH_PACKING", 1)
+    monkeypatch.setattr(fused_layers, "linear", None)  # what joins them is not called
+    _, apart = gradients(model, LENGTHS)
+    for name, gradient in joined.items():
+        assert (apart[name] - gradient).abs().max() <= 2e-4 * gradient.abs().max(), name
 
 
 def test_the_names_of_the_weights_stay() -> None:
