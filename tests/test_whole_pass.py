@@ -147,7 +147,7 @@ def test_the_check_of_a_models_logits_sees_it(model_of: ModelFolder) -> None:
 def pass_of(engine: LocalEngine, threads: int = 1) -> Any:
     compiled = engine._compiled
     assert isinstance(compiled, Compiled)
-    compiled.threads = threads
+    compiled._threads = threads
     return compiled.decoder(engine._model)
 
 

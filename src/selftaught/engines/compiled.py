@@ -22,31 +22,31 @@ class Compiled:
     """The compiled operations on so many threads; they share torch's pool of threads where both use GNU OpenMP."""
 
     def __init__(self, threads: int) -> None:
-        self.threads = min(threads, numba.config.NUMBA_NUM_THREADS)
-        if self.threads > 1:
-            numba.set_num_threads(self.threads)
+        self._threads = min(threads, numba.config.NUMBA_NUM_THREADS)
+        if self._threads > 1:
+            numba.set_num_threads(self._threads)
             # Starting numba's threads sets the number of the pool that torch shares to that of all CPUs.
             torch.set_num_threads(threads)
 
     @property
     def attend(self) -> Callable[..., Tensor]:
         """`kernels.attend_in_slots`, on these threads."""
-        return partial(attend_in_slots, threads=self.threads)
+        return partial(attend_in_slots, threads=self._threads)
 
     def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """`likeliest.likeliest`, on these threads."""
-        return likeliest(logits.contiguous(), self.threads)
+        return likeliest(logits.contiguous(), self._threads)
 
     def decoder(self, model: Any) -> Decoder | WholePass | None:
         """The lean pass of a model all of whose layers are fused: as one call if the model is small, else by layers."""
         by_layers = decoder_of(model)
-        if by_layers is not None and self.threads == 1 and is_small(model):
+        if by_layers is not None and self._threads == 1 and is_small(model):
             return WholePass(model, by_layers)
         return by_layers
 
     def fuse(self, model: Any, *, with_attention: bool) -> Replaced:
         """Replace layers of the model by fused ones (`fused.py`); what was there before."""
-        return fuse_layers(model, threads=self.threads, with_attention=with_attention)
+        return fuse_layers(model, threads=self._threads, with_attention=with_attention)
 
 
 def compiled_for(model: Any, threads: int) -> Compiled | None:

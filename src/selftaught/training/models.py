@@ -1,6 +1,5 @@
 """A model loaded and made ready to be trained; alike in every process of a run."""
 
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -24,9 +23,11 @@ def set_up(
     """
     reason = why_not_packed(model, longest=longest)
     if threads and reason is None and compute == torch.float32 and not settings.lora_rank:
-        with suppress(ImportError):  # a new Python has torch before numba; layers stay as they are then
+        try:
             from selftaught.training.fused_layers import fuse
-
+        except ImportError:
+            pass  # a new Python has torch before numba; layers stay as they are then
+        else:
             fuse(model, longest=min(longest, CHECKED), threads=threads)
     set_seed(seed % 2**32)  # adapters start at random
     if settings.lora_rank:
