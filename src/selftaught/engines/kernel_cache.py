@@ -28,7 +28,7 @@ from numba.core.serialize import dumps
 
 SOURCES = (
     "vectors.py", "kernels.py", "fused.py", "likeliest.py", "whole_pass.py", "kernel_cache.py",
-    "../training/gradient_kernels.py",
+    "../training/gradient_kernels.py", "../training/whole_kernels.py",
 )  # fmt: skip
 """Files beside this one that decide what a kernel computes."""
 SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")

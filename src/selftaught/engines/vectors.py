@@ -240,6 +240,7 @@ def products(
     number: int,
     x: Any,
     stride: Any,
+    step: Any,
     panel: Any,
     depth: Any,
     out: Any,
@@ -249,7 +250,8 @@ def products(
 ) -> None:
     """out[n] = the sum over j below `depth` of x[n, j] * panel[j] for `number` n, or that added to out[n].
 
-    `row` is a row of out and of the panel; strides are the bytes between rows of x and of out.
+    `row` is a row of out and of the panel; strides are the bytes between rows of x and of out, `step` those between
+    the numbers of a row of x.
     """
     starts = [b.add(x, b.mul(ADDRESS(n), stride)) for n in range(number)]
     totals = [[cgutils.alloca_once(b, row.vector) for _ in range(row.number)] for _ in range(number)]
@@ -259,7 +261,7 @@ def products(
     with cgutils.for_range(b, depth) as loop:
         line = row.load(b, b.add(panel, b.mul(loop.index, ADDRESS(row.num_bytes))))
         for start, places in zip(starts, totals, strict=True):
-            at = b.add(start, b.mul(loop.index, ADDRESS(4)))
+            at = b.add(start, b.mul(loop.index, step))
             factor = row.repeated(b, b.load(_pointer(b, at, 0, FLOAT)))
             for part, place in zip(line, places, strict=True):
                 b.store(row.plus_product(b, b.load(place), factor, part), place)

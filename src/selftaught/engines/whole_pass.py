@@ -110,18 +110,27 @@ def in_panels(linear: nn.Linear) -> Tensor:
     return whole.view(-1, PANEL, weight.shape[1]).transpose(1, 2).contiguous()
 
 
-@cache
-def _linear(adds: bool) -> Any:
-    """out [number, width] = x [number, depth] times panels, or added to out; numbers of TALL, widths of PANEL."""
+def multiplier(tall: int, adds: bool) -> Any:
+    """`vectors.products` of `tall` rows of x and a panel: x, stride, step, panel, depth, out, stride of out."""
     row = Rows(PANEL, is_half=False)
 
     @intrinsic
-    def multiply(context: Any, x: Any, stride: Any, panel: Any, depth: Any, out: Any, out_stride: Any) -> Any:
+    def multiply(
+        context: Any, x: Any, stride: Any, step: Any, panel: Any, depth: Any, out: Any, out_stride: Any
+    ) -> Any:
         def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-            products(b, row, TALL, *arguments, adds=adds)
+            products(b, row, tall, *arguments, adds=adds)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 6), code
+        return types.void(*[types.int64] * 7), code
+
+    return multiply
+
+
+@cache
+def linear_of_panels(adds: bool) -> Any:
+    """out [number, width] = x [number, depth] times panels, or added to out; numbers of TALL, widths of PANEL."""
+    multiply = multiplier(TALL, adds)
 
     @kept_on_disk(adds)
     @numba.njit(**OPTIONS)
@@ -129,7 +138,7 @@ def _linear(adds: bool) -> Any:
         for first in range(0, width, PANEL):
             for n in range(0, number, TALL):
                 place = out + 4 * (n * width + first)
-                multiply(x + 4 * n * depth, 4 * depth, panels + 4 * first * depth, depth, place, 4 * width)
+                multiply(x + 4 * n * depth, 4 * depth, 4, panels + 4 * first * depth, depth, place, 4 * width)
 
     return linear
 
@@ -150,7 +159,8 @@ def copy(context: Any, source: Any, target: Any, num_bytes: Any) -> Any:
 @cache
 def _kernel(size: int, group: int) -> Any:
     """The pass for heads of `size` numbers, `group` query heads to a key head."""
-    attend, linear, add_linear = attend_kernel(size, group, False, False), _linear(False), _linear(True)
+    attend = attend_kernel(size, group, False, False)
+    linear, add_linear = linear_of_panels(False), linear_of_panels(True)
     norm, silu, rotate = norm_of_line(False), silu_of_line(False), rotation_of_head(size, False)
     head_bytes = 4 * size
 

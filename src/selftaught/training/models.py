@@ -1,6 +1,6 @@
 """A model loaded and made ready to be trained; alike in every process of a run."""
 
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,43 +9,41 @@ from transformers import AutoModelForCausalLM, set_seed
 from selftaught.errors import ModelError
 from selftaught.settings import TrainingConfig
 from selftaught.training.lora import with_adapters
-from selftaught.training.packed_attention import CHECKED, why_not_packed
+from selftaught.training.packed_attention import why_not_packed
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A model that can be trained on micro-batches (`micro_batches.py`)."""
+
+    model: Any
+    why_padded: str | None
+    """None if its rows are packed."""
+    whole: Any
+    """Its `WholeGradient`, or None."""
 
 
 def set_up(
     model: Any, settings: TrainingConfig, *, compute: torch.dtype, longest: int, seed: int, threads: int
-) -> tuple[Any, str | None]:
-    """A loaded model with packed attention, and adapters if wanted; or with the reason why its rows are padded.
-
-    Its layers may have got another `forward` (`own_forward`).
+) -> Ready:
+    """Give a loaded model packed attention if it can have it, and adapters if wanted.
 
     `longest` is the number of tokens of the longest row; on `threads` threads of a CPU, or 0 if not on one.
     """
-    reason = why_not_packed(model, longest=longest)
-    if threads and reason is None and compute == torch.float32 and not settings.lora_rank:
+    why_padded, whole = why_not_packed(model, longest=longest), None
+    if threads == 1 and why_padded is None and compute == torch.float32 and not settings.lora_rank:
         try:
-            from selftaught.training.fused_layers import fuse
+            from selftaught.training.whole_gradient import whole_gradient_of
         except ImportError:
-            pass  # a new Python has torch before numba; layers stay as they are then
+            pass  # a new Python has torch before numba
         else:
-            fuse(model, longest=min(longest, CHECKED), threads=threads)
+            whole = whole_gradient_of(model, longest=longest)
     set_seed(seed % 2**32)  # adapters start at random
     if settings.lora_rank:
         for parameter in model.parameters():
             parameter.data = parameter.data.to(compute)  # frozen, so it needs no float32 master
         model = with_adapters(model, settings)
-    return model, reason
-
-
-class Exchanged(partial[Any]):
-    """A `forward` that stands in for a layer's own during a training."""
-
-
-def own_forward(model: Any) -> None:
-    """Give the layers of a model their own `forward` back."""
-    for layer in model.modules():
-        if isinstance(vars(layer).get("forward"), Exchanged):
-            del layer.forward
+    return Ready(model, why_padded, whole)
 
 
 def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:

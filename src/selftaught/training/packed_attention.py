@@ -207,7 +207,7 @@ def why_not_packed(model: Any, *, longest: int) -> str | None:
 @torch.no_grad()
 def _same_logits(model: Any, longest: int, plain: str) -> bool:
     """Whether three rows in one line get the logits that they get alone under the model's own attention."""
-    packed, rows = packed_logits(model, longest), _some_rows(model, longest)
+    packed, rows = packed_logits(model, longest), some_rows(model, longest)
     training = model.training
     model.eval()
     model.set_attn_implementation(plain)
@@ -220,7 +220,7 @@ def _same_logits(model: Any, longest: int, plain: str) -> bool:
 @torch.no_grad()
 def packed_logits(model: Any, longest: int) -> torch.Tensor:
     """Logits [N, V] of a model with packed attention for rows of up to `longest` tokens."""
-    rows, training = _some_rows(model, longest), model.training
+    rows, training = some_rows(model, longest), model.training
     layout = tuple(group.to(model.device) for group in layout_of([row.shape[1] for row in rows]))
     positions = torch.cat([torch.arange(row.shape[1], device=model.device)[None] for row in rows], 1)
     model.eval()
@@ -234,7 +234,7 @@ def are_near(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return bool((found - expected).abs().max() <= 1e-3 * expected.abs().max().clamp(min=1.0))
 
 
-def _some_rows(model: Any, longest: int) -> list[torch.Tensor]:
+def some_rows(model: Any, longest: int) -> list[torch.Tensor]:
     """Three rows [1, T] of token ids."""
     lengths = [longest, max(1, longest // 2), longest]
     size = model.config.get_text_config().vocab_size

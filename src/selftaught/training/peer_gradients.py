@@ -6,13 +6,13 @@ once per optimizer step, a gradient by each peer for its micro-batch.
 
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import torch
 from torch.nn.utils import vector_to_parameters
@@ -21,9 +21,8 @@ from selftaught.allocator import keep_freed_memory, return_freed_memory
 from selftaught.peers import Peer
 from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED
-from selftaught.training.models import load_float32, own_forward, set_up
-
-Collate = Callable[[Sequence[dict[str, list[int]]]], dict[str, Any]]
+from selftaught.training.micro_batches import collator_of, loss_of
+from selftaught.training.models import load_float32, set_up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +138,8 @@ def serve_gradients(pipe: Connection, lesson: Lesson, rank: int) -> None:
 
 
 def _serve(pipe: Connection, lesson: Lesson, rank: int) -> None:
-    # The trainer's module holds TRL, which the engine of a peer never needs.
-    from selftaught.training.trl_trainer import loss_of, packed, padded
-
     torch.set_num_threads(lesson.threads)
-    model, reason = set_up(
+    ready = set_up(
         load_float32(lesson.path, trust_remote_code=lesson.trust_remote_code),
         lesson.settings,
         compute=lesson.compute,
@@ -151,12 +147,11 @@ def _serve(pipe: Connection, lesson: Lesson, rank: int) -> None:
         seed=lesson.seed,
         threads=lesson.threads,
     )
-    model.train()
+    model, collate = ready.model.train(), collator_of(ready)
     trained = [p for p in model.parameters() if p.requires_grad]
     if not lesson.settings.lora_rank:
         for parameter in trained:
             parameter.data = parameter.data.to(lesson.compute)
-    collate: Collate = padded if reason else packed
     torch.manual_seed(lesson.seed + rank)  # dropout
     pipe.send("loaded")
     lines: tuple[torch.Tensor, ...] = ()
@@ -168,14 +163,13 @@ def _serve(pipe: Connection, lesson: Lesson, rank: int) -> None:
             continue
         part, share, router_weight = job
         inputs = collate([part.feature])
-        targets = inputs.pop("targets")
-        loss = loss_of(model, inputs, targets, torch.tensor(share), router_weight=router_weight)
+        num_targets = len(inputs["targets"])
+        loss = loss_of(model, inputs, share, whole=ready.whole, router_weight=router_weight)
         torch.autograd.backward(loss)
         torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in trained], out=lines[rank])
-        pipe.send((float(loss.detach()), len(targets), [p.grad is not None for p in trained]))
+        pipe.send((float(loss.detach()), num_targets, [p.grad is not None for p in trained]))
         for parameter in trained:
             parameter.grad = None
-    own_forward(model)  # the other refers to its layer, which would keep itself
 
 
 def open_memory(num_bytes: int) -> IO[bytes]:

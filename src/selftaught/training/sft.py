@@ -36,12 +36,13 @@ from selftaught.tokens import IGNORED, Codec
 from selftaught.training import checkpoint_of
 from selftaught.training.batches import Batches, plan_batches
 from selftaught.training.lora import merged
-from selftaught.training.models import load_float32, own_forward, set_up
+from selftaught.training.micro_batches import collator_of
+from selftaught.training.models import load_float32, set_up
 from selftaught.training.noise import NoiseEstimate, noise_scale
 from selftaught.training.peer_gradients import Lesson, PeerGradients
 from selftaught.training.rounding import round_model
 from selftaught.training.rows import Row, as_dataset, check_prepared, check_rows
-from selftaught.training.trl_trainer import MicroBatchTrainer, dealt, packed, padded
+from selftaught.training.trl_trainer import MicroBatchTrainer, dealt
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 ACTIVATION_BYTES = 4 << 30
@@ -138,7 +139,7 @@ class SftTrainer:
         lengths = [len(row.input_ids) for row in rows]
         plain_attention = model.config.get_text_config()._attn_implementation
         affordable = self._affordable_tokens(model)
-        model, reason = set_up(
+        ready = set_up(
             model,
             settings,
             compute=self._compute,
@@ -147,6 +148,7 @@ class SftTrainer:
             threads=self._threads if self._device.type == "cpu" else 0,
         )
         processes = len(self._peers) + 1 if peers is not None else 1
+        reason = ready.why_padded
         notes = [f"the rows of a training step are padded, not packed: {reason}"] if reason else []
         batches = plan_batches(
             lengths,
@@ -159,13 +161,14 @@ class SftTrainer:
         )
         if batches.per_step == 1:
             notes.append("no gradient noise scale: a training step is one forward pass (set training.noise_scale=true)")
-        collate = padded if reason else packed
+        collate = collator_of(ready)
         trainer = MicroBatchTrainer(
             compute=torch.float32 if settings.lora_rank else self._compute,
             batches=batches,
             notes=tuple(notes),
             plain_attention=plain_attention,
-            model=model,
+            whole=ready.whole,
+            model=ready.model,
             peers=peers,
             args=self._arguments(plan, out_dir, batches, processes),
             data_collator=collate if peers is None else dealt(collate),
@@ -194,7 +197,6 @@ class SftTrainer:
         if self._settings.lora_rank:
             fresh = load_float32(start.path, trust_remote_code=self._trust).to(self._device)
             return merged(trained, fresh, self._settings).eval()
-        own_forward(trained)
         if trained.config.get_text_config()._attn_implementation != trainer.plain_attention:
             trained.set_attn_implementation(trainer.plain_attention)
         return trained.eval()

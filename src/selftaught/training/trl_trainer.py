@@ -1,72 +1,24 @@
 """TRL's SFTTrainer on ready micro-batches: packed rows, loss where labels are, float32 masters, noise."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from trl import SFTTrainer
 
-from selftaught.tokens import IGNORED
 from selftaught.training.batches import Batches
-from selftaught.training.loss import weighted_loss
 from selftaught.training.masters import Masters
+from selftaught.training.micro_batches import Collate, Features, loss_of
 from selftaught.training.noise import NoiseEstimate, estimate_noise
-from selftaught.training.packed_attention import layout_of
 from selftaught.training.peer_gradients import Part, PeerGradients
 
 
-def packed(features: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-    """Collate one micro-batch as one line of N tokens: rows end to end, position ids from 0 in each, no mask."""
-    (feature,) = features
-    lengths, labels = feature["seq_lengths"], torch.tensor(feature["labels"])
-    learned = (labels != IGNORED).nonzero()[:, 0]
-    return {
-        "input_ids": torch.tensor([feature["input_ids"]]),  # [1, N]
-        "position_ids": torch.cat([torch.arange(n) for n in lengths])[None],  # [1, N]
-        "packed_layout": layout_of(lengths),
-        # The token at t is predicted at t - 1; a row's first token is never learned, so t - 1 is in the same row.
-        "logits_to_keep": learned - 1,
-        "targets": labels[learned],
-    }
-
-
-def padded(features: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-    """Collate one micro-batch as rows padded on the right: [B, T] ids, position ids and mask."""
-    (feature,) = features
-    lengths = feature["seq_lengths"]
-    ids, labels = (
-        pad_sequence(list(torch.split(torch.tensor(feature[name]), lengths)), batch_first=True, padding_value=filler)
-        for name, filler in (("input_ids", 0), ("labels", IGNORED))
-    )
-    mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
-    learned = labels != IGNORED
-    return {
-        "input_ids": ids,
-        "attention_mask": mask.long(),
-        "logits_to_keep": learned.roll(-1, 1),  # bool [B, T]: the model gives logits [n, V] in this order
-        "targets": labels[learned],
-    }
-
-
-def dealt(collate: Callable[[Sequence[dict[str, list[int]]]], dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def dealt(collate: Collate) -> Collate:
     """Collate the first of several micro-batches; the others are for the peers, which collate them there."""
 
-    def collate_first(features: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
+    def collate_first(features: Features) -> dict[str, Any]:
         return {**collate(features[:1]), "parts": [Part(feature) for feature in features[1:]]}
 
     return collate_first
-
-
-def loss_of(
-    model: Any, inputs: dict[str, Any], targets: torch.Tensor, weight: torch.Tensor, *, router_weight: float = 0.0
-) -> torch.Tensor:
-    """`weight` times the summed loss of one collated micro-batch, and `router_weight` times that of a router."""
-    if router_weight:
-        inputs["output_router_logits"] = True
-    found = model(**inputs, use_cache=False)
-    loss = weighted_loss(found.logits.reshape(len(targets), -1), targets, weight)
-    return loss + router_weight * found.aux_loss if router_weight else loss
 
 
 NOISE_EVERY = 4
@@ -89,11 +41,12 @@ class MicroBatchTrainer(SFTTrainer):
         batches: Batches,
         notes: tuple[str, ...],
         plain_attention: str,
+        whole: Any = None,
         peers: PeerGradients | None = None,
         **arguments: Any,
     ) -> None:
         self.batches, self.notes, self.plain_attention = batches, notes, plain_attention
-        self._compute, self._peers = compute, peers
+        self._compute, self._whole, self._peers = compute, whole, peers
         self._asked_at = -1
         self._squared_norms: list[float] = []
         self._weights: list[int] = []
@@ -115,9 +68,9 @@ class MicroBatchTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        targets = inputs.pop("targets")
-        self._weights.append(len(targets))
-        return loss_of(model, inputs, targets, 1.0 / num_items_in_batch, router_weight=self._router_weight())
+        self._weights.append(len(inputs["targets"]))
+        share = 1.0 / float(num_items_in_batch)
+        return loss_of(model, inputs, share, whole=self._whole, router_weight=self._router_weight())
 
     def _router_weight(self) -> float:
         return self.router_aux_loss_coef / self.batches.per_step if self.aux_loss_enabled else 0.0
