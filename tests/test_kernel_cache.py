@@ -64,6 +64,25 @@ for prefix in ([], [3, 4]):
 print(found.hexdigest(), 0)
 """
 
+GRADIENT = """
+import hashlib
+import sys
+import torch
+from transformers.utils import logging
+from selftaught.training.micro_batches import end_to_end
+from selftaught.training.models import load_float32
+from selftaught.training.packed_attention import why_not_packed
+from selftaught.training.whole_gradient import whole_gradient_of
+logging.disable_progress_bar()
+model = load_float32(sys.argv[1])
+assert why_not_packed(model, longest=90) is None
+ids = [3 + i * i % 11 for i in range(165)]
+inputs = end_to_end([{"input_ids": ids, "labels": [-100, *ids[1:]], "seq_lengths": [90, 75]}])
+whole_gradient_of(model, longest=90).loss(inputs, inputs.pop("targets"), 1 / 7).backward()
+found = hashlib.sha256(b"".join(p.grad.numpy().tobytes() for p in model.parameters()))
+print(found.hexdigest(), 0)
+"""
+
 
 def run(folder: Path, program: str = PROGRAM, *arguments: str) -> tuple[str, int]:
     """What a process with this cache prints, and how many kernels it found compiled; text is hashed alike in each."""
@@ -120,14 +139,23 @@ def test_kernels_that_several_processes_compiled_do_not_mix_in_one(tmp_path: Pat
         assert run(tmp_path, ATTENTION, *order) == ("True", 2)
 
 
-@pytest.mark.parametrize("how", [("float32", "1"), pytest.param(("bfloat16", "2"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("program", "how"),
+    [
+        (LOGITS, ("float32", "1")),
+        pytest.param(LOGITS, ("bfloat16", "2"), marks=pytest.mark.slow),
+        (GRADIENT, ()),
+    ],
+    ids=["drawing", "drawing in bfloat16 on two threads", "training"],
+)
 def test_the_process_that_compiled_and_those_that_found_it_compiled_get_the_same_bits(
-    how: tuple[str, str], adder: Path, tmp_path: Path
+    program: str, how: tuple[str, ...], adder: Path, tmp_path: Path
 ) -> None:
     """A kernel within a kernel is compiled with its surroundings in one and by itself in the other."""
-    compiled = run(tmp_path, LOGITS, str(adder), *how)
+    compiled = run(tmp_path, program, str(adder), *how)
     entries = sorted(path.name for path in tmp_path.iterdir())
-    assert run(tmp_path, LOGITS, str(adder), *how) == compiled
+    assert entries
+    assert run(tmp_path, program, str(adder), *how) == compiled
     assert sorted(path.name for path in tmp_path.iterdir()) == entries
 
 

@@ -28,10 +28,10 @@ from selftaught.tokens import IGNORED, Codec
 from selftaught.training import packed_attention
 from selftaught.training.loss import weighted_loss
 from selftaught.training.masters import Masters
+from selftaught.training.micro_batches import packed, padded
 from selftaught.training.packed_attention import layout_of, why_not_packed
 from selftaught.training.rows import Row
 from selftaught.training.sft import SftTrainer, load_float32
-from selftaught.training.trl_trainer import packed, padded
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 21}
 COMMON = {**SHAPE, "intermediate_size": 48, "max_position_embeddings": 128, "initializer_range": 0.4}

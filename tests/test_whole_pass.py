@@ -85,7 +85,7 @@ def test_products_with_panels_are_those_with_the_weight(number: int, depth: int,
     out = torch.randn(number, panels.shape[0] * PANEL, generator=draw)
     expected = nn.functional.linear(x.double(), linear.weight.double()).detach()
     expected = nn.functional.pad(expected, (0, out.shape[1] - width)) + (out.double() if adds else 0.0)
-    whole_pass._linear(adds)(x.data_ptr(), panels.data_ptr(), out.data_ptr(), number, depth, out.shape[1])
+    whole_pass.linear_of_panels(adds)(x.data_ptr(), panels.data_ptr(), out.data_ptr(), number, depth, out.shape[1])
     assert (out - expected).abs().max() < 1e-4
 
 

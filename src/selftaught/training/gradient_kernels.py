@@ -11,11 +11,13 @@ import numba
 import numpy as np
 from numba.core import cgutils, types
 from numba.core.types.containers import UniTuple
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 from selftaught.engines.kernel_cache import kept_on_disk
 from selftaught.engines.kernels import OPTIONS
 from selftaught.engines.vectors import (
+    ADDRESS,
+    BYTE,
     CHUNK,
     FLOAT,
     TOGETHER,
@@ -137,23 +139,30 @@ def weigh(context: Any, scores: Any, number: Any, scale: Any) -> Any:
     return UniTuple(types.float32, 2)(types.int64, types.int64, types.float32), code
 
 
-@kept_on_disk()
-@numba.njit(**OPTIONS)
+@intrinsic
+def clear(context: Any, x: Any, number: Any) -> Any:
+    """Write zeros over a line."""
+
+    def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
+        x, number = arguments
+        cgutils.memset(b, b.inttoptr(x, BYTE.as_pointer()), b.mul(number, ADDRESS(4)), 0)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), code
+
+
+@register_jitable(inline="always")
 def up_to(number: int, multiple: int) -> int:
     """The next multiple."""
     return -(-number // multiple) * multiple
 
 
-@kept_on_disk()
-@numba.njit(**OPTIONS)
-def clear(x: int, number: int) -> None:
-    for n in range(number):
-        put(x + 4 * n, np.float32(0.0))
-
-
 @cache
 def layouts() -> tuple[Any, Any]:
-    """`in_columns`, `across`: the panels of a table and of the same table turned over."""
+    """`in_columns`, `across`: the panels of a table and of the same table turned over.
+
+    A weight [out, in] is multiplied with inputs as it is `across`, and with the gradient of its outputs `in_columns`.
+    """
 
     @kept_on_disk()
     @numba.njit(**OPTIONS)
@@ -195,10 +204,9 @@ def growth() -> Any:
 
 
 @cache
-def attention(size: int) -> tuple[Any, Any]:
-    """Causal attention of one row for heads of `size` numbers: `attend` and `attend_back`."""
-    multiply, add_product = multiplier(TALL, False), multiplier(QUAD, True)
-    in_columns, across = layouts()
+def attention(size: int) -> Any:
+    """Causal attention of one row for heads of `size` numbers."""
+    multiply, (in_columns, across) = multiplier(TALL, False), layouts()
 
     @kept_on_disk(size)
     @numba.njit(**OPTIONS)
@@ -237,6 +245,14 @@ def attention(size: int) -> tuple[Any, Any]:
                         own + 4 * n * row, 4 * row, 4, columns + 4 * first * length, min(n + TALL, length),
                         mixed + n * out_stride + 4 * (h * size + first), out_stride,
                     )  # fmt: skip
+
+    return attend
+
+
+@cache
+def attention_back(size: int) -> Any:
+    """Its gradient."""
+    multiply, add_product, (in_columns, across) = multiplier(TALL, False), multiplier(QUAD, True), layouts()
 
     @kept_on_disk(size)
     @numba.njit(**OPTIONS)
@@ -289,4 +305,4 @@ def attention(size: int) -> tuple[Any, Any]:
                     )  # fmt: skip
                     add_product(own + corner, 4, 4 * row, d_columns + behind, length - j, place + value, stride)
 
-    return attend, attend_back
+    return attend_back

@@ -1,12 +1,12 @@
-"""The loss of a small model and its gradient as one compiled call, for training on one thread of a CPU.
+"""The loss of a small model and its gradient in compiled layers, for training on one thread of a CPU.
 
 Half of the time of a small model's micro-batch went into handing the activations of all its tokens from one operation
 to the next, through memory. Here a few rows at a time go forwards and backwards through the whole model, and what they
-need stays in the cache (`whole_kernels.py`).
+need stays in the cache.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ from selftaught.engines.fused import is_attention, is_gated, is_norm
 from selftaught.engines.packing import WORTH_PACKING
 from selftaught.engines.whole_pass import PANEL, TALL
 from selftaught.tokens import IGNORED
-from selftaught.training.gradient_kernels import up_to
+from selftaught.training.gradient_kernels import layouts, up_to
 from selftaught.training.micro_batches import end_to_end, loss_of, packed
 from selftaught.training.packed_attention import CHECKED, LONGEST_WHOLE, some_rows
-from selftaught.training.whole_kernels import Head, Rooms, Shape, loss_and_gradient
+from selftaught.training.whole_kernels import Head, Rooms, Shape, backwards_kernel, forwards_kernel, head_kernel
 
 BLOCK = 128
 """Tokens that are enough for a block of rows: with more of them less stays in the cache, with fewer each weight's
@@ -36,7 +36,7 @@ def whole_gradient_of(model: Any, *, longest: int) -> "WholeGradient | None":
     if type(model) not in KNOWN or longest > LONGEST_WHOLE or not _is_small(model):
         return None
     whole = WholeGradient(model)
-    return whole if _is_same(model, whole, min(longest, CHECKED)) else None
+    return whole if _is_same(model, whole) else None
 
 
 def _is_small(model: Any) -> bool:
@@ -60,8 +60,8 @@ def _is_small(model: Any) -> bool:
     )
 
 
-def _is_same(model: Any, whole: "WholeGradient", longest: int) -> bool:
-    rows = [row[0].tolist() for row in some_rows(model, longest)]
+def _is_same(model: Any, whole: "WholeGradient") -> bool:
+    rows = [row[0].tolist() for row in some_rows(model, CHECKED)]
     ids = [i for row in rows for i in row]
     labels = [label for row in rows for label in (IGNORED, *row[1:])]
     feature = {"input_ids": ids, "labels": labels, "seq_lengths": [len(row) for row in rows]}
@@ -88,18 +88,13 @@ class WholeGradient:
         attention = inner.layers[0].self_attn
         size = attention.head_dim
         heads, kv_heads = (x.out_features // size for x in (attention.q_proj, attention.k_proj))
-        self._size, self._rotary = size, inner.rotary_emb
-        padding = inner.embed_tokens.padding_idx
-        self._shape = Shape(
-            config.hidden_size,
-            config.intermediate_size,
-            heads,
-            kv_heads,
-            config.vocab_size,
-            -1 if padding is None else padding,
+        self.embedding, self.rotary, self.size = inner.embed_tokens, inner.rotary_emb, size
+        self.shape = Shape(config.hidden_size, config.intermediate_size, heads, kv_heads, config.vocab_size)
+        self.numbers = np.float32(attention.scaling), np.float32(config.rms_norm_eps)
+        self.forwards, self.backwards, self.at_the_head = (
+            kernel(size) for kernel in (forwards_kernel, backwards_kernel, head_kernel)
         )
-        self._scale, self._epsilon = np.float32(attention.scaling), np.float32(config.rms_norm_eps)
-        self._lay_out, self._kernel = loss_and_gradient(size)
+        # The weights as one line; what is one piece of it is one product. The kernels know the order.
         pieces: list[list[Tensor]] = [[inner.embed_tokens.weight]]
         for layer in inner.layers:
             own, mlp = layer.self_attn, layer.mlp
@@ -112,93 +107,127 @@ class WholeGradient:
                 [mlp.down_proj.weight],
             ]
         pieces += [[inner.norm.weight], [model.lm_head.weight]]
+        self.weights = [weight for piece in pieces for weight in piece]
         self._is_tied = model.lm_head.weight is inner.embed_tokens.weight
-        self._weights = [weight for piece in pieces for weight in piece]
-        self._filling = (up_to(config.vocab_size, PANEL) - config.vocab_size) * config.hidden_size
-        """Zeros behind the head, whose rows must be whole panels."""
         sizes = [sum(weight.numel() for weight in piece) for piece in pieces]
-        self._starts = np.array([0, *accumulate(sizes)])
-        """Where each piece begins in the line of all weights, and the end."""
-        self._matrices = [
-            (place, sizes[place] // width, width)
-            for place, width in ((i, piece[0].shape[-1]) for i, piece in enumerate(pieces) if piece[0].dim() > 1)
-        ][1:]
+        self.starts = np.array([0, *accumulate(sizes)])
+        """Where each piece begins in the line, and the end."""
+        shapes = [(size // piece[0].shape[-1], piece[0].shape[-1]) for size, piece in zip(sizes, pieces, strict=True)]
+        shapes[-1] = up_to(config.vocab_size, PANEL), config.hidden_size  # zeros fill the head's last panel
+        self.linears = [(i, *shapes[i]) for i in range(1, len(pieces)) if pieces[i][0].dim() > 1]
         """Piece, height and width of every linear layer; the head is the last."""
-        place, *_, width = self._matrices[-1]
-        self._matrices[-1] = place, up_to(config.vocab_size, PANEL), width
+        self.filling = (shapes[-1][0] - config.vocab_size) * config.hidden_size
+        """Numbers of the line behind the head."""
 
     def loss(self, inputs: dict[str, Any], targets: Tensor, share: float) -> Tensor:
-        """`share` times the summed loss of a micro-batch (`micro_batches.end_to_end`), ready for `backward`."""
-        weights = self._weights[:-1] if self._is_tied else self._weights
+        """`share` times the summed loss of a micro-batch (`micro_batches.end_to_end`), ready for `backward`.
+
+        Raises IndexError where torch would.
+        """
+        weights = self.weights[:-1] if self._is_tied else self.weights
         return _Loss.apply(self, inputs, targets, share, *weights)  # type: ignore[no-any-return, no-untyped-call]
 
     def run(self, inputs: dict[str, Any], targets: Tensor, share: float) -> tuple[float, list[Tensor]]:
         """`share` times the summed loss, and its gradients for the weights."""
-        lengths = inputs["lengths"].tolist()
-        starts, blocks = np.array([0, *accumulate(lengths)]), _blocks(lengths)
-        line = torch.cat([*(w.detach().reshape(-1) for w in self._weights), torch.zeros(self._filling)])
-        gradient = torch.zeros_like(line)
-        tables, panels = self._turns(max(lengths)), torch.empty(2 * line.numel())
-        saved, rooms = self._saved(starts, blocks), self._rooms(starts, blocks)
-        places, d_places = (self._starts[:-1] * 4 + x.data_ptr() for x in (line, gradient))
-        in_panels = self._in_panels(places, panels.data_ptr())
-        layers, (norm, d_norm, d_head) = slice(1, -2), map(int, (places[-2], d_places[-2], d_places[-1]))
-        forwards, back = in_panels[-1].tolist()
-        # The tensors are named until the kernel is done: it knows their addresses only.
-        total = self._kernel(
-            inputs["input_ids"][0].numpy(), starts, np.array(blocks), inputs["logits_to_keep"].numpy(),
-            targets.numpy(), np.array([x.data_ptr() for x in tables]), places[layers].reshape(-1, 6),
-            d_places[layers].reshape(-1, 6), in_panels[:-1].reshape(-1, 8), _addresses_by_layer(saved),
-            int(places[0]), int(d_places[0]), Head(norm, d_norm, forwards, back, d_head), self._shape,
-            Rooms(*(x.data_ptr() for x in rooms)), self._scale, self._epsilon, np.float32(share),
-        )  # fmt: skip
-        pieces = torch.split(gradient[: self._starts[-1]], [w.numel() for w in self._weights])
-        found = [piece.view_as(w) for piece, w in zip(pieces, self._weights, strict=True)]
+        ids, keep = inputs["input_ids"][0], inputs["logits_to_keep"]
+        for some, end in ((ids, self.shape.vocabulary), (targets, self.shape.vocabulary), (keep, len(ids))):
+            if len(some) and not 0 <= int(some.min()) <= int(some.max()) < end:
+                raise IndexError(f"{int(some.min())} to {int(some.max())} are not all in [0, {end})")
+        blocks = _blocks(inputs["lengths"].tolist())
+        room = _Room(self, blocks)
+        x = self.embedding(ids).detach()
+        d_x = torch.empty_like(x)
+        total = 0.0
+        for rows in blocks:
+            first, last = int(rows[0]), int(rows[-1])
+            room.x[0, : last - first] = x[first:last]
+            for i in range(room.layers):
+                self.forwards(*room.forwards(i), rows, *room.turns, self.shape, room.rooms, *self.numbers)
+            begin, end = np.searchsorted(keep.numpy(), (first, last))
+            total += self.at_the_head(
+                room.outputs, last - first, keep[begin:end].numpy() - first, targets[begin:end].numpy(), room.head,
+                self.shape, room.rooms, self.numbers[1], np.float32(share),
+            )  # fmt: skip
+            for i in reversed(range(room.layers)):
+                self.backwards(*room.backwards(i), rows, *room.back_turns, self.shape, room.rooms, *self.numbers)
+            d_x[first:last] = room.d_x[: last - first]
+        pieces = torch.split(room.gradient[: self.starts[-1]], [w.numel() for w in self.weights])
+        found = [piece.view_as(w) for piece, w in zip(pieces, self.weights, strict=True)]
+        padding = self.embedding.padding_idx  # has no gradient
+        found[0] += torch.ops.aten.embedding_dense_backward(
+            d_x, ids, self.shape.vocabulary, -1 if padding is None else padding, False
+        )
         if self._is_tied:
             found[0] += found.pop()
         return total * share, found
 
-    def _turns(self, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Cosines, sines and -sines [T, D] of the first positions."""
-        cos, sin = (x[0].contiguous() for x in self._rotary(self._weights[0], torch.arange(longest)[None]))
-        return cos, sin, -sin
 
-    def _in_panels(self, places: Any, at: int) -> Any:
-        """Lay all linear layers out in panels behind the address `at`: where, [layers, forwards and back]."""
-        found = []
-        for place, height, width in self._matrices:
-            found.append((at, at + 4 * height * width))
-            self._lay_out(int(places[place]), height, width, *found[-1])
+class _Room:
+    """The memory of one micro-batch, and the addresses in it that the kernels take; they are good as long as it is."""
+
+    def __init__(self, whole: WholeGradient, blocks: Sequence[Any]) -> None:
+        weights = [*(w.detach().reshape(-1) for w in whole.weights), torch.zeros(whole.filling)]
+        self._line = torch.cat(weights)
+        self.gradient = torch.zeros_like(self._line)
+        self._panels = torch.empty(2 * len(self._line))
+        places, d_places = (whole.starts[:-1] * 4 + x.data_ptr() for x in (self._line, self.gradient))
+        self._weights, self._gradients = (x[1:-2].reshape(-1, 6) for x in (places, d_places))
+        self.layers = len(self._weights)
+        panels = self._lay_out(whole, places)
+        self._of_layers, (of_head, of_head_back) = np.array(panels[:-1]).reshape(-1, 8), panels[-1]
+        self.head = Head(int(places[-2]), int(d_places[-2]), of_head, of_head_back, int(d_places[-1]))
+        longest = max(int(np.diff(rows).max()) for rows in blocks)
+        cos, sin = (x[0].contiguous() for x in whole.rotary(self._line, torch.arange(longest)[None]))
+        self._tables = cos, sin, -sin
+        self.turns, self.back_turns = ((cos.data_ptr(), x.data_ptr()) for x in self._tables[1:])
+        self._make_room(whole, blocks, longest)
+
+    def _lay_out(self, whole: WholeGradient, places: Any) -> list[tuple[int, int]]:
+        """Lay the linear layers out in panels: the addresses of each, forwards and back."""
+        in_columns, across = layouts()
+        at, found = self._panels.data_ptr(), []
+        for piece, height, width in whole.linears:
+            forwards, back = at, at + 4 * height * width
+            across(int(places[piece]), 4 * width, height, width, forwards)
+            in_columns(int(places[piece]), 4 * width, height, width, back)
+            found.append((forwards, back))
             at += 8 * height * width
-        return np.array(found)
+        return found
 
-    def _saved(self, starts: Any, blocks: Sequence[int]) -> list[Tensor]:
-        """Room for what the backward pass needs of a block: by layer, but for the one more line of inputs."""
-        shape, number = self._shape, len(self._matrices) // 4
-        lengths = np.diff(starts)
-        weights = max(
-            sum(shape.heads * up_to(n, TALL) * up_to(n, PANEL) for n in lengths[a:b].tolist())
-            for a, b in pairwise(blocks)
+    def _make_room(self, whole: WholeGradient, blocks: Sequence[Any], longest: int) -> None:
+        shape, size, layers = whole.shape, whole.size, self.layers
+        mixed, row = shape.heads * size, up_to(shape.vocabulary, PANEL)
+        qkv = mixed + 2 * shape.kv_heads * size
+        rows = max(int(block[-1] - block[0]) for block in blocks) + TALL  # products write behind the last one
+        scores = max(
+            sum(shape.heads * up_to(n, TALL) * up_to(n, PANEL) for n in np.diff(block).tolist()) for block in blocks
         )
-        rows, mixed = _longest(starts, blocks), shape.heads * self._size
-        qkv = mixed + 2 * shape.kv_heads * self._size
-        widths = shape.hidden, shape.hidden, qkv, mixed, 2 * shape.inner
-        return [*(torch.empty(number + (i == 0), rows, w) for i, w in enumerate(widths)), torch.empty(number, weights)]
-
-    def _rooms(self, starts: Any, blocks: Sequence[int]) -> list[Tensor]:
-        """The rooms of `whole_kernels.Rooms`."""
-        shape, rows = self._shape, _longest(starts, blocks)
-        mixed, row = shape.heads * self._size, up_to(shape.vocabulary, PANEL)
-        gated = max(shape.inner, mixed)
-        wide = max(2 * shape.inner, mixed + 2 * shape.kv_heads * self._size, row)
-        longest = int(np.diff(starts).max())
-        widths = shape.hidden, gated, shape.hidden, shape.hidden, wide, wide, wide, row
-        head = up_to(longest, PANEL), self._size
-        return [
-            *(torch.empty(rows, width) for width in widths),
-            *(torch.empty(head) for _ in range(4)),
-            torch.empty(up_to(longest, TALL), up_to(longest, PANEL)),
+        self.x = torch.empty(layers + 1, rows, shape.hidden)
+        widths = shape.hidden, qkv, mixed, 2 * shape.inner
+        self._saved = [self.x, *(torch.empty(layers, rows, width) for width in widths), torch.empty(layers, scores)]
+        self._places = [
+            np.array([*(x[i].data_ptr() for x in self._saved), self.x[i + 1].data_ptr()]) for i in range(layers)
         ]
+        self.outputs = self.x[-1].data_ptr()
+        self.d_x = torch.empty(rows, shape.hidden)
+        wide = max(shape.hidden, 2 * shape.inner, qkv, row)
+        normed, gated, d_some = (
+            torch.empty(rows, width) for width in (shape.hidden, max(shape.inner, mixed), shape.hidden)
+        )
+        self._rooms = [
+            normed, gated, self.d_x, d_some, *(torch.empty(rows, wide) for _ in range(3)), torch.empty(rows, row),
+            *(torch.empty(up_to(longest, PANEL), size) for _ in range(4)),
+            torch.empty(up_to(longest, TALL), up_to(longest, PANEL)),
+        ]  # fmt: skip
+        self.rooms = Rooms(*(x.data_ptr() for x in self._rooms))
+
+    def forwards(self, i: int) -> tuple[Any, ...]:
+        """Of layer i: weights, their panels, what is saved."""
+        return self._weights[i], self._of_layers[i], self._places[i]
+
+    def backwards(self, i: int) -> tuple[Any, ...]:
+        """The same, with gradients."""
+        return self._weights[i], self._gradients[i], self._of_layers[i], self._places[i]
 
 
 class _Loss(torch.autograd.Function):
@@ -219,23 +248,12 @@ class _Loss(torch.autograd.Function):
         return None, None, None, None, *found
 
 
-def _addresses_by_layer(saved: Sequence[Tensor]) -> Any:
-    """Of what is saved of each layer, and of the next one's inputs: [layers, 7]."""
-    number = len(saved[-1])
-    return np.array([[*(x[i].data_ptr() for x in saved), saved[0][i + 1].data_ptr()] for i in range(number)])
-
-
-def _blocks(lengths: Sequence[int]) -> list[int]:
-    """The first row of every block, and the number of rows."""
-    blocks, tokens = [0], 0
-    for r, length in enumerate(lengths):
-        if tokens >= BLOCK:
-            blocks.append(r)
-            tokens = 0
-        tokens += length
-    return [*blocks, len(lengths)]
-
-
-def _longest(starts: Any, blocks: Sequence[int]) -> int:
-    """Tokens of the longest block, and those that products of TALL of them write behind it."""
-    return int(np.diff(starts[blocks]).max()) + TALL
+def _blocks(lengths: Sequence[int]) -> list[Any]:
+    """Where the rows of each block begin in the line of tokens, and where its last one ends."""
+    blocks, starts = [], [0]
+    for length in lengths:
+        if starts[-1] - starts[0] >= BLOCK:
+            blocks.append(np.array(starts))
+            starts = starts[-1:]
+        starts.append(starts[-1] + length)
+    return [*blocks, np.array(starts)]

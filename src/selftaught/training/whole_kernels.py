@@ -1,8 +1,7 @@
-"""The loss of a small decoder on rows of tokens and its gradient as one call, compiled by numba; float32, one thread.
+"""A small decoder's layer and its head, forwards and backwards, for a block of rows; compiled by numba, float32.
 
-Rows go forwards and backwards through all layers a few at a time, so that what the backward pass needs stays in the
-cache. Everything is an address of float32 numbers. Letters: n tokens, T of one row, V token ids, H query and KV key
-heads of D numbers.
+Everything is an address of float32 numbers, on one thread. Letters: n tokens of the block, T of one row, V token ids,
+H query and KV key heads of D numbers.
 """
 
 from functools import cache
@@ -20,6 +19,7 @@ from selftaught.training.gradient_kernels import (
     QUAD,
     add_line,
     attention,
+    attention_back,
     clear,
     growth,
     layouts,
@@ -37,8 +37,6 @@ class Shape(NamedTuple):
     heads: int
     kv_heads: int
     vocabulary: int
-    unlearned: int
-    """A token id whose embedding gets no gradient as an input, or -1."""
 
 
 class Rooms(NamedTuple):
@@ -129,16 +127,16 @@ def _lines(size: int) -> Any:
 
 
 @cache
-def _layer(size: int) -> tuple[Any, Any]:
-    """`forwards` and `backwards` through one layer, for the rows of a block, which begin at `starts`.
+def forwards_kernel(size: int) -> Any:
+    """A layer with heads of `size` numbers.
 
-    `weights` and `gradients` are the addresses of norm, queries to values, output, norm, gates and inputs, and down;
-    `panels` those of its four linear layers, forwards and back; `saved` those of the layer's inputs x, x behind
-    attention, queries to values, mixed heads, gates and inputs, attention's weights, and of the next layer's x.
+    `weights` are the addresses of norm, queries to values, output, norm, gates and inputs, and down; `panels` those of
+    its four linear layers, forwards and back; `saved` those of the layer's inputs x, x behind attention, queries to
+    values, mixed heads, gates and inputs, attention's weights, and of the next layer's x. The block's rows begin at
+    `starts` of some line; one more is the end. Cosines and sines are [T, D].
     """
-    (attend, attend_back), (in_columns, _), grow = attention(size), layouts(), growth()
-    norms, norms_back, gates, gates_back, rotate_heads = _lines(size)
-    linear, add_linear = linear_of_panels(False), linear_of_panels(True)
+    attend, linear, add_linear = attention(size), linear_of_panels(False), linear_of_panels(True)
+    norms, _, gates, _, rotate_heads = _lines(size)
 
     @kept_on_disk(size)
     @numba.njit(**OPTIONS)
@@ -167,6 +165,15 @@ def _layer(size: int) -> tuple[Any, Any]:
         gates(both, rooms.gated, number, inner)
         copy(middle, after, 4 * number * hidden)
         add_linear(rooms.gated, of_down, after, tall, inner, hidden)
+
+    return forwards
+
+
+@cache
+def backwards_kernel(size: int) -> Any:
+    """The gradient of such a layer; `gradients` are those of its weights, and grow."""
+    attend_back, (in_columns, _), grow, linear = attention_back(size), layouts(), growth(), linear_of_panels(False)
+    norms, norms_back, gates, gates_back, rotate_heads = _lines(size)
 
     @kept_on_disk(size)
     @numba.njit(**OPTIONS)
@@ -219,21 +226,14 @@ def _layer(size: int) -> tuple[Any, Any]:
         linear(d_qkv, qkv_back, d_some, tall, qkv_width, hidden)
         norms_back(x, norm_before, d_some, normed, d_x, d_norm_before, number, hidden, epsilon)
 
-    return forwards, backwards
+    return backwards
 
 
 @cache
-def _ends(size: int) -> tuple[Any, Any]:
-    """`lay_out`, and `at_the_head`: the loss and the gradient of what the last layer gave."""
-    (in_columns, across), grow, linear = layouts(), growth(), linear_of_panels(False)
+def head_kernel(size: int) -> Any:
+    """The loss, and the gradient of what the last layer gave."""
+    (in_columns, _), grow, linear = layouts(), growth(), linear_of_panels(False)
     norms, norms_back, _, _, _ = _lines(size)
-
-    @kept_on_disk(size)
-    @numba.njit(**OPTIONS)
-    def lay_out(weight: int, height: int, width: int, panels: int, back: int) -> None:
-        """A weight [height, width] in panels for its product with x, and for that with the gradient of its outputs."""
-        across(weight, 4 * width, height, width, panels)
-        in_columns(weight, 4 * width, height, width, back)
 
     @kept_on_disk(size)
     @numba.njit(**OPTIONS)
@@ -262,10 +262,12 @@ def _ends(size: int) -> tuple[Any, Any]:
     def at_the_head(
         x: int, number: int, keep: Any, targets: Any, head: Any, shape: Any, rooms: Any, epsilon: Any, share: Any
     ) -> float:
-        """x [number, hidden], of which those at `keep` are learned from; rooms.d_x is its gradient afterwards."""
+        """The summed loss of x [number, hidden], of which those at `keep` are learned from. The gradients grow by
+        `share` times its own, and rooms.d_x becomes that of x."""
         hidden, learned, row = shape.hidden, len(keep), up_to(shape.vocabulary, PANEL)
+        one = min(learned, 1)  # a variable: for a constant numba would compile the functions again
         for k in range(learned):
-            norms(x + 4 * keep[k] * hidden, head.norm, rooms.normed + 4 * k * hidden, 1, hidden, epsilon)
+            norms(x + 4 * keep[k] * hidden, head.norm, rooms.normed + 4 * k * hidden, one, hidden, epsilon)
         linear(rooms.normed, head.panels, rooms.logits, up_to(learned, TALL), hidden, row)
         total: float = losses(rooms.logits, targets, shape.vocabulary, share)
         in_columns(rooms.normed, 4 * hidden, learned, hidden, rooms.x_columns)
@@ -276,57 +278,7 @@ def _ends(size: int) -> tuple[Any, Any]:
         for k in range(learned):
             at = 4 * keep[k] * hidden
             d_out, d_x = rooms.d_some + 4 * k * hidden, rooms.d_x + at
-            norms_back(x + at, head.norm, d_out, rooms.normed, d_x, head.d_norm, 1, hidden, epsilon)
+            norms_back(x + at, head.norm, d_out, rooms.normed, d_x, head.d_norm, one, hidden, epsilon)
         return total
 
-    return lay_out, at_the_head
-
-
-@cache
-def loss_and_gradient(size: int) -> tuple[Any, Any]:
-    """`lay_out` and the kernel for heads of `size` numbers."""
-    (forwards, backwards), (lay_out, at_the_head) = _layer(size), _ends(size)
-
-    @kept_on_disk(size)
-    @numba.njit(**OPTIONS)
-    def whole(
-        ids: Any, starts: Any, blocks: Any, keep: Any, targets: Any, turns: Any, weights: Any, gradients: Any,
-        panels: Any, saved: Any, embedding: int, d_embedding: int, head: Any, shape: Any, rooms: Any, scale: Any,
-        epsilon: Any, share: Any,
-    ) -> float:  # fmt: skip
-        """The summed loss; the gradients, zeros before, hold `share` times its gradient.
-
-        ids [N] are those of rows that begin at `starts` (one more: the end), block b being rows blocks[b] to
-        blocks[b + 1]; `keep` are the places whose next token, `targets`, is learned; `turns` the addresses of cosines,
-        sines and -sines. `weights`, `gradients`, `panels` and `saved` have a line for each layer.
-        """
-        cos, sin, minus_sin = turns
-        hidden, layers = shape.hidden, len(weights)
-        total, kept = 0.0, 0
-        for b in range(len(blocks) - 1):
-            own_starts = starts[blocks[b] : blocks[b + 1] + 1]
-            first, last = own_starts[0], own_starts[-1]
-            for n in range(last - first):
-                copy(embedding + 4 * ids[first + n] * hidden, saved[0, 0] + 4 * n * hidden, 4 * hidden)
-            for i in range(layers):
-                forwards(weights[i], panels[i], saved[i], own_starts, cos, sin, shape, rooms, scale, epsilon)
-            begun = kept
-            while kept < len(keep) and keep[kept] < last:
-                kept += 1
-            total += at_the_head(
-                saved[-1, -1], last - first, keep[begun:kept] - first, targets[begun:kept], head, shape, rooms,
-                epsilon, share,
-            )  # fmt: skip
-            for back in range(layers):
-                i = layers - 1 - back
-                backwards(
-                    weights[i], gradients[i], panels[i], saved[i], own_starts, cos, minus_sin, shape, rooms, scale,
-                    epsilon,
-                )  # fmt: skip
-            for n in range(last - first):
-                if ids[first + n] == shape.unlearned:
-                    continue
-                add_line(d_embedding + 4 * ids[first + n] * hidden, rooms.d_x + 4 * n * hidden, hidden // CHUNK)
-        return total
-
-    return lay_out, whole
+    return at_the_head
