@@ -107,6 +107,20 @@ def test_a_trained_model_is_let_go_before_the_next_engine_is_opened(
         gc.enable()
 
 
+@pytest.mark.parametrize("is_theirs", [False, True])
+def test_a_training_looks_for_cycles_among_its_own_objects(is_theirs: bool, tiny: Path, tmp_path: Path) -> None:
+    """And leaves alone what the caller has set apart from the collector."""
+    if is_theirs:
+        gc.freeze()
+    before, during = gc.get_freeze_count(), []
+    try:
+        fine_tune(tiny, tmp_path, steps=1, on_step=lambda _: during.append(gc.get_freeze_count()))
+        assert min(during) > 0
+        assert (gc.get_freeze_count() > 0) == is_theirs == (before > 0)
+    finally:
+        gc.unfreeze()
+
+
 def test_a_model_that_was_taught_eight_sums_writes_them(tiny: Path, tmp_path: Path) -> None:
     fine_tune(tiny, tmp_path, steps=200, batch_size=8, learning_rate=5e-3)
     engine = LocalEngine(ModelRef(path=str(tmp_path)), dtype="float32", device="cpu", threads=1, slots=8)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
-from selftaught.allocator import keep_freed_memory, return_freed_memory
+from selftaught.allocator import collecting_what_is_new, keep_freed_memory, return_freed_memory
 from selftaught.errors import StoreError, TrainingError
 from selftaught.peers import Peer
 from selftaught.plan import row_order
@@ -68,6 +68,7 @@ class SftTrainer:
         self._threads, self._peers = threads, peers
         self._trust = trust_remote_code
 
+    @collecting_what_is_new()
     def fine_tune(
         self,
         examples: Sequence[TrainingExample],
