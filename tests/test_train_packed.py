@@ -86,7 +86,7 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_padded_ones(
     model = made(kind).double()
     expected_loss, expected = gradients(model, padded([feature(*ROWS)]))
     if not whole:
-        monkeypatch.setattr(packed_attention, "LONGEST_WHOLE", 0)
+        monkeypatch.setattr(packed_attention, "LONGEST_SQUARE", 0)
     assert why_not_packed(model, longest=7) is None
     loss, found = gradients(model, packed([feature(*ROWS)]))
     assert loss == pytest.approx(expected_loss, rel=1e-12)

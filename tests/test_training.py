@@ -74,9 +74,9 @@ def gradients(model: Any, rows: list[tuple[list[int], list[int]]]) -> dict[str, 
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def test_every_parameter_tensor_moves(tiny: Path, tmp_path: Path) -> None:
-    fine_tune(tiny, tmp_path)
-    before, after = load_file(tiny / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+def test_every_parameter_tensor_moves(trained_either_way: Path, tmp_path: Path) -> None:
+    fine_tune(trained_either_way, tmp_path)
+    before, after = load_file(trained_either_way / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert before.keys() == after.keys()
     assert [name for name in before if torch.equal(before[name].float(), after[name].float())] == []
 
@@ -90,7 +90,7 @@ def test_the_loss_falls(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"lora_rank": 4}])
 def test_a_trained_model_is_let_go_before_the_next_engine_is_opened(
-    settings: dict[str, Any], tiny: Path, tmp_path: Path
+    settings: dict[str, Any], trained_either_way: Path, tmp_path: Path
 ) -> None:
     """By the trainer itself, not whenever Python next looks for cycles."""
 
@@ -101,7 +101,7 @@ def test_a_trained_model_is_let_go_before_the_next_engine_is_opened(
     before = models()
     gc.disable()
     try:
-        fine_tune(tiny, tmp_path, **settings)
+        fine_tune(trained_either_way, tmp_path, **settings)
         assert models() == before
     finally:
         gc.enable()
@@ -163,8 +163,8 @@ def test_a_label_under_the_mask_changes_nothing_and_a_prompt_token_changes_the_l
     assert losses[0] != losses[1]
 
 
-def test_trl_trains_on_exactly_the_masked_loss(tiny: Path, tmp_path: Path) -> None:
-    codec, model = Codec(str(tiny)), load_float32(str(tiny))
+def test_trl_trains_on_exactly_the_masked_loss(trained_either_way: Path, tmp_path: Path) -> None:
+    codec, model = Codec(str(trained_either_way)), load_float32(str(trained_either_way))
     rows = [codec.lay_out(e) for e in examples(4)]
     total = tokens = 0.0
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_trl_trains_on_exactly_the_masked_loss(tiny: Path, tmp_path: Path) -> No
             target = torch.tensor(labels[1:])
             total += float(torch.nn.functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum"))
             tokens += sum(label != IGNORED for label in labels)
-    found = fine_tune(tiny, tmp_path, rows=examples(4), steps=1)
+    found = fine_tune(trained_either_way, tmp_path, rows=examples(4), steps=1)
     assert found.train.first_loss == pytest.approx(total / tokens, rel=1e-3)
 
 
@@ -187,8 +187,10 @@ class Gradients(TrainerCallback):  # type: ignore[misc]
         self.kept = self.kept or {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def test_gradients_of_one_row_eight_times_and_of_eight_rows_at_once_agree(tiny: Path, tmp_path: Path) -> None:
-    codec = Codec(str(tiny))
+def test_gradients_of_one_row_eight_times_and_of_eight_rows_at_once_agree(
+    trained_either_way: Path, tmp_path: Path
+) -> None:
+    codec = Codec(str(trained_either_way))
     rows = [Row(*codec.lay_out(e)) for e in examples()]
     plan = TrainingPlan(iteration=1, steps=1, seed=1, examples_sha256="x")
     found = {}
@@ -196,24 +198,24 @@ def test_gradients_of_one_row_eight_times_and_of_eight_rows_at_once_agree(tiny: 
         settings = TrainingConfig(batch_size=8, micro_batch_tokens=tokens, learning_rate=1e-3, max_grad_norm=1e9)
         callback = Gradients()
         trainer = SftTrainer(settings, dtype="float32", device="cpu", threads=1)
-        model = load_float32(str(tiny))
+        model = load_float32(str(trained_either_way))
         built = trainer.build(model, codec, rows, range(8), plan=plan, out_dir=tmp_path)
         built.add_callback(callback)
         built.train()
         assert built.batches.per_step == 8 // micro
         found[micro] = callback.kept
     tokens = sum(row.num_loss_tokens for row in rows)
-    expected = gradients(load_float32(str(tiny)), [(row.input_ids, row.labels) for row in rows])
+    expected = gradients(load_float32(str(trained_either_way)), [(row.input_ids, row.labels) for row in rows])
     for name, gradient in expected.items():
         scale = gradient.norm() / tokens
         assert (found[1][name] - found[8][name]).norm() < 1e-5 * scale, name
-        assert (found[8][name] - gradient / tokens).norm() < 1e-5 * scale, name
+        assert (found[8][name] - gradient / tokens).norm() < 3e-5 * scale, name
 
 
-def test_the_same_training_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+def test_the_same_training_gives_the_same_bytes(trained_either_way: Path, tmp_path: Path) -> None:
     hashes = []
     for name in ("a", "b"):
-        fine_tune(tiny, tmp_path / name)
+        fine_tune(trained_either_way, tmp_path / name)
         hashes.append(hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).hexdigest())
     assert hashes[0] == hashes[1]
 

@@ -60,7 +60,10 @@ def problems_to_hint(
     """The failed problems that get a hint; a problem solved without one never does."""
     solved = solved_ids(samples)
     return [
-        p for p in problems if p.id not in solved and uniform(seed_for(seed, iteration, "hint", p.id), 0) < probability
+        p
+        for p in problems
+        if p.id not in solved
+        and (probability >= 1.0 or uniform(seed_for(seed, iteration, "hint", p.id), 0) < probability)
     ]
 
 

@@ -5,7 +5,7 @@ all activations. Layers are replaced by what they are, not by the name of their 
 given the same numbers as the layer that it replaces.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ class FusedNorm(nn.Module):
     def __init__(self, norm: Any, threads: int) -> None:
         super().__init__()
         self.weight, self._epsilon = norm.weight.detach().contiguous(), np.float32(norm.variance_epsilon)
-        self._kernel, self._parts = norm_lines(self.weight.dtype == torch.bfloat16, threads > 1), threads
+        self._kernel, self._parts = _norm_lines(self.weight.dtype == torch.bfloat16, threads > 1), threads
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()
@@ -84,7 +84,7 @@ class FusedMlp(nn.Module):
     def __init__(self, mlp: Any, threads: int) -> None:
         super().__init__()
         self.gate_up_proj, self.down_proj = _joined([mlp.gate_proj, mlp.up_proj]), mlp.down_proj
-        self._kernel, self._parts = silu_lines(mlp.up_proj.weight.dtype == torch.bfloat16, threads > 1), threads
+        self._kernel, self._parts = _silu_lines(mlp.up_proj.weight.dtype == torch.bfloat16, threads > 1), threads
 
     def forward(self, x: Tensor) -> Tensor:
         both = self.gate_up_proj(x)
@@ -148,17 +148,13 @@ def is_gated(layer: Any) -> bool:
     )
 
 
-def is_same(plain: nn.Module, fused: Callable[[Tensor], Tensor], width: int) -> bool:
-    """Whether a fused layer gives the plain one's numbers up to the rounding of their type."""
+def _if_same(plain: nn.Module, fused: nn.Module, width: int) -> nn.Module | None:
+    """The fused layer, if it gives the plain one's numbers up to the rounding of their type."""
     dtype = next(plain.parameters()).dtype
     x = torch.linspace(-3.0, 3.0, 5 * width).mul(1.7).sin().mul(4.0).view(1, 5, width).to(dtype)
     expected, found = plain(x).float(), fused(x).float()
     largest = expected.abs().max()  # zeros say nothing
-    return bool(largest > 0 and (expected - found).abs().max() <= 8 * torch.finfo(dtype).eps * largest)
-
-
-def _if_same(plain: nn.Module, fused: nn.Module, width: int) -> nn.Module | None:
-    return fused if is_same(plain, fused, width) else None
+    return fused if largest > 0 and (expected - found).abs().max() <= 8 * torch.finfo(dtype).eps * largest else None
 
 
 def norm_of_line(is_half: bool) -> Any:
@@ -207,7 +203,7 @@ def rotation_of_head(size: int, is_half: bool) -> Any:
 
 
 @cache
-def norm_lines(is_half: bool, is_parallel: bool) -> Any:
+def _norm_lines(is_half: bool, is_parallel: bool) -> Any:
     rows = Rows(CHUNK, is_half=is_half)
     rows_bytes = rows.num_bytes
 
@@ -225,7 +221,7 @@ def norm_lines(is_half: bool, is_parallel: bool) -> Any:
 
 
 @cache
-def silu_lines(is_half: bool, is_parallel: bool) -> Any:
+def _silu_lines(is_half: bool, is_parallel: bool) -> Any:
     rows = Rows(CHUNK, is_half=is_half)
     rows_bytes = rows.num_bytes
 

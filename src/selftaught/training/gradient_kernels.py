@@ -10,7 +10,6 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import cgutils, types
-from numba.core.types.containers import UniTuple
 from numba.extending import intrinsic, register_jitable
 
 from selftaught.engines.kernel_cache import kept_on_disk
@@ -130,13 +129,12 @@ def add_line(context: Any, total: Any, x: Any, number: Any) -> Any:
 
 @intrinsic
 def weigh(context: Any, scores: Any, number: Any, scale: Any) -> Any:
-    """`vectors.softmax` of `number` times TOGETHER scores: the largest, and the sum of what they are turned into."""
+    """`vectors.softmax` of `number` times TOGETHER scores: the sum of what they are turned into."""
 
     def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-        found = softmax(b, Rows(TOGETHER, is_half=False), *arguments)
-        return context.make_tuple(b, signature.return_type, found)
+        return softmax(b, Rows(TOGETHER, is_half=False), *arguments)[1]
 
-    return UniTuple(types.float32, 2)(types.int64, types.int64, types.float32), code
+    return types.float32(types.int64, types.int64, types.float32), code
 
 
 @intrinsic
@@ -235,7 +233,7 @@ def attention(size: int) -> Any:
                     line, vectors = own + 4 * t * row, -(-(t + 1) // TOGETHER)
                     for j in range(t + 1, TOGETHER * vectors):
                         put(line + 4 * j, np.float32(-np.inf))
-                    _, total = weigh(line, vectors, scale)
+                    total = weigh(line, vectors, scale)
                     for j in range(t + 1):
                         put(line + 4 * j, number_at(line + 4 * j) / total)
                     for j in range(t + 1, row):

@@ -18,7 +18,7 @@ from selftaught.training.batches import like_lengths
 
 NAME = "selftaught_packed"
 WASTE = 0.15
-LONGEST_WHOLE = 1024
+LONGEST_SQUARE = 1024
 """Up to this length the whole matrix of attention weights is kept; beyond it memory would grow with the square."""
 
 CHECKED = 12
@@ -72,8 +72,8 @@ def attention(
         raise ValueError("packed attention needs its layout and takes no mask")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [N, heads, D]
-    if q.device.type == "cpu" and is_taken_whole(packed_layout) and not dropout and q.dtype == v.dtype:
-        return _Whole.apply(q, k, v, scale, packed_layout)[None], None  # type: ignore[no-untyped-call]
+    if q.device.type == "cpu" and _is_square_kept(packed_layout) and not dropout and q.dtype == v.dtype:
+        return _Squares.apply(q, k, v, scale, packed_layout)[None], None  # type: ignore[no-untyped-call]
     out = q.new_zeros(q.shape[0], q.shape[1], v.shape[-1])
     for group in packed_layout:
         shape = (group.rows, group.width)
@@ -85,16 +85,16 @@ def attention(
     return out[None], None
 
 
-def is_taken_whole(layout: Sequence[Group]) -> bool:
+def _is_square_kept(layout: Sequence[Group]) -> bool:
     """Whether attention goes by plain matrix products on a CPU, whole weights kept for the backward pass.
 
     PyTorch's flash attention for CPUs spends ten times the time of the matrix products in its backward pass.
     """
-    return max(group.width for group in layout) <= LONGEST_WHOLE
+    return max(group.width for group in layout) <= LONGEST_SQUARE
 
 
-class _Whole(torch.autograd.Function):
-    """`attend` for queries, keys and values [N, heads, D] of a line."""
+class _Squares(torch.autograd.Function):
+    """`_attend` for queries, keys and values [N, heads, D] of a line."""
 
     @staticmethod
     def forward(
@@ -105,7 +105,7 @@ class _Whole(torch.autograd.Function):
         kept: list[torch.Tensor] = []
         for group in layout:
             q_g, k_g, v_g = (_apart(x.index_select(0, group.gather), group, kv_heads) for x in (q, k, v))
-            mixed, weights = attend(q_g, k_g, v_g, group.width, scale)
+            mixed, weights = _attend(q_g, k_g, v_g, group.width, scale)
             out.index_copy_(0, group.scatter, _together(mixed, group, heads).index_select(0, group.within))
             kept += (q_g, k_g, v_g, weights)
         ctx.save_for_backward(*kept)
@@ -127,7 +127,7 @@ class _Whole(torch.autograd.Function):
             found = [
                 _together(x, group, h)
                 for x, h in zip(
-                    attend_gradients(d_g, q_g, k_g, v_g, weights, ctx.scale),
+                    _attend_gradients(d_g, q_g, k_g, v_g, weights, ctx.scale),
                     (ctx.heads, ctx.kv_heads, ctx.kv_heads),
                     strict=True,
                 )
@@ -139,7 +139,7 @@ class _Whole(torch.autograd.Function):
         return d_q, d_k, d_v, None, None
 
 
-def attend(
+def _attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, width: int, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Causal attention in rows of `width` T: outputs [B, G * T, D] and weights [B, G * T, T].
@@ -153,10 +153,10 @@ def attend(
     return torch.bmm(weights, v), weights
 
 
-def attend_gradients(
+def _attend_gradients(
     d_out: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, weights: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of q, k and v of `attend`, for the gradient of its outputs."""
+    """Of q, k and v of `_attend`, for the gradient of its outputs."""
     d_scores = torch.ops.aten._softmax_backward_data(torch.bmm(d_out, v.transpose(1, 2)), weights, -1, weights.dtype)
     return (
         torch.bmm(d_scores, k).mul_(scale),
@@ -207,31 +207,16 @@ def why_not_packed(model: Any, *, longest: int) -> str | None:
 @torch.no_grad()
 def _same_logits(model: Any, longest: int, plain: str) -> bool:
     """Whether three rows in one line get the logits that they get alone under the model's own attention."""
-    packed, rows = packed_logits(model, longest), some_rows(model, longest)
-    training = model.training
-    model.eval()
-    model.set_attn_implementation(plain)
-    alone = torch.cat([model(input_ids=row, use_cache=False).logits[0] for row in rows])
-    model.set_attn_implementation(NAME)
-    model.train(training)
-    return are_near(packed, alone)
-
-
-@torch.no_grad()
-def packed_logits(model: Any, longest: int) -> torch.Tensor:
-    """Logits [N, V] of a model with packed attention for rows of up to `longest` tokens."""
     rows, training = some_rows(model, longest), model.training
     layout = tuple(group.to(model.device) for group in layout_of([row.shape[1] for row in rows]))
     positions = torch.cat([torch.arange(row.shape[1], device=model.device)[None] for row in rows], 1)
     model.eval()
-    found = model(input_ids=torch.cat(rows, 1), position_ids=positions, use_cache=False, packed_layout=layout)
+    packed = model(input_ids=torch.cat(rows, 1), position_ids=positions, use_cache=False, packed_layout=layout).logits
+    model.set_attn_implementation(plain)
+    alone = torch.cat([model(input_ids=row, use_cache=False).logits[0] for row in rows])
+    model.set_attn_implementation(NAME)
     model.train(training)
-    return found.logits[0]  # type: ignore[no-any-return]
-
-
-def are_near(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether two tensors of logits are the same but for the order of sums."""
-    return bool((found - expected).abs().max() <= 1e-3 * expected.abs().max().clamp(min=1.0))
+    return bool((packed[0] - alone).abs().max() <= 1e-3 * alone.abs().max().clamp(min=1.0))
 
 
 def some_rows(model: Any, longest: int) -> list[torch.Tensor]:

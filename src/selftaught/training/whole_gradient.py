@@ -20,10 +20,10 @@ from selftaught.engines.whole_pass import PANEL, TALL
 from selftaught.tokens import IGNORED
 from selftaught.training.gradient_kernels import layouts, up_to
 from selftaught.training.micro_batches import end_to_end, loss_of, packed
-from selftaught.training.packed_attention import CHECKED, LONGEST_WHOLE, some_rows
+from selftaught.training.packed_attention import CHECKED, LONGEST_SQUARE, some_rows
 from selftaught.training.whole_kernels import Head, Rooms, Shape, backwards_kernel, forwards_kernel, head_kernel
 
-BLOCK = 128
+ENOUGH = 128
 """Tokens that are enough for a block of rows: with more of them less stays in the cache, with fewer each weight's
 gradient is read and written more often."""
 NEAR = 1e-3
@@ -33,7 +33,7 @@ NEAR = 1e-3
 def whole_gradient_of(model: Any, *, longest: int) -> "WholeGradient | None":
     """The pass of a model with packed attention for rows of up to `longest` tokens; None if it is not for this model,
     or does not give the loss and the gradients that autograd gives."""
-    if type(model) not in KNOWN or longest > LONGEST_WHOLE or not _is_small(model):
+    if type(model) not in KNOWN or longest > LONGEST_SQUARE or not _is_small(model):
         return None
     whole = WholeGradient(model)
     return whole if _is_same(model, whole) else None
@@ -42,35 +42,43 @@ def whole_gradient_of(model: Any, *, longest: int) -> "WholeGradient | None":
 def _is_small(model: Any) -> bool:
     """Whether all its layers are those of Llama, plain, in float32 on a CPU, and all of it trained; widths are whole
     vectors, and weights those that `whole_pass.py` multiplies."""
-    layers, weights = model.model.layers, list(model.parameters())
-    linears = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    layers, config, weights = model.model.layers, model.config.get_text_config(), list(model.parameters())
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    norms = [layer.input_layernorm for layer in layers] + [layer.post_attention_layernorm for layer in layers]
+    attentions = [layer.self_attn for layer in layers]
     return (
-        all(w.dtype == torch.float32 and w.device.type == "cpu" and w.requires_grad for w in weights)
-        and all(type(x) is nn.Linear and x.bias is None and x.weight.numel() < WORTH_PACKING for x in linears)
+        all(map(_is_plain, model.modules()))
+        and all(w.dtype == torch.float32 and w.device.type == "cpu" and w.requires_grad for w in weights)
+        and len(layers) > 0
         and len(weights) == 9 * len(layers) + (2 if model.lm_head.weight is weights[0] else 3)
-        and is_norm(model.model.norm)
+        and all(type(x) is nn.Linear and x.bias is None and x.weight.numel() < WORTH_PACKING for x in linears)
+        and all(is_norm(x) and x.variance_epsilon == config.rms_norm_eps for x in (*norms, model.model.norm))
+        and all(is_gated(layer.mlp) for layer in layers)
         and all(
-            is_norm(layer.input_layernorm)
-            and is_norm(layer.post_attention_layernorm)
-            and is_gated(layer.mlp)
-            and is_attention(layer.self_attn)
-            and layer.self_attn.head_dim % PANEL == 0
-            for layer in layers
+            is_attention(x)
+            and x.head_dim % PANEL == 0
+            and x.scaling == attentions[0].scaling
+            and not x.attention_dropout
+            for x in attentions
         )
     )
 
 
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module computes what its class says, and nobody listens to it."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    is_known = type(module).__module__.partition(".")[0] in ("torch", "transformers")
+    return is_known and "forward" not in vars(module) and not any(hooks)
+
+
 def _is_same(model: Any, whole: "WholeGradient") -> bool:
+    """Whether the loss and all gradients are those of autograd for three short rows."""
     rows = [row[0].tolist() for row in some_rows(model, CHECKED)]
     ids = [i for row in rows for i in row]
     labels = [label for row in rows for label in (IGNORED, *row[1:])]
-    feature = {"input_ids": ids, "labels": labels, "seq_lengths": [len(row) for row in rows]}
-    share, training = 1 / len(ids), model.training
-    model.train()  # a layer that drops numbers out is never the same
+    feature, share = {"input_ids": ids, "labels": labels, "seq_lengths": [len(row) for row in rows]}, 1 / len(ids)
     losses = loss_of(model, packed([feature]), share), loss_of(model, end_to_end([feature]), share, whole=whole)
-    weights = list(model.parameters())
-    expected, found = (torch.autograd.grad(loss, weights, allow_unused=True) for loss in losses)
-    model.train(training)
+    expected, found = (torch.autograd.grad(loss, list(model.parameters()), allow_unused=True) for loss in losses)
     pairs = [*zip(expected, found, strict=True), tuple(loss.detach() for loss in losses)]
     return all(
         # Zeros would say nothing.
@@ -112,7 +120,7 @@ class WholeGradient:
         sizes = [sum(weight.numel() for weight in piece) for piece in pieces]
         self.starts = np.array([0, *accumulate(sizes)])
         """Where each piece begins in the line, and the end."""
-        shapes = [(size // piece[0].shape[-1], piece[0].shape[-1]) for size, piece in zip(sizes, pieces, strict=True)]
+        shapes = [(n // piece[0].shape[-1], piece[0].shape[-1]) for n, piece in zip(sizes, pieces, strict=True)]
         shapes[-1] = up_to(config.vocab_size, PANEL), config.hidden_size  # zeros fill the head's last panel
         self.linears = [(i, *shapes[i]) for i in range(1, len(pieces)) if pieces[i][0].dim() > 1]
         """Piece, height and width of every linear layer; the head is the last."""
@@ -252,7 +260,7 @@ def _blocks(lengths: Sequence[int]) -> list[Any]:
     """Where the rows of each block begin in the line of tokens, and where its last one ends."""
     blocks, starts = [], [0]
     for length in lengths:
-        if starts[-1] - starts[0] >= BLOCK:
+        if starts[-1] - starts[0] >= ENOUGH:
             blocks.append(np.array(starts))
             starts = starts[-1:]
         starts.append(starts[-1] + length)
