@@ -27,6 +27,8 @@ WITHIN_LANES = (0, 2, 8, 10, 4, 6, 12, 14), (1, 3, 9, 11, 5, 7, 13, 15)
 neighbours in lanes of four numbers."""
 ACROSS_LANES = (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)
 """The same for the two lanes of a vector."""
+UNROLLED = 4
+"""Terms of a product's sums that are added up in one turn of its loop, one after the other."""
 AHEAD = 8
 """Rows between the one in use and the one that is asked from memory."""
 LINE = 64
@@ -258,13 +260,22 @@ def products(
     for places in totals:
         for place in places:
             b.store(row.all(0.0), place)
-    with cgutils.for_range(b, depth) as loop:
-        line = row.load(b, b.add(panel, b.mul(loop.index, ADDRESS(row.num_bytes))))
+
+    def add_line(j: Any) -> None:
+        line = row.load(b, b.add(panel, b.mul(j, ADDRESS(row.num_bytes))))
         for start, places in zip(starts, totals, strict=True):
-            at = b.add(start, b.mul(loop.index, step))
+            at = b.add(start, b.mul(j, step))
             factor = row.repeated(b, b.load(_pointer(b, at, 0, FLOAT)))
             for part, place in zip(line, places, strict=True):
                 b.store(row.plus_product(b, b.load(place), factor, part), place)
+
+    blocks = b.udiv(depth, ADDRESS(UNROLLED))
+    with cgutils.for_range(b, blocks) as loop:
+        first = b.mul(loop.index, ADDRESS(UNROLLED))
+        for k in range(UNROLLED):
+            add_line(b.add(first, ADDRESS(k)))
+    with cgutils.for_range_slice(b, b.mul(blocks, ADDRESS(UNROLLED)), depth, ADDRESS(1)) as (j, _):
+        add_line(j)
     for n, places in enumerate(totals):
         target = b.add(out, b.mul(ADDRESS(n), out_stride))
         found = [b.load(place) for place in places]
