@@ -188,7 +188,7 @@ class Gradients(TrainerCallback):  # type: ignore[misc]
 
 
 def test_gradients_of_one_row_eight_times_and_of_eight_rows_at_once_agree(
-    trained_either_way: Path, tmp_path: Path
+    trained_either_way: Path, tiny: Path, tmp_path: Path
 ) -> None:
     codec = Codec(str(trained_either_way))
     rows = [Row(*codec.lay_out(e)) for e in examples()]
@@ -206,10 +206,12 @@ def test_gradients_of_one_row_eight_times_and_of_eight_rows_at_once_agree(
         found[micro] = callback.kept
     tokens = sum(row.num_loss_tokens for row in rows)
     expected = gradients(load_float32(str(trained_either_way)), [(row.input_ids, row.labels) for row in rows])
+    # Against float64 autograd itself is off by up to 0.8e-5 for this model, compiled layers by 1.3e-5.
+    near = 1e-5 if trained_either_way == tiny else 3e-5
     for name, gradient in expected.items():
         scale = gradient.norm() / tokens
         assert (found[1][name] - found[8][name]).norm() < 1e-5 * scale, name
-        assert (found[8][name] - gradient / tokens).norm() < 3e-5 * scale, name
+        assert (found[8][name] - gradient / tokens).norm() < near * scale, name
 
 
 def test_the_same_training_gives_the_same_bytes(trained_either_way: Path, tmp_path: Path) -> None:

@@ -258,9 +258,8 @@ def _draw(
     total = len(problems) * samples
     path = setup.store.samples_path(n, stage)
     done = setup.store.whole_chunks(path, planned=total, chunk=setup.chunk)
-    for i, (s, draw) in enumerate(zip(done, owed, strict=False)):  # takes no more draws than there are samples
-        # A chunk is written at once, so one of its seeds tells whose it is.
-        seed = s.seed if i % setup.chunk else draw_seed(setup.config.seed, n, draw)
+    for s, draw in zip(done, owed, strict=False):  # in this order it takes no more draws than there are samples
+        seed = draw_seed(setup.config.seed, n, draw)
         if (draw.problem_id, draw.kind, draw.index, seed) != (s.problem_id, s.kind, s.index, s.seed):
             raise StoreError(
                 f"{path}: holds {s.problem_id!r} (seed {s.seed}) where {draw.problem_id!r} (seed {seed}) is planned; "
