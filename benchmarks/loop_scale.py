@@ -168,7 +168,7 @@ def run_here(
             base=ModelRef(path="scripted"),
             store=store,
             open_engine=lambda model: engine,
-            trainer=NullTrainer(),
+            open_trainer=NullTrainer,
             chunk=chunk,
             progress=Silent(),
         )

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from multiprocessing.connection import Connection
 
 from selftaught.errors import RefusedError
@@ -14,6 +15,12 @@ def echo(pipe: Connection, *first: object) -> None:
         if isinstance(message, Exception):
             raise message
         pipe.send(message)
+
+
+def loaded(pipe: Connection, *modules: str) -> None:
+    """Sends which modules the process has imported."""
+    pipe.send([module in sys.modules for module in modules])
+    pipe.recv()
 
 
 class Odd(Exception):

@@ -123,8 +123,16 @@ def test_a_folder_of_another_config_is_refused_with_the_setting_that_differs(fin
     assert "loop.patience = 3, now 9" in refused(done)
 
 
+def test_a_finished_run_that_is_carried_on_imports_neither_torch_nor_trl(finished: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "selftaught", "run", "--resume", str(finished)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "selftaught.loop" in imported
+    assert not imported & {"torch", "transformers", "trl"}
+
+
 def test_resume_takes_no_other_argument(finished: Path) -> None:
-    assert selftaught("run", "--resume", str(finished)).returncode == 0
     assert "leave out" in refused(selftaught("run", "arithmetic", "--resume", str(finished)))
 
 

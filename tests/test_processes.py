@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from builders import task_named
-from peer_functions import echo, fail, half
+from peer_functions import echo, fail, half, loaded
 from selftaught.engines.divided import DividedEngine
 from selftaught.engines.local import LocalEngine
 from selftaught.errors import ModelError, PeerDied, RefusedError
@@ -57,6 +57,18 @@ def test_a_peer_runs_one_function_after_the_other_in_the_same_process(two: tuple
         two[0].send({"again": round_})
         assert two[0].receive() == {"again": round_}
     two[0].end(2)
+
+
+def test_what_a_peer_is_told_to_load_is_there_when_its_function_runs(two: tuple[Peer, ...]) -> None:
+    two[0].load("colorsys")
+    two[0].begin("me", loaded, "colorsys", "wave")
+    assert two[0].receive() == [True, False]
+    two[0].load("no_such_module")
+    two[0].begin("me", echo, "hello")
+    with pytest.raises(RuntimeError, match="No module named 'no_such_module'"):
+        two[0].receive()
+    two[0].begin("me", echo, "alive")
+    assert two[0].receive() == ("alive",)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("theirs", RefusedError), ("ours", RuntimeError)])

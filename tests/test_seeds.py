@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import output_of
-from selftaught.seeds import generator, seed_for, uniform
+from selftaught.seeds import generator, seed_for, seeds_under, uniform
 from strategies import texts
 
 parts = st.lists(st.one_of(texts, st.integers()), max_size=5)
@@ -36,6 +36,11 @@ def test_a_seed_is_the_top_53_bits_of_the_sha256_of_its_parts_as_json() -> None:
 def test_any_parts_are_hashed_as_json_writes_them(names: list[str | int]) -> None:
     digest = hashlib.sha256(json.dumps(names).encode()).digest()
     assert seed_for(*names) == int.from_bytes(digest[:8], "big") >> 11
+
+
+@given(parts, texts, st.integers())
+def test_seeds_under_a_name_are_those_of_the_whole_name(first: list[str | int], name: str, index: int) -> None:
+    assert seeds_under(*first)(name, index) == seed_for(*first, name, index)
 
 
 def test_a_uniform_number_is_the_top_53_bits_of_splitmix64() -> None:

@@ -18,7 +18,7 @@ from selftaught.progress import Silent
 from selftaught.records import ModelRef
 from selftaught.setup import Setup
 from selftaught.store import RunStore
-from selftaught.training import NullTrainer
+from selftaught.training import NullTrainer, Trainer
 from selftaught.verifiers import tagged_line
 
 FORMAT = PromptFormat(
@@ -112,6 +112,7 @@ def run_toy(
     chunk: int = 2,
     reply: Callable[[str, int], str] = reply,
     engines: list[ScriptedEngine] | None = None,
+    trainer: Trainer | None = None,
     **changes: Any,
 ) -> Outcome:
     """Run the loop on the toy; `engines` collects every engine that was opened, in order."""
@@ -130,7 +131,7 @@ def run_toy(
             "base": ModelRef(path="scripted"),
             "store": store,
             "open_engine": open_engine,
-            "trainer": NullTrainer(),
+            "open_trainer": lambda: trainer or NullTrainer(),
             "chunk": chunk,
             "progress": Silent(),
         }

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.child import Clock, Job, Laps, serve, work_of
 from benchmarks.data import gsm8k_task, read_problems
 from benchmarks.rivals.ours import settle
-from selftaught.compute import engine_opener, further_processes, make_trainer
+from selftaught.compute import engine_opener, further_processes, trainer_opener
 from selftaught.lineage import Models
 from selftaught.problems import Task, by_id
 from selftaught.progress import Silent
@@ -56,7 +56,7 @@ def run(job: Job) -> dict[str, Any]:
                 base=base,
                 store=store,
                 open_engine=engine_opener(config, chosen, peers),
-                trainer=make_trainer(config, chosen, peers),
+                open_trainer=trainer_opener(config, chosen, peers),
                 chunk=chosen.chunk,
                 progress=progress,
             )

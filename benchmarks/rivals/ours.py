@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Clock, Job, drawn, serve
-from selftaught.compute import Chosen, choose, engine_opener, further_processes, make_trainer
+from selftaught.compute import Chosen, choose, engine_opener, further_processes, trainer_opener
 from selftaught.config import config_from_values
 from selftaught.engines import Engine
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingExample, TrainingPlan
@@ -80,7 +80,7 @@ def fine_tune(job: Job) -> dict[str, Any]:
         steps.append({"at": time.perf_counter(), "tokens": metrics.tokens, "loss": metrics.loss})
 
     with further_processes(chosen) as peers, Clock() as clock:
-        trainer = make_trainer(config, chosen, peers)
+        trainer = trainer_opener(config, chosen, peers)()
         trainer.fine_tune(examples, validation=(), start=model, out_dir=out_dir, plan=plan, on_step=on_step)
     return {**clock.record(), "steps": steps, "dtype": chosen.dtype, "settings": asdict(chosen), "out": str(out_dir)}
 

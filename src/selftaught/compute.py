@@ -181,7 +181,7 @@ def check_engine(config: RunConfig) -> None:
 
 
 def further_processes(chosen: Chosen) -> Peers:
-    """The processes of a run beside this one, for `engine_opener` and `make_trainer`; started when they are needed."""
+    """The processes of a run beside this one, for `engine_opener` and `trainer_opener`; started when needed."""
     return Peers(chosen.processes - 1)
 
 
@@ -217,6 +217,8 @@ def _open_local(
     }
 
     def open_engine(model: ModelRef) -> Engine:
+        for peer in peers:
+            peer.load("selftaught.engines.divided")  # while this process does
         from selftaught.engines.divided import DividedEngine
         from selftaught.engines.local import LocalEngine
 
@@ -269,14 +271,21 @@ def _key(config: RunConfig) -> str:
     return os.environ.get(config.engine.api_key_env, "").strip() if config.engine.api_key_env else ""
 
 
-def make_trainer(config: RunConfig, chosen: Chosen, peers: Sequence[Peer]) -> Trainer:
-    from selftaught.training.sft import SftTrainer
+def trainer_opener(config: RunConfig, chosen: Chosen, peers: Sequence[Peer]) -> Callable[[], Trainer]:
+    """How to get the run's trainer; its libraries take seconds to import, so a run that trains nothing does not."""
 
-    return SftTrainer(
-        config.training,
-        dtype=chosen.dtype,
-        device=chosen.device,
-        threads=chosen.threads,
-        peers=peers,
-        trust_remote_code=config.model.trust_remote_code,
-    )
+    def open_trainer() -> Trainer:
+        for peer in peers:
+            peer.load("selftaught.training.peer_gradients")  # while this process loads the same and more
+        from selftaught.training.sft import SftTrainer
+
+        return SftTrainer(
+            config.training,
+            dtype=chosen.dtype,
+            device=chosen.device,
+            threads=chosen.threads,
+            peers=peers,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+
+    return open_trainer

@@ -1,14 +1,15 @@
 """Problems -> prompts -> completions -> judged samples: the one way in which the loop and `eval` ask a model."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from selftaught.engines import Engine
 from selftaught.errors import EngineError
 from selftaught.problems import CheckResult, Problem, Task, Verification
 from selftaught.prompts import prompt_sha256, render_prompts
-from selftaught.records import Completion, Draw, Request, Sample, SamplingParams
-from selftaught.seeds import seed_for
+from selftaught.records import Completion, Draw, Kind, Request, Sample, SamplingParams
+from selftaught.seeds import seeds_under
 from selftaught.verification import run_checks
 
 
@@ -50,8 +51,10 @@ def without_rationales(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     return tuple(replace(p, rationale="") for p in problems)
 
 
-def draw_seed(run_seed: int, iteration: int, draw: Draw) -> int:
-    return seed_for(run_seed, iteration, draw.kind, draw.problem_id, draw.index)
+def draw_seeds(run_seed: int, iteration: int, draws: Iterable[Draw]) -> Iterator[int]:
+    """The seed of each draw, by the run's seed, the iteration, the draw's kind, problem and index."""
+    seeds_of = {kind: seeds_under(run_seed, iteration, kind) for kind in get_args(Kind)}
+    return (seeds_of[draw.kind](draw.problem_id, draw.index) for draw in draws)
 
 
 def draw_chunk(
@@ -70,7 +73,7 @@ def draw_chunk(
     `on_sample` sees each one as it finishes. Raises EngineError if the engine does not answer every request once.
     """
     prompts = how.prompts(task, (problems[draw.problem_id] for draw in draws))
-    seeds = [draw_seed(run_seed, iteration, draw) for draw in draws]
+    seeds = draw_seeds(run_seed, iteration, draws)
     requests = [Request(prompt=prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     found: dict[int, Sample] = {}
     for completion in engine.sample(requests, how.params):

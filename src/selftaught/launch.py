@@ -11,7 +11,7 @@ from typing import Any
 
 from selftaught.allocator import collecting_rarely
 from selftaught.checks.weights import NOISE, NOISE_BFLOAT16
-from selftaught.compute import Chosen, check_engine, choose, engine_opener, further_processes, make_trainer, versions
+from selftaught.compute import Chosen, check_engine, choose, engine_opener, further_processes, trainer_opener, versions
 from selftaught.config import config_from_values, differences, flat_values
 from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.loop import Outcome, run
@@ -66,7 +66,7 @@ def launch(
                 base=base,
                 store=store,
                 open_engine=engine_opener(config, chosen, peers, log_dir=store.dir / "logs", note=progress.note),
-                trainer=make_trainer(config, chosen, peers),
+                open_trainer=trainer_opener(config, chosen, peers),
                 chunk=chosen.chunk,
                 noise=NOISE_BFLOAT16 if chosen.dtype == "bfloat16" else NOISE,
                 progress=progress,

@@ -17,6 +17,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
@@ -35,6 +36,10 @@ class Peer:
         self._finalizer: Callable[[], object] = lambda: None
         self.owner: object = None
         """Whose function it runs; None if none."""
+
+    def load(self, module: str) -> None:
+        """Let the process import a module, after what runs there has ended; does not wait for it."""
+        self.begin(None, load_module, module)
 
     def begin(self, owner: object, function: Callable[..., None], *arguments: Any) -> None:
         """Run `function(pipe, *arguments)` there, after ending what ran before; `function` returns when it gets None.
@@ -159,6 +164,10 @@ def _end(process: "subprocess.Popen[bytes]", pipe: Connection) -> None:
     pipe.close()
     process.kill()
     process.wait()
+
+
+def load_module(pipe: Connection, module: str) -> None:
+    import_module(module)
 
 
 def serve(pipe: Connection) -> None:

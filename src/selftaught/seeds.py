@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from collections.abc import Callable, Iterable
 from json.encoder import encode_basestring_ascii
 
 _MASK = (1 << 64) - 1
@@ -12,10 +13,16 @@ def seed_for(*parts: str | int) -> int:
 
     53 bits, so that every JSON reader keeps it exact.
     """
-    # As `json.dumps` writes it, at half its time: a run names every one of its draws.
-    text = ", ".join([encode_basestring_ascii(part) if isinstance(part, str) else str(part) for part in parts])
-    digest = hashlib.sha256(f"[{text}]".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 11
+    return _hashed(f"[{', '.join(_written(parts))}]")
+
+
+def seeds_under(*first: str | int) -> Callable[[str, int], int]:
+    """The function (name, index) -> seed_for(*first, name, index), which writes what comes first only once.
+
+    A run names every one of its draws, those that are on disk too.
+    """
+    start = "[" + "".join([f"{part}, " for part in _written(first)])
+    return lambda name, index: _hashed(f"{start}{encode_basestring_ascii(name)}, {index}]")
 
 
 def generator(*parts: str | int) -> random.Random:
@@ -33,3 +40,12 @@ def uniform(seed: int, position: int) -> float:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return ((z ^ (z >> 31)) >> 11) / float(1 << 53)
+
+
+def _written(parts: Iterable[str | int]) -> list[str]:
+    """As `json.dumps` writes them, at half its time."""
+    return [encode_basestring_ascii(part) if isinstance(part, str) else str(part) for part in parts]
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11

@@ -20,7 +20,7 @@ class Setup:
     base: ModelRef
     store: RunStore
     open_engine: Callable[[ModelRef], Engine]
-    trainer: Trainer
+    open_trainer: Callable[[], Trainer]
     chunk: int
     """Completions drawn and saved as one unit."""
     noise: float = NOISE

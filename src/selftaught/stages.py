@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from selftaught.drawing import Asking, asking, draw_chunk, draw_seed, without_rationales
+from selftaught.drawing import Asking, asking, draw_chunk, draw_seeds, without_rationales
 from selftaught.engines import Engine
 from selftaught.errors import Interrupted, NothingAccepted, RefusedError, StoreError
 from selftaught.lineage import Models
@@ -193,8 +193,10 @@ def _train(
     models.close()  # the trainer gets the memory
     setup.progress.stage(n, "train", steps)
     temporary = store.new_checkpoint_dir(n)
+    with models.working("loading"):
+        trainer = setup.open_trainer()
     with models.working("training"):
-        checkpoint = setup.trainer.fine_tune(
+        checkpoint = trainer.fine_tune(
             examples,
             validation=validation,
             start=start,
@@ -258,8 +260,8 @@ def _draw(
     total = len(problems) * samples
     path = setup.store.samples_path(n, stage)
     done = setup.store.whole_chunks(path, planned=total, chunk=setup.chunk)
-    for s, draw in zip(done, owed, strict=False):  # in this order it takes no more draws than there are samples
-        seed = draw_seed(setup.config.seed, n, draw)
+    drawn = list(islice(owed, len(done)))
+    for s, draw, seed in zip(done, drawn, draw_seeds(setup.config.seed, n, drawn), strict=True):
         if (draw.problem_id, draw.kind, draw.index, seed) != (s.problem_id, s.kind, s.index, s.seed):
             raise StoreError(
                 f"{path}: holds {s.problem_id!r} (seed {s.seed}) where {draw.problem_id!r} (seed {seed}) is planned; "

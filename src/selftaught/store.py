@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -80,18 +81,25 @@ class RunStore:
         """
         if not path.exists():
             return []
-        sizes = [len(line) for line in _whole_lines(path)]
-        if len(sizes) > planned:
-            raise StoreError(
-                f"{path}: {len(sizes)} samples, but only {planned} were planned; the file is not this run's"
-            )
-        whole = len(sizes) if len(sizes) == planned else len(sizes) - len(sizes) % chunk
-        keep = sum(sizes[:whole])
-        if path.stat().st_size != keep:
+        samples: list[Sample] = []
+        kept_bytes = 0
+        whole_lines = _whole_lines(path)
+        while lines := list(islice(whole_lines, chunk)):
+            number = len(samples) + len(lines)
+            if number > planned:
+                number += sum(1 for _ in whole_lines)
+                raise StoreError(
+                    f"{path}: {number} samples, but only {planned} were planned; the file is not this run's"
+                )
+            if len(lines) < chunk and number < planned:
+                break
+            samples += _parsed(Sample, lines, path, first=len(samples) + 1)
+            kept_bytes += sum(map(len, lines))
+        if path.stat().st_size != kept_bytes:
             with _as_store_error(path, "cut"), open(path, "r+b") as file:
-                file.truncate(keep)
+                file.truncate(kept_bytes)
                 os.fsync(file.fileno())
-        return list(_read_lines(Sample, path))
+        return samples
 
     def append_samples(self, path: Path, samples: Sequence[Sample]) -> None:
         """Append one finished chunk, whole or not at all."""
@@ -194,7 +202,10 @@ class RunStore:
     def checkpoint(self, iteration: int) -> Checkpoint | None:
         """The finished checkpoint of an iteration, or None."""
         path = self.checkpoint_dir(iteration) / "checkpoint.json"
-        return _parse(Checkpoint, path.read_bytes(), path, 1) if path.exists() else None
+        if not path.exists():
+            return None
+        (checkpoint,) = _parsed(Checkpoint, [path.read_bytes()], path)
+        return checkpoint
 
 
 def read_run_json(run_dir: Path) -> dict[str, Any]:
@@ -267,8 +278,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_lines(kind: type[R], path: Path) -> Iterator[R]:
     """The records of a file, one at a time; none if there is no file."""
     if path.exists():
-        for number, line in enumerate(_whole_lines(path), start=1):
-            yield _parse(kind, line, path, number)
+        yield from _parsed(kind, _whole_lines(path), path)
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
@@ -279,16 +289,20 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-def _parse(kind: type[R], line: bytes, path: Path, number: int) -> R:
-    try:
-        return cast(R, _adapter(cast(Hashable, kind)).validate_json(line))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise StoreError(
-            f"{path}:{number}: {where}: {first['msg'].lower()}; the file was changed or damaged, restore it or "
-            "start a new run"
-        ) from error
+def _parsed(kind: type[R], lines: Iterable[bytes], path: Path, *, first: int = 1) -> Iterator[R]:
+    """The records of some lines of a file, of which the first has the number `first`."""
+    validate_json = _adapter(cast(Hashable, kind)).validator.validate_json  # a run reads a line for each of its samples
+    for number, line in enumerate(lines, start=first):
+        try:
+            record = cast(R, validate_json(line))
+        except ValidationError as error:
+            found = error.errors()[0]
+            where = ".".join(str(part) for part in found["loc"]) or "the line"
+            raise StoreError(
+                f"{path}:{number}: {where}: {found['msg'].lower()}; the file was changed or damaged, restore it or "
+                "start a new run"
+            ) from error
+        yield record
 
 
 def _dump(kind: type[Any], record: object) -> bytes:

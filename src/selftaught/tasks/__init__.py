@@ -99,29 +99,35 @@ def check_splits(task: Task) -> None:
     the same if `task.same_problem` says so, whatever their ids.
     """
     key_of = key_of_problem(task)
-    trained_on: dict[str, tuple[str, str]] = {}
-    for place, problems in (("seen", task.seen), ("the worked examples", task.shots), ("train", task.train)):
-        trained_on |= {key_of(p): (place, p.id) for p in problems}
+    measured = {name: [key_of(p) for p in task.split(name)] for name in SPLITS if name != "train"}
+    wanted = {key for keys in measured.values() for key in keys}  # few, beside what is trained on
+    trained_on = {
+        key: (place, p.id)
+        for place, problems in (("seen", task.seen), ("the worked examples", task.shots), ("train", task.train))
+        for p in problems
+        if (key := key_of(p)) in wanted
+    }
     ids: dict[str, str] = {}
     for name in SPLITS:
-        for problem in task.split(name):
+        for position, problem in enumerate(task.split(name)):
             if problem.id in ids:
                 places = f"in {name} twice" if ids[problem.id] == name else f"in {ids[problem.id]} and in {name}"
                 raise RefusedError(f"task {task.name!r}: problem id {problem.id!r} is {places}; make ids unique")
             ids[problem.id] = name
-            where = None if name == "train" else trained_on.get(key_of(problem))
+            where = None if name == "train" else trained_on.get(measured[name][position])
             if where is not None:
                 raise RefusedError(
                     f"task {task.name!r}: {name} problem {problem.id!r} is also in {where[0]} ({where[1]!r}); "
                     "a measured problem must not be trained on, remove it from one of them"
                 )
-    dev = {key_of(p): p.id for p in task.dev}
-    for problem in (*task.test, *task.extrapolation):
-        if key_of(problem) in dev:
-            raise RefusedError(
-                f"task {task.name!r}: test problem {problem.id!r} is also in dev ({dev[key_of(problem)]!r}); "
-                "dev chooses the result, so test must not hold its problems"
-            )
+    dev = {key: p.id for key, p in zip(measured["dev"], task.dev, strict=True)}
+    for name in ("test", "extrapolation"):
+        for key, problem in zip(measured[name], task.split(name), strict=True):
+            if key in dev:
+                raise RefusedError(
+                    f"task {task.name!r}: test problem {problem.id!r} is also in dev ({dev[key]!r}); "
+                    "dev chooses the result, so test must not hold its problems"
+                )
     for name in ("train", "dev", "test"):
         if not task.split(name):
             raise RefusedError(f"task {task.name!r}: the {name} split is empty; every split needs at least one problem")
