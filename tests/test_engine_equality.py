@@ -1,5 +1,6 @@
 """The local engine against transformers: the same tokens and log-probabilities, however the work is shared out."""
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -225,6 +226,21 @@ def test_rows_of_the_fallback_end_apart(model_of: ModelFolder) -> None:
     sample(engine, texts[:2])
     engine.score([Request(prompt=texts[0], seed=0)], ["1"])
     assert len(notes) == 1
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt-neox", "gpt-j"])
+def test_no_draw_leaves_a_tensor_to_the_collector(kind: str, model_of: ModelFolder) -> None:
+    """It runs seldom during a run (`allocator.collecting_rarely`)."""
+    engine, texts, alive = open_engine(model_of(kind), slots=4), texts_of(20, *HEADS["a prefix"]), []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            sample(engine, texts, max_new_tokens=8)
+            alive.append(sum(issubclass(type(x), Tensor) for x in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert alive[2] == alive[0] > 0
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt-neox", "gpt-j"])

@@ -1,10 +1,11 @@
 """Anybody's own rows: read whole, cut the same way every time, and refused in one line with file and line."""
 
 import csv
+import hashlib
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from builders import json_case, task_named
 from selftaught.errors import SelftaughtError
-from selftaught.problems import Task
+from selftaught.problems import SPLITS, Task
 from selftaught.prompts import render_completion, render_prompt
 from selftaught.tasks.columns import Choices, as_text, choices, fold, label_of, labels_of, optional_texts, texts
 from selftaught.tasks.fingerprint import data_sha256
@@ -381,3 +382,13 @@ def test_the_fingerprint_changes_with_any_field_of_any_problem(change: dict[str,
     problems = getattr(task, split)
     other = replace(task, **{split: (replace(problems[0], **change), *problems[1:])})
     assert data_sha256(other) != data_sha256(task) == data_sha256(toy_task())
+
+
+@pytest.mark.parametrize("number", [0, 1, 255, 256, 257, 1000])
+def test_the_fingerprint_is_the_sha256_of_every_split_as_json_however_many_problems_it_has(number: int) -> None:
+    from toy import toy_problem, toy_task
+
+    task = toy_task(train=tuple(toy_problem(f"word{k}", "easy\n") for k in range(number)))
+    parts = {"shots": task.shots, **{split: task.split(split) for split in SPLITS}}
+    written = [json.dumps([name, [list(asdict(p).values()) for p in problems]]) for name, problems in parts.items()]
+    assert data_sha256(task) == hashlib.sha256("".join(written).encode()).hexdigest()

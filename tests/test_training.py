@@ -121,6 +121,21 @@ def test_a_training_looks_for_cycles_among_its_own_objects(is_theirs: bool, tiny
         gc.unfreeze()
 
 
+def test_no_step_leaves_a_tensor_to_the_collector(trained_either_way: Path, tmp_path: Path) -> None:
+    """It runs seldom during a run (`allocator.collecting_rarely`)."""
+    alive = {}
+
+    def on_step(metrics: StepMetrics) -> None:
+        gc.disable()
+        alive[metrics.step] = sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects())
+
+    try:
+        fine_tune(trained_either_way, tmp_path, steps=10, on_step=on_step)
+    finally:
+        gc.enable()
+    assert alive[9] == alive[2] > 0
+
+
 def test_a_model_that_was_taught_eight_sums_writes_them(tiny: Path, tmp_path: Path) -> None:
     fine_tune(tiny, tmp_path, steps=200, batch_size=8, learning_rate=5e-3)
     engine = LocalEngine(ModelRef(path=str(tmp_path)), dtype="float32", device="cpu", threads=1, slots=8)

@@ -40,13 +40,13 @@ def return_freed_memory() -> None:
 
 @contextmanager
 def collecting_rarely() -> Iterator[None]:
-    """Within the block Python looks for cycles after 20,000 new objects, if at all.
+    """Within the block Python looks for cycles after 200,000 new objects, if at all.
 
     Whoever lets go of large things in cycles calls `gc.collect`.
     """
     before = gc.get_threshold()
     if before[0]:
-        gc.set_threshold(20_000, 20, 20)
+        gc.set_threshold(200_000, 20, 20)
     try:
         yield
     finally:
