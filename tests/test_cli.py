@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from test_kill import SETTINGS
+from toy import folder_bytes
 
 COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check", "init"]
 QUICK = {
@@ -329,6 +330,17 @@ def test_a_damaged_run_folder_is_one_line(finished: Path, tmp_path: Path, name: 
     subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
     (copy / name).write_text(content)
     assert name in refused(selftaught("run", "--resume", str(copy)))
+
+
+@pytest.mark.parametrize(("key", "value"), [("chunk", 0), ("threads", "many"), ("slots", None)])
+def test_a_damaged_choice_is_named_and_costs_no_sample(finished: Path, tmp_path: Path, key: str, value: object) -> None:
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
+    about = json.loads((copy / "run.json").read_text())
+    about["chosen"][key] = value
+    (copy / "run.json").write_text(json.dumps(about))
+    assert f"run.json: chosen.{key}: input should be" in refused(selftaught("run", "--resume", str(copy)))
+    assert folder_bytes(copy, "samples") == folder_bytes(finished, "samples")
 
 
 def test_a_damaged_result_is_one_line(finished: Path, tmp_path: Path) -> None:

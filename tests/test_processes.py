@@ -63,8 +63,8 @@ def test_what_a_peer_is_told_to_load_is_there_when_its_function_runs(two: tuple[
     two[0].load("colorsys")
     two[0].begin("me", loaded, "colorsys", "wave")
     assert two[0].receive() == [True, False]
+    two[0].end("me")
     two[0].load("no_such_module")
-    two[0].begin("me", echo, "hello")
     with pytest.raises(RuntimeError, match="No module named 'no_such_module'"):
         two[0].receive()
     two[0].begin("me", echo, "alive")

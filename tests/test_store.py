@@ -202,12 +202,14 @@ def test_a_damaged_line_is_an_error_that_names_file_and_line(
     with RunStore(tmp_path) as store:
         path = written_in_chunks(store, numbered(3), 3)
         damaged(path, 2, change)
+        before = path.read_bytes()
         for read in (
             lambda: list(store.samples(1, "rationale")),
             lambda: store.whole_chunks(path, planned=3, chunk=3),
             lambda: list(read_samples(tmp_path)),
         ):
             assert one_line_error(read).startswith(f"{path}:2: {what}")
+        assert path.read_bytes() == before
 
 
 def test_damaged_lines_of_the_other_files_are_errors_too(tmp_path: Path) -> None:

@@ -9,10 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
 
 from builders import task_named
+from selftaught.cli import app
+from selftaught.config import load_config
 from selftaught.engines.local import LocalEngine
 from selftaught.errors import ConfigError
+from selftaught.launch import launch
+from selftaught.progress import Silent
 from selftaught.records import ModelRef, Request, TrainingPlan
 from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
@@ -89,9 +94,13 @@ def test_the_same_training_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> N
     assert len(hashes) == 1
 
 
-def test_without_peft_the_message_says_what_to_install(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_peft_a_run_ends_before_it_draws_and_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ConfigError, match=r"install selftaught\[lora\]"):
-        fine_tune(tiny, tmp_path / "out")
+    config = load_config("arithmetic", overrides=["training.lora_rank=4"])
+    with pytest.raises(ConfigError, match=r"lora_rank = 4 needs .* install selftaught\[lora\]"):
+        launch(config, tmp_path / "run", progress=Silent())
+    assert not (tmp_path / "run").exists()
+    dry = CliRunner().invoke(app, ["run", "arithmetic", "--dry-run", "--set", "training.lora_rank=4"])
+    assert isinstance(dry.exception, ConfigError)

@@ -121,7 +121,8 @@ def test_a_training_looks_for_cycles_among_its_own_objects(is_theirs: bool, tiny
         gc.unfreeze()
 
 
-def test_no_step_leaves_a_tensor_to_the_collector(trained_either_way: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [0, 4])
+def test_no_step_leaves_a_tensor_to_the_collector(rank: int, trained_either_way: Path, tmp_path: Path) -> None:
     """It runs seldom during a run (`allocator.collecting_rarely`)."""
     alive = {}
 
@@ -130,7 +131,7 @@ def test_no_step_leaves_a_tensor_to_the_collector(trained_either_way: Path, tmp_
         alive[metrics.step] = sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects())
 
     try:
-        fine_tune(trained_either_way, tmp_path, steps=10, on_step=on_step)
+        fine_tune(trained_either_way, tmp_path, steps=10, on_step=on_step, lora_rank=rank)
     finally:
         gc.enable()
     assert alive[9] == alive[2] > 0

@@ -27,6 +27,7 @@ from selftaught.stages import (
 )
 from selftaught.store import RunStore
 from selftaught.tokens import Codec
+from selftaught.training import sft  # noqa: F401 - imported outside of the clock, as the rival's libraries are
 from selftaught.verification import check_reference_answers
 
 

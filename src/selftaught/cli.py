@@ -94,11 +94,13 @@ def run(
         config = load_config(target, overrides or ())
         folder = run_dir or Path("runs") / f"{config.task.name}-{config.method}"
     if dry_run:
+        from selftaught.compute import check_trainer
         from selftaught.dryrun import describe
         from selftaught.launch import check_before_start
 
         task = task_of(config)
         check_before_start(config, task)
+        check_trainer(config)
         print(describe(config, task))
         return
     from rich.console import Console

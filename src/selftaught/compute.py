@@ -11,8 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from pydantic import PositiveInt
 
 from selftaught.engines import Engine
 from selftaught.errors import ConfigError
@@ -46,12 +49,12 @@ VERSIONS_OF = (
 class Chosen:
     device: str
     dtype: str
-    threads: int
-    processes: int
-    slots: int
-    cache_bytes: int
-    pass_tokens: int
-    chunk: int
+    threads: PositiveInt
+    processes: PositiveInt
+    slots: PositiveInt
+    cache_bytes: PositiveInt
+    pass_tokens: PositiveInt
+    chunk: PositiveInt
 
 
 def choose(config: RunConfig, model: ModelRef) -> Chosen:
@@ -178,6 +181,16 @@ def check_engine(config: RunConfig) -> None:
         from selftaught.engines.vllm import vllm_version
 
         vllm_version(config.engine.vllm_python)
+
+
+def check_trainer(config: RunConfig) -> None:
+    """Raise ConfigError for a training that needs an extra which is not installed, before anything is drawn."""
+    rank = config.training.lora_rank
+    if rank and find_spec("peft") is None:
+        raise ConfigError(
+            f"training.lora_rank = {rank} needs the package peft; install selftaught[lora], or set "
+            "training.lora_rank=0 to train all weights"
+        )
 
 
 def further_processes(chosen: Chosen) -> Peers:

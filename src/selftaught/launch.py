@@ -9,9 +9,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from selftaught.allocator import collecting_rarely
 from selftaught.checks.weights import NOISE, NOISE_BFLOAT16
-from selftaught.compute import Chosen, check_engine, choose, engine_opener, further_processes, trainer_opener, versions
+from selftaught.compute import (
+    Chosen,
+    check_engine,
+    check_trainer,
+    choose,
+    engine_opener,
+    further_processes,
+    trainer_opener,
+    versions,
+)
 from selftaught.config import config_from_values, differences, flat_values
 from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.loop import Outcome, run
@@ -54,6 +65,7 @@ def launch(
     base = resolve_model(config.model.path)
     check_before_start(config, task)
     check_engine(config)
+    check_trainer(config)
     with RunStore(run_dir) as store:
         for line in task.notes:
             progress.note(line)
@@ -178,6 +190,14 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, data: str, progr
     held = {"processes": 1, **found["chosen"]}  # a run of a version that knew of one only
     if {f.name for f in fields(Chosen)} != held.keys() or "sha256" not in found["model"]:
         raise StoreError(f"{path}: chosen or model is damaged; restore the file or start a new run")
+    try:
+        chosen = TypeAdapter(Chosen).validate_python(held)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise StoreError(
+            f"{path}: chosen.{wrong['loc'][0]}: {wrong['msg'].lower()}, got {wrong['input']!r}; restore the file or "
+            "start a new run"
+        ) from error
     # Read as a config, so that a setting which the run's version did not have yet has its default.
     if changed := differences(_fixed(config_of_run(store.dir)), _fixed(config)):
         raise StoreError(
@@ -193,7 +213,7 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, data: str, progr
     then, now = found.get("versions", {}), versions(config)
     if other := [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
         progress.note(f"warning: the run was begun with {'; '.join(other)}: what is drawn from here on may differ")
-    return Chosen(**held)
+    return chosen
 
 
 def _fixed(config: RunConfig) -> dict[str, Value]:

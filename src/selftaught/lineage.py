@@ -14,7 +14,8 @@ from selftaught.setup import Setup
 from selftaught.weights import weights_sha256
 
 Work = Literal["sampling", "training", "loading"]
-"""What a run's time should go into; loading includes the proof that an engine serves the right weights."""
+"""What a run's time should go into; loading is opening an engine, with the proof that it serves the right
+weights, and the trainer."""
 
 WORK: tuple[Work, ...] = get_args(Work)
 

@@ -38,7 +38,10 @@ class Peer:
         """Whose function it runs; None if none."""
 
     def load(self, module: str) -> None:
-        """Let the process import a module, after what runs there has ended; does not wait for it."""
+        """Let the process import a module, after what runs there has ended; does not wait for it.
+
+        What that raises, a later call raises here, or the next function there, which imports the module again.
+        """
         self.begin(None, load_module, module)
 
     def begin(self, owner: object, function: Callable[..., None], *arguments: Any) -> None:

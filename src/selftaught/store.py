@@ -77,8 +77,11 @@ class RunStore:
         """The samples of the finished chunks of a stage; whatever follows them in the file is cut off.
 
         A stage's file holds its planned draws in order, `chunk` at a time, so a count of lines says which chunks
-        are whole: the last chunk may be shorter than the others, any other remainder is a torn one.
+        are whole: the last chunk may be shorter than the others, any other remainder is a torn one. Raises StoreError
+        for a damaged line in a whole chunk, and for a file with more than `planned` samples, and leaves both as they
+        are.
         """
+        assert chunk > 0
         if not path.exists():
             return []
         samples: list[Sample] = []
@@ -87,9 +90,9 @@ class RunStore:
         while lines := list(islice(whole_lines, chunk)):
             number = len(samples) + len(lines)
             if number > planned:
-                number += sum(1 for _ in whole_lines)
+                total = number + sum(1 for _ in whole_lines)
                 raise StoreError(
-                    f"{path}: {number} samples, but only {planned} were planned; the file is not this run's"
+                    f"{path}: {total} samples, but only {planned} were planned; the file is not this run's"
                 )
             if len(lines) < chunk and number < planned:
                 break

@@ -100,7 +100,7 @@ def check_splits(task: Task) -> None:
     """
     key_of = key_of_problem(task)
     measured = {name: [key_of(p) for p in task.split(name)] for name in SPLITS if name != "train"}
-    wanted = {key for keys in measured.values() for key in keys}  # few, beside what is trained on
+    wanted = {key for keys in measured.values() for key in keys}  # far fewer than what is trained on
     trained_on = {
         key: (place, p.id)
         for place, problems in (("seen", task.seen), ("the worked examples", task.shots), ("train", task.train))

@@ -10,14 +10,13 @@ from selftaught.problems import SPLITS, Problem, Task
 _values = attrgetter(*(field.name for field in fields(Problem)))
 """Of every field, which are texts and tuples of texts; `asdict` would copy them one by one."""
 
-
 _AT_A_TIME = 256
 """Problems that are written at a time: their text stays in the cache, and takes half the time of one for all."""
 
 
 def data_sha256(task: Task) -> str:
-    """Of every field of every problem, split by split and in order, the worked examples included: of the text that
-    `json.dumps([name, values])` gives for each of them."""
+    """Of every field of every problem: of `json.dumps([name, values])` for the worked examples and for every split, one
+    after the other."""
     digest = hashlib.sha256()
     for name, problems in (("shots", task.shots), *((split, task.split(split)) for split in SPLITS)):
         digest.update(f"[{json.dumps(name)}, [".encode())

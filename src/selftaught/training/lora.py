@@ -3,22 +3,13 @@
 import warnings
 from typing import Any
 
-from selftaught.errors import ConfigError
 from selftaught.settings import TrainingConfig
 
 
 def with_adapters(model: Any, settings: TrainingConfig) -> Any:
-    """PEFT's model around `model`: new adapters on every linear layer but the output head, all else frozen.
+    """PEFT's model around `model`: new adapters on every linear layer but the output head, all else frozen."""
+    from peft import LoraConfig, get_peft_model
 
-    Raises ConfigError without PEFT.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ConfigError(
-            f"training.lora_rank = {settings.lora_rank} needs the package peft; install selftaught[lora], or set "
-            "training.lora_rank=0 to train all weights"
-        ) from error
     adapters = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
