@@ -94,6 +94,18 @@ def test_the_same_training_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> N
     assert len(hashes) == 1
 
 
+def test_a_trainer_whose_libraries_are_broken_ends_a_run_before_it_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "selftaught.training.sft")
+    monkeypatch.setitem(sys.modules, "trl", None)
+    if (name := "selftaught.training.trl_trainer") in sys.modules:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ImportError, match="trl"):
+        launch(load_config("arithmetic"), tmp_path / "run", progress=Silent())
+    assert not list((tmp_path / "run" / "samples").iterdir())
+
+
 def test_without_peft_a_run_ends_before_it_draws_and_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ from selftaught.progress import Progress
 from selftaught.records import ModelRef
 from selftaught.settings import RunConfig
 from selftaught.setup import Setup
-from selftaught.store import FORMAT, RunStore, dump_measurement, read_run_json
+from selftaught.store import FORMAT, RunStore, dump_measurement, read_run_json, read_summaries
 from selftaught.summary import work_text
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
@@ -72,13 +72,16 @@ def launch(
         chosen = _settle(config, store, base, data_sha256(task), progress)
         store.cut_torn_tails()
         with further_processes(chosen) as peers:
+            open_trainer = trainer_opener(config, chosen, peers)
+            if not read_summaries(run_dir):
+                open_trainer()  # what its libraries lack is found out before anything is drawn
             setup = Setup(
                 config=config,
                 task=task,
                 base=base,
                 store=store,
                 open_engine=engine_opener(config, chosen, peers, log_dir=store.dir / "logs", note=progress.note),
-                open_trainer=trainer_opener(config, chosen, peers),
+                open_trainer=open_trainer,
                 chunk=chosen.chunk,
                 noise=NOISE_BFLOAT16 if chosen.dtype == "bfloat16" else NOISE,
                 progress=progress,
