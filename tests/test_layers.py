@@ -17,6 +17,8 @@ LEVEL = {
             "answers",
             "choices",
             "quantities",
+            "amounts",
+            "signs",
             "verification",
             "prompts",
             "selection",

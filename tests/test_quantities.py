@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selftaught.amounts import numbers_in, parse_number, read_quantity
 from selftaught.quantities import (
     MAX_DIGITS,
     number_at,
     number_text,
-    numbers_in,
-    parse_number,
-    read_quantity,
     same_number,
 )
+from selftaught.signs import plain
 from strategies import awkward_texts
 
 PIECES = ["1", "23", "4.5", ",", ".", "/", "-", "–", "%", "$", "\\frac{", "}", "{", "e3", "½", "²", "٣", "or", "x"]
@@ -49,8 +48,10 @@ def test_the_one_form_of_a_number_reads_as_the_same_number(text: str) -> None:
 def test_numbers_stand_where_they_say_and_in_order(text: str) -> None:
     end = 0
     for found in numbers_in(text):
+        if found is None:
+            continue
         assert end <= found.start < found.end <= len(text)
-        assert number_at(text, found.start) == found
+        assert number_at(plain(text), found.start) == found
         end = found.end
 
 

@@ -16,7 +16,7 @@ from benchmarks.verifying import CHOICES, PIECES, SHORT_PIECES, cpu_s, long_text
 from builders import json_case, problem
 from selftaught.errors import ConfigError
 from selftaught.problems import LABELS, Verdict, Verifier
-from selftaught.quantities import parse_number
+from selftaught.amounts import parse_number
 from selftaught.verifiers import make_verifier
 from strategies import awkward_texts, texts
 

@@ -2,7 +2,9 @@
 
 A choice is named by its label in a form that nothing else has ("(B)", "b)", "B.", or "B" alone), or by its text; case,
 white space, an article before it and a full stop after it do not matter. A bare letter before a word is an article or
-a pronoun: "A dog" is not choice A. A label beside the text of another choice names neither.
+a pronoun: "A dog" is not choice A. A label beside the text of another choice names neither. What stands behind a name
+must be the end, the end of a sentence or a remark: "bank account" and "bank-robber" are not the choice bank, and
+"5 or 6" is not 5.
 """
 
 import re
@@ -10,9 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from selftaught.amounts import parse_number, read_quantity
 from selftaught.problems import LABELS
+from selftaught.signs import CLOSING, OPENING, SENTENCE_END, plain, visible
 
 NONE: frozenset[str] = frozenset()
+LONGEST_NUMBER = 200
+"""Characters looked at for what stands behind a choice that is a number."""
 
 
 def choice_at_start(text: str, choices: tuple[str, ...]) -> frozenset[str]:
@@ -20,16 +26,10 @@ def choice_at_start(text: str, choices: tuple[str, ...]) -> frozenset[str]:
 
     Several labels only where their choices have the same text and no label was given.
     """
-    names = _names(choices)
-    start = _end(_OPENING, text, 0)
-    first = names.at(text, start) or names.at(text, _end(_NOUN, text, start))
-    if first is None or not first.labels:
+    names, text = _names(choices), plain(text)
+    first = names.first(text, 0) or names.first(text, _NOUN.match(text).end())  # type: ignore[union-attr]
+    if first is None or not first.labels or _goes_on(names, text, first):
         return NONE
-    joint = _JOINT.match(text, first.end)
-    if joint:
-        second = names.at(text, joint.end())
-        if second is not None and not second.labels & first.labels:
-            return NONE
     # "(A) bank (B) library" lists the choices; a remark may say which one it is not.
     sentence = _REMARK.split(text[first.end :], maxsplit=1)[0]
     others = {(match[1] or match[2]).upper() for match in _LISTED.finditer(sentence)} & names.labels
@@ -37,13 +37,13 @@ def choice_at_start(text: str, choices: tuple[str, ...]) -> frozenset[str]:
 
 
 def choices_in(text: str, choices: tuple[str, ...]) -> Iterator[frozenset[str]]:
-    """What `text` names, in order: the labels of each; empty for a label beside another choice's text."""
-    return (mention.labels for mention in _names(choices).mentions(text, 0, len(text)))
+    """What `text` names, in order: the labels of each; empty where it is in doubt which one is meant."""
+    return (mention.labels for mention in _names(choices).mentions(plain(text), 0, len(text)))
 
 
 def last_choice(text: str, choices: tuple[str, ...]) -> frozenset[str]:
     """The labels of the choice that `text` names last; empty if there is none, or another beside it."""
-    names = _names(choices)
+    names, text = _names(choices), plain(text)
     end = len(text)
     while end > 0:
         start = max(0, end - names.longest)
@@ -61,26 +61,33 @@ def last_choice(text: str, choices: tuple[str, ...]) -> frozenset[str]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 
-_OPENING = re.compile(r"(?:\s|[*_`\"'“‘«:$]|\\[(\[])*+(?:\\(?:text|mathrm|textbf|mathbf)\s*\{\s*)?")
+_OPENINGS = re.compile(rf"(?:{OPENING}|[:$])*+")
+_CLOSINGS = re.compile(rf"{CLOSING}*+")
 _NOUN = re.compile(
-    r"(?:the\s++)?(?:correct\s++)?(?:choice|option|letter|answer)\b\s*+(?:is\b)?\s*+:?\s*+", re.IGNORECASE
-)
-_ARTICLE = re.compile(r"(?:the|an?)\s++", re.IGNORECASE)
-_LABEL = re.compile(
-    r"[(\[{]\s?(?P<inside>[A-Za-z])\s?[)\]}]"  # (B)
-    r"|(?P<pointed>[A-Za-z])[).:\]](?=[\s*_\"'”’}]|\Z)"  # B) bank
-    r"|(?P<alone>[A-Za-z])(?=[\s*_\"'”’`}$]*+(?:\Z|[,;!?/&(]|\\[)\]]|(?:or|and|because|since|as|so|which)\b|[–—-]\s))"
-)
-_BRACKETED = re.compile(r"[\s*_\"'”’]*+[,:–—-]?\s*+[(\[]\s?(?P<label>[A-Za-z])\s?[)\]]")
-_BETWEEN = re.compile(r"[\s*_\"'”’.:)\]–—-]*+(?:(?:the|an?)\s++)?", re.IGNORECASE)
-_ENDS = re.compile(
-    r"[\s*_\"'”’`}$]*+(?:\Z|[.!?](?=[\s*_\"'”’)]|\Z)|[,;:!()\[\]/&–—-]|(?:\\[)\]])"
-    r"|(?:or|and|because|since|as|so|which)\b)",
+    rf"(?:{OPENING}|[:$])*+(?:(?:the\s++)?(?:correct\s++)?(?:(?:choice|option|letter|answer)\b|选项|選項|選択肢)\s*+(?:is\b)?\s*+:?\s*+)?",
     re.IGNORECASE,
 )
-"""After the text of a choice: the answer is over, or a remark begins. "bank account" does not name the choice bank."""
+_ARTICLE = re.compile(r"(?:the|an?)\s++", re.IGNORECASE)
+_MARKED_ARTICLE = re.compile(rf"(?:the|an?)\s++(?:{OPENING})*+", re.IGNORECASE)
+_LABEL = re.compile(
+    r"[(\[{]\s?(?P<inside>[A-Za-z])\s?[)\]}]"  # (B)
+    r"|(?P<pointed>[A-Za-z])[).:\]](?=[\s*_`\"'»」』}$<]|\\[)\]]|\Z)"  # B) bank
+    r"|(?P<alone>[A-Za-z])(?![^\W_]|-\w|_+[^\W_])"
+)
+_TIGHT = re.compile(r"(?P<label>[A-Za-z])[).:\]]")
+"""A label whose text touches it: A)21."""
+_BRACKETED = re.compile(rf"{CLOSING}*+[,:–—-]?\s*+[(\[]\s?(?P<label>[A-Za-z])\s?[)\]]")
+_BETWEEN = re.compile(rf"(?:{CLOSING}|[.:–—-])*+(?:{OPENING}|\$)*?(?:(?:the|an?)\s++)?(?:{OPENING})*?", re.IGNORECASE)
+_REASON = r"(?:because|since|as|so|which|not|while|whereas|but|for|therefore|thus|hence)\b"
+_OVER = re.compile(
+    rf"{CLOSING}*+(?:\Z|{SENTENCE_END}|[,;:、](?!\d)|(?<=[\s*_)])[–—-](?=\s)|\s?—|(?<=[\s*_`\"'$)])[(\[]|{_REASON})",
+    re.IGNORECASE,
+)
+"""After a name: the answer is over, or a remark begins."""
+_ALTERNATIVE = re.compile(rf"{CLOSING}*+(?:[,;]\s*+)?(?:or\b|oder\b|[/&+|]|(?<![,;]\s)(?<![,;])and\b)", re.IGNORECASE)
+"""After a name: it is one of several."""
 _JOINT = re.compile(
-    r"[\s*_\"'”’`]*+(?:,\s*+)?(?:[,/&;]|(?:or|and)\b|(?<=,)|(?<=,\s))\s*+(?:(?:the|an?)\s++)?", re.IGNORECASE
+    r"[\s*_\"'`$)\]]*+(?:,\s*+)?(?:[,/&;、]|(?:or|and)\b|(?<=,)|(?<=,\s))\s*+(?:(?:the|an?)\s++)?", re.IGNORECASE
 )
 
 
@@ -101,26 +108,48 @@ class _Names:
     """Any choice's text, the longest first, so that "new york city" is not read as "new york"."""
     by_text: dict[str, frozenset[str]]
     """Folded text -> the labels of the choices that have it."""
+    numbers: frozenset[str]
+    """The folded texts that are numbers."""
     longest: int
     """Characters of a name with its label and white space, at most."""
 
+    def first(self, text: str, start: int) -> _Mention | None:
+        """The choice named at `start`, behind opening marks, some of which may belong to its text (`$10`)."""
+        end = _end(_OPENINGS, text, start)
+        for place in range(start, end):
+            named = self._text_at(text, place)
+            if named is not None and _OVER.match(text, named.end):
+                return named
+        return self._bracketed_label(text, start, end) or self.at(text, end)
+
     def at(self, text: str, start: int) -> _Mention | None:
-        """The choice named right at `start`, by label or text; its text must end there."""
-        label = _LABEL.match(text, start)
+        """The choice named right at `start`, by label or text; its name must end there."""
         by_text = self._text_at(text, start)
+        tight = _TIGHT.match(text, start)
+        if tight:
+            beside = self._text_at(text, tight.end())
+            if beside is not None and _OVER.match(text, beside.end) and tight["label"].upper() in beside.labels:
+                return _Mention(frozenset({tight["label"].upper()}), start, beside.end)
+        label = _LABEL.match(text, start)
         if label is None or (label["alone"] and by_text and by_text.end > label.end()):
-            return by_text if by_text and _ENDS.match(text, by_text.end) else None
-        letter = _letter(label)
+            return by_text if by_text and _OVER.match(text, by_text.end) else None
+        letter = (label["inside"] or label["pointed"] or label["alone"]).upper()
         found = frozenset({letter}) & self.labels
-        beside = self._text_at(text, _end(_BETWEEN, text, label.end()))
-        if beside is not None and _ENDS.match(text, beside.end):
+        between = _end(_BETWEEN, text, label.end())
+        beside = self._text_at(text, between)
+        is_marked = beside is not None and bool(beside.labels & found) and not text[label.end() : between].isspace()
+        if label["alone"] and not (
+            is_marked or _OVER.match(text, label.end()) or _ALTERNATIVE.match(text, label.end())
+        ):
+            return by_text if by_text and _OVER.match(text, by_text.end) else None
+        if beside is not None and _OVER.match(text, beside.end):
             return _Mention(found & beside.labels, label.start(), beside.end)
         if by_text is not None and not by_text.labels & found:  # a choice whose text is the label of another one
             return _Mention(NONE, label.start(), label.end())
         return _Mention(found, label.start(), label.end())
 
     def mentions(self, text: str, start: int, end: int) -> Iterator[_Mention]:
-        """Labels in brackets and texts, anywhere."""
+        """Labels in brackets and texts, anywhere; with no label where the text goes on to something else."""
         position = start
         named = self.texts.search(text, position, end)
         while position < end:
@@ -131,25 +160,34 @@ class _Names:
                 found = self.at(text, label.start())
             elif named is not None:
                 found = self._text_at(text, named.start())
-                if found is not None and found.end - found.start == 1:  # "I" or "x" is mostly just a word
-                    found = None
+                if found is not None and found.end - found.start == 1 and text[found.start].isalpha():
+                    found = None  # "I" or "x" is mostly just a word
             else:
                 return
             if found is None:
                 position = (label or named).end()  # type: ignore[union-attr]
             else:
-                yield found
+                yield _Mention(NONE, found.start, found.end) if _offers_another(text, found.end) else found
                 position = found.end
+
+    def _bracketed_label(self, text: str, start: int, end: int) -> _Mention | None:
+        """A label whose bracket is one of the opening marks: `**(B)** bank`."""
+        opened = max(text.rfind(bracket, start, end) for bracket in "([{")
+        label = None if opened < 0 else _LABEL.match(text, opened)
+        return None if label is None or not label["inside"] else self.at(text, opened)
 
     def _text_at(self, text: str, start: int) -> _Mention | None:
         """A choice's text at `start`, perhaps after an article and before its label in brackets."""
         named = self.texts.match(text, start)
         if named is None:
-            article = _ARTICLE.match(text, start)
+            article = _MARKED_ARTICLE.match(text, start)
             named = article and self.texts.match(text, article.end())
         if named is None:
             return None
-        labels = self.by_text.get(_fold(named[0]), NONE)  # for letters that `re` and `casefold` see differently
+        name = _fold(named[0])
+        if name in self.numbers and not _is_that_number(text, named, name):
+            return _Mention(NONE, named.start(), named.end())
+        labels = self.by_text.get(name, NONE)  # for letters whose cases `re` and `lower` see differently
         beside = _BRACKETED.match(text, named.end())
         if beside is None:
             return _Mention(labels, named.start(), named.end())
@@ -164,37 +202,67 @@ _LISTED = re.compile(
 _ANYWHERE = re.compile(r"[(\[]\s?[A-Za-z]\s?[)\]]|^[ \t]*+[A-Z](?=[).:]?[ \t]*+$)", re.MULTILINE)
 
 
+def _goes_on(names: _Names, text: str, first: _Mention) -> bool:
+    """Whether the text names another choice beside the first one, or offers anything else in its place."""
+    if _offers_another(text, first.end):
+        return True
+    joint = _JOINT.match(text, first.end)
+    second = names.first(text, joint.end()) if joint else None
+    return second is not None and not second.labels & first.labels
+
+
+def _offers_another(text: str, end: int) -> bool:
+    """Whether an "or" stands behind a name; "A or A" is refused with it."""
+    return _ALTERNATIVE.match(text, end) is not None
+
+
+def _is_that_number(text: str, named: re.Match[str], name: str) -> bool:
+    """Whether the number in the text ends where the choice's does: 5 is not chosen by 5/8, 5-6 or 5 million."""
+    label = _BRACKETED.match(text, named.end())
+    said = text[named.start() : label.start() if label else named.start() + LONGEST_NUMBER]
+    found = read_quantity(said)
+    chosen = read_quantity(name)
+    return found is not None and chosen is not None and (found.value, found.percent) == (chosen.value, chosen.percent)
+
+
 def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
     match = pattern.match(text, start)
     return start if match is None else match.end()
 
 
-def _letter(label: re.Match[str]) -> str:
-    return (label["inside"] or label["pointed"] or label["alone"]).upper()
-
-
 def _fold(text: str) -> str:
-    """Without case, spare white space, an article before and punctuation after it."""
-    words = " ".join(text.casefold().split()).strip("\"'“”‘’ ")
+    """Without case, spare white space, quotes around it and punctuation after it."""
+    words = " ".join(text.lower().replace("\\$", "$").replace("\\%", "%").split()).strip("\"' ")
     return words.rstrip(".!?,;: ") or words
+
+
+_PAIRED = re.compile(r"(?P<mark>\$\$?|\*\*?|__?|`|\\\()(?P<inside>.*\w.*?)(?:(?P=mark)|\\\))|«(?P<quoted>.*\w.*)»")
 
 
 @lru_cache(maxsize=1024)
 def _names(choices: tuple[str, ...]) -> _Names:
     by_text: dict[str, frozenset[str]] = {}
-    for label, text in zip(LABELS, choices, strict=False):
-        if _fold(text):
-            by_text[_fold(text)] = by_text.get(_fold(text), NONE) | {label}
-    # A choice "the library" is also named by "library", unless another choice has that text.
+    folded = [_fold(plain(visible(text))) for text in choices]
+    for label, text in zip(LABELS, folded, strict=False):
+        if text:
+            by_text[text] = by_text.get(text, NONE) | {label}
+    # A choice "the library" is also named by "library", and `$x$` by "x", unless another choice has that text.
     for text, labels in list(by_text.items()):
         by_text.setdefault(_ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text, labels)
+        paired = _PAIRED.fullmatch(text)
+        inside = "" if paired is None else _fold(paired["inside"] or paired["quoted"])
+        if inside and not _is_dunder(text):
+            by_text.setdefault(inside, labels)
     points = {
-        _fold(text): rf"(?:\s*+{re.escape(point[0])})?" for text in choices if (point := re.search(r"[.!?]+\Z", text))
+        _fold(plain(text)): rf"(?:\s*+{re.escape(point[0])})?"
+        for text in choices
+        if (point := re.search(r"[.!?]+\Z", text))
     }
     patterns = [
-        r"(?<!\w)(?<!\d[.,])" * bool(re.match(r"\w", text))
-        + r"\s++".join(re.escape(word) for word in text.split())
-        + r"(?!\w)(?![.,]\d)" * bool(re.search(r"\w\Z", text))
+        r"(?<!\w)(?<!\d[.,])(?<!\w[-'/])" * bool(re.match(r"\w", text))
+        + r"(?<![-+])" * bool(re.match(r"\d", text))
+        + r"\s++".join(re.escape(word).replace(r"\$", r"\\?\$").replace("%", r"\\?%") for word in text.split())
+        + r"(?!\w)(?![-'/@]\w)(?![.,]\d)(?!\.(?-i:[a-z]))" * bool(re.search(r"\w\Z", text))
         + points.get(text, "")
         for text in sorted(by_text, key=len, reverse=True)
     ]
@@ -203,5 +271,11 @@ def _names(choices: tuple[str, ...]) -> _Names:
         labels=frozenset(LABELS[: len(choices)]),
         texts=re.compile("|".join(patterns) or r"(?!)", re.IGNORECASE),
         by_text=by_text,
+        numbers=frozenset(text for text in by_text if parse_number(text) is not None),
         longest=max(longest, 1024),
     )
+
+
+def _is_dunder(text: str) -> bool:
+    """`__init__` is a name whose marks belong to it."""
+    return text.startswith("_")

@@ -1,24 +1,23 @@
-"""Read a number as people and models write it, exactly. Pure text: nothing is evaluated, no float is involved.
+"""Read a number where it stands, as people and models write it, exactly. Pure text: no float, nothing is evaluated.
 
-Read: groups of digits (1,000 · 1,00,000 · 1{,}000), decimals, fractions (3/4 · \\frac{3}{4} · ½), mixed numbers
-(1 1/2), powers of ten (1e3 · 1.5 x 10^3), signs (ASCII and typographic), currency before the number, percent and
-words after it. Not read, because two people could read it in two ways: 1,5 (a decimal comma or a list), 5-6, 12:30,
-1 and 1/2, 5 feet 6 inches, 3 - 2. Work is bounded: at most `MAX_DIGITS` digits and powers of ten, `MAX_DEPTH` nested
-fractions.
+Read: groups of digits (1,000 · 1,00,000 · 1{,}000 · 1 234 567), decimals (also 0.\\overline{3}), fractions (3/4 ·
+\\frac{3}{4} · ½), mixed numbers (1 1/2), powers of ten (1e3 · 1.5 x 10^3), signs (ASCII and typographic), currency
+before the number, percent, and words and letters of scale (5 million · $1.5M · 3 dozen · 18万). Whether a text says one
+number and nothing else is for `amounts.py`. Work is bounded: at most `MAX_DIGITS` digits and powers of ten,
+`MAX_DEPTH` nested fractions.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+
+from selftaught.signs import SPACE
 
 MAX_DIGITS = 1_000
 """Of a number, and the largest power of ten: what is longer is no answer, and its exact value would take long."""
 MAX_DEPTH = 8
 """Fractions within fractions."""
-MAX_REPEATS = 20
-"""How often a text may say its number again ("1/2 = 0.5")."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,62 +29,15 @@ class Quantity:
     percent: bool
     start: int
     end: int
-    """Just after the number, its percent sign or its word for a power of ten (5 million); units come after it."""
+    """Just after the number, its percent sign or its word of scale (5 million); units come after it."""
 
 
-def parse_number(text: str) -> Fraction | None:
-    """The value of a text that says exactly one number, perhaps with currency before and words after it, or None.
+def number_at(text: str, start: int = 0, *, in_formula: bool = False) -> Quantity | None:
+    """The number that begins at `text[start:]`, after white space and currency; None if none begins there.
 
-    The percent sign is a unit like any other: "20%" is 20. `read_quantity` tells whether there was one.
+    `text` is in plain spelling (`signs.plain`). In a formula a space may stand between a minus and its number.
     """
-    found = read_quantity(text)
-    return None if found is None else found.value
-
-
-def read_quantity(text: str) -> Quantity | None:
-    """The one number that `text` begins with; None if it begins with none, or goes on to a different one.
-
-    White space, opening brackets, quotes and emphasis before the number are passed over. Words after it are units or
-    remarks: "18 dollars a day" is 18. A second number that offers a choice ("5 or 6"), makes a range, a calculation
-    or a compound ("5 feet 6 inches") makes the text unreadable, unless it is the same number ("1/2 = 0.5").
-    """
-    text = _plain(text)
-    first = _number(text, _matched(_OPENING, text, 0), MAX_DEPTH)
-    found = first
-    for _ in range(MAX_REPEATS):
-        if found is None:
-            return None
-        after = _number_beside(text, found.end)
-        if after is None:
-            return first
-        if not isinstance(after, Quantity) or not same_number(found, after):
-            return None
-        found = after
-    return None
-
-
-def number_at(text: str, start: int = 0) -> Quantity | None:
-    """The number that begins at `text[start:]`, after white space and currency; None if none begins there."""
-    return _number(_plain(text), start, MAX_DEPTH)
-
-
-def numbers_in(text: str) -> Iterator[Quantity]:
-    """The numbers of a text in order. What looks like one but is none (12:30, 1,5, B12) is passed over whole."""
-    text = _plain(text)
-    position = 0
-    while (candidate := _CANDIDATE.search(text, position)) is not None:
-        found = _number(text, candidate.start(), MAX_DEPTH)
-        if found is None:
-            position = max(_matched(_TOKEN, text, candidate.end()), candidate.end())
-        else:
-            yield found
-            position = found.end
-
-
-def offers_another(text: str, first: Quantity, second: Quantity) -> bool:
-    """Whether `text` names the two numbers as a choice, a range or a list, so that neither is the one meant."""
-    between = _plain(text)[first.end : second.start]
-    return not same_number(first, second) and _CHOICE.fullmatch(between) is not None
+    return _number(text, start, MAX_DEPTH, in_formula)
 
 
 def same_number(one: Quantity, other: Quantity) -> bool:
@@ -121,89 +73,90 @@ def number_text(quantity: Quantity) -> str:
 
 # ---------------------------------------------------------------------------------------------------------------------
 
-_VULGAR = {
+VULGAR = {
     chr(code): Fraction(*(int(part) for part in unicodedata.normalize("NFKC", chr(code)).split("⁄")))
     for code in (*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189)
 }
 """½ and its siblings."""
+_SIGNS_OF_FRACTIONS = "".join(VULGAR)
 
-_SAME_LENGTH = {
-    **{ord(sign): "-" for sign in "−‒–﹣－"},  # an em dash only separates
-    **{ord(space): " " for space in "\u00a0\u2007\u2009\u202f"},
-    ord("＋"): "+",
-    ord("⁄"): "/",
-    ord("％"): "%",
-    ord("’"): "'",
-}
-_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|mbox|textbf|mathbf)\s*\{")
-
-
-def _plain(text: str) -> str:
-    """With one spelling per sign and digit, and no \\text{; every character stays where it is.
-
-    Decimal digits of all scripts are read: their readers agree on their values (unlike ², which is an exponent).
-    """
-    if not text.isascii():
-        text = re.sub(r"[^\D0-9]", lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_SAME_LENGTH))
-    return _TEXT_COMMAND.sub(lambda command: " " * len(command[0]), text)
-
-
-# Possessive quantifiers (*+, ++) never give back what they took, so no text makes a search quadratic.
-_SPACE = r"(?:[\s{}~]|\\[,;!: ])*+"
-_CURRENCY = r"(?:(?:US|CA|AU|NZ|HK|[AC])?\\?\$|[€£¥₹₽₩₺₫฿]|\\(?:pounds|euro)\b|(?:USD|EUR|GBP|INR|Rs\.?)(?=\s*[-+.\d]))"
-_GROUP = r"(?:,|\{,\}|,\\!|\\,)"
+CURRENCY = r"(?:(?:US|CA|AU|NZ|HK|[AC])?\\?\$|[€£¥₹₽₩₺₫฿]|\\(?:pounds|euro)\b|(?:USD|EUR|GBP|INR|Rs\.?)(?=\s*[-+.\d]))"
+_GROUP = r"(?:,|\{,\}|,\\! ?|\\[,;:]|\{\\[,;:]\}|\u00a0)"
 _WHOLE = (
     rf"(?:\d{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d)"  # 1,000,000
     r"|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)"  # 10,00,000: the same signs, grouped as in India, and no other reading
+    r"|\d{1,2}(?: \d{3}){2,}(?![\d.,]*\d| \d)"  # 1 234 567; one group (1 000) may be two numbers
     r"|\d+)"
 )
 _DECIMAL = rf"(?:{_WHOLE}(?:\.\d+)?|\.\d+)"
+_INTEGER = r"[-+]?\d+"
+_TO_THE = (
+    rf"(?:\s*(?:\^|\*\*)\s*(?:\{{\s*(?P<braced>{_INTEGER})\s*\}}|(?P<bare>{_INTEGER}))|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+))"
+)
+_RAISED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
 
-_OPENING = re.compile(r"(?:\s|[*_`\"'“‘«(\[{:=≈]|\\[(\[{]|\$(?=\s*(?:\\|\$))|\\(?:text|mathrm|mathbf|textbf|left)\b)*")
-_SIGN_AND_CURRENCY = re.compile(rf"\s*+(?P<sign>[-+]?){_CURRENCY}\s?(?P<later>[-+]?)(?=[.\d\\{''.join(_VULGAR)}])")
-_PLAIN_SIGN = re.compile(r"\s*+(?P<sign>[-+]?)(?P<later>)(?=[.\d\\" + "".join(_VULGAR) + "])")
+_SIGN_AND_CURRENCY = re.compile(
+    rf"\s*+(?P<sign>[-+]?)(?P<currency>{CURRENCY})\s?(?P<later>[-+]?)(?=[.\d\\{_SIGNS_OF_FRACTIONS}])"
+)
+_PLAIN_SIGN = re.compile(r"\s*+(?P<sign>[-+]?)(?P<currency>)(?P<later>)(?=[.\d\\" + _SIGNS_OF_FRACTIONS + "])")
+_SPACED_SIGN = re.compile(
+    rf"\s*+(?P<sign>[-+])\s*+(?P<currency>{CURRENCY}?)(?P<later>)(?=[.\d\\{_SIGNS_OF_FRACTIONS}])"
+)
 _FRACTION = re.compile(r"\\[dtc]?frac\s*")
 _ONE_DIGIT = re.compile(r"\d")
 _SOME_DIGITS = re.compile(rf"(?P<mantissa>{_DECIMAL})")
-_EXPONENT = re.compile(r"[eE](?P<power>[-+]?\d+)(?![\w.])")
-_TIMES_TEN = re.compile(
-    rf"{_SPACE}(?:[xX×*·⋅]|\\times|\\cdot){_SPACE}10\s*(?:\^|\*\*)\s*(?:\{{\s*(?P<braced>[-+]?\d+)\s*\}}|(?P<bare>[-+]?\d+))"
+_REPEATING = re.compile(
+    r"(?P<whole>\d*)\.(?P<once>\d*)(?:\\(?:overline|bar|dot)\s*(?:\{\s*(?P<barred>\d+)\s*\}|(?P<digit>\d))|(?<=\.)\((?P<round>\d+)\))"
 )
-_POWER_OF_TEN = re.compile(r"10\s*(?:\^|\*\*)\s*(?:\{\s*(?P<braced>[-+]?\d+)\s*\}|(?P<bare>[-+]?\d+))")
+_EXPONENT = re.compile(r"[eE](?P<power>[-+]?\d+)(?!\w|\.\d)")
+_TIMES_TEN = re.compile(rf"{SPACE}(?:[xX×*·⋅]|\\times|\\cdot){SPACE}10{_TO_THE}")
+_POWER_OF_TEN = re.compile(rf"10{_TO_THE}")
 _OVER = re.compile(rf"\s?/\s?(?P<below>{_DECIMAL})")
-_PROPER = re.compile(r"[ \t]+(?P<above>\d+)/(?P<below>\d+)(?![\d/])")
-_PERCENT = re.compile(rf"{_SPACE}(?:\\?%|(?:percent|per cent|pct)\b)")
-_SCALE = re.compile(r"(?:\s++(?P<word>hundred|thousand|million|billion|trillion)\b|(?P<k>[kK])\b)", re.IGNORECASE)
-_POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_PROPER = re.compile(r"[ \t\u00a0]+(?P<above>\d+)/(?P<below>\d+)(?![\d/])")
+_PERCENT = re.compile(rf"(?:\s|[{{}}~]|\\[,;:! ])*+(?:\\?%|(?:percent|per cent|pct)\b)")
+
+_POWERS = {
+    **dict.fromkeys(["hundred", "hundreds", "百", "백"], 2),
+    **dict.fromkeys(["thousand", "thousands", "tausend", "千", "천", "тыс", "тысяч", "тысяча", "тысячи"], 3),
+    **dict.fromkeys(["万", "萬", "만"], 4),
+    **dict.fromkeys(["lakh", "lakhs", "lac", "lacs"], 5),
+    **dict.fromkeys(["million", "millions", "mio", "mln", "millionen", "millones", "millón", "milhões", "milioni"], 6),
+    **dict.fromkeys(["млн", "миллион", "миллиона", "миллионов"], 6),
+    **dict.fromkeys(["crore", "crores"], 7),
+    **dict.fromkeys(["亿", "億", "억"], 8),
+    **dict.fromkeys(["billion", "billions", "bn", "bln", "mrd", "milliard", "milliards", "milliarden"], 9),
+    **dict.fromkeys(["млрд", "миллиард", "миллиарда", "миллиардов"], 9),
+    **dict.fromkeys(["trillion", "trillions", "trn", "tln"], 12),
+    **dict.fromkeys(["quadrillion", "quadrillions"], 15),
+}
+"""Word of scale -> its power of ten."""
+_DOZENS = ("dozen", "dozens")
+_NO_SPACES = "百千万萬亿億백천만억"
+"""Words of scale that stand right behind their number, and before anything."""
+_SCALE_WORDS = "|".join(
+    sorted((*(word for word in _POWERS if word not in _NO_SPACES), *_DOZENS), key=len, reverse=True)
+)
+_SCALE = re.compile(
+    rf"(?:(?:[$*]{{1,2}}|\\\))?{SPACE}-?(?P<word>{_SCALE_WORDS})(?!\w|-[^\W\d_])|(?P<sign>[{_NO_SPACES}])|(?P<letter>[kmbt])(?!\w))",
+    re.IGNORECASE,
+)
+_OF_MONEY = re.compile(rf"{SPACE}(?P<letter>k|mm|mn|m|mil|bn|b|tn|t)(?![\w-])", re.IGNORECASE)
+_LETTERS = {"k": 3, "m": 6, "mm": 6, "mn": 6, "mil": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}
+MAX_SCALES = 3
+"""Words of scale in a row: 5 hundred thousand million."""
+
 _CONTINUES = re.compile(
-    r"[.,:/'_\-–—]\d|\^\s*\{?\s*[-+]?\d|[A-Za-z]++\d|[²³¹⁰-⁹√π]|[xyz](?![^\W_])"
-    r"|\s*+\\(?!text|mathrm|mbox|textbf|circ|degree|[,;!: ]|quad|qquad|right|[)\]}$%\\]|n\b)"  # 2\pi, 2\times 3
+    r"[.,:/'_\-–—]\d|\^\s*\{?\s*[-+]?\d|[A-Za-z]++\d|[²³¹⁰-⁹√π\u0300-\u036f]|[xyz](?![^\W_])|\(\d"
+    r"|\s*+\\(?!text|mathrm|mbox|textbf|circ|degree|[,;!: ]|quad|qquad|right|[)\]}$%\\]|n\b"
+    r"|checkmark|blacksquare|square|qed|Box)"  # 2\pi, 2\times 3
 )
 """Right after a number: it was part of something else."""
 
-_WORD = r"[^\W\d]++"
-_JOINT = re.compile(
-    rf"{_SPACE}(?:"
-    r"(?:[,;/&+*×÷=<>≈~·⋅x^–—-]|\.\.\.?|\bto\b|\bthrough\b|\bminus\b|\bplus\b|\btimes\b)"  # 5, 6 · 5 - 6 · 5 to 6
-    rf"|(?:{_WORD}\s++){{0,3}}(?:or|and)\b"  # 5 or 6 · 5 dollars or 6
-    r"|[,;]?[ ]?\(?or\b"  # 5, or 6 · 5 (or 6)
-    rf"|(?:{_WORD})?"  # 5 6 · 5 feet 6 inches
-    rf"){_SPACE}(?:(?:about|maybe|perhaps|possibly|even|only)\s++)?(?=[-+.\d\\$€£¥₹{''.join(_VULGAR)}])"
-)
-"""Between a number and another one that makes the reading of the first uncertain."""
-_CHOICE = re.compile(rf"{_SPACE}(?:[,;/&–—-]|\bto\b|(?:{_WORD}\s++){{0,3}}(?:or|and)\b){_SPACE}")
-_CANDIDATE = re.compile(rf"(?<![\w.,^])(?<!\^\{{)[-+]?{_CURRENCY}?[-+]?(?:\.?\d|[{''.join(_VULGAR)}])|\\[dtc]?frac\b")
-_TOKEN = re.compile(r"[\w.,:/^'–—-]*")
 
-
-def _matched(pattern: re.Pattern[str], text: str, start: int) -> int:
-    """Where a match of `pattern` at `start` ends; `start` if there is none."""
-    match = pattern.match(text, start)
-    return start if match is None else match.end()
-
-
-def _number(text: str, start: int, depth: int) -> Quantity | None:
+def _number(text: str, start: int, depth: int, in_formula: bool = False) -> Quantity | None:
     opening = _SIGN_AND_CURRENCY.match(text, start) or _PLAIN_SIGN.match(text, start)
+    if opening is None and in_formula:
+        opening = _SPACED_SIGN.match(text, start)
     if opening is None or (opening["sign"] and opening["later"]):
         return None
     body = _unsigned(text, opening.end(), depth)
@@ -211,36 +164,65 @@ def _number(text: str, start: int, depth: int) -> Quantity | None:
         return None
     value, end = body
     percent = _PERCENT.match(text, end)
-    scale = None if percent else _SCALE.match(text, end)
     if percent:
         end = percent.end()
-    elif scale:
-        value, end = value * 10 ** (_POWERS[scale["word"].lower()] if scale["word"] else 3), scale.end()
+    else:
+        value, end = _scaled(text, value, end, is_money=bool(opening["currency"]))
     if _CONTINUES.match(text, end):
         return None
     negative = "-" in (opening["sign"], opening["later"])
     return Quantity(value=-value if negative else value, percent=bool(percent), start=opening.start(), end=end)
 
 
+def _scaled(text: str, value: Fraction, end: int, *, is_money: bool) -> tuple[Fraction, int]:
+    """With the words of scale behind the number; letters of scale are capitals, or belong to money."""
+    for _ in range(MAX_SCALES):
+        scale = _SCALE.match(text, end) or (_OF_MONEY.match(text, end) if is_money else None)
+        if scale is None:
+            break
+        name = next(group for group in scale.groups() if group)
+        if scale.groupdict().get("letter") and name not in "kKMB" and not is_money:
+            break  # 5m are five metres
+        folded = name.lower()
+        power = _LETTERS[folded] if scale.groupdict().get("letter") else _POWERS.get(folded)
+        value, end = value * (12 if power is None else 10**power), scale.end()
+    return value, end
+
+
 def _unsigned(text: str, start: int, depth: int) -> tuple[Fraction, int] | None:
     """A number without sign and unit, and where it ends."""
     if _FRACTION.match(text, start):
         return _latex_fraction(text, start, depth)
-    if start < len(text) and text[start] in _VULGAR:
-        return _VULGAR[text[start]], start + 1
+    if start < len(text) and text[start] in VULGAR:
+        return VULGAR[text[start]], start + 1
     power = _POWER_OF_TEN.match(text, start)
     if power:
-        value = _exact("1", power["braced"] or power["bare"])
+        value = _exact("1", _exponent(power))
         return None if value is None else (value, power.end())
+    repeating = _REPEATING.match(text, start)
+    if repeating:
+        return _repeating(repeating)
     digits = _SOME_DIGITS.match(text, start)
     if digits is None:
         return None
     scientific = _EXPONENT.match(text, digits.end()) or _TIMES_TEN.match(text, digits.end())
-    exponent = next((group for group in scientific.groups() if group), "0") if scientific else "0"
-    value = _exact(digits["mantissa"], exponent)
+    value = _exact(digits["mantissa"], _exponent(scientific) if scientific else "0")
     if value is None or scientific:
         return None if value is None else (value, scientific.end() if scientific else digits.end())
     return _with_fraction(text, value, digits.end(), depth)
+
+
+def _exponent(match: re.Match[str]) -> str:
+    return next(group for group in match.groups() if group).translate(_RAISED)
+
+
+def _repeating(match: re.Match[str]) -> tuple[Fraction, int] | None:
+    """0.1\\overline{6} is 1/6."""
+    once, again = match["once"], match["barred"] or match["digit"] or match["round"]
+    if len(match[0]) > MAX_DIGITS:
+        return None
+    period = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
+    return Fraction(f"{match['whole'] or 0}.{once or 0}") + period, match.end()
 
 
 def _with_fraction(text: str, value: Fraction, end: int, depth: int) -> tuple[Fraction, int] | None:
@@ -253,8 +235,8 @@ def _with_fraction(text: str, value: Fraction, end: int, depth: int) -> tuple[Fr
                 return value + above / below, proper.end()
             return value, end  # not a mixed number; the two numbers stand beside each other
         after = end + 1 if text[end : end + 1] == " " else end
-        if text[after : after + 1] in _VULGAR and after < len(text):
-            return value + _VULGAR[text[after]], after + 1
+        if text[after : after + 1] in VULGAR and after < len(text):
+            return value + VULGAR[text[after]], after + 1
         if _FRACTION.match(text, after):
             part = _latex_fraction(text, after, depth)
             return None if part is None or not 0 < part[0] < 1 else (value + part[0], part[1])
@@ -269,14 +251,14 @@ def _with_fraction(text: str, value: Fraction, end: int, depth: int) -> tuple[Fr
 def _latex_fraction(text: str, start: int, depth: int) -> tuple[Fraction, int] | None:
     """\\frac{a}{b}, \\frac12 and the like; a and b are numbers themselves."""
     parts: list[Fraction] = []
-    position = _matched(_FRACTION, text, start)
+    position = matched(_FRACTION, text, start)
     for _ in range(2):
-        position = _matched(re.compile(r"\s*"), text, position)
+        position = matched(_BLANKS, text, position)
         if text[position : position + 1] == "{" and depth > 0:
-            inside = _number(text, position + 1, depth - 1)
+            inside = _number(text, position + 1, depth - 1, in_formula=True)
             if inside is None or inside.percent:
                 return None
-            position = _matched(re.compile(r"\s*"), text, inside.end)
+            position = matched(_BLANKS, text, inside.end)
             if text[position : position + 1] != "}":
                 return None
             parts.append(inside.value)
@@ -290,6 +272,15 @@ def _latex_fraction(text: str, start: int, depth: int) -> tuple[Fraction, int] |
     return None if below == 0 or _too_long(above / below) else (above / below, position)
 
 
+_BLANKS = re.compile(r"\s*")
+
+
+def matched(pattern: re.Pattern[str], text: str, start: int) -> int:
+    """Where a match of `pattern` at `start` ends; `start` if there is none."""
+    match = pattern.match(text, start)
+    return start if match is None else match.end()
+
+
 def _exact(digits: str, exponent: str = "0") -> Fraction | None:
     digits = re.sub(r"[^\d.]", "", digits)
     if len(digits) > MAX_DIGITS or len(exponent) > 6 or abs(int(exponent)) > MAX_DIGITS:
@@ -300,17 +291,3 @@ def _exact(digits: str, exponent: str = "0") -> Fraction | None:
 def _too_long(value: Fraction) -> bool:
     """Nested fractions multiply their lengths: 4 bits are more than a digit."""
     return max(value.numerator.bit_length(), value.denominator.bit_length()) > 8 * MAX_DIGITS
-
-
-def _number_beside(text: str, end: int) -> Quantity | bool | None:
-    """The number that stands so close after `end` that the one before it is in doubt; None if there is none.
-
-    True where something stands there that looks like a number and cannot be read.
-    """
-    joint = _JOINT.match(text, end)
-    if joint is None:
-        return None
-    after = _number(text, joint.end(), MAX_DEPTH)
-    if after is not None:
-        return after
-    return True if _CANDIDATE.match(text, joint.end()) else None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from selftaught.errors import ConfigError, StoreError
 from selftaught.problems import LABELS, Problem
-from selftaught.quantities import read_quantity
+from selftaught.amounts import read_quantity
 from selftaught.settings import TaskConfig
 from selftaught.tasks import own
 from selftaught.tasks.columns import has_key, key_names, texts

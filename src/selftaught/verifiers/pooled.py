@@ -11,7 +11,8 @@ from dataclasses import asdict
 from selftaught.answers import AnswerPlace, formula_answer, own_part, statement
 from selftaught.errors import ConfigError, VerifierError
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
-from selftaught.quantities import Quantity, number_text, read_quantity, same_number
+from selftaught.amounts import read_quantity
+from selftaught.quantities import Quantity, number_text, same_number
 from selftaught.verifiers.pool import Pool, TimedOutError, WorkerDiedError
 from selftaught.verifiers.text import UNREADABLE, Finding, both, finding
 

@@ -2,9 +2,18 @@
 
 from collections.abc import Callable
 
-from selftaught.answers import AnswerPlace, choice_answer, line_answer, normalize, number_answer, statement
+from selftaught.amounts import read_quantity
+from selftaught.answers import (
+    AnswerPlace,
+    choice_answer,
+    line_answer,
+    normalize,
+    number_answer,
+    statement,
+)
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
-from selftaught.quantities import number_text, read_quantity, same_number
+from selftaught.quantities import number_text, same_number
+from selftaught.signs import visible, without_marks
 
 Finding = tuple[Verdict, str | None]
 """Verdict and prediction under one extraction."""
@@ -63,23 +72,30 @@ def choice(place: AnswerPlace, extraction: Extraction) -> Verifier:
 
 
 def exact(place: AnswerPlace, extraction: Extraction) -> Verifier:
-    """The same text but for white space; case matters, since names, code and formulas differ by case alone.
+    """The same text but for white space and for marks around it; case matters, since names and code differ by case.
 
-    A full stop that the reference answer does not have belongs to the sentence, not to the answer.
+    A full stop that the reference answer does not have belongs to the sentence; emphasis, quotes, tags and the signs
+    of a formula around the answer belong to the page. Of true, false, yes and no the case does not matter.
     """
 
     def verify(completion: str, problem: Problem) -> Verification:
         said = statement(completion, place)
-        reference = normalize(problem.answer)
+        reference = normalize(visible(problem.answer))
 
         def judge(extraction: Extraction) -> Finding:
             found = line_answer(said, extraction)
             if found is None:
                 return UNREADABLE
-            if found == reference + ".":
-                found = reference
-            return finding(right=found == reference, prediction=found)
+            readings = list(without_marks(found))
+            right = any(_same_text(reading, reference) for reading in readings)
+            return finding(right=right, prediction=reference if right else readings[-1])
 
         return both(judge, extraction)
 
     return verify
+
+
+def _same_text(reading: str, reference: str) -> bool:
+    if reference.lower() in ("true", "false", "yes", "no"):
+        return reading.lower() == reference.lower()
+    return reading == reference

@@ -1,0 +1,113 @@
+"""One spelling for the signs that people and models write in many ways. Pure text.
+
+`visible` is for a text as it comes in: what cannot be seen is gone, and a letter with its accent is one character.
+`plain` is for reading: every character stays where it is, so that places in it are places in the text. What marks may
+stand around an answer, and where a sentence ends, is said here once, for numbers and for choices.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff]"
+)
+
+
+@lru_cache(maxsize=1)
+def _many_accents() -> re.Pattern[str]:
+    blocks = (range(0x300, 0x3100), range(0xA600, 0xAC00), range(0xFE20, 0xFE30), range(0x10A00, 0x12000))
+    accents = (chr(code) for block in blocks for code in block if unicodedata.combining(chr(code)))
+    return re.compile(f"[{''.join(accents)}\U0001d165-\U0001d1ad\U0001e000-\U0001e94a]{{20}}")
+
+
+def visible(text: str) -> str:
+    """`text` without invisible characters (joiners, marks of direction, soft hyphens), composed (NFC).
+
+    A run of twenty accents is no writing: such a text is not composed, since sorting its accents would take long.
+    """
+    if text.isascii():
+        return text
+    text = _INVISIBLE.sub("", text)
+    if unicodedata.is_normalized("NFC", text) or _many_accents().search(text):
+        return text
+    return unicodedata.normalize("NFC", text)
+
+
+_SAME_LENGTH = {
+    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if chr(code) not in "！？"},  # full-width forms
+    **{ord(sign): "-" for sign in "‐‑‒–−˗﹣➖⁃"},  # longer dashes only separate
+    **{ord(space): "\u00a0" for space in "\u2007\u2009\u202f"},  # the spaces that group digits
+    **{ord(space): " " for space in "\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u200a\u205f\u3000"},
+    **{ord(quote): '"' for quote in "“”„‟"},
+    **{ord(quote): "'" for quote in "‘’‚‛"},
+    **{ord(slash): "/" for slash in "⁄∕"},
+    **{ord(percent): "%" for percent in "﹪٪"},
+    **{ord(times): "×" for times in "✕✖⨯"},
+    ord("İ"): "I",
+    ord("﹢"): "+",
+    ord("٫"): ".",
+    ord("٬"): ",",
+    ord("،"): ",",
+}
+_TEXT_COMMAND = re.compile(r"\\(?:text|textrm|textnormal|mathrm|mbox|textbf|mathbf|textit|mathit|operatorname)\s*\{")
+
+
+def plain(text: str) -> str:
+    """With one spelling per sign and digit, and no \\text{; every character stays where it is.
+
+    Decimal digits of all scripts are read: their readers agree on their values (unlike ², which is an exponent).
+    """
+    if not text.isascii():
+        text = re.sub(r"[^\D0-9]", lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_SAME_LENGTH))
+    return _TEXT_COMMAND.sub(lambda command: " " * len(command[0]), text)
+
+
+# Possessive quantifiers (*+, ++) never give back what they took, so no text makes a search quadratic.
+SPACE = r"(?:[\s~]|\\[,;:! ]|\\(?:quad|qquad)\b)*+"
+"""White space as people and LaTeX write it."""
+TAG = r"<(?:/?[A-Za-z][\w:-]{0,30}\s?/?|\|[^<>|\n]{1,40}\|)>"
+"""An HTML tag, or an end token written as text; "3<x>2" is none, being no name of more than a letter."""
+OPENING = rf"(?:\s|[*_`\"'«‹「『〈《【(\[{{]|\\[(\[{{]|\\left\b|{TAG})"
+"""A mark that may stand before an answer."""
+CLOSING = (
+    r"(?:\s|~|\\[,;:! ]"
+    r"|\*{1,3}(?=[\s.,;:!?)\]}\"'_`$<。！？，]|\Z)(?<!\s\*)(?<!\s\*\*)|\*+(?=\s*\Z)|_{1,3}(?!\w)"  # emphasis, no operator
+    r"|[`\"'»›」』〉》】)\]}$]|\\[)\]}$]|\\right\b|\\\\(?=\s|\Z)|#+(?=[\s#]*\Z)"
+    rf"|{TAG}|\\(?:checkmark|blacksquare|square|qed|Box)\b|[✓✔✅☑∎■□▪◼🎉😀-🙏✨⭐🌟👍🏁🏆💯]"
+    r")"
+)
+"""A mark that may stand behind an answer and belongs to nothing else."""
+SENTENCE_END = r"(?:[.!?]++(?=[\s*_`\"'»)\]}$<]|\\[)\]]|(?-i:[A-Z][a-z])|\Z)|[。｡！？।॥؟۔…]|\.{3})"
+"""Where a sentence ends: "3.com" and "5!x" end none."""
+
+
+def without_marks(text: str) -> Iterator[str]:
+    """`text`, and what is left of it as full stop, tags, emphasis, quotes and signs of a formula are taken off it."""
+    yield text
+    for _ in range(MAX_LAYERS):
+        around = _AROUND.fullmatch(text)
+        if around is not None:
+            text = next(around[name] for name in "abcdefghij" if around[name] is not None).strip()
+        else:
+            tail = next((tail for tail in _TAILS if tail.search(text)), None)
+            text = "" if tail is None else tail.sub("", text).rstrip()
+        if not text:
+            return
+        yield text
+
+
+MAX_LAYERS = 8
+"""Marks around marks around an answer."""
+_AROUND = re.compile(
+    r"(?P<mark>\*{1,3}|_{1,3}|`{1,3}|\${1,2}|[\"'])(?P<a>[^\s].*[^\s]|[^\s])(?P=mark)|\\\((?P<b>.+)\\\)|\\\[(?P<c>.+)\\\]"
+    r"|“(?P<d>.+)”|‘(?P<e>.+)’|«(?P<f>.+)»|„(?P<g>.+)[“”]|「(?P<h>.+)」"
+    r"|\\(?:text|textbf|textit|mathrm|mathbf|boxed|emph)\s*\{(?P<i>.+)\}|<(?P<tag>\w+)[^<>]*>(?P<j>.+)</(?P=tag)>",
+    re.DOTALL,
+)
+_TAILS = (
+    re.compile(rf"(?:\s|{TAG})+\Z"),
+    re.compile(r"(?<=[^.])[.。]\Z"),
+    re.compile(r"(?<=[^*_`])(?:\*\*|__|[*`])\Z"),
+)
