@@ -19,6 +19,7 @@ LEVEL = {
             "quantities",
             "amounts",
             "signs",
+            "statements",
             "verification",
             "prompts",
             "selection",

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from benchmarks.verifying import CHOICES, PIECES, SHORT_PIECES, cpu_s, long_texts
 from builders import json_case, problem
+from selftaught.amounts import parse_number
 from selftaught.errors import ConfigError
 from selftaught.problems import LABELS, Verdict, Verifier
-from selftaught.amounts import parse_number
 from selftaught.verifiers import make_verifier
 from strategies import awkward_texts, texts
 

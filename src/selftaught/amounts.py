@@ -103,16 +103,16 @@ _REMARK = re.compile(r"[,;:](?!\d)|(?<=[\s*_)])-(?=\s+(?:[^\W\d_]{2}|[aAI]\s))|�
 _BRACKET = re.compile(r"(?<=[\s*_`])[(\[](?P<inside>[^()\[\]\n]{0,200})[)\]]?")
 _CALCULATION = re.compile(r"[\d.,\s]+[-+*/×÷x·=][-+*/×÷x·=\d.,\s$]+|.*(?<![^\W_])[a-z]\s*[-+*/^=(].*")
 _UNIT_SIGN = re.compile(
-    rf"[°€£¥₹₽₩₺₫฿¢]\s?[CFK]?(?!\w)|\^\s*\{{?\s*\\?(?:circ|degree)\b\s*\}}?\s?[CFK]?(?!\w)|\\(?:circ|degree|pounds|euro|cent)\b"
+    r"[°€£¥₹₽₩₺₫฿¢]\s?[CFK]?(?!\w)|\^\s*\{?\s*\\?(?:circ|degree)\b\s*\}?\s?[CFK]?(?!\w)|\\(?:circ|degree|pounds|euro|cent)\b"
 )
 _UNIT = re.compile(rf"(?:-(?=[^\W\d_]))?(?P<word>{_WORD})\.?\}}?(?:\^\s*\{{?[23]\}}?|[²³](?!\d))?")
 _PER = re.compile(rf"\s?[/·⋅]\s?(?:{_WORD}(?<=[^\W\d_]{{2}})|[hsdlLgm](?!\w))\.?(?:\^\s*\{{?[23]\}}?|[²³])?(?![\d(])")
 _LETTERS = "mgshlLWVJCFcpd"
 """Single letters that are units where they touch a number; any other may be a variable (3n)."""
-_ABBREVIATIONS = frozenset(
-    "km cm mm nm dm kg mg lb lbs oz ft in yd yds mi mph kph kmh hr hrs min sec ms am pm st nd rd th ml mL cl dl GB MB KB"
-    " TB kB kW MW GW Wh kHz MHz GHz Hz Pa kPa cc pt pts qt gal tsp cal pcs yr yrs wk wks mo px rpm USD EUR GBP deg rad"
-    " mol sq ha hp dB ppm bps cts".split()
+_ABBREVIATION = re.compile(
+    r"(?:[kcmnd]m|[km]g|lbs?|oz|ft|in|yds?|mi|[mk]ph|kmh|hrs?|min|m?sec|ms|[ap]m|st|nd|rd|th|[mcd][lL]|[kKMGT]B"
+    r"|[kMG]?Wh?|[kMG]?Hz|k?Pa|cc|pts?|qt|gal|tsp|cal|pcs|yrs?|wks?|mo|px|rpm|USD|EUR|GBP|deg|rad|mol|sq|ha|hp|dB"
+    r"|ppm|bps|cts)\Z"
 )
 """Units of two or three letters that may touch a number; other letters may be variables (3ab)."""
 _ALTERNATIVE = re.compile(
@@ -225,7 +225,7 @@ def _may_be_unit(text: str, unit: re.Match[str], *, touches: bool, is_first: boo
     """Whether a word is none of a formula's names: 3n, 3ab and "3 times x" are multiples, 5m and "18 a day" are not."""
     word = unit["word"]
     if len(word) > 1:
-        return not touches or len(word) > 3 or unit[0].startswith("-") or word in _ABBREVIATIONS
+        return not touches or len(word) > 3 or unit[0].startswith("-") or _ABBREVIATION.match(word) is not None
     if _WORD_NEXT.match(text, unit.end()):
         return word in "aAI" or (is_first and word in _LETTERS)
     return is_first and word in _LETTERS and (touches or word not in "pd")

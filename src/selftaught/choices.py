@@ -59,6 +59,11 @@ def last_choice(text: str, choices: tuple[str, ...]) -> frozenset[str]:
     return NONE
 
 
+def offers_another(text: str, end: int = 0) -> bool:
+    """Whether an "or" stands behind the name of a choice that ends at `end`."""
+    return _ALTERNATIVE.match(text, end) is not None
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 
 _OPENINGS = re.compile(rf"(?:{OPENING}|[:$])*+")
@@ -167,7 +172,7 @@ class _Names:
             if found is None:
                 position = (label or named).end()  # type: ignore[union-attr]
             else:
-                yield _Mention(NONE, found.start, found.end) if _offers_another(text, found.end) else found
+                yield _Mention(NONE, found.start, found.end) if offers_another(text, found.end) else found
                 position = found.end
 
     def _bracketed_label(self, text: str, start: int, end: int) -> _Mention | None:
@@ -204,16 +209,11 @@ _ANYWHERE = re.compile(r"[(\[]\s?[A-Za-z]\s?[)\]]|^[ \t]*+[A-Z](?=[).:]?[ \t]*+$
 
 def _goes_on(names: _Names, text: str, first: _Mention) -> bool:
     """Whether the text names another choice beside the first one, or offers anything else in its place."""
-    if _offers_another(text, first.end):
+    if offers_another(text, first.end):
         return True
     joint = _JOINT.match(text, first.end)
     second = names.first(text, joint.end()) if joint else None
     return second is not None and not second.labels & first.labels
-
-
-def _offers_another(text: str, end: int) -> bool:
-    """Whether an "or" stands behind a name; "A or A" is refused with it."""
-    return _ALTERNATIVE.match(text, end) is not None
 
 
 def _is_that_number(text: str, named: re.Match[str], name: str) -> bool:

@@ -113,7 +113,7 @@ _TIMES_TEN = re.compile(rf"{SPACE}(?:[xX×*·⋅]|\\times|\\cdot){SPACE}10{_TO_T
 _POWER_OF_TEN = re.compile(rf"10{_TO_THE}")
 _OVER = re.compile(rf"\s?/\s?(?P<below>{_DECIMAL})")
 _PROPER = re.compile(r"[ \t\u00a0]+(?P<above>\d+)/(?P<below>\d+)(?![\d/])")
-_PERCENT = re.compile(rf"(?:\s|[{{}}~]|\\[,;:! ])*+(?:\\?%|(?:percent|per cent|pct)\b)")
+_PERCENT = re.compile(r"(?:\s|[{}~]|\\[,;:! ])*+(?:\\?%|(?:percent|per cent|pct)\b)")
 
 _POWERS = {
     **dict.fromkeys(["hundred", "hundreds", "百", "백"], 2),

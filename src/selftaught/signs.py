@@ -51,7 +51,12 @@ _SAME_LENGTH = {
     ord("٬"): ",",
     ord("،"): ",",
 }
-_TEXT_COMMAND = re.compile(r"\\(?:text|textrm|textnormal|mathrm|mbox|textbf|mathbf|textit|mathit|operatorname)\s*\{")
+
+
+@lru_cache(maxsize=1)
+def _one_spelling() -> dict[int, str]:
+    digits = (code for code in range(0x660, 0x1FBFA) if chr(code).isdecimal())
+    return {**{code: str(unicodedata.decimal(chr(code))) for code in digits}, **_SAME_LENGTH}
 
 
 def plain(text: str) -> str:
@@ -60,9 +65,11 @@ def plain(text: str) -> str:
     Decimal digits of all scripts are read: their readers agree on their values (unlike ², which is an exponent).
     """
     if not text.isascii():
-        text = re.sub(r"[^\D0-9]", lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_SAME_LENGTH))
+        text = text.translate(_one_spelling())
     return _TEXT_COMMAND.sub(lambda command: " " * len(command[0]), text)
 
+
+_TEXT_COMMAND = re.compile(r"\\(?:text|textrm|textnormal|mathrm|mbox|textbf|mathbf|textit|mathit|operatorname)\s*\{")
 
 # Possessive quantifiers (*+, ++) never give back what they took, so no text makes a search quadratic.
 SPACE = r"(?:[\s~]|\\[,;:! ]|\\(?:quad|qquad)\b)*+"
@@ -73,7 +80,8 @@ OPENING = rf"(?:\s|[*_`\"'«‹「『〈《【(\[{{]|\\[(\[{{]|\\left\b|{TAG})"
 """A mark that may stand before an answer."""
 CLOSING = (
     r"(?:\s|~|\\[,;:! ]"
-    r"|\*{1,3}(?=[\s.,;:!?)\]}\"'_`$<。！？，]|\Z)(?<!\s\*)(?<!\s\*\*)|\*+(?=\s*\Z)|_{1,3}(?!\w)"  # emphasis, no operator
+    r"|\*{1,3}(?=[\s.,;:!?)\]}\"'_`$<。！？，]|\Z)(?<!\s\*)(?<!\s\*\*)"  # emphasis, no operator
+    r"|\*+(?=\s*\Z)|_{1,3}(?!\w)"
     r"|[`\"'»›」』〉》】)\]}$]|\\[)\]}$]|\\right\b|\\\\(?=\s|\Z)|#+(?=[\s#]*\Z)"
     rf"|{TAG}|\\(?:checkmark|blacksquare|square|qed|Box)\b|[✓✔✅☑∎■□▪◼🎉😀-🙏✨⭐🌟👍🏁🏆💯]"
     r")"

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from selftaught.amounts import read_quantity
 from selftaught.errors import ConfigError, StoreError
 from selftaught.problems import LABELS, Problem
-from selftaught.amounts import read_quantity
 from selftaught.settings import TaskConfig
 from selftaught.tasks import own
 from selftaught.tasks.columns import has_key, key_names, texts

@@ -1,8 +1,9 @@
 """Verifiers: completion x problem -> verdict and prediction. Total: any text gets a verdict."""
 
-from selftaught.answers import AnswerPlace, AnswerRule, extract, normalize
+from selftaught.answers import AnswerRule, extract, normalize
 from selftaught.errors import ConfigError
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
+from selftaught.statements import AnswerPlace
 from selftaught.verifiers import pooled, text
 
 __all__ = ["NAMES", "make_verifier", "tagged_line"]

@@ -8,11 +8,12 @@ import importlib.util
 import re
 from dataclasses import asdict
 
-from selftaught.answers import AnswerPlace, formula_answer, own_part, statement
+from selftaught.amounts import read_quantity
+from selftaught.answers import formula_answer
 from selftaught.errors import ConfigError, VerifierError
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
-from selftaught.amounts import read_quantity
 from selftaught.quantities import Quantity, number_text, same_number
+from selftaught.statements import AnswerPlace, own_part, statement
 from selftaught.verifiers.pool import Pool, TimedOutError, WorkerDiedError
 from selftaught.verifiers.text import UNREADABLE, Finding, both, finding
 

@@ -3,17 +3,11 @@
 from collections.abc import Callable
 
 from selftaught.amounts import read_quantity
-from selftaught.answers import (
-    AnswerPlace,
-    choice_answer,
-    line_answer,
-    normalize,
-    number_answer,
-    statement,
-)
+from selftaught.answers import choice_answer, line_answer, normalize, number_answer
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
 from selftaught.quantities import number_text, same_number
 from selftaught.signs import visible, without_marks
+from selftaught.statements import AnswerPlace, statement
 
 Finding = tuple[Verdict, str | None]
 """Verdict and prediction under one extraction."""
