@@ -53,7 +53,8 @@ def pieces(name: str) -> st.SearchStrategy[str]:
 
 
 def shared_cases() -> list[dict[str, Any]]:
-    rows = [json.loads(line) for path in sorted(SHARED.glob("*.jsonl")) for line in path.open(encoding="utf-8")]
+    texts = (path.read_text(encoding="utf-8") for path in sorted(SHARED.glob("*.jsonl")))
+    rows = [json.loads(line) for text in texts for line in text.split("\n") if line]
     return [row for row in rows if "expected_strict" in row]
 
 

@@ -113,7 +113,9 @@ _TIMES_TEN = re.compile(rf"{SPACE}(?:[xX×*·⋅]|\\times|\\cdot){SPACE}10{_TO_T
 _POWER_OF_TEN = re.compile(rf"10{_TO_THE}")
 _OVER = re.compile(rf"\s?/\s?(?P<below>{_DECIMAL})")
 _PROPER = re.compile(r"[ \t\u00a0]+(?P<above>\d+)/(?P<below>\d+)(?![\d/])")
-_PERCENT = re.compile(r"(?:[$*]{1,2}|\\\))?(?:\s|[{}~]|\\[,;:! ])*+(?:\\?%|(?:percent|per cent|pct)\b)")
+_SHUT = r"(?:[$*_`\"')]{1,3}|\\\)|</\w{1,8}>)?"
+"""What may close between a number and its percent sign or word of scale: **5**%."""
+_PERCENT = re.compile(_SHUT + r"(?:\s|[{}~]|\\[,;:! ])*+(?:\\?%|(?:percent|per cent|pct)\b)")
 
 _POWERS = {
     **dict.fromkeys(["hundred", "hundreds", "百", "백"], 2),
@@ -137,7 +139,7 @@ _SCALE_WORDS = "|".join(
     sorted((*(word for word in _POWERS if word not in _NO_SPACES), *_DOZENS), key=len, reverse=True)
 )
 _SCALE = re.compile(
-    rf"(?:(?:[$*]{{1,2}}|\\\))?{SPACE}-?(?P<word>{_SCALE_WORDS})(?!\w|-[^\W\d_])|{SPACE}(?P<sign>[{_NO_SPACES}])|(?P<letter>[kmbt])(?!\w))",
+    rf"(?:{_SHUT}{SPACE}-?(?P<word>{_SCALE_WORDS})(?!\w|-[^\W\d_])|{SPACE}(?P<sign>[{_NO_SPACES}])|(?P<letter>[kmbt])(?!\w))",
     re.IGNORECASE,
 )
 _OF_MONEY = re.compile(rf"{SPACE}(?P<letter>k|mm|mn|m|mil|bn|b|tn|t)(?![\w-])", re.IGNORECASE)

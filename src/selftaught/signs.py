@@ -80,7 +80,7 @@ OPENING = rf"(?:\s|[*_`\"'«‹「『〈《【(\[{{]|\\[(\[{{]|\\left\b|{TAG})"
 """A mark that may stand before an answer."""
 CLOSING = (
     r"(?:\s|~|\\[,;:! ]"
-    r"|\*{1,3}(?=[\s.,;:!?)\]}\"'_`$<。！？，]|\Z)(?<!\s\*)(?<!\s\*\*)"  # emphasis, no operator
+    r"|\*{1,3}(?=[\s.,;:!?)\]}\"'_`$<。！？，\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\Z)(?<!\s\*)(?<!\s\*\*)"  # emphasis, no operator
     r"|\*+(?=\s*\Z)|_{1,3}(?!\w)"
     r"|[`\"'»›」』〉》】)\]}$]|\\[)\]}$]|\\right\b|\\\\(?=\s|\Z)|#+(?=[\s#]*\Z)"
     rf"|{TAG}|\\(?:checkmark|blacksquare|square|qed|Box)\b|[✓✔✅☑∎■□▪◼🎉😀-🙏✨⭐🌟👍🏁🏆💯]"
