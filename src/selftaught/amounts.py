@@ -169,7 +169,7 @@ def _what_follows(text: str, found: Quantity, *, in_formula: bool) -> Quantity |
         touches, position = closed == position, closed
         end = _END.match(text, position)
         if end:
-            is_cut = end[0] in ("...", "…") and found.value.denominator != 1
+            is_cut = end[0].startswith(("..", "…")) and found.value.denominator != 1
             return "more" if is_cut else _beside(text, end.end(), default="nothing")
         equal = _EQUAL.match(text, position)
         if equal:

@@ -74,13 +74,15 @@ _TEXT_COMMAND = re.compile(r"\\(?:text|textrm|textnormal|mathrm|mbox|textbf|math
 # Possessive quantifiers (*+, ++) never give back what they took, so no text makes a search quadratic.
 SPACE = r"(?:[\s~]|\\[,;:! ]|\\(?:quad|qquad)\b)*+"
 """White space as people and LaTeX write it."""
-TAG = r"<(?:/?[A-Za-z][\w:-]{0,30}\s?/?|\|[^<>|\n]{1,40}\|)>"
-"""An HTML tag, or an end token written as text; "3<x>2" is none, being no name of more than a letter."""
+UNSPACED = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+"""Letters of scripts that put no space between words, or hang endings on them."""
+TAG = r"<(?:/?(?:[biups]|[A-Za-z][\w:-]{1,30})\s?/?|\|[^<>|\n]{1,40}\|)>"
+"""An HTML tag, or an end token written as text; "3<x>2" holds none."""
 OPENING = rf"(?:\s|[*_`\"'«‹「『〈《【(\[{{]|\\[(\[{{]|\\left\b|{TAG})"
 """A mark that may stand before an answer."""
 CLOSING = (
     r"(?:\s|~|\\[,;:! ]"
-    r"|\*{1,3}(?=[\s.,;:!?)\]}\"'_`$<。！？，\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\Z)(?<!\s\*)(?<!\s\*\*)"  # emphasis, no operator
+    rf"|\*{{1,3}}(?=[\s.,;:!?)\]}}\"'_`$<。！？，]|{UNSPACED}|\Z)(?<!\s\*)(?<!\s\*\*)"  # emphasis, no operator
     r"|\*+(?=\s*\Z)|_{1,3}(?!\w)"
     r"|[`\"'»›」』〉》】)\]}$]|\\[)\]}$]|\\right\b|\\\\(?=\s|\Z)|#+(?=[\s#]*\Z)"
     rf"|{TAG}|\\(?:checkmark|blacksquare|square|qed|Box)\b|[✓✔✅☑∎■□▪◼🎉😀-🙏✨⭐🌟👍🏁🏆💯]"

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from selftaught.signs import plain, visible
+from selftaught.signs import UNSPACED, plain, visible
 
 LONGEST = 2_000
 """Characters looked at after a marker, and of a box: what is longer is no answer."""
@@ -112,9 +112,6 @@ _LEAD = re.compile(r"(?:\s|[:：=＝]|\*{1,3}(?=[\s:：])|_{1,3}(?=[\s:：])|[\"
 """Between a marker and its answer: "**Answer**: …", "Final answer is …"."""
 _BLOCK_START = re.compile(r"\\\[|\\\(|\$\$|\$(?=\s*[\n\r])|```")
 
-_UNSPACED = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
-"""Letters of scripts that put no space between words, or hang endings on them."""
-
 
 @lru_cache(maxsize=64)
 def _next_question(openings: tuple[str, ...]) -> re.Pattern[str]:
@@ -136,7 +133,7 @@ def _marker(marker: str) -> re.Pattern[str]:
     if not words:
         return re.compile(r"(?!)")
     # The first word comes first, because a search for a literal is fast; what must not stand before it comes after.
-    is_word = rf"(?!{_UNSPACED})\w"
+    is_word = rf"(?!{UNSPACED})\w"
     alone = rf"(?<![^\W_]{words[0]})" if re.match(is_word, marker.strip()) else ""
     after = r"(?![^\W_])" if re.match(is_word, marker.strip()[-1:]) else ""
     return re.compile(words[0] + alone + "".join(rf"\s{{1,20}}{word}" for word in words[1:]) + after)
