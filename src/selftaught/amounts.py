@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from selftaught.quantities import CURRENCY, VULGAR, Quantity, matched, number_at, same_number
-from selftaught.signs import CLOSING, OPENING, SENTENCE_END, SPACE, plain
+from selftaught.signs import CLOSING, LETTER, OPENING, SENTENCE_END, SPACE, WORD, plain
 
 MAX_REPEATS = 20
 """How often a text may say its number again ("1/2 = 0.5")."""
@@ -79,35 +79,42 @@ def numbers_in(text: str) -> Iterator[Quantity | None]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 
-_WORD = r"[^\W\d_]+(?:[-'.][^\W\d_]+)*"
 _NUMBER_WORD = (
     r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
-    r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|dozen|half|(?:a|an)\s++(?:half|quarter"
-    r"|third|dozen|hundred|thousand|million))\b(?!-(?!(?:one|two|three|four|five|six|seven|eight|nine)\b)[^\W\d_])"
+    r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?"
+    r"|half|an?\s++(?:half|quarter|third|dozen|hundred|thousand|million))\b"
+    r"(?!-(?!(?:one|two|three|four|five|six|seven|eight|nine)\b)[^\W\d_])"
 )
+_VARIABLE = rf"(?:(?-i:[b-zB-HJ-Z])(?![\w'.-])|[α-ωΑ-Ω∞](?!\w)|\\(?:infty|pi|theta|alpha|beta|lambda|mu|sqrt|frac|dots|ldots|cdots)\b|\.\.\.?|…)"
 _A_NUMBER = rf"(?:[-+]?{CURRENCY}?[-+]?(?:\.?\d|[{''.join(VULGAR)}])|\\[dtc]?frac\b)"
 _HEDGE = (
     r"(?:(?:about|maybe|perhaps|possibly|even|only|also|then|another|exactly|approximately|around|roughly|nearly|almost"
     r"|plus|and|or|just|probably|remaining|additional|extra|further|more|less|of|to)\b\s*+){0,3}"
 )
-_OPENINGS = re.compile(rf"(?:{OPENING}|[:=≈]|\$(?=\s*(?:\\|\$|[-+]\s)))*+")
+_OPENINGS = re.compile(rf"(?:{OPENING}|[:=≈]|\$(?=\s*(?:\\|\$|[-+]\s)|\s\s))*+")
 _CLOSINGS = re.compile(rf"{CLOSING}*+")
 _END = re.compile(rf"\Z|{SENTENCE_END}")
 _EQUAL = re.compile(rf"\s*=\s*(?={OPENING}*+{_A_NUMBER})")
-_NEXT = re.compile(
-    rf"(?:{OPENING}|{CLOSING})*+{_HEDGE}(?:{OPENING}|{CLOSING})*+(?P<number>(?={_A_NUMBER})|{_NUMBER_WORD})",
-    re.IGNORECASE,
-)
+_MARKS = rf"(?:{OPENING}|{CLOSING})*+"
+_NEXT = re.compile(rf"{_MARKS}{_HEDGE}{_MARKS}(?P<number>(?={_A_NUMBER})|{_NUMBER_WORD})", re.IGNORECASE)
 """A number comes next, in digits or in words, perhaps after marks and words of doubt."""
-_REMARK = re.compile(r"[,;:](?!\d)|(?<=[\s*_)])-(?=\s+(?:[^\W\d_]{2}|[aAI]\s))|—(?!\s*\d)")
-_BRACKET = re.compile(r"(?<=[\s*_`])[(\[](?P<inside>[^()\[\]\n]{0,200})[)\]]?")
+_NEXT_OPERAND = re.compile(rf"{_MARKS}{_HEDGE}{_MARKS}(?P<number>(?={_A_NUMBER})|{_NUMBER_WORD}|{_VARIABLE})", re.IGNORECASE)
+"""A number or a variable comes next."""
+_REMARK = re.compile(
+    rf"(?:[,;:](?!\d)|(?<=[\s*_)])-(?=\s)|—++)(?={_MARKS}(?:{LETTER}|[-+]?[\d$]|\\|…|\.\.|[α-ω∞]|\Z))"
+)
+"""Where a remark begins; a number, a variable or a dot behind it is looked at before."""
+_BRACKET = re.compile(r"[(\[](?P<inside>[^()\[\]\n]{0,200})[)\]]?")
 _CALCULATION = re.compile(r"[\d.,\s]+[-+*/×÷x·=][-+*/×÷x·=\d.,\s$]+|.*(?<![^\W_])[a-z]\s*[-+*/^=(].*")
 _UNIT_SIGN = re.compile(
-    r"[°€£¥₹₽₩₺₫฿¢]\s?[CFK]?(?!\w)|\^\s*\{?\s*\\?(?:circ|degree)\b\s*\}?\s?[CFK]?(?!\w)|\\(?:circ|degree|pounds|euro|cent)\b"
+    r"[°€£¥₹₽₩₺₫฿¢]\s?[CFK]?(?!\w)|[℃℉\u3300-\u33ff]|\^\s*\{?\s*\\?(?:circ|degree)\b\s*\}?\s?[CFK]?(?!\w)"
+    r"|\\(?:circ|degree|pounds|euro|cent)\b"
 )
-_UNIT = re.compile(rf"(?:-(?=[^\W\d_]))?(?P<word>{_WORD})\.?\}}?(?:\^\s*\{{?[23]\}}?|[²³](?!\d))?")
-_PER = re.compile(rf"\s?[/·⋅]\s?(?:{_WORD}(?<=[^\W\d_]{{2}})|[hsdlLgm](?!\w))\.?(?:\^\s*\{{?[23]\}}?|[²³])?(?![\d(])")
-_LETTERS = "mgshlLWVJCFcpd"
+_RAISED = r"(?:(?<=[\s\d}]m)|(?<=[cdkmnµ]m)|(?<=ft)|(?<=in)|(?<=yd)|(?<=mi)|(?<=\w{4}))\.?\}?(?:\^\s*\{?[23]\}?|[²³](?!\w))"
+"""The power of a unit of length; of other letters it may be a variable's."""
+_UNIT = re.compile(rf"(?:-(?={LETTER}))?(?P<word>{WORD})(?:{_RAISED}|\.(?!\s+[A-Z]|\s*\Z))?")
+_PER = re.compile(rf"\s?[/·⋅]\s?(?:{WORD}(?<={LETTER}{{2}})|[hsdlLgmчсм](?!\w))(?:{_RAISED}|(?<=s)[²]|\.(?=\S))?(?![\d(])")
+_LETTERS = "mgshlLWVJCFc"
 """Single letters that are units where they touch a number; any other may be a variable (3n)."""
 _ABBREVIATION = re.compile(
     r"(?:[kcmnd]m|[km]g|lbs?|oz|ft|in|yds?|mi|[mk]ph|kmh|hrs?|min|m?sec|ms|[ap]m|st|nd|rd|th|[mcd][lL]|[kKMGT]B"
@@ -116,19 +123,36 @@ _ABBREVIATION = re.compile(
 )
 """Units of two or three letters that may touch a number; other letters may be variables (3ab)."""
 _ALTERNATIVE = re.compile(
-    r"(?:or|to|through|thru|versus|vs|plus|minus|squared|cubed|factorial|choose|mod|modulo|divided|multiplied|point"
-    r"|repeating|recurring|sin|cos|tan|log|ln|exp|sqrt|score|gross|grand|oder|ou|bis|또는|или)\Z|\w*[半几幾多余餘或到至分点點].*",
+    r"(?:or|nor|to|through|thru|versus|vs|plus|minus|squared|cubed|factorial|choose|mod|modulo|divided|multiplied|point"
+    r"|repeating|recurring|periodic|sin|cos|tan|log|ln|exp|sqrt|score|gross|grand|oder|und|ou|et|bis|y|e|og|och|или|и|또는"
+    r"|dx|dy|dt|arab|kharab|kk|mm|mill|tril|thous|ten-thousands|googols?"
+    r"|половин\w*|demie?|rưỡi|buçuk|halv|halb\w*|einhalb|medi[oa]|mezz[oa]|mei[oa]|ونصف|نصف|וחצי"
+    r"|\w*(?:[半几幾多余餘或到至]|分之|次方|阶乘|階乘|一半|的平方|的立方|제곱(?!미터)|절반).*|반입니다|반이다|반|[兆十십조块](?:[一-九]\w*)?)\Z"
+    rf"|.*{LETTER}(?:[兆]).*",
     re.IGNORECASE,
 )
 """Words that make a number one of several, or a part of a calculation or of an amount."""
+_ALSO = re.compile(
+    r"(?:as\s+well\s+as|along\s+with|together\s+with|followed\s+by|and/or|and\s+an?\s|with\s+(?:a\s+)?(?:remainder|rest)"
+    r"|in\s+(?:hundred|thousand|million|billion|dozen|lakh|crore)s|\(\s*(?:in\s+)?(?:hundred|thousand|million|billion|dozen)s?\b)\b",
+    re.IGNORECASE,
+)
+"""Words behind a number that add to it."""
+_ADDED_LATER = re.compile(
+    r"\b(?:remainder|rem|r)\b[.:]?\s*(?:of|is|=)?\s*\d|[余ост]\.?\s*\d|\b(?:repeating|recurring|rep|bar)\b"
+    r"|\bin\s+(?:hundred|thousand|million|billion|dozen|lakh|crore)s\b",
+    re.IGNORECASE,
+)
+"""Anywhere in the sentence behind a number: what is left over, repeats, or is counted in thousands."""
 _PARTS = re.compile(
-    r"(?:half|halves|quarters?|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|\w*tenths?|\w*hundredths?|mil|mn|bil"
-    r"|\w*thousandths?|\w*illionths?|\w*illions?|thou|couple|myriads?|tens|twelves|kilos?|десят\w+|сот\w+|(?:dozen|hundred|thousand|lakh|crore)-\w+)(?:-\w+)*\Z",
+    r"(?:half|halves|quarters?|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|\w*tenths?|\w*hundredths?"
+    r"|\w*thousandths?|\w*illionths?|\w*illions?|mil|mille|mn|bil|mii|bin|thou|couple|myriads?|tens|twelves|kilos?"
+    r"|tá|cent|crs?|десят\w+|сот\w+|(?:dozen|hundred|thousand|lakh|crore)-\w+)(?:-\w+)*\Z",
     re.IGNORECASE,
 )
 """Words of scale that are not read: the number by itself is none."""
 _REASON_WORD = re.compile(
-    r"(?:because|since|as|so|which|while|if|when|where|who|whose|that|therefore|thus|hence)\Z", re.I
+    r"(?:because|since|as|so|which|while|where|who|whose|that|therefore|thus|hence)\Z", re.I
 )
 """Words with which a reason begins: its numbers say something else."""
 _CLAUSE_WORD = re.compile(
@@ -136,16 +160,18 @@ _CLAUSE_WORD = re.compile(
     re.I,
 )
 """Words with which a clause begins."""
-_PLACE_WORD = re.compile(r"(?:for|in|on|at|after|before|from|with|within|during|every|until|by|out)\Z", re.IGNORECASE)
+_PLACE_WORD = re.compile(r"(?:for|in|on|at|after|before|from|within|during|every)\Z", re.IGNORECASE)
 """Words that say of how much the number is, behind a unit: 18 dollars for 3 days."""
+_JOINING_WORD = re.compile(r"(?:with|by|until|till|out|times|over|of|per|than)\Z", re.IGNORECASE)
+"""Words that join a number behind them to the one before."""
 _LISTED_LATER = re.compile(rf"(?:[,;&]|\b(?:and|or)\b)\s*(?:and\s+|or\s+)?{_A_NUMBER}")
 """Behind "5 for Tom": the next of several."""
 _CANDIDATE = re.compile(rf"(?<![\w.,^])(?<!\^\{{)[-+]?{CURRENCY}?[-+]?(?:\.?\d|[{''.join(VULGAR)}])|\\[dtc]?frac\b")
 _TOKEN = re.compile(r"[\w.,:/^'–—-]*")
 _OPERATOR_BEFORE = re.compile(
-    r"(?:[/^×÷·⋅<>≤≥≠±√]|(?<!\*)\*\s+|[\w)]\*+|(?<=[\w)}$])\s+[-+]\s*|[\w)]\s*\+|~|→|\\(?!boxed|fbox|left|[\s,;:!(\[])[A-Za-z]+\s*\{?)\s*\Z"
+    r"(?:[/^×÷·⋅<>≤≥≠±√]|(?<!\*)\*\s+|[\w)]\*+|(?<=[\w)}$])\s*[-+]\s+|(?<=[\w)}$])\s+[-+]|[\w)]\s*\+|~|→|\\(?!boxed|fbox|left|[\s,;:!(\[])[A-Za-z]+\s*\{?)\s*\Z"
 )
-_LIST = re.compile(rf"{SPACE}(?:[,;/&–—-]|\bto\b|(?:{_WORD}\s++){{0,3}}(?:or|and)\b){SPACE}")
+_LIST = re.compile(rf"{SPACE}(?:[,;/&–—-]|\bto\b|(?:{WORD}\s++){{0,3}}(?:or|and)\b){SPACE}")
 
 
 def _opens_formula(text: str, start: int) -> bool:
@@ -162,21 +188,24 @@ def _is_whole(text: str, found: Quantity) -> bool:
 def _what_follows(text: str, found: Quantity, *, in_formula: bool) -> Quantity | str:
     """What stands behind a number: "nothing" of importance, "more" that it is a part of, or a number said beside it."""
     position, words = found.end, 0
-    if _FACTOR.match(text, position) or (in_formula and _FACTORIAL.match(text, position)):
+    if in_formula and _FACTOR.match(text, position):
+        return "more"
+    if _ADDED_LATER.search(_END.split(text[position : position + 200], maxsplit=1)[0]) or _ENUMERATES.match(text):
         return "more"
     while words < MAX_WORDS:
         closed = matched(_CLOSINGS, text, position)
         touches, position = closed == position, closed
+        if _ALSO.match(text, position) or (in_formula and text[position : position + 1] == "!"):
+            return "more"
         end = _END.match(text, position)
         if end:
-            is_cut = end[0].startswith(("..", "…")) and found.value.denominator != 1
-            return "more" if is_cut else _beside(text, end.end(), default="nothing")
+            return _beside(text, end.end(), default="nothing")
         equal = _EQUAL.match(text, position)
         if equal:
             return _beside(text, equal.end(), default="more")
         bracket = _BRACKET.match(text, position)
         if bracket:
-            if not _is_remark(bracket["inside"].strip(), found):
+            if not _is_remark(bracket["inside"].strip(), found, touches=touches):
                 return "more"
             position, words = bracket.end(), words + 1
             continue
@@ -199,8 +228,9 @@ def _what_follows(text: str, found: Quantity, *, in_formula: bool) -> Quantity |
     return "nothing"
 
 
-_FACTOR = re.compile(r"[(\[{]|\\[({]")
-_FACTORIAL = re.compile(r"\s*!")
+_FACTOR = re.compile(r"[(\[{]|\\[({]|\s*!")
+_ENUMERATES = re.compile(rf"[\s*_`>]*+\d{{1,2}}\)\s+[*_`]*+{LETTER}")
+"""1) Count the apples."""
 
 
 def _word(text: str, unit: re.Match[str], *, words: int, touches: bool) -> Quantity | str:
@@ -208,16 +238,18 @@ def _word(text: str, unit: re.Match[str], *, words: int, touches: bool) -> Quant
     word = unit["word"]
     if _ALTERNATIVE.match(word) or (words == 0 and _PARTS.match(word)):
         return "more"
-    if word.isascii() and not _may_be_unit(text, unit, touches=touches and words == 0, is_first=words == 0):
+    if (word.isascii() or _GREEK.match(word)) and not _may_be_unit(text, unit, touches=touches and words == 0, is_first=words == 0):
         return "more"
     if _REASON_WORD.match(word):
         return "nothing"
-    if _CLAUSE_WORD.match(word):
-        return _beside(text, unit.end(), default="nothing")
-    if _PLACE_WORD.match(word):
-        beside = "nothing" if words else _beside(text, unit.end(), default="nothing")
+    is_place = _PLACE_WORD.match(word) is not None
+    if is_place or _CLAUSE_WORD.match(word) or word.lower() in ("if", "when"):
         rest = text[unit.end() : unit.end() + 200]
-        return "more" if _LISTED_LATER.search(_END.split(rest, maxsplit=1)[0]) else beside
+        is_listed = _LISTED_LATER.search(_END.split(rest, maxsplit=1)[0])
+        beside = "nothing" if is_place and words else _beside(text, unit.end(), default="nothing")
+        return "more" if is_listed else beside
+    if _JOINING_WORD.match(word) and _NEXT_OPERAND.match(text, unit.end()):
+        return "more"
     return "unit"
 
 
@@ -228,15 +260,16 @@ def _may_be_unit(text: str, unit: re.Match[str], *, touches: bool, is_first: boo
         return not touches or len(word) > 3 or unit[0].startswith("-") or _ABBREVIATION.match(word) is not None
     if _WORD_NEXT.match(text, unit.end()):
         return word in "aAI" or (is_first and word in _LETTERS)
-    return is_first and word in _LETTERS and (touches or word not in "pd")
+    return is_first and word in _LETTERS
 
 
+_GREEK = re.compile(r"[α-ωΑ-Ω]\Z")
 _WORD_NEXT = re.compile(r"\s+[^\W\d_]{2}")
 
 
 def _beside(text: str, position: int, *, default: str) -> Quantity | str:
     """The number that comes next; "more" if it cannot be read; `default` if none comes."""
-    following = _NEXT.match(text, position)
+    following = _NEXT_OPERAND.match(text, position)
     if following is None:
         return default
     if following.end("number") > following.start("number"):
@@ -244,14 +277,17 @@ def _beside(text: str, position: int, *, default: str) -> Quantity | str:
     return number_at(text, following.start("number")) or "more"
 
 
-def _is_remark(inside: str, found: Quantity) -> bool:
+def _is_remark(inside: str, found: Quantity, *, touches: bool) -> bool:
     """Whether a bracket behind a number says no other number, and is no factor of it."""
-    if _NEXT.match(inside) is None:
-        return _CALCULATION.fullmatch(inside) is None
+    if re.match(r"(?:or|and)\b", inside) or _ALSO.match(f"({inside}"):
+        return False
     if _CALCULATION.fullmatch(inside):
-        return _result(inside) == found.value
-    number = read_quantity(inside)
-    return re.match(r"or\b", inside) is None and (number is None or same_number(found, number))
+        return not touches and _result(inside) == found.value
+    if re.search(rf"{LETTER}{{2}}|[^\x00-\u024f]", inside) is None or _NEXT_OPERAND.match(inside):
+        number = read_quantity(inside)
+        has_words = re.search(rf"{LETTER}{{2}}", inside) is not None
+        return not touches and (has_words if number is None else same_number(found, number))
+    return not touches or re.search(r"\d", inside) is None
 
 
 def _result(calculation: str) -> Fraction | None:

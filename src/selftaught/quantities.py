@@ -80,12 +80,12 @@ VULGAR = {
 """½ and its siblings."""
 _SIGNS_OF_FRACTIONS = "".join(VULGAR)
 
-CURRENCY = r"(?:(?:US|CA|AU|NZ|HK|[AC])?\\?\$|[€£¥₹₽₩₺₫฿]|\\(?:pounds|euro)\b|(?:USD|EUR|GBP|INR|Rs\.?)(?=\s*[-+.\d]))"
+CURRENCY = r"(?:(?:US|CA|AU|NZ|HK|NT|[ACRS])?\\?\$|[€£¥₹₽₩₺₫฿]|\\(?:pounds|euro)\b|(?:USD|EUR|GBP|INR|CHF|JPY|CNY|RMB|AUD|CAD|SEK|NOK|DKK|PLN|BRL|KRW|Rs\.?|Rp|RM|kr)(?=\s*[-+.\d]))"
 _GROUP = r"(?:,|\{,\}|,\\! ?|\\[,;:]|\{\\[,;:]\}|\u00a0)"
 _WHOLE = (
     rf"(?:\d{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d)"  # 1,000,000
     r"|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)"  # 10,00,000: the same signs, grouped as in India, and no other reading
-    r"|\d{1,2}(?: \d{3}){2,}(?![\d.,]*\d| \d)"  # 1 234 567; one group (1 000) may be two numbers
+    r"|\d{1,2}(?:[ ~]\d{3}){2,}(?!\d|[ ,]\d)"  # 1 234 567; one group (1 000) may be two numbers
     r"|\d+)"
 )
 _DECIMAL = rf"(?:{_WHOLE}(?:\.\d+)?|\.\d+)"
@@ -100,7 +100,7 @@ _SIGN_AND_CURRENCY = re.compile(
 )
 _PLAIN_SIGN = re.compile(r"\s*+(?P<sign>[-+]?)(?P<currency>)(?P<later>)(?=[.\d\\" + _SIGNS_OF_FRACTIONS + "])")
 _SPACED_SIGN = re.compile(
-    rf"\s*+(?P<sign>[-+])\s*+(?P<currency>{CURRENCY}?)(?P<later>)(?=[.\d\\{_SIGNS_OF_FRACTIONS}])"
+    rf"\s*+\{{?(?P<sign>[-+])(?:[\s{{}}]|\\[,;:! ])*+(?P<currency>{CURRENCY}?)(?P<later>)(?=[.\d\\{_SIGNS_OF_FRACTIONS}])"
 )
 _FRACTION = re.compile(r"\\[dtc]?frac\s*")
 _ONE_DIGIT = re.compile(r"\d")
@@ -118,28 +118,36 @@ _SHUT = r"(?:[$*_`\"')]{1,3}|\\\)|</\w{1,8}>)?"
 _PERCENT = re.compile(_SHUT + r"(?:\s|[{}~]|\\[,;:! ])*+(?:\\?%|(?:percent|per cent|pct)\b)")
 
 _POWERS = {
-    **dict.fromkeys(["hundred", "hundreds", "百", "백"], 2),
-    **dict.fromkeys(["thousand", "thousands", "tausend", "千", "천", "тыс", "тысяч", "тысяча", "тысячи"], 3),
-    **dict.fromkeys(["万", "萬", "만"], 4),
-    **dict.fromkeys(["lakh", "lakhs", "lac", "lacs"], 5),
-    **dict.fromkeys(["million", "millions", "mio", "mln", "millionen", "millones", "millón", "milhões", "milioni"], 6),
-    **dict.fromkeys(["млн", "миллион", "миллиона", "миллионов"], 6),
-    **dict.fromkeys(["crore", "crores"], 7),
-    **dict.fromkeys(["亿", "億", "억"], 8),
-    **dict.fromkeys(["billion", "billions", "bn", "bln", "mrd", "milliard", "milliards", "milliarden"], 9),
-    **dict.fromkeys(["млрд", "миллиард", "миллиарда", "миллиардов"], 9),
-    **dict.fromkeys(["trillion", "trillions", "trn", "tln"], 12),
-    **dict.fromkeys(["quadrillion", "quadrillions"], 15),
+    2: "hundred hundreds hundert honderd 百 佰 백",
+    3: "thousand thousands tausend duizend tusen tusind mila 千 仟 천 тыс тысяч тысяча тысячи tys tysiące tysięcy tisíc ezer"
+    " mijë nghìn ngàn ribu rb elfu ألف آلاف אלף χιλιάδες",
+    4: "万 萬 만 หมื่น",
+    5: "lakh lakhs lac lacs แสน",
+    6: "million millions mio mln millionen millones millón milhões milhão milioni milione miljoen miljoner milyon milion"
+    " miliony milionów milionů millió milioane triệu juta jt млн миллион миллиона миллионов мільйон מיליון مليون ملايين"
+    " εκατομμύρια εκατ ล้าน mill",
+    7: "crore crores",
+    8: "亿 億 억",
+    9: "billion billions bn bln mrd mld milliard milliards milliarde milliarden miliardi miliardo miljard miljarder milyar"
+    " miliard miliardy miliar bilhões bilhão tỷ млрд миллиард миллиарда миллиардов مليار",
+    12: "trillion trillions trn tln triliun trilhões",
+    15: "quadrillion quadrillions",
 }
-"""Word of scale -> its power of ten."""
-_DOZENS = ("dozen", "dozens")
-_NO_SPACES = "百千万萬亿億백천만억"
+"""Power of ten -> the words of scale that mean it."""
+_POWER_OF = {word: power for power, words in _POWERS.items() for word in words.split()}
+_DOZENS = frozenset(
+    "dozen dozens doz dz dzn dutzend docena docenas douzaine douzaines dúzia dúzias dozzina dozzine dozijn dussin dusin tuzin"
+    " tucet düzine lusin дюжина дюжины дюжин ダース 다스 打 โหล".split()
+)
+_NO_SPACES = "百佰千仟万萬亿億백천만억打"
 """Words of scale that stand right behind their number, and before anything."""
 _SCALE_WORDS = "|".join(
-    sorted((*(word for word in _POWERS if word not in _NO_SPACES), *_DOZENS), key=len, reverse=True)
+    sorted((word for word in (*_POWER_OF, *_DOZENS) if word not in _NO_SPACES), key=len, reverse=True)
 )
 _SCALE = re.compile(
-    rf"(?:{_SHUT}{SPACE}-?(?P<word>{_SCALE_WORDS})(?!\w|-[^\W\d_])|{SPACE}(?P<sign>[{_NO_SPACES}])|(?P<letter>[kmbt])(?!\w))",
+    rf"(?:{_SHUT}{SPACE}-?(?P<word>{_SCALE_WORDS})(?!\w|-[^\W\d_])"
+    rf"|{SPACE}(?P<sign>[{_NO_SPACES}])(?![米克瓦卡赫焦伏帕])"  # 18千米 are kilometres
+    r"|(?P<letter>[kmbt])(?!\w))",
     re.IGNORECASE,
 )
 _OF_MONEY = re.compile(rf"{SPACE}(?P<letter>k|mm|mn|m|mil|bn|b|tn|t)(?![\w-])", re.IGNORECASE)
@@ -186,7 +194,7 @@ def _scaled(text: str, value: Fraction, end: int, *, is_money: bool) -> tuple[Fr
         if scale.groupdict().get("letter") and name not in "kKMB" and not is_money:
             break  # 5m are five metres
         folded = name.lower()
-        power = _LETTERS[folded] if scale.groupdict().get("letter") else _POWERS.get(folded)
+        power = _LETTERS[folded] if scale.groupdict().get("letter") else _POWER_OF.get(folded)
         value, end = value * (12 if power is None else 10**power), scale.end()
     return value, end
 

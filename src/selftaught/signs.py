@@ -45,6 +45,7 @@ _SAME_LENGTH = {
     **{ord(slash): "/" for slash in "⁄∕"},
     **{ord(percent): "%" for percent in "﹪٪"},
     **{ord(times): "×" for times in "✕✖⨯"},
+    **{ord(sign): plain for sign, plain in zip("￥￡￠￦", "¥£¢₩", strict=True)},
     ord("İ"): "I",
     ord("﹢"): "+",
     ord("٫"): ".",
@@ -83,14 +84,27 @@ OPENING = rf"(?:\s|[*_`\"'«‹「『〈《【(\[{{]|\\[(\[{{]|\\left\b|{TAG})"
 CLOSING = (
     r"(?:\s|~|\\[,;:! ]"
     rf"|\*{{1,3}}(?=[\s.,;:!?)\]}}\"'_`$<。！？，]|{UNSPACED}|\Z)(?<!\s\*)(?<!\s\*\*)"  # emphasis, no operator
-    r"|\*+(?=\s*\Z)|_{1,3}(?!\w)"
+    r"|\*+(?=\s*\Z)|_{1,3}(?!\w)|\|(?=\s*\Z)|\\q?quad\b"
     r"|[`\"'»›」』〉》】)\]}$]|\\[)\]}$]|\\right\b|\\\\(?=\s|\Z)|#+(?=[\s#]*\Z)"
     rf"|{TAG}|\\(?:checkmark|blacksquare|square|qed|Box)\b|[✓✔✅☑∎■□▪◼🎉😀-🙏✨⭐🌟👍🏁🏆💯]"
     r")"
 )
 """A mark that may stand behind an answer and belongs to nothing else."""
-SENTENCE_END = r"(?:[.!?]++(?=[\s*_`\"'»)\]}$<]|\\[)\]]|(?-i:[A-Z][a-z])|\Z)|[。｡！？।॥؟۔…]|\.{3})"
-"""Where a sentence ends: "3.com" and "5!x" end none."""
+SENTENCE_END = (
+    r"(?:(?:\.(?!\.)|\?++)(?=[\s*`\"'»)\]}$<]|_{1,3}(?!\w)|\\[)\]]|(?-i:[A-Z][a-z])|\Z)"
+    r"|!(?=[*_`\"'»)\]}$]*(?:\s*\Z|\s*[\n\r]|\s+(?-i:[A-Z])|<))|[。｡！？।॥؟۔])"
+)
+"""Where a sentence ends: "3.com", "5! ways" and "5..." end none."""
+LETTER = (
+    r"[^\W\d_\u00b2\u00b3\u00b9\u00bc-\u00be\u02b0-\u02ff\u1d2c-\u1d7f\u2070-\u209c\u2150-\u218b\u2460-\u24ff\u2776-\u2793]"
+)
+"""A letter of any script; no digit, fraction or letter that is raised or lowered."""
+_LATIN, _ACCENTS = r"A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ", r"\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0970-\u0e4e"
+WORD = (
+    rf"(?:(?:(?={LETTER})[{_LATIN}])++(?:[-'.](?:(?={LETTER})[{_LATIN}])++)*"
+    rf"|(?={LETTER})[^{_LATIN}](?:(?:(?={LETTER})[^{_LATIN}])|[{_ACCENTS}]|-(?={LETTER}))*+)"
+)
+"""A word of one script: "km" and "です" of "kmです"."""
 
 
 def without_marks(text: str) -> Iterator[str]:
@@ -111,7 +125,7 @@ def without_marks(text: str) -> Iterator[str]:
 MAX_LAYERS = 8
 """Marks around marks around an answer."""
 _AROUND = re.compile(
-    r"(?P<mark>\*{1,3}|_{1,3}|`{1,3}|\${1,2}|[\"'])(?P<a>[^\s].*[^\s]|[^\s])(?P=mark)|\\\((?P<b>.+)\\\)|\\\[(?P<c>.+)\\\]"
+    r"(?P<mark>\*{1,3}|_{1,3}|`{1,3}|\${1,2}|[\"'])\s?(?P<a>[^\s].*[^\s]|[^\s])\s?(?P=mark)|\\\((?P<b>.+)\\\)|\\\[(?P<c>.+)\\\]"
     r"|“(?P<d>.+)”|‘(?P<e>.+)’|«(?P<f>.+)»|„(?P<g>.+)[“”]|「(?P<h>.+)」"
     r"|\\(?:text|textbf|textit|mathrm|mathbf|boxed|emph)\s*\{(?P<i>.+)\}|<(?P<tag>\w+)[^<>]*>(?P<j>.+)</(?P=tag)>",
     re.DOTALL,
