@@ -50,10 +50,15 @@ def read_quantity(text: str, *, in_formula: bool = False) -> Quantity | None:
     return None
 
 
-def begins_with_number(text: str) -> bool:
+def begins_with_number(text: str, *, in_formula: bool = False) -> bool:
     """Whether the first thing that `text` says is a number, be it a part of something longer or not."""
     text = plain(text)
-    return _CANDIDATE.match(text, matched(_OPENINGS, text, 0)) is not None
+    start = matched(_OPENINGS, text, 0)
+    in_formula = in_formula or _opens_formula(text, start)
+    return _CANDIDATE.match(text, start) is not None or (in_formula and _SIGNED.match(text, start) is not None)
+
+
+_SIGNED = re.compile(r"\{?[-+](?:[\s{}(]|\\[,;:! (]|\\left)*\\?[\d.$f]")
 
 
 def numbers_in(text: str) -> Iterator[Quantity | None]:
@@ -98,11 +103,11 @@ _EQUAL = re.compile(rf"\s*=\s*(?={OPENING}*+{_A_NUMBER})")
 _MARKS = rf"(?:{OPENING}|{CLOSING})*+"
 _NEXT = re.compile(rf"{_MARKS}{_HEDGE}{_MARKS}(?P<number>(?={_A_NUMBER})|{_NUMBER_WORD})", re.IGNORECASE)
 """A number comes next, in digits or in words, perhaps after marks and words of doubt."""
-_NEXT_OPERAND = re.compile(rf"{_MARKS}{_HEDGE}{_MARKS}(?P<number>(?={_A_NUMBER})|{_NUMBER_WORD}|{_VARIABLE})", re.IGNORECASE)
-"""A number or a variable comes next."""
-_REMARK = re.compile(
-    rf"(?:[,;:](?!\d)|(?<=[\s*_)])-(?=\s)|—++)(?={_MARKS}(?:{LETTER}|[-+]?[\d$]|\\|…|\.\.|[α-ω∞]|\Z))"
+_NEXT_OPERAND = re.compile(
+    rf"{_MARKS}{_HEDGE}{_MARKS}(?P<number>(?={_A_NUMBER})|{_NUMBER_WORD}|{_VARIABLE})", re.IGNORECASE
 )
+"""A number or a variable comes next."""
+_REMARK = re.compile(rf"(?:[,;:](?!\d)|(?<=[\s*_)])-(?=\s)|—++)(?={_MARKS}(?:{LETTER}|[-+]?[\d$]|\\|…|\.\.|[α-ω∞]|\Z))")
 """Where a remark begins; a number, a variable or a dot behind it is looked at before."""
 _BRACKET = re.compile(r"[(\[](?P<inside>[^()\[\]\n]{0,200})[)\]]?")
 _CALCULATION = re.compile(r"[\d.,\s]+[-+*/×÷x·=][-+*/×÷x·=\d.,\s$]+|.*(?<![^\W_])[a-z]\s*[-+*/^=(].*")
@@ -110,10 +115,14 @@ _UNIT_SIGN = re.compile(
     r"[°€£¥₹₽₩₺₫฿¢]\s?[CFK]?(?!\w)|[℃℉\u3300-\u33ff]|\^\s*\{?\s*\\?(?:circ|degree)\b\s*\}?\s?[CFK]?(?!\w)"
     r"|\\(?:circ|degree|pounds|euro|cent)\b"
 )
-_RAISED = r"(?:(?<=[\s\d}]m)|(?<=[cdkmnµ]m)|(?<=ft)|(?<=in)|(?<=yd)|(?<=mi)|(?<=\w{4}))\.?\}?(?:\^\s*\{?[23]\}?|[²³](?!\w))"
+_RAISED = (
+    r"(?:(?<=[\s\d}]m)|(?<=[cdkmnµ]m)|(?<=ft)|(?<=in)|(?<=yd)|(?<=mi)|(?<=\w{4}))\.?\}?(?:\^\s*\{?[23]\}?|[²³](?!\w))"
+)
 """The power of a unit of length; of other letters it may be a variable's."""
 _UNIT = re.compile(rf"(?:-(?={LETTER}))?(?P<word>{WORD})(?:{_RAISED}|\.(?!\s+[A-Z]|\s*\Z))?")
-_PER = re.compile(rf"\s?[/·⋅]\s?(?:{WORD}(?<={LETTER}{{2}})|[hsdlLgmчсм](?!\w))(?:{_RAISED}|(?<=s)[²]|\.(?=\S))?(?![\d(])")
+_PER = re.compile(
+    rf"\s?[/·⋅]\s?(?:{WORD}(?<={LETTER}{{2}})|[hsdlLgmчсм](?!\w))(?:{_RAISED}|(?<=s)[²]|\.(?=\S))?(?![\d(])"
+)
 _LETTERS = "mgshlLWVJCFc"
 """Single letters that are units where they touch a number; any other may be a variable (3n)."""
 _ABBREVIATION = re.compile(
@@ -151,9 +160,7 @@ _PARTS = re.compile(
     re.IGNORECASE,
 )
 """Words of scale that are not read: the number by itself is none."""
-_REASON_WORD = re.compile(
-    r"(?:because|since|as|so|which|while|where|who|whose|that|therefore|thus|hence)\Z", re.I
-)
+_REASON_WORD = re.compile(r"(?:because|since|as|so|which|while|where|who|whose|that|therefore|thus|hence)\Z", re.I)
 """Words with which a reason begins: its numbers say something else."""
 _CLAUSE_WORD = re.compile(
     r"(?:is|are|was|were|will|would|has|have|had|can|could|should|she|he|they|it|we|i|you|there|this|not|but|and)\Z",
@@ -238,7 +245,9 @@ def _word(text: str, unit: re.Match[str], *, words: int, touches: bool) -> Quant
     word = unit["word"]
     if _ALTERNATIVE.match(word) or (words == 0 and _PARTS.match(word)):
         return "more"
-    if (word.isascii() or _GREEK.match(word)) and not _may_be_unit(text, unit, touches=touches and words == 0, is_first=words == 0):
+    if (word.isascii() or _GREEK.match(word)) and not _may_be_unit(
+        text, unit, touches=touches and words == 0, is_first=words == 0
+    ):
         return "more"
     if _REASON_WORD.match(word):
         return "nothing"

@@ -78,7 +78,7 @@ def number_answer(statement: Statement, extraction: Extraction) -> Quantity | No
         sentence = first_sentence(stated)
         result = stated[sentence.rfind("=") + 1 :]
         found = read_quantity(result, in_formula=statement.in_box)
-        if found is not None or begins_with_number(result):
+        if found is not None or begins_with_number(result, in_formula=statement.in_box):
             return found
         numbers = list(numbers_in(sentence.rpartition("=")[2]))
         if numbers:
@@ -96,11 +96,11 @@ def choice_answer(statement: Statement, choices: tuple[str, ...], extraction: Ex
     text, stated = statement.text[-LONGEST_ENDING:], statement.stated
     if statement.is_doubtful:
         return frozenset()
-    found = frozenset[str]() if stated is None else choice_at_start(stated, choices)
-    if found and offers_another(statement.beyond):
+    found = None if stated is None else choice_at_start(stated, choices)
+    if found is not None:
+        return frozenset() if offers_another(statement.beyond) else found
+    if extraction == "strict":
         return frozenset()
-    if found or extraction == "strict":
-        return found
     if stated is not None:
         named = set(choices_in(first_sentence(stated), choices))
         if named:

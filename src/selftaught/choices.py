@@ -21,14 +21,17 @@ LONGEST_NUMBER = 200
 """Characters looked at for what stands behind a choice that is a number."""
 
 
-def choice_at_start(text: str, choices: tuple[str, ...]) -> frozenset[str]:
-    """The labels of the choice that `text` begins with; empty if it begins with none, or goes on to a different one.
+def choice_at_start(text: str, choices: tuple[str, ...]) -> frozenset[str] | None:
+    """The labels of the choice that `text` begins with; None if it begins with none.
 
-    Several labels only where their choices have the same text and no label was given.
+    Empty if it is in doubt which one is meant: another one, or anything else in its place, stands beside it. Several
+    labels only where their choices have the same text and no label was given.
     """
     names, text = _names(choices), plain(text)
     first = names.first(text, 0) or names.first(text, _NOUN.match(text).end())  # type: ignore[union-attr]
-    if first is None or not first.labels or _goes_on(names, text, first):
+    if first is None:
+        return None
+    if not first.labels or _goes_on(names, text, first):
         return NONE
     # "(A) bank (B) library" lists the choices; a remark may say which one it is not.
     sentence = _REMARK.split(text[first.end :], maxsplit=1)[0]
@@ -79,20 +82,35 @@ _LABEL = re.compile(
     r"|(?P<pointed>[A-Za-z])[).:\]](?=[\s*_`\"'»」』}$<]|\\[)\]]|\Z)"  # B) bank
     r"|(?P<alone>[A-Za-z])(?![^\W_]|-\w|_+[^\W_])"
 )
+_GLUED = re.compile(r"['’]?[^\W_]|-\w|[\^²³%(]")
+"""Right behind a label in brackets: it is a part of something else, as in (C)'s."""
 _TIGHT = re.compile(r"(?P<label>[A-Za-z])[).:\]]")
 """A label whose text touches it: A)21."""
 _BRACKETED = re.compile(rf"{CLOSING}*+[,:–—-]?\s*+[(\[]\s?(?P<label>[A-Za-z])\s?[)\]]")
-_BETWEEN = re.compile(rf"(?:{CLOSING}|[.:–—-])*+(?:{OPENING}|\$)*?(?:(?:the|an?)\s++)?(?:{OPENING})*?", re.IGNORECASE)
-_REASON = r"(?:because|since|as|so|which|not|while|whereas|but|for|therefore|thus|hence)\b"
+_BETWEEN = re.compile(rf"(?:{CLOSING}|[.:–—-])*+")
+_COPULA = r"(?:です|である|だ|でしょう|になります|となります|입니다|이다|예요|이에요)"
+_REASON = r"(?:because|since|as(?!\s+well)|so|which|not|while|whereas|but|for|therefore|thus|hence)\b"
 _OVER = re.compile(
-    rf"{CLOSING}*+(?:\Z|{SENTENCE_END}|[,;:、](?!\d)|(?<=[\s*_)])[–—-](?=\s)|\s?—|(?<=[\s*_`\"'$)])[(\[]|{_REASON})",
+    rf"{CLOSING}*+(?:\Z|(?<!\s){SENTENCE_END}|(?:…|\.{{3}})\s*\Z|{_COPULA}|[,;、](?!\d)|:(?=\s)|(?<=[^\x00-\u024f]):|(?<=[\s*_)])[–—-](?=\s)"
+    rf"|\s?—|(?<=[\s*_`\"'$)])[(\[]|(?<=[^\x00-\u024f])\(|{_REASON})",
     re.IGNORECASE,
 )
 """After a name: the answer is over, or a remark begins."""
-_ALTERNATIVE = re.compile(rf"{CLOSING}*+(?:[,;]\s*+)?(?:or\b|oder\b|[/&+|]|(?<![,;]\s)(?<![,;])and\b)", re.IGNORECASE)
+_ALTERNATIVE = re.compile(
+    rf"{CLOSING}*+(?:[,;]\s*+)?(?:(?:or|oder|nor|vs|et|und|ou|as\s+well\s+as|along\s+with|together\s+with)\b|[/&+|]"
+    r"|[(\[]\s*(?:or|and)\b|(?<![,;]\s)(?<![,;])and\b)",
+    re.IGNORECASE,
+)
 """After a name: it is one of several."""
+_OTHER_THING = re.compile(
+    rf"{CLOSING}*+(?:[,;]|\s?—|:)\s*+(?:and\s++)?(?!{_REASON}|\w+ly\b|of course|right\b|indeed|though|too\b|please|thanks|obvious|sure\b"
+    rf"|I\b|as\b|it\b|i\.e|etc)(?:[^\W\d_]{{3,}}(?:[ -][^\W\d_]+)?)[*_`\"')]*\s*(?:[.!?]|\Z)",
+    re.IGNORECASE,
+)
+"""After the text of a choice: a list of things goes on, with no verb in it."""
 _JOINT = re.compile(
-    r"[\s*_\"'`$)\]]*+(?:,\s*+)?(?:[,/&;、]|(?:or|and)\b|(?<=,)|(?<=,\s))\s*+(?:(?:the|an?)\s++)?", re.IGNORECASE
+    rf"{CLOSING}*+(?:,\s*+)?(?:[,/&;:、–—…-]|\.\.\.|→|(?:or|and|vs\.?)\b|(?<=,)|(?<=,\s))\s*+(?:(?:the|an?)\s++)?",
+    re.IGNORECASE,
 )
 
 
@@ -130,24 +148,26 @@ class _Names:
     def at(self, text: str, start: int) -> _Mention | None:
         """The choice named right at `start`, by label or text; its name must end there."""
         by_text = self._text_at(text, start)
-        tight = _TIGHT.match(text, start)
-        if tight:
-            beside = self._text_at(text, tight.end())
-            if beside is not None and _OVER.match(text, beside.end) and tight["label"].upper() in beside.labels:
-                return _Mention(frozenset({tight["label"].upper()}), start, beside.end)
+        if by_text is not None and not _OVER.match(text, by_text.end):
+            by_text = None
+        tight = self._tight(text, start)
         label = _LABEL.match(text, start)
-        if label is None or (label["alone"] and by_text and by_text.end > label.end()):
-            return by_text if by_text and _OVER.match(text, by_text.end) else None
-        letter = (label["inside"] or label["pointed"] or label["alone"]).upper()
+        letter = "" if label is None else (label["inside"] or label["pointed"] or label["alone"]).upper()
+        if tight is not None or label is None:
+            return tight or by_text
+        if by_text is not None and label["alone"] and by_text.end > label.end():
+            return by_text
+        if by_text is not None and letter not in self.labels:  # a choice "y" among two
+            return by_text
         found = frozenset({letter}) & self.labels
-        between = _end(_BETWEEN, text, label.end())
-        beside = self._text_at(text, between)
-        is_marked = beside is not None and bool(beside.labels & found) and not text[label.end() : between].isspace()
-        if label["alone"] and not (
-            is_marked or _OVER.match(text, label.end()) or _ALTERNATIVE.match(text, label.end())
-        ):
-            return by_text if by_text and _OVER.match(text, by_text.end) else None
-        if beside is not None and _OVER.match(text, beside.end):
+        beside, is_marked = self._beside(text, label.end())
+        agrees = beside is not None and bool(beside.labels & found)
+        if label["inside"] and _GLUED.match(text, label.end()) and not agrees:
+            return None if beside is None else _Mention(NONE, label.start(), beside.end)
+        is_over = _OVER.match(text, label.end()) or offers_another(text, label.end())
+        if label["alone"] and not is_over and not (agrees and is_marked):
+            return None
+        if beside is not None and (is_marked or not label["alone"]):
             return _Mention(found & beside.labels, label.start(), beside.end)
         if by_text is not None and not by_text.labels & found:  # a choice whose text is the label of another one
             return _Mention(NONE, label.start(), label.end())
@@ -174,6 +194,24 @@ class _Names:
             else:
                 yield _Mention(NONE, found.start, found.end) if offers_another(text, found.end) else found
                 position = found.end
+
+    def _tight(self, text: str, start: int) -> _Mention | None:
+        """A label and its own text that touches it."""
+        label = _TIGHT.match(text, start)
+        beside = None if label is None else self._text_at(text, label.end())
+        if label is None or beside is None or not _OVER.match(text, beside.end):
+            return None
+        letter = label["label"].upper()
+        return _Mention(frozenset({letter}), start, beside.end) if letter in beside.labels else None
+
+    def _beside(self, text: str, end: int) -> tuple[_Mention | None, bool]:
+        """The choice whose text stands behind a label that ends at `end`, and whether more than space is between."""
+        place = _end(_BETWEEN, text, end)
+        for begin in range(place, _end(_OPENINGS, text, place) + 1):
+            named = self._text_at(text, begin)
+            if named is not None and _OVER.match(text, named.end):
+                return named, not text[end:begin].isspace()
+        return None, False
 
     def _bracketed_label(self, text: str, start: int, end: int) -> _Mention | None:
         """A label whose bracket is one of the opening marks: `**(B)** bank`."""
@@ -209,7 +247,8 @@ _ANYWHERE = re.compile(r"[(\[]\s?[A-Za-z]\s?[)\]]|^[ \t]*+[A-Z](?=[).:]?[ \t]*+$
 
 def _goes_on(names: _Names, text: str, first: _Mention) -> bool:
     """Whether the text names another choice beside the first one, or offers anything else in its place."""
-    if offers_another(text, first.end):
+    is_text = text[first.end - 1] not in ")]" and first.end - first.start > 1
+    if offers_another(text, first.end) or (is_text and _OTHER_THING.match(text, first.end)):
         return True
     joint = _JOINT.match(text, first.end)
     second = names.first(text, joint.end()) if joint else None
@@ -260,9 +299,14 @@ def _names(choices: tuple[str, ...]) -> _Names:
     }
     patterns = [
         r"(?<!\w)(?<!\d[.,])(?<!\w[-'/])" * bool(re.match(r"\w", text))
-        + r"(?<![-+])" * bool(re.match(r"\d", text))
-        + r"\s++".join(re.escape(word).replace(r"\$", r"\\?\$").replace("%", r"\\?%") for word in text.split())
+        + r"(?<![-+])" * bool(re.match(r"[\d$€£]", text))
+        + r"(?<!\d)" * bool(re.match(r"\\", text))
+        + r"(?<!\*)" * text.startswith("*")
+        + r"(?:\s++|(?<=\d)(?=[^\W\d_]))".join(
+            re.escape(word).replace(r"\$", r"\\?\$").replace("%", r"\\?%") for word in text.split()
+        )
         + r"(?!\w)(?![-'/@]\w)(?![.,]\d)(?!\.(?-i:[a-z]))" * bool(re.search(r"\w\Z", text))
+        + r"(?!\*)" * text.endswith("*")
         + points.get(text, "")
         for text in sorted(by_text, key=len, reverse=True)
     ]

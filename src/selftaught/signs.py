@@ -95,11 +95,12 @@ SENTENCE_END = (
     r"|!(?=[*_`\"'»)\]}$]*(?:\s*\Z|\s*[\n\r]|\s+(?-i:[A-Z])|<))|[。｡！？।॥؟۔])"
 )
 """Where a sentence ends: "3.com", "5! ways" and "5..." end none."""
-LETTER = (
-    r"[^\W\d_\u00b2\u00b3\u00b9\u00bc-\u00be\u02b0-\u02ff\u1d2c-\u1d7f\u2070-\u209c\u2150-\u218b\u2460-\u24ff\u2776-\u2793]"
-)
+LETTER = r"[^\W\d_\u00b2\u00b3\u00b9\u00bc-\u00be\u02b0-\u02ff\u1d2c-\u1d7f\u2070-\u209c\u2150-\u218b\u2460-\u24ff\u2776-\u2793]"
 """A letter of any script; no digit, fraction or letter that is raised or lowered."""
-_LATIN, _ACCENTS = r"A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ", r"\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0970-\u0e4e"
+_LATIN, _ACCENTS = (
+    r"A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ",
+    r"\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0970-\u0e4e",
+)
 WORD = (
     rf"(?:(?:(?={LETTER})[{_LATIN}])++(?:[-'.](?:(?={LETTER})[{_LATIN}])++)*"
     rf"|(?={LETTER})[^{_LATIN}](?:(?:(?={LETTER})[^{_LATIN}])|[{_ACCENTS}]|-(?={LETTER}))*+)"

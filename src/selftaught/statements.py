@@ -33,9 +33,10 @@ def own_part(completion: str, next_question: tuple[str, ...]) -> str:
     starts as one ("Q:", "**Q:**", "Question 2:"), after some other text; a completion that starts with the question
     restates its own.
     """
-    for opener, closer in _THOUGHTS:
-        _, _, completion = completion.rpartition(closer)
-        completion = completion.partition(opener)[0]
+    ends = [match.end() for match in _THOUGHT_END.finditer(completion)]
+    completion = completion[ends[-1] :] if ends else completion
+    unfinished = _THOUGHT.search(completion)
+    completion = completion[: unfinished.start()] if unfinished else completion
     first = _VISIBLE.search(completion)
     if first is None:
         return completion
@@ -80,48 +81,71 @@ def statement(completion: str, place: AnswerPlace) -> Statement:
 def answer_line(behind: str) -> str:
     """The line on which an answer stands, without the marks and the words that join it to its marker.
 
-    Displayed mathematics and a fenced block are one line, with what stands behind them on theirs.
+    Displayed mathematics, a fenced block and a list are one line, and so are lines that an "or" joins, so that nothing
+    that belongs to the answer is cut off.
     """
     behind = behind[_LEAD.match(behind).end() :]  # type: ignore[union-attr]
-    block = _BLOCK_START.match(behind)
     end = 0
+    block = _BLOCK_START.match(behind)
     if block is not None:
-        closer = {"\\[": "\\]", "\\(": "\\)"}.get(block[0], block[0])
+        closer = {"\\[": "\\]", "\\(": "\\)"}.get(block[0], block[0].replace("<", "</"))
         closed = behind.find(closer, block.end())
         end = closed + len(closer) if closed >= 0 else len(behind)
-    after = _LINE_END.search(behind, end)
-    return " ".join(behind[: after.start() if after else len(behind)].split())
+    end = _line_end(behind, end)
+    item = _ITEM.match(behind)
+    for _ in range(MAX_JOINED):
+        follows = _GOES_ON.match(behind, end) or (item and re.compile(rf"\s*{re.escape(item[0])}").match(behind, end))
+        if not follows and not _LEFT_OPEN.search(behind[max(0, end - 20) : end]):
+            break
+        after = _VISIBLE.search(behind, end)
+        if after is None:
+            break
+        end = _line_end(
+            behind, _line_end(behind, after.start()) if _ALONE.match(behind, after.start()) else after.start()
+        )
+    return " ".join(behind[:end].split())
+
+
+def _line_end(text: str, start: int) -> int:
+    end = _LINE_END.search(text, start)
+    return len(text) if end is None else end.start()
+
+
+MAX_JOINED = 8
+"""Lines that are joined to the answer's."""
+_ITEM = re.compile(r"[-*•]\s+")
+_GOES_ON = re.compile(r"\s*(?:or|and|oder|或)\b(?=\s*(?:[\n\r\d$\\*(]|\w+\s*(?:[\n\r]|\Z)))", re.IGNORECASE)
+_LEFT_OPEN = re.compile(r"\d[)$*\s]*(?:,|\b(?:or|and))\s*\Z", re.IGNORECASE)
+_ALONE = re.compile(r"(?:or|and|oder|或)\s*[\n\r]", re.IGNORECASE)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 _VISIBLE = re.compile(r"\S")
 _LINE_END = re.compile(r"[\n\r\u2028\u2029]")
-_THOUGHTS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<seed:think>", "</seed:think>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
+_THOUGHT = re.compile(
+    r"<(?:seed:)?(?:think|thinking|thought|reasoning)>|<\|begin_of_thought\|>|\[think\]|◁think▷", re.IGNORECASE
+)
+_THOUGHT_END = re.compile(
+    r"</(?:seed:)?(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>|\[/think\]|◁/think▷", re.IGNORECASE
 )
 """What thinking models write around what they think before they answer."""
-_LEAD = re.compile(r"(?:\s|[:：=＝]|\*{1,3}(?=[\s:：])|_{1,3}(?=[\s:：])|[\"'”](?=[\s:：])|is\b(?=[\s:：]))*+")
-"""Between a marker and its answer: "**Answer**: …", "Final answer is …"."""
-_BLOCK_START = re.compile(r"\\\[|\\\(|\$\$|\$(?=\s*[\n\r])|```")
+_LEAD = re.compile(
+    r"(?:\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|>(?=\s)|</\w{1,8}>|[*_]{1,3}(?=[\s:：])|[\"'”](?=[\s:：])|is\b(?=[\s:：]))*+"
+)
+"""Between a marker and its answer: "**Answer**: …", "Final answer is …", a quotation's mark."""
+_BLOCK_START = re.compile(r"\\\[|\\\(|\$\$|\$(?=\s*[\n\r])|```|<(?:answer|final_answer|result)>")
 
 
 @lru_cache(maxsize=64)
 def _next_question(openings: tuple[str, ...]) -> re.Pattern[str]:
     """A line that begins a next problem: one of `openings` or "Question", perhaps emphasized, a heading or numbered."""
-    words = {opening.strip().rstrip(":： ") for opening in (*openings, "Question:") if opening.strip()}
-    with_colon = [re.escape(word) for word in sorted(words) if word]
+    words = {opening.strip().rstrip(":： ") for opening in openings if opening.strip()}
+    with_colon = [*(re.escape(word) for word in sorted(words) if word), "(?i:question)"]
     named = rf"(?:{'|'.join(with_colon)})(?:\s?\d{{1,3}})?[*_]{{0,3}}\s?[:：]"
     others = [re.escape(opening.strip()) for opening in openings if not opening.strip().endswith((":", "："))]
     return re.compile(
-        r"[\n\r][ \t]{0,3}(?:(?:[#>]{1,6}[ \t]?)?[*_]{0,3}"
+        r"[\n\r][ \t]{0,3}(?:(?:[-*•][ \t]|[#>]{1,6}[ \t]?)?[*_]{0,3}"
         rf"{named}|(?:{'|'.join(filter(None, others)) or '(?!)'}))"
     )
 
@@ -133,10 +157,14 @@ def _marker(marker: str) -> re.Pattern[str]:
     if not words:
         return re.compile(r"(?!)")
     # The first word comes first, because a search for a literal is fast; what must not stand before it comes after.
+    first, colon = (words[0][:-1], words[0][-1]) if words[0][1:].endswith(":") else (words[0], "")
     is_word = rf"(?!{UNSPACED})\w"
-    alone = rf"(?<![^\W_]{words[0]})" if re.match(is_word, marker.strip()) else ""
+    alone = rf"(?<![^\W_]{first})" if re.match(is_word, marker.strip()) else ""
+    words = [first + alone + colon, *words[1:]]
+    # The colon of a marker may stand behind the marker's emphasis: **Answer**: …
+    words = [re.sub(r"(?<=.):\Z", r"(?:[*_]{1,3}|</\\w{1,8}>)?\\s?:", word) for word in words]
     after = r"(?![^\W_])" if re.match(is_word, marker.strip()[-1:]) else ""
-    return re.compile(words[0] + alone + "".join(rf"\s{{1,20}}{word}" for word in words[1:]) + after)
+    return re.compile(r"\s{1,20}".join(words) + after)
 
 
 def _last_marker(text: str, folded: str, marker: str) -> re.Match[str] | None:
@@ -159,20 +187,28 @@ MAX_EMPTY = 8
 
 
 def _is_heading(text: str, marker: re.Match[str], line: str) -> bool:
-    """Whether "#### 2. Sum up" is a heading of Markdown: a number, its point, and words that are no sentence."""
+    """Whether the line behind Markdown's "####" is a heading: a number, perhaps its point, and words, no sentence."""
     heading = _HEADING.match(line) if set(text[marker.start() : marker.end()]) == {"#"} else None
     if heading is None:
         return False
-    before = rf"#[ \t*]*{int(heading['number']) - 1}[.):]"
+    if heading["part"] or heading["ordinal"]:
+        return True
+    is_sentence = line.rstrip("*_ ")[-1:] in ".!?"
+    if heading["point"] and "(" not in heading[0]:
+        before = rf"#[ \t*]*{int(heading['number']) - 1}[.):]"
+        return not is_sentence or re.search(before, text[max(0, marker.start() - LONGEST) : marker.start()]) is not None
+    has_more = text[marker.end() :].strip().partition("\n")[2].strip() != ""
     return (
-        bool(heading["part"])
-        or line.rstrip("*_ ")[-1:] not in ".!?"
-        or re.search(before, text[: marker.start()][-LONGEST:]) is not None
+        has_more
+        and not is_sentence
+        and re.match(r"[*_]*[A-Z]", line[heading.end("number") :].lstrip(" -–—:)")) is not None
     )
 
 
 _HEADING = re.compile(
-    r"[*_]{0,3}(?P<part>(?:step|part|case|section|method|solution|approach|problem|question)\s+)?(?P<number>\d{1,2})[.):][*_]{0,3}\s+[*_]{0,3}[^\W\d_]{2}",
+    r"[*_(]{0,3}(?:(?P<part>(?:step|part|case|section|method|solution|approach|problem|question|day|phase|stage)\s+\d{1,3}\b)"
+    r"|(?P<number>\d{1,2})(?:\.\d{1,2})*(?:(?P<ordinal>(?:st|nd|rd|th)\s+(?:step|part|case))|(?P<point>[.):])|(?=\s))[*_]{0,3}"
+    r"\s+(?:[-–—]\s+)?[*_]{0,3}[^\W\d_]{2})",
     re.IGNORECASE,
 )
 
@@ -180,12 +216,11 @@ _HEADING = re.compile(
 def _is_joined(text: str, folded: str, marker: re.Match[str], name: str) -> bool:
     """Whether two markers stand side by side on a line: "#### 3 or #### 4"."""
     line = max(folded.rfind("\n", 0, marker.start()), marker.start() - LONGEST, 0)
-    if not _JOINT.search(text[line : marker.start()]):
-        return False
-    return last_match(_marker(name), folded, longest=2 * len(name) + 40, end=marker.start(), start=line) is not None
+    before = last_match(_marker(name), folded, longest=2 * len(name) + 40, end=marker.start(), start=line)
+    return before is not None and _JOINT.fullmatch(text, before.end(), marker.start()) is not None
 
 
-_JOINT = re.compile(r"(?:\b(?:or|and)|[,;/&])[\s*_$]*\Z", re.IGNORECASE)
+_JOINT = re.compile(r"[^.!?\n]{0,60}(?:\b(?:or|and)|[,;/&])[\s*_$]*", re.IGNORECASE)
 
 
 def _is_one_of_two(text: str, folded: str, box: re.Match[str], stated: str) -> bool:
@@ -202,8 +237,8 @@ def _is_one_of_two(text: str, folded: str, box: re.Match[str], stated: str) -> b
 
 
 _TWO_BOXES = re.compile(
-    r"[}$\s.*\\)\]]*(?:[,;/&]|\b(?:and|or)\b|\\text\s*\{\s*(?:and|or)\s*\}|\\q?quad)?[$\s*\\(\[]*"
-    r"(?:\b(?:and|or)\b|\\text\s*\{\s*(?:and|or)\s*\})?[$\s*\\(\[]*(?:[^\W\d_]\w{0,2}\s*=)?[$\s*\\(\[]*"
+    r"[}$\s.*\\)\]]*(?:[-+=·×*,;/&]|\b(?:and|or)\b|\\text\s*\{\s*(?:and|or)\s*\}|\\q?quad)?[$\s*\\(\[]*"
+    r"(?:\b(?:and|or)\b|\\text\s*\{\s*(?:and|or)\s*\})?[$\s*\\(\[]*(?:(?:[-*•]\s*)?[^\W\d_]\w{0,2}\s*[:=])?[$\s*\\(\[]*"
 )
 
 
