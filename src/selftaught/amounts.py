@@ -58,7 +58,7 @@ def begins_with_number(text: str, *, in_formula: bool = False) -> bool:
     return _CANDIDATE.match(text, start) is not None or (in_formula and _SIGNED.match(text, start) is not None)
 
 
-_SIGNED = re.compile(r"\{?[-+](?:[\s{}(]|\\[,;:! (]|\\left)*\\?[\d.$f]")
+_SIGNED = re.compile(r"\{?[-+](?:[\s{}(]|\\[,;:! (]|\\left)*[-+]?\\?[\d.$fdtc]")
 
 
 def numbers_in(text: str) -> Iterator[Quantity | None]:
@@ -94,7 +94,7 @@ _VARIABLE = rf"(?:(?-i:[b-zB-HJ-Z])(?![\w'.-])|[α-ωΑ-Ω∞](?!\w)|\\(?:infty|
 _A_NUMBER = rf"(?:[-+]?{CURRENCY}?[-+]?(?:\.?\d|[{''.join(VULGAR)}])|\\[dtc]?frac\b)"
 _HEDGE = (
     r"(?:(?:about|maybe|perhaps|possibly|even|only|also|then|another|exactly|approximately|around|roughly|nearly|almost"
-    r"|plus|and|or|just|probably|remaining|additional|extra|further|more|less|of|to)\b\s*+){0,3}"
+    r"|plus|and|or|just|probably|remaining|additional|extra|further|more|less|of|to|with)\b\s*+){0,3}"
 )
 _OPENINGS = re.compile(rf"(?:{OPENING}|[:=≈]|\$(?=\s*(?:\\|\$|[-+]\s)|\s\s))*+")
 _CLOSINGS = re.compile(rf"{CLOSING}*+")
@@ -115,13 +115,11 @@ _UNIT_SIGN = re.compile(
     r"[°€£¥₹₽₩₺₫฿¢]\s?[CFK]?(?!\w)|[℃℉\u3300-\u33ff]|\^\s*\{?\s*\\?(?:circ|degree)\b\s*\}?\s?[CFK]?(?!\w)"
     r"|\\(?:circ|degree|pounds|euro|cent)\b"
 )
-_RAISED = (
-    r"(?:(?<=[\s\d}]m)|(?<=[cdkmnµ]m)|(?<=ft)|(?<=in)|(?<=yd)|(?<=mi)|(?<=\w{4}))\.?\}?(?:\^\s*\{?[23]\}?|[²³](?!\w))"
-)
+_RAISED = r"(?:(?<=[\s\d}]m)|(?<=м)|(?<=[cdkmnµ]m)|(?<=ft)|(?<=in)|(?<=yd)|(?<=mi)|(?<=\w{4}))\.?\}?(?:\^\s*\{?[23]\}?|[²³](?!\w))"
 """The power of a unit of length; of other letters it may be a variable's."""
-_UNIT = re.compile(rf"(?:-(?={LETTER}))?(?P<word>{WORD})(?:{_RAISED}|\.(?!\s+[A-Z]|\s*\Z))?")
+_UNIT = re.compile(rf"(?:-(?={LETTER}))?(?P<word>[μµ]?{WORD}|Ω)(?:{_RAISED}|\.(?!\s+[A-Z]|\s*\Z))?")
 _PER = re.compile(
-    rf"\s?[/·⋅]\s?(?:{WORD}(?<={LETTER}{{2}})|[hsdlLgmчсм](?!\w))(?:{_RAISED}|(?<=s)[²]|\.(?=\S))?(?![\d(])"
+    rf"\s?[/·⋅]\s?(?:{WORD}(?<={LETTER}{{2}})|[hsdlLgm\u0400-\u04ff\u3040-\u30ff\u3400-\u9fff](?!{LETTER}|\d))(?:{_RAISED}|(?<=s)[²]|\.(?=\S))?(?![\d(])"
 )
 _LETTERS = "mgshlLWVJCFc"
 """Single letters that are units where they touch a number; any other may be a variable (3n)."""
@@ -135,8 +133,8 @@ _ALTERNATIVE = re.compile(
     r"(?:or|nor|to|through|thru|versus|vs|plus|minus|squared|cubed|factorial|choose|mod|modulo|divided|multiplied|point"
     r"|repeating|recurring|periodic|sin|cos|tan|log|ln|exp|sqrt|score|gross|grand|oder|und|ou|et|bis|y|e|og|och|или|и|또는"
     r"|dx|dy|dt|arab|kharab|kk|mm|mill|tril|thous|ten-thousands|googols?"
-    r"|половин\w*|demie?|rưỡi|buçuk|halv|halb\w*|einhalb|medi[oa]|mezz[oa]|mei[oa]|ونصف|نصف|וחצי"
-    r"|\w*(?:[半几幾多余餘或到至]|分之|次方|阶乘|階乘|一半|的平方|的立方|제곱(?!미터)|절반).*|반입니다|반이다|반|[兆十십조块](?:[一-九]\w*)?)\Z"
+    r"|половин\w*|demie?|rưỡi|buçuk|setengah|ครึ่ง|halv|halb\w*|einhalb|medi[oa]|mezz[oa]|mei[oa]|ونصف|نصف|וחצי"
+    r"|\w*(?:[半几幾多余餘或到至]|分之|次方|阶乘|階乘|一半|的平方|的立方|제곱(?!미터)|절반).*|(?:点|點|块|元|角|时|時|分)[零一二两三四五六七八九十].*|반입니다|반이다|반|[兆十십조块](?:[一-九]\w*)?)\Z"
     rf"|.*{LETTER}(?:[兆]).*",
     re.IGNORECASE,
 )
@@ -148,7 +146,7 @@ _ALSO = re.compile(
 )
 """Words behind a number that add to it."""
 _ADDED_LATER = re.compile(
-    r"\b(?:remainder|rem|r)\b[.:]?\s*(?:of|is|=)?\s*\d|[余ост]\.?\s*\d|\b(?:repeating|recurring|rep|bar)\b"
+    r"\b(?:remainder|rem|r)\b[.:]?\s*(?:of|is|=)?\s*\d|(?:余|ост\.?)\s*\d|\b(?:repeating|recurring|rep|bar)\b"
     r"|\bin\s+(?:hundred|thousand|million|billion|dozen|lakh|crore)s\b",
     re.IGNORECASE,
 )
@@ -156,7 +154,7 @@ _ADDED_LATER = re.compile(
 _PARTS = re.compile(
     r"(?:half|halves|quarters?|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|\w*tenths?|\w*hundredths?"
     r"|\w*thousandths?|\w*illionths?|\w*illions?|mil|mille|mn|bil|mii|bin|thou|couple|myriads?|tens|twelves|kilos?"
-    r"|tá|cent|crs?|десят\w+|сот\w+|(?:dozen|hundred|thousand|lakh|crore)-\w+)(?:-\w+)*\Z",
+    r"|tá|cent|mega|giga|umpteen|[MK]USD|[GK]'?s|crs?|десят\w+|сот\w+|(?:dozen|hundred|thousand|lakh|crore)-\w+)(?:-\w+)*\Z",
     re.IGNORECASE,
 )
 """Words of scale that are not read: the number by itself is none."""
@@ -176,7 +174,7 @@ _LISTED_LATER = re.compile(rf"(?:[,;&]|\b(?:and|or)\b)\s*(?:and\s+|or\s+)?{_A_NU
 _CANDIDATE = re.compile(rf"(?<![\w.,^])(?<!\^\{{)[-+]?{CURRENCY}?[-+]?(?:\.?\d|[{''.join(VULGAR)}])|\\[dtc]?frac\b")
 _TOKEN = re.compile(r"[\w.,:/^'–—-]*")
 _OPERATOR_BEFORE = re.compile(
-    r"(?:[/^×÷·⋅<>≤≥≠±√]|(?<!\*)\*\s+|[\w)]\*+|(?<=[\w)}$])\s*[-+]\s+|(?<=[\w)}$])\s+[-+]|[\w)]\s*\+|~|→|\\(?!boxed|fbox|left|[\s,;:!(\[])[A-Za-z]+\s*\{?)\s*\Z"
+    r"(?:[/|^×÷·⋅<>≤≥≠±√]|(?<!\*)\*\s+|[\w)]\*+|(?<=[\w)}$])\s*[-+]\s+|(?<=[\w)}$])\s+[-+]|[\w)]\s*\+|~|→|\\(?!boxed|fbox|left|[\s,;:!(\[])[A-Za-z]+\s*\{?)\s*\Z"
 )
 _LIST = re.compile(rf"{SPACE}(?:[,;/&–—-]|\bto\b|(?:{WORD}\s++){{0,3}}(?:or|and)\b){SPACE}")
 
@@ -197,7 +195,7 @@ def _what_follows(text: str, found: Quantity, *, in_formula: bool) -> Quantity |
     position, words = found.end, 0
     if in_formula and _FACTOR.match(text, position):
         return "more"
-    if _ADDED_LATER.search(_END.split(text[position : position + 200], maxsplit=1)[0]) or _ENUMERATES.match(text):
+    if _ADDED_LATER.search(text[position : position + 80].partition("\n")[0]) or _ENUMERATES.match(text):
         return "more"
     while words < MAX_WORDS:
         closed = matched(_CLOSINGS, text, position)

@@ -147,7 +147,9 @@ def first_sentence(text: str) -> str:
 
 # ---------------------------------------------------------------------------------------------------------------------
 
-_SENTENCE_END = re.compile(r"(?<!\b[A-Za-z])[.!?](?=\s)|[。｡！？।॥؟۔]")  # the point of "B. bank" ends no sentence
+_SENTENCE_END = re.compile(  # the point of "B. bank" ends no sentence, and 5! = 120 is none
+    r"(?<!\b[A-Za-z])(?:[.?](?=\s)|!(?=\s+[A-Z]|\s*\Z))|[。｡！？।॥؟۔]"
+)
 _FORMULA_END = re.compile(r"(?<!\b[A-Za-z])(?:[.?](?=\s)|!(?=\s+[A-Z][a-z]))|[。｡！？।॥؟۔]")  # 5! - 1 goes on
 _INLINE = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(((?:[^\\]|\\(?!\)))+)\\\)|\\\[((?:[^\\]|\\(?!\]))+)\\\]")
 _DIGIT = re.compile(r"\d|[¼-¾⅐-⅞]")

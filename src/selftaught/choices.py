@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from selftaught.amounts import parse_number, read_quantity
 from selftaught.problems import LABELS
-from selftaught.signs import CLOSING, OPENING, SENTENCE_END, plain, visible
+from selftaught.signs import CLOSING, OPENING, SENTENCE_END, UNSPACED, plain, visible
 
 NONE: frozenset[str] = frozenset()
 LONGEST_NUMBER = 200
@@ -77,10 +77,11 @@ _NOUN = re.compile(
 )
 _ARTICLE = re.compile(r"(?:the|an?)\s++", re.IGNORECASE)
 _MARKED_ARTICLE = re.compile(rf"(?:the|an?)\s++(?:{OPENING})*+", re.IGNORECASE)
+_COPULA = r"(?:です|である|だ|でしょう|になります|となります|입니다|이다|예요|이에요)"
 _LABEL = re.compile(
     r"[(\[{]\s?(?P<inside>[A-Za-z])\s?[)\]}]"  # (B)
     r"|(?P<pointed>[A-Za-z])[).:\]](?=[\s*_`\"'»」』}$<]|\\[)\]]|\Z)"  # B) bank
-    r"|(?P<alone>[A-Za-z])(?![^\W_]|-\w|_+[^\W_])"
+    rf"|(?P<alone>[A-Za-z])(?!(?!{UNSPACED})[^\W_]|-\w|_+[^\W_])"
 )
 _GLUED = re.compile(r"['’]?[^\W_]|-\w|[\^²³%(]")
 """Right behind a label in brackets: it is a part of something else, as in (C)'s."""
@@ -88,10 +89,9 @@ _TIGHT = re.compile(r"(?P<label>[A-Za-z])[).:\]]")
 """A label whose text touches it: A)21."""
 _BRACKETED = re.compile(rf"{CLOSING}*+[,:–—-]?\s*+[(\[]\s?(?P<label>[A-Za-z])\s?[)\]]")
 _BETWEEN = re.compile(rf"(?:{CLOSING}|[.:–—-])*+")
-_COPULA = r"(?:です|である|だ|でしょう|になります|となります|입니다|이다|예요|이에요)"
 _REASON = r"(?:because|since|as(?!\s+well)|so|which|not|while|whereas|but|for|therefore|thus|hence)\b"
 _OVER = re.compile(
-    rf"{CLOSING}*+(?:\Z|(?<!\s){SENTENCE_END}|(?:…|\.{{3}})\s*\Z|{_COPULA}|[,;、](?!\d)|:(?=\s)|(?<=[^\x00-\u024f]):|(?<=[\s*_)])[–—-](?=\s)"
+    rf"(?!#){CLOSING}*+(?:\Z|(?<!\s){SENTENCE_END}|(?:…|\.{{3}}|\.(?!\.))[*_`\"'\s]*\Z|{_COPULA}|[,;、](?!\d)|:(?=\s|\Z)|(?<=[^\x00-\u024f]):|(?<=[\s*_)])[–—-](?=\s)"
     rf"|\s?—|(?<=[\s*_`\"'$)])[(\[]|(?<=[^\x00-\u024f])\(|{_REASON})",
     re.IGNORECASE,
 )
@@ -207,10 +207,10 @@ class _Names:
     def _beside(self, text: str, end: int) -> tuple[_Mention | None, bool]:
         """The choice whose text stands behind a label that ends at `end`, and whether more than space is between."""
         place = _end(_BETWEEN, text, end)
-        for begin in range(place, _end(_OPENINGS, text, place) + 1):
+        for begin in range(end, _end(_OPENINGS, text, place) + 1):
             named = self._text_at(text, begin)
             if named is not None and _OVER.match(text, named.end):
-                return named, not text[end:begin].isspace()
+                return named, not text[end:begin].isspace() and begin > end
         return None, False
 
     def _bracketed_label(self, text: str, start: int, end: int) -> _Mention | None:
@@ -299,13 +299,14 @@ def _names(choices: tuple[str, ...]) -> _Names:
     }
     patterns = [
         r"(?<!\w)(?<!\d[.,])(?<!\w[-'/])" * bool(re.match(r"\w", text))
-        + r"(?<![-+])" * bool(re.match(r"[\d$€£]", text))
+        + r"(?<![-+√^{])(?<!\d )" * bool(re.match(r"[\d$€£]", text))
         + r"(?<!\d)" * bool(re.match(r"\\", text))
         + r"(?<!\*)" * text.startswith("*")
         + r"(?:\s++|(?<=\d)(?=[^\W\d_]))".join(
             re.escape(word).replace(r"\$", r"\\?\$").replace("%", r"\\?%") for word in text.split()
         )
-        + r"(?!\w)(?![-'/@]\w)(?![.,]\d)(?!\.(?-i:[a-z]))" * bool(re.search(r"\w\Z", text))
+        + rf"(?!(?!{_COPULA})\w)(?![-'/@^:%#\\…]\w)(?![(\[]\d)(?![.,]\d)(?!\.+(?-i:[a-z]))"
+        * bool(re.search(r"\w\Z", text))
         + r"(?!\*)" * text.endswith("*")
         + points.get(text, "")
         for text in sorted(by_text, key=len, reverse=True)

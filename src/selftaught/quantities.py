@@ -118,35 +118,39 @@ _SHUT = r"(?:[$*_`\"')]{1,3}|\\\)|</\w{1,8}>)?"
 _PERCENT = re.compile(_SHUT + r"(?:\s|[{}~]|\\[,;:! ])*+(?:\\?%|(?:percent|per cent|pct)\b)")
 
 _POWERS = {
-    2: "hundred hundreds hundert honderd 百 佰 백",
-    3: "thousand thousands tausend duizend tusen tusind mila 千 仟 천 тыс тысяч тысяча тысячи tys tysiące tysięcy tisíc ezer"
-    " mijë nghìn ngàn ribu rb elfu ألف آلاف אלף χιλιάδες",
-    4: "万 萬 만 หมื่น",
-    5: "lakh lakhs lac lacs แสน",
+    2: "hundred hundreds hundert honderd",
+    3: "thousand thousands tausend duizend tusen tusind mila тыс тысяч тысяча тысячи tys tysiące tysięcy tisíc ezer"
+    " mijë nghìn ngàn ribu rb elfu ألف آلاف אלף χιλιάδες हज़ार हजार হাজার ஆயிரம் వేలు వేల",
+    5: "lakh lakhs lac lacs laki लाख লাখ లక్షలు லட்சம்",
     6: "million millions mio mln millionen millones millón milhões milhão milioni milione miljoen miljoner milyon milion"
     " miliony milionów milionů millió milioane triệu juta jt млн миллион миллиона миллионов мільйон מיליון مليون ملايين"
-    " εκατομμύρια εκατ ล้าน mill",
-    7: "crore crores",
-    8: "亿 億 억",
+    " εκατομμύρια εκατ mill",
+    7: "crore crores करोड़ কোটি कोटी కోట్లు கோடி",
     9: "billion billions bn bln mrd mld milliard milliards milliarde milliarden miliardi miliardo miljard miljarder milyar"
-    " miliard miliardy miliar bilhões bilhão tỷ млрд миллиард миллиарда миллиардов مليار",
+    " miliard miliardy miliar bilhões bilhão tỷ tỉ अरब млрд миллиард миллиарда миллиардов مليار",
     12: "trillion trillions trn tln triliun trilhões",
     15: "quadrillion quadrillions",
 }
 """Power of ten -> the words of scale that mean it."""
-_POWER_OF = {word: power for power, words in _POWERS.items() for word in words.split()}
+_POWER_OF = {unicodedata.normalize("NFC", word): power for power, words in _POWERS.items() for word in words.split()}
 _DOZENS = frozenset(
     "dozen dozens doz dz dzn dutzend docena docenas douzaine douzaines dúzia dúzias dozzina dozzine dozijn dussin dusin tuzin"
-    " tucet düzine lusin дюжина дюжины дюжин ダース 다스 打 โหล".split()
+    " tucet düzine lusin дюжина дюжины дюжин दर्जन".split()
 )
-_NO_SPACES = "百佰千仟万萬亿億백천만억打"
-"""Words of scale that stand right behind their number, and before anything."""
-_SCALE_WORDS = "|".join(
-    sorted((word for word in (*_POWER_OF, *_DOZENS) if word not in _NO_SPACES), key=len, reverse=True)
-)
+_TOUCHING = {
+    **dict.fromkeys("百佰백", 2),
+    **dict.fromkeys(["千", "仟", "천", "พัน"], 3),
+    **dict.fromkeys(["万", "萬", "만", "หมื่น"], 4),
+    "แสน": 5,
+    "ล้าน": 6,
+    **dict.fromkeys("亿億억", 8),
+    **dict.fromkeys(["ダース", "다스", "打", "โหล"], None),
+}
+"""Words of scale of scripts without spaces: anything may stand right behind them. None is a dozen."""
+_SCALE_WORDS = "|".join(sorted((*_POWER_OF, *_DOZENS), key=len, reverse=True))
 _SCALE = re.compile(
     rf"(?:{_SHUT}{SPACE}-?(?P<word>{_SCALE_WORDS})(?!\w|-[^\W\d_])"
-    rf"|{SPACE}(?P<sign>[{_NO_SPACES}])(?![米克瓦卡赫焦伏帕])"  # 18千米 are kilometres
+    rf"|{SPACE}(?P<sign>{'|'.join(_TOUCHING)})(?![米克瓦卡赫焦伏帕])"  # 18千米 are kilometres
     r"|(?P<letter>[kmbt])(?!\w))",
     re.IGNORECASE,
 )
@@ -194,7 +198,7 @@ def _scaled(text: str, value: Fraction, end: int, *, is_money: bool) -> tuple[Fr
         if scale.groupdict().get("letter") and name not in "kKMB" and not is_money:
             break  # 5m are five metres
         folded = name.lower()
-        power = _LETTERS[folded] if scale.groupdict().get("letter") else _POWER_OF.get(folded)
+        power = _LETTERS[folded] if scale.groupdict().get("letter") else {**_POWER_OF, **_TOUCHING}.get(folded)
         value, end = value * (12 if power is None else 10**power), scale.end()
     return value, end
 

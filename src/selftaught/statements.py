@@ -74,7 +74,11 @@ def statement(completion: str, place: AnswerPlace) -> Statement:
     if marker is None or behind is None:
         return Statement(text=text, behind=None, stated=None)
     line = answer_line(behind[:LONGEST])
-    is_doubtful = _is_heading(text, marker, line) or _is_joined(text, folded, marker, place.marker)
+    is_doubtful = (
+        _is_heading(text, marker, line)
+        or _is_joined(text, folded, marker, place.marker)
+        or _NUMBERED.match(behind[:LONGEST]) is not None
+    )
     return Statement(text=text, behind=behind, stated=line, is_doubtful=is_doubtful)
 
 
@@ -85,25 +89,25 @@ def answer_line(behind: str) -> str:
     that belongs to the answer is cut off.
     """
     behind = behind[_LEAD.match(behind).end() :]  # type: ignore[union-attr]
-    end = 0
-    block = _BLOCK_START.match(behind)
+    end, item = _piece_end(behind, 0), _ITEM.match(behind)
+    for _ in range(MAX_JOINED):
+        next_item = item and re.compile(rf"\s*{re.escape(item[0])}").match(behind, end)
+        is_open = _LEFT_OPEN.search(behind[max(0, end - 20) : end])
+        after = _VISIBLE.search(behind, end)
+        if after is None or not (next_item or is_open or _GOES_ON.match(behind, end)):
+            break
+        end = _piece_end(behind, after.start())
+    return " ".join(behind[:end].split())
+
+
+def _piece_end(text: str, start: int) -> int:
+    """Where the line that begins at `start` ends, or the line on which the block that begins there is closed."""
+    block = _BLOCK_START.match(text, start)
     if block is not None:
         closer = {"\\[": "\\]", "\\(": "\\)"}.get(block[0], block[0].replace("<", "</"))
-        closed = behind.find(closer, block.end())
-        end = closed + len(closer) if closed >= 0 else len(behind)
-    end = _line_end(behind, end)
-    item = _ITEM.match(behind)
-    for _ in range(MAX_JOINED):
-        follows = _GOES_ON.match(behind, end) or (item and re.compile(rf"\s*{re.escape(item[0])}").match(behind, end))
-        if not follows and not _LEFT_OPEN.search(behind[max(0, end - 20) : end]):
-            break
-        after = _VISIBLE.search(behind, end)
-        if after is None:
-            break
-        end = _line_end(
-            behind, _line_end(behind, after.start()) if _ALONE.match(behind, after.start()) else after.start()
-        )
-    return " ".join(behind[:end].split())
+        closed = text.find(closer, block.end())
+        start = closed + len(closer) if closed >= 0 else len(text)
+    return _line_end(text, start)
 
 
 def _line_end(text: str, start: int) -> int:
@@ -115,8 +119,9 @@ MAX_JOINED = 8
 """Lines that are joined to the answer's."""
 _ITEM = re.compile(r"[-*•]\s+")
 _GOES_ON = re.compile(r"\s*(?:or|and|oder|或)\b(?=\s*(?:[\n\r\d$\\*(]|\w+\s*(?:[\n\r]|\Z)))", re.IGNORECASE)
-_LEFT_OPEN = re.compile(r"\d[)$*\s]*(?:,|\b(?:or|and))\s*\Z", re.IGNORECASE)
-_ALONE = re.compile(r"(?:or|and|oder|或)\s*[\n\r]", re.IGNORECASE)
+_NUMBERED = re.compile(r"[\s:*_]*\b1[.)]\s[^\n]*\n\s*2[.)]\s")
+"""A numbered list, which is no answer."""
+_LEFT_OPEN = re.compile(r"(?:\d[)$*\s]*,|\b(?:or|and))\s*\Z", re.IGNORECASE)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -131,7 +136,7 @@ _THOUGHT_END = re.compile(
 )
 """What thinking models write around what they think before they answer."""
 _LEAD = re.compile(
-    r"(?:\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|>(?=\s)|</\w{1,8}>|[*_]{1,3}(?=[\s:：])|[\"'”](?=[\s:：])|is\b(?=[\s:：]))*+"
+    r"(?:[\"'”](?=[\s:：]))?(?:\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|>(?=\s)|</\w{1,8}>|(?<!\s)[*_]{1,3}(?=[\s:：])|is\b(?=[\s:：]))*+"
 )
 """Between a marker and its answer: "**Answer**: …", "Final answer is …", a quotation's mark."""
 _BLOCK_START = re.compile(r"\\\[|\\\(|\$\$|\$(?=\s*[\n\r])|```|<(?:answer|final_answer|result)>")
@@ -198,17 +203,13 @@ def _is_heading(text: str, marker: re.Match[str], line: str) -> bool:
         before = rf"#[ \t*]*{int(heading['number']) - 1}[.):]"
         return not is_sentence or re.search(before, text[max(0, marker.start() - LONGEST) : marker.start()]) is not None
     has_more = text[marker.end() :].strip().partition("\n")[2].strip() != ""
-    return (
-        has_more
-        and not is_sentence
-        and re.match(r"[*_]*[A-Z]", line[heading.end("number") :].lstrip(" -–—:)")) is not None
-    )
+    return has_more and not is_sentence and heading["word"][0].isupper()
 
 
 _HEADING = re.compile(
     r"[*_(]{0,3}(?:(?P<part>(?:step|part|case|section|method|solution|approach|problem|question|day|phase|stage)\s+\d{1,3}\b)"
-    r"|(?P<number>\d{1,2})(?:\.\d{1,2})*(?:(?P<ordinal>(?:st|nd|rd|th)\s+(?:step|part|case))|(?P<point>[.):])|(?=\s))[*_]{0,3}"
-    r"\s+(?:[-–—]\s+)?[*_]{0,3}[^\W\d_]{2})",
+    r"|(?P<ordinal>\d{1,2}(?:st|nd|rd|th)\s+(?:step|part|case)\b)"
+    r"|(?P<number>\d{1,2})(?:\.\d{1,2})*(?:(?P<point>[.):])|(?=\s))[*_]{0,3}\s+(?:[-–—]\s+)?[*_]{0,3}(?P<word>[^\W\d_]{2}))",
     re.IGNORECASE,
 )
 
