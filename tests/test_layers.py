@@ -19,6 +19,7 @@ LEVEL = {
             "quantities",
             "amounts",
             "signs",
+            "scales",
             "statements",
             "verification",
             "prompts",

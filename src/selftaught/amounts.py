@@ -86,11 +86,15 @@ def numbers_in(text: str) -> Iterator[Quantity | None]:
 
 _NUMBER_WORD = (
     r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
-    r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?"
+    r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+    r"|(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?"
     r"|half|an?\s++(?:half|quarter|third|dozen|hundred|thousand|million))\b"
     r"(?!-(?!(?:one|two|three|four|five|six|seven|eight|nine)\b)[^\W\d_])"
 )
-_VARIABLE = rf"(?:(?-i:[b-zB-HJ-Z])(?![\w'.-])|[α-ωΑ-Ω∞](?!\w)|\\(?:infty|pi|theta|alpha|beta|lambda|mu|sqrt|frac|dots|ldots|cdots)\b|\.\.\.?|…)"
+_VARIABLE = (
+    r"(?:(?-i:[b-zB-HJ-Z])(?![\w'.-])|[α-ωΑ-Ω∞](?!\w)|\.\.\.?|…"
+    r"|\\(?:infty|pi|theta|alpha|beta|lambda|mu|sqrt|frac|dots|ldots|cdots)\b)"
+)
 _A_NUMBER = rf"(?:[-+]?{CURRENCY}?[-+]?(?:\.?\d|[{''.join(VULGAR)}])|\\[dtc]?frac\b)"
 _HEDGE = (
     r"(?:(?:about|maybe|perhaps|possibly|even|only|also|then|another|exactly|approximately|around|roughly|nearly|almost"
@@ -115,11 +119,15 @@ _UNIT_SIGN = re.compile(
     r"[°€£¥₹₽₩₺₫฿¢]\s?[CFK]?(?!\w)|[℃℉\u3300-\u33ff]|\^\s*\{?\s*\\?(?:circ|degree)\b\s*\}?\s?[CFK]?(?!\w)"
     r"|\\(?:circ|degree|pounds|euro|cent)\b"
 )
-_RAISED = r"(?:(?<=[\s\d}]m)|(?<=м)|(?<=[cdkmnµ]m)|(?<=ft)|(?<=in)|(?<=yd)|(?<=mi)|(?<=\w{4}))\.?\}?(?:\^\s*\{?[23]\}?|[²³](?!\w))"
+_RAISED = (
+    r"(?:(?<=[\s\d}]m)|(?<=м)|(?<=[cdkmnµ]m)|(?<=ft)|(?<=in)|(?<=yd)|(?<=mi)|(?<=\w{4}))"
+    r"\.?\}?(?:\^\s*\{?[23]\}?|[²³](?!\w))"
+)
 """The power of a unit of length; of other letters it may be a variable's."""
 _UNIT = re.compile(rf"(?:-(?={LETTER}))?(?P<word>[μµ]?{WORD}|Ω)(?:{_RAISED}|\.(?!\s+[A-Z]|\s*\Z))?")
 _PER = re.compile(
-    rf"\s?[/·⋅]\s?(?:{WORD}(?<={LETTER}{{2}})|[hsdlLgm\u0400-\u04ff\u3040-\u30ff\u3400-\u9fff](?!{LETTER}|\d))(?:{_RAISED}|(?<=s)[²]|\.(?=\S))?(?![\d(])"
+    rf"\s?[/·⋅]\s?(?:{WORD}(?<={LETTER}{{2}})|[hsdlLgm\u0400-\u04ff\u3040-\u30ff\u3400-\u9fff](?!{LETTER}|\d))"
+    rf"(?:{_RAISED}|(?<=s)[²]|\.(?=\S))?(?![\d(])"
 )
 _LETTERS = "mgshlLWVJCFc"
 """Single letters that are units where they touch a number; any other may be a variable (3n)."""
@@ -131,17 +139,20 @@ _ABBREVIATION = re.compile(
 """Units of two or three letters that may touch a number; other letters may be variables (3ab)."""
 _ALTERNATIVE = re.compile(
     r"(?:or|nor|to|through|thru|versus|vs|plus|minus|squared|cubed|factorial|choose|mod|modulo|divided|multiplied|point"
-    r"|repeating|recurring|periodic|sin|cos|tan|log|ln|exp|sqrt|score|gross|grand|oder|und|ou|et|bis|y|e|og|och|или|и|또는"
+    r"|repeating|recurring|periodic|sin|cos|tan|log|ln|exp|sqrt|score|gross|grand"
+    r"|oder|und|ou|et|bis|y|e|og|och|или|и|또는"
     r"|dx|dy|dt|arab|kharab|kk|mm|mill|tril|thous|ten-thousands|googols?"
     r"|половин\w*|demie?|rưỡi|buçuk|setengah|ครึ่ง|halv|halb\w*|einhalb|medi[oa]|mezz[oa]|mei[oa]|ونصف|نصف|וחצי"
-    r"|\w*(?:[半几幾多余餘或到至]|分之|次方|阶乘|階乘|一半|的平方|的立方|제곱(?!미터)|절반).*|(?:点|點|块|元|角|时|時|分)[零一二两三四五六七八九十].*|반입니다|반이다|반|[兆十십조块](?:[一-九]\w*)?)\Z"
+    r"|\w*(?:[半几幾多余餘或到至]|分之|次方|阶乘|階乘|一半|的平方|的立方|제곱(?!미터)|절반).*"
+    r"|(?:点|點|块|元|角|时|時|分)[零一二两三四五六七八九十].*|반(?:입니다|이다)?|[兆十십조块](?:[一-九]\w*)?)\Z"
     rf"|.*{LETTER}(?:[兆]).*",
     re.IGNORECASE,
 )
 """Words that make a number one of several, or a part of a calculation or of an amount."""
 _ALSO = re.compile(
-    r"(?:as\s+well\s+as|along\s+with|together\s+with|followed\s+by|and/or|and\s+an?\s|with\s+(?:a\s+)?(?:remainder|rest)"
-    r"|in\s+(?:hundred|thousand|million|billion|dozen|lakh|crore)s|\(\s*(?:in\s+)?(?:hundred|thousand|million|billion|dozen)s?\b)\b",
+    r"(?:as\s+well\s+as|along\s+with|together\s+with|followed\s+by|and/or|and\s+an?\s"
+    r"|with\s+(?:a\s+)?(?:remainder|rest)|in\s+(?:hundred|thousand|million|billion|dozen|lakh|crore)s"
+    r"|\(\s*(?:in\s+)?(?:hundred|thousand|million|billion|dozen)s?\b)\b",
     re.IGNORECASE,
 )
 """Words behind a number that add to it."""
@@ -154,7 +165,8 @@ _ADDED_LATER = re.compile(
 _PARTS = re.compile(
     r"(?:half|halves|quarters?|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|\w*tenths?|\w*hundredths?"
     r"|\w*thousandths?|\w*illionths?|\w*illions?|mil|mille|mn|bil|mii|bin|thou|couple|myriads?|tens|twelves|kilos?"
-    r"|tá|cent|mega|giga|umpteen|[MK]USD|[GK]'?s|crs?|десят\w+|сот\w+|(?:dozen|hundred|thousand|lakh|crore)-\w+)(?:-\w+)*\Z",
+    r"|tá|cent|mega|giga|umpteen|[MK]USD|[GK]'?s|crs?|десят\w+|сот\w+"
+    r"|(?:dozen|hundred|thousand|lakh|crore)-\w+)(?:-\w+)*\Z",
     re.IGNORECASE,
 )
 """Words of scale that are not read: the number by itself is none."""
@@ -174,7 +186,8 @@ _LISTED_LATER = re.compile(rf"(?:[,;&]|\b(?:and|or)\b)\s*(?:and\s+|or\s+)?{_A_NU
 _CANDIDATE = re.compile(rf"(?<![\w.,^])(?<!\^\{{)[-+]?{CURRENCY}?[-+]?(?:\.?\d|[{''.join(VULGAR)}])|\\[dtc]?frac\b")
 _TOKEN = re.compile(r"[\w.,:/^'–—-]*")
 _OPERATOR_BEFORE = re.compile(
-    r"(?:[/|^×÷·⋅<>≤≥≠±√]|(?<!\*)\*\s+|[\w)]\*+|(?<=[\w)}$])\s*[-+]\s+|(?<=[\w)}$])\s+[-+]|[\w)]\s*\+|~|→|\\(?!boxed|fbox|left|[\s,;:!(\[])[A-Za-z]+\s*\{?)\s*\Z"
+    r"(?:[/|^×÷·⋅<>≤≥≠±√]|(?<!\*)\*\s+|[\w)]\*+|(?<=[\w)}$])\s*[-+]\s+|(?<=[\w)}$])\s+[-+]|[\w)]\s*\+"
+    r"|~|→|\\(?!boxed|fbox|left|[\s,;:!(\[])[A-Za-z]+\s*\{?)\s*\Z"
 )
 _LIST = re.compile(rf"{SPACE}(?:[,;/&–—-]|\bto\b|(?:{WORD}\s++){{0,3}}(?:or|and)\b){SPACE}")
 

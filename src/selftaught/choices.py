@@ -72,7 +72,8 @@ def offers_another(text: str, end: int = 0) -> bool:
 _OPENINGS = re.compile(rf"(?:{OPENING}|[:$])*+")
 _CLOSINGS = re.compile(rf"{CLOSING}*+")
 _NOUN = re.compile(
-    rf"(?:{OPENING}|[:$])*+(?:(?:the\s++)?(?:correct\s++)?(?:(?:choice|option|letter|answer)\b|选项|選項|選択肢)\s*+(?:is\b)?\s*+:?\s*+)?",
+    rf"(?:{OPENING}|[:$])*+(?:(?:the\s++)?(?:correct\s++)?(?:(?:choice|option|letter|answer)\b|选项|選項|選択肢)"
+    r"\s*+(?:is\b)?\s*+:?\s*+)?",
     re.IGNORECASE,
 )
 _ARTICLE = re.compile(r"(?:the|an?)\s++", re.IGNORECASE)
@@ -91,7 +92,8 @@ _BRACKETED = re.compile(rf"{CLOSING}*+[,:–—-]?\s*+[(\[]\s?(?P<label>[A-Za-z]
 _BETWEEN = re.compile(rf"(?:{CLOSING}|[.:–—-])*+")
 _REASON = r"(?:because|since|as(?!\s+well)|so|which|not|while|whereas|but|for|therefore|thus|hence)\b"
 _OVER = re.compile(
-    rf"(?!#){CLOSING}*+(?:\Z|(?<!\s){SENTENCE_END}|(?:…|\.{{3}}|\.(?!\.))[*_`\"'\s]*\Z|{_COPULA}|[,;、](?!\d)|:(?=\s|\Z)|(?<=[^\x00-\u024f]):|(?<=[\s*_)])[–—-](?=\s)"
+    rf"(?!#){CLOSING}*+(?:\Z|(?<!\s){SENTENCE_END}|(?:…|\.{{3}}|\.(?!\.))[*_`\"'\s]*\Z|{_COPULA}"
+    r"|[,;、](?!\d)|:(?=\s|\Z)|(?<=[^\x00-\u024f]):|(?<=[\s*_)])[–—-](?=\s)"
     rf"|\s?—|(?<=[\s*_`\"'$)])[(\[]|(?<=[^\x00-\u024f])\(|{_REASON})",
     re.IGNORECASE,
 )
@@ -103,8 +105,9 @@ _ALTERNATIVE = re.compile(
 )
 """After a name: it is one of several."""
 _OTHER_THING = re.compile(
-    rf"{CLOSING}*+(?:[,;]|\s?—|:)\s*+(?:and\s++)?(?!{_REASON}|\w+ly\b|of course|right\b|indeed|though|too\b|please|thanks|obvious|sure\b"
-    rf"|I\b|as\b|it\b|i\.e|etc)(?:[^\W\d_]{{3,}}(?:[ -][^\W\d_]+)?)[*_`\"')]*\s*(?:[.!?]|\Z)",
+    rf"{CLOSING}*+(?:[,;]|\s?—|:)\s*+(?:and\s++)?(?!{_REASON}|\w+ly\b|of course|right\b|indeed"
+    rf"|though|too\b|please|thanks|obvious|sure\b|I\b|as\b|it\b|i\.e|etc)"
+    rf"(?:[^\W\d_]{{3,}}(?:[ -][^\W\d_]+)?)[*_`\"')]*\s*(?:[.!?]|\Z)",
     re.IGNORECASE,
 )
 """After the text of a choice: a list of things goes on, with no verb in it."""

@@ -12,6 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
+from selftaught.scales import POWERS_OF_TEN, TOUCHING
 from selftaught.signs import SPACE
 
 MAX_DIGITS = 1_000
@@ -80,7 +81,10 @@ VULGAR = {
 """½ and its siblings."""
 _SIGNS_OF_FRACTIONS = "".join(VULGAR)
 
-CURRENCY = r"(?:(?:US|CA|AU|NZ|HK|NT|[ACRS])?\\?\$|[€£¥₹₽₩₺₫฿]|\\(?:pounds|euro)\b|(?:USD|EUR|GBP|INR|CHF|JPY|CNY|RMB|AUD|CAD|SEK|NOK|DKK|PLN|BRL|KRW|Rs\.?|Rp|RM|kr)(?=\s*[-+.\d]))"
+CURRENCY = (
+    r"(?:(?:US|CA|AU|NZ|HK|NT|[ACRS])?\\?\$|[€£¥₹₽₩₺₫฿]|\\(?:pounds|euro)\b"
+    r"|(?:USD|EUR|GBP|INR|CHF|JPY|CNY|RMB|AUD|CAD|SEK|NOK|DKK|PLN|BRL|KRW|Rs\.?|Rp|RM|kr)(?=\s*[-+.\d]))"
+)
 _GROUP = r"(?:,|\{,\}|,\\! ?|\\[,;:]|\{\\[,;:]\}|\u00a0)"
 _WHOLE = (
     rf"(?:\d{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d)"  # 1,000,000
@@ -100,13 +104,15 @@ _SIGN_AND_CURRENCY = re.compile(
 )
 _PLAIN_SIGN = re.compile(r"\s*+(?P<sign>[-+]?)(?P<currency>)(?P<later>)(?=[.\d\\" + _SIGNS_OF_FRACTIONS + "])")
 _SPACED_SIGN = re.compile(
-    rf"\s*+\{{?(?P<sign>[-+])(?:[\s{{}}]|\\[,;:! ])*+(?P<currency>{CURRENCY}?)(?P<later>)(?=[.\d\\{_SIGNS_OF_FRACTIONS}])"
+    rf"\s*+\{{?(?P<sign>[-+])(?:[\s{{}}]|\\[,;:! ])*+(?P<currency>{CURRENCY}?)(?P<later>)"
+    rf"(?=[.\d\\{_SIGNS_OF_FRACTIONS}])"
 )
 _FRACTION = re.compile(r"\\[dtc]?frac\s*")
 _ONE_DIGIT = re.compile(r"\d")
 _SOME_DIGITS = re.compile(rf"(?P<mantissa>{_DECIMAL})")
 _REPEATING = re.compile(
-    r"(?P<whole>\d*)\.(?P<once>\d*)(?:\\(?:overline|bar|dot)\s*(?:\{\s*(?P<barred>\d+)\s*\}|(?P<digit>\d))|(?<=\.)\((?P<round>\d+)\))"
+    r"(?P<whole>\d*)\.(?P<once>\d*)"
+    r"(?:\\(?:overline|bar|dot)\s*(?:\{\s*(?P<barred>\d+)\s*\}|(?P<digit>\d))|(?<=\.)\((?P<round>\d+)\))"
 )
 _EXPONENT = re.compile(r"[eE](?P<power>[-+]?\d+)(?!\w|\.\d)")
 _TIMES_TEN = re.compile(rf"{SPACE}(?:[xX×*·⋅]|\\times|\\cdot){SPACE}10{_TO_THE}")
@@ -117,40 +123,10 @@ _SHUT = r"(?:[$*_`\"')]{1,3}|\\\)|</\w{1,8}>)?"
 """What may close between a number and its percent sign or word of scale: **5**%."""
 _PERCENT = re.compile(_SHUT + r"(?:\s|[{}~]|\\[,;:! ])*+(?:\\?%|(?:percent|per cent|pct)\b)")
 
-_POWERS = {
-    2: "hundred hundreds hundert honderd",
-    3: "thousand thousands tausend duizend tusen tusind mila тыс тысяч тысяча тысячи tys tysiące tysięcy tisíc ezer"
-    " mijë nghìn ngàn ribu rb elfu ألف آلاف אלף χιλιάδες हज़ार हजार হাজার ஆயிரம் వేలు వేల",
-    5: "lakh lakhs lac lacs laki लाख লাখ లక్షలు லட்சம்",
-    6: "million millions mio mln millionen millones millón milhões milhão milioni milione miljoen miljoner milyon milion"
-    " miliony milionów milionů millió milioane triệu juta jt млн миллион миллиона миллионов мільйон מיליון مليون ملايين"
-    " εκατομμύρια εκατ mill",
-    7: "crore crores करोड़ কোটি कोटी కోట్లు கோடி",
-    9: "billion billions bn bln mrd mld milliard milliards milliarde milliarden miliardi miliardo miljard miljarder milyar"
-    " miliard miliardy miliar bilhões bilhão tỷ tỉ अरब млрд миллиард миллиарда миллиардов مليار",
-    12: "trillion trillions trn tln triliun trilhões",
-    15: "quadrillion quadrillions",
-}
-"""Power of ten -> the words of scale that mean it."""
-_POWER_OF = {unicodedata.normalize("NFC", word): power for power, words in _POWERS.items() for word in words.split()}
-_DOZENS = frozenset(
-    "dozen dozens doz dz dzn dutzend docena docenas douzaine douzaines dúzia dúzias dozzina dozzine dozijn dussin dusin tuzin"
-    " tucet düzine lusin дюжина дюжины дюжин दर्जन".split()
-)
-_TOUCHING = {
-    **dict.fromkeys("百佰백", 2),
-    **dict.fromkeys(["千", "仟", "천", "พัน"], 3),
-    **dict.fromkeys(["万", "萬", "만", "หมื่น"], 4),
-    "แสน": 5,
-    "ล้าน": 6,
-    **dict.fromkeys("亿億억", 8),
-    **dict.fromkeys(["ダース", "다스", "打", "โหล"], None),
-}
-"""Words of scale of scripts without spaces: anything may stand right behind them. None is a dozen."""
-_SCALE_WORDS = "|".join(sorted((*_POWER_OF, *_DOZENS), key=len, reverse=True))
+_SCALE_WORDS = "|".join(sorted(POWERS_OF_TEN, key=len, reverse=True))
 _SCALE = re.compile(
     rf"(?:{_SHUT}{SPACE}-?(?P<word>{_SCALE_WORDS})(?!\w|-[^\W\d_])"
-    rf"|{SPACE}(?P<sign>{'|'.join(_TOUCHING)})(?![米克瓦卡赫焦伏帕])"  # 18千米 are kilometres
+    rf"|{SPACE}(?P<sign>{'|'.join(TOUCHING)})(?![米克瓦卡赫焦伏帕])"  # 18千米 are kilometres
     r"|(?P<letter>[kmbt])(?!\w))",
     re.IGNORECASE,
 )
@@ -198,7 +174,7 @@ def _scaled(text: str, value: Fraction, end: int, *, is_money: bool) -> tuple[Fr
         if scale.groupdict().get("letter") and name not in "kKMB" and not is_money:
             break  # 5m are five metres
         folded = name.lower()
-        power = _LETTERS[folded] if scale.groupdict().get("letter") else {**_POWER_OF, **_TOUCHING}.get(folded)
+        power = _LETTERS[folded] if scale.groupdict().get("letter") else (POWERS_OF_TEN | TOUCHING).get(folded)
         value, end = value * (12 if power is None else 10**power), scale.end()
     return value, end
 

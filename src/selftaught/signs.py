@@ -95,7 +95,10 @@ SENTENCE_END = (
     r"|!(?=[*_`\"'»)\]}$]*(?:\s*\Z|\s*[\n\r]|\s+(?-i:[A-Z])|<))|[。｡！？।॥؟۔])"
 )
 """Where a sentence ends: "3.com", "5! ways" and "5..." end none."""
-LETTER = r"[^\W\d_\u00b2\u00b3\u00b9\u00bc-\u00be\u02b0-\u02ff\u1d2c-\u1d7f\u2070-\u209c\u2150-\u218b\u2460-\u24ff\u2776-\u2793]"
+LETTER = (
+    r"[^\W\d_\u00b2\u00b3\u00b9\u00bc-\u00be\u02b0-\u02ff\u1d2c-\u1d7f\u2070-\u209c\u2150-\u218b\u2460-\u24ff"
+    r"\u2776-\u2793]"
+)
 """A letter of any script; no digit, fraction or letter that is raised or lowered."""
 _LATIN, _ACCENTS = (
     r"A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ",
@@ -126,7 +129,8 @@ def without_marks(text: str) -> Iterator[str]:
 MAX_LAYERS = 8
 """Marks around marks around an answer."""
 _AROUND = re.compile(
-    r"(?P<mark>\*{1,3}|_{1,3}|`{1,3}|\${1,2}|[\"'])\s?(?P<a>[^\s].*[^\s]|[^\s])\s?(?P=mark)|\\\((?P<b>.+)\\\)|\\\[(?P<c>.+)\\\]"
+    r"(?P<mark>\*{1,3}|_{1,3}|`{1,3}|\${1,2}|[\"'])\s?(?P<a>[^\s].*[^\s]|[^\s])\s?(?P=mark)"
+    r"|\\\((?P<b>.+)\\\)|\\\[(?P<c>.+)\\\]"
     r"|“(?P<d>.+)”|‘(?P<e>.+)’|«(?P<f>.+)»|„(?P<g>.+)[“”]|「(?P<h>.+)」"
     r"|\\(?:text|textbf|textit|mathrm|mathbf|boxed|emph)\s*\{(?P<i>.+)\}|<(?P<tag>\w+)[^<>]*>(?P<j>.+)</(?P=tag)>",
     re.DOTALL,
