@@ -5,7 +5,7 @@ tensors are first laid over an empty model of the config, without reading a weig
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key, revert_weight_conversion
 
 from selftaught.errors import ModelError, one_line
 from selftaught.misfits import Misfits, misfit_text, natural
@@ -65,8 +65,8 @@ def check_model(path: str, *, trust_remote_code: bool = False) -> frozenset[str]
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    sources = _sources(empty, tensors)
-    _refuse_unclear_sources(path, sources)
+    sources, elsewhere = _sources(empty, tensors)
+    _refuse_unclear_sources(path, sources, tensors)
     constants = _constants(empty, tensors)
     with _explained(path):
         model, info = type(empty).from_pretrained(
@@ -81,7 +81,14 @@ def check_model(path: str, *, trust_remote_code: bool = False) -> frozenset[str]
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    _refuse_misfits(path, model, info)
+    in_files = {
+        "missing_keys": _as_in_files(empty, info["missing_keys"]),
+        "unexpected_keys": {elsewhere.get(name, name) for name in info["unexpected_keys"]},
+        "mismatched_keys": {
+            (next(iter(sources[name].get("", ())), name), *shapes) for name, *shapes in info["mismatched_keys"]
+        },
+    }
+    _refuse_misfits(path, model, {**info, **in_files})
     _refuse_quantised(path, model, sources, tensors)
     _refuse_other_copies(path, model, sources, tensors)
     return constants
@@ -122,12 +129,14 @@ Sources = Mapping[str, Mapping[str, Sequence[str]]]
 """Parameter of the model -> pattern of the conversion that makes it, empty for none -> names in the files."""
 
 
-def _sources(empty: Any, names: Iterable[str]) -> Sources:
-    """Which tensors each parameter is made from, by transformers' own rules; names that fit nowhere are left out."""
+def _sources(empty: Any, names: Iterable[str]) -> tuple[Sources, dict[str, str]]:
+    """Which tensors each parameter is made from, by transformers' own rules; and for names that fit nowhere, what the
+    rules make of them -> the name."""
     wanted = empty.state_dict()
     rules = get_model_conversion_mapping(empty)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
+    elsewhere: dict[str, str] = {}
     found: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in sorted(names, key=natural):
         target, pattern = rename_source_key(name, renamings, converters, empty.base_model_prefix, wanted)
@@ -135,18 +144,34 @@ def _sources(empty: Any, names: Iterable[str]) -> Sources:
             target, pattern = rename_source_key(name, [], [], empty.base_model_prefix, wanted)
         if target in wanted:
             found[target][pattern or ""].append(name)
-    return found
+        else:
+            elsewhere[target] = name
+    return found, elsewhere
 
 
-def _refuse_unclear_sources(path: str, sources: Sources) -> None:
-    """A parameter that two tensors claim, and parts of one (experts) that are not numbered from 0 without a gap:
-    either would be loaded, in some order."""
+def _as_in_files(empty: Any, names: Iterable[str]) -> set[str]:
+    """Names of the model's parameters as its files would have them, where transformers renames or joins tensors."""
+    state = empty.state_dict()
+    return set(revert_weight_conversion(empty, {name: state[name] for name in names}))
+
+
+def _refuse_unclear_sources(path: str, sources: Sources, tensors: Mapping[str, Tensor]) -> None:
+    """A parameter that two tensors claim, and parts of one (experts) that are not numbered from 0 without a gap, would
+    be loaded in some order; parts of unequal shape fail without a name."""
     for target, by_pattern in sources.items():
         for pattern, names in by_pattern.items():
             if not pattern and len(names) > 1:
                 raise ModelError(
                     f"model {path}: {names[0]} and {names[1]} are both read as {target}; save the model again, with "
                     "one of them"
+                )
+            shapes = Counter(tensors[name].shape for name in names)
+            if len(shapes) > 1:
+                usual = shapes.most_common(1)[0][0]
+                odd = next(name for name in names if tensors[name].shape != usual)
+                raise ModelError(
+                    f"model {path}: {odd} is {list(tensors[odd].shape)}, and the other parts of {target} are "
+                    f"{list(usual)}; fetch or save the model again"
                 )
         parts = {pattern: [_last_number(n) for n in names] for pattern, names in by_pattern.items() if len(names) > 1}
         number = max(map(len, parts.values()), default=0)
@@ -160,8 +185,8 @@ def _refuse_unclear_sources(path: str, sources: Sources) -> None:
 
 
 def _last_number(name: str) -> int:
-    numbers = re.findall(r"(?<=\.)\d+(?=\.)", name)
-    return int(numbers[-1]) if numbers else -1
+    numbers = re.findall(r"(?<=\.)[0-9]+(?=\.)", name)
+    return int(numbers[-1]) if numbers and numbers[-1] == str(int(numbers[-1])) else -1
 
 
 def _ranges(numbers: Sequence[int]) -> str:
