@@ -41,6 +41,11 @@ def an_adapter(folder: Path) -> None:
     (folder / "adapter_model.safetensors").write_bytes(b"")
 
 
+def an_unreadable_adapter(folder: Path) -> None:
+    an_adapter(folder)
+    (folder / "adapter_config.json").write_text("{")
+
+
 def a_gguf_file(folder: Path) -> None:
     only(folder)
     (folder / "model-q4.gguf").write_bytes(b"GGUF")
@@ -85,10 +90,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (only, "has no config.json"),
     "adapter": (an_adapter, r"holds an adapter .* for the model some/base; merge it with peft"),
     "adapter beside its model": (write("adapter_config.json", "{}"), "merge the adapter into the model"),
-    "adapter's config is not JSON": (
-        lambda folder: (an_adapter(folder), write("adapter_config.json", "{")(folder)),
-        r"adapter_config\.json is not JSON",
-    ),
+    "adapter's config is not JSON": (an_unreadable_adapter, r"adapter_config\.json is not JSON"),
     "gguf": (a_gguf_file, r"a GGUF file, the format of llama\.cpp; .*gguf_file='model-q4\.gguf'"),
     "gguf beside a config": (a_gguf_file_beside_a_config, r"a GGUF file, .*gguf_file='model-q4\.gguf'"),
     "pickled": (pickled, r"no \*\.safetensors weights in .*, but pytorch_model\.bin; save it with"),

@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 TIED = ("llama that ties", "qwen2", "gemma3", "gpt2", "gpt-neo")
 
-examples = settings(max_examples=settings.default.max_examples // 2)  # of each kind
+examples = settings(max_examples=settings().max_examples // 2)  # of each kind
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -208,7 +208,8 @@ def test_a_number_of_the_config_is_refused_if_and_only_if_it_changes_the_tensors
     )
     if key in ("num_hidden_layers", "n_layer", "num_layers"):
         changed = min(changed, 100)
-    folder = model.copy(scratch, **{key: changed})
+    changes: dict[str, Any] = {key: changed}
+    folder = model.copy(scratch, **changes)
     before, after = build_of(model.config), build_of({**model.config, key: changed})
     assert isinstance(before, tuple)
     if after == before:
