@@ -4,12 +4,16 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from selftaught.engines.local import LocalEngine
 from selftaught.errors import ModelError
+from selftaught.records import ModelRef
 from selftaught.task_check import check_task
 from selftaught.weights import look_at_model, resolve_model
 from test_cli import refused, selftaught
@@ -214,3 +218,18 @@ def test_a_model_that_cannot_be_used_is_found_out_before_the_data_is_read(
 def test_tasks_check_measures_in_words_where_the_model_is_not_there_yet() -> None:
     facts = check_task("arithmetic", ["model.path=./later"]).facts
     assert facts["lengths_in"].startswith("words (no tokenizer: model.path = './later' is not a folder here)")
+
+
+CASES = Path(__file__).parents[2] / "shared" / "cases" / "make_models.py"
+
+
+@pytest.mark.skipif(not CASES.is_file(), reason="the folder of failing inputs is not beside this checkout")
+def test_every_broken_model_of_the_case_folder_is_refused_when_it_is_opened(tmp_path: Path) -> None:
+    made = subprocess.run([sys.executable, str(CASES), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    folders = sorted(tmp_path.iterdir())
+    assert len(folders) >= 6
+    for folder in folders:
+        with pytest.raises(ModelError, match=re.escape(str(folder))) as caught:
+            LocalEngine(ModelRef(path=str(folder)), dtype="float32", device="cpu", threads=1, slots=1)
+        assert "\n" not in str(caught.value)

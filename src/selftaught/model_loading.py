@@ -202,16 +202,11 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _constants(empty: Any, tensors: Mapping[str, Tensor]) -> frozenset[str]:
-    """Names of tensors that the model computes by itself: buffers that it does not save, and those of older files."""
-    own = {name for name, _ in empty.named_non_persistent_buffers()}
-    prefix = f"{empty.base_model_prefix}."
-    own |= {name.removeprefix(prefix) for name in own} | {prefix + name for name in own}
+    """Names of tensors that the model computes by itself and that older files hold."""
     old = OLD_CONSTANTS.get(empty.config.model_type)
-    return frozenset(
-        name
-        for name, tensor in tensors.items()
-        if name in own or (old is not None and old.search(name) and _is_mask(tensor.shape))
-    )
+    if old is None:
+        return frozenset()
+    return frozenset(name for name, tensor in tensors.items() if old.search(name) and _is_mask(tensor.shape))
 
 
 def _is_mask(shape: Sequence[int]) -> bool:
