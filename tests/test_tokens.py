@@ -109,3 +109,70 @@ def test_two_begin_tokens_are_refused(adder: Path, tmp_path: Path) -> None:
 def test_a_folder_without_a_tokenizer_is_a_model_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
         Codec(str(tmp_path))
+
+
+def with_token(adder: Path, folder: Path, text: str, number: int, *, special: bool, template: bool = False) -> Path:
+    """The shipped model, whose tokenizer has one more token."""
+    path = copy_of(adder, folder) / "tokenizer.json"
+    values = json.loads(path.read_text())
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    values["added_tokens"].append({"id": number, "content": text, "special": special, **plain})
+    if template:
+        values["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": text, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {text: {"id": text, "ids": [number], "tokens": [text]}},
+        }
+    path.write_text(json.dumps(values))
+    return folder
+
+
+def refusal_of(folder: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        Codec(str(folder))
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("number", [21, 25, 4_000_000])
+def test_a_token_beyond_the_embedding_is_refused_by_its_name(number: int, adder: Path, tmp_path: Path) -> None:
+    path = copy_of(adder, tmp_path / "vocabulary") / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"]["vocab"]["Goal:"] = number
+    path.write_text(json.dumps(values))
+    assert f"gives 'Goal:' the id {number}, but the model has rows for 21 tokens" in refusal_of(path.parent)
+
+
+def test_an_added_token_beyond_the_embedding_is_refused_by_its_name(adder: Path, tmp_path: Path) -> None:
+    line = refusal_of(with_token(adder, tmp_path / "added", "<think>", 21, special=False))
+    assert "gives '<think>' the id 21, but" in line
+
+
+def test_what_the_tokenizer_puts_before_every_text_must_have_a_row(adder: Path, tmp_path: Path) -> None:
+    line = refusal_of(with_token(adder, tmp_path / "begin", "<begin>", 21, special=True, template=True))
+    assert "what the tokenizer puts around every text holds the token '<begin>' of id 21" in line
+
+
+def test_a_special_token_beyond_the_embedding_is_refused_in_the_text_that_holds_it(adder: Path, tmp_path: Path) -> None:
+    """Some models come with one that they never use, such as an image's place in a model without images."""
+    codec = Codec(str(with_token(adder, tmp_path / "special", "<image>", 21, special=True)))
+    assert codec.encode_prompt("12") == CODEC.encode_prompt("12")
+    for encode in (codec.encode_prompt, lambda text: codec.encode_completion("1", text)):
+        with pytest.raises(ModelError, match=r"the text that ends '.*2<image>' holds the token '<image>' of id 21"):
+            encode("12<image>")
+
+
+def test_an_end_token_beyond_the_embedding_is_refused(adder: Path, tmp_path: Path) -> None:
+    folder = copy_of(adder, tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 21]}))
+    assert "generation_config.json names the end token 21, but the model has rows for 21 tokens" in refusal_of(folder)
+
+
+def test_a_tokenizer_with_fewer_tokens_than_the_embedding_has_rows_is_fine(adder: Path, tmp_path: Path) -> None:
+    path = copy_of(adder, tmp_path / "model") / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": 64}))
+    assert Codec(str(path.parent)).encode_prompt("12") == CODEC.encode_prompt("12")
+    (path.parent / "tokenizer.json").write_text('{"version": "1.0"}')
+    assert "its tokenizer cannot be loaded" in refusal_of(path.parent)

@@ -97,11 +97,13 @@ def run(
         from selftaught.compute import check_trainer
         from selftaught.dryrun import describe
         from selftaught.launch import check_before_start
+        from selftaught.weights import look_at_model
 
+        model_dir = look_at_model(config.model.path)
         task = task_of(config)
         check_before_start(config, task)
         check_trainer(config)
-        print(describe(config, task))
+        print(describe(config, task, model_dir))
         return
     from rich.console import Console
 

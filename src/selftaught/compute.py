@@ -244,7 +244,9 @@ def _open_openai(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engi
     def open_engine(model: ModelRef) -> Engine:
         from selftaught.engines.openai import OpenAIEngine
         from selftaught.engines.transport import Server
+        from selftaught.model_loading import check_model
 
+        check_model(model.path, trust_remote_code=config.model.trust_remote_code)  # the trainer will load it
         engine = config.engine
         server = Server(url=engine.url, key=_key(config), timeout_s=engine.timeout_s, retries=engine.retries)
         return OpenAIEngine(
@@ -261,7 +263,11 @@ def _open_openai(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engi
 def _open_vllm(config: RunConfig, chosen: Chosen, log_dir: Path | None) -> Callable[[ModelRef], Engine]:
     def open_engine(model: ModelRef) -> Engine:
         from selftaught.engines.vllm import VllmEngine, VllmSettings
+        from selftaught.model_loading import check_model
+        from selftaught.tokens import Codec
 
+        check_model(model.path, trust_remote_code=config.model.trust_remote_code)
+        Codec(model.path, trust_remote_code=config.model.trust_remote_code)  # refused here, not when the server is up
         engine = config.engine
         settings = VllmSettings(
             python=engine.vllm_python,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from selftaught.config import flat_values
 from selftaught.drawing import asking
@@ -14,15 +15,14 @@ from selftaught.selection import Selection, examples_from_solutions
 from selftaught.settings import RunConfig
 from selftaught.stages import training_examples
 from selftaught.tokens import IGNORED, Codec
-from selftaught.weights import resolve_model
 
 PROMPTS_SHOWN = 3
 ROWS_SHOWN = 2
 
 
-def describe(config: RunConfig, task: Task) -> str:
+def describe(config: RunConfig, task: Task, model_dir: Path) -> str:
     """The resolved config, the first filled prompts of each kind, the tokens that carry loss, and the plan's cost."""
-    codec = Codec(resolve_model(config.model.path).path, trust_remote_code=config.model.trust_remote_code)
+    codec = Codec(str(model_dir), trust_remote_code=config.model.trust_remote_code)
     problems = choose_problems(
         task.train,
         how=config.task.choose,

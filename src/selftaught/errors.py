@@ -63,3 +63,8 @@ class Interrupted(SelftaughtError):
     """Ctrl-C: what was finished is on disk, and the message says how to carry on."""
 
     exit_code = 130
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of a library says, as a part of a line of ours."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

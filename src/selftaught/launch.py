@@ -37,7 +37,7 @@ from selftaught.summary import work_text
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.verification import check_reference_answers
-from selftaught.weights import resolve_model
+from selftaught.weights import look_at_model, resolve_model
 
 HOW_A_SERVER_IS_REACHED = (
     "engine.url",
@@ -61,6 +61,7 @@ def launch(
     """Run a config in a folder, or carry on what the folder holds of it; the end of it is result.json."""
     began = time.monotonic()
     config = with_absolute_paths(config)
+    look_at_model(config.model.path)
     task = task_of(config)
     base = resolve_model(config.model.path)
     check_before_start(config, task)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selftaught.config import config_from_values, load_config, parse_overrides, shipped_configs
-from selftaught.errors import ConfigError, ModelError
+from selftaught.errors import ConfigError
 from selftaught.launch import check_settings, task_of
 from selftaught.problems import SPLITS, Problem, Task
 from selftaught.prompts import render_completion, render_prompt, render_prompts
@@ -21,7 +21,7 @@ from selftaught.tasks import TASKS, key_of_problem
 from selftaught.tasks.near_duplicates import near_duplicates
 from selftaught.tokens import Codec
 from selftaught.verification import failing_references, failing_solutions, run_checks
-from selftaught.weights import BUILTIN, resolve_model
+from selftaught.weights import look_at_model
 
 SHOWN = 5
 """Of the problems that something is wrong with."""
@@ -53,14 +53,15 @@ def check_task(
 ) -> TaskCheck:
     """Check a task by name (with the settings of its shipped config, if it has one) or the task of a config file.
 
-    Raises what the start of a run raises for data that cannot be read and for splits that overlap.
+    Raises what the start of a run raises for data that cannot be read and for splits that overlap, and for a model
+    that is here and cannot be used.
     """
     config = _config(name_or_config, overrides, variant, data_seed)
+    ruler = _ruler(config)
     task = task_of(config)
     check_settings(config, task)
     source = TASKS[config.task.name]
     places = source.places(config.task) if source.places else {}
-    ruler = _ruler(config)
     failing = [
         f"{places.get(problem.id, problem.id)}: {what}"
         for problem, what in failing_references(task, task.with_splits())
@@ -145,14 +146,14 @@ def _config(name: str, overrides: Sequence[str], variant: str, data_seed: int) -
 
 def _ruler(config: RunConfig) -> _Ruler:
     path = config.model.path
-    if path not in BUILTIN and not os.path.isdir(path):
+    if not path.startswith("builtin:") and not os.path.lexists(path):
         return _Ruler(f"words (no tokenizer: model.path = {path!r} is not a folder here)", _words)
-    try:
-        codec = Codec(resolve_model(path).path, trust_remote_code=config.model.trust_remote_code)
-    except ModelError as error:
-        return _Ruler(f"words (no tokenizer: {error})", _words)
+    folder, trust = str(look_at_model(path)), config.model.trust_remote_code
+    codec = Codec(folder, trust_remote_code=trust)
     return _Ruler(
-        f"tokens of {path}", lambda texts: [len(codec.encode_prompt(text)) for text in texts], _context(config)
+        f"tokens of {path}",
+        lambda texts: [len(codec.encode_prompt(text)) for text in texts],
+        _context(folder, trust_remote_code=trust),
     )
 
 
@@ -160,12 +161,10 @@ def _words(texts: Sequence[str]) -> list[int]:
     return [len(text.split()) for text in texts]
 
 
-def _context(config: RunConfig) -> int | None:
+def _context(folder: str, *, trust_remote_code: bool) -> int | None:
     from transformers import AutoConfig
 
-    found = AutoConfig.from_pretrained(
-        resolve_model(config.model.path).path, trust_remote_code=config.model.trust_remote_code
-    )
+    found = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     limit = getattr(found.get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit)
 

@@ -1,10 +1,11 @@
 """Text <-> token ids, one way for drawing, training and scoring, so that all three see the same ids."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from selftaught.errors import ModelError, RefusedError
+from selftaught.errors import ModelError, RefusedError, one_line
 from selftaught.records import TrainingExample
 
 IGNORED = -100
@@ -19,8 +20,9 @@ class Codec:
 
         try:
             loaded = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"model {model_dir}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+        except Exception as error:
+            # Of many kinds (tokenizers raises plain Exceptions), and each of them means the same to the user.
+            raise ModelError(f"model {model_dir}: its tokenizer cannot be loaded: {one_line(error)}") from error
         self.tokenizer = cast(PreTrainedTokenizerBase, loaded)
         end_id = self.tokenizer.eos_token_id
         if not isinstance(end_id, int):
@@ -35,8 +37,11 @@ class Codec:
             try:
                 named = GenerationConfig.from_pretrained(model_dir).eos_token_id
             except (OSError, ValueError) as error:
-                raise ModelError(f"model {model_dir}: generation_config.json: {_first_line(error)}") from error
+                raise ModelError(f"model {model_dir}: generation_config.json: {one_line(error)}") from error
             self.end_ids = frozenset([named] if isinstance(named, int) else named or [end_id])
+        self._model_dir = model_dir
+        self._rows = _rows_of(model_dir, trust_remote_code=trust_remote_code)
+        self._refuse_ids_without_a_row()
         self._heads: dict[int, str] = {}  # texts of single ids, as far as they were asked for
         self._texts: tuple[str, ...] = ()  # of every id, made when a stop string first asks for them
         if end_id not in self.end_ids:
@@ -47,7 +52,7 @@ class Codec:
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids of a prompt, with the begin token once if the model wants one, and never an end token."""
-        ids = cast("list[int]", self.tokenizer(prompt)["input_ids"])
+        ids = self._encode(prompt)
         if ids and ids[-1] == self.end_id and not prompt.endswith(str(self.tokenizer.eos_token)):
             ids = ids[:-1]
         begin = self.tokenizer.bos_token_id
@@ -67,7 +72,7 @@ class Codec:
         if whole[: len(head)] == head:
             return whole[len(head) :]
         # The tokenizer merges across the seam; the prompt's ids are fixed, so the completion is encoded by itself.
-        return cast("list[int]", self.tokenizer(completion, add_special_tokens=False)["input_ids"])
+        return self._encode(completion, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int], *, after: Sequence[int] = ()) -> str:
         """Text of ids as they continue the ids `after` (some tokenizers drop a leading space otherwise)."""
@@ -92,7 +97,7 @@ class Codec:
         kept = list(ids[:whole])
         rest = text[len(self.decode(kept, after=after)) :]
         if rest:
-            kept += cast("list[int]", self.tokenizer(rest, add_special_tokens=False)["input_ids"])
+            kept += self._encode(rest, add_special_tokens=False)
         return text, kept, True
 
     def lay_out(self, example: TrainingExample) -> tuple[list[int], list[int]]:
@@ -120,6 +125,41 @@ class Codec:
             else frozenset()
         )
 
+    def _refuse_ids_without_a_row(self) -> None:
+        """A special token may lie beyond the embedding as long as no text holds it: some models never use theirs."""
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        beyond = {i: token for token, i in self.tokenizer.get_vocab().items() if i >= self._rows and i not in special}
+        if beyond:
+            first = min(beyond)
+            raise ModelError(
+                f"model {self._model_dir}: its tokenizer gives {beyond[first]!r} the id {first}"
+                + (f" and {len(beyond) - 1} more tokens such ids" if len(beyond) > 1 else "")
+                + f", but {self._its_rows()}"
+            )
+        for what, ids in (("tokenizer_config.json", {self.end_id}), ("generation_config.json", self.end_ids)):
+            if wrong := [i for i in ids if not 0 <= i < self._rows]:
+                raise ModelError(
+                    f"model {self._model_dir}: {what} names the end token {min(wrong)}, but {self._its_rows()}"
+                )
+        self._encode("")  # what the tokenizer puts around every text
+
+    def _its_rows(self) -> str:
+        return (
+            f"the model has rows for {self._rows} tokens (vocab_size); take the tokenizer that belongs to these "
+            "weights, or resize the embedding (model.resize_token_embeddings) and save the model again"
+        )
+
+    def _encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        ids = cast("list[int]", self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+        if ids and max(ids) >= self._rows:
+            token = max(ids)
+            where = f"the text that ends {text[-60:]!r}" if text else "what the tokenizer puts around every text"
+            raise ModelError(
+                f"model {self._model_dir}: {where} holds the token {self.tokenizer.convert_ids_to_tokens(token)!r} of "
+                f"id {token}, but {self._its_rows()}"
+            )
+        return ids
+
     def _text_of(self, token: int) -> str:
         if token not in self._heads:
             self._heads[token] = self._decode([token])
@@ -130,5 +170,18 @@ class Codec:
         return cast(str, self.tokenizer._decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _rows_of(model_dir: str, *, trust_remote_code: bool) -> int:
+    """Tokens that a model's embedding has rows for, by its config, which its weights are held to when they are loaded;
+    no limit for a tokenizer without a model."""
+    from transformers import AutoConfig
+
+    if not (Path(model_dir) / "config.json").is_file():
+        return sys.maxsize
+    try:
+        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        # Of many kinds, and each of them means the same to the user.
+        raise ModelError(
+            f"model {model_dir} cannot be loaded: its config.json: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    return int(getattr(config.get_text_config(), "vocab_size", sys.maxsize))

@@ -1,16 +1,21 @@
 """Find a model's files, without loading them: shipped models, folders, hub ids; and hash them."""
 
 import hashlib
-import json
 import os
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
 from selftaught.errors import ModelError
+from selftaught.model_folder import check_folder, weight_files, what_file_it_is
 from selftaught.records import ModelRef
 
 BUILTIN = {"builtin:adder": "adder"}
+SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+"""What of a model on the hub is fetched at the first look."""
+ALL_FILES = ("*.safetensors", *SMALL_FILES)
 
 
 def resolve_model(path: str) -> ModelRef:
@@ -21,28 +26,42 @@ def resolve_model(path: str) -> ModelRef:
     return model_in_folder(_folder(path), named=path)
 
 
+def look_at_model(path: str) -> Path:
+    """The folder of the base model that a config names; of a model on the hub, its small files.
+
+    Raises ModelError for what `resolve_model` would refuse, as far as that shows without reading weights: cheap enough
+    to be asked before anything else is read.
+    """
+    is_on_hub = _is_hub_id(path) and not os.path.lexists(path)
+    folder = _from_hub(path, SMALL_FILES) if is_on_hub else _folder(path)
+    with _readable(path):
+        check_folder(folder, named=path)
+        if not is_on_hub:
+            weight_files(folder, named=path)
+    return folder
+
+
 def model_in_folder(folder: Path, *, named: str | None = None) -> ModelRef:
     """A model folder, checked to be readable as far as that is possible without loading it."""
     name = named or str(folder)
-    config = folder / "config.json"
-    if not config.is_file():
-        raise ModelError(f"model {name!r} has no config.json in {folder}; give a folder in Hugging Face format")
+    with _readable(name):
+        check_folder(folder, named=name)
+        weight_files(folder, named=name)
+        return ModelRef(path=str(folder), sha256=weights_sha256(folder))
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
     try:
-        json.loads(config.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"model {name!r}: {config} is not JSON ({error}); fetch or save the model again") from error
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"model {name!r} has no *.safetensors weights in {folder}; save it with "
-            "model.save_pretrained(folder) (pickled weights are not read)"
-        )
-    return ModelRef(path=str(folder), sha256=weights_sha256(folder))
+        yield
+    except OSError as error:
+        raise ModelError(f"model {name!r} cannot be read: {error}; look at the folder's files and rights") from error
 
 
 def weights_sha256(folder: Path) -> str:
     """One hash over the safetensors files of a model folder, names and contents, in name order."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(path for path in folder.glob("*.safetensors") if path.is_file()):
         digest.update(path.name.encode())
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
@@ -62,20 +81,27 @@ def _folder(path: str) -> Path:
         raise ModelError(f"model {path!r}: the shipped models are {', '.join(BUILTIN)}")
     if os.path.isdir(path):
         return Path(path)
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) or len(path) > 200:
+    if os.path.isfile(path):
+        raise ModelError(f"model {path!r} is {what_file_it_is(Path(path))}")
+    if os.path.islink(path):
+        raise ModelError(f"model {path!r} is a link to {os.readlink(path)}, which is not there; give another folder")
+    if not _is_hub_id(path):
         raise ModelError(
             f"model {path[:200]!r}: no such folder; give a model folder, a hub id (owner/name) or builtin:adder"
         )
-    return _from_hub(path)
+    return _from_hub(path, ALL_FILES)
 
 
-def _from_hub(repo_id: str) -> Path:
+def _is_hub_id(path: str) -> bool:
+    return len(path) <= 200 and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) is not None
+
+
+def _from_hub(repo_id: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=patterns))
+        return Path(snapshot_download(repo_id, allow_patterns=list(patterns)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ModelError(
             f"model {repo_id!r} is neither a folder nor to be had from the hub ({type(error).__name__}); "

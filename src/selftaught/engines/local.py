@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import GenerationConfig
 
 from selftaught.allocator import keep_freed_memory, return_freed_memory
 from selftaught.attention_kinds import window_of
@@ -24,7 +24,8 @@ from selftaught.engines.prefixes import prefix_groups, shared_length
 from selftaught.engines.rows import Endings, Row
 from selftaught.engines.slot_batch import SlotBatch
 from selftaught.engines.slots import ATTENTION, Compiled, SlotCache
-from selftaught.errors import EngineError, ModelError, RefusedError
+from selftaught.errors import EngineError, RefusedError
+from selftaught.model_loading import load_model
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, TokenScores
 from selftaught.scoring import completion_logprobs, context_of
 from selftaught.tokens import Codec
@@ -62,9 +63,8 @@ class LocalEngine:
         self._slots, self._cache_bytes, self._pass_tokens = slots, cache_bytes, pass_tokens
         self._note = note
         self._codec = Codec(model.path, trust_remote_code=trust_remote_code)
-        self._model = _load(model.path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code).to(
-            self._device
-        )
+        loaded = load_model(model.path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
+        self._model = loaded.to(self._device)
         self._model.eval()
         self._model.generation_config = GenerationConfig()  # drawing is set by the run, never by the model's folder
         self._context = context_of(self._model)
@@ -257,15 +257,3 @@ def _batches(
         batch.append(i)
         tokens, kept = tokens + new_tokens, kept + new_kept
     yield batch
-
-
-def _load(path: str, *, dtype: torch.dtype, trust_remote_code: bool) -> Any:
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
-        )
-    except Exception as error:
-        # transformers and safetensors raise many kinds here, and each of them means the same to the user.
-        raise ModelError(
-            f"model {path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error

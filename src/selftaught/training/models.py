@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import set_seed
 
-from selftaught.errors import ModelError
+from selftaught.model_loading import load_model
 from selftaught.settings import TrainingConfig
 from selftaught.training.lora import with_adapters
 from selftaught.training.packed_attention import why_not_packed
@@ -48,15 +48,7 @@ def set_up(
 
 def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:
     """The model of a folder with float32 master weights (from_pretrained would keep the file's number type)."""
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, trust_remote_code=trust_remote_code, use_safetensors=True
-        )
-    except Exception as error:
-        # transformers and safetensors raise many kinds here, and each of them means the same to the user.
-        raise ModelError(
-            f"model {path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
+    model = load_model(path, dtype=torch.float32, trust_remote_code=trust_remote_code)
     wrong = [name for name, weight in model.named_parameters() if weight.dtype != torch.float32]
     assert not wrong, f"master weights must be float32, these are not: {wrong[:3]}"
     return model
