@@ -17,6 +17,12 @@ Every message says what, got, expected and the next step, on one line. The comma
 """
 
 
+def one_line(text: object) -> str:
+    """Text from anywhere as one whole line, in which a control character is seen and does nothing."""
+    line = " ".join(part for line in str(text).splitlines() if (part := line.strip()))
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
 class SelftaughtError(Exception):
     """Something the user can fix. `str(error)` is one line."""
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from selftaught.errors import ModelError, RefusedError
+from selftaught.errors import ModelError, RefusedError, one_line
 from selftaught.records import TrainingExample
 
 IGNORED = -100
@@ -20,7 +20,7 @@ class Codec:
         try:
             loaded = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"model {model_dir}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+            raise ModelError(f"model {model_dir}: its tokenizer cannot be loaded: {one_line(error)}") from error
         self.tokenizer = cast(PreTrainedTokenizerBase, loaded)
         end_id = self.tokenizer.eos_token_id
         if not isinstance(end_id, int):
@@ -35,7 +35,7 @@ class Codec:
             try:
                 named = GenerationConfig.from_pretrained(model_dir).eos_token_id
             except (OSError, ValueError) as error:
-                raise ModelError(f"model {model_dir}: generation_config.json: {_first_line(error)}") from error
+                raise ModelError(f"model {model_dir}: generation_config.json: {one_line(error)}") from error
             self.end_ids = frozenset([named] if isinstance(named, int) else named or [end_id])
         self._heads: dict[int, str] = {}  # texts of single ids, as far as they were asked for
         self._texts: tuple[str, ...] = ()  # of every id, made when a stop string first asks for them
@@ -128,7 +128,3 @@ class Codec:
     def _decode(self, ids: list[int]) -> str:
         # What `decode` calls after looking whether every id is a number, which takes it longer than decoding.
         return cast(str, self.tokenizer._decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

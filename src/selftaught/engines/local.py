@@ -24,7 +24,7 @@ from selftaught.engines.prefixes import prefix_groups, shared_length
 from selftaught.engines.rows import Endings, Row
 from selftaught.engines.slot_batch import SlotBatch
 from selftaught.engines.slots import ATTENTION, Compiled, SlotCache
-from selftaught.errors import EngineError, ModelError, RefusedError
+from selftaught.errors import EngineError, ModelError, RefusedError, one_line
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, TokenScores
 from selftaught.scoring import completion_logprobs, context_of
 from selftaught.tokens import Codec
@@ -266,6 +266,4 @@ def _load(path: str, *, dtype: torch.dtype, trust_remote_code: bool) -> Any:
         )
     except Exception as error:
         # transformers and safetensors raise many kinds here, and each of them means the same to the user.
-        raise ModelError(
-            f"model {path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
+        raise ModelError(f"model {path} cannot be loaded: {type(error).__name__}: {one_line(error)}") from error

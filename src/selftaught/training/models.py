@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, set_seed
 
-from selftaught.errors import ModelError
+from selftaught.errors import ModelError, one_line
 from selftaught.settings import TrainingConfig
 from selftaught.training.lora import with_adapters
 from selftaught.training.packed_attention import why_not_packed
@@ -54,9 +54,7 @@ def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:
         )
     except Exception as error:
         # transformers and safetensors raise many kinds here, and each of them means the same to the user.
-        raise ModelError(
-            f"model {path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from error
+        raise ModelError(f"model {path} cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
     wrong = [name for name, weight in model.named_parameters() if weight.dtype != torch.float32]
     assert not wrong, f"master weights must be float32, these are not: {wrong[:3]}"
     return model
