@@ -17,8 +17,7 @@ from test_report import FIRST, measurement, summary, write_run
 from toy import folder_bytes
 
 SECURED = "import sys; from selftaught.output import *; secure(); "
-HARD = "é – → ⟨日本⟩ 🧮 \\ud800 \\udcff \\x85 \\u202e"
-"""As in a Python literal."""
+HARD = "é – → ⟨日本⟩ 🧮 \ud800 \udcff \x85 \u202e"
 
 TERMINALS = {
     "latin-1": {"PYTHONIOENCODING": "latin-1"},
@@ -57,7 +56,7 @@ def hard_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @each_terminal
 def test_what_a_terminal_cannot_show_is_escaped(terminal: Mapping[str, str]) -> None:
-    code = SECURED + f"[print('{HARD}', file=f) for f in (sys.stdout, sys.stderr)]"
+    code = SECURED + f"[print({HARD!a}, file=f) for f in (sys.stdout, sys.stderr)]"
     env = {"LC_ALL": "C.UTF-8", **terminal, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, check=False, timeout=60
@@ -80,12 +79,26 @@ def test_no_command_raises_on_what_a_terminal_cannot_show(terminal: Mapping[str,
 
 @pytest.mark.parametrize("name", ["latin-1", "C locale"])
 def test_a_run_ends_with_its_report_on_a_terminal_that_cannot_show_it(name: str, tmp_path: Path) -> None:
-    run_dir = tmp_path / "é – 日"
+    run_dir = tmp_path / ("run" if name == "C locale" else "é – 日")
     done = run("run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK), env=TERMINALS[name])
     assert done.returncode == 0, done.stderr
     assert "–" in (run_dir / "report.md").read_text(encoding="utf-8")
     assert (run_dir / "result.json").exists()
     assert b"next:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "env"),
+    [("é", TERMINALS["C locale"]), (os.fsdecode(b"r\xe9"), {}), (os.fsdecode(b"r\xff"), TERMINALS["ascii"])],
+)
+def test_a_folder_that_libraries_could_not_save_a_model_in_is_refused_at_the_start(
+    name: str, env: Mapping[str, str], tmp_path: Path
+) -> None:
+    """They take file names as UTF-8, and would fail after the first training."""
+    done = run("run", "arithmetic", "--run-dir", str(tmp_path / name), *settings(QUICK), env=env)
+    assert done.returncode == 2
+    assert b"not UTF-8" in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
 
 
 CLOSED = {
@@ -205,7 +218,7 @@ def test_every_text_file_is_opened_with_an_encoding(path: Path) -> None:
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         is_os = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "os"
-        if name not in ("open", "fdopen", "read_text", "write_text", "TextIOWrapper", "NamedTemporaryFile"):
+        if name not in ("open", "fdopen", "read_text", "write_text", "TextIOWrapper"):
             continue
         if is_os and name == "open":  # a descriptor
             continue

@@ -28,6 +28,7 @@ from selftaught.config import FILES, config_from_values, differences, flat_value
 from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.loop import Outcome, run
 from selftaught.methods import Value
+from selftaught.paths import refuse_other_encodings
 from selftaught.problems import Task
 from selftaught.progress import Progress
 from selftaught.records import ModelRef
@@ -58,6 +59,8 @@ def launch(
     """Run a config in a folder, or carry on what the folder holds of it; the end of it is result.json."""
     began = time.monotonic()
     config = with_absolute_paths(config)
+    refuse_other_encodings(str(run_dir), "--run-dir")
+    refuse_other_encodings(config.model.path, "model.path")
     task = task_of(config)
     base = resolve_model(config.model.path)
     check_before_start(config, task)

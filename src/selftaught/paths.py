@@ -1,6 +1,7 @@
 """Paths as people give them: `~` is a home, nothing at all is a mistake, and a link may lead nowhere."""
 
 import os
+import sys
 from pathlib import Path
 
 from selftaught.errors import ConfigError
@@ -34,6 +35,15 @@ def with_home(text: str, what: str) -> str:
             "begins with ~"
         )
     return found
+
+
+def refuse_other_encodings(path: str, what: str) -> None:
+    """Raise ConfigError for a path that is not UTF-8 on disk: the libraries that save models know no others."""
+    if os.fsencode(path) != path.encode("utf-8", "replace"):
+        raise ConfigError(
+            f"{what} = {path!r}: not UTF-8 with the file names of this locale ({sys.getfilesystemencoding()}), which "
+            "the libraries that save models need; use another name, or set the environment variable PYTHONUTF8=1"
+        )
 
 
 def link_to_nothing(path: Path) -> str:

@@ -6,6 +6,7 @@ comes from data or from a model is escaped. The picture follows the arithmetic f
 
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -309,7 +310,8 @@ def _write_plot(runs: Sequence[Run], written: Report) -> None:
     several, known = len(runs) > 1, class_names(m for run in runs for m in run.dev)
     panels, last = len(runs) + several, max([1, *(m.iteration for run in runs for m in run.dev)])
     rows, columns = ceil(panels / 3), ceil(panels / ceil(panels / 3))
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph ")  # a name in a script without a font here shows as boxes
         height = max(1.2 + 3.6 * rows, 0.26 * (len(known) + len(runs) + 5))  # the legends stand one above the other
         figure = Figure(figsize=(10, height), layout="constrained")
         axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
