@@ -56,8 +56,9 @@ def cli_page() -> str:
         "Written by `python scripts/make_docs.py` from the commands' own help.",
         "",
         "Results go to stdout, talk to stderr. Listing commands take `--json`: one object per line.",
-        "What a terminal cannot show is escaped; a reader that leaves is no error, and what a full disk takes of stdout is"
-        " told with exit code 2. A run goes on either way, and its files are complete.",
+        "What a terminal cannot show is escaped, and a reader that leaves is no error.",
+        "Where stdout cannot be written, as on a full disk, a line says so, with exit code 2.",
+        "A run goes on either way, and its files are complete.",
         "",
         "| exit code | meaning |",
         "|---|---|",
