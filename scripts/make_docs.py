@@ -27,6 +27,7 @@ def config_page() -> str:
         "A config is one TOML file; every key can also be given as `--set section.key=value`.",
         "Order, later wins: defaults, the file, the method's knobs, `--set`.",
         "An unknown key, a wrong type or a value out of range is an error that names file and line.",
+        "Paths are from the folder that you run in; `~` and `~user` at their beginning are homes.",
         "`selftaught run FILE --dry-run` prints what a file resolves to.",
     ]
     section = None
@@ -55,6 +56,9 @@ def cli_page() -> str:
         "Written by `python scripts/make_docs.py` from the commands' own help.",
         "",
         "Results go to stdout, talk to stderr. Listing commands take `--json`: one object per line.",
+        "What a terminal cannot show is escaped, and a reader that leaves is no error.",
+        "Where stdout cannot be written, as on a full disk, a line says so, with exit code 2.",
+        "A run goes on either way, and its files are complete.",
         "",
         "| exit code | meaning |",
         "|---|---|",

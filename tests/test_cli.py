@@ -1,16 +1,23 @@
 """The command line as a user meets it: exit codes, one-line errors, JSON, and that nothing done is lost."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import resource
+import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
+from selftaught.errors import one_line
 from test_kill import SETTINGS
 from toy import folder_bytes
 
@@ -243,6 +250,109 @@ def test_a_dry_run_shows_config_prompts_loss_tokens_and_cost_and_writes_nothing(
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
     assert message in refused(selftaught(*arguments, cwd=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--frobnicate"], "No such option: --frobnicate"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["show"], "Missing argument 'DIR'"),
+        (["show", "x", "--limit", "-1"], "--limit"),
+        (["show", "x", "--iteration", "a\nb"], "--iteration"),
+        (["tasks", "check"], "Missing argument"),
+        (["eval", "x", "--temperature", "warm"], "--temperature"),
+        (["run", "--resume"], "--resume"),
+        (["eval", "runs/none"], "'runs/none': no such folder"),
+        (["eval", "./none"], "no such folder"),
+        (["eval", "."], "is no run folder (no run.json in it)"),
+        (["eval", "file"], "is a file"),
+        (["run", "a\x1b[31mb\nc"], r"a\x1b[31mb\nc"),
+        (["run", "x" * 3_000], "x" * 3_000),
+        (["show", "runs/" + "long name " * 100], "--run-dir 'runs/" + "long name " * 100),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_one_whole_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    (tmp_path / "file").write_text("")
+    done = selftaught(*arguments, cwd=tmp_path)
+    assert message in refused(done)
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_what_a_library_says_over_several_lines_is_there_to_its_end(tmp_path: Path, adder: Path) -> None:
+    """transformers ends a line on "from one of:" and lists after it what it looked for."""
+    model = tmp_path / "model"
+    shutil.copytree(adder, model)
+    for path in model.glob("tokenizer*"):
+        path.unlink()
+    done = selftaught("run", "arithmetic", "--run-dir", str(tmp_path / "run"), "--set", f"model.path={model}")
+    assert not refused(done).rstrip().endswith(":")
+    said = "a backend from one of: \n(1) a file\n (2) another\r\n"
+    assert one_line(said) == "a backend from one of: (1) a file (2) another"
+
+
+def test_a_filter_that_no_sample_passes_says_what_there_is(finished: Path, tmp_path: Path) -> None:
+    done = selftaught("show", str(finished), "--kind", "rationale", "--iteration", "7", "--problem", "1+")
+    assert (done.returncode, done.stdout) == (0, "")
+    (line,) = done.stderr.splitlines()
+    assert "samples has problem_id '1+' and iteration 7 and kind 'rationale'" in line
+    for expected in ("by iteration: 0 (", "rationalization (", "1+", "others"):
+        assert expected in line
+    assert json.loads(selftaught("show", str(finished), "--json", "--limit", "1").stdout)
+    empty = tmp_path / "empty"
+    (empty / "samples").mkdir(parents=True)
+    shutil.copy(finished / "run.json", empty)
+    assert "has no samples yet" in selftaught("show", str(empty)).stderr
+
+
+@pytest.mark.parametrize("width", [120, 80, 60, 40, 20])
+def test_the_result_is_whole_on_a_terminal_of_any_width(finished: Path, width: int) -> None:
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    command = [sys.executable, "-m", "selftaught", "run", "--resume", str(finished)]
+    with subprocess.Popen(command, stdout=child, stderr=subprocess.DEVNULL, env=env) as process:
+        os.close(child)
+        said = bytearray()
+        with contextlib.suppress(OSError):  # the terminal's end, when the process has ended
+            while piece := os.read(parent, 4096):
+                said += piece
+    os.close(parent)
+    text = said.decode()
+    assert process.returncode == 0
+    assert "…" not in text
+    lines = (finished / "iterations.jsonl").read_text().splitlines()
+    drawn = json.loads(lines[0])["rationale"]
+    assert f"{drawn['correct']}/{drawn['samples']}" in text.split()
+    table = text[: text.index("report ")].splitlines()
+    assert all(len(line) <= width or len(line.split()) == 1 or "no iteration beat" in line for line in table)
+
+
+def test_the_commands_that_are_printed_can_be_pasted(finished: Path, tmp_path: Path) -> None:
+    here = tmp_path / "my runs; $HOME"
+    here.mkdir()
+    shutil.copytree(finished, here / "it's  one")
+    for name in ("-dash", "a 'q\" b"):
+        shutil.copytree(finished, here / name)
+    (here / "my rows.jsonl").write_text("".join(f'{{"question": "{n}?", "answer": "{n}"}}\n' for n in range(30)))
+    printed = [selftaught("init", "my rows.jsonl", "--out", "a b", cwd=here).stdout]
+    for name in ("it's  one", "./-dash", "a 'q\" b"):
+        printed.append(selftaught("run", "--resume", name, cwd=here).stdout)
+    lines = [line for text in printed for line in text.splitlines() if "selftaught " in line]
+    commands = [line[line.index("selftaught ") :] for line in lines]
+    assert len(commands) == 5
+    for line in commands:
+        pasted = line.replace("selftaught run", "selftaught tasks check", 1)
+        shell = f'selftaught() {{ {sys.executable} -m selftaught "$@"; }}; {pasted}'
+        done = subprocess.run(["bash", "-c", shell], cwd=here, capture_output=True, text=True, check=False)
+        if "show" in line:
+            assert done.returncode == 0, done.stderr
+        else:  # the model is to be filled in, but the file was found
+            assert "no such" not in done.stderr or "model" in done.stderr, done.stderr
 
 
 def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import config
+from builders import TESTS, config
 from selftaught.config import (
     config_from_values,
     differences,
@@ -184,7 +184,7 @@ def test_set_takes_a_toml_value_or_plain_text(override: str, key: str, value: An
         ("method = 3\n", "run.toml:1: unknown method '3'; known: "),
         ("seed = \n", "run.toml: not a TOML file: Invalid value (at line 1, column 8); see docs/config.md"),
         ("seed = 1\nseed = 2\n", "run.toml: not a TOML file: Cannot overwrite a value (at line 2, column 9)"),
-        (b"[model]\npath = '\xff'\n", "run.toml: not UTF-8 text (byte 16); save the file as UTF-8"),
+        (b"[model]\npath = '\xff'\n", "run.toml:2: not UTF-8 text (byte 16); save the file as UTF-8"),
         ("[loop.deeper]\npatience = 1\n", "run.toml: loop.deeper is a table; settings are section.key = value"),
         ("loop = 3\n", "run.toml:1: unknown setting 'loop'"),
         ("[[loop]]\npatience = 3\n", "run.toml: unknown setting 'loop'"),
@@ -252,6 +252,68 @@ def test_any_file_gives_a_config_or_one_line(content: bytes) -> None:
         except SelftaughtError as error:
             message = str(error)
         assert "\n" not in message
+
+
+# How a file is encoded.
+
+PLAIN = "# a config – mit Umlauten\nseed = 5\n[loop]\npatience = 9\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN.encode(),
+        PLAIN.encode("utf-8-sig"),
+        ("\ufeff" + PLAIN).encode("utf-8-sig"),
+        PLAIN.replace("\n", "\r\n").encode(),
+        PLAIN.replace("\n", "\r\n").encode("utf-8-sig"),
+        PLAIN.replace("\n", "\r").encode("utf-8-sig"),
+        PLAIN.rstrip("\n").encode("utf-8-sig"),
+    ],
+)
+def test_a_byte_order_mark_and_other_line_ends_change_nothing(content: bytes, tmp_path: Path) -> None:
+    found = load_config(written(tmp_path, content))
+    assert (found.seed, found.loop.patience) == (5, 9)
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b""])
+def test_a_file_of_nothing_is_the_defaults(content: bytes, tmp_path: Path) -> None:
+    assert load_config(written(tmp_path, content)) == RunConfig()
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_mistake_behind_a_byte_order_mark_has_its_line(line_end: str, tmp_path: Path) -> None:
+    text = f"\ufeffseed = 5{line_end}[loop]{line_end}patienc = 9{line_end}"
+    assert refusal(tmp_path, text).startswith("run.toml:3: unknown setting 'loop.patienc'")
+    assert refusal(tmp_path, f"\ufeffsede = 5{line_end}").startswith("run.toml:1: unknown setting 'sede'")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_a_file_in_another_unicode_form_is_called_so(encoding: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, PLAIN.encode(encoding))
+    assert message == "run.toml: UTF-16 or UTF-32 text, or no text, expected UTF-8; save the file as UTF-8"
+
+
+def test_a_file_in_latin_1_is_refused_with_the_line(tmp_path: Path) -> None:
+    content = "seed = 5\n# für\n".encode("latin-1")
+    assert refusal(tmp_path, content) == "run.toml:2: not UTF-8 text (byte 12); save the file as UTF-8"
+
+
+def test_the_case_that_was_reported_is_read() -> None:
+    reported = TESTS.parent.parent / "shared" / "cases" / "F32_config_bom.toml"
+    if not reported.exists():
+        pytest.skip("the folder with reported cases is not here")
+    assert load_config(str(reported)) == load_config(str(reported))
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = written(tmp_path, PLAIN)
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(ConfigError, match=r"run\.toml cannot be read \(Permission denied\)"):
+        load_config(path)
 
 
 # Refusals of --set.

@@ -11,14 +11,16 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selftaught.errors import ConfigError, RefusedError, SelftaughtError
+from selftaught.commands import command
+from selftaught.errors import ConfigError, RefusedError, SelftaughtError, one_line
+from selftaught.output import is_lost, loss, secure, width_of
+from selftaught.paths import given_name, given_path
 
 if TYPE_CHECKING:
     from selftaught.records import Sample
@@ -35,11 +37,15 @@ app = typer.Typer(
 tasks_app = typer.Typer(help="List the tasks, or check one.", invoke_without_command=True, no_args_is_help=False)
 app.add_typer(tasks_app, name="tasks")
 
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""Every mistake in a command line that typer finds itself; the class has no public name."""
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 
 
 def main() -> None:
     """Entry point: turn errors into exit codes."""
+    secure()
     # Their progress bars and notes would garble ours; what matters reaches the user as an error.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -47,21 +53,45 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # torch, when it looks for a GPU on a machine without a driver; we say ourselves what is used.
     warnings.filterwarnings("ignore", message=".*CUDA initialization.*")
+    code = _exit_code(sys.argv[1:] or ["--help"])
+    sys.stdout.flush()
+    if (error := loss(sys.stdout)) is not None:
+        print(
+            f"selftaught: cannot write to standard output: {error.strerror}; what was printed is not all there, files "
+            "are not touched by it",
+            file=sys.stderr,
+        )
+        code = code or 2
+    sys.exit(code)
+
+
+def _exit_code(arguments: list[str]) -> int:
+    """Of a command line, after one line about a mistake in it."""
     try:
-        app()
+        # Not standalone: typer's own words for a mistake are a page.
+        ended = app(args=arguments, prog_name="selftaught", standalone_mode=False)
     except SelftaughtError as error:
-        print(f"selftaught: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        print(f"selftaught: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except _USAGE_ERROR as error:
+        usage: Any = error
+        where = usage.ctx.command_path if usage.ctx else "selftaught"
+        print(f"selftaught: {one_line(usage.format_message()).rstrip('.')}; see `{where} --help`", file=sys.stderr)
+        return 2
+    return ended if isinstance(ended, int) else 0  # of a command that ended early, on --help or Ctrl-C
 
 
-@app.command()
+@app.command(short_help="Start a run, or carry one on.")
 def run(
     target: Annotated[
-        str, typer.Argument(help="A task with a shipped config, or a TOML file.", metavar="TASK_OR_CONFIG")
-    ] = "",
+        str | None, typer.Argument(help="A task with a shipped config, or a TOML file.", metavar="TASK_OR_CONFIG")
+    ] = None,
     run_dir: Annotated[
-        Path | None,
-        typer.Option(help="The run's folder; default runs/TASK-METHOD. A folder of the same config is carried on."),
+        str | None,
+        typer.Option(
+            help="The run's folder; default runs/TASK-METHOD. A folder of the same config is carried on.",
+            metavar="DIR",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -75,7 +105,7 @@ def run(
         ),
     ] = False,
     resume: Annotated[
-        Path | None, typer.Option(help="Carry on the run in this folder; needs nothing else.", metavar="DIR")
+        str | None, typer.Option(help="Carry on the run in this folder; needs nothing else.", metavar="DIR")
     ] = None,
 ) -> None:
     """Start a run, or carry one on: draw rationales, hint the failures, fine-tune, repeat, report."""
@@ -83,16 +113,18 @@ def run(
     from selftaught.launch import config_of_run, launch, task_of
 
     if resume is not None:
-        if target or overrides or run_dir is not None:
+        folder = given_path(resume, "--resume")
+        if target is not None or overrides or run_dir is not None:
             raise ConfigError("--resume DIR takes everything from the folder; leave out the task, --run-dir and --set")
-        config, folder = config_of_run(resume), resume
-    elif not target:
+        config = config_of_run(folder)
+    elif target is None:
         raise ConfigError(
             "give a task or a config file, for example `selftaught run arithmetic`; see `selftaught tasks`"
         )
     else:
-        config = load_config(target, overrides or ())
-        folder = run_dir or Path("runs") / f"{config.task.name}-{config.method}"
+        chosen = None if run_dir is None else given_path(run_dir, "--run-dir")
+        config = load_config(given_name(target, "TASK_OR_CONFIG"), overrides or ())
+        folder = chosen or Path("runs") / f"{config.task.name}-{config.method}"
     if dry_run:
         from selftaught.compute import check_trainer
         from selftaught.dryrun import describe
@@ -113,7 +145,9 @@ def run(
     console.print(
         f"{config.method} on {config.task.name} with {config.model.path}, folder {folder}",
         markup=False,
+        emoji=False,
         highlight=False,
+        soft_wrap=True,
     )
     progress = TerminalProgress(console, config.loop.max_iterations, folder / "logs")
     with _two_step_interrupt(folder) as should_stop:
@@ -124,7 +158,7 @@ def run(
     _finish(folder, config)
 
 
-@app.command(name="eval")
+@app.command(name="eval", short_help="Measure a model or a run's result.")
 def evaluate_command(
     target: Annotated[
         str,
@@ -156,9 +190,10 @@ def evaluate_command(
     from selftaught.evaluation import evaluate, find_target
     from selftaught.inspection import measurement_text
     from selftaught.store import dump_measurement
+    from selftaught.tables import wrapped
 
     measurement = evaluate(
-        find_target(target, task=task),
+        find_target(given_name(target, "RUN_OR_MODEL"), task=task),
         task_name=task,
         variant=variant,
         split=split,
@@ -167,14 +202,15 @@ def evaluate_command(
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         overrides=parse_overrides(overrides or ()),
-        note=lambda line: print(line, file=sys.stderr),
+        note=_talk,
     )
-    print(json.dumps(dump_measurement(measurement)) if as_json else measurement_text(measurement))
+    text = wrapped(measurement_text(measurement), width_of(sys.stdout), indent="    ")
+    print(json.dumps(dump_measurement(measurement)) if as_json else text)
 
 
-@app.command()
+@app.command(short_help="Print samples of a run.")
 def show(
-    run_dir: Annotated[Path, typer.Argument(metavar="DIR")],
+    run_dir: Annotated[str, typer.Argument(metavar="DIR")],
     problem: Annotated[str | None, typer.Option(help="Only this problem id.")] = None,
     iteration: Annotated[int | None, typer.Option(help="Only samples of this iteration.")] = None,
     kind: Annotated[str | None, typer.Option(help="rationale, rationalization or evaluation.")] = None,
@@ -183,42 +219,51 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print samples of a run, with everything known of them."""
-    from selftaught.inspection import matching, sample_text
+    from selftaught.inspection import matching, nothing_found, sample_text
 
+    folder = given_path(run_dir, "DIR")
     asked = {"problem_id": problem, "iteration": iteration, "kind": kind, "verdict": verdict}
     wanted = {key: value for key, value in asked.items() if value is not None}
-    with _reader_may_leave():
-        for path, sample, answer in matching(run_dir, wanted, limit=limit, note=partial(print, file=sys.stderr)):
-            print(json.dumps(_sample_json(sample, answer)) if as_json else sample_text(path, sample, answer))
+    shown = 0
+    for path, sample, answer in matching(folder, wanted, limit=limit, note=_talk):
+        print(json.dumps(_sample_json(sample, answer)) if as_json else sample_text(path, sample, answer))
+        shown += 1
+        if is_lost(sys.stdout):
+            return  # whoever reads has seen enough, as in `selftaught show DIR | head`
+    if not shown:
+        _talk(nothing_found(folder, wanted))
 
 
-@app.command()
-def regrade(run_dir: Annotated[Path, typer.Argument(metavar="DIR")], as_json: Json = False) -> None:
+@app.command(short_help="Judge a run's saved samples again.")
+def regrade(run_dir: Annotated[str, typer.Argument(metavar="DIR")], as_json: Json = False) -> None:
     """Apply today's verifier to a run's saved samples, and list the verdicts that would change."""
     from selftaught.inspection import change_json, change_text, regraded
 
     seen = changed = 0
-    with _reader_may_leave():
-        for path, sample, now in regraded(run_dir):
-            seen += 1
-            if now is None:
-                continue
-            changed += 1
-            print(json.dumps(change_json(path, sample, now)) if as_json else change_text(path, sample, now))
-    print(f"{seen} samples, {changed} verdicts changed; the files are left as they are", file=sys.stderr)
+    for path, sample, now in regraded(given_path(run_dir, "DIR")):
+        seen += 1
+        if now is None:
+            continue
+        changed += 1
+        print(json.dumps(change_json(path, sample, now)) if as_json else change_text(path, sample, now))
+        if is_lost(sys.stdout):
+            return
+    _talk(f"{seen} samples, {changed} verdicts changed; the files are left as they are")
 
 
-@app.command()
+@app.command(short_help="Write a run's report, or compare runs.")
 def report(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="DIR...")],
+    run_dirs: Annotated[list[str], typer.Argument(metavar="DIR...")],
     out_dir: Annotated[
-        Path | None, typer.Option(help="Where to write; default: the run's folder, or report/ for several runs.")
+        str | None,
+        typer.Option(help="Where to write; default: the run's folder, or report/ for several runs.", metavar="DIR"),
     ] = None,
 ) -> None:
     """Write report.md and a plot of accuracy against iteration; several runs are compared."""
     from selftaught.report import write_report
 
-    written = write_report(run_dirs, out_dir)
+    folders = [given_path(run_dir, "DIR") for run_dir in run_dirs]
+    written = write_report(folders, None if out_dir is None else given_path(out_dir, "--out-dir"))
     print(written.markdown)
     print(written.svg)
     print(written.png)
@@ -237,7 +282,7 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
         print(json.dumps(facts) if as_json else f"{name}  {source.description}{variants}")
 
 
-@tasks_app.command()
+@tasks_app.command(short_help="Check a task, and show filled prompts.")
 def check(
     name: Annotated[str, typer.Argument(help="A task, or a TOML file.", metavar="TASK_OR_CONFIG")],
     variant: Annotated[str, typer.Option(help="Form of the task.")] = "",
@@ -251,40 +296,37 @@ def check(
     """Check a task's splits, lengths, reference answers and worked solutions, and show three filled prompts."""
     from selftaught.task_check import check_task, check_text
 
-    found = check_task(name, overrides or (), variant=variant, data_seed=data_seed)
+    found = check_task(given_name(name, "TASK_OR_CONFIG"), overrides or (), variant=variant, data_seed=data_seed)
     print(json.dumps({**found.facts, "prompts": found.prompts}) if as_json else check_text(found))
     if found.refusals:
         raise RefusedError("; ".join(found.refusals))
 
 
-@app.command()
+@app.command(short_help="Write a config for your own data.")
 def init(
     data: Annotated[str, typer.Argument(help="A file (jsonl, csv, parquet) or a hub id.", metavar="DATA")],
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the two files.", metavar="DIR")] = Path(),
+    out_dir: Annotated[str, typer.Option("--out", help="Folder for the two files.", metavar="DIR")] = ".",
     question_key: Annotated[str, typer.Option(help="Key of the question; default: guessed.")] = "",
     answer_key: Annotated[str, typer.Option(help="Key of the answer; default: guessed.")] = "",
 ) -> None:
     """Look at your data, and write a commented config and a prompt file to fill in."""
     from selftaught.starter import write_starter
 
-    print(write_starter(data, out_dir, question_key=question_key, answer_key=answer_key))
+    folder = given_path(out_dir, "--out")
+    print(write_starter(given_name(data, "DATA"), folder, question_key=question_key, answer_key=answer_key))
 
 
 def _finish(folder: Path, config: "RunConfig") -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+    """Write the report, then print: what is printed may be lost, the report must not be."""
     from selftaught.report import iteration_table, write_report
     from selftaught.store import read_result
+    from selftaught.tables import table_text, wrapped
 
+    written = write_report([folder])
     header, rows = iteration_table(folder)
-    title = f"{config.method} on {config.task.name}: accuracy on dev, by class"
-    table = Table(*map(escape, header), title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
+    width = width_of(sys.stdout)
+    print(wrapped(f"{config.method} on {config.task.name}: accuracy on dev, by class", width))
+    print(table_text(header, rows, width))
     result = read_result(folder)
     assert result is not None, "a finished run has a result"
     for name in ("base", "test") if result["best_iteration"] else ("base",):
@@ -292,30 +334,24 @@ def _finish(folder: Path, config: "RunConfig") -> None:
         classes = "  ".join(f"{key}: {value['accuracy']:.2f}" for key, value in m["by_class"].items())
         who = "base model" if name == "base" else f"iteration {result['best_iteration']}"
         low, high = m["interval"]
-        print(f"test, {who}: {m['correct']}/{m['n']}  {m['accuracy']:.3f} [{low:.3f}, {high:.3f}]  {classes}")
+        test = f"test, {who}: {m['correct']}/{m['n']}  {m['accuracy']:.3f} [{low:.3f}, {high:.3f}]  {classes}"
+        print(wrapped(test, width, indent="  "))
     if not result["best_iteration"]:
         print("no iteration beat the base model on dev, so the base model is the result")
-    written = write_report([folder])
     print(f"report {written.markdown}")
     print(f"plot   {written.svg}")
     print(f"model  {folder / result['checkpoint'] if result['best_iteration'] else result['checkpoint']}")
-    print(f"next:  selftaught show {folder} --verdict correct --limit 3")
+    print(f"next:  {command('show', folder, '--verdict', 'correct', '--limit', '3')}")
+
+
+def _talk(text: str) -> None:
+    print(one_line(text), file=sys.stderr)
 
 
 def _sample_json(sample: "Sample", answer: str | None) -> dict[str, Any]:
     from selftaught.store import dump_sample
 
     return {**dump_sample(sample), "answer": answer}
-
-
-@contextmanager
-def _reader_may_leave() -> Iterator[None]:
-    """End quietly when whoever reads our output has gone, as in `selftaught show DIR | head`."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -330,7 +366,8 @@ def _two_step_interrupt(folder: Path) -> Iterator[Any]:
             raise KeyboardInterrupt  # typer turns it into exit code 130
         asked = True
         print(
-            f"\nstopping after the work in hand; Ctrl-C again stops at once. Later: selftaught run --resume {folder}",
+            f"\nstopping after the work in hand; Ctrl-C again stops at once. Later: "
+            f"{command('run', '--resume', folder)}",
             file=sys.stderr,
         )
 

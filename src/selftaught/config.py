@@ -5,6 +5,7 @@ contradict each other is refused, so that nothing in a file is overruled unseen.
 The keys themselves are in settings.py.
 """
 
+import codecs
 import difflib
 import json
 import os
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from selftaught.errors import ConfigError
 from selftaught.methods import METHODS, Value
+from selftaught.paths import with_home
 from selftaught.settings import EngineConfig, RunConfig, Section
 
 _OF_A_SERVER = {"name", "concurrency", "timeout_s", "retries"}
@@ -30,6 +32,9 @@ ENGINE_SETTINGS = {
     "vllm": _OF_A_SERVER | {"vllm_python", "vllm_args", "start_timeout_s"},
 }
 """The keys of [engine] that each engine uses."""
+
+FILES = ("data", "dev_data", "test_data", "prompt")
+"""The settings of [task] that may name a file or a folder."""
 
 REPLACED = {"training.micro_batch_size": "training.micro_batch_tokens (a number of tokens; 0 chooses it)"}
 
@@ -61,7 +66,19 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
                 f"{fixed!r}; remove the line, use method = 'custom', or pass {way_out}"
             )
     values = {**in_file, **METHODS[method], **given, "method": method}
-    return config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key))
+    return with_homes(config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key)))
+
+
+def with_homes(config: RunConfig) -> RunConfig:
+    """The config with the homes that `~` stands for in its paths. Raises ConfigError for the home of nobody."""
+    task, model = config.task, config.model
+    changed = {key: with_home(value, f"task.{key}") for key in FILES if (value := getattr(task, key))}
+    file, colon, function = task.verifier_function.rpartition(":")
+    changed["verifier_function"] = f"{with_home(file, 'task.verifier_function')}{colon}{function}"
+    path = with_home(model.path, "model.path")
+    return config.model_copy(
+        update={"task": task.model_copy(update=changed), "model": model.model_copy(update={"path": path})}
+    )
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Value]:
@@ -246,9 +263,22 @@ def _read(name_or_path: str) -> tuple[str, str]:
             "see `selftaught tasks`"
         )
     try:
-        return path.read_text(encoding="utf-8"), name_or_path
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{name_or_path} cannot be read ({error.strerror}); check its permissions") from error
+    return _decoded(content, name_or_path), name_or_path
+
+
+def _decoded(content: bytes, where: str) -> str:
+    """The text of a config file, without its byte order mark and with Unix line ends."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ConfigError(f"{where}: UTF-16 or UTF-32 text, or no text, expected UTF-8; save the file as UTF-8")
+    try:
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{name_or_path}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{where}:{line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
+    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _check_key(key: str, origin: str) -> None:

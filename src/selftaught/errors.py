@@ -17,6 +17,17 @@ Every message says what, got, expected and the next step, on one line. The comma
 """
 
 
+def one_line(text: object) -> str:
+    """Text from anywhere as one whole line, in which a control character is seen and does nothing.
+
+    An error that says nothing is named by its type.
+    """
+    line = " ".join(part for line in str(text).splitlines() if (part := line.strip()))
+    if not line and isinstance(text, BaseException):
+        return type(text).__name__
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
 class SelftaughtError(Exception):
     """Something the user can fix. `str(error)` is one line."""
 
@@ -63,8 +74,3 @@ class Interrupted(SelftaughtError):
     """Ctrl-C: what was finished is on disk, and the message says how to carry on."""
 
     exit_code = 130
-
-
-def one_line(error: BaseException) -> str:
-    """What an error of a library says, as a part of a line of ours."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

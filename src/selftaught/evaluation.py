@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftaught.commands import command
 from selftaught.compute import Chosen, check_engine, choose, engine_opener, further_processes
-from selftaught.config import config_from_values, flat_values, load_config, shipped_configs
+from selftaught.config import config_from_values, flat_values, load_config, shipped_configs, with_homes
 from selftaught.drawing import Asking, asking, draw_chunk
 from selftaught.errors import ConfigError, StoreError
 from selftaught.launch import check_before_start, config_of_run, refuse_other_data, task_of
 from selftaught.methods import Value
 from selftaught.metrics import measure
+from selftaught.paths import link_to_nothing
 from selftaught.plan import planned_draws, spread_over_classes
 from selftaught.problems import SPLITS, Problem, Task, by_id
 from selftaught.records import Draw, Measurement, ModelRef, Sample
@@ -47,7 +49,7 @@ def find_target(name: str, *, task: str | None) -> Target:
         model, run_dir = model_in_folder(folder), folder.parent.parent
         return Target(model, config, iteration, config.sampling.shots_after_first, run_dir)
     if task is None:
-        raise ConfigError(f"{name!r} is not a run folder, so --task is needed; see `selftaught tasks`")
+        raise ConfigError(_no_run(name))
     config = config_from_values({"task.name": task, "model.path": name})
     if task in shipped_configs() and (shipped := load_config(task)).model.path == name:
         config = shipped
@@ -162,7 +164,22 @@ def _with(config: RunConfig, given: Mapping[str, Value | None], overrides: Mappi
     if fixed := sorted(overrides.keys() & {*given, "model.path"}):
         raise ConfigError(f"--set {fixed[0]}: eval takes it from an argument of its own; see `selftaught eval --help`")
     values = {**flat_values(config), **overrides, **{key: v for key, v in given.items() if v is not None}}
-    return config_from_values(values, lambda key: "eval")
+    return with_homes(config_from_values(values, lambda key: "eval"))
+
+
+def _no_run(name: str) -> str:
+    """Why a target without a task is none: what is there, or that nothing is."""
+    if name.startswith("builtin:"):
+        return f"{name!r} is a model of no run, so --task is needed; see `selftaught tasks`"
+    if os.path.isdir(name):
+        return (
+            f"{name!r} is no run folder (no run.json in it); give the folder of a run, or for a model folder the task "
+            "to measure on, --task"
+        )
+    if os.path.exists(name):
+        return f"{name!r} is a file; give the folder of a run, or the folder of a model and --task"
+    found = link_to_nothing(Path(name)) or f"no such folder{'' if os.path.isabs(name) else f' in {os.getcwd()}'}"
+    return f"{name!r}: {found}; give the folder of a run, or for a model on the hub the task to measure on, --task"
 
 
 def _target_of_run(folder: Path) -> Target:
@@ -170,8 +187,8 @@ def _target_of_run(folder: Path) -> Target:
     result = read_result(folder)
     if result is None:
         raise StoreError(
-            f"{folder} has not finished, so it has no result yet; finish it with `selftaught run --resume {folder}`, "
-            f"or give one of its models, such as {folder}/checkpoints/001"
+            f"{folder} has not finished, so it has no result yet; finish it with "
+            f"`{command('run', '--resume', folder)}`, or give one of its models, such as {folder}/checkpoints/001"
         )
     best = int(result["best_iteration"])
     sampling = config.sampling

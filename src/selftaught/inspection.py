@@ -1,5 +1,7 @@
 """Look at what is on disk: filter samples, judge them again. Reads only."""
 
+import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -10,6 +12,9 @@ from selftaught.launch import config_of_run, task_of_run
 from selftaught.problems import SPLITS, Problem, Task, Verdict, Verification
 from selftaught.records import Kind, Measurement, Sample
 from selftaught.store import read_samples
+
+VALUES_SHOWN = 20
+"""Of a field, in the message about a filter that nothing passes."""
 
 
 def matching(
@@ -35,6 +40,28 @@ def matching(
         if all(getattr(sample, field) == value for field, value in wanted.items())
     )
     return islice(found, limit or None)
+
+
+def nothing_found(run_dir: Path, wanted: Mapping[str, str | int]) -> str:
+    """What to say of filters that no sample passes: what the run has in their place."""
+    there: dict[str, Counter[str]] = {field: Counter() for field in wanted}
+    number = 0
+    for _, sample in read_samples(run_dir):
+        number += 1
+        for field, counts in there.items():
+            counts[str(getattr(sample, field))] += 1
+    if not number:
+        return f"{run_dir} has no samples yet"
+    asked = " and ".join(f"{field} {value!r}" for field, value in wanted.items())
+    parts = [f"{field}: {_values(counts, str(wanted[field]))}" for field, counts in there.items()]
+    return f"none of {number} samples has {asked}; there are, by {'; by '.join(parts)}"
+
+
+def _values(counts: Counter[str], wanted: str) -> str:
+    """Values with their counts; of very many those that are most like the one that was asked for."""
+    shown = sorted(counts) if len(counts) <= VALUES_SHOWN else difflib.get_close_matches(wanted, counts, n=3, cutoff=0)
+    more = f" and {len(counts) - len(shown)} others" if len(counts) > len(shown) else ""
+    return ", ".join(f"{value} ({counts[value]})" for value in shown) + more
 
 
 def regraded(run_dir: Path) -> Iterator[tuple[Path, Sample, Verification | None]]:

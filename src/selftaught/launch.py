@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from selftaught.allocator import collecting_rarely
 from selftaught.checks.weights import NOISE, NOISE_BFLOAT16
+from selftaught.commands import command
 from selftaught.compute import (
     Chosen,
     check_engine,
@@ -23,10 +24,11 @@ from selftaught.compute import (
     trainer_opener,
     versions,
 )
-from selftaught.config import config_from_values, differences, flat_values
+from selftaught.config import FILES, config_from_values, differences, flat_values, with_homes
 from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.loop import Outcome, run
 from selftaught.methods import Value
+from selftaught.paths import refuse_other_encodings
 from selftaught.problems import Task
 from selftaught.progress import Progress
 from selftaught.records import ModelRef
@@ -50,10 +52,6 @@ HOW_A_SERVER_IS_REACHED = (
 )
 
 
-FILES = ("data", "dev_data", "test_data", "prompt")
-"""The settings of [task] that may name a file or a folder."""
-
-
 @collecting_rarely()
 def launch(
     config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
@@ -61,6 +59,8 @@ def launch(
     """Run a config in a folder, or carry on what the folder holds of it; the end of it is result.json."""
     began = time.monotonic()
     config = with_absolute_paths(config)
+    refuse_other_encodings(str(run_dir), "--run-dir")
+    refuse_other_encodings(config.model.path, "model.path")
     look_at_model(config.model.path)
     task = task_of(config)
     base = resolve_model(config.model.path)
@@ -121,6 +121,7 @@ def refuse_other_data(run_dir: Path, task: Task) -> None:
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The config with the task's files and the model by absolute paths, so that a run can be carried on from any
     folder."""
+    config = with_homes(config)
     task = config.task
     changed = {key: os.path.abspath(value) for key in FILES if os.path.exists(value := getattr(task, key))}
     file, colon, function = task.verifier_function.rpartition(":")
@@ -205,8 +206,8 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, data: str, progr
     # Read as a config, so that a setting which the run's version did not have yet has its default.
     if changed := differences(_fixed(config_of_run(store.dir)), _fixed(config)):
         raise StoreError(
-            f"{store.dir} was started with {'; '.join(changed)}; carry on with `selftaught run --resume {store.dir}`, "
-            "or use another --run-dir"
+            f"{store.dir} was started with {'; '.join(changed)}; carry on with "
+            f"`{command('run', '--resume', store.dir)}`, or use another --run-dir"
         )
     if found["model"]["sha256"] != base.sha256:
         raise RefusedError(

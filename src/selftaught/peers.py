@@ -4,13 +4,13 @@ A model of a few megabytes cannot keep several cores busy from one process: its 
 among threads, and Python's lock hands them out one at a time. Who does what is fixed by the work alone, so results do
 not depend on how busy the machine is.
 
-`python -m selftaught.peers FD` is such a process: it receives functions with their arguments through the pipe FD and
-runs one after the other; a function talks with its counterpart through the same pipe. Child processes of our own, not
+`python -m selftaught.peers FD FOLDER…` is such a process: it receives functions with their arguments through the pipe
+FD, imports them (from the folders last) and runs one after the other; a function talks with its counterpart through
+the same pipe. Child processes of our own, not
 those of `multiprocessing`, for the reasons given in verifiers/pool.py. A peer ends with its pipe, so it outlives a
 killed run by one job at the most, and it writes no files.
 """
 
-import os
 import subprocess
 import sys
 import traceback
@@ -24,6 +24,7 @@ from multiprocessing.reduction import send_handle
 from types import TracebackType
 from typing import Any
 
+from selftaught.children import environment, last_folders, module_command
 from selftaught.errors import PeerDied, SelftaughtError
 
 
@@ -116,12 +117,11 @@ class Peer:
     def _start(self) -> None:
         self.kill()
         self._pipe, theirs = Pipe()
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # what the parent can import, it can, too
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "selftaught.peers", str(theirs.fileno())],
+            module_command("selftaught.peers", str(theirs.fileno()), *last_folders()),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths},
+            env=environment(),
             start_new_session=True,  # Ctrl-C at the terminal is the parent's
         )
         theirs.close()
@@ -193,4 +193,5 @@ def serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
+    sys.path += sys.argv[2:]
     serve(Connection(int(sys.argv[1])))

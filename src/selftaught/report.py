@@ -6,6 +6,7 @@ comes from data or from a model is escaped. The picture follows the arithmetic f
 
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from selftaught.config import config_from_values, flat_values
 from selftaught.errors import StoreError
 from selftaught.methods import METHODS
 from selftaught.metrics import mean_over_classes
+from selftaught.paths import link_to_nothing
 from selftaught.records import IterationSummary, Measurement, SamplingCounts, Score
 from selftaught.store import read_measurements, read_result, read_run_json, read_summaries
 
@@ -89,7 +91,7 @@ def write_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Repor
         _write_plot(runs, written)
         written.markdown.write_text(render_markdown(runs, plot=written.svg.name), encoding="utf-8")
     except OSError as error:
-        reason = error.strerror or error
+        reason = link_to_nothing(folder) or error.strerror or error
         raise StoreError(f"cannot write the report to {folder}: {reason}; choose another folder, --out-dir") from error
     return written
 
@@ -106,7 +108,7 @@ def read_run(run_dir: Path, *, name: str = "") -> Run:
 
 
 def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows for a terminal, within 120 columns for up to five classes; row 0 is the base model.
+    """Header and rows for a terminal, 120 columns for up to five short classes; row 0 is the base model.
 
     `right`: rationales right/drawn; `hints`: accepted/asked; `false +`: false positives unhinted/hinted; `s`: seconds.
     """
@@ -122,7 +124,7 @@ def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
         false = "/".join(DASH if c.false_positive is None else str(c.false_positive) for c in stages)
         trained = [str(s.examples), str(s.train.steps), _losses(s, "{:.3f}→{:.3f}")]
         work.append([*(_of(c.correct, c.samples) for c in stages), false, *trained, f"{sum(s.seconds.values()):.0f}"])
-    header = ["iter", *(_short(name, 12) for name in known), "dev", "right", "hints", "false +", "examples", "steps"]
+    header = ["iter", *map(_short, known), "dev", "right", "hints", "false +", "examples", "steps"]
     return [*header, "loss", "s"], [[*left, *right] for left, right in zip(rows, work, strict=True)]
 
 
@@ -308,7 +310,8 @@ def _write_plot(runs: Sequence[Run], written: Report) -> None:
     several, known = len(runs) > 1, class_names(m for run in runs for m in run.dev)
     panels, last = len(runs) + several, max([1, *(m.iteration for run in runs for m in run.dev)])
     rows, columns = ceil(panels / 3), ceil(panels / ceil(panels / 3))
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph ")  # a name in a script without a font here shows as boxes
         height = max(1.2 + 3.6 * rows, 0.26 * (len(known) + len(runs) + 5))  # the legends stand one above the other
         figure = Figure(figsize=(10, height), layout="constrained")
         axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)

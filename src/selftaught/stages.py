@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 
+from selftaught.commands import command
 from selftaught.drawing import Asking, asking, draw_chunk, draw_seeds, without_rationales
 from selftaught.engines import Engine
 from selftaught.errors import Interrupted, NothingAccepted, RefusedError, StoreError
@@ -351,5 +352,5 @@ def _step_recorder(setup: Setup, n: int, steps: int) -> Callable[[StepMetrics], 
 def stop_if_asked(setup: Setup) -> None:
     if setup.should_stop():
         raise Interrupted(
-            f"stopped; what is finished is saved. Carry on with: selftaught run --resume {setup.store.dir}"
+            f"stopped; what is finished is saved. Carry on with: {command('run', '--resume', setup.store.dir)}"
         )

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from selftaught.amounts import read_quantity
+from selftaught.commands import command
 from selftaught.errors import ConfigError, StoreError
+from selftaught.paths import link_to_nothing
 from selftaught.problems import LABELS, Problem
 from selftaught.settings import TaskConfig
 from selftaught.tasks import own
@@ -64,7 +66,10 @@ def write_starter(data: str, out_dir: Path, *, question_key: str = "", answer_ke
     name = re.sub(r"[^\w.-]", "-", Path(data).stem) or "own"
     config_path, prompt_path = out_dir / f"{name}.toml", out_dir / f"{name}-prompt.toml"
     if there := [str(path) for path in (config_path, prompt_path) if os.path.lexists(path)]:
-        raise ConfigError(f"{' and '.join(there)}: there already; move it away, or give another folder with --out DIR")
+        link = f" ({found})" if (found := link_to_nothing(Path(there[0]))) else ""
+        raise ConfigError(
+            f"{' and '.join(there)}: there already{link}; move it away, or give another folder with --out DIR"
+        )
     problems = _examples(task.train)
     sizes = (len(task.train), len(task.dev), len(task.test))
     try:
@@ -72,7 +77,8 @@ def write_starter(data: str, out_dir: Path, *, question_key: str = "", answer_ke
         config_path.write_text(_config_text(data, str(prompt_path), guess, len(problems), sizes), encoding="utf-8")
         prompt_path.write_text(_prompt_text(problems), encoding="utf-8")
     except OSError as error:
-        raise StoreError(f"cannot write to {out_dir}: {error.strerror}; check the path and its permissions") from error
+        reason = link_to_nothing(out_dir) or error.strerror
+        raise StoreError(f"cannot write to {out_dir}: {reason}; check the path and its permissions") from error
     filled = all(problem.rationale for problem in problems)
     step = "look over the worked solutions" if filled else "write the rationales of the worked examples"
     return "\n".join(
@@ -81,8 +87,8 @@ def write_starter(data: str, out_dir: Path, *, question_key: str = "", answer_ke
             f"{len(rows)} rows; verifier {guess.verifier}, because {guess.verifier_reason}",
             f"1. {step} in {prompt_path}",
             f"2. set model.path in {config_path} to your model",
-            f"3. selftaught tasks check {config_path}",
-            f"4. selftaught run {config_path}",
+            f"3. {command('tasks', 'check', config_path)}",
+            f"4. {command('run', config_path)}",
         ]
     )
 

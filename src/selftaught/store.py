@@ -21,7 +21,9 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from selftaught.commands import command
 from selftaught.errors import StoreError
+from selftaught.paths import link_to_nothing
 from selftaught.records import Checkpoint, IterationSummary, LeftOut, Measurement, Sample, StepMetrics, TrainingExample
 
 FORMAT = 1
@@ -215,8 +217,11 @@ def read_run_json(run_dir: Path) -> dict[str, Any]:
     """The content of run.json. Raises StoreError if the folder is not a run or of another format."""
     path = run_dir / "run.json"
     if not path.is_file():
+        if link := link_to_nothing(run_dir):
+            raise StoreError(f"{run_dir} is not a run folder: {link}; restore the folder or correct the link")
         raise StoreError(
-            f"{run_dir} is not a run folder (no run.json); start one with `selftaught run TASK --run-dir {run_dir}`"
+            f"{run_dir} is not a run folder (no run.json); start one with "
+            f"`{command('run', 'TASK', '--run-dir', run_dir)}`"
         )
     content = _read_json(path)
     if content.get("format") != FORMAT:
@@ -342,6 +347,8 @@ def _as_store_error(path: Path, verb: str) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as error:
+        if link := link_to_nothing(path):
+            raise StoreError(f"cannot {verb} {path}: {link}; make that folder, or give another path") from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         next_step = (
             "free some space (or raise the file size limit) and run the same command again; what is finished is kept"

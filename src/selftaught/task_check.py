@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selftaught.config import config_from_values, load_config, parse_overrides, shipped_configs
+from selftaught.config import config_from_values, load_config, parse_overrides, shipped_configs, with_homes
 from selftaught.errors import ConfigError
 from selftaught.launch import check_settings, task_of
 from selftaught.problems import SPLITS, Problem, Task
@@ -139,8 +139,8 @@ def _config(name: str, overrides: Sequence[str], variant: str, data_seed: int) -
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}, and no such config file; known tasks: {', '.join(sorted(TASKS))}")
     values = {"task.name": name, "task.variant": variant, "task.data_seed": data_seed, **parse_overrides(overrides)}
-    return config_from_values(
-        {"sampling.shots": 0, "sampling.shots_after_first": 0, **values}, lambda key: "tasks check"
+    return with_homes(
+        config_from_values({"sampling.shots": 0, "sampling.shots_after_first": 0, **values}, lambda key: "tasks check")
     )
 
 

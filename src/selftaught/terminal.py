@@ -6,21 +6,49 @@ The lines also go to logs/attempt-<n>.log in the run folder, one file per start.
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from math import ceil
 from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, ProgressColumn, Task, TaskID
+from rich.text import Text
 
 from selftaught.errors import StoreError
 from selftaught.metrics import check_rates, mean_over_classes
 from selftaught.problems import Problem, Verdict
 from selftaught.records import Checkpoint, IterationSummary, Measurement, Sample, Score, StepMetrics
 from selftaught.summary import work_text
+from selftaught.tables import fitting
 
 PLAIN_EVERY_S = 30.0
 SHOWN_CHARACTERS = 1_500
 BASE = "base model"
+BAR = 24
+"""Characters."""
+
+
+class _Line(ProgressColumn):
+    """What is going on right now: name, bar, count, facts and the time left, as far as the terminal has room."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def render(self, task: Task) -> Text:
+        total, left = int(task.total or 0), task.time_remaining
+        is_plain = not self._console.encoding.startswith("utf")
+        done = int(BAR * task.completed / total) if total else BAR
+        bar = ("#" * done + "-" * (BAR - done)) if is_plain else ("━" * done + "╌" * (BAR - done))
+        pieces = [
+            task.description,
+            bar,
+            f"{int(task.completed)}/{total}",
+            str(task.fields["facts"]),
+            "" if left is None else f"{timedelta(seconds=ceil(left))} left",
+        ]
+        return Text(fitting(pieces, (2, 0, 3, 4, 1), self._console.width), no_wrap=True, overflow="ignore", end="")
 
 
 class TerminalProgress:
@@ -60,15 +88,7 @@ class TerminalProgress:
         if done and len(done) < total:
             self._say(f"{self._name}: {len(done)} of {total} are on disk, {total - len(done)} are owed")
         if self._console.is_terminal and len(done) < total:
-            self._live = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[facts]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
+            self._live = Progress(_Line(self._console), console=self._console, transient=True)
             self._task = self._live.add_task(self._name, total=total, completed=len(done), facts="")
             self._live.start()
 

@@ -31,7 +31,7 @@ def warnings_for(
             counts.unparseable,
             counts.samples,
             UNPARSEABLE_OVER,
-            f"{stage} completions state no answer; look at `selftaught show --verdict unparseable`",
+            f"{stage} completions state no answer; look at `selftaught show DIR --verdict unparseable`",
         )
     if rationalization.samples and not rationalization.correct:
         found.append(

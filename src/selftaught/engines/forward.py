@@ -18,6 +18,7 @@ from selftaught.engines.slots import (
     StepTokens,
     Tokens,
 )
+from selftaught.errors import one_line
 
 
 class Runner:
@@ -126,7 +127,7 @@ def _other_logits_behind(shared: int, runner: Runner, plain: Sequence[Tensor]) -
         return str(error)
     except (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError) as error:
         # Models raise what they like when they are called in a way that they were not written for.
-        return f"its forward pass does not take slots ({type(error).__name__}: {str(error).splitlines()[0][:100]})"
+        return f"its forward pass does not take slots ({type(error).__name__}: {one_line(error)})"
     if first.shape != ours.shape or ours.shape[0] != len(plain):
         return "it does not give the logits of chosen positions"
     gaps = sorted(

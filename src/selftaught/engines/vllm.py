@@ -193,8 +193,9 @@ def environment(interpreter: str, settings: VllmSettings, *, key: str, outside: 
 
 
 def _own_environment(interpreter: str, outside: Mapping[str, str]) -> dict[str, str]:
-    """Without what would give another interpreter this one's packages, and with its programs first."""
-    env = dict(outside)
+    """Without what would give another interpreter this one's packages, with its programs first, and without modules
+    that merely lie in the current folder (from Python 3.11 on)."""
+    env = {**outside, "PYTHONSAFEPATH": "1"}
     if interpreter != os.path.abspath(sys.executable):
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             env.pop(name, None)

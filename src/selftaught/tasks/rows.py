@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftaught.errors import ConfigError
+from selftaught.errors import ConfigError, one_line
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 CSV = {".csv": ",", ".tsv": "\t"}
@@ -163,7 +163,7 @@ def _read_parquet(source: str) -> list[Row]:
     try:
         values = pyarrow.parquet.read_table(source).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise ConfigError(f"{source}: not a Parquet file that can be read: {_first_line(error)}") from error
+        raise ConfigError(f"{source}: not a Parquet file that can be read: {one_line(error)}") from error
     return [Row(place=f"{source}:{number}", values=value) for number, value in enumerate(values, start=1)]
 
 
@@ -176,7 +176,7 @@ def _read_hub(source: str, split: str, config: str) -> list[Row]:
     except (OSError, ValueError, httpx2.HTTPError, datasets.exceptions.DatasetsError) as error:
         raise ConfigError(
             f"{source}: no such file here, and split {split!r} of it cannot be loaded from the Hugging Face hub "
-            f"({_first_line(error)}); check the name and the connection, or download the data and give a local file "
+            f"({one_line(error)}); check the name and the connection, or download the data and give a local file "
             f"({', '.join(SUFFIXES)})"
         ) from error
     return [Row(place=f"{source}/{split}:{number}", values=values) for number, values in enumerate(found, start=1)]
@@ -188,7 +188,3 @@ def _no_such_file(source: str) -> str:
     near = difflib.get_close_matches(path.name, beside, n=1)
     hint = f"did you mean {str(path.parent / near[0])!r}?" if near else "check the path, or give a hub id (owner/name)"
     return f"{source}: no such file{'' if path.is_absolute() else f' in {os.getcwd()}'}; {hint}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

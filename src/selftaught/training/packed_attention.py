@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from selftaught.attention_kinds import why_not_exchanged, window_of
+from selftaught.errors import one_line
 from selftaught.training.batches import like_lengths
 
 NAME = "selftaught_packed"
@@ -195,7 +196,7 @@ def why_not_packed(model: Any, *, longest: int) -> str | None:
         same = _same_logits(model, min(longest, CHECKED), before)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         same = False
-        reason = f"its layers do not take packed rows ({str(error).splitlines()[0][:100]})"
+        reason = f"its layers do not take packed rows ({one_line(error)})"
     else:
         reason = "its logits for packed rows are not those of the rows alone"
     if not same:

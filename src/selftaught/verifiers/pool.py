@@ -10,7 +10,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -18,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from selftaught.children import environment, last_folders, module_command
 from selftaught.errors import ConfigError
 
 START_LIMIT_S = 120.0
@@ -37,7 +37,7 @@ class Pool:
 
     def __init__(self, setup: Mapping[str, Any], *, limit_s: float, size: int = 0) -> None:
         """`setup` is the first line that each worker reads (`worker.py`); `limit_s` is the wall clock of one call."""
-        self._setup = {**setup, "limit_s": limit_s}
+        self._setup = {**setup, "limit_s": limit_s, "folders": last_folders()}
         self._limit_s = limit_s
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
@@ -97,13 +97,12 @@ class _Worker:
     """One child process."""
 
     def __init__(self) -> None:
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # what the parent can import, it can, too
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "selftaught.verifiers.worker"],
+            module_command("selftaught.verifiers.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            env={**os.environ, "PYTHONPATH": paths},
+            env=environment(),
             start_new_session=True,  # Ctrl-C at the terminal is the parent's; and one kill reaches its children
         )
         assert self._process.stdin is not None

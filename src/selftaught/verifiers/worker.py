@@ -18,9 +18,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from selftaught.answers import normalize
+from selftaught.children import current_folder
 from selftaught.problems import Problem, Verdict
 
 Answer = tuple[str, str | None]
@@ -34,6 +36,7 @@ MATH_MEMORY = 4 << 30
 def main() -> None:
     questions, answers = _private_pipes()
     setup = json.loads(questions.readline())
+    sys.path += _users_folders(setup)
     try:
         job = LOADERS[setup["kind"]](setup)
     except Exception as error:  # whatever a user's module raises while it is imported is the user's to see
@@ -101,22 +104,38 @@ LOADERS: dict[str, Callable[[dict[str, Any]], Job]] = {
 }
 
 
+def _users_folders(setup: dict[str, Any]) -> list[str]:
+    """Where a user's modules lie: behind everything else, or a `logging.py` would be run in place of Python's own."""
+    if setup["kind"] != "python":
+        return list(setup["folders"])
+    where = setup["function"].rpartition(":")[0]
+    beside = [os.path.dirname(os.path.abspath(where))] if where.endswith(".py") else []
+    return list(dict.fromkeys([*beside, *setup["folders"], *current_folder()]))
+
+
 def _imported(path: str) -> Callable[[str, Problem], Any]:
-    """The function that `module:name` or `file.py:name` names."""
+    """The function that `module:name` or `file.py:name` names; a file is taken whatever it is called."""
     where, _, name = path.rpartition(":")
-    if where.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(Path(where).stem, where)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{where} is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(where)
+    module = _module_of_file(where) if where.endswith(".py") else importlib.import_module(where)
+    if not hasattr(module, name):
+        own = f"{where.replace('.', '/')}.py"
+        way_out = f"; the file in this folder is {own}:{name}" if os.path.isfile(own) else ""
+        raise AttributeError(f"{where} ({getattr(module, '__file__', 'built into Python')}) has no {name!r}{way_out}")
     function = getattr(module, name)
     if not callable(function):
         raise TypeError(f"{path} is {type(function).__name__}, expected a function of a completion and a problem")
     return function  # type: ignore[no-any-return]
+
+
+def _module_of_file(where: str) -> ModuleType:
+    """Under a name of its own: as `json` or `re` it would take the place of Python's."""
+    spec = importlib.util.spec_from_file_location(f"verifier_function_{Path(where).stem}", where)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{where} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _as_answer(returned: Any) -> Answer:
@@ -140,7 +159,7 @@ def _private_pipes() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     with contextlib.suppress(OSError):  # a parent without standard error
         os.dup2(2, 1)
-    with open(os.devnull) as nothing:
+    with open(os.devnull, encoding="utf-8") as nothing:
         os.dup2(nothing.fileno(), 0)
     return questions, answers
 

@@ -1,0 +1,88 @@
+"""Standard output and error, made so that nothing a program prints can end it.
+
+A run that has trained for hours must not die because its terminal cannot show a letter, the reader of a pipe has left
+or a disk is full. What cannot be shown is escaped; what cannot be written is dropped, and `loss` says why.
+"""
+
+import errno
+import io
+import os
+import select
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+
+class _Descriptor(io.FileIO):
+    """Takes all bytes, written or not, so that no layer above ever fails or keeps them for another try."""
+
+    loss: OSError | None = None
+
+    def write(self, content: object, /) -> int:
+        view = memoryview(content).cast("B")  # type: ignore[arg-type]
+        size = len(view)
+        while view and self.loss is None:
+            try:
+                written = super().write(view)
+            except OSError as error:
+                self.loss = error
+                continue
+            if written is None:  # another program has made the terminal non-blocking
+                select.select([], [self], [])
+            view = view[written or 0 :]
+        return size
+
+
+def secure() -> None:
+    """Put such streams in the place of `sys.stdout` and `sys.stderr`; call once, at the start of a program."""
+    for number in (0, 1, 2):
+        with suppress(OSError):
+            os.fstat(number)
+            continue
+        os.open(os.devnull, os.O_RDWR)  # or the next file that is opened would get the number, and what is printed
+    sys.stdout = _secured(sys.stdout, 1)
+    sys.stderr = _secured(sys.stderr, 2)
+
+
+def loss(stream: TextIO) -> OSError | None:
+    """Why output to a stream is lost; None if it is not, or if its reader has had enough and left."""
+    found = _loss(stream)
+    return None if found is None or found.errno == errno.EPIPE else found
+
+
+def is_lost(stream: TextIO) -> bool:
+    """Whether printing more is of no use."""
+    return _loss(stream) is not None
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Columns of the terminal that a stream goes to, or of COLUMNS; None where lines may be of any length."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def _secured(stream: TextIO | None, number: int) -> TextIO:
+    if stream is None:  # it was closed when the program started
+        return open(os.devnull, "w", encoding="utf-8")
+    if not isinstance(stream, io.TextIOWrapper) or isinstance(getattr(stream.buffer, "raw", None), _Descriptor):
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Descriptor(number, "wb", closefd=False)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def _loss(stream: TextIO) -> OSError | None:
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    return raw.loss if isinstance(raw, _Descriptor) else None

@@ -1,0 +1,54 @@
+"""Paths as people give them: `~` is a home, nothing at all is a mistake, and a link may lead nowhere."""
+
+import os
+import sys
+from pathlib import Path
+
+from selftaught.errors import ConfigError
+
+
+def given_path(text: str, what: str) -> Path:
+    """The path that an argument gives. Raises ConfigError for an empty one: it would mean the current folder."""
+    return Path(given_name(text, what))
+
+
+def given_name(text: str, what: str) -> str:
+    """The same for what may also be a name (of a task, of a model on the hub): only a path can begin with `~`."""
+    if not text.strip():
+        raise ConfigError(f"{what} is {text!r}, expected a path or a name; give one (the current folder is `.`)")
+    return with_home(text, what)
+
+
+def with_home(text: str, what: str) -> str:
+    """A path with the home that `~` or `~user` stands for.
+
+    A name such as `~draft.csv` stays one if it is there. Raises ConfigError for the home of nobody, which would become
+    a folder of that name.
+    """
+    first = text.partition(os.sep)[0]
+    if not first.startswith("~") or (first != "~" and os.path.lexists(first)):
+        return text
+    found = os.path.expanduser(text)
+    if not os.path.isabs(found):
+        raise ConfigError(
+            f"{what} = {text!r}: no home is known for {first!r}; give the path in full, or ./{text} for a name that "
+            "begins with ~"
+        )
+    return found
+
+
+def refuse_other_encodings(path: str, what: str) -> None:
+    """Raise ConfigError for a path that is not UTF-8 on disk: the libraries that save models know no others."""
+    if os.fsencode(path) != path.encode("utf-8", "replace"):
+        raise ConfigError(
+            f"{what} = {path!r}: not UTF-8 with the file names of this locale ({sys.getfilesystemencoding()}), which "
+            "the libraries that save models need; use another name, or set the environment variable PYTHONUTF8=1"
+        )
+
+
+def link_to_nothing(path: Path) -> str:
+    """What to say of a symbolic link at or above a path whose target is not there; "" if there is none."""
+    for place in (path, *path.parents):
+        if os.path.islink(place) and not os.path.exists(place):
+            return f"{place} is a symbolic link to {os.readlink(place)}, which is not there"
+    return ""
