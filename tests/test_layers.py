@@ -26,6 +26,7 @@ LEVEL = {
             "seeds",
             "metrics",
             "progress",
+            "control_characters",
         ],
         1,
     ),
