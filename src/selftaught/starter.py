@@ -156,7 +156,7 @@ def _guess(rows: Sequence[Row], given: Mapping[str, Any]) -> _Guess:
     marker, reason = str(given.get("answer_marker", "")), "as given"
     if not marker and layout.answer_is != "boxed" and all("####" in answer for answer in answers):
         marker, reason = "####", "every answer is a worked solution that ends on #### and the final answer"
-        keys["rationale"] = ""
+        keys["rationale"] = "" if has_key(rows, keys["rationale"]) else keys["rationale"]
     if marker:
         answers = [answer.rpartition(marker)[2] for answer in answers]
     if layout.answer_is == "boxed":

@@ -14,6 +14,10 @@ from selftaught.problems import LABELS
 from selftaught.tasks.columns import Choices, fold
 from selftaught.tasks.labels import label_beside_text
 
+FEW = 0.1
+"""Of the rows may be odd ones."""
+FEW_COUNTED = 0.02
+"""The same where only the first number is in question: one 0 among many rows proves that numbers count from 0."""
 _NUMBER = re.compile(r"\s*(\d+)(?:\.0+)?\s*")
 
 
@@ -50,8 +54,8 @@ def labels_of(
         ways = {name: found for name, found in ways.items() if name in ("label", "text")}
     fitting = {name: found for name, found in ways.items() if None not in found}
     if fitting:
-        _refuse_two_ways(fitting, answers, given, places)
         name = next(iter(fitting))
+        _refuse_two_ways({**fitting, **_rivals(name, ways)}, answers, given, places)
         return _letters(fitting[name]), name
     mixed = _read(_label_or_text, answers, given)
     if None not in mixed:
@@ -142,6 +146,16 @@ def _letters(found: Sequence[int | None]) -> list[str]:
     return [LABELS[i] for i in found if i is not None]
 
 
+def _rivals(taken: str, ways: Mapping[str, Sequence[int | None]]) -> dict[str, Sequence[int | None]]:
+    """The ways of reading that fail in so few rows that these may be the odd ones, and the way that is taken wrong."""
+    counts = {"index0", "index1"}
+    return {
+        name: found
+        for name, found in ways.items()
+        if 0 < found.count(None) <= len(found) * (FEW_COUNTED if {taken, name} == counts else FEW)
+    }
+
+
 def _refuse_two_ways(
     fitting: Mapping[str, Sequence[int | None]],
     answers: Sequence[str],
@@ -154,18 +168,18 @@ def _refuse_two_ways(
         if len(set(meant.values())) == 1:
             continue
         ways = " or ".join(f"'{name}'" for name in fitting)
-        differing = sum(len({found[i] for found in fitting.values()}) > 1 for i in range(len(places)))
+        differing = sum(len({found[i] for found in fitting.values()} - {None}) > 1 for i in range(len(places)))
         rows = f"{differing} of {len(places)} rows" if len(places) > 1 else "the row"
         if set(fitting) == {"index0", "index1"}:
             raise ConfigError(
-                f"{place}: the answers are numbers of choices, but nothing tells whether they count from 0 or from 1; "
+                f"{place}: the answers are numbers of choices, but too little tells whether they count from 0 or from 1; "
                 f"set task.answer_is to {ways} (`selftaught init` takes it by --set task.answer_is=…)"
             )
         both = " and ".join(f"{given[row].labels[i]}: {given[row].texts[i]!r}" for i in sorted(set(meant.values())))
         how = ", ".join(_SAID[name] for name in meant)
         raise ConfigError(
-            f"{place}: the answer {answers[row]!r} may mean {both}, read as {how}; {rows} can be read in these ways, "
-            f"so say which one is meant: set task.answer_is to {ways} (`selftaught init` takes it by "
+            f"{place}: the answer {answers[row]!r} may mean {both}, read as {how}; in {rows} that makes a "
+            f"difference, so say which one is meant: set task.answer_is to {ways} (`selftaught init` takes it by "
             "--set task.answer_is=…)"
         )
 
