@@ -29,7 +29,7 @@ from selftaught.problems import LABELS, Problem
 from selftaught.tasks.choice_answers import label_of
 from selftaught.tasks.columns import Choices, as_text, choices_of
 from selftaught.tasks.labels import labelled_list
-from selftaught.tasks.rows import Row
+from selftaught.tasks.rows import Row, is_lfs_pointer
 
 MARKERS = ("####", "the answer is")
 
@@ -72,6 +72,8 @@ def worked_examples_in(path: str, *, marker: str = "") -> tuple[Problem, ...]:
         raise ConfigError(
             f"{path}: the prompt file cannot be read ({error.strerror}); `selftaught init` writes one to fill in"
         ) from error
+    if is_lfs_pointer(text.encode()):
+        raise ConfigError(f"{path} is a Git LFS pointer, not the file it stands for; fetch that with `git lfs pull`")
     return read_prompt_file(text, path, markers=(marker,) if marker else ())
 
 

@@ -103,12 +103,17 @@ def _refuse_stand_in(source: str) -> None:
     """Raise ConfigError for a file that stands where the data should be."""
     with open(source, "rb") as file:
         start = file.read(200).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+    if is_lfs_pointer(start):
         raise ConfigError(f"{source} is a Git LFS pointer, not the data it stands for; fetch that with `git lfs pull`")
     if re.match(rb"<(!doctype|html|\?xml)", start, re.IGNORECASE):
         raise ConfigError(f"{source} is a web page, not data; download the file itself (often under `raw`)")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ConfigError(f"{source}: not UTF-8 text but UTF-16 (its byte order mark says so); save the file as UTF-8")
+
+
+def is_lfs_pointer(start: bytes) -> bool:
+    """Whether a file that begins so only names the file that Git LFS keeps elsewhere."""
+    return start.startswith(b"version https://git-lfs.github.com/spec/")
 
 
 def _no_such_file(source: str) -> str:
