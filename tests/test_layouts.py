@@ -155,9 +155,7 @@ def test_formulas_are_latex_also_beside_numbers(answer: str, tmp_path: Path) -> 
 def test_init_says_that_a_link_to_nothing_stands_there(tmp_path: Path) -> None:
     data = write_case(LAYOUTS[0], tmp_path)
     (tmp_path / "rows.toml").symlink_to("gone.toml")
-    with pytest.raises(
-        ConfigError, match=r"rows\.toml: a link to 'gone\.toml', which is not there, stands there already"
-    ):
+    with pytest.raises(ConfigError, match=r"rows\.toml: a link to 'gone\.toml', which is not there, stands"):
         begin(data)
 
 

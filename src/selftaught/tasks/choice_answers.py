@@ -172,8 +172,8 @@ def _refuse_two_ways(
         rows = f"{differing} of {len(places)} rows" if len(places) > 1 else "the row"
         if set(fitting) == {"index0", "index1"}:
             raise ConfigError(
-                f"{place}: the answers are numbers of choices, but too little tells whether they count from 0 or from 1; "
-                f"set task.answer_is to {ways} (`selftaught init` takes it by --set task.answer_is=…)"
+                f"{place}: the answers are numbers of choices, but too little tells whether they count from 0 or from "
+                f"1; set task.answer_is to {ways} (`selftaught init` takes it by --set task.answer_is=…)"
             )
         both = " and ".join(f"{given[row].labels[i]}: {given[row].texts[i]!r}" for i in sorted(set(meant.values())))
         how = ", ".join(_SAID[name] for name in meant)

@@ -21,6 +21,7 @@ answer is` or `####`, or the task's own): a label, a text, or both.
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ _TABLE = re.compile(r"\s*\[\[\s*example\s*\]\]")
 _QUESTION = re.compile(r"\s*(q|question)\s*:", re.IGNORECASE)
 _ANSWER = re.compile(r"\s*(a|answer)\s*:", re.IGNORECASE)
 _CHOICE = re.compile(r"\s*\(([A-Za-z])\)\s*(.*)")
-_OTHER_CHOICES = (re.compile(r"\s*([A-Za-z])\s?\)\s*(.*)"), re.compile(r"\s*([A-Za-z])\.\s+(.*)"))
+_ONE_CHOICE = (_CHOICE, re.compile(r"\s*([A-Za-z])\s?\)\s*(.*)"), re.compile(r"\s*([A-Za-z])\.\s+(.*)"))
 _CHOICES_INLINE = re.compile(r"\s+(?:(?:answer\s+)?(?:choices|options)\s*:\s*|(?=\(A\)\s))", re.IGNORECASE)
 _CHOICES = re.compile(r"\s*(?:answer\s+)?(?:choices|options)\s*:\s*", re.IGNORECASE)
 _LEAD_IN = re.compile(r"(?:^|(?<=[\s.!?;,:]))(so|thus|hence|therefore|then)\s*,?\s*$", re.IGNORECASE)
@@ -148,9 +149,14 @@ def _question_and_choices(asked: Sequence[str], place: str) -> tuple[list[str], 
     headers = [_CHOICES.match(line) for line in asked[1:]]
     lines = [line[header.end() :] if header else line for line, header in zip(asked[1:], headers, strict=True)]
     for i, line in enumerate(lines):
-        if listed := labelled_list(line):
-            return [asked[0], *(other for j, other in enumerate(lines) if j != i and other.strip())], list(listed[1])
-    for form in (_CHOICE, *_OTHER_CHOICES):
+        if labelled_list(line):
+            labelled = list(takewhile(lambda one: any(form.match(one) for form in _ONE_CHOICE), lines[i + 1 :]))
+            listed = labelled_list(" ".join([line, *labelled]))
+            if listed is None:
+                raise ConfigError(f"{place}: the choices are out of order; label them A, B, C, …, one a line")
+            rest = [*lines[:i], *lines[i + 1 + len(labelled) :]]
+            return [asked[0], *filter(str.strip, rest)], list(listed[1])
+    for form in _ONE_CHOICE:
         found = {i: match for i, line in enumerate(lines) if (match := form.match(line))}
         labels = [match[1].upper() for match in found.values()]
         # Only after brackets is a letter a label whatever it is; "A. Smith" begins a sentence.
