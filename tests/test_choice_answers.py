@@ -12,13 +12,14 @@ from selftaught.tasks.choice_answers import READINGS, label_of, labels_of
 from selftaught.tasks.columns import Choices, choices_of
 from selftaught.tasks.labels import label_beside_text, labelled_list, without_labels
 from selftaught.tasks.rows import Row
+from strategies import texts
 
 WORDS = ("door", "roof", "wall", "gate", "lamp", "stair")
 POSITIONS = st.lists(st.integers(0, 3), min_size=8, max_size=30)
 
 
-def given_of(*texts: str) -> Choices:
-    return Choices(texts=texts, labels=tuple("ABCDEF"[: len(texts)]))
+def given_of(*choices: str) -> Choices:
+    return Choices(texts=choices, labels=tuple("ABCDEF"[: len(choices)]))
 
 
 def read(answers: Sequence[str], given: Sequence[Choices], answer_is: str = "auto") -> tuple[list[str], str]:
@@ -151,6 +152,16 @@ def test_a_label_beside_its_text_is_one_answer(answer: str) -> None:
 def test_a_label_beside_the_text_of_another_choice_is_none(answer: str) -> None:
     with pytest.raises(ConfigError, match="is none of the choices"):
         label_of(answer, given_of("clip", "cup"), "x")
+
+
+@given(texts, st.lists(texts, min_size=2, max_size=4))
+def test_any_answer_names_one_choice_or_is_refused_in_one_line(answer: str, choices: list[str]) -> None:
+    given = given_of(*choices)
+    try:
+        assert label_of(answer, given, "x") in given.labels
+    except ConfigError as error:
+        refusal = str(error)
+        assert refusal.startswith("x: the answer ")
 
 
 # Labels that choices carry

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from selftaught.config import config_from_values, load_config
 from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError
+from strategies import texts
 
 SLIPS = [
     *("frac{1}{2}", "forall x", "flat", "beta", "bar{x}", "binom{5}{2}", "boxed{5}", "begin{array}", "bmod 7", "bf x"),
@@ -69,6 +70,11 @@ def test_every_control_character_but_tab_and_line_ends_is_found(character: str, 
     assert wrong
     assert "\n" not in wrong
     assert all(letter.isprintable() for letter in wrong)
+
+
+@given(texts)
+def test_what_is_said_of_any_text_is_one_line(text: str) -> None:
+    assert "\n" not in control_character_in(text)
 
 
 @pytest.mark.parametrize("key", ["answer_marker", "answer_pattern"])

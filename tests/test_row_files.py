@@ -16,8 +16,9 @@ from selftaught.errors import ConfigError
 from selftaught.tasks.columns import texts
 from selftaught.tasks.prompt_file import read_prompt_file
 from selftaught.tasks.rows import read_rows
+from strategies import setting_texts
 
-WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=12)
+WORDS = setting_texts.filter(bool)
 VALUES = WORDS | st.integers() | st.booleans() | st.none() | st.lists(WORDS) | st.dictionaries(WORDS, WORDS)
 OBJECTS = st.lists(st.fixed_dictionaries({"question": WORDS, "answer": VALUES}), min_size=2, max_size=6)
 

@@ -90,6 +90,8 @@ def write_starter(
     config_path, prompt_path = out_dir / f"{name}.toml", out_dir / f"{name}-prompt.toml"
     if there := [_what_is_there(path) for path in (config_path, prompt_path) if os.path.lexists(path)]:
         raise ConfigError(f"{' and '.join(there)}; move it away, or give another folder with --out DIR")
+    if os.path.islink(out_dir) and not os.path.exists(out_dir):
+        raise ConfigError(f"{_what_is_there(out_dir)}; give another folder with --out DIR")
     problems = _examples(task.train)
     sizes = (len(task.train), len(task.dev), len(task.test))
     try:
