@@ -38,7 +38,8 @@ def answers_for(reading: str, positions: Sequence[int], given: Sequence[Choices]
 
 def numeric_choices(rng: random.Random, rows: int, *, small: bool) -> list[Choices]:
     """Four numbers a row; small ones are those that numbers of choices look like."""
-    return [given_of(*map(str, rng.sample(range(5) if small else range(10, 99), 4))) for _ in range(rows)]
+    numbers = rng.choice([range(4), range(1, 5), range(5)]) if small else range(10, 99)
+    return [given_of(*map(str, rng.sample(numbers, 4))) for _ in range(rows)]
 
 
 @given(POSITIONS, st.sampled_from(sorted(READINGS)), st.booleans(), st.randoms(use_true_random=False))

@@ -57,6 +57,8 @@ def test_a_command_with_one_backslash_is_found_and_with_two_it_is_not(command: s
         "cost $5\tto $7",
         "not so\nnot yet\nin it\ni = 1",
         "\tan indented line",
+        "halves\nequal to it\nnotable",
+        "in summer\tautumn\textra\timeless",
         "é\u200b\u00a0\u2028日本🧮",
     ],
 )

@@ -133,12 +133,19 @@ def test_init_takes_no_setting_that_says_nothing_of_rows(tmp_path: Path) -> None
         "\\\\server\\share",
         "costs $5, not $6",
         "a_b and c^d",
+        "A$5-or-B$",
     ],
 )
 def test_signs_that_formulas_share_with_other_texts_are_no_latex(answer: str, tmp_path: Path) -> None:
-    rows = {"question": "Which, in case {n}?", "answer": "shop {n}"}
-    said, _ = begin(write_case({"row": rows, "cycle": {"answer": ["shop {n}", answer]}}, tmp_path))
+    said, _ = begin(write_case({"row": {"question": "Which, in case {n}?", "answer": answer}}, tmp_path))
     assert "verifier exact" in said
+
+
+def test_a_formula_among_words_does_not_make_the_words_formulas(tmp_path: Path) -> None:
+    rows = {"question": "Which, in case {n}?", "answer": ""}
+    said, _ = begin(write_case({"row": rows, "cycle": {"answer": ["$x^2$", "shop {n}", "house {n}"]}}, tmp_path))
+    assert "verifier exact, because 0 of 24 answers are numbers" in said
+    assert "8 hold LaTeX" in said
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ SHAPES = {
     "wrapped": lambda objects, indent: json.dumps(
         {"version": "1.0", "about": {"data": ["x"]}, "data": objects}, indent=indent, ensure_ascii=False
     ),
+    "the only thing in an object": lambda objects, indent: json.dumps({"things": objects}, indent=indent),
     "one after another": as_lines,
     "a comma after each line": lambda objects, indent: (
         "[\n" + ",\n".join(json.dumps(value, indent=indent, ensure_ascii=False) for value in objects) + "\n]"

@@ -128,9 +128,6 @@ def _label_or_text(answer: str, given: Choices) -> int | None:
 
 def named_by(answer: str, given: Choices) -> set[int]:
     """Every choice that an answer names by label or by text."""
-    both = _by_both(answer, given)
-    if both is not None:
-        return {both}
     by_text = {i for i, text in enumerate(given.texts) if fold(answer) == fold(text)}
     by_label = _by_label(answer, given)
     return by_text if by_label is None else {*by_text, by_label}
