@@ -20,6 +20,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 IDS = ("a", "b", "c", "d", "e")
 
+setting_texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=40)
+"""What a config may hold: no control characters (and none of the tabs that could be half a LaTeX command)."""
+
 texts = st.text(max_size=40)
 """Any text without surrogates, which no tokenizer can produce."""
 
@@ -131,7 +134,7 @@ def engine_settings(draw: st.DrawFn) -> dict[str, Any]:
     if name == "openai":
         host = draw(st.sampled_from(["localhost:8000", "127.0.0.1", "[::1]:80", "models.example/v1/"]))
         values["engine.url"] = draw(st.sampled_from(["http://", "https://"])) + host
-        values["engine.model"] = draw(texts)
+        values["engine.model"] = draw(setting_texts)
         values["engine.api_key_env"] = draw(st.from_regex(r"([A-Z_][A-Z0-9_]{0,20})?", fullmatch=True))
     if name == "vllm":
         values["engine.vllm_python"] = draw(plain_words)
@@ -155,18 +158,23 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "model.dtype": draw(st.sampled_from(["auto", "float32", "bfloat16"])),
         "model.trust_remote_code": draw(st.booleans()),
         "task.name": draw(plain_words),
-        "task.variant": draw(texts),
+        "task.variant": draw(setting_texts),
         "task.data_seed": draw(st.integers(0, 2**63)),
         "task.choose": choose,
         "task.train_problems": 0 if choose == "all" else draw(st.integers(0, 10**6)),
         "task.dev_problems": draw(st.integers(0, 10**6)),
         "task.test_problems": draw(st.integers(0, 10**6)),
-        **{f"task.{key}": draw(texts) for key in ("data", "dev_data", "test_data")},
+        **{f"task.{key}": draw(setting_texts) for key in ("data", "dev_data", "test_data")},
         "task.dev_rows": draw(st.integers(0, 10**6)),
         "task.test_rows": draw(st.integers(0, 10**6)),
-        "task.prompt": draw(texts),
-        **{f"task.{name}_key": draw(texts) for name in ("question", "answer", "choices", "id", "class", "rationale")},
-        **{f"task.{key}": draw(texts) for key in ("verifier", "verifier_function", "answer_marker", "answer_pattern")},
+        "task.prompt": draw(setting_texts),
+        **{f"task.{name}_key": draw(setting_texts) for name in ("question", "answer")},
+        "task.answer_is": draw(st.sampled_from(["auto", "label", "text", "index0", "index1", "boxed"])),
+        **{f"task.{name}_key": draw(setting_texts) for name in ("choices", "id", "class", "rationale")},
+        **{
+            f"task.{key}": draw(setting_texts)
+            for key in ("verifier", "verifier_function", "answer_marker", "answer_pattern")
+        },
         "task.extraction": draw(st.sampled_from(["strict", "lenient"])),
         "sampling.samples": samples_per_problem,
         "sampling.temperature": draw(st.floats(1e-3 if samples_per_problem > 1 else 0, 5)),

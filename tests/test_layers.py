@@ -33,6 +33,7 @@ LEVEL = {
             "progress",
             "commands",
             "paths",
+            "control_characters",
         ],
         1,
     ),

@@ -282,7 +282,7 @@ def test_the_examples_of_a_prompt_file_with_choices_do_not_favour_a_label(tmp_pa
 
 
 def test_any_text_survives_the_prompt_file(tmp_path: Path) -> None:
-    odd = 'a "quoted" \\path\\ \x7f \x01 tab\t é ☃ \U0001f600 # no comment\nnext line'
+    odd = 'a "quoted" \\path\\ \u200b tab\t é ☃ \U0001f600 # no comment\nnext line'
     rows = [{"question": f"{odd} {n}", "answer": odd, "rationale": odd} for n in range(20)]
     write_starter(str(write_rows(tmp_path / "rows.jsonl", rows)), tmp_path)
     config = load_config(str(tmp_path / "rows.toml"))

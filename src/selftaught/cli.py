@@ -308,12 +308,22 @@ def init(
     out_dir: Annotated[str, typer.Option("--out", help="Folder for the two files.", metavar="DIR")] = ".",
     question_key: Annotated[str, typer.Option(help="Key of the question; default: guessed.")] = "",
     answer_key: Annotated[str, typer.Option(help="Key of the answer; default: guessed.")] = "",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="task.key=value, not to be guessed, such as task.answer_is=index0; repeatable.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
 ) -> None:
     """Look at your data, and write a commented config and a prompt file to fill in."""
+    from selftaught.config import parse_overrides
     from selftaught.starter import write_starter
 
-    folder = given_path(out_dir, "--out")
-    print(write_starter(given_name(data, "DATA"), folder, question_key=question_key, answer_key=answer_key))
+    folder, given = given_path(out_dir, "--out"), parse_overrides(overrides or ())
+    name = given_name(data, "DATA")
+    print(write_starter(name, folder, question_key=question_key, answer_key=answer_key, overrides=given))
 
 
 def _finish(folder: Path, config: "RunConfig") -> None:

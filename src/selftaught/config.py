@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError
 from selftaught.methods import METHODS, Value
 from selftaught.paths import with_home
@@ -95,6 +96,9 @@ def config_from_values(values: Mapping[str, Any], origin_of: Any = lambda key: "
         key = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ").removeprefix("Input ").lower()
         raise ConfigError(f"{origin_of(key)}: {key} = {first['input']!r}: {message}; see docs/config.md") from error
+    for key, value in values.items():
+        if isinstance(value, str) and (wrong := control_character_in(value)):
+            raise ConfigError(f"{origin_of(key)}: {key} {wrong}")
     _check_across(config)
     return config
 

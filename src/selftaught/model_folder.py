@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.errors import ModelError
+from selftaught.paths import LFS_POINTER
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""How the little file begins that git keeps in the place of a large one."""
 TOKENIZER_PARTS = ("tokenizer.model", "spiece.model", "vocab.txt", "merges.txt")
 """What a tokenizer is read from where there is no tokenizer.json."""
 

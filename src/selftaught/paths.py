@@ -46,6 +46,10 @@ def refuse_other_encodings(path: str, what: str) -> None:
         )
 
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the little file begins that git keeps in the place of a large one."""
+
+
 def link_to_nothing(path: Path) -> str:
     """What to say of a symbolic link at or above a path whose target is not there; "" if there is none."""
     for place in (path, *path.parents):

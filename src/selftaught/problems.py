@@ -120,6 +120,8 @@ class Task:
 
     notes: tuple[str, ...] = ()
     """What loading left out, and why, in sentences."""
+    reading: tuple[str, ...] = ()
+    """How loading understood what can be understood in several ways."""
 
     def split(self, name: str) -> tuple[Problem, ...]:
         return {"train": self.train, "dev": self.dev, "test": self.test, "extrapolation": self.extrapolation}[name]

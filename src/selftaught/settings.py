@@ -61,9 +61,18 @@ class TaskConfig(Section):
     prompt: str = Field(
         "", description="Prompt file with the worked examples (text or TOML); empty is the task's own, if it has one."
     )
-    question_key: str = Field("question", description="`own`: key of the question; `a.b` goes into nested objects.")
+    question_key: str = Field(
+        "question",
+        description="`own`: key of the question; `a.b` goes into nested objects, `a + b` joins columns, `b?` may be empty.",
+    )
     answer_key: str = Field("answer", description="`own`: key of the reference answer.")
-    choices_key: str = Field("choices", description="`own`: key of the choices, if rows have them.")
+    answer_is: Literal["auto", "label", "text", "index0", "index1", "boxed"] = Field(
+        "auto",
+        description="`own`: what an answer is: a choice's `label`, its `text`, or its number from 0 (`index0`) or 1 (`index1`); `auto` is what all rows together show, and is refused where they show nothing. `boxed`: a whole solution, with the answer in its last `\\boxed{}`.",
+    )
+    choices_key: str = Field(
+        "choices", description="`own`: key of the choices, if rows have them; `a + b + c` for a column each."
+    )
     id_key: str = Field("id", description="`own`: key of the id, if rows have one.")
     class_key: str = Field(
         "class", description="`own`: key of the class that results are reported by, if rows have one."

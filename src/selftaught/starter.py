@@ -7,35 +7,49 @@ import json
 import os
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from selftaught.amounts import read_quantity
 from selftaught.commands import command
+from selftaught.config import config_from_values
 from selftaught.errors import ConfigError, StoreError
 from selftaught.paths import link_to_nothing
-from selftaught.problems import LABELS, Problem
+from selftaught.problems import LABELS, Problem, Task
 from selftaught.settings import TaskConfig
 from selftaught.tasks import own
-from selftaught.tasks.columns import has_key, key_names, texts
+from selftaught.tasks.choice_answers import named_by
+from selftaught.tasks.columns import Choices, has_key, texts
+from selftaught.tasks.layouts import KEYS, layout_of
 from selftaught.tasks.rows import Row, read_rows
 
-KEYS = {
-    "question": ("question", "problem", "prompt", "input", "query", "instruction", "stem", "text"),
-    "answer": ("answer", "answerkey", "answer_key", "final_answer", "correct_answer", "target", "label", "output"),
-    "choices": ("choices", "options", "endings", "candidates"),
-    "id": ("id", "_id", "qid", "uid", "question_id", "unique_id"),
-    "class": ("class", "category", "subject", "topic", "level", "type"),
-    "rationale": ("rationale", "solution", "explanation", "reasoning", "cot", "worked_solution"),
+DECIDED = frozenset({*(f"{name}_key" for name in KEYS), "answer_is", "answer_marker", "verifier"})
+"""Settings that have their own place in the config."""
+ANSWER_IS = {
+    "label": "every row can be read so: a choice's label",
+    "text": "every row can be read so: a choice's text",
+    "index0": "every row can be read so: a choice's number, counted from 0",
+    "index1": "every row can be read so: a choice's number, counted from 1",
+    "boxed": "the column holds whole solutions, with the answer in the last box",
 }
-"""Names that data sets give to their columns, the likeliest first; also the last part of a dotted key."""
-
 EXAMPLES = 4
 """Worked examples that the prompt file has room for."""
-MOST_CLASSES = 50
 NUMBER = re.compile(r"[-+−]?\s*[$€£]?\s*\d[\d,]*(\.\d+)?([eE][-+]?\d+)?\s*(/\s*\d+|%)?")
-LATEX = re.compile(r"\\[a-zA-Z]+|\$[^$]+\$|\^\{|_\{")
+IN_BRACKETS = re.compile(r"\s*\([^()\d]+\)\s*\Z")
+"""A unit behind a number, as in "5 (plums)"."""
+COMMAND = re.compile(
+    r"\\(?:[dt]?frac|sqrt|boxed|text|mathrm|mathbf|mathbb|mathcal|left|right|cdots?|times|div|pm|mp|leq?|geq?|neq?|infty|"
+    r"in|cup|cap|emptyset|pi|alpha|beta|gamma|delta|theta|lambda|mu|sigma|omega|phi|rho|sin|cos|tan|sec|csc|cot|log|ln|exp|"
+    r"circ|angle|overline|vec|hat|bar|binom|begin|sum|prod|int|lim|to|mod|pmod|equiv|approx|sim|ldots|dots|%|\$)"
+    r"(?![a-zA-Z])"
+)
+"""Of LaTeX, by name: a backslash also stands in paths."""
+FORMULA = re.compile(r"\$(?!\s)([^$]+)(?<!\s)\$(?!\d)")
+"""As Markdown has it: "from $3 to $5" is none. What stands in it is no prose either."""
+SCRIPT = re.compile(r"[\w)\]}][\^_]\{")
+PROSE = re.compile(r"[^\W\d_]{2,}")
 LONG = 8
 """Words; the exact comparison of longer answers hardly ever succeeds."""
 
@@ -49,27 +63,35 @@ class _Guess:
     verifier_reason: str
     marker: str = ""
     marker_reason: str = ""
+    answer_is: str = "auto"
     notes: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of [task] that the user gave and that nothing is guessed about."""
 
 
-def write_starter(data: str, out_dir: Path, *, question_key: str = "", answer_key: str = "") -> str:
+def write_starter(
+    data: str,
+    out_dir: Path,
+    *,
+    question_key: str = "",
+    answer_key: str = "",
+    overrides: Mapping[str, Any] | None = None,
+) -> str:
     """Write NAME.toml and NAME-prompt.toml for a file or hub id; returns what to do next.
 
-    Raises ConfigError for data that cannot be read, columns that cannot be told, and files that exist already.
+    `overrides` are settings by `task.key` that are not to be guessed. Raises ConfigError for data that cannot be read,
+    columns that cannot be told, and files that exist already.
     """
     rows = read_rows(data)
-    guess = _guess(rows, question_key, answer_key)
-    settings = TaskConfig.model_validate(
-        {"name": "own", "data": data, "answer_marker": guess.marker, **_key_settings(guess)}
-    )
-    task = own.load(settings)  # raises for what a run could not use either
+    guess = _guess(rows, _given(question_key, answer_key, overrides or {}))
+    values = {"data": data, "answer_marker": guess.marker, **_key_settings(guess), **guess.others}
+    config = config_from_values({f"task.{key}": value for key, value in {"name": "own", **values}.items()})
+    task = own.load(config.task)  # raises for what a run could not use either
     name = re.sub(r"[^\w.-]", "-", Path(data).stem) or "own"
     config_path, prompt_path = out_dir / f"{name}.toml", out_dir / f"{name}-prompt.toml"
-    if there := [str(path) for path in (config_path, prompt_path) if os.path.lexists(path)]:
-        link = f" ({found})" if (found := link_to_nothing(Path(there[0]))) else ""
-        raise ConfigError(
-            f"{' and '.join(there)}: there already{link}; move it away, or give another folder with --out DIR"
-        )
+    if there := [_what_is_there(path) for path in (config_path, prompt_path) if os.path.lexists(path)]:
+        raise ConfigError(f"{' and '.join(there)}; move it away, or give another folder with --out DIR")
     problems = _examples(task.train)
     sizes = (len(task.train), len(task.dev), len(task.test))
     try:
@@ -85,6 +107,7 @@ def write_starter(data: str, out_dir: Path, *, question_key: str = "", answer_ke
         [
             f"wrote {config_path} and {prompt_path}",
             f"{len(rows)} rows; verifier {guess.verifier}, because {guess.verifier_reason}",
+            *_read_as(guess, task),
             f"1. {step} in {prompt_path}",
             f"2. set model.path in {config_path} to your model",
             f"3. {command('tasks', 'check', config_path)}",
@@ -93,87 +116,104 @@ def write_starter(data: str, out_dir: Path, *, question_key: str = "", answer_ke
     )
 
 
-def _guess(rows: Sequence[Row], question_key: str, answer_key: str) -> _Guess:
-    keys = {"question": question_key, "answer": answer_key}
-    for name in KEYS:
-        keys[name] = keys.get(name) or _key_named(rows, name, taken=set(keys.values()))
-    for name in ("question", "answer"):
-        if not keys[name]:
+def _given(question_key: str, answer_key: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user has decided, by the names of the settings of [task]."""
+    given = {}
+    for key, value in overrides.items():
+        section, _, name = key.rpartition(".")
+        if section != "task" or name in ("name", "data", "prompt"):
             raise ConfigError(
-                f"{rows[0].place}: cannot tell which key holds the {name} among "
-                f"{', '.join(map(repr, key_names(rows[0].values)))}; give it with --{name}-key KEY"
+                f"--set {key}: `init` takes settings of [task] that say how rows are read, such as task.answer_is; "
+                "write others into the config afterwards"
             )
-    notes = []
-    ids = [str(value) for value in _column(rows, keys["id"])]
-    if keys["id"] and (len(ids) < len(rows) or len(set(ids)) < len(ids)):
-        notes.append(f"The key {keys['id']!r} is not used as the id, because it is not in every row or not unique.")
-        keys["id"] = ""
-    classes = {str(value) for value in _column(rows, keys["class"])}
-    if keys["class"] and not 2 <= len(classes) <= min(MOST_CLASSES, len(rows) // 2):
-        notes.append(f"The key {keys['class']!r} is not used as the class: {len(classes)} values in {len(rows)} rows.")
-        keys["class"] = ""
+        given[name] = value
+    if question_key:
+        given["question_key"] = question_key
+    if answer_key:
+        given["answer_key"] = answer_key
+    return given
+
+
+def _what_is_there(path: Path) -> str:
+    return link_to_nothing(path) or f"{path}: there already"
+
+
+def _read_as(guess: _Guess, task: Task) -> list[str]:
+    """What was understood of the columns, wherever that is more than a name, and what is not used."""
+    said = [f"question: {guess.keys['question']}; answer: {guess.keys['answer']}"]
+    if task.train[0].choices:
+        said[0] += f"; choices: {guess.keys['choices']}"
+    said += task.reading
+    said += [note[0].lower() + note[1:].removesuffix(".") for note in guess.notes]
+    if guess.unused:
+        said.append(f"columns not used: {', '.join(guess.unused)}")
+    return said
+
+
+def _guess(rows: Sequence[Row], given: Mapping[str, Any]) -> _Guess:
+    layout = layout_of(rows, given)
+    keys = dict(layout.keys)
     answers = texts(rows, keys["answer"])
-    marker, reason = "", ""
-    if all("####" in answer for answer in answers):
+    marker, reason = str(given.get("answer_marker", "")), "as given"
+    if not marker and layout.answer_is != "boxed" and all("####" in answer for answer in answers):
         marker, reason = "####", "every answer is a worked solution that ends on #### and the final answer"
-        answers = [answer.rpartition("####")[2] for answer in answers]
-        keys["rationale"] = ""
-    verifier, why = _verifier(rows, answers, has_choices=bool(keys["choices"]))
-    for name in ("choices", "id", "class", "rationale"):
-        usual = str(TaskConfig.model_fields[f"{name}_key"].default)
-        keys[name] = keys[name] or ("" if has_key(rows, usual) else usual)
-    return _Guess(keys, verifier, why, marker, reason, notes)
-
-
-def _key_named(rows: Sequence[Row], name: str, *, taken: set[str]) -> str:
-    """The key of the rows that is most likely called this, or "" if none is."""
-    there = [key for key in key_names(rows[0].values) if key not in taken]
-    for wanted in KEYS[name]:
-        for key in there:
-            last = key.rpartition(".")[2].casefold()
-            value = next(iter(_column(rows[:1], key)), None)
-            fits = isinstance(value, list | dict | str) if name == "choices" else not isinstance(value, list | dict)
-            if wanted in (key.casefold(), last) and fits:
-                return key
-    return ""
-
-
-def _column(rows: Sequence[Row], key: str) -> Iterator[object]:
-    """The values that a column has; none for a key that no row has."""
-    for row in rows:
-        value: object = row.values
-        for part in [key] if key in row.values else key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None:
-            yield value
+        keys["rationale"] = "" if has_key(rows, keys["rationale"]) else keys["rationale"]
+    if marker:
+        answers = [answer.rpartition(marker)[2] for answer in answers]
+    if layout.answer_is == "boxed":
+        answers = [own.last_box(answer) for answer in answers]
+    verifier, why = _verifier(rows, answers, has_choices=has_key(rows, keys["choices"]))
+    if given.get("verifier"):
+        verifier, why = str(given["verifier"]), "as given"
+    others = {key: value for key, value in given.items() if key not in DECIDED}
+    return _Guess(
+        keys, verifier, why, marker, reason, layout.answer_is, list(layout.notes), list(layout.unused), others
+    )
 
 
 def _verifier(rows: Sequence[Row], answers: Sequence[str], *, has_choices: bool) -> tuple[str, str]:
     if has_choices:
         return "choice", "the rows have choices"
     # As the verifier reads them, and nothing but a number: "3 apples" is no reason to compare numbers.
-    numbers = [bool(NUMBER.fullmatch(answer.strip())) and read_quantity(answer) is not None for answer in answers]
+    bare = [IN_BRACKETS.sub("", answer) for answer in answers]
+    numbers = [
+        bool(NUMBER.fullmatch(number.strip())) and read_quantity(answer) is not None
+        for number, answer in zip(bare, answers, strict=True)
+    ]
     if all(numbers):
-        return "numeric", f"all {len(rows)} answers are numbers"
-    latex = sum(LATEX.search(answer) is not None for answer in answers)
-    if latex:
+        units = "" if bare == list(answers) else ", with units in brackets"
+        return "numeric", f"all {len(rows)} answers are numbers{units}"
+    latex = sum(map(_has_latex, answers))
+    words = sum(not _has_latex(answer) and PROSE.search(answer) is not None for answer in answers)
+    if latex > words:
         return "math", f"{latex} of {len(rows)} answers hold LaTeX"
     odd = numbers.index(False)
     counted = (
         f"{sum(numbers)} of {len(rows)} answers are numbers ({answers[odd].strip()[:40]!r} at {rows[odd].place} is not)"
     )
-    words = statistics.median(len(answer.split()) for answer in answers)
-    if words > LONG:
+    if latex:
+        counted += f", {latex} hold LaTeX"
+    length = statistics.median(len(answer.split()) for answer in answers)
+    if length > LONG:
         return (
             "exact",
-            f"{counted}; mind that answers have {words:g} words in the middle, and must be met word for word",
+            f"{counted}; mind that answers have {length:g} words in the middle, and must be met word for word",
         )
     return "exact", f"{counted}; answers are short texts"
+
+
+def _has_latex(answer: str) -> bool:
+    if COMMAND.search(answer) or SCRIPT.search(answer):
+        return True
+    inside = [found[1] for found in FORMULA.finditer(answer)]
+    return any(text.isupper() or not PROSE.search(text) for text in inside)
 
 
 def _key_settings(guess: _Guess) -> dict[str, str]:
     """The keys that are not what the settings have by default."""
     found = {f"{name}_key": key for name, key in guess.keys.items()}
+    if guess.answer_is != "auto":
+        found["answer_is"] = guess.answer_is
     return {name: key for name, key in found.items() if key != TaskConfig.model_fields[name].default}
 
 
@@ -206,6 +246,7 @@ def _config_text(data: str, prompt: str, guess: _Guess, shots: int, sizes: tuple
         *(f"{name} = {_quoted(key)}{_why_key(name, key)}" for name, key in keys.items()),
         f"verifier = {_quoted(guess.verifier)}  # {guess.verifier_reason}",
     ]
+    lines += [f"{key} = {_toml(value)}  # as given" for key, value in guess.others.items()]
     if guess.marker:
         lines.append(f"answer_marker = {_quoted(guess.marker)}  # {guess.marker_reason}")
     lines += [
@@ -213,6 +254,7 @@ def _config_text(data: str, prompt: str, guess: _Guess, shots: int, sizes: tuple
         f"train {sizes[0] - shots}, dev {sizes[1]}, test {sizes[2]} rows, and {shots} as worked examples.",
         "# Set dev_rows and test_rows for other sizes, or dev_data and test_data if you have files for them.",
         *(f"# {note}" for note in guess.notes),
+        *([f"# Columns that are not used: {', '.join(map(_in_comment, guess.unused))}."] if guess.unused else []),
         "",
         "[sampling]",
         f"shots = {shots}  # as many as the prompt file holds",
@@ -231,6 +273,12 @@ def _config_text(data: str, prompt: str, guess: _Guess, shots: int, sizes: tuple
 
 
 def _why_key(name: str, key: str) -> str:
+    if name == "answer_is":
+        return f"  # {ANSWER_IS[key]}"
+    if name == "question_key" and " + " in key:
+        return "  # columns that are read one after the other, by their names; `?` may be empty"
+    if name == "choices_key" and " + " in key:
+        return "  # a column for each choice, by their names"
     return "  # by its name" if key else f"  # the column {name.removesuffix('_key')!r} is left out"
 
 
@@ -243,10 +291,8 @@ def _prompt_text(problems: Sequence[Problem]) -> str:
         "",
     ]
     for problem in problems:
-        answer = problem.answer if not problem.choices else problem.choices[LABELS.index(problem.answer)]
+        answer = _answer_that_reads(problem)
         choices = [f"choices = {json.dumps(problem.choices, ensure_ascii=False)}"] if problem.choices else []
-        if problem.choices and problem.choices.count(answer) > 1:
-            answer = problem.answer
         todo = "  # the row's own solution; edit it as you like" if problem.rationale else "  # write it: why is it so?"
         lines += [
             "[[example]]",
@@ -257,6 +303,27 @@ def _prompt_text(problems: Sequence[Problem]) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _answer_that_reads(problem: Problem) -> str:
+    """The answer of a worked example as a person would write it: the right choice's text, unless that is another's
+    text or label too."""
+    if not problem.choices:
+        return problem.answer
+    text = problem.choices[LABELS.index(problem.answer)]
+    given = Choices(texts=problem.choices, labels=tuple(LABELS[: len(problem.choices)]))
+    for answer in (text, problem.answer):
+        if named_by(answer, given) == {LABELS.index(problem.answer)}:
+            return answer
+    return f"({problem.answer}) {text}"
+
+
+def _in_comment(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)[1:-1]
+
+
+def _toml(value: object) -> str:
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _without_blank_lines(question: str) -> str:

@@ -98,6 +98,7 @@ def check_task(
             "number": len(flawed),
             "first": [f"{places.get(id, id)}: {detail}" for id, detail in list(flawed.items())[:SHOWN]],
         },
+        "read_as": {"number": len(task.reading), "first": list(task.reading)},
         "left_out": {"number": len(task.notes), "first": list(task.notes)},
         "context": ruler.context,
         "prompts_that_do_not_fit": {"number": len(too_long), "first": [places.get(i, i) for i in too_long[:SHOWN]]},

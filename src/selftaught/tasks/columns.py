@@ -1,22 +1,29 @@
-"""Take a task's columns out of rows: texts by key, choices, and the label of the right choice.
+"""Take a task's columns out of rows: texts by key, and choices in every shape that data sets give them.
 
-A key may go into nested objects: `question.stem`. Every column has one kind of value throughout, because a column that
-changes its kind halfway usually means that two sources were joined and one of them is read wrongly.
+A key may go into nested objects, `question.stem`, and name several columns, `body + question`; with `?` behind it a
+column may be empty, `instruction + input?`. A column's own name goes before all that. Every column has one kind of
+value throughout, because a column that changes its kind halfway usually means that two sources were joined and one of
+them is read wrongly.
 """
 
+import ast
 import difflib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError
 from selftaught.problems import LABELS
+from selftaught.tasks.labels import labelled_list, without_labels
 from selftaught.tasks.rows import Row
 
 _MISSING = object()
+_LABEL_AND_TEXT = ({"label", "text"}, {"key", "value"})
+"""What data sets call a choice's label and text, in this order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +33,9 @@ class Choices:
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     """As the row names them; A, B, C, … where it does not."""
+    has_own_labels: bool = False
+    columns: tuple[str, ...] = ()
+    """The columns that they come from, where each has its own."""
 
 
 def texts(rows: Sequence[Row], key: str) -> list[str]:
@@ -55,28 +65,58 @@ def optional_texts(rows: Sequence[Row], key: str) -> list[str]:
 
 
 def has_key(rows: Sequence[Row], key: str) -> bool:
-    """Whether any row has a value there."""
-    return any(_value(row.values, key) not in (_MISSING, None) for row in rows)
+    """Whether any row has a value there, or in every column that the key names."""
+    return all(any(_value(row.values, part) not in (_MISSING, None) for row in rows) for part, _ in _parts(rows, key))
 
 
-def choices(row: Row, key: str) -> Choices:
-    """The choices of a row: a list of texts, a list of {label, text}, {"label": [...], "text": [...]}, or any of
-    these as JSON in a CSV cell.
+def joined_texts(rows: Sequence[Row], key: str) -> list[str]:
+    """As `texts`; the texts of several columns on lines below each other, without those that may be empty and are."""
+    parts = _parts(rows, key)
+    columns = [
+        optional_texts(rows, part) if may_be_empty and has_key(rows, part) else texts(rows, part)
+        for part, may_be_empty in parts
+    ]
+    found = ["\n".join(text.strip() for text in row if text.strip()) for row in zip(*columns, strict=True)]
+    for row, text in zip(rows, found, strict=True):
+        if not text:
+            raise ConfigError(f"{row.place}: {key!r} is empty; every row needs a text in one of the columns")
+    return found
+
+
+def column(rows: Sequence[Row], key: str) -> list[Any]:
+    """The values under a key as they are; None where a row has none."""
+    return [None if (value := _value(row.values, key)) is _MISSING else value for row in rows]
+
+
+def choices_of(rows: Sequence[Row], key: str) -> list[Choices]:
+    """The choices of every row, as `choices` reads them; labels that all of them carry in their texts ("A) 21") are
+    taken off and are the rows' own."""
+    found = [choices(row, key, _parts(rows, key)) for row in rows]
+    own = [without_labels(one.texts) for one in found]
+    if not all(own):
+        return found
+    return [
+        # Labels that the row gives besides stay its labels.
+        replace(one, texts=taken[1], labels=one.labels if one.has_own_labels else taken[0], has_own_labels=True)
+        for one, taken in zip(found, own, strict=True)
+        if taken
+    ]
+
+
+def choices(row: Row, key: str, parts: Sequence[tuple[str, bool]] = ()) -> Choices:
+    """The choices of a row: a list of texts, a list of {label, text}, {"label": [...], "text": [...]}, {"A": text, …},
+    any of these as JSON in a CSV cell, a list in one text ("a) one, b) two"), or several columns.
 
     Raises ConfigError with the row's place for another shape, fewer than two choices, more than there are labels, an
     empty one, or two labels that are the same. (Two choices may read the same: CommonsenseQA has such rows.)
     """
-    value = _value(row.values, key)
-    if value is _MISSING or value is None:
-        raise ConfigError(f"{row.place}: no choices under {key!r}{_near(key, row.values)}")
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise ConfigError(
-                f'{row.place}: {key!r} is text; write the choices as a JSON list, such as ["yes", "no"]'
-            ) from error
-    found = _choices(value, row.place, key)
+    if len(parts) > 1:
+        found = _choices_in_columns(row, [part for part, _ in parts])
+    else:
+        value = _value(row.values, key)
+        if value is _MISSING or value is None:
+            raise ConfigError(f"{row.place}: no choices under {key!r}{_near(key, row.values)}")
+        found = _choices_in_text(value, row.place, key) if isinstance(value, str) else _choices(value, row.place, key)
     if not 2 <= len(found.texts) <= len(LABELS):
         raise ConfigError(f"{row.place}: {len(found.texts)} choices; expected 2 to {len(LABELS)}")
     if not all(text.strip() for text in found.texts):
@@ -84,53 +124,6 @@ def choices(row: Row, key: str) -> Choices:
     if len(set(map(fold, found.labels))) < len(found.labels):
         raise ConfigError(f"{row.place}: the labels {list(found.labels)} hold one twice; tell them apart")
     return found
-
-
-def label_of(answer: str, given: Choices, place: str) -> str:
-    """The label A, B, C, … of the choice that an answer names: by the row's own label, in brackets or not, or by its
-    text. Raises ConfigError for an answer that names none, or more than one.
-    """
-    by_label = [i for i, name in enumerate(given.labels) if fold(answer).strip("().:") == fold(name).strip("().:")]
-    by_text = [i for i, text in enumerate(given.texts) if fold(answer) == fold(text)]
-    named = {*by_label, *by_text}
-    if len(named) == 1:
-        return LABELS[named.pop()]
-    if named:
-        both = " and ".join(f"{given.labels[i]}: {given.texts[i]!r}" for i in sorted(named))
-        raise ConfigError(f"{place}: the answer {answer!r} may mean {both}; give a label or text that is only one's")
-    shown = ", ".join(f"{label}: {text!r}" for label, text in zip(given.labels, given.texts, strict=True))
-    raise ConfigError(f"{place}: the answer {answer!r} is none of the choices ({shown})"[:400] + "; correct the row")
-
-
-def labels_of(answers: Sequence[str], given: Sequence[Choices], places: Sequence[str]) -> list[str]:
-    """The label A, B, C, … of every row's right choice, by `label_of`, or by number where all rows count.
-
-    Numbers count from 0 or from 1, whichever the column proves: only one of the two can have a 0, or a number as
-    large as there are choices. Raises ConfigError where it proves neither, or where an answer names no choice.
-    """
-    named = [_is_named(answer, one) for answer, one in zip(answers, given, strict=True)]
-    if any(named) or not all(answer.strip().isascii() and answer.strip().isdigit() for answer in answers):
-        return [label_of(a, one, place) for a, one, place in zip(answers, given, places, strict=True)]
-    numbers = [int(answer) for answer in answers]
-    from_zero = any(number == 0 for number in numbers)
-    from_one = any(number == len(one.texts) for number, one in zip(numbers, given, strict=True))
-    if from_zero == from_one:
-        raise ConfigError(
-            f"{places[0]}: the answers are numbers of choices, but nothing tells whether they count from 0 or from 1; "
-            "give the right choice's label (A, B, C, …) or its text"
-        )
-    first = 0 if from_zero else 1
-    for number, one, place in zip(numbers, given, places, strict=True):
-        if not first <= number < first + len(one.texts):
-            raise ConfigError(
-                f"{place}: the answer {number} is none of the {len(one.texts)} choices, which count from {first}; "
-                "correct the row"
-            )
-    return [LABELS[number - first] for number in numbers]
-
-
-def _is_named(answer: str, given: Choices) -> bool:
-    return fold(answer) in {fold(name) for name in (*given.labels, *given.texts)}
 
 
 def as_text(value: Any, place: str, key: str) -> str:
@@ -142,11 +135,18 @@ def as_text(value: Any, place: str, key: str) -> str:
             raise ConfigError(
                 f"{place}: {key!r} holds half of a character pair (\\u{ord(value[error.start]):04x}), which is no text"
             ) from error
+        if wrong := control_character_in(value):
+            raise ConfigError(f"{place}: {key!r} {wrong}")
         return value
     if isinstance(value, bool):
         return json.dumps(value)
-    if isinstance(value, int | Decimal):
+    if isinstance(value, int):
         return str(value)
+    if isinstance(value, Decimal) and value.is_finite():
+        # The number of places belongs to a decimal column's type and says nothing of the value.
+        digits = format(value, "f")
+        digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+        return "0" if digits == "-0" else digits
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
     if isinstance(value, Mapping):
@@ -172,6 +172,15 @@ def _of_one_kind(rows: Sequence[Row], key: str) -> Iterator[tuple[Row, Any]]:
                     f"{row.place}: {key!r} is {kind}, but {first[0]} at {first[1]}; make the column one kind of value"
                 )
         yield row, value
+
+
+def _parts(rows: Sequence[Row], key: str) -> list[tuple[str, bool]]:
+    """The columns that a key names, and whether each may be empty."""
+    parts = [part.strip() for part in key.split("+")]
+    if any(key in row.values for row in rows) or not all(parts):
+        return [(key, False)]
+    marked = [part for part in parts if part.endswith("?") and not any(part in row.values for row in rows)]
+    return [(part.removesuffix("?") if part in marked else part, part in marked) for part in parts]
 
 
 def _value(values: Mapping[str, Any], key: str) -> Any:
@@ -208,6 +217,39 @@ def key_names(values: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"{name}.{inner}" for inner in key_names(value))
 
 
+def _choices_in_columns(row: Row, keys: Sequence[str]) -> Choices:
+    """One column each; a row may have fewer than there are columns, if it is the last ones that are empty."""
+    found = []
+    for key in keys:
+        value = _value(row.values, key)
+        if value is _MISSING:
+            raise ConfigError(f"{row.place}: no key {key!r}{_near(key, row.values)}")
+        found.append("" if value is None else as_text(value, row.place, key))
+    while found and not found[-1].strip():
+        found.pop()
+    return Choices(texts=tuple(found), labels=tuple(LABELS[: len(found)]), columns=tuple(keys[: len(found)]))
+
+
+def _choices_in_text(text: str, place: str, key: str) -> Choices:
+    """A list as JSON or as Python writes it, or "a) one, b) two"."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list | dict):
+            return _choices(value, place, key)
+    as_text(text, place, key)
+    listed = labelled_list(text)
+    if listed is None:
+        raise ConfigError(
+            f'{place}: {key!r} is text; write the choices as a JSON list, such as ["yes", "no"], or with labels in '
+            'order, such as "a) yes, b) no"'
+        )
+    labels, texts = listed
+    return Choices(texts=texts, labels=labels, has_own_labels=True)
+
+
 def _choices(value: Any, place: str, key: str) -> Choices:
     if isinstance(value, Mapping) and isinstance(value.get("text"), list):
         labels = value.get("label", list(LABELS[: len(value["text"])]))
@@ -215,18 +257,31 @@ def _choices(value: Any, place: str, key: str) -> Choices:
             return Choices(
                 texts=tuple(as_text(text, place, key) for text in value["text"]),
                 labels=tuple(as_text(label, place, key) for label in labels),
+                has_own_labels="label" in value,
             )
     if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-        for item in value:
-            if missing := {"label", "text"} - item.keys():
-                raise ConfigError(f"{place}: a choice under {key!r} has no {sorted(missing)[0]!r}; it has {list(item)}")
+        for names in _LABEL_AND_TEXT:
+            if all(names <= item.keys() for item in value):
+                label, text = sorted(names)
+                return Choices(
+                    texts=tuple(as_text(item[text], place, key) for item in value),
+                    labels=tuple(as_text(item[label], place, key) for item in value),
+                    has_own_labels=True,
+                )
+        item = next(item for item in value if not _LABEL_AND_TEXT[0] <= item.keys())
+        missing = sorted(_LABEL_AND_TEXT[0] - item.keys())[0]
+        raise ConfigError(f"{place}: a choice under {key!r} has no {missing!r}; it has {list(item)}")
+    if isinstance(value, Mapping) and value and not any(isinstance(item, list | Mapping) for item in value.values()):
+        # {"A": …, "B": …}; in Parquet a row has every key that any row has.
+        there = {label: text for label, text in value.items() if text is not None}
         return Choices(
-            texts=tuple(as_text(item["text"], place, key) for item in value),
-            labels=tuple(as_text(item["label"], place, key) for item in value),
+            texts=tuple(as_text(text, place, key) for text in there.values()),
+            labels=tuple(map(str, there)),
+            has_own_labels=True,
         )
     if isinstance(value, list):
         return Choices(texts=tuple(as_text(item, place, key) for item in value), labels=tuple(LABELS[: len(value)]))
     raise ConfigError(
-        f"{place}: {key!r} is {_kind(value)}; expected a list of texts, a list of {{label, text}}, or "
-        '{"label": […], "text": […]}'
+        f"{place}: {key!r} is {_kind(value)}; expected a list of texts, a list of {{label, text}}, "
+        '{"label": […], "text": […]} or {"A": text, "B": text}'
     )

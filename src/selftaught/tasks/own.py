@@ -13,7 +13,8 @@ from selftaught.errors import ConfigError, RefusedError
 from selftaught.problems import Problem, PromptFormat, Task
 from selftaught.seeds import seed_for, uniform
 from selftaught.settings import TaskConfig
-from selftaught.tasks.columns import choices, fold, has_key, labels_of, optional_texts, texts
+from selftaught.tasks.choice_answers import labels_of
+from selftaught.tasks.columns import choices_of, fold, has_key, joined_texts, optional_texts, texts
 from selftaught.tasks.prompt_file import note_of_shown, worked_examples_in
 from selftaught.tasks.rows import Row, read_rows
 from selftaught.verifiers import make_verifier
@@ -23,11 +24,21 @@ SHARE = 0.1
 """Of the rows that dev and test each take by default."""
 MOST_ROWS = 500
 """That dev and test each take by default; 500 tell accuracies apart to within about four points."""
+REPEATS_SHOWN = 20
 OPTIONAL_KEYS = ("choices_key", "id_key", "class_key", "rationale_key")
+
+READING = {
+    "label": "label",
+    "text": "text",
+    "label or text": "label or text",
+    "index0": "number, counted from 0",
+    "index1": "number, counted from 1",
+}
+"""What of `choice_answers.labels_of` is called how."""
 
 USES = frozenset(
     {"data", "data_seed", "dev_data", "test_data", "dev_rows", "test_rows", "prompt", "question_key", "answer_key"}
-    | {*OPTIONAL_KEYS, "verifier", "verifier_function", "answer_marker", "answer_pattern", "extraction"}
+    | {*OPTIONAL_KEYS, "answer_is", "verifier", "verifier_function", "answer_marker", "answer_pattern", "extraction"}
 )
 """The settings of [task], beyond those that every task has, that mean something here."""
 
@@ -47,7 +58,7 @@ def load(settings: TaskConfig) -> Task:
     and for one that a measured split shares with train or with the worked examples.
     """
     shots = _worked_examples(settings)
-    splits = _splits(settings, shots)
+    splits, reading = _splits(settings, shots)
     has_choices = any(problem.choices for problem in shots) or any(p.problem.choices for p in splits["train"])
     marker = settings.answer_marker or MARKER
     verifier = settings.verifier or ("choice" if has_choices else "exact")
@@ -74,12 +85,13 @@ def load(settings: TaskConfig) -> Task:
         test=tuple(placed.problem for placed in splits["test"]),
         same_problem=same_problem,
         notes=note_of_shown([placed.place for placed in splits["shown"]]),
+        reading=reading,
     )
 
 
 def places(settings: TaskConfig) -> dict[str, str]:
     """Problem id -> file and line of its row."""
-    splits = _splits(settings, _worked_examples(settings))
+    splits, _ = _splits(settings, _worked_examples(settings))
     return {placed.problem.id: placed.place for found in splits.values() for placed in found}
 
 
@@ -105,8 +117,9 @@ def _worked_examples(settings: TaskConfig) -> tuple[Problem, ...]:
     return worked_examples_in(settings.prompt, marker=settings.answer_marker) if settings.prompt else ()
 
 
-def _splits(settings: TaskConfig, shots: Sequence[Problem]) -> dict[str, list[_Placed]]:
-    """The rows of train, dev, test and of the worked examples ("shown") as problems, each problem once."""
+def _splits(settings: TaskConfig, shots: Sequence[Problem]) -> tuple[dict[str, list[_Placed]], tuple[str, ...]]:
+    """The rows of train, dev, test and of the worked examples ("shown") as problems, each problem once; and how they
+    were read."""
     if not settings.data:
         raise ConfigError("task.data is empty; give a file (jsonl, csv, parquet) or a hub id, see `selftaught init`")
     for split in ("dev", "test"):
@@ -121,24 +134,32 @@ def _splits(settings: TaskConfig, shots: Sequence[Problem]) -> dict[str, list[_P
         if source
     }
     # All at once: what kind of value a column holds, and how answers name their choices, is one thing in all files.
-    found = iter(_problems([row for rows in files.values() for row in rows], settings))
+    problems, reading = _problems([row for rows in files.values() for row in rows], settings)
+    found = iter(problems)
     splits = {split: [next(found) for _ in rows] for split, rows in files.items()}
     _refuse_repeats(splits, shots)
-    return _cut(splits, settings, shown=frozenset(map(same_problem, shots)))
+    return _cut(splits, settings, shown=frozenset(map(same_problem, shots))), reading
 
 
-def _problems(rows: Sequence[Row], settings: TaskConfig) -> list[_Placed]:
+def _problems(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[_Placed], tuple[str, ...]]:
     for name in OPTIONAL_KEYS:
         key = getattr(settings, name)
         if key and key != TaskConfig.model_fields[name].default and not has_key(rows, key):
-            texts(rows[:1], key)  # raises, and names the nearest key
-    questions = texts(rows, settings.question_key)
+            joined_texts(rows[:1], key)  # raises, and names the nearest key
+    questions = joined_texts(rows, settings.question_key)
     answers, solutions = _answers_and_solutions(rows, settings)
     given: list[tuple[str, ...]] = [()] * len(rows)
+    reading: tuple[str, ...] = ()
     if has_key(rows, settings.choices_key):
-        named = [choices(row, settings.choices_key) for row in rows]
-        answers = labels_of(answers, named, [row.place for row in rows])
+        named = choices_of(rows, settings.choices_key)
+        answers, how = labels_of(answers, named, [row.place for row in rows], answer_is=settings.answer_is)
         given = [one.texts for one in named]
+        reading = (f"answers name their choices by {READING[how]}",)
+    elif settings.answer_is not in ("auto", "boxed"):
+        raise ConfigError(
+            f"task.answer_is = {settings.answer_is!r} says how answers name choices, but the rows of {settings.data} "
+            f"have none under {settings.choices_key!r}; set task.choices_key, or remove it"
+        )
     classes = optional_texts(rows, settings.class_key)
     no_class = "none" if any(classes) else "all"
     ids = optional_texts(rows, settings.id_key)
@@ -159,18 +180,27 @@ def _problems(rows: Sequence[Row], settings: TaskConfig) -> list[_Placed]:
             # By its question, so that a row's seeds outlive a change of the file's order.
             problem = replace(problem, id=f"{seed_for('own', same_problem(problem)):014x}")
         found.append(_Placed(problem, row.place))
-    return found
+    return found, reading
 
 
 def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[str], list[str]]:
-    """The answer column; where it holds whole solutions with the marker (as GSM8K's does), both parts of it.
+    """The answer column; where it holds whole solutions with the marker (as GSM8K's does), both parts of it; with
+    `answer_is = "boxed"` whole solutions, and what stands in their last boxes.
 
     Blank lines in a solution become line ends, because a blank line is where a completion ends.
     """
     answers = texts(rows, settings.answer_key)
     solutions = optional_texts(rows, settings.rationale_key)
     marker = settings.answer_marker
-    if marker and any(marker in answer for answer in answers):
+    if settings.answer_is == "boxed":
+        solutions, answers = answers, [last_box(answer) for answer in answers]
+        for row, answer in zip(rows, answers, strict=True):
+            if not answer:
+                raise ConfigError(
+                    f"{row.place}: {settings.answer_key!r} has no \\boxed{{…}} with an answer, which task.answer_is = "
+                    "'boxed' asks for; correct the row"
+                )
+    elif marker and any(marker in answer for answer in answers):
         if any(solutions):
             raise ConfigError(
                 f"{rows[0].place}: {settings.answer_key!r} holds solutions that end on {marker!r}, but there are "
@@ -187,36 +217,75 @@ def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[l
     return answers, [re.sub(r"\s*\n\s*\n\s*", "\n", solution.replace("\r\n", "\n")).strip() for solution in solutions]
 
 
+def last_box(solution: str) -> str:
+    """What stands in the last \\boxed{…} of a solution; empty if there is none that ends."""
+    start = solution.rfind(r"\boxed")
+    inside = solution[start + len(r"\boxed") :].lstrip() if start >= 0 else ""
+    depth = 0
+    for brace in re.finditer(r"\\[\\{}]|[{}]", inside) if inside.startswith("{") else ():
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return inside[1 : brace.start()].strip()
+    return ""
+
+
 def _refuse_repeats(splits: Mapping[str, Sequence[_Placed]], shots: Sequence[Problem]) -> None:
+    """Raise RefusedError for questions and ids that are there twice, with all of them in one go."""
     ids: dict[str, str] = {}
     asked: dict[str, tuple[str, _Placed]] = {}
     shown = {same_problem(shot): shot for shot in shots}
     across: list[str] = []
+    repeated: list[tuple[_Placed, _Placed]] = []
+    same_id: list[str] = []
     for split, found in splits.items():
         for placed in found:
             problem, place, key = placed.problem, placed.place, same_problem(placed.problem)
             if key in asked:
                 first_split, first = asked[key]
-                if first_split != split:
+                if first_split == split:
+                    repeated.append((first, placed))
+                else:
                     across.append(f"{place} ({split}) asks the same as {first.place} ({first_split})")
-                    continue
-                same = fold(first.problem.answer) == fold(problem.answer)
-                raise RefusedError(
-                    f"{place}: the same question as {first.place}, with {'the same' if same else 'another'} answer "
-                    f"({first.problem.answer!r}, {problem.answer!r}); keep one of the rows"
-                )
+                continue
             if problem.id in ids:
-                raise RefusedError(f"{place}: the id {problem.id!r} is also at {ids[problem.id]}; make ids unique")
-            ids[problem.id] = place
+                same_id.append(f"{place}: the id {problem.id!r} is also at {ids[problem.id]}")
+            ids.setdefault(problem.id, place)
             asked[key] = split, placed
             if split != "train" and key in shown:
                 across.append(f"{place} ({split}) asks the same as {shown[key].id} of the prompt file")
+    if repeated:
+        raise RefusedError(_repeats(repeated))
+    if same_id:
+        raise RefusedError(f"{_first(same_id)}; make ids unique")
     if across:
-        more = f" (and {len(across) - 3} more)" if len(across) > 3 else ""
         raise RefusedError(
-            f"{'; '.join(across[:3])}{more}; a measured problem must not be trained on and dev must not hold test's, "
-            "remove it from one of them"
+            f"{_first(across)}; a measured problem must not be trained on and dev must not hold test's, remove it "
+            "from one of them"
         )
+
+
+def _first(found: Sequence[str]) -> str:
+    return "; ".join(found[:3]) + (f" (and {len(found) - 3} more)" if len(found) > 3 else "")
+
+
+def _repeats(repeated: Sequence[tuple[_Placed, _Placed]]) -> str:
+    """What is said of rows that ask what an earlier row of their split asks."""
+    others = [pair for pair in repeated if fold(pair[0].problem.answer) != fold(pair[1].problem.answer)]
+    if len(repeated) == 1:
+        ((first, placed),) = repeated
+        return (
+            f"{placed.place}: the same question as {first.place}, with {'another' if others else 'the same'} answer "
+            f"({first.problem.answer!r}, {placed.problem.answer!r}); keep one of the rows"
+        )
+    listed = [
+        f"{placed.place} (as {first.place.rpartition(':')[2]}{', another answer' if (first, placed) in others else ''})"
+        for first, placed in [*others, *(pair for pair in repeated if pair not in others)][:REPEATS_SHOWN]
+    ]
+    more = f" and {len(repeated) - len(listed)} more" if len(repeated) > len(listed) else ""
+    return (
+        f"{len(repeated)} rows ask what an earlier row asks, {len(others)} of them with another answer: "
+        f"{', '.join(listed)}{more}; keep one row of each question"
+    )
 
 
 def _cut(splits: dict[str, list[_Placed]], settings: TaskConfig, *, shown: frozenset[str]) -> dict[str, list[_Placed]]:

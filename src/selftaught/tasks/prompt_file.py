@@ -13,19 +13,24 @@ Plain text, with a blank line between two examples:
     Q: Tom has 3 pens and buys 4 more. How many has he now?
     A: He had 3. 3 + 4 = 7. The answer is 7.
 
-`Question:` and `Answer:` do as well, both parts may go on over lines, choices stand as `(A) …`, one a line, before the
-`A:`, and the answer is what follows the marker (`the answer is` or `####`, or the task's own).
+`Question:` and `Answer:` do as well, both parts may go on over lines, choices stand as `(A) …`, `A) …` or `A. …` before
+the `A:`, one a line or all in one, perhaps after `Answer Choices:`, and the answer is what follows the marker (`the
+answer is` or `####`, or the task's own): a label, a text, or both.
 """
 
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from selftaught.errors import ConfigError
+from selftaught.paths import LFS_POINTER
 from selftaught.problems import LABELS, Problem
-from selftaught.tasks.columns import Choices, as_text, choices, label_of
+from selftaught.tasks.choice_answers import label_of
+from selftaught.tasks.columns import Choices, as_text, choices_of
+from selftaught.tasks.labels import labelled_list
 from selftaught.tasks.rows import Row
 
 MARKERS = ("####", "the answer is")
@@ -35,6 +40,9 @@ _TABLE = re.compile(r"\s*\[\[\s*example\s*\]\]")
 _QUESTION = re.compile(r"\s*(q|question)\s*:", re.IGNORECASE)
 _ANSWER = re.compile(r"\s*(a|answer)\s*:", re.IGNORECASE)
 _CHOICE = re.compile(r"\s*\(([A-Za-z])\)\s*(.*)")
+_ONE_CHOICE = (_CHOICE, re.compile(r"\s*([A-Za-z])\s?\)\s*(.*)"), re.compile(r"\s*([A-Za-z])\.\s+(.*)"))
+_CHOICES_INLINE = re.compile(r"\s+(?:(?:answer\s+)?(?:choices|options)\s*:\s*|(?=\(A\)\s))", re.IGNORECASE)
+_CHOICES = re.compile(r"\s*(?:answer\s+)?(?:choices|options)\s*:\s*", re.IGNORECASE)
 _LEAD_IN = re.compile(r"(?:^|(?<=[\s.!?;,:]))(so|thus|hence|therefore|then)\s*,?\s*$", re.IGNORECASE)
 
 
@@ -46,7 +54,8 @@ def read_prompt_file(text: str, where: str, *, markers: Sequence[str] = ()) -> t
     line: no example, a question, rationale or answer that is missing or empty, an answer that is none of the choices,
     a blank line inside a part (a completion ends there), a key that does not exist.
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    # A byte order mark also stands in the middle, where files were put together.
+    text = re.sub(r"^\ufeff", "", text.replace("\r\n", "\n"), flags=re.MULTILINE)
     is_toml = where.lower().endswith(".toml") or any(_TABLE.match(line) for line in text.splitlines())
     found = tuple(_from_toml(text, where) if is_toml else _from_text(text, where, (*markers, *MARKERS)))
     if not found:
@@ -65,6 +74,8 @@ def worked_examples_in(path: str, *, marker: str = "") -> tuple[Problem, ...]:
         raise ConfigError(
             f"{path}: the prompt file cannot be read ({error.strerror}); `selftaught init` writes one to fill in"
         ) from error
+    if text.encode().startswith(LFS_POINTER):
+        raise ConfigError(f"{path} is a Git LFS pointer, not the file it stands for; fetch that with `git lfs pull`")
     return read_prompt_file(text, path, markers=(marker,) if marker else ())
 
 
@@ -116,14 +127,10 @@ def _parts(block: Sequence[str], place: str, markers: Sequence[str]) -> dict[str
             f"{place}: an example has one `Q:` and one `A:`, got {len(starts)} `A:`; put a blank line between examples"
         )
     asked, said = block[: starts[0]], block[starts[0] :]
-    options = [found for line in asked[1:] if (found := _CHOICE.match(line))]
-    for option, label in zip(options, LABELS, strict=False):
-        if option[1].upper() != label:
-            raise ConfigError(f"{place}: choice ({option[1]}) where ({label}) is due; label them A, B, C, … in order")
-    question = [line for i, line in enumerate(asked) if i == 0 or not _CHOICE.match(line)]
+    question, options = _question_and_choices(asked, place)
     parts: dict[str, Any] = {"question": _QUESTION.sub("", "\n".join(question), count=1).strip()}
     if options:
-        parts["choices"] = [option[2].strip() for option in options]
+        parts["choices"] = options
     solution = _ANSWER.sub("", "\n".join(said), count=1).strip()
     ends = [found for marker in markers for found in re.finditer(re.escape(marker), solution, re.IGNORECASE)]
     if not ends:
@@ -133,6 +140,40 @@ def _parts(block: Sequence[str], place: str, markers: Sequence[str]) -> dict[str
     parts["rationale"] = _LEAD_IN.sub("", solution[: last.start()].rstrip()).rstrip()
     parts["answer"] = solution[last.end() :].strip().removeprefix(":").strip().removesuffix(".")
     return parts
+
+
+def _question_and_choices(asked: Sequence[str], place: str) -> tuple[list[str], list[str]]:
+    """The lines of the question, and the choices: one a line, or several in a line; after `Answer Choices:` or not."""
+    inline = _CHOICES_INLINE.search(asked[0])
+    if inline is not None and labelled_list(asked[0][inline.end() :]):
+        asked = [asked[0][: inline.start()], asked[0][inline.end() :], *asked[1:]]
+    headers = [_CHOICES.match(line) for line in asked[1:]]
+    lines = [line[header.end() :] if header else line for line, header in zip(asked[1:], headers, strict=True)]
+    for i, line in enumerate(lines):
+        if labelled_list(line):
+            labelled = list(takewhile(lambda one: any(form.match(one) for form in _ONE_CHOICE), lines[i + 1 :]))
+            listed = labelled_list(" ".join([line, *labelled]))
+            if listed is None:
+                raise ConfigError(f"{place}: the choices are out of order; label them A, B, C, …, one a line")
+            rest = [*lines[:i], *lines[i + 1 + len(labelled) :]]
+            return [asked[0], *filter(str.strip, rest)], list(listed[1])
+    for form in _ONE_CHOICE:
+        found = {i: match for i, line in enumerate(lines) if (match := form.match(line))}
+        labels = [match[1].upper() for match in found.values()]
+        # Only after brackets is a letter a label whatever it is; "A. Smith" begins a sentence.
+        if not found or (form is not _CHOICE and (len(found) < 2 or labels[0] != "A")):
+            continue
+        if labels == list(LABELS[: len(labels)]):
+            rest = [line for i, line in enumerate(lines) if i not in found and line.strip()]
+            return [asked[0], *rest], [match[2].strip() for match in found.values()]
+        first = min(found)
+        if listed := labelled_list(" ".join(lines[first:])):
+            return [asked[0], *filter(str.strip, lines[:first])], list(listed[1])
+        wrong, due = next((label, due) for label, due in zip(labels, LABELS, strict=False) if label != due)
+        raise ConfigError(f"{place}: choice ({wrong}) where ({due}) is due; label them A, B, C, … in order")
+    if any(headers):
+        raise ConfigError(f"{place}: no choices after `Answer Choices:`; write them as `(A) …`, one a line")
+    return [*asked], []
 
 
 def _example(number: int, values: dict[str, Any], place: str) -> Problem:
@@ -149,6 +190,6 @@ def _example(number: int, values: dict[str, Any], place: str) -> Problem:
             raise ConfigError(f"{place}: the {key} holds a blank line, which is where a completion ends; remove it")
     given: Choices | None = None
     if "choices" in values:
-        given = choices(Row(place=place, values=values), "choices")
+        (given,) = choices_of([Row(place=place, values=values)], "choices")
         texts["answer"] = label_of(texts["answer"], given, place)
     return Problem(id=f"example-{number}", choices=given.texts if given else (), **texts)

@@ -1,0 +1,222 @@
+"""Read a column of answers that name choices: by label, by text, or by number.
+
+What an answer means is decided once for the whole column: a way of reading is taken if every row can be read so, and
+no other way that fits as well gives any row another choice. Where two do, nobody can tell, and the rows are refused
+with the setting that decides. An odd row is refused by itself and turns no other's reading.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from selftaught.errors import ConfigError
+from selftaught.problems import LABELS
+from selftaught.tasks.columns import Choices, fold
+from selftaught.tasks.labels import label_beside_text
+
+FEW = 0.1
+"""Of the rows may be odd ones."""
+FEW_COUNTED = 0.02
+"""The same where only the first number is in question: one 0 among many rows proves that numbers count from 0."""
+_NUMBER = re.compile(r"\s*(\d+)(?:\.0+)?\s*")
+
+
+def label_of(answer: str, given: Choices, place: str) -> str:
+    """The label A, B, C, … of the choice that an answer names: by the row's own label, in brackets or not, by its
+    text, or by both. Raises ConfigError for an answer that names none, or more than one.
+    """
+    named = sorted(named_by(answer, given))
+    if len(named) == 1:
+        return LABELS[named[0]]
+    if named:
+        both = " and ".join(f"{given.labels[i]}: {given.texts[i]!r}" for i in named)
+        raise ConfigError(f"{place}: the answer {answer!r} may mean {both}; give a label or text that is only one's")
+    raise ConfigError(f"{place}: the answer {answer!r} is none of the choices ({_shown(given)}); correct the row")
+
+
+def labels_of(
+    answers: Sequence[str], given: Sequence[Choices], places: Sequence[str], *, answer_is: str = "auto"
+) -> tuple[list[str], str]:
+    """The label A, B, C, … of every row's right choice, and which of READINGS found it ("label or text" where rows
+    differ in that, and every one says which it means).
+
+    `answer_is` is one of READINGS, or "auto" to decide by the rows. Raises ConfigError, with the place of a row, where
+    they do not decide, and for an answer that names no choice.
+    """
+    if answer_is != "auto":
+        found = _read(READINGS[answer_is], answers, given)
+        if None in found:
+            raise ConfigError(_odd_row(answer_is, found, answers, given, places, why=f"task.answer_is = {answer_is!r}"))
+        return _letters(found), answer_is
+    ways = {name: _read(reading, answers, given) for name, reading in READINGS.items()}
+    if any(one.has_own_labels for one in given) and None not in ways["label"]:
+        # The rows say themselves what their choices are called; to count them besides would be far-fetched.
+        ways = {name: found for name, found in ways.items() if name in ("label", "text")}
+    fitting = {name: found for name, found in ways.items() if None not in found}
+    if fitting:
+        name = next(iter(fitting))
+        _refuse_two_ways({**fitting, **_rivals(name, ways)}, answers, given, places)
+        return _letters(fitting[name]), name
+    mixed = _read(_label_or_text, answers, given)
+    if None not in mixed:
+        return _letters(mixed), "label or text"
+    counted: dict[str, list[int | None]] = {name: ways[name] for name in ("index0", "index1") if name in ways}
+    ranked: dict[str, list[int | None]] = {"label or text": mixed, **counted}
+    best = min(ranked, key=lambda name: ranked[name].count(None))
+    raise ConfigError(_odd_row(best, ranked[best], answers, given, places, why="the other rows' answers"))
+
+
+def share_named(answers: Sequence[str], given: Sequence[Choices]) -> float:
+    """The share of rows whose answer names a choice in the way that most do; how likely it is that they are choices."""
+    ways = (*READINGS.values(), _label_or_text)
+    return max(1 - _read(way, answers, given).count(None) / len(answers) for way in ways)
+
+
+def _by_label(answer: str, given: Choices) -> int | None:
+    both = _by_both(answer, given)
+    if both is not None:
+        return both
+    wanted = _bare(answer)
+    found = [i for i, name in enumerate(given.labels) if wanted == _bare(name)]
+    found += [i for i, name in enumerate(given.columns) if wanted == fold(name) and i not in found]
+    return found[0] if len(found) == 1 else None
+
+
+def _by_text(answer: str, given: Choices) -> int | None:
+    found = [i for i, text in enumerate(given.texts) if fold(answer) == fold(text)]
+    return found[0] if len(found) == 1 else _by_both(answer, given)
+
+
+def _by_both(answer: str, given: Choices) -> int | None:
+    """The choice whose label and text an answer says, side by side."""
+    parts = label_beside_text(answer)
+    if parts is None:
+        return None
+    label, text = _bare(parts[0]), fold(parts[1])
+    for i, (name, choice) in enumerate(zip(given.labels, given.texts, strict=True)):
+        if label == _bare(name) and text.removesuffix(".") == fold(choice).removesuffix("."):
+            return i
+    return None
+
+
+def _counted(first: int) -> Callable[[str, Choices], int | None]:
+    def read(answer: str, given: Choices) -> int | None:
+        number = _NUMBER.fullmatch(answer)
+        position = int(number[1]) - first if number and number[1].isascii() else -1
+        return position if 0 <= position < len(given.texts) else None
+
+    return read
+
+
+READINGS: Mapping[str, Callable[[str, Choices], int | None]] = MappingProxyType(
+    {"label": _by_label, "text": _by_text, "index0": _counted(0), "index1": _counted(1)}
+)
+"""Name, as `task.answer_is` has it -> the position of the choice that an answer means, None if it means none."""
+
+_SAID = {
+    "label": "a label",
+    "text": "a text",
+    "index0": "a number that counts from 0",
+    "index1": "a number that counts from 1",
+}
+
+
+def _label_or_text(answer: str, given: Choices) -> int | None:
+    named = named_by(answer, given)
+    return named.pop() if len(named) == 1 else None
+
+
+def named_by(answer: str, given: Choices) -> set[int]:
+    """Every choice that an answer names by label or by text."""
+    by_text = {i for i, text in enumerate(given.texts) if fold(answer) == fold(text)}
+    by_label = _by_label(answer, given)
+    return by_text if by_label is None else {*by_text, by_label}
+
+
+def _read(
+    way: Callable[[str, Choices], int | None], answers: Sequence[str], given: Sequence[Choices]
+) -> list[int | None]:
+    return [way(answer, one) for answer, one in zip(answers, given, strict=True)]
+
+
+def _letters(found: Sequence[int | None]) -> list[str]:
+    return [LABELS[i] for i in found if i is not None]
+
+
+def _rivals(taken: str, ways: Mapping[str, Sequence[int | None]]) -> dict[str, Sequence[int | None]]:
+    """The ways of reading that fail in so few rows that these may be the odd ones, and the way that is taken wrong."""
+    counts = {"index0", "index1"}
+    return {
+        name: found
+        for name, found in ways.items()
+        if 0 < found.count(None) <= len(found) * (FEW_COUNTED if {taken, name} == counts else FEW)
+    }
+
+
+def _refuse_two_ways(
+    fitting: Mapping[str, Sequence[int | None]],
+    answers: Sequence[str],
+    given: Sequence[Choices],
+    places: Sequence[str],
+) -> None:
+    """Raise ConfigError if the ways of reading that fit every row give some row different choices."""
+    for row, place in enumerate(places):
+        meant = {name: i for name, found in fitting.items() if (i := found[row]) is not None}
+        if len(set(meant.values())) == 1:
+            continue
+        ways = " or ".join(f"'{name}'" for name in fitting)
+        differing = sum(len({found[i] for found in fitting.values()} - {None}) > 1 for i in range(len(places)))
+        rows = f"{differing} of {len(places)} rows" if len(places) > 1 else "the row"
+        if set(fitting) == {"index0", "index1"}:
+            raise ConfigError(
+                f"{place}: the answers are numbers of choices, but too little tells whether they count from 0 or from "
+                f"1; set task.answer_is to {ways} (`selftaught init` takes it by --set task.answer_is=…)"
+            )
+        both = " and ".join(f"{given[row].labels[i]}: {given[row].texts[i]!r}" for i in sorted(set(meant.values())))
+        how = ", ".join(_SAID[name] for name in meant)
+        raise ConfigError(
+            f"{place}: the answer {answers[row]!r} may mean {both}, read as {how}; in {rows} that makes a "
+            f"difference, so say which one is meant: set task.answer_is to {ways} (`selftaught init` takes it by "
+            "--set task.answer_is=…)"
+        )
+
+
+def _odd_row(
+    name: str,
+    found: Sequence[int | None],
+    answers: Sequence[str],
+    given: Sequence[Choices],
+    places: Sequence[str],
+    *,
+    why: str,
+) -> str:
+    """What is said of the first row that cannot be read like the others."""
+    row = list(found).index(None)
+    others = list(found).count(None) - 1
+    more = f" ({others} more rows are like it)" if others else ""
+    if name in ("index0", "index1"):
+        said = (
+            f"{int(answers[row])}"
+            if _NUMBER.fullmatch(answers[row]) and "." not in answers[row]
+            else repr(answers[row])
+        )
+        return (
+            f"{places[row]}: the answer {said} is none of the {len(given[row].texts)} choices, which count from "
+            f"{name[-1]} by {why}{more}; correct the row"
+        )
+    try:
+        label_of(answers[row], given[row], places[row])
+    except ConfigError as error:
+        return str(error).replace("; correct the row", f"{more}; correct the row")
+    how = _SAID.get(name, "a label or a text")
+    return (
+        f"{places[row]}: the answer {answers[row]!r} is not {how} of the choices ({_shown(given[row])}), by {why}{more}"
+    )
+
+
+def _shown(given: Choices) -> str:
+    return ", ".join(f"{label}: {text!r}" for label, text in zip(given.labels, given.texts, strict=True))[:400]
+
+
+def _bare(label: str) -> str:
+    return fold(label).strip("().:[] ")

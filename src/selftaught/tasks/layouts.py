@@ -1,0 +1,274 @@
+"""Guess what the columns of a data file are: the layouts that public data sets have, by their columns' names.
+
+A column is taken for what its name says only if its values bear it out: one that is empty in most rows, or says the
+same in all of them, is no question, and columns are choices only if the answers name them. Every column that is not
+used is said to be unused.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+from selftaught.errors import ConfigError
+from selftaught.settings import TaskConfig
+from selftaught.tasks.choice_answers import labels_of, share_named
+from selftaught.tasks.columns import choices_of, column, fold, has_key, key_names, texts
+from selftaught.tasks.own import last_box
+from selftaught.tasks.rows import Row
+
+KEYS = {
+    "question": (
+        *("question", "problem", "prompt", "query", "instruction", "input", "goal", "question_stem", "stem", "ctx"),
+        *("sentence", "text", "hypothesis"),
+    ),
+    "answer": (
+        *("answer", "answerkey", "answer_key", "final_answer", "correct_answer", "expected_answer", "ground_truth"),
+        *(
+            "target",
+            "label",
+            "correct",
+            "answer_idx",
+            "answer_index",
+            "correct_option",
+            "correct_choice",
+            "cop",
+            "gold",
+        ),
+        *("output", "response", "completion"),
+    ),
+    "choices": ("choices", "options", "endings", "candidates"),
+    "id": ("id", "_id", "qid", "uid", "question_id", "unique_id"),
+    "class": ("class", "category", "subject", "subject_name", "topic", "level", "type"),
+    "rationale": ("rationale", "solution", "explanation", "reasoning", "cot", "worked_solution", "exp"),
+}
+"""Names that data sets give to their columns, the likeliest first; also the last part of a dotted key."""
+
+CONTEXT = ("body", "passage", "context", "story", "paragraph", "article", "background", "document", "premise")
+"""What is read before its question."""
+BEFORE = {"question": ("text", "instruction"), "problem": ("instruction",), "input": ("instruction",)}
+"""What besides is read before a question of this name."""
+AFTER = {"instruction": ("input", "context"), "question": ("input",), "prompt": ("input",)}
+"""What is read after a question of this name."""
+CHOICE_NAMES = ("", "option", "opt", "op", "choice", "answer", "ans", "sol", "solution", "ending", "candidate")
+"""What the names of choice columns begin with, before A, B, C, … or 1, 2, 3, …"""
+MOST_CLASSES = 50
+MOSTLY = 0.5
+"""Of the rows must have a text in a column that is the question or the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a file."""
+
+    keys: Mapping[str, str]
+    """question, answer, choices, id, class, rationale -> key, "" for none; as the settings of [task] name them."""
+    answer_is: str
+    notes: tuple[str, ...]
+    """What was decided otherwise than a name suggests."""
+    unused: tuple[str, ...]
+    """Columns, by name."""
+
+
+def layout_of(rows: Sequence[Row], given: Mapping[str, Any]) -> Layout:
+    """Guess the layout; `given` are settings of [task] that the user has decided.
+
+    Raises ConfigError where the question, the answer, or what an answer means cannot be told.
+    """
+    notes: list[str] = []
+    keys = {name: str(given.get(f"{name}_key", "")) for name in KEYS}
+    answer_is = str(given.get("answer_is", "auto"))
+    taken = {part for key in keys.values() for part in _columns_in(rows, key)}
+    keys["choices"] = keys["choices"] or _key_named(rows, "choices", taken)
+    keys["question"] = keys["question"] or _question_key(rows, {*taken, keys["choices"]}, notes)
+    taken |= {*_columns_in(rows, keys["question"]), keys["choices"]}
+    columns = () if keys["choices"] or "choices_key" in given else _choice_columns(rows, taken)
+    keys["answer"] = keys["answer"] or _key_named(rows, "answer", {*taken, *columns})
+    if not keys["answer"] and _is_boxed(rows, solution := _key_named(rows, "rationale", taken)):
+        keys["answer"], keys["rationale"], answer_is = solution, "", "boxed"
+    for name in ("question", "answer"):
+        if not keys[name]:
+            raise ConfigError(_cannot_tell(rows, name))
+    if columns and _name_choices(rows, keys["answer"], " + ".join(columns)):
+        keys["choices"] = " + ".join(columns)
+    elif columns:
+        notes.append(f"The columns {', '.join(map(repr, columns))} are not used as choices: answers do not name them.")
+    taken |= {keys["answer"], *_columns_in(rows, keys["choices"])}
+    for name in ("id", "class", "rationale"):
+        if f"{name}_key" not in given and not (name == "rationale" and answer_is == "boxed"):
+            keys[name] = keys[name] or _key_named(rows, name, taken)
+            taken.add(keys[name])
+    _leave_out_what_does_not_serve(rows, keys, given, notes)
+    if keys["choices"] and answer_is == "auto":
+        named = choices_of(rows, keys["choices"])
+        _, how = labels_of(texts(rows, keys["answer"]), named, [row.place for row in rows])
+        answer_is = how if how != "label or text" else "auto"
+    used = {part for key in keys.values() for part in _columns_in(rows, key)}
+    for name in ("choices", "id", "class", "rationale"):
+        # A column of the usual name that is not to be used has to be switched off.
+        usual = str(TaskConfig.model_fields[f"{name}_key"].default)
+        keys[name] = keys[name] or ("" if f"{name}_key" in given or has_key(rows, usual) else usual)
+    return Layout(keys, answer_is, tuple(notes), _unused(rows, used))
+
+
+def _question_key(rows: Sequence[Row], taken: set[str], notes: list[str]) -> str:
+    """The question's column, joined with those that belong to it."""
+    main = _key_named(rows, "question", taken)
+    name = _last_name(main)
+    after = AFTER.get(name, ())
+    before = [one for one in (*CONTEXT, *BEFORE.get(name, ())) if one not in after]
+    parts = [*_parts_called(rows, before, taken), main, *_parts_called(rows, after, taken)]
+    for key in _keys_called(rows, KEYS["question"], taken):
+        if key not in parts and f"{key}?" not in parts and not _says_something(rows, key):
+            what = "is empty in most rows" if _share(rows, key) <= MOSTLY else "is the same in all rows"
+            notes.append(f"The key {key!r} is not used for the question: it {what}.")
+    return " + ".join(parts) if main else ""
+
+
+def _parts_called(rows: Sequence[Row], names: Sequence[str], taken: set[str]) -> Iterator[str]:
+    """The columns of these names that hold something, with `?` behind those that are empty in some rows."""
+    for key in _keys_called(rows, names, taken):
+        values = column(rows, key)
+        if any(isinstance(value, list | dict) for value in values):
+            continue
+        share = _share(rows, key)
+        words = {fold(str(value)) for value in values}
+        is_filler = len(rows) > 1 and len(words) == 1 and len(next(iter(words)).split()) <= 2
+        if share > 0 and not is_filler:
+            yield key if share == 1 else f"{key}?"
+
+
+def _keys_called(rows: Sequence[Row], names: Sequence[str], taken: set[str]) -> Iterator[str]:
+    """The keys of the rows that have these names, in the names' order."""
+    there = [key for key in _all_keys(rows) if key not in taken]
+    for name in names:
+        yield from (key for key in there if name == key.casefold())
+        yield from (key for key in there if name != key.casefold() and name == _last_name(key))
+
+
+def _key_named(rows: Sequence[Row], name: str, taken: set[str]) -> str:
+    """The key that is most likely the column `name`, or "" if none is."""
+    for key in _keys_called(rows, KEYS[name], taken):
+        values = [value for value in column(rows, key) if value is not None]
+        if not values:
+            continue
+        if name == "choices":
+            if all(isinstance(value, list | dict | str) for value in values):
+                return key
+        elif not any(isinstance(value, list | dict) for value in values) and (
+            name not in ("question", "answer")
+            or (_says_something(rows, key) if name == "question" else _share(rows, key) > MOSTLY)
+        ):
+            return key
+    return ""
+
+
+def _choice_columns(rows: Sequence[Row], taken: set[str]) -> tuple[str, ...]:
+    """Columns such as A, B, C, D · option_a, option_b · opa, opb · choice1, choice2 · ending0, ending1 · sol1, sol2."""
+    there = {re.sub(r"[\s_-]", "", key.casefold()): key for key in _all_keys(rows) if key not in taken}
+    best: tuple[str, ...] = ()
+    for name in CHOICE_NAMES:
+        for ends in ("abcdefghij", "123456789", "0123456789"):
+            if name or ends[0] == "a":
+                found = takewhile(there.__contains__, (name + end for end in ends))
+                best = max(best, tuple(map(there.__getitem__, found)), key=len)
+    return best if len(best) > 1 else ()
+
+
+def _name_choices(rows: Sequence[Row], answer_key: str, choices_key: str) -> bool:
+    """Whether the answers of most rows name one of these columns' texts: else they are something else."""
+    try:
+        return share_named(texts(rows, answer_key), choices_of(rows, choices_key)) > MOSTLY
+    except ConfigError:
+        return False
+
+
+def _leave_out_what_does_not_serve(
+    rows: Sequence[Row], keys: dict[str, str], given: Mapping[str, Any], notes: list[str]
+) -> None:
+    ids = [str(value) for value in column(rows, keys["id"]) if value is not None] if keys["id"] else []
+    if keys["id"] and "id_key" not in given and (len(ids) < len(rows) or len(set(ids)) < len(ids)):
+        notes.append(f"The key {keys['id']!r} is not used as the id, because it is not in every row or not unique.")
+        keys["id"] = ""
+    classes = {str(value) for value in column(rows, keys["class"]) if value is not None} if keys["class"] else set()
+    if (
+        keys["class"]
+        and "class_key" not in given
+        and not 2 <= len(classes) <= min(MOST_CLASSES, max(2, len(rows) // 2))
+    ):
+        values = f"{len(classes)} value{'s' * (len(classes) != 1)}"
+        notes.append(f"The key {keys['class']!r} is not used as the class: {values} in {len(rows)} rows.")
+        keys["class"] = ""
+
+
+def _cannot_tell(rows: Sequence[Row], name: str) -> str:
+    place, there = rows[0].place, _all_keys(rows)
+    for key in there:
+        value = next((value for value in column(rows, key) if value), None)
+        turns = [turn for turn in value if isinstance(turn, dict)] if isinstance(value, list) else []
+        if turns and all({"role", "from", "speaker"} & turn.keys() for turn in turns):
+            return (
+                f"{place}: {key!r} is a chat, a list of turns; write each row as one question and its answer, such as "
+                '{"question": …, "answer": …}'
+            )
+    for key in _keys_called(rows, (*KEYS[name], f"{name}s", "answers_spans"), set()):
+        value = next((value for value in column(rows, key) if value is not None), None)
+        inner = [part for part in there if part.startswith(f"{key}.")]
+        if isinstance(value, dict) and inner:
+            return (
+                f"{place}: {key!r} is an object; name the key in it that holds the {name} ({', '.join(inner[:6])}) "
+                f"with --{name}-key"
+            )
+        if isinstance(value, list):
+            return (
+                f"{place}: {key!r} is a list, but a row has one {name}; write it as one text or number into a column "
+                f"of its own, and give that with --{name}-key KEY if it is called otherwise than {name!r}"
+            )
+        if value is None or not _says_something(rows, key):
+            return (
+                f"{place}: the column {key!r} is empty in most rows or the same in all of them, so it cannot be the "
+                f"{name}; give another of {', '.join(map(repr, there[:20]))} with --{name}-key KEY"
+            )
+    return (
+        f"{place}: cannot tell which key holds the {name} among {', '.join(map(repr, there[:20]))}; give it with "
+        f"--{name}-key KEY"
+    )
+
+
+def _is_boxed(rows: Sequence[Row], key: str) -> bool:
+    return bool(key) and all(last_box(str(value)) for value in column(rows, key))
+
+
+def _says_something(rows: Sequence[Row], key: str) -> bool:
+    """Whether a column has a text in most rows, and not the same one everywhere."""
+    different = {fold(str(value)) for value in column(rows, key) if value is not None}
+    return bool(_share(rows, key) > MOSTLY and (len(different) > 1 or len(rows) == 1))
+
+
+def _share(rows: Sequence[Row], key: str) -> float:
+    """Of the rows that have a text under a key."""
+    return sum(1 for value in column(rows, key) if value is not None and str(value).strip()) / len(rows)
+
+
+def _all_keys(rows: Sequence[Row]) -> list[str]:
+    """Of all rows: a key may be missing in the first."""
+    return list(dict.fromkeys(key for row in rows for key in key_names(row.values)))
+
+
+def _columns_in(rows: Sequence[Row], key: str) -> list[str]:
+    if not key:
+        return []
+    if any(key in row.values for row in rows):
+        return [key]
+    return [part.strip().removesuffix("?") for part in key.split("+")]
+
+
+def _last_name(key: str) -> str:
+    return key.rpartition(".")[2].casefold()
+
+
+def _unused(rows: Sequence[Row], used: set[str]) -> tuple[str, ...]:
+    """Columns that no setting names, nor a key inside them."""
+    heads = {key.partition(".")[0] for key in used}
+    return tuple(dict.fromkeys(key for row in rows for key in row.values if key not in used and key not in heads))

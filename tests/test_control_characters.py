@@ -1,0 +1,89 @@
+"""A LaTeX command with one backslash in JSON or TOML is found; tabs, line ends and other texts are left alone."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selftaught.config import config_from_values, load_config
+from selftaught.control_characters import control_character_in
+from selftaught.errors import ConfigError
+from strategies import texts
+
+SLIPS = [
+    *("frac{1}{2}", "forall x", "flat", "beta", "bar{x}", "binom{5}{2}", "boxed{5}", "begin{array}", "bmod 7", "bf x"),
+    *("times 3", "theta", "text{ cm}", "textbf{x}", "tfrac{1}{2}", "tilde{x}", "triangle ABC", "therefore x", "tan(x)"),
+    *(
+        "rho",
+        "right)",
+        "rightarrow",
+        "rceil",
+        "neq 3",
+        "nabla f",
+        "notin A",
+        "nleq 3",
+        "nsubseteq B",
+        "tau_1",
+        "nu_{1}",
+    ),
+]
+
+
+@pytest.mark.parametrize("command", SLIPS)
+@pytest.mark.parametrize("around", ["{}", "Compute $3 {}$.", "if {} then"])
+@pytest.mark.parametrize("load", [json.loads, lambda text: tomllib.loads(f"x = {text}")["x"]], ids=["JSON", "TOML"])
+def test_a_command_with_one_backslash_is_found_and_with_two_it_is_not(command: str, around: str, load: object) -> None:
+    slipped = around.replace("{}", "\\" + command)
+    wrong = control_character_in(load(f'"{slipped}"'))  # type: ignore[operator]
+    name = command[: next((i for i, c in enumerate(command) if not c.isalpha()), len(command))]
+    assert f"where \\{name} seems to be meant" in wrong
+    assert control_character_in(load('"' + slipped.replace("\\", "\\\\") + '"')) == ""  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name\tprice\nhat\t3",
+        "1.\tan apple\n2.\tto go",
+        "first\nu = 3",
+        "so\ne = 2.7",
+        "a\ttext\tof three",
+        "eq. 1\neq. 2",
+        "Old\rMac\rlines",
+        "Windows\r\nho ho\r\nfloor 3",
+        "cost $5\tto $7",
+        "not so\nnot yet\nin it\ni = 1",
+        "\tan indented line",
+        "halves\nequal to it\nnotable",
+        "in summer\tautumn\textra\timeless",
+        "é\u200b\u00a0\u2028日本🧮",
+    ],
+)
+def test_tabs_and_line_ends_of_other_texts_are_left(text: str) -> None:
+    assert control_character_in(text) == ""
+
+
+@given(st.text(st.characters(categories=["Cc"], exclude_characters="\t\n\r"), min_size=1, max_size=1), st.text(" ab"))
+def test_every_control_character_but_tab_and_line_ends_is_found(character: str, around: str) -> None:
+    wrong = control_character_in(around + character + around)
+    assert wrong
+    assert "\n" not in wrong
+    assert all(letter.isprintable() for letter in wrong)
+
+
+@given(texts)
+def test_what_is_said_of_any_text_is_one_line(text: str) -> None:
+    assert "\n" not in control_character_in(text)
+
+
+@pytest.mark.parametrize("key", ["answer_marker", "answer_pattern"])
+def test_a_config_that_holds_one_is_refused_with_its_line(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f'[task]\nname = "own"\n{key} = "\\boxed"\n')
+    with pytest.raises(ConfigError, match=rf"run\.toml:3: task\.{key} holds the character \\b before 'oxed'"):
+        load_config(str(path))
+    with pytest.raises(ConfigError, match="seems to be meant"):
+        config_from_values({f"task.{key}": "\x0crac"})

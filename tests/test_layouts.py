@@ -1,0 +1,261 @@
+"""The layouts that people's files have: what `init` makes of each, and what it says where it cannot tell."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import json_case
+from selftaught.config import load_config, parse_overrides
+from selftaught.errors import ConfigError, RefusedError, StoreError
+from selftaught.launch import check_before_start
+from selftaught.problems import Task
+from selftaught.starter import write_starter
+from selftaught.store import RunStore
+from selftaught.task_check import check_task
+from selftaught.tasks import load_task
+from selftaught.tasks.prompt_file import worked_examples_in
+
+LAYOUTS: list[dict[str, Any]] = json_case("layouts.json")
+REFUSED: list[dict[str, Any]] = json_case("layouts_refused.json")
+ROWS = 24
+
+SHARED = Path(__file__).parents[2] / "shared" / "cases"
+shared_cases = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of shared cases is not here")
+
+
+def filled(value: Any, n: int) -> Any:
+    """The row of a case with its numbers: {n}, and {m} for one more."""
+    if isinstance(value, str):
+        return value.replace("{n}", str(n)).replace("{m}", str(n + 1))
+    if isinstance(value, list):
+        return [filled(inner, n) for inner in value]
+    if isinstance(value, dict):
+        return {key: filled(inner, n) for key, inner in value.items()}
+    return value
+
+
+def rows_of(case: dict[str, Any]) -> list[dict[str, Any]]:
+    cycle = case.get("cycle", {})
+    return [
+        {
+            key: filled(cycle[key][n % len(cycle[key])] if key in cycle else value, n)
+            for key, value in case["row"].items()
+        }
+        for n in range(ROWS)
+    ]
+
+
+def write_case(case: dict[str, Any], folder: Path) -> Path:
+    rows = rows_of(case)
+    path = folder / f"rows.{case.get('file', 'jsonl')}"
+    if path.suffix == ".csv":
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def begin(data: Path, overrides: tuple[str, ...] = (), **given: str) -> tuple[str, Path]:
+    """What `init` prints, and its config, with the rationales filled in as a person would."""
+    said = write_starter(str(data), data.parent, overrides=parse_overrides(overrides), **given)
+    prompt = data.parent / f"{data.stem}-prompt.toml"
+    prompt.write_text(prompt.read_text(encoding="utf-8").replace('rationale = ""', 'rationale = "It is so."'), "utf-8")
+    return said, data.parent / f"{data.stem}.toml"
+
+
+def every(task: Task) -> list[Any]:
+    return [*task.shots, *task.train, *task.dev, *task.test]
+
+
+@pytest.mark.parametrize("case", LAYOUTS, ids=lambda case: case["name"])
+def test_a_layout_is_read_as_its_columns_are_meant(case: dict[str, Any], tmp_path: Path) -> None:
+    said, path = begin(write_case(case, tmp_path), **case.get("given", {}))
+    config = load_config(str(path))
+    usual = type(config.task).model_fields
+    wanted = {"name": "own", "data": config.task.data, "prompt": config.task.prompt, **case["settings"]}
+    assert {key: value for key, value in config.task.model_dump().items() if value != usual[key].default} == wanted
+    task = load_task(config.task)
+    (found,) = [p for p in every(task) if p.question == case["question"]]
+    assert found.answer == case["answer"]
+    assert list(found.choices) == case.get("choices", [])
+    if "rationale" in case and found not in task.shots:
+        assert found.rationale == case["rationale"]
+    unused = case.get("unused", [])
+    assert (f"columns not used: {', '.join(unused)}\n" in said) == bool(unused)
+    assert case.get("says", "") in path.read_text(encoding="utf-8")
+    assert check_task(str(path)).refusals == ()
+    check_before_start(config, task)
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
+def test_a_layout_that_cannot_be_told_is_one_line_that_says_what_to_do(case: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        begin(write_case(case, tmp_path))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 500
+    for words in case["says"]:
+        assert words in message
+    assert not (tmp_path / "rows.toml").exists()
+
+
+def test_what_nothing_tells_is_read_as_the_user_says(tmp_path: Path) -> None:
+    case = next(case for case in REFUSED if case["name"].startswith("numbers that count"))
+    _, path = begin(write_case(case, tmp_path), ("task.answer_is=index1",))
+    assert 'answer_is = "index1"' in path.read_text()
+    assert {p.answer for p in every(load_task(load_config(str(path)).task))} == {"A", "B"}
+
+
+def test_init_takes_no_setting_that_says_nothing_of_rows(tmp_path: Path) -> None:
+    data = write_case(LAYOUTS[0], tmp_path)
+    for setting in ("loop.patience=2", "task.data=x"):
+        with pytest.raises(ConfigError, match=r"takes settings of \[task\] that say how rows are read"):
+            begin(data, (setting,))
+
+
+# What the answers are compared by
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "from $3 to $5",
+        "$3-$5",
+        "US$3 or CA$4",
+        "C:\\Users\\ann",
+        "\\\\server\\share",
+        "costs $5, not $6",
+        "a_b and c^d",
+        "A$5-or-B$",
+    ],
+)
+def test_signs_that_formulas_share_with_other_texts_are_no_latex(answer: str, tmp_path: Path) -> None:
+    said, _ = begin(write_case({"row": {"question": "Which, in case {n}?", "answer": answer}}, tmp_path))
+    assert "verifier exact" in said
+
+
+def test_a_formula_among_words_does_not_make_the_words_formulas(tmp_path: Path) -> None:
+    rows = {"question": "Which, in case {n}?", "answer": ""}
+    said, _ = begin(write_case({"row": rows, "cycle": {"answer": ["$x^2$", "shop {n}", "house {n}"]}}, tmp_path))
+    assert "verifier exact, because 0 of 24 answers are numbers" in said
+    assert "8 hold LaTeX" in said
+
+
+@pytest.mark.parametrize(
+    "answer", ["$x = 3$", "\\frac{{n}}{7}", "x^{2}", "$AB$", "5\\%", "\\text{yes}", "$3$", "\\(x\\) is \\pi", "a_{1}"]
+)
+def test_formulas_are_latex_also_beside_numbers(answer: str, tmp_path: Path) -> None:
+    rows = {"question": "Which, in case {n}?", "answer": "{n}"}
+    said, _ = begin(write_case({"row": rows, "cycle": {"answer": ["{n}", answer, "x+{n}"]}}, tmp_path))
+    assert "verifier math" in said
+
+
+# What stands there already
+
+
+def test_init_says_that_a_link_to_nothing_stands_there(tmp_path: Path) -> None:
+    data = write_case(LAYOUTS[0], tmp_path)
+    (tmp_path / "rows.toml").symlink_to("gone.toml")
+    with pytest.raises(ConfigError, match=r"rows\.toml: a link to 'gone\.toml', which is not there, stands"):
+        begin(data)
+
+
+def test_a_folder_that_is_a_link_to_nothing_is_called_one(tmp_path: Path) -> None:
+    data = write_case(LAYOUTS[0], tmp_path)
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigError, match=r"out: a link to '.*gone', which is not there"):
+        write_starter(str(data), tmp_path / "out")
+    with (
+        pytest.raises(StoreError, match=r"out is a link to '.*gone', which is not there; .*--run-dir"),
+        RunStore(tmp_path / "out"),
+    ):
+        pass
+
+
+# The shared cases: what was found by trying
+
+
+def tried(name: str, folder: Path, *overrides: str) -> tuple[str, Task]:
+    shutil.copy(SHARED / name, folder / name)
+    said, path = begin(folder / name, overrides)
+    config = load_config(str(path))
+    assert check_task(str(path)).refusals == ()
+    return said, load_task(config.task)
+
+
+@shared_cases
+def test_the_shared_case_of_numbers_over_numeric_choices_is_refused_until_it_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"jsonl:1: the answer '1' may mean .* set task\.answer_is"):
+        tried("F20_index_answers_over_numeric_choices.jsonl", tmp_path)
+    _, task = tried("F20_index_answers_over_numeric_choices.jsonl", tmp_path, "task.answer_is=index0")
+    for p in every(task):
+        assert p.choices["ABCD".index(p.answer)] == str(int(p.question.split()[2]) % 4)
+
+
+@shared_cases
+def test_the_shared_case_of_one_numeric_row_is_read_like_the_others(tmp_path: Path) -> None:
+    _, task = tried("F20_one_numeric_row.jsonl", tmp_path)
+    assert {p.question: p.answer for p in every(task)}["Name of part 3?"] == "D"
+
+
+@shared_cases
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [
+        ("F21_body_column_ignored.jsonl", "A crate has 7 plums and 2 are eaten.\nHow many are left? (house 0)"),
+        ("F21_instruction_ignored.jsonl", "How many are left?\nA crate has 8 plums and 3 are eaten."),
+        ("F21_choice_columns_ABCD_ignored.csv", "Which part of house 2 keeps rain off?"),
+        ("F24_pretty_array.json", "A crate has 7 plums and 2 are eaten. How many are left?"),
+        ("F40_empty_input_guessed.jsonl", "A crate has 7 plums and 2 are eaten. How many are left?"),
+        ("F43_prices_taken_for_latex.jsonl", "A crate has 7 plums and 2 are eaten. How many are left?"),
+        ("A_semicolon.csv", "A crate has 7 plums and 2 are eaten. How many are left?"),
+        ("A_unnamed_index_column.csv", "A crate has 7 plums and 2 are eaten. How many are left?"),
+    ],
+)
+def test_the_shared_layouts_are_read(name: str, question: str, tmp_path: Path) -> None:
+    said, task = tried(name, tmp_path)
+    (found,) = [p for p in every(task) if p.question == question]
+    assert "verifier math" not in said
+    if "ABCD" in name:
+        assert found.choices[int("ABCD".index(found.answer))] == "a roof"
+
+
+@shared_cases
+def test_the_shared_float32_answers_are_as_they_were_written(tmp_path: Path) -> None:
+    _, task = tried("F22_float32_answers.parquet", tmp_path)
+    assert {float(p.answer) * 10 == int(p.question.split()[3]) for p in every(task)} == {True}
+    assert max(len(p.answer) for p in every(task)) == 3
+
+
+@shared_cases
+def test_the_shared_latex_slip_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"formfeed\.jsonl:1: .*\\frac seems to be meant"):
+        tried("F23_latex_slip_formfeed.jsonl", tmp_path)
+
+
+@shared_cases
+def test_the_shared_choices_lose_their_own_labels(tmp_path: Path) -> None:
+    _, task = tried("F42_choices_with_own_labels.jsonl", tmp_path)
+    assert {p.choices for p in every(task)} >= {("5", "6", "7", "8", "9")}
+
+
+@shared_cases
+def test_the_shared_duplicates_are_all_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"6 rows ask what an earlier row asks.*:2 \(as 1\).*:12 \(as 11\)"):
+        tried("A_duplicates_one_at_a_time.jsonl", tmp_path)
+
+
+@shared_cases
+@pytest.mark.parametrize("name", ["A_prompt_choices_on_one_line.txt", "F36_prompt_text_with_label.txt"])
+def test_the_shared_prompt_files_are_read(name: str) -> None:
+    found = worked_examples_in(str(SHARED / name))
+    assert found[0].question == "What do people use to hold loose papers together?"
+    assert found[0].choices == ("clip", "cup", "lamp", "chair", "shoe")
+    assert [p.answer for p in found] == ["A", "B"][: len(found)]
