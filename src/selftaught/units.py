@@ -1,0 +1,87 @@
+"""The words that stand behind an amount: units of measure, counted things, scales, and everything else.
+
+A unit tells what is counted and leaves the number as it is ("18 dollars a day"). A word of scale multiplies it
+("5 million", "3 dozen"). All other words may change it ("5 squared", "5 thirds", "5 more"), so that no reader of
+numbers may drop them. Number words are a closed class and nouns an open one: a plural that is not listed here counts
+things.
+"""
+
+import re
+
+SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+
+# Names of one unit in one row; the first is its name here.
+_LENGTH = "mm millimeter millimetre|cm centimeter centimetre|m meter metre|km kilometer kilometre|inch in inches|\
+foot ft feet|yard yd|mile mi"
+_TIME = "millisecond ms|second sec|minute min|hour hr h|day|week wk|month|year yr|decade|century centuries"
+_MASS = "mg milligram|g gram gramme|kg kilogram kilo|ounce oz|pound lb|ton tonne"
+_VOLUME = "ml milliliter millilitre|l liter litre|teaspoon tsp|tablespoon tbsp|cup|pint pt|quart qt|gallon gal"
+_MONEY = "cent|dollar buck usd|penny pennies pence|nickel|dime|quarter"
+_COUNT = "pair|dozen"
+FAMILIES = tuple(
+    tuple(tuple(row.split()) for row in family.split("|"))
+    for family in (_LENGTH, _TIME, _MASS, _VOLUME, _MONEY, _COUNT)
+)
+"""Families of units of which one is so and so many of another."""
+FAMILY = {name: index for index, family in enumerate(FAMILIES) for row in family for name in row}
+_OTHER = "degree deg|unit|point pt|euro eur|rupee|peso|yen|yuan|radian rad|mph|kph|kmh|acre|hectare|joule j|\
+newton n|watt w|volt v|ampere amp|kelvin k|celsius c|fahrenheit f|mole mol|hertz hz|calorie cal|person people|\
+child children|man men|woman women|mouse mice|goose geese|fish|sheep|deer|half halves|total|altogether|\
+o'clock|am|pm|ml"
+_NAME = {
+    name: row.split()[0]
+    for text in (_OTHER, _LENGTH, _TIME, _MASS, _VOLUME, _MONEY)
+    for row in text.split("|")
+    for name in row.split()
+}
+del _NAME["half"], _NAME["halves"], _NAME["quarter"]  # fractions, too
+
+_NO_NOUN = re.compile(
+    r".*(?:illion|thousand|hundred|dozen|lakh|crore|score|pair|couple|half|halve|third|quarter|[^n]th|double|triple)s"
+    r"|(?:one|two|three|four|five|sixe|seven|eight|nine|ten|eleven|twelve|.*teen|.*tie|ace|trio|duo|gro|power|root|log"
+    r"|factorial|percent|permille|mod|base|prime|inverse|plu|minu|le|time|ye|u|a|i|wa|ha|thi|it|equal|make|give|mean"
+    r"|divide|exceed|doe|perhap|alway|unles|versu|radical|exponent|square|cube|recurring|repeat|decimal|digit)s"
+)
+"""Plurals that are numbers, operations or verbs."""
+
+
+def singular(word: str) -> str:
+    """`hours` -> `hour`; no grammar, just one name for a word and its plural."""
+    word = word.casefold().strip(".")
+    if word in _NAME:
+        return _NAME[word]
+    stem = word.removesuffix("s")
+    return _NAME.get(stem, stem)
+
+
+def unit_name(phrase: str) -> str | None:
+    """One name for a unit as it stands behind a number; None where a word of it may be more than a unit.
+
+    `square centimeters` and `cm^2` are the same, and so are `miles per hour`, `miles an hour` and `miles/hour`.
+    """
+    text = re.sub(r"\b(?:per|an?|each|every)\b|/", " / ", phrase.casefold())
+    text = re.sub(r"\s*\^\s*(\d)", r"^\1", text)
+    found: list[str] = []
+    power = ""
+    pieces = re.findall(r"/|[^\s/]+", text)
+    for index, piece in enumerate(pieces):
+        word, _, exponent = piece.partition("^")
+        word = word.strip(".")
+        if piece == "/":
+            found.append("/")
+        elif word in ("square", "sq", "cubic", "cu") and index + 1 < len(pieces):
+            power = "^2" if word.startswith("sq") else "^3"
+        elif exponent not in ("", "2", "3") or (exponent and power) or not _is_unit(word):
+            return None
+        else:
+            found.append(singular(word) + (f"^{exponent}" if exponent else power))
+            power = ""
+    if power or not found or found[0] == "/" or found[-1] == "/" and "each" not in phrase or "/ /" in " ".join(found):
+        return None
+    return " ".join(found)
+
+
+def _is_unit(word: str) -> bool:
+    if word in _NAME or word.removesuffix("s") in _NAME:
+        return not _NO_NOUN.fullmatch(word)
+    return re.fullmatch(r"[a-z][a-z'-]{2,}s", word) is not None and _NO_NOUN.fullmatch(word) is None
