@@ -11,6 +11,7 @@ Pure text: nothing is computed but fractions, and the time is linear in the text
 from fractions import Fraction
 
 from selftaught.notation import Token, tokens
+from selftaught.quantities import Quantity
 from selftaught.terms import TermReader
 from selftaught.trees import MAX_DIGITS, Node, UnreadableError, is_product
 from selftaught.units import SCALES, singular, unit_name
@@ -47,6 +48,18 @@ def exact(tree: Node) -> Fraction | None:
         if max(total.numerator.bit_length(), total.denominator.bit_length()) > 8 * MAX_DIGITS:
             return None
     return -total if tree.op == "neg" and total is not None else total
+
+
+def quantity(trees: tuple[Node, ...]) -> tuple[Quantity, str] | None:
+    """The number that a formula is, and its unit; None for one that is more than a number, or may be two."""
+    if len(trees) != 1:
+        return None
+    tree, unit = trees[0], ""
+    if tree.op == "unit":
+        tree, unit = tree.parts[0], str(tree.value)
+    is_percent = tree.op == "percent"
+    value = exact(tree.parts[0] if is_percent else tree)
+    return None if value is None else (Quantity(value=value, percent=is_percent, start=0, end=0), unit)
 
 
 def _separated(found: tuple[Token, ...]) -> tuple[Token, ...]:

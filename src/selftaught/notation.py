@@ -186,7 +186,7 @@ _BAR = r"\\(?:overline|bar)\s*(?:\{\s*\d+\s*\}|\d)"
 _REPEATING = rf"\d*\.(?:\(\d+\)|\d*(?:{_BAR}|\{{\s*{_BAR}\s*\}}|\\dot\s*\{{?\d\}}?(?:\d*\\dot\s*\{{?\d\}}?)?))(?!\d)"
 _NUMBER = rf"{_REPEATING}|(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+(?![\w.]))?"
 _SKIPPED = (
-    r"[\s~\u202f]+|\\[,;:!> \n]|\\(?:quad|qquad|thinspace|medspace|displaystyle|textstyle|limits|nolimits|null)(?![a-zA-Z])"
+    r"[\s~\u202f]+|\\[,;:!> \n]|\\(?:quad|qquad|thinspace|medspace|displaystyle|textstyle|limits|null)(?![a-zA-Z])"
     r"|\\(?:left|right)\s*\.|\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])|\\hspace\*?\s*\{[^{}]*\}"
 )
 _TEXT = r"\\(?:text(?:rm|bf|it|sf|tt|normal)?|mbox|hbox|mathrm|operatorname\*?)\s*\{"

@@ -39,7 +39,8 @@ LETTERS = frozenset(
 DECORATIONS = frozenset(("\\vec", "\\hat", "\\overrightarrow", "\\mathcal", "\\overline", "\\bar"))
 OPENING = frozenset(("\\frac", "\\sqrt", "\\binom", "\\lfloor", "\\lceil", "\\begin", "\\{", "\\mathbb", "\\langle"))
 MATRICES = frozenset(("pmatrix", "bmatrix", "matrix", "Bmatrix", "array", "smallmatrix"))
-BASES = dict(zip("two three four five six seven eight nine ten eleven twelve".split(), range(2, 13), strict=True))
+_BASE_NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+BASES = {name: base for base, name in enumerate(_BASE_NAMES, start=2)}
 APPLIED = frozenset("fghFGH")
 """Letters that name a function where a bracket follows; any other one is multiplied."""
 

@@ -17,13 +17,40 @@ _TIME = "millisecond ms|second sec|minute min|hour hr h|day|week wk|month|year y
 _MASS = "mg milligram|g gram gramme|kg kilogram kilo|ounce oz|pound lb|ton tonne"
 _VOLUME = "ml milliliter millilitre|l liter litre|teaspoon tsp|tablespoon tbsp|cup|pint pt|quart qt|gallon gal"
 _MONEY = "cent|dollar buck usd|penny pennies pence|nickel|dime|quarter"
-_COUNT = "pair|dozen"
 FAMILIES = tuple(
-    tuple(tuple(row.split()) for row in family.split("|"))
-    for family in (_LENGTH, _TIME, _MASS, _VOLUME, _MONEY, _COUNT)
+    tuple(tuple(row.split()) for row in family.split("|")) for family in (_LENGTH, _TIME, _MASS, _VOLUME, _MONEY)
 )
 """Families of units of which one is so and so many of another."""
 FAMILY = {name: index for index, family in enumerate(FAMILIES) for row in family for name in row}
+_SIZES = (
+    {"mm": 1, "cm": 10, "m": 1_000, "km": 1_000_000},
+    {"inch": 1, "foot": 12, "yard": 36, "mile": 63_360},
+    {"millisecond": 1, "second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000},
+    {"month": 1, "year": 12, "decade": 120, "century": 1_200},
+    {"mg": 1, "g": 1_000, "kg": 1_000_000, "ton": 1_000_000_000},
+    {"ounce": 1, "pound": 16, "ton": 32_000},
+    {"ml": 1, "l": 1_000},
+    {"teaspoon": 1, "tablespoon": 3, "cup": 48, "pint": 96, "quart": 192, "gallon": 768},
+    {"cent": 1, "penny": 1, "nickel": 5, "dime": 10, "quarter": 25, "dollar": 100},
+)
+_ALMOST = {
+    ("day", "month"): {28, 29, 30, 31},
+    ("day", "year"): {365, 366},
+    ("week", "month"): {4},
+    ("week", "year"): {52},
+}
+
+
+def ratios(one: str, other: str) -> frozenset[int]:
+    """How many of the smaller of two units of a family make the larger one; none where nobody would say."""
+    found = {
+        max(sizes[one], sizes[other]) // min(sizes[one], sizes[other])
+        for sizes in _SIZES
+        if one in sizes and other in sizes
+    }
+    return frozenset(found | _ALMOST.get((one, other), set()) | _ALMOST.get((other, one), set()))
+
+
 _OTHER = "degree deg|unit|point pt|euro eur|rupee|peso|yen|yuan|radian rad|mph|kph|kmh|acre|hectare|joule j|\
 newton n|watt w|volt v|ampere amp|kelvin k|celsius c|fahrenheit f|mole mol|hertz hz|calorie cal|person people|\
 child children|man men|woman women|mouse mice|goose geese|fish|sheep|deer|half halves|total|altogether|\
@@ -76,7 +103,7 @@ def unit_name(phrase: str) -> str | None:
         else:
             found.append(singular(word) + (f"^{exponent}" if exponent else power))
             power = ""
-    if power or not found or found[0] == "/" or found[-1] == "/" and "each" not in phrase or "/ /" in " ".join(found):
+    if power or not found or found[0] == "/" or (found[-1] == "/" and "each" not in phrase) or "/ /" in " ".join(found):
         return None
     return " ".join(found)
 
