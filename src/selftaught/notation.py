@@ -40,7 +40,7 @@ def formula_in(span: str) -> str | None:
 
 def same_text(one: str, other: str) -> bool:
     """Whether two formulas are written alike, but for white space, spacing commands and notation."""
-    return one.strip() == other.strip() or (tokens(one) == tokens(other) != ())
+    return one.strip() == other.strip() or (_unbraced(tokens(one)) == _unbraced(tokens(other)) != [])
 
 
 def words(text: str) -> str | None:
@@ -59,6 +59,17 @@ def tokens(text: str) -> tuple[Token, ...]:
     if len(text) > LONGEST:
         return (Token("sign", text),)
     return tuple(_tokens(_latex(text), depth=0))
+
+
+def _unbraced(found: tuple[Token, ...]) -> list[Token]:
+    """Without the braces around one letter, digit or command: x^{2} is x^2."""
+    kept: list[Token] = []
+    for token in found:
+        kept.append(token)
+        is_command = len(kept) > 2 and kept[-2].kind == "command"
+        if len(kept) > 2 and token.text == "}" and kept[-3].text == "{" and (len(kept[-2].text) == 1 or is_command):
+            kept[-3:] = [kept[-2]]
+    return kept
 
 
 # ---------------------------------------------------------------------------------------------------------------------

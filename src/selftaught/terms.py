@@ -4,6 +4,7 @@ Recursive descent over the tokens of `notation.py`. What two readers could read 
 """
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 from selftaught.notation import Token
@@ -153,7 +154,18 @@ class TermReader:
         is_named = text in CONSTANTS or any(text in names for names in (LETTERS, FUNCTIONS, DECORATIONS, OPENING))
         return kind in ("number", "letter") or (kind == "command" and is_named)
 
+    def nested(self, read: Callable[[], Node]) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise UnreadableError
+        tree = read()
+        self.depth -= 1
+        return tree
+
     def factor(self) -> Node:
+        return self.nested(self.powered)
+
+    def powered(self) -> Node:
         tree = self.base()
         while True:
             if self.take("!"):
@@ -196,7 +208,7 @@ class TermReader:
         is_short = kind in ("number", "letter", "word") or text in CONSTANTS or text in LETTERS
         if not is_short and text not in ("\\frac", "\\sqrt"):
             raise UnreadableError
-        return self.base()
+        return self.nested(self.base)
 
     def group(self, *close: str) -> Node:
         bars, self.bars = self.bars, 0
@@ -210,14 +222,6 @@ class TermReader:
     # What has no sign of its own inside
 
     def base(self) -> Node:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise UnreadableError
-        tree = self.one()
-        self.depth -= 1
-        return tree
-
-    def one(self) -> Node:
         kind, text = self.peek()
         if kind == "word" and is_product(text):
             self.replace(*(("letter", letter) for letter in text))
@@ -346,9 +350,11 @@ class TermReader:
         return tree
 
     def function(self, name: str) -> Node:
-        power = self.exponent_of_function() if self.take("^") else None
+        power = self.exponent() if self.take("^") else None
         if power == Node("neg", (Node("number", value=Fraction(1)),)) and name in INVERSE:
             name, power = INVERSE[name], None
+        if power is not None and power.op == "neg":
+            raise UnreadableError  # \sin^{-2}
         base = self.argument() if name == "\\log" and self.take("_") else None
         if self.take("("):
             inside = self.group(")")
@@ -358,12 +364,6 @@ class TermReader:
             inside = self.bare_argument()
         tree = Node("call", (inside,) if base is None else (inside, base), name.removeprefix("\\"))
         return tree if power is None else Node("pow", (tree, power))
-
-    def exponent_of_function(self) -> Node:
-        power = self.exponent()
-        if power.op == "neg" and power.parts[0].value != 1:
-            raise UnreadableError
-        return power
 
     def bare_argument(self) -> Node:
         """`\\sin 2x`: up to the next sign, bracket or function."""

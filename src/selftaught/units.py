@@ -64,7 +64,7 @@ _NAME = {
 del _NAME["half"], _NAME["halves"], _NAME["quarter"]  # fractions, too
 
 _NO_NOUN = re.compile(
-    r".*(?:illion|thousand|hundred|dozen|lakh|crore|score|pair|couple|half|halve|third|quarter|[^n]th|double|triple)s"
+    r".*(?:illion|thousand|hundred|dozen|lakh|crore|score|pair|couple|half|halve|third|quarter|th|double|triple)s"
     r"|(?:one|two|three|four|five|sixe|seven|eight|nine|ten|eleven|twelve|.*teen|.*tie|ace|trio|duo|gro|power|root|log"
     r"|factorial|percent|permille|mod|base|prime|inverse|plu|minu|le|time|ye|u|a|i|wa|ha|thi|it|equal|make|give|mean"
     r"|divide|exceed|doe|perhap|alway|unles|versu|radical|exponent|square|cube|recurring|repeat|decimal|digit)s"
@@ -110,5 +110,5 @@ def unit_name(phrase: str) -> str | None:
 
 def _is_unit(word: str) -> bool:
     if word in _NAME or word.removesuffix("s") in _NAME:
-        return not _NO_NOUN.fullmatch(word)
+        return True
     return re.fullmatch(r"[a-z][a-z'-]{2,}s", word) is not None and _NO_NOUN.fullmatch(word) is None

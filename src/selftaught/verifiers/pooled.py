@@ -6,6 +6,7 @@ verdict that takes nearly that long can differ from run to run.
 
 import importlib.util
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 
 from selftaught.answers import AnswerPlace, formula_answer, normalize, own_part, statement
@@ -19,7 +20,28 @@ from selftaught.verifiers.text import UNREADABLE, Finding, both, finding
 
 
 def mathematics(place: AnswerPlace, extraction: Extraction, limit_s: float) -> Verifier:
-    """Equal as mathematics: the same text, the same number, or proved to be the same by sympy (`algebra.py`).
+    """Equal as mathematics: the same text, the same number, or proved to be the same by sympy (`algebra.py`)."""
+    compare = formula_comparison(limit_s)
+
+    def verify(completion: str, problem: Problem) -> Verification:
+        said = statement(completion, place)
+        known: dict[str, Finding] = {}  # strict and lenient mostly find the same formula
+
+        def judge(extraction: Extraction) -> Finding:
+            span = formula_answer(said, extraction)
+            if span is None:
+                return UNREADABLE
+            if span not in known:
+                known[span] = compare(span, problem.answer)
+            return known[span]
+
+        return both(judge, extraction)
+
+    return verify
+
+
+def formula_comparison(limit_s: float) -> Callable[[str, str], Finding]:
+    """A function of the span of an answer and of the reference.
 
     A formula that cannot be read whole is right where it is the reference to the letter, and else unparseable; so is
     one that nothing decides within the limit.
@@ -28,42 +50,31 @@ def mathematics(place: AnswerPlace, extraction: Extraction, limit_s: float) -> V
         raise ConfigError("verifier math: sympy is not installed, expected; run: pip install 'selftaught[math]'")
     pool = Pool({"kind": "math"}, limit_s=limit_s)
 
-    def compare(formula: str, answer: str) -> Finding:
+    def compare(span: str, reference: str) -> Finding:
+        formula, answer = formula_in(span), formula_in(reference)
+        if formula is None or answer is None:
+            return UNREADABLE
         prediction = normalize(formula)
         if same_text(formula, answer):
             return Verdict.CORRECT, prediction
-        found, reference = readings(formula), readings(answer)
-        if not found or not reference:
+        found, wanted = readings(formula), readings(answer)
+        if not found or not wanted:
             said, asked = words(formula), words(answer)
             return UNREADABLE if said is None or asked is None else finding(right=said == asked, prediction=prediction)
-        number, wanted = quantity(found), quantity(reference)
-        if number is not None and wanted is not None and (number[1] == wanted[1] or "" in (number[1], wanted[1])):
-            return finding(right=same_number(number[0], wanted[0]), prediction=number_text(number[0]))
+        number, other = quantity(found), quantity(wanted)
+        if number is not None:
+            prediction = number_text(number[0])
+        if number is not None and other is not None and (number[1] == other[1] or "" in (number[1], other[1])):
+            return finding(right=same_number(number[0], other[0]), prediction=prediction)
         try:
             reply = pool.call({"prediction": formula, "answer": answer})
         except (TimedOutError, WorkerDiedError):
             return UNREADABLE
         if "error" in reply or reply["verdict"] == Verdict.UNPARSEABLE:
             return UNREADABLE
-        return Verdict(reply["verdict"]), prediction if number is None else number_text(number[0])
+        return Verdict(reply["verdict"]), prediction
 
-    def verify(completion: str, problem: Problem) -> Verification:
-        said = statement(completion, place)
-        answer = formula_in(problem.answer)
-        known: dict[str, Finding] = {}  # strict and lenient mostly find the same formula
-
-        def judge(extraction: Extraction) -> Finding:
-            span = formula_answer(said, extraction)
-            formula = None if span is None else formula_in(span)
-            if formula is None or answer is None:
-                return UNREADABLE
-            if formula not in known:
-                known[formula] = compare(formula, answer)
-            return known[formula]
-
-        return both(judge, extraction)
-
-    return verify
+    return compare
 
 
 def regex(pattern: str, place: AnswerPlace, extraction: Extraction, limit_s: float) -> Verifier:
