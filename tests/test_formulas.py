@@ -140,9 +140,9 @@ def _value(latex: str) -> Fraction:
     """At two points as one number, by Python's own arithmetic on the test's own text."""
     import re
 
-    text = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"(F(\1)/F(\2))", latex.replace("\\cdot", "*"))
+    text = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"((\1)/(\2))", latex.replace("\\cdot", "*"))
     text = re.sub(r"\^\{(\d+)\}", r"**\1", text)
-    text = re.sub(r"(?<![\d.F(*])\d+(?:\.\d+)?|(?<=\()\d+(?:\.\d+)?(?!\)/)", lambda m: f"F('{m[0]}')", text)
+    text = re.sub(r"(?<![\d.])(?<!\*\*)\d+(?:\.\d+)?", lambda number: f"F('{number[0]}')", text)
     at = [eval(text, {"F": Fraction, "x": point}) for point in (Fraction(7, 3), Fraction(-11, 5))]
     return at[0] + Fraction(1, 10**40) * at[1]
 
@@ -261,9 +261,12 @@ def test_no_text_takes_the_reader_long_or_deep() -> None:
 
 @pytest.mark.parametrize(
     ("span", "formula"),
-    [("**3**.", "3"), ("$x^2$.", "x^2"), ("\n$$\n2\\sqrt{3}\n$$\n", "2\\sqrt{3}"), ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
-     ("= 5", "5"), ("5!", "5!"), ("0.333...", "0.333..."), ("3 * x * y", "3 * x * y"), (" . ", None), ("\\( 7 \\)", "7")],
-)  # fmt: skip
+    [
+        *(("**3**.", "3"), ("$x^2$.", "x^2"), ("\n$$\n2\\sqrt{3}\n$$\n", "2\\sqrt{3}"), ("= 5", "5"), ("5!", "5!")),
+        *(("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"), ("0.333...", "0.333..."), ("3 * x * y", "3 * x * y")),
+        *((" . ", None), ("\\( 7 \\)", "7")),
+    ],
+)
 def test_the_formula_of_a_span_stands_without_what_surrounds_it(span: str, formula: str | None) -> None:
     assert formula_in(span) == formula
 

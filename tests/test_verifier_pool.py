@@ -150,6 +150,10 @@ def test_a_formula_that_takes_for_ever_is_unreadable() -> None:
     pytest.importorskip("sympy")
     verify = make_verifier("math", marker="####", limit_s=5.0)
     assert verify("\\boxed{10^{10^{10^{10}}}}", problem(answer="1")).verdict is Verdict.UNPARSEABLE
+    written_out = "((a+b+c)^2+2(a+b+c)(d+e_1+f)+(d+e_1+f)^2)^{30}"
+    start = time.monotonic()
+    assert verify(f"\\boxed{{{written_out}}}", problem(answer="(a+b+c+d+e_1+f)^{60}")).verdict is Verdict.UNPARSEABLE
+    assert time.monotonic() - start > 5, "it was ended by its limit"
     assert verify("\\boxed{\\sqrt{4}}", problem(answer="2")).verdict is Verdict.CORRECT
 
 

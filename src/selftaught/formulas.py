@@ -151,7 +151,7 @@ class _Reader(TermReader):
             kind, text = self.peek()
             if kind == "currency" and not pieces and text in MONEY:
                 pieces.append(MONEY[text])
-            elif kind in ("text", "word"):
+            elif kind in ("text", "word") or (not pieces and self.at_temperature()):
                 pieces.append(text)
             elif pieces and self.at("/") and self.peek(1).kind in ("text", "word"):
                 pieces.append("/")

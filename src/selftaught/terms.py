@@ -7,24 +7,9 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
+from selftaught import trees
 from selftaught.notation import Token
-from selftaught.trees import (
-    APPLIED,
-    BASES,
-    CONSTANTS,
-    DECORATIONS,
-    FUNCTIONS,
-    INVERSE,
-    LETTERS,
-    MATRICES,
-    MAX_DIGITS,
-    NUMBER_SETS,
-    OPENING,
-    Node,
-    UnreadableError,
-    is_product,
-    number,
-)
+from selftaught.trees import Node, UnreadableError, is_product, number
 from selftaught.units import unit_name
 
 MAX_DEPTH = 30
@@ -151,8 +136,17 @@ class TermReader:
             return is_product(text) and unit_name(text) is None
         if kind == "sign":
             return text in ("(", "[", "{") or (text == "|" and self.bars == 0)
-        is_named = text in CONSTANTS or any(text in names for names in (LETTERS, FUNCTIONS, DECORATIONS, OPENING))
+        if self.at_temperature():
+            return False
+        is_named = text in trees.CONSTANTS or any(
+            text in names for names in (trees.LETTERS, trees.FUNCTIONS, trees.DECORATIONS, trees.OPENING)
+        )
         return kind in ("number", "letter") or (kind == "command" and is_named)
+
+    def at_temperature(self) -> bool:
+        """Whether the next letter is the C of 20°C."""
+        before = [token.text for token in self.tokens[max(0, self.place - 3) : self.place]]
+        return self.peek().text in ("C", "F") and (before[-1:] == ["\\circ"] or before == ["{", "\\circ", "}"])
 
     def nested(self, read: Callable[[], Node]) -> Node:
         self.depth += 1
@@ -205,7 +199,7 @@ class TermReader:
             self.replace(("number", text[0]), ("number", text[1:]))
         if kind == "word":
             self.replace(*(("letter", letter) for letter in text))
-        is_short = kind in ("number", "letter", "word") or text in CONSTANTS or text in LETTERS
+        is_short = kind in ("number", "letter", "word") or text in trees.CONSTANTS or text in trees.LETTERS
         if not is_short and text not in ("\\frac", "\\sqrt"):
             raise UnreadableError
         return self.nested(self.base)
@@ -231,7 +225,7 @@ class TermReader:
             return self.based(text) if self.at("_") else Node("number", value=number(text))
         if kind == "currency" and self.peek().kind == "number":
             return Node("number", value=number(self.next().text))
-        if kind == "letter" or (kind == "text" and len(text) == 1) or (kind == "command" and text in LETTERS):
+        if kind == "letter" or (kind == "text" and len(text) == 1) or (kind == "command" and text in trees.LETTERS):
             return self.symbol(text)
         if kind in ("sign", "command"):
             return self.command(text)
@@ -265,14 +259,14 @@ class TermReader:
                 self.need("{")
                 letter = self.next().text
                 self.need("}")
-                if letter not in NUMBER_SETS:
+                if letter not in trees.NUMBER_SETS:
                     raise UnreadableError
                 return Node("constant", value=letter)
-        if name in CONSTANTS:
-            return Node("constant", value=CONSTANTS[name])
-        if name in FUNCTIONS:
+        if name in trees.CONSTANTS:
+            return Node("constant", value=trees.CONSTANTS[name])
+        if name in trees.FUNCTIONS:
             return self.function(name)
-        if name in DECORATIONS:
+        if name in trees.DECORATIONS:
             return Node("symbol", value=name + self.raw())
         raise UnreadableError
 
@@ -281,9 +275,9 @@ class TermReader:
             name += "_" + (self.raw() if self.at("{") else self.next().text)
         while self.take("'"):
             name += "'"
-        if name in CONSTANTS:
-            return Node("constant", value=CONSTANTS[name])
-        if name[0] in APPLIED and name.rstrip("'") in APPLIED and self.take("("):
+        if name in trees.CONSTANTS:
+            return Node("constant", value=trees.CONSTANTS[name])
+        if name[0] in trees.APPLIED and name.rstrip("'") in trees.APPLIED and self.take("("):
             inside = self.items(")")
             return Node("call", tuple(inside), f"apply {name}")
         return Node("symbol", value=name)
@@ -306,8 +300,8 @@ class TermReader:
         name = self.next().text.casefold()
         if is_braced:
             self.need("}")
-        base = int(name) if re.fullmatch(r"\d{1,2}", name) else BASES.get(name, 0)
-        if not digits.isdigit() or len(digits) > MAX_DIGITS or base < 2 or int(max(digits)) >= base:
+        base = int(name) if re.fullmatch(r"\d{1,2}", name) else trees.BASES.get(name, 0)
+        if not digits.isdigit() or len(digits) > trees.MAX_DIGITS or base < 2 or int(max(digits)) >= base:
             raise UnreadableError
         return Node("based", value=(digits.lstrip("0") or "0", str(base)))
 
@@ -351,8 +345,8 @@ class TermReader:
 
     def function(self, name: str) -> Node:
         power = self.exponent() if self.take("^") else None
-        if power == Node("neg", (Node("number", value=Fraction(1)),)) and name in INVERSE:
-            name, power = INVERSE[name], None
+        if power == Node("neg", (Node("number", value=Fraction(1)),)) and name in trees.INVERSE:
+            name, power = trees.INVERSE[name], None
         if power is not None and power.op == "neg":
             raise UnreadableError  # \sin^{-2}
         base = self.argument() if name == "\\log" and self.take("_") else None
@@ -368,7 +362,7 @@ class TermReader:
     def bare_argument(self) -> Node:
         """`\\sin 2x`: up to the next sign, bracket or function."""
         factors: list[Node] = []
-        while self.starts_factor() and not self.at("(", "[", "{", "|", "\\{", "\\langle", *FUNCTIONS):
+        while self.starts_factor() and not self.at("(", "[", "{", "|", "\\{", "\\langle", *trees.FUNCTIONS):
             if factors and self.peek().kind == "number":
                 raise UnreadableError
             factors.append(self.factor())
@@ -380,7 +374,7 @@ class TermReader:
         self.need("{")
         name = self.next().text
         self.need("}")
-        if name not in MATRICES:
+        if name not in trees.MATRICES:
             raise UnreadableError
         if name == "array":
             self.raw()

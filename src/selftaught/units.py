@@ -64,10 +64,10 @@ _NAME = {
 del _NAME["half"], _NAME["halves"], _NAME["quarter"]  # fractions, too
 
 _NO_NOUN = re.compile(
-    r".*(?:illion|thousand|hundred|dozen|lakh|crore|score|pair|couple|half|halve|third|quarter|th|double|triple)s"
-    r"|(?:one|two|three|four|five|sixe|seven|eight|nine|ten|eleven|twelve|.*teen|.*tie|ace|trio|duo|gro|power|root|log"
-    r"|factorial|percent|permille|mod|base|prime|inverse|plu|minu|le|time|ye|u|a|i|wa|ha|thi|it|equal|make|give|mean"
-    r"|divide|exceed|doe|perhap|alway|unles|versu|radical|exponent|square|cube|recurring|repeat|decimal|digit)s"
+    r".*[isu]s|.*(?:illion|thousand|hundred|dozen|lakh|crore|score|pair|couple|half|halve|third|quarter|th|double|triple)s"
+    r"|(?:one|two|three|four|five|sixe|seven|eight|nine|ten|eleven|twelve|.*teen|.*tie|ace|trio|duo|power|root|log"
+    r"|factorial|percent|permille|mod|base|prime|inverse|time|ye|a|wa|ha|it|equal|make|give|mean"
+    r"|divide|exceed|doe|perhap|alway|radical|exponent|square|cube|recurring|repeat|decimal|digit)s"
 )
 """Plurals that are numbers, operations or verbs."""
 

@@ -57,7 +57,7 @@ def in_doubt(computed: Sequence[Amount], other: Sequence[Amount], *, normal: str
     is_sum = SUM.search(normal) is not None
     if holds and not any(one.words for one in computed):
         return False  # 96 + 9 = 105 pairs: the unit of the result is that of all
-    return _scale_counts(computed, other, is_sum) or any(
+    return _scale_counts(computed, other, is_sum=is_sum, holds=holds) or any(
         _unit_counts(family, computed, other, is_sum=is_sum, is_quotient="/" in normal, holds=holds)
         for family in {FAMILY[name] for one in (*computed, *other) for name in one.units | one.per}
     )
@@ -97,7 +97,7 @@ def _unit_counts(
     return not (holds and any(one.number in factors for one in computed))  # 5 feet * 12 = 60 inches
 
 
-def _scale_counts(computed: Sequence[Amount], other: Sequence[Amount], is_sum: bool) -> bool:
+def _scale_counts(computed: Sequence[Amount], other: Sequence[Amount], *, is_sum: bool, holds: bool) -> bool:
     """2 million * 3 = 6 million and 2 dozen * 12 = 24 are read as they stand."""
     scales = [one.scales for one in (*computed, *other)]
     if not any(scales):
@@ -108,4 +108,5 @@ def _scale_counts(computed: Sequence[Amount], other: Sequence[Amount], is_sum: b
     if len(scaled) == 1 and all(one.scales == scaled[0] for one in other):
         return False
     sizes = {SCALE.get(name, 0) for one in computed for name in one.scales}
-    return any(one.scales for one in other) or not any(one.number in sizes for one in computed)
+    has_factor = any(one.number in sizes and not one.scales for one in computed)
+    return any(one.scales for one in other) or not (holds and has_factor)

@@ -40,8 +40,6 @@ def is_zero(difference: Any) -> bool | None:
     """Whether an expression is 0 wherever it is defined."""
     if difference.is_Rational:
         return bool(difference == 0)
-    if sympy.expand(difference) == 0:
-        return True
     if any(_differs(difference, point) for point in _points(difference, positive=True)):
         return False
     if difference.free_symbols and any(_differs(difference, point) for point in _points(difference, positive=False)):
@@ -73,6 +71,7 @@ def _differs(difference: Any, point: dict[Any, Any]) -> bool:
 
 def _forms(difference: Any) -> Iterator[Any]:
     """The expression in simpler and simpler forms, each at more cost than the one before."""
+    yield sympy.expand(difference)
     yield sympy.cancel(sympy.together(difference))
     yield sympy.expand_trig(sympy.expand_log(sympy.expand(difference), force=False))
     if not difference.free_symbols:
