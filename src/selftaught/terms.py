@@ -81,9 +81,9 @@ class TermReader:
             is_over = self.next().text == "/"
             slashes += is_over
             is_negative = self.take("-")
-            right = self.product(is_single=is_over)
-            if (is_over and self.starts_factor()) or slashes > MAX_SLASHES:
-                raise UnreadableError  # 1/2x
+            right = self.product(is_single=is_over)  # in 1/2x the x is left over, and nothing takes it
+            if slashes > MAX_SLASHES:
+                raise UnreadableError
             if is_negative:
                 right = Node("neg", (right,))
             if is_over:

@@ -63,6 +63,8 @@ _NAME = {
 }
 del _NAME["half"], _NAME["halves"], _NAME["quarter"]  # fractions, too
 
+_REMARKS = frozenset(("old", "long", "tall", "wide", "high", "deep", "away", "left", "remaining"))
+"""What is measured or meant; the number stays as it is."""
 _NO_NOUN = re.compile(
     r".*[isu]s|.*(?:illion|thousand|hundred|dozen|lakh|crore|score|pair|couple|half|halve|third|quarter|th|double|triple)s"
     r"|(?:one|two|three|four|five|sixe|seven|eight|nine|ten|eleven|twelve|.*teen|.*tie|ace|trio|duo|power|root|log"
@@ -91,6 +93,8 @@ def unit_name(phrase: str) -> str | None:
     found: list[str] = []
     power = ""
     pieces = re.findall(r"/|[^\s/]+", text)
+    if len(pieces) > 1 and pieces[-1] in _REMARKS:
+        pieces.pop()
     for index, piece in enumerate(pieces):
         word, _, exponent = piece.partition("^")
         word = word.strip(".")
