@@ -78,7 +78,7 @@ sys.argv = ["selftaught", "--help"]
 try:
     main()
 finally:
-    heavy = {"torch", "transformers", "trl", "datasets", "numba", "matplotlib", "wandb", "math_verify"}
+    heavy = {"torch", "transformers", "trl", "datasets", "numba", "matplotlib", "wandb", "sympy"}
     print(*sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

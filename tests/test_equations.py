@@ -98,6 +98,89 @@ def test_a_generated_equation_holds_exactly_when_its_result_is_right(side: str, 
         assert bool(equation.error) == bool(off)
 
 
+CONVERTIBLE = st.sampled_from(
+    [
+        *(("hour", "minute", 60), ("foot", "inches", 12), ("kg", "grams", 1000), ("week", "days", 7), ("m", "cm", 100)),
+        *(("dollars", "cents", 100), ("year", "months", 12), ("gallons", "quarts", 4), ("day", "hours", 24)),
+        *(("minutes", "seconds", 60), ("yards", "feet", 3), ("pounds", "oz", 16), ("km", "meters", 1000)),
+    ]
+)
+SCALES = st.sampled_from(
+    [
+        ("dozen", 12),
+        ("dozens", 12),
+        ("hundred", 100),
+        ("thousands", 1000),
+        ("million", 10**6),
+        ("pairs", 2),
+        ("k", 1000),
+    ]
+)
+amounts = st.integers(2, 40)
+
+
+def verdicts(text: str) -> set[bool]:
+    """Whether each of its equations is said to hold."""
+    return {not equation.error for equation in find_equations(text)}
+
+
+@given(CONVERTIBLE, amounts, amounts, st.integers(-3, 3))
+def test_what_is_true_in_two_units_is_never_wrong_and_what_is_false_never_holds(
+    units: tuple[str, str, int], a: int, b: int, off: int
+) -> None:
+    big, small, ratio = units
+    truths = {
+        f"{a} {big} + {b} {small} = {{}} {small}": a * ratio + b,
+        f"{a} {big} - {b} {small} = {{}} {small}": a * ratio - b,
+        f"{b} {small} + {a} {big} = {{}} {small}": a * ratio + b,
+        f"{a * ratio} {small} + {b * ratio} {small} = {{}} {big}": a + b,
+        f"{a} {big} * {b} = {{}} {small}": a * b * ratio,
+        f"{a * ratio} {small} * {b} = {{}} {big}": a * b,
+        f"{a * ratio} {big} / {b * ratio} = {{}} {big}": Fraction(a, b),
+        f"{a} {big} + {b} {big} = {{}} {big}": a + b,
+    }
+    for text, value in truths.items():
+        assert False not in verdicts(text.format(value)), text
+        if off:
+            assert True not in verdicts(text.format(value + off)), text
+        for number in (a + b, a * b, a - b):
+            # 5 feet * 12 = 60 inches has lost the unit of its 12, not its truth.
+            if abs(number - value) > 1 and ratio not in (a, b, a * ratio, b * ratio):
+                assert True not in verdicts(text.format(number)), (text, number)
+
+
+@given(SCALES, amounts, amounts)
+def test_a_scale_is_never_left_out_of_an_equation(scale: tuple[str, int], a: int, b: int) -> None:
+    word, size = scale
+    texts = {
+        f"{a} {word} + {b} = {{}}": a * size + b,
+        f"{a} {word} * {b} = {{}}": a * size * b,
+        f"{a} {word} + {b} {word} = {{}}": (a + b) * size,
+        f"{a * size} + {b * size} = {{}} {word}": a + b,
+        f"{a * size} / {b} = {{}} {word}": Fraction(a, b),
+    }
+    for text, value in texts.items():
+        assert False not in verdicts(text.format(value)), text
+    for text, number in zip(texts, (a + b, a * b, a + b), strict=False):
+        if size not in (a, b):  # 3 dozen * 12 = 36
+            assert True not in verdicts(text.format(number)), text
+    assert verdicts(f"{a} {word} + {b} {word} = {a + b + 1} {word}") <= {False}
+
+
+@given(st.integers(1, 999), st.integers(100, 999), st.integers(2, 9), st.sampled_from(" \u00a0\u202f\u2009\u2007'’"))
+def test_digits_beside_digits_are_never_read_alone(high: int, low: int, by: int, between: str) -> None:
+    number, written = high * 1000 + low, f"{high}{between}{low}"
+    texts = (
+        f"{written} * {by} = {number * by}",
+        f"{number} * {by} = {written} * {by}",
+        f"{by} + {written} = {number + by}",
+        f"{number - by} + {by} = {written}",
+        f"{written} = {number - by} + {by}",
+    )
+    for text in texts:
+        assert False not in verdicts(text), text
+
+
 def _exact(side: str) -> str:
     import re
 

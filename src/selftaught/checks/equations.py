@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby, pairwise
 
+from selftaught.checks.conversions import amount, in_doubt
+
 MAX_SIDE = 200
 """Characters of one side of an equation in normal form; this bounds its depth and its digits too."""
 
@@ -38,6 +40,7 @@ _OPERATOR = (
 )
 SIDE = re.compile(rf"(?<![\w.])(?>{_OPERAND})(?:(?>{_OPERATOR})(?>{_OPERAND}))*")
 """A number or an expression with its units."""
+OPERAND = re.compile(_OPERAND)
 TOKEN = re.compile(
     rf"(?P<mixed>{_MIXED})|(?P<fraction>(?<=/ )\d+/\d+(?![\d/.]))|(?P<number>{_NUMBER})|(?P<drop>/[ ]?{_UNIT_WORD})"
     r"|(?P<operator>[-+*/×÷·−–%()\[\]]|\b[xX](?=[ ]?[(\[$€£¥.\d])|(?<=[\d)%])[xX](?=[ ]?[(\[$€£¥.\d])"
@@ -48,16 +51,22 @@ NORMAL = {"×": "*", "·": "*", "x": "*", "X": "*", "of": "*", "times": "*", "\\
     "multiplied": "*", "÷": "/", "divided": "/", "\\div": "/", "plus": "+", "minus": "-", "−": "-", "–": "-"
 } | {"[": "(", "]": ")"}  # fmt: skip
 JOIN = re.compile(r"[ \t]*=[ \t]*")
-UNREAD_BEFORE = re.compile(r"(?:[\w)\]%][ ]*[-+*/^×÷·−–]{1,2}|[√_^]|\\(?![(\[])|\bof)[ (]*\Z|\d[.,:]\Z")
-"""Variables, powers, times of day: what stands before a side and belongs to it, or to nothing that is read here."""
+_BLANK = r"[^\S\n\r]"
+UNREAD_BEFORE = re.compile(
+    r"(?:[\w)\]%][ ]*[-+*/^×÷·−–]{1,2}|[√_^]|\\(?![(\[])|\bof)[ (]*\Z"
+    rf"|\d(?:[.,:'’]|{_BLANK}+)\Z|\b[kKMB]{_BLANK}*\Z"
+)
+"""Variables, powers, times of day, 1 200: what stands before a side and belongs to it, or to nothing that is read."""
 UNREAD_BEHIND = re.compile(
-    r"\w|[.,:]\d|[²³°]|[ ]*(?:[*/^×÷·]{1,2}[ ]*[\w($.]|[-+−–][ ]*(?:[^\W\d_]\b|\()|\([ ]?[-$€£¥.\d])"
+    rf"\w|[.,:'’]\d|[²³°¢]|(?<=\d){_BLANK}+\d\d|[ ](?![aAI]\b|[xX][ ]?[$\d(.])[^\W\d_]\b|[′″]"
+    r"|[ ]*(?:[*/^×÷·]{1,2}[ ]*[\w($.]|[-+−–][ ]*(?:[^\W\d_]\b|\()|\([ ]?[-$€£¥.\d])"
 )
 
 BOLD = re.compile(r"(?<![\d)])(?<![\d)] )\*{2,}(?=[-$€£¥.\d(])|(?<=[\d%).])\*{2,}(?![ ]?[-$€£¥.\d(])")
 """Markdown around a number or an equation; between two operands it is a power."""
 ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
-PRINTED = re.compile(rf"[ ]*(-?)(?:{_CURRENCY})?[ ]*(-?(?:{_NUMBER}))")
+PRINTED = re.compile(rf"[ ]*(-?)(?:{_CURRENCY})?[ ]*(-?(?:{_NUMBER}))((?:{_BLANK}\d{{3}})*(?!\d))")
+"""The last group holds what belongs to the number if blanks group its digits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +178,18 @@ def _annotated(body: str, printed: re.Match[str] | None) -> Equation:
     if len(sides) < 2 or len(known) < len(sides):
         return Equation(text=text, sides=(), annotated=True, error=f"<<{text[:MAX_SIDE]}>> is no equation")
     error = _first_difference(known)
-    shown = None if printed is None else Fraction("".join(printed.groups()).replace(",", ""))
-    if not error and (shown is None or not close(shown, known[-1].value)):
+    if not error and not any(close(shown, known[-1].value) for shown in _shown(printed)):
         error = f"<<{text}>> is followed by another number"
     return Equation(text=text, sides=known, annotated=True, error=error)
+
+
+def _shown(printed: re.Match[str] | None) -> Iterator[Fraction]:
+    """The number behind an annotation, without and with the groups of digits behind it."""
+    if printed is not None:
+        sign, number, groups = (group.replace(",", "") for group in printed.groups())
+        yield Fraction(sign + number)
+        if groups and "." not in number:
+            yield Fraction(sign + number + "".join(groups.split()))
 
 
 def _chains(text: str) -> Iterator[tuple[int, tuple[Side, ...]]]:
@@ -200,9 +217,37 @@ def _readable(text: str, group: list[tuple[int, int, Side | None]]) -> Iterator[
     if UNREAD_BEHIND.match(text, end) or re.search(r"\bof\b", text[group[-1][0] : end]):
         sides[-1] = None  # "= 1/3 of the $60" states the share; nothing says whether the product is meant
     for is_known, run in groupby(zip(group, sides, strict=True), key=lambda item: item[1] is not None):
-        known = [(place[0], side) for place, side in run if side is not None]
-        if is_known and len(known) > 1:
-            yield known[0][0], tuple(side for _, side in known)
+        known = [(place, side) for place, side in run if side is not None]
+        if is_known and len(known) > 1 and not _depends_on_units(text, known):
+            yield known[0][0][0], tuple(side for _, side in known)
+
+
+def _depends_on_units(text: str, known: list[tuple[tuple[int, int, Side | None], Side]]) -> bool:
+    """Whether two neighbours of a chain have units that could be converted, a percentage of something, or a scale."""
+    amounts = [
+        [amount(operand[0], _first_number(operand[0])) for operand in OPERAND.finditer(text, start, end)]
+        for (start, end, _), _ in known
+    ]
+    for place, ((_, left), (_, right)) in enumerate(pairwise(known)):
+        one, other = amounts[place : place + 2]
+        holds = _equal(left, right)
+        if left.computes and in_doubt(one, other, normal=left.text, holds=holds):
+            return True
+        if right.computes and in_doubt(other, one, normal=right.text, holds=holds):
+            return True
+        if _adds_percent(left, right) and not holds:
+            return True
+    return False
+
+
+def _first_number(operand: str) -> Fraction:
+    found = re.search(_NUMBER, operand)
+    return Fraction(found[0].replace(",", "")) if found else Fraction(0)
+
+
+def _adds_percent(left: Side, right: Side) -> bool:
+    """`$50 - 20% = $40`: many write a share of what stands before it."""
+    return any(len({"%" in term for term in re.split(r"(?<=[\d%)])[-+]", side.text)}) > 1 for side in (left, right))
 
 
 def _is_part_of_an_amount(text: str, first: tuple[int, int, Side | None], before: str) -> bool:

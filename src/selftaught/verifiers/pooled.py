@@ -6,61 +6,76 @@ verdict that takes nearly that long can differ from run to run.
 
 import importlib.util
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 
-from selftaught.amounts import read_quantity
-from selftaught.answers import formula_answer
+from selftaught.answers import formula_answer, normalize
 from selftaught.errors import ConfigError, VerifierError
+from selftaught.formulas import quantity, readings
+from selftaught.formulas.notation import formula_in, same_text, words
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
-from selftaught.quantities import Quantity, number_text, same_number
+from selftaught.quantities import number_text, same_number
 from selftaught.statements import AnswerPlace, own_part, statement
 from selftaught.verifiers.pool import Pool, TimedOutError, WorkerDiedError
 from selftaught.verifiers.text import UNREADABLE, Finding, both, finding
 
 
 def mathematics(place: AnswerPlace, extraction: Extraction, limit_s: float) -> Verifier:
-    """Equal as mathematics: numbers exactly, everything else by math-verify.
-
-    What math-verify cannot read, fails on or cannot decide within the limit is unparseable.
-    """
-    if importlib.util.find_spec("math_verify") is None:
-        raise ConfigError("verifier math: math-verify is not installed, expected; run: pip install 'selftaught[math]'")
-    pool = Pool({"kind": "math"}, limit_s=limit_s)
-
-    def compare(formula: str, answer: str) -> Finding:
-        found, reference = plain_number(formula), plain_number(answer)
-        if found is not None and reference is not None:
-            return finding(right=same_number(found, reference), prediction=number_text(found))
-        try:
-            reply = pool.call({"prediction": formula, "answer": answer})
-        except (TimedOutError, WorkerDiedError):
-            return UNREADABLE
-        return UNREADABLE if "error" in reply else (Verdict(reply["verdict"]), reply["prediction"])
+    """Equal as mathematics: the same text, the same number, or proved to be the same by sympy (`algebra.py`)."""
+    compare = formula_comparison(limit_s)
 
     def verify(completion: str, problem: Problem) -> Verification:
         said = statement(completion, place)
         known: dict[str, Finding] = {}  # strict and lenient mostly find the same formula
 
         def judge(extraction: Extraction) -> Finding:
-            formula = formula_answer(said, extraction)
-            if formula is None:
+            span = formula_answer(said, extraction)
+            if span is None:
                 return UNREADABLE
-            if formula not in known:
-                known[formula] = compare(formula, problem.answer)
-            return known[formula]
+            if span not in known:
+                known[span] = compare(span, problem.answer)
+            return known[span]
 
         return both(judge, extraction)
 
     return verify
 
 
-def plain_number(text: str) -> Quantity | None:
-    """The number that a formula is, with at most words behind it: not "3x" or "3 + y"."""
-    found = read_quantity(text)
-    return found if found is not None and _WORDS.fullmatch(text, found.end) else None
+def formula_comparison(limit_s: float) -> Callable[[str, str], Finding]:
+    """A function of the span of an answer and of the reference.
 
+    A formula that cannot be read whole is right where it is the reference to the letter, and else unparseable; so is
+    one that nothing decides within the limit.
+    """
+    if importlib.util.find_spec("sympy") is None:
+        raise ConfigError("verifier math: sympy is not installed, expected; run: pip install 'selftaught[math]'")
+    pool = Pool({"kind": "math"}, limit_s=limit_s)
 
-_WORDS = re.compile(r"(?:\s+(?:a|[^\W\d_]{2,}))*[\s.!$)\]}\\]*")
+    def compare(span: str, reference: str) -> Finding:
+        formula, answer = formula_in(span), formula_in(reference)
+        if formula is None or answer is None:
+            return UNREADABLE
+        prediction = normalize(formula)
+        if same_text(formula, answer):
+            return Verdict.CORRECT, prediction
+        found, wanted = readings(formula), readings(answer)
+        if not found or not wanted:
+            said, asked = words(formula), words(answer)
+            return UNREADABLE if said is None or asked is None else finding(right=said == asked, prediction=prediction)
+        number, other = quantity(found), quantity(wanted)
+        if number is not None:
+            prediction = number_text(number[0])
+        if number is not None and other is not None and (number[1] == other[1] or "" in (number[1], other[1])):
+            return finding(right=same_number(number[0], other[0]), prediction=prediction)
+        try:
+            reply = pool.call({"prediction": formula, "answer": answer})
+        except (TimedOutError, WorkerDiedError):
+            return UNREADABLE
+        if "error" in reply or reply["verdict"] == Verdict.UNPARSEABLE:
+            return UNREADABLE
+        return Verdict(reply["verdict"]), prediction
+
+    return compare
 
 
 def regex(pattern: str, place: AnswerPlace, extraction: Extraction, limit_s: float) -> Verifier:

@@ -1,4 +1,4 @@
-"""The process in which a verifier's slow or foreign part runs: math-verify, a user's expression or function.
+"""The process in which a verifier's slow or foreign part runs: sympy, a user's expression or function.
 
 `python -m selftaught.verifiers.worker` reads one JSON object per line from standard input and answers each with one
 line; `pool.py` starts and kills it. The first line says what to load. It imports no torch. What a user's function
@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import io
 import json
-import logging
 import os
 import re
 import resource
@@ -55,17 +54,15 @@ def main() -> None:
         answers.write(json.dumps(reply) + "\n")
 
 
-def load_math(setup: dict[str, Any]) -> Job:
-    from math_verify import parse, verify
+def load_math(_setup: dict[str, Any]) -> Job:
+    from selftaught.verifiers.algebra import same_formula
 
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it would warn of every call without its own timer
     resource.setrlimit(resource.RLIMIT_AS, (MATH_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
     def judge(request: dict[str, Any]) -> Answer:
-        reference, found = (parse(f"${request[key]}$", parsing_timeout=None) for key in ("answer", "prediction"))
-        if all(isinstance(reading, str) for reading in found):  # none, or text that it could not read
+        is_same = same_formula(request["answer"], request["prediction"])
+        if is_same is None:
             return Verdict.UNPARSEABLE, None
-        is_same = verify(reference, found, timeout_seconds=None)
         return Verdict.CORRECT if is_same else Verdict.INCORRECT, request["prediction"]
 
     return judge

@@ -1,0 +1,87 @@
+"""Whether two values of sympy are equal, exactly: without a float of ours and without a tolerance.
+
+Yes is proved and no is shown; what is neither is None.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import sympy
+
+DIGITS = 15
+MAX_DIGITS = 400
+"""A difference counts once so many of its digits are right; sympy raises its precision up to MAX_DIGITS for them."""
+POINTS = ((2, 3), (5, 7), (11, 13))
+"""Where two expressions are compared: no letter is a simple number at any of them."""
+
+
+def equal(one: Any, other: Any) -> bool | None:
+    """Of expressions for all values of their letters, of matrices cell by cell."""
+    if isinstance(one, sympy.MatrixBase) or isinstance(other, sympy.MatrixBase):
+        if not (isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase)) or one.shape != other.shape:
+            return False
+        return every(equal(left, right) for left, right in zip(one, other, strict=True))
+    if one == other:
+        return True
+    if one.is_Rational and other.is_Rational:
+        return False
+    if sympy.oo in (one, other) or -sympy.oo in (one, other):
+        return False if one.is_number and other.is_number else None
+    return is_zero(one - other)
+
+
+def every(answers: Iterator[bool | None]) -> bool | None:
+    """Of several: no if one is, yes if all are."""
+    found = list(answers)
+    return False if False in found else (None if None in found else True)
+
+
+def is_zero(difference: Any) -> bool | None:
+    """Whether an expression is 0 wherever it is defined."""
+    if difference.is_Rational:
+        return bool(difference == 0)
+    if any(_differs(difference, point) for point in _points(difference, positive=True)):
+        return False
+    if difference.free_symbols and any(_differs(difference, point) for point in _points(difference, positive=False)):
+        return None  # \sqrt{x^2} and x: equal for some readers' letters and not for others'
+    return True if any(form == 0 for form in _forms(difference)) or _is_algebraic_zero(difference) else None
+
+
+def _points(difference: Any, *, positive: bool) -> Iterator[dict[Any, Any]]:
+    names = sorted(difference.free_symbols, key=str)
+    for above, below in POINTS if names else POINTS[:1]:
+        values = (sympy.Rational(above + 2 * index, below + index) for index in range(len(names)))
+        yield {
+            name: value if positive or name.is_positive else -value for name, value in zip(names, values, strict=True)
+        }
+
+
+def _differs(difference: Any, point: dict[Any, Any]) -> bool:
+    """Whether the value there is beyond doubt another one than 0."""
+    functions = difference.atoms(sympy.core.function.AppliedUndef)
+    known = {name: sympy.Symbol(f"value {index}") for index, name in enumerate(sorted(functions, key=str))}
+    values = {symbol: sympy.Rational(17 + 2 * index, 19 + index) for index, symbol in enumerate(known.values())}
+    value = difference.xreplace(known).xreplace(values).xreplace(point)
+    number = value.evalf(DIGITS, maxn=MAX_DIGITS) if isinstance(value, sympy.Expr) else sympy.nan
+    # What is 0, or cannot be told from it, comes back as 0 or without a right digit.
+    return any(part.is_Float and part != 0 and part._prec > 1 for part in number.as_real_imag()) or (
+        number.is_Rational and number != 0
+    )
+
+
+def _forms(difference: Any) -> Iterator[Any]:
+    """The expression in simpler and simpler forms, each at more cost than the one before."""
+    yield sympy.expand(difference)
+    yield sympy.cancel(sympy.together(difference))
+    yield sympy.expand_trig(sympy.expand_log(sympy.expand(difference), force=False))
+    if not difference.free_symbols:
+        yield sympy.sqrtdenest(sympy.radsimp(difference))
+    yield sympy.trigsimp(sympy.expand_trig(difference))
+    yield sympy.simplify(difference)
+
+
+def _is_algebraic_zero(difference: Any) -> bool:
+    if difference.free_symbols or not difference.is_algebraic:
+        return False
+    unknown = sympy.Symbol("unknown")
+    return bool(sympy.minimal_polynomial(difference, unknown) == unknown)

@@ -1,0 +1,293 @@
+"""Formulas are read whole, in any notation, and compared exactly."""
+
+import random
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from builders import json_case
+from selftaught.formulas import quantity, readings
+from selftaught.formulas.notation import formula_in, same_text, tokens, words
+from selftaught.formulas.units import unit_name
+from selftaught.problems import Verdict
+from selftaught.verifiers.pooled import formula_comparison
+from strategies import awkward_texts, texts
+
+CASES = json_case("formulas.json")
+comparison = cache(formula_comparison)
+
+
+def verdict(answer: str, said: str) -> Verdict:
+    pytest.importorskip("sympy")
+    return comparison(10.0)(said, answer)[0]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: " | ".join(case))
+def test_a_pair_of_formulas_has_its_verdict_either_way_round(case: tuple[str, str, str]) -> None:
+    one, other, expected = case
+    assert (verdict(one, other), verdict(other, one)) == (expected, expected)
+
+
+@pytest.mark.parametrize("formula", sorted({formula for one, other, _ in CASES for formula in (one, other)}))
+def test_every_formula_is_right_against_itself(formula: str) -> None:
+    assert verdict(formula, formula) is Verdict.CORRECT
+    assert verdict(formula, formula.replace(" ", "  ").replace("-", "−")) is Verdict.CORRECT
+
+
+def test_there_are_cases_of_every_verdict() -> None:
+    assert len(CASES) >= 100
+    assert {expected for _, _, expected in CASES} == set(Verdict)
+
+
+# Expressions with a known value, in several notations
+
+
+@dataclass(frozen=True)
+class Written:
+    """One expression as it is written, and what it is at x = 7/3: enough to tell two of them apart."""
+
+    latex: str
+    plain: str
+    unicode: str
+    value: Fraction
+
+    def joined(
+        self, left: str, other: "Written", signs: tuple[str, str, str], value: Fraction, right: str
+    ) -> "Written":
+        texts = [
+            f"{left}{mine}{right}{sign}{left}{its}{right}"
+            for mine, sign, its in zip(self.texts(), signs, other.texts(), strict=True)
+        ]
+        return Written(*texts, value)
+
+    def texts(self) -> tuple[str, str, str]:
+        return self.latex, self.plain, self.unicode
+
+
+POINT = Fraction(7, 3)
+SIGNS = {"+": ("+", " + ", " ＋ "), "-": (" - ", "-", " − "), "*": (" \\cdot ", "*", " × ")}
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+numbers = st.integers(1, 99).map(lambda n: Written(str(n), str(n), str(n), Fraction(n)))
+decimals = st.integers(1, 999).map(lambda n: Written(*[f"{n // 10}.{n % 10}"] * 3, Fraction(n, 10)))
+fractions = st.tuples(st.integers(1, 30), st.integers(2, 30)).map(
+    lambda p: Written(f"\\frac{{{p[0]}}}{{{p[1]}}}", f"({p[0]}/{p[1]})", f"\\dfrac {{{p[0]}}} {{{p[1]}}}", Fraction(*p))
+)
+letters = st.just(Written("x", "x", "𝑥", POINT))
+powers = st.tuples(letters | numbers, st.integers(2, 4)).map(
+    lambda p: Written(
+        f"{p[0].latex}^{{{p[1]}}}",
+        f"{p[0].plain}**{p[1]}",
+        p[0].unicode + str(p[1]).translate(RAISED),
+        p[0].value ** p[1],
+    )
+)
+atoms = numbers | decimals | fractions | letters | powers
+
+
+@st.composite
+def operations(draw: st.DrawFn, inner: st.SearchStrategy[Written]) -> Written:
+    one, other, sign = draw(inner), draw(inner), draw(st.sampled_from("+-*"))
+    value = {"+": one.value + other.value, "-": one.value - other.value, "*": one.value * other.value}[sign]
+    return one.joined("(", other, SIGNS[sign], value, ")")
+
+
+expressions = st.recursive(atoms, operations, max_leaves=5)
+
+
+@given(expressions)
+def test_a_formula_equals_its_other_notations(written: Written) -> None:
+    for one in written.texts():
+        for other in written.texts():
+            assert verdict(one, other) is Verdict.CORRECT, (one, other)
+
+
+@given(expressions, atoms, st.sampled_from("+-*"))
+def test_a_formula_is_not_equal_to_a_part_of_it(written: Written, more: Written, sign: str) -> None:
+    value = {"+": written.value + more.value, "-": written.value - more.value, "*": written.value * more.value}[sign]
+    assume(value != written.value)
+    for mine, joint, its in zip(written.texts(), SIGNS[sign], more.texts(), strict=True):
+        for longer in (f"({mine}){joint}{its}", f"{its}{joint}({mine})"):
+            if sign != "-" or longer.startswith("("):
+                assert verdict(written.latex, longer) is not Verdict.CORRECT, longer
+                assert verdict(longer, written.latex) is not Verdict.CORRECT, longer
+
+
+@given(expressions, expressions)
+def test_formulas_of_other_values_are_never_equal(one: Written, other: Written) -> None:
+    assume(one.value != other.value)
+    assert verdict(one.unicode, other.latex) is not Verdict.CORRECT
+
+
+@given(expressions, st.data())
+def test_a_changed_digit_is_another_formula(written: Written, data: st.DataObject) -> None:
+    places = [place for place, character in enumerate(written.latex) if character.isdigit()]
+    assume(places)
+    place = data.draw(st.sampled_from(places))
+    digit = data.draw(st.sampled_from("0123456789"))
+    changed = written.latex[:place] + digit + written.latex[place + 1 :]
+    if verdict(written.latex, changed) is Verdict.CORRECT:
+        # A product with 0, 1^2 and 1^3: the change has no effect, which the plain text tells exactly.
+        assert changed == written.latex or _value(changed) == _value(written.latex)
+
+
+def _value(latex: str) -> Fraction:
+    """At two points as one number, by Python's own arithmetic on the test's own text."""
+    import re
+
+    text = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"((\1)/(\2))", latex.replace("\\cdot", "*"))
+    text = re.sub(r"\^\{(\d+)\}", r"**\1", text)
+    text = re.sub(r"(?<![\d.])(?<!\*\*)\d+(?:\.\d+)?", lambda number: f"F('{number[0]}')", text)
+    at = [eval(text, {"F": Fraction, "x": point}) for point in (Fraction(7, 3), Fraction(-11, 5))]
+    return at[0] + Fraction(1, 10**40) * at[1]
+
+
+@given(st.sampled_from([case[0] for case in CASES if readings(case[0])]), st.sampled_from(
+    ["squared", "cubed", "thirds", "factorial", "more", "less", "or more", "halves", "times x", "mod 7", "plus one",
+     "over 2", "and a half", "tens", "dozenths", "fifths", "to the power 2", "in base 7", "recurring"]
+))  # fmt: skip
+def test_words_that_may_change_a_number_are_never_dropped(formula: str, behind: str) -> None:
+    assert verdict(formula, f"{formula} \\text{{ {behind}}}") is not Verdict.CORRECT
+
+
+@given(st.integers(2, 36), st.integers(2, 36), st.text("0123456789", min_size=1, max_size=6))
+def test_a_number_to_a_base_equals_itself_alone(base: int, other: int, digits: str) -> None:
+    assume(base != other and int(digits) > 9)
+    assert verdict(f"{digits}_{{{base}}}", f"{digits}_{{{other}}}") is not Verdict.CORRECT
+    assert verdict(f"{digits}_{base}" if base < 10 else f"{digits}_{{{base}}}", f"{digits}_{{{base}}}") == "correct"
+
+
+@given(st.integers(0, 99), st.text("0123456789", max_size=3), st.text("0123456789", min_size=1, max_size=3))
+def test_repeating_digits_are_the_fraction_that_they_make(whole: int, fixed: str, repeated: str) -> None:
+    nines, zeros = 10 ** len(repeated) - 1, 10 ** len(fixed)
+    value = whole + Fraction(int(fixed or "0"), zeros) + Fraction(int(repeated), nines * zeros)
+    for text in (
+        f"{whole}.{fixed}\\overline{{{repeated}}}",
+        f"{whole}.{fixed}" + "".join(f"{d}\u0305" for d in repeated),
+    ):
+        assert verdict(f"\\frac{{{value.numerator}}}{{{value.denominator}}}", text) is Verdict.CORRECT
+        if int(repeated):
+            assert verdict(f"{whole}.{fixed}{repeated}", text) is not Verdict.CORRECT
+
+
+# Reading
+
+
+@given(awkward_texts | texts)
+def test_any_text_is_read_or_not_and_equals_itself(text: str) -> None:
+    readings(text)
+    assert same_text(text, text)
+    formula = formula_in(text)
+    assert formula is None or formula_in(formula) == formula
+    if formula is not None:
+        assert verdict(text, formula) in Verdict
+
+
+PIECES = (
+    *(
+        "\\frac",
+        "\\frac{",
+        "{",
+        "}",
+        "(",
+        ")",
+        "[",
+        "]",
+        "\\{",
+        "\\}",
+        "|",
+        "1",
+        "12",
+        "1,234",
+        "x",
+        "e",
+        "\\pi",
+        "^",
+        "_",
+    ),
+    *(
+        "-",
+        "+",
+        "*",
+        "/",
+        "\\sqrt",
+        "\\sin",
+        "\\log",
+        "\\text{",
+        "\\text{cm}",
+        " or ",
+        ",",
+        "=",
+        "<",
+        "\\cup",
+        "\\infty",
+    ),
+    *(
+        "\\begin{pmatrix}",
+        "\\end{pmatrix}",
+        "&",
+        "\\\\",
+        "\\overline{",
+        "0.",
+        "½",
+        "²",
+        "√",
+        "$",
+        "%",
+        "!",
+        "\\pm",
+        ":",
+    ),
+    *("\\binom", "f(", "\\boxed{", "\\left(", "\\right)", "\\dot", "cm", "dozen", "\u0305", "x^{", "1/", "1*", "\n"),
+)
+
+
+def test_no_text_takes_the_reader_long_or_deep() -> None:
+    draw = random.Random(0)
+    long = [piece * (100_000 // len(piece)) for piece in PIECES] + [piece * (1_990 // len(piece)) for piece in PIECES]
+    short = ["".join(draw.choices(PIECES, k=draw.randint(1, 40))) for _ in range(5_000)]
+    for text in (*long, *short):
+        start = time.process_time()
+        readings(text)
+        formula_in(text)
+        words(text)
+        assert time.process_time() - start < 2, text[:40]
+
+
+@pytest.mark.parametrize(
+    ("span", "formula"),
+    [
+        *(("**3**.", "3"), ("$x^2$.", "x^2"), ("\n$$\n2\\sqrt{3}\n$$\n", "2\\sqrt{3}"), ("= 5", "5"), ("5!", "5!")),
+        *(("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"), ("0.333...", "0.333..."), ("3 * x * y", "3 * x * y")),
+        *((" . ", None), ("\\( 7 \\)", "7")),
+    ],
+)
+def test_the_formula_of_a_span_stands_without_what_surrounds_it(span: str, formula: str | None) -> None:
+    assert formula_in(span) == formula
+
+
+def test_a_number_with_a_unit_is_a_quantity_and_an_expression_is_none() -> None:
+    found = quantity(readings("$1{,}250 \\text{ dollars}"))
+    assert found is not None
+    assert (found[0].value, found[1]) == (1250, "dollar")
+    assert quantity(readings("2\\pi")) is None
+    assert quantity(readings("(1,234)")) is None, "one number or two"
+
+
+def test_units_have_one_name_and_other_words_none() -> None:
+    assert unit_name("square centimeters") == unit_name("cm^2") == unit_name("sq. cm") == "cm^2"
+    assert unit_name("miles per hour") == unit_name("miles/hour") == unit_name("miles an hour")
+    assert unit_name("marbles") == "marble"
+    assert [unit_name(word) for word in ("squared", "thirds", "hundredths", "tens", "more", "times", "minus")] == [
+        None
+    ] * 7
+
+
+def test_spaces_between_digits_stay() -> None:
+    assert tokens("5 6") != tokens("56")
+    assert not same_text("\\text{no thing}", "\\text{nothing}")
