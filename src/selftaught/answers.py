@@ -14,6 +14,7 @@ from selftaught.amounts import begins_with_number, numbers_in, read_quantity
 from selftaught.choices import choice_at_start, choices_in, last_choice, offers_another
 from selftaught.problems import Extraction
 from selftaught.quantities import Quantity, number_text, same_number
+from selftaught.scales import POWERS_OF_TEN, TOUCHING
 from selftaught.statements import BLOCK, LONGEST, Statement, last_match
 
 LONGEST_ENDING = 20_000
@@ -130,7 +131,10 @@ def formula_answer(statement: Statement, extraction: Extraction) -> str | None:
     if statement.is_doubtful:
         return None
     if stated is not None:
-        return (stated.strip() or None) if statement.in_box else _one_formula(stated)
+        if not statement.in_box:
+            return _one_formula(stated)
+        goes_on = _BEYOND.match(statement.beyond) is not None
+        return f"{stated} {_plain_sentence(statement.beyond)}".strip() if goes_on else stated or None
     if extraction == "strict":
         return None
     inline = list(_INLINE.finditer(text[-LONGEST:]))
@@ -169,15 +173,28 @@ def _last_number(text: str) -> Quantity | None:
 
 
 def _one_formula(line: str) -> str | None:
-    """The formula that a line consists of, or begins with as inline mathematics."""
+    """The formula that a line consists of, or begins with as inline mathematics that nothing continues."""
     line = line.strip("*_` ")
     inline = list(_INLINE.finditer(line))
-    if inline and inline[0].start() == 0:
-        return _inside(inline[0]) if len({_inside(match) for match in inline}) == 1 else None
-    if inline:
+    if not inline:
+        return _FORMULA_END.split(line, maxsplit=1)[0].strip() or None
+    if inline[0].start() > 0 or len({_inside(match) for match in inline}) > 1:
         return None
-    sentence = _FORMULA_END.split(line, maxsplit=1)[0].rstrip(". ")
-    return sentence or None
+    behind = line[inline[0].end() :]
+    return _inside(inline[0]) if _OVER.match(behind) else f"{_inside(inline[0])} {_plain_sentence(behind)}"
+
+
+_OVER = re.compile(r"[\s*_`]*(?:\Z|[.,;:?!(—]|-\s|(?:because|since|as|so|which|for|is|are|and\s+(?!\d))\b)")
+_BEYOND = re.compile(
+    r"[\s$*)\]]*(?:\\?%|percent\b|or\b|and\s+[\\$(\d]"
+    rf"|(?:{'|'.join(map(re.escape, (*POWERS_OF_TEN, *TOUCHING)))})(?!\w))",
+    re.IGNORECASE,
+)
+"""Behind a box: what belongs to its number, or stands beside it."""
+
+
+def _plain_sentence(text: str) -> str:
+    return _FORMULA_END.split(text, maxsplit=1)[0].replace("$", " ").strip(" .")
 
 
 def _inside(match: re.Match[str]) -> str:
