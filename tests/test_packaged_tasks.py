@@ -107,6 +107,20 @@ def test_a_commonsenseqa_hint_marks_the_right_choice(commonsenseqa: Path) -> Non
     assert {p.id for p in task.test} == {f"id{n}" for n in range(100, 105)}, "the official dev file is test"
 
 
+@pytest.mark.parametrize("mark", ["${}", "`{}`", "__{}__", "*{}", "«{}»", "${}$", "-{}", "{}%", "({})"])
+def test_choices_may_begin_with_a_mark(tmp_path: Path, mark: str) -> None:
+    def row(number: int) -> dict[str, Any]:
+        made = choice_row(number, "ABCDE"[number % 5])
+        for place, choice in enumerate(made["question"]["choices"]):
+            choice["text"] = mark.format(number + 5 * place)
+        return made
+
+    write_lines(tmp_path / "train.jsonl", [row(n) for n in range(20)])
+    write_lines(tmp_path / "dev.jsonl", [row(n) for n in range(100, 104)])
+    task = load("commonsenseqa", tmp_path)
+    check_reference_answers(task, task.with_splits())
+
+
 @pytest.mark.parametrize("name", ["gsm8k", "commonsenseqa"])
 def test_the_same_rows_in_parquet_are_the_same_task(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     import pyarrow
