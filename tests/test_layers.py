@@ -19,6 +19,7 @@ LEVEL = {
             "quantities",
             "amounts",
             "signs",
+            "lexicon",
             "scales",
             "statements",
             "formulas",
