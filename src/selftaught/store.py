@@ -44,11 +44,6 @@ class RunStore:
         self._lock: BinaryIO | None = None
 
     def __enter__(self) -> "RunStore":
-        if self.dir.is_symlink() and not self.dir.exists():
-            raise StoreError(
-                f"{self.dir} is a link to {str(self.dir.readlink())!r}, which is not there; restore it, or use "
-                "another --run-dir"
-            )
         with _as_store_error(self.dir, "create"):
             for name in ("samples", "examples", "left_out", "checkpoints", "logs"):
                 (self.dir / name).mkdir(parents=True, exist_ok=True)
