@@ -75,6 +75,33 @@ def read_quantity(text: str, *, in_formula: bool = False) -> Quantity | None:
     return None
 
 
+def continues(behind: str) -> bool:
+    """Whether what stands behind an answer goes on with it, so that the answer is a part of something longer.
+
+    A percent sign and a word of scale belong to a number, and are for its reader.
+    """
+    found = _behind_a_seven(behind)
+    return found is None or not (found.percent or found.value / 7 in _FACTORS)
+
+
+def stands_alone(behind: str) -> bool:
+    """Whether nothing behind an answer belongs to it but a unit."""
+    found = _behind_a_seven(behind)
+    return found is not None and found.value == 7 and not found.percent
+
+
+def _behind_a_seven(behind: str) -> Quantity | None:
+    """What a seven with this behind it is read as."""
+    if _IN_MATHEMATICS.match(behind):
+        return None
+    return read_quantity(("7 " if behind[:1].isdigit() else "7") + behind)
+
+
+_FACTORS = frozenset({1, 12, *(10**power for power in range(2, 16))})
+_IN_MATHEMATICS = re.compile(r"!\s*(?:\$|\\[)\]])")
+"""A factorial: the sign stands before the end of the formula."""
+
+
 def begins_with_number(text: str, *, in_formula: bool = False) -> bool:
     """Whether the first thing that `text` says is a number, be it a part of something longer or not."""
     text = plain(text)

@@ -10,11 +10,12 @@ bounded pieces of it, so that any completion is read in time linear in its lengt
 import re
 from dataclasses import dataclass
 
-from selftaught.amounts import begins_with_number, numbers_in, read_quantity
+from selftaught.amounts import begins_with_number, numbers_in, read_quantity, stands_alone
 from selftaught.choices import choice_at_start, choices_in, last_choice, offers_another
 from selftaught.problems import Extraction
 from selftaught.quantities import Quantity, number_text, same_number
 from selftaught.scales import POWERS_OF_TEN, TOUCHING
+from selftaught.signs import plain
 from selftaught.statements import BLOCK, LONGEST, Statement, last_match
 
 LONGEST_ENDING = 20_000
@@ -133,13 +134,17 @@ def formula_answer(statement: Statement, extraction: Extraction) -> str | None:
     if stated is not None:
         if not statement.in_box:
             return _one_formula(stated)
-        goes_on = _BEYOND.match(statement.beyond) is not None
+        goes_on = _BEYOND.match(plain(statement.beyond)) is not None
         return f"{stated} {_plain_sentence(statement.beyond)}".strip() if goes_on else stated or None
     if extraction == "strict":
         return None
-    inline = list(_INLINE.finditer(text[-LONGEST:]))
-    if inline:
-        return _inside(inline[-1])
+    ending = text[-LONGEST:]
+    *_, inline = [None, *_INLINE.finditer(ending)]
+    if inline is not None:
+        is_part = _PART_BEFORE.search(ending, 0, inline.start()) or not stands_alone(
+            _first_line(ending[inline.end() :])
+        )
+        return None if is_part else _inside(inline)
     number = _last_number(text)
     return None if number is None else number_text(number).replace("%", "\\%")
 
@@ -181,10 +186,24 @@ def _one_formula(line: str) -> str | None:
     if inline[0].start() > 0 or len({_inside(match) for match in inline}) > 1:
         return None
     behind = line[inline[0].end() :]
-    return _inside(inline[0]) if _OVER.match(behind) else f"{_inside(inline[0])} {_plain_sentence(behind)}"
+    remark = _REMARK.search(behind)
+    behind = behind[: remark.start()] if remark else behind
+    return f"{_inside(inline[0])} {_plain_sentence(behind)}".strip()
 
 
-_OVER = re.compile(r"[\s*_`]*(?:\Z|[.,;:?!(—]|-\s|(?:because|since|as|so|which|for|is|are|and\s+(?!\d))\b)")
+_REMARK = re.compile(r"[\s,;:—(-]*(?:\b(?:because|since|as(?!\s+well)|so|which|where|i\.e\.|is|are)\b)", re.IGNORECASE)
+"""Behind inline mathematics: words that say why, or something else."""
+_PART_BEFORE = re.compile(
+    r"(?:[-+*/^<>≤≥≠±√×·\d)]|\b(?:not|than|least|most|or|and|between|about|times|of|over|plus|minus))\s*\Z",
+    re.IGNORECASE,
+)
+"""Before inline mathematics: it is a part of something longer."""
+
+
+def _first_line(text: str) -> str:
+    return text.lstrip("\n\r").partition("\n")[0] if not text.strip() else text.partition("\n")[0]
+
+
 _BEYOND = re.compile(
     r"[\s$*)\]]*(?:\\?%|percent\b|or\b|and\s+[\\$(\d]"
     rf"|(?:{'|'.join(map(re.escape, (*POWERS_OF_TEN, *TOUCHING)))})(?!\w))",

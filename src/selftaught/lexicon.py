@@ -31,7 +31,7 @@ ABBREVIATION = re.compile(
 """Units of two or three letters that may touch a number; other letters may be variables (3ab)."""
 CHANGES = re.compile(
     r"(?:or|nor|to|through|thru|versus|vs|plus|minus|squared|cubed|factorial|choose|mod|modulo|divided|multiplied|point"
-    r"|repeating|recurring|periodic|sin|cos|tan|log|ln|exp|sqrt|score|gross|grand"
+    r"|repeating|recurring|periodic|pi|sin|cos|tan|log|ln|exp|sqrt|score|gross|grand"
     r"|oder|und|ou|et|bis|y|e|og|och|или|и|또는"
     r"|dx|dy|dt|arab|kharab|kk|mm|mill|tril|thous|ten-thousands|googols?"
     r"|половин\w*|demie?|rưỡi|buçuk|setengah|ครึ่ง|halv|halb\w*|einhalb|medi[oa]|mezz[oa]|mei[oa]|ونصف|نصف|וחצי"
@@ -50,7 +50,8 @@ ADDS = re.compile(
 """Words behind a number that add to it."""
 ADDS_LATER = re.compile(
     r"\b(?:remainder|rem|r)\b[.:]?\s*(?:of|is|=)?\s*\d|(?:余|ост\.?)\s*\d|\b(?:repeating|recurring|rep|bar)\b"
-    r"|\bin\s+(?:hundred|thousand|million|billion|dozen|lakh|crore)s\b",
+    r"|\bin\s+(?:hundred|thousand|million|billion|dozen|lakh|crore)s\b|\bbase\s+\w|\b(?:mod|modulo|squared|cubed)\b"
+    r"|\b(?:plus|minus|times)\s+[\dxyzn]\b",
     re.IGNORECASE,
 )
 """Anywhere in the sentence behind a number: what is left over, repeats, or is counted in thousands."""

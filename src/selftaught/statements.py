@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from selftaught.amounts import continues
 from selftaught.signs import UNSPACED, plain, visible
 
 LONGEST = 2_000
@@ -69,7 +70,11 @@ def statement(completion: str, place: AnswerPlace) -> Statement:
     behind = None if marker is None else text[marker.end() :]
     if box is not None and (marker is None or box.start() > marker.start()):
         stated, beyond = _boxed(text, box)
-        is_doubtful = _is_one_of_two(text, folded, box, stated)
+        is_doubtful = (
+            _is_one_of_two(text, folded, box, stated)
+            or _PART_BEFORE.search(text, max(0, box.start() - 60), box.start()) is not None
+            or continues(beyond)
+        )
         return Statement(text=text, behind=behind, stated=stated, in_box=True, beyond=beyond, is_doubtful=is_doubtful)
     if marker is None or behind is None:
         return Statement(text=text, behind=None, stated=None)
@@ -94,17 +99,31 @@ def answer_line(behind: str) -> str:
         next_item = item and re.compile(rf"\s*{re.escape(item[0])}").match(behind, end)
         is_open = _LEFT_OPEN.search(behind[max(0, end - 20) : end])
         after = _VISIBLE.search(behind, end)
-        if after is None or not (next_item or is_open or _GOES_ON.match(behind, end)):
+        if after is None:
+            break
+        both_display = _DISPLAY.match(behind) and _DISPLAY.match(behind, end)
+        both_numbers = _BARE_NUMBER.fullmatch(behind, 0, end) and _is_bare_line(behind, end)
+        if not (next_item or is_open or both_display or both_numbers or _GOES_ON.match(behind, end)):
             break
         end = _piece_end(behind, after.start())
-    return " ".join(behind[:end].split())
+    return _LANGUAGE.sub("``` ", " ".join(behind[:end].split()))
+
+
+_LANGUAGE = re.compile(r"\A```\w+ ")
+"""A fence with the name of its language."""
+
+
+def _is_bare_line(text: str, start: int) -> bool:
+    """Whether the line right behind `start` is a number and nothing else."""
+    begin = start + len(text[start : start + 2]) - len(text[start : start + 2].lstrip("\r\n"))
+    return _BARE_NUMBER.fullmatch(text, begin, _line_end(text, begin)) is not None
 
 
 def _piece_end(text: str, start: int) -> int:
     """Where the line that begins at `start` ends, or the line on which the block that begins there is closed."""
     block = _BLOCK_START.match(text, start)
     if block is not None:
-        closer = {"\\[": "\\]", "\\(": "\\)"}.get(block[0], block[0].replace("<", "</"))
+        closer = {"\\[": "\\]", "\\(": "\\)"}.get(block[0], block[0].replace("<", "</").replace("begin", "end"))
         closed = text.find(closer, block.end())
         start = closed + len(closer) if closed >= 0 else len(text)
     return _line_end(text, start)
@@ -118,7 +137,14 @@ def _line_end(text: str, start: int) -> int:
 MAX_JOINED = 8
 """Lines that are joined to the answer's."""
 _ITEM = re.compile(r"[-*•]\s+")
-_GOES_ON = re.compile(r"\s*(?:or|and|oder|或)\b(?=\s*(?:[\n\r\d$\\*(]|\w+\s*(?:[\n\r]|\Z)))", re.IGNORECASE)
+_GOES_ON = re.compile(
+    r"\s*(?:(?:or|and|oder|或|plus|minus|times)\b(?=\s*(?:[\n\r\d$\\*(]|\w+\s*(?:[\n\r]|\Z)))|[+=×÷/](?=\s*[\w\\$(])"
+    r"|(?:hundred|thousand|million|billion|dozen)s?\b)",
+    re.IGNORECASE,
+)
+_DISPLAY = re.compile(r"\s*(?:\\\[|\$\$|\\begin\b)")
+_BARE_NUMBER = re.compile(r"\s*[-+$]*\d[\d.,/]*[\s$.*]*")
+"""A line with nothing but a number."""
 _NUMBERED = re.compile(r"[\s:*_]*\b1[.)]\s[^\n]*\n\s*2[.)]\s")
 """A numbered list, which is no answer."""
 _LEFT_OPEN = re.compile(r"(?:\d[)$*\s]*,|\b(?:or|and))\s*\Z", re.IGNORECASE)
@@ -136,10 +162,13 @@ _THOUGHT_END = re.compile(
 )
 """What thinking models write around what they think before they answer."""
 _LEAD = re.compile(
-    r"(?:[\"'”](?=[\s:：]))?(?:\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|>(?=\s)|</\w{1,8}>|(?<!\s)[*_]{1,3}(?=[\s:：])|is\b(?=[\s:：]))*+"
+    r"(?:[\"'”](?=[\s:：]))?(?:\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|>(?=\s)|</\w{1,8}>|(?<!\s)[*_]{1,3}(?=[\s:：])|is\b(?=[\s:：])"
+    r"|(?i:(?:final\s+)?answer)(?=[:*_]*\s*[\n\r]))*+"
 )
 """Between a marker and its answer: "**Answer**: …", "Final answer is …", a quotation's mark."""
-_BLOCK_START = re.compile(r"\\\[|\\\(|\$\$|\$(?=\s*[\n\r])|```|<(?:answer|final_answer|result)>")
+_BLOCK_START = re.compile(
+    r"\\\[|\\\(|\$\$|\$(?=\s*(?:[\n\r]|\\begin\b))|```|\\begin\{\w+\*?\}|<(?:answer|final_answer|result)>"
+)
 
 
 @lru_cache(maxsize=64)
@@ -256,6 +285,12 @@ def _boxed(text: str, box: re.Match[str]) -> tuple[str, str]:
     return " ".join(inside.split()), _LINE_END.split(rest[end:], maxsplit=1)[0]
 
 
+_PART_BEFORE = re.compile(
+    r"(?:[\d)√±×·⋅/^<>≤≥≠+]|(?<=[\w)}])\s*[-*]|(?<=\S)-|[=$]\s*-\s*|[_^]\s*\{"
+    r"|\\(?:frac|dfrac|tfrac|sqrt|neq?|leq?|geq?|lt|gt|times|cdot|div|pm|mp|sin|cos|tan|log|ln|pi)\b"
+    r"(?:\s*[\[{][^\[\]{}]*[\]}])?\s*\{?)[\s$]*\Z"
+)
+"""Right before a box: a sign, a factor or an operation that its content is only a part of."""
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-z])")
 
 
