@@ -288,7 +288,7 @@ def _boxed(text: str, box: re.Match[str]) -> tuple[str, str]:
 _PART_BEFORE = re.compile(
     r"(?:[\d)√±×·⋅/^<>≤≥≠+]|(?<=[\w)}])\s*[-*]|(?<=\S)-|[=$]\s*-\s*|[_^]\s*\{"
     r"|\\(?:frac|dfrac|tfrac|sqrt|neq?|leq?|geq?|lt|gt|times|cdot|div|pm|mp|sin|cos|tan|log|ln|pi)\b"
-    r"(?:\s*[\[{][^\[\]{}]*[\]}])?\s*\{?)[\s$]*\Z"
+    r"(?:\s*[\[{][^\[\]{}]*[\]}])?\s*\{?)[ \t$]*\Z"
 )
 """Right before a box: a sign, a factor or an operation that its content is only a part of."""
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-z])")
