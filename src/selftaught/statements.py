@@ -106,11 +106,16 @@ def answer_line(behind: str) -> str:
         if not (next_item or is_open or both_display or both_numbers or _GOES_ON.match(behind, end)):
             break
         end = _piece_end(behind, after.start())
-    return _LANGUAGE.sub("``` ", " ".join(behind[:end].split()))
+    return _LANGUAGE.sub("``` ", _on_one_line(behind[:end]))
 
 
 _LANGUAGE = re.compile(r"\A```\w+ ")
 """A fence with the name of its language."""
+
+
+def _on_one_line(text: str) -> str:
+    """With a space for any run of white space but for the spaces that group digits (1\u202f234)."""
+    return re.sub(r"[^\S\u00a0\u2007\u2009\u202f]+", " ", text).strip()
 
 
 def _is_bare_line(text: str, start: int) -> bool:
@@ -263,7 +268,7 @@ def _is_one_of_two(text: str, folded: str, box: re.Match[str], stated: str) -> b
     if not inside:  # the later box stands in this one, or it has no braces
         return False
     between = text[text.index(inside, before.end()) + len(inside) : box.start()]
-    return _TWO_BOXES.fullmatch(between) is not None and " ".join(inside.split()) != stated
+    return _TWO_BOXES.fullmatch(between) is not None and _on_one_line(inside) != stated
 
 
 _TWO_BOXES = re.compile(
@@ -282,7 +287,7 @@ def _boxed(text: str, box: re.Match[str]) -> tuple[str, str]:
         return answer_line(rest), ""
     inside = _braced(rest)
     end = rest.index("{") + len(inside) + 2 if inside else len(rest)
-    return " ".join(inside.split()), _LINE_END.split(rest[end:], maxsplit=1)[0]
+    return _on_one_line(inside), _LINE_END.split(rest[end:], maxsplit=1)[0]
 
 
 _PART_BEFORE = re.compile(
