@@ -69,7 +69,7 @@ def read_quantity(text: str, *, in_formula: bool = False) -> Quantity | None:
         after = _what_follows(text, found, in_formula=in_formula)
         if not isinstance(after, Quantity):
             return None if after is Behind.MORE else first
-        if not same_number(found, after):
+        if not _says_again(text, found, after):
             return None
         found = after
     return None
@@ -189,7 +189,15 @@ def _opens_formula(text: str, start: int) -> bool:
 def _is_whole(text: str, found: Quantity) -> bool:
     """Whether nothing behind a number makes it a part of something longer."""
     after = _what_follows(text, found, in_formula=False)
-    return same_number(found, after) if isinstance(after, Quantity) else after is Behind.NOTHING
+    return _says_again(text, found, after) if isinstance(after, Quantity) else after is Behind.NOTHING
+
+
+def _says_again(text: str, found: Quantity, after: Quantity) -> bool:
+    """Whether the number beside another one is the same, said again: not the inches of "5 feet 5"."""
+    return same_number(found, after) and _AGAIN.fullmatch(text, found.end, after.start) is not None
+
+
+_AGAIN = re.compile(rf"{CLOSING}*+(?:=|≈|[,;]\s*(?:or\b)?|or\b|i\.e\.,?|[(\[])(?:{OPENING}|{CLOSING})*+", re.IGNORECASE)
 
 
 def _what_follows(text: str, found: Quantity, *, in_formula: bool) -> Quantity | Behind:
@@ -204,6 +212,8 @@ def _what_follows(text: str, found: Quantity, *, in_formula: bool) -> Quantity |
         touches, position = closed == position, closed
         if ADDS.match(text, position) or (in_formula and text[position : position + 1] == "!"):
             return Behind.MORE
+        if _OPERATOR.match(text, position):
+            return Behind.MORE
         end = _END.match(text, position)
         if end:
             return _beside(text, end.end(), default=Behind.NOTHING)
@@ -212,7 +222,7 @@ def _what_follows(text: str, found: Quantity, *, in_formula: bool) -> Quantity |
             return _beside(text, equal.end(), default=Behind.MORE)
         bracket = _BRACKET.match(text, position)
         if bracket:
-            if not _is_remark(bracket["inside"].strip(), found, touches=touches):
+            if not _is_remark(bracket["inside"].strip(), found, touches=touches or in_formula):
                 return Behind.MORE
             position, words = bracket.end(), words + 1
             continue
@@ -235,6 +245,8 @@ def _what_follows(text: str, found: Quantity, *, in_formula: bool) -> Quantity |
     return Behind.NOTHING
 
 
+_OPERATOR = re.compile(rf"(?!(?<=\s)\*{{1,3}}(?=\S))\*|-\s*(?={_A_NUMBER})")
+"""A star that opens no emphasis, or a minus before a number."""
 _FACTOR = re.compile(r"[(\[{]|\\[({]|\s*!")
 _ENUMERATES = re.compile(rf"[\s*_`>]*+\d{{1,2}}\)\s+[*_`]*+{LETTER}")
 """1) Count the apples."""

@@ -304,7 +304,7 @@ def _names(choices: tuple[str, ...]) -> _Names:
         r"(?<!\w)(?<!\d[.,])(?<!\w[-'/])" * bool(re.match(r"\w", text))
         + r"(?<![-+√^{])(?<!\d )" * bool(re.match(r"[\d$€£]", text))
         + r"(?<!\d)" * bool(re.match(r"\\", text))
-        + r"(?<!\*)" * text.startswith("*")
+        + r"(?<!(?<!\*)\*)" * text.startswith("*")
         + r"(?:\s++|(?<=\d)(?=[^\W\d_]))".join(
             re.escape(word).replace(r"\$", r"\\?\$").replace("%", r"\\?%") for word in text.split()
         )
