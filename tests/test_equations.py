@@ -1,6 +1,8 @@
 """Equations of solutions: found in any text, computed exactly, never run."""
 
+import json
 from fractions import Fraction
+from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -256,3 +258,14 @@ def test_the_key_of_a_solution_is_its_list_of_equations() -> None:
     assert equations_key("3 + 2 = 5. 5 * 2 = 10.") != equations_key("2 + 3 = 5. 5 * 2 = 10."), "the order matters"
     assert equations_key("48/2 = <<48/2=24>>24") == "48/2=24", "annotations stand for what is around them"
     assert equations_key("It is ten.\n#### 10") == equations_key("") == ""
+
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "cases" / "F35_equations.jsonl"
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="the cases that users' reports led to are not beside this checkout")
+def test_equations_of_reports_are_judged_rightly_or_not_at_all() -> None:
+    for line in SHARED.read_text(encoding="utf-8").splitlines():
+        case = json.loads(line)
+        for found in find_equations(case["text"]):
+            assert bool(found.error) == case["expected"].startswith("wrong"), case["text"]
