@@ -25,7 +25,7 @@ def readings(text: str) -> tuple[Node, ...]:
     """The trees of a formula: none, one, or two where a comma in brackets may group digits or separate numbers."""
     found: list[Node] = []
     written = tokens(text)
-    for pieces in dict.fromkeys((written, _separated(written))):
+    for pieces in dict.fromkeys((_separated(written), written)):
         try:
             found.append(_Reader(list(pieces)).whole())
         except UnreadableError:
@@ -93,6 +93,8 @@ class _Reader(TermReader):
                 joint = self.next().text
             joints.add("," if joint == ";" else joint)
             items.append(self.statement())
+        if len({item.value for item in items if item.op == "unit"}) > 1:
+            raise UnreadableError  # 5 feet, 6 inches are one amount, and not two numbers
         spoken = joints - {","}
         if len(spoken) > 1:
             raise UnreadableError  # 1 or 2 and 3
@@ -113,6 +115,7 @@ class _Reader(TermReader):
 
     def element(self) -> Node:
         """A side of a relation: sets joined by one kind of operation, a ratio, or an expression with its unit."""
+        money = self.at_money()
         parts = [self.sum()]
         sign = self.peek().text
         while self.at(*OPERATIONS):
@@ -122,11 +125,16 @@ class _Reader(TermReader):
             if sign == "\\setminus" and len(parts) > 2:
                 raise UnreadableError
             return Node(OPERATIONS[sign], tuple(parts))
-        while self.depth == 0 and self.take(":"):
+        while self.depth == 0 and (self.take(":") or self.take_word("to")):
             parts.append(self.sum())
-        return self.with_unit(parts[0]) if len(parts) == 1 else Node("ratio", tuple(parts))
+        return self.with_unit(parts[0], money) if len(parts) == 1 else Node("ratio", tuple(parts))
 
-    def with_unit(self, tree: Node) -> Node:
+    def at_money(self) -> str:
+        """The unit of the sign of currency before an amount."""
+        kind, text = self.peek(self.at("-"))
+        return singular(MONEY[text]) if kind == "currency" and text in MONEY else ""
+
+    def with_unit(self, tree: Node, money: str) -> Node:
         if self.take("%"):
             return Node("percent", (tree,))
         words = self.phrase().split()
@@ -140,8 +148,11 @@ class _Reader(TermReader):
         if rest.casefold() in ("degree", "degrees"):
             return Node("degree", (tree,))
         name = unit_name(rest) if rest else ""
-        if name is None:
-            raise UnreadableError
+        if name is None or (money and words and len(words[0]) <= 2 and words[0] != "/"):
+            raise UnreadableError  # $5 m
+        if money and name.split(" / ")[0] not in ("", money):
+            name = f"{money} {name}".replace(" / /", " /")
+        name = name or money
         return Node("unit", (tree,), name) if name else tree
 
     def phrase(self) -> str:

@@ -30,14 +30,20 @@ from selftaught.verifiers.meanings import (
 
 def same_formula(one: str, other: str) -> bool | None:
     """Of two texts; None where one of them has no reading, or where nobody can tell."""
-    answers: list[bool | None] = []
-    for left in readings(one):
-        for right in readings(other):
-            try:
-                answers.append(same(meaning(left), meaning(right)))
-            except UndecidedError:
-                answers.append(None)
-    return True if True in answers else (None if None in answers or not answers else False)
+    try:
+        return same(_meaning(one), _meaning(other))
+    except UndecidedError:
+        return None
+
+
+def _meaning(text: str) -> Any:
+    """Of the first reading that has one: a comma in brackets separates, and groups digits where that says nothing."""
+    for tree in readings(text):
+        try:
+            return meaning(tree)
+        except UndecidedError:
+            continue
+    raise UndecidedError
 
 
 def same(one: Any, other: Any) -> bool | None:
@@ -51,18 +57,21 @@ def same(one: Any, other: Any) -> bool | None:
 
 def _amounts(one: Amount, other: Amount) -> bool | None:
     """Units do not count where only one side has them; where both do they must agree. 20% is 20 and 0.2."""
-    found = _degrees(one.value, other.value)
+    found = _degrees(one, other)
     if one.percent != other.percent and found is not True:
         share, plain = (one, other) if one.percent else (other, one)
         found = equal(share.value / 100, plain.value)
     return None if found and one.unit and other.unit and one.unit != other.unit else found
 
 
-def _degrees(one: Any, other: Any) -> bool | None:
-    """90° is 90, and it is π/2."""
-    if one.has(DEGREE) == other.has(DEGREE):
-        return equal(one, other)
-    found = [equal(one.subs(DEGREE, size), other.subs(DEGREE, size)) for size in (sympy.Integer(1), sympy.pi / 180)]
+def _degrees(one: Amount, other: Amount) -> bool | None:
+    """90° is 90, and it is π/2; but it is not 90 radians, nor are π/2 degrees π/2."""
+    if one.value.has(DEGREE) == other.value.has(DEGREE):
+        return equal(one.value, other.value)
+    turned, plain = (one, other) if one.value.has(DEGREE) else (other, one)
+    is_bare = plain.unit != "radian" and not turned.value.has(sympy.pi)
+    sizes = [sympy.pi / 180, *([sympy.Integer(1)] if is_bare else [])]
+    found = [equal(turned.value.subs(DEGREE, size), plain.value) for size in sizes]
     return True if True in found else (None if None in found else False)
 
 
@@ -90,7 +99,7 @@ def _equation(named: Named) -> Equation:
 def _equations(one: Equation, other: Equation) -> bool | None:
     """Equal if one is the other times a number."""
     first, second = one.left - one.right, other.left - other.right
-    if first == second:
+    if first == second != 0:
         return True
     if first.free_symbols != second.free_symbols or second == 0 or first == 0:
         return False
@@ -116,9 +125,13 @@ def _several(one: Several, other: Several | Braces) -> bool | None:
     names = [{item.name for item in side.items if isinstance(item, Named)} for side in (one, other)]
     if len(one.items) != len(other.items):
         return False
-    if names[0] != names[1] and max(map(len, names)) > 1:
+    if max(map(len, names)) > 1 and (names[0] != names[1] or _is_either(one) != _is_either(other)):
         return None
     return _matched(one.items, other.items)
+
+
+def _is_either(found: Several | Braces) -> bool:
+    return isinstance(found, Several) and found.joint == "or"
 
 
 def _matched(ones: Sequence[Any], others: Sequence[Any]) -> bool | None:

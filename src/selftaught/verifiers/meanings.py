@@ -56,6 +56,7 @@ class Several:
     """`1, 2`, `x = 1 or x = 2`, `\\pm 1`: in any order."""
 
     items: tuple[Any, ...]
+    joint: str = ","
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _listed(items: list[Any], joint: str) -> Any:
             raise UndecidedError
         join = sympy.Union if joint == "or" else sympy.Intersection
         return Region(join(*(item.set for item in items)), items[0].variable)
-    return Several(_flat(items))
+    return Several(_flat(items), joint)
 
 
 def _related(tree: Node) -> Any:
@@ -239,6 +240,8 @@ def _inequality(left: Any, sign: str, right: Any) -> Any:
         raise UndecidedError
     difference = sympy.expand(left - right)
     symbols = difference.free_symbols
+    if not symbols:
+        raise UndecidedError  # 1 < 2 is true, and so is 3 < 4
     if len(symbols) == 1:
         (variable,) = symbols
         slope, rest = difference.coeff(variable, 1), difference.coeff(variable, 0)
@@ -272,9 +275,18 @@ def as_set(found: Any) -> Any:
         return sympy.FiniteSet(*(item.value for item in found.items))
     if isinstance(found, Row) and len(found.items) == 2 and found.brackets in ("()", "[]", "(]", "[)"):
         ends = [item.value for item in found.items if isinstance(item, Amount) and not item.percent]
-        if len(ends) == 2 and all(end.is_extended_real and not end.free_symbols for end in ends):
+        if (
+            len(ends) == 2
+            and all(end.is_extended_real and not end.free_symbols for end in ends)
+            and _rises(ends, found.brackets)
+        ):
             return sympy.Interval(*ends, found.brackets[0] == "(", found.brackets[1] == ")")
     raise UndecidedError
+
+
+def _rises(ends: list[Any], brackets: str) -> bool:
+    """(2, 1) and (1, 1) are points: nobody writes an empty interval so."""
+    return bool(ends[0] < ends[1]) or (brackets == "[]" and ends[0] == ends[1])
 
 
 def _value(tree: Node) -> Any:
