@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from builders import json_case
 from selftaught.formulas import quantity, readings
-from selftaught.formulas.notation import formula_in, same_text, tokens, words
+from selftaught.formulas.notation import same_text, tokens, words
+from selftaught.formulas.spans import formula_in
 from selftaught.formulas.units import unit_name
 from selftaught.problems import Verdict
 from selftaught.verifiers.pooled import formula_comparison

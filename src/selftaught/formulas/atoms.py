@@ -111,11 +111,18 @@ class AtomReader:
             raise UnreadableError
         return self.nested(self.base)
 
-    def group(self, *close: str) -> Node:
+    def group(self, *close: str, can_list: bool = False) -> Node:
         bars, self.bars = self.bars, 0
         tree = self.sum()
         if "}" in close and self.take("\\choose"):
             tree = Node("binom", (tree, self.sum()))
+        elif "}" in close and self.take("\\over"):
+            tree = Node("div", (tree, self.sum()))
+        elif can_list and self.at(","):
+            found = [tree]
+            while self.take(","):
+                found.append(self.sum())
+            tree = Node("set", tuple(found))  # {-2, 3}
         self.need(*close)
         self.bars = bars
         return tree
@@ -146,7 +153,9 @@ class AtomReader:
                 degree = self.group("]") if self.take("[") else Node("number", value=Fraction(2))
                 return Node("root", (self.group(")") if self.take("(") else self.argument(), degree))
             case "{":
-                return self.group("}")
+                return self.group("}", can_list=True)
+            case "\\angle":
+                return Node("symbol", value=f"angle {self.corner()}")
             case "|":
                 self.bars += 1
                 inside = self.sum()
@@ -171,6 +180,11 @@ class AtomReader:
                 return Node("constant", value=letter)
         if name in trees.CONSTANTS:
             return Node("constant", value=trees.CONSTANTS[name])
+        if name in trees.SYMMETRIC:
+            if not self.at("(", "\\{"):
+                raise UnreadableError
+            among = self.items(")" if self.next().text == "(" else "\\}")
+            return Node("call", tuple(among), name.removeprefix("\\"))
         if name in trees.FUNCTIONS:
             return self.function(name)
         if name in trees.DECORATIONS:
@@ -184,10 +198,29 @@ class AtomReader:
             name += "'"
         if name in trees.CONSTANTS:
             return Node("constant", value=trees.CONSTANTS[name])
+        if name == "C" and self.take("("):
+            inside = self.items(")")
+            return (
+                Node("binom", tuple(inside)) if len(inside) == 2 else Node("mul", (Node("symbol", value=name), *inside))
+            )
         if name[0] in trees.APPLIED and name.rstrip("'") in trees.APPLIED and self.take("("):
             inside = self.items(")")
             return Node("call", tuple(inside), f"apply {name}")
         return Node("symbol", value=name)
+
+    def corner(self) -> str:
+        """The name of an angle: `ABC`, `A`, `1`, in braces or without."""
+        is_braced = self.take("{")
+        name = ""
+        while self.peek().kind in ("letter", "word", "text", "number") and (not name or name.isupper()):
+            if name and not self.peek().text.isupper():
+                break
+            name += self.next().text
+        if is_braced:
+            self.need("}")
+        if not name:
+            raise UnreadableError
+        return name
 
     def raw(self) -> str:
         """A name in braces, as it stands: letters, digits and commas."""
@@ -204,7 +237,10 @@ class AtomReader:
         """`43_7`, `43_{7}`, `43_{\\text{seven}}`."""
         self.need("_")
         is_braced = self.take("{")
+        is_bracketed = self.take("(")
         name = self.next().text.casefold()
+        if is_bracketed:
+            self.need(")")
         if is_braced:
             self.need("}")
         base = int(name) if re.fullmatch(r"\d{1,2}", name) else trees.BASES.get(name, 0)
@@ -214,6 +250,10 @@ class AtomReader:
 
     def bracket(self, open_sign: str) -> Node:
         """`(x + 1)`, or several things: `(1, 2)`, `[0, 1)`."""
+        kind, digits = self.peek()
+        if kind == "number" and [self.peek(ahead).text for ahead in (1, 2)] == [")", "_"]:
+            self.place += 2
+            return self.based(digits)
         items = self.items(*CLOSING[open_sign])
         close = self.tokens[self.place - 1].text
         if len(items) == 1:

@@ -96,10 +96,11 @@ class TermReader(AtomReader):
             return is_product(text) and unit_name(text) is None
         if kind == "sign":
             return text in ("(", "[", "{") or (text == "|" and self.bars == 0)
-        if self.at_temperature():
+        if self.at_temperature() or self.at_unit_fraction():
             return False
         is_named = text in trees.CONSTANTS or any(
-            text in names for names in (trees.LETTERS, trees.FUNCTIONS, trees.DECORATIONS, trees.OPENING)
+            text in names
+            for names in (trees.SYMMETRIC, trees.LETTERS, trees.FUNCTIONS, trees.DECORATIONS, trees.OPENING)
         )
         return kind in ("number", "letter") or (kind == "command" and is_named)
 
@@ -108,8 +109,22 @@ class TermReader(AtomReader):
         before = [token.text for token in self.tokens[max(0, self.place - 3) : self.place]]
         return self.peek().text in ("C", "F") and (before[-1:] == ["\\circ"] or before == ["{", "\\circ", "}"])
 
+    def at_unit_fraction(self) -> bool:
+        """Whether `\\frac{\\text{m}}{\\text{s}}` is next."""
+        kinds = [self.peek(ahead).kind for ahead in (2, 5)]
+        return self.at("\\frac") and kinds == ["text", "text"] and self.peek(3).text == self.peek(6).text == "}"
+
     def factor(self) -> Node:
         return self.nested(self.powered)
+
+    def at_ordinal(self) -> bool:
+        """Whether the `th` of 5^{\\text{th}} is next, of which a word is made."""
+        after = [self.peek(ahead) for ahead in (1, 2, 3)]
+        named = after[1] if after[0].text == "{" and after[2].text == "}" else after[0]
+        if not self.at("^") or named.text not in ("st", "nd", "rd", "th") or named.kind not in ("text", "word"):
+            return False
+        self.tokens[self.place : self.place + (4 if named == after[1] else 2)] = [named]
+        return True
 
     def powered(self) -> Node:
         tree = self.base()
@@ -118,6 +133,8 @@ class TermReader(AtomReader):
                 if self.at("!"):
                     raise UnreadableError  # 5!! is no factorial of a factorial
                 tree = Node("fact", (tree,))
+            elif self.at_ordinal():
+                return tree
             elif self.take("^"):
                 circle = [self.peek(ahead).text for ahead in range(3)]
                 if circle[0] == "\\circ" or circle == ["{", "\\circ", "}"]:

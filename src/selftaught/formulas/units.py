@@ -120,7 +120,7 @@ def unit_name(phrase: str) -> str | None:
             power = "^2" if word.startswith("sq") else "^3"
         elif exponent not in ("", "2", "3") or (exponent and power) or not _is_unit(word):
             return None
-        elif not power and index > 0 and pieces[index - 1] != "/" and min(len(word), len(pieces[index - 1])) <= 2:
+        elif not power and index > 0 and pieces[index - 1] != "/" and (len(word) <= 2) != (len(pieces[index - 1]) <= 2):
             return None  # the m of "m dollars" is none of length
         else:
             found.append(_SYMBOLS.get(word) or singular(word))

@@ -3,6 +3,7 @@
 Runs in a worker process (`worker.py`), because what sympy is asked may take any time and any memory.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ import sympy
 from selftaught.formulas import readings
 from selftaught.verifiers.identity import equal, every
 from selftaught.verifiers.meanings import (
-    DEGREE,
     Amount,
     Based,
     Braces,
@@ -20,20 +20,24 @@ from selftaught.verifiers.meanings import (
     Named,
     Ratio,
     Region,
+    Rounded,
     Row,
     Several,
-    UndecidedError,
     as_set,
     meaning,
 )
+from selftaught.verifiers.values import DEGREE, UndecidedError
 
 
-def same_formula(one: str, other: str) -> bool | None:
+def same_formula(answer: str, prediction: str) -> bool | None:
     """Of two texts; None where one of them has no reading, or where nobody can tell."""
     try:
-        return same(_meaning(one), _meaning(other))
+        asked, said = _meaning(answer), _meaning(prediction)
+        found = same(said, asked)
     except UndecidedError:
         return None
+    # x + y = 17 may be asked for as the equation of a line, which 17 is not.
+    return None if found and isinstance(asked, Equation) and isinstance(said, Amount) else found
 
 
 def _meaning(text: str) -> Any:
@@ -51,8 +55,16 @@ def same(one: Any, other: Any) -> bool | None:
     for left, right in ((one, other), (other, one)):
         compare = _COMPARED.get((type(left), type(right)))
         if compare is not None:
-            return compare(left, right)
-    return False
+            found = compare(left, right)
+            break
+    else:
+        found = False
+    # Lines below one another may be the steps of a solution.
+    return None if found is False and (_is_lines(one) or _is_lines(other)) else found
+
+
+def _is_lines(found: Any) -> bool:
+    return isinstance(found, Several) and found.joint == "\\\\"
 
 
 def _amounts(one: Amount, other: Amount) -> bool | None:
@@ -92,6 +104,20 @@ def _named(one: Named, other: Any) -> bool | None:
     return same(one.meaning, other)
 
 
+def _rounded(one: Rounded, other: Any) -> bool | None:
+    """What it is decides; where only what was shown agrees, nobody can tell what was asked for."""
+    if isinstance(other, Rounded):
+        return same(one.exact, other.exact)
+    found = same(one.exact, other)
+    return found or (None if same(one.shown, other) is not False else found)
+
+
+def _gives(one: Equation, other: Amount) -> bool | None:
+    """`m + n = 17` is 17, `2x = 10` perhaps 10."""
+    found = equal(one.right, other.value)
+    return found if one.gives_value or not found else None
+
+
 def _equation(named: Named) -> Equation:
     return Equation(named.name, named.meaning.value)
 
@@ -125,9 +151,27 @@ def _several(one: Several, other: Several | Braces) -> bool | None:
     names = [{item.name for item in side.items if isinstance(item, Named)} for side in (one, other)]
     if len(one.items) != len(other.items):
         return False
+    if set() in names and _are_numbered(names[0] | names[1]):
+        return _matched(*([getattr(item, "meaning", item) for item in side.items] for side in (one, other)))
     if max(map(len, names)) > 1 and (names[0] != names[1] or _is_either(one) != _is_either(other)):
         return None
     return _matched(one.items, other.items)
+
+
+def _are_numbered(names: set[Any]) -> bool:
+    """x_1 and x_2: several values of one unknown; those of a sequence are in order."""
+    parts = [str(name).partition("_") for name in names]
+    return len({letter for letter, _, _ in parts}) == 1 and all(
+        re.fullmatch("[xyztr]", part[0]) and part[2] for part in parts
+    )
+
+
+def _finite(one: Several, other: Region) -> bool | None:
+    """`2, 4` and `x \\in \\{2, 4\\}`."""
+    items = [item for item in one.items if isinstance(item, Amount) and not item.percent and not item.unit]
+    if not isinstance(other.set, sympy.FiniteSet) or len(items) < len(one.items):
+        return None
+    return _matched(items, [Amount(value) for value in other.set.args])
 
 
 def _is_either(found: Several | Braces) -> bool:
@@ -217,6 +261,10 @@ def _unsure(_one: Any, _other: Any) -> None:
 def _loose(one: Several | Braces, other: Any) -> bool | None:
     """`1, 2` and `(1, 2)`, `\\{5\\}` and 5: other things of the same parts, perhaps meant as the same."""
     items = other.items if isinstance(other, Row) else (other,)
+    names = [str(item.name) for item in one.items if isinstance(item, Named)]
+    if names and names == [*"xyz"][: len(one.items)] and isinstance(other, Row) and not _is_either(one):
+        found = _rows(Row(tuple(item.meaning for item in one.items), other.brackets), other)
+        return True if found and other.brackets == "()" else None
     found = len(one.items) == len(items) and _matched(one.items, items)
     return None if found is not False else False
 
@@ -230,12 +278,17 @@ _COMPARED: dict[tuple[type, type], Callable[[Any, Any], bool | None]] = {
     (Amount, Amount): _amounts,
     **{(Named, kind): _named for kind in (Named, Equation, Amount, Several, Braces, Row, Region, Ratio, Based)},
     (Equation, Equation): _equations,
+    (Equation, Amount): _gives,
+    **{
+        (Rounded, kind): _rounded
+        for kind in (Rounded, Named, Equation, Amount, Several, Braces, Row, Region, Ratio, Based)
+    },
     (Inequality, Inequality): _inequalities,
     (Inequality, Region): _unsure,
     (Several, Several): _several,
     (Several, Braces): _several,
     (Several, Row): _loose,
-    (Several, Region): _unsure,
+    (Several, Region): _finite,
     (Braces, Braces): _sets,
     (Braces, Amount): _loose,
     (Row, Row): _rows,
