@@ -47,6 +47,14 @@ _LEAD = re.compile(
 )
 
 
+def _ordinal(value: object) -> str | None:
+    """The letters that make a whole number an ordinal one: 1st, 12th."""
+    if not isinstance(value, Fraction) or value.denominator != 1:
+        return None
+    is_teen = value // 10 % 10 == 1
+    return "th" if is_teen else {1: "st", 2: "nd", 3: "rd"}.get(int(value % 10), "th")
+
+
 def _explains(head: str, inside: str) -> bool:
     """Whether a bracket says the number before it in another way: `5 (five)`, `3/4 (0.75)`; 5 (5) may be a product."""
     number = quantity(readings(head))
@@ -204,7 +212,7 @@ class _Reader(TermReader):
                 raise UnreadableError
             tree = Node("mul", (tree, Node("number", value=Fraction(SCALES[singular(words.pop(0))]))))
         rest = " ".join(words)
-        if tree.op == "number" and tree.value == abs(exact(tree) or 0) and rest in ("st", "nd", "rd", "th"):
+        if tree.op == "number" and rest == _ordinal(tree.value):
             return tree
         if rest.casefold() in ("percent", "per cent"):
             return Node("percent", (tree,))

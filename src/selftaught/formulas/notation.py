@@ -180,7 +180,7 @@ _SKIPPED = (
     r"|\\(?:left|right)\s*\.|\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])|\\hspace\*?\s*\{[^{}]*\}"
 )
 _TEXT = r"\\(?:text(?:rm|bf|it|sf|tt|normal)?|mbox|hbox|mathrm|operatorname\*?)\s*\{"
-_FACE = r"\\(?:mathbf|mathit|mathsf|boldsymbol|bm|ensuremath)\s*(?=\{)"  # the brace group stays
+_FACE = r"\\(?:mathbf|mathit|mathsf|boldsymbol|bm|ensuremath|mathord|mathbin|mathop)\s*(?=\{)"  # the brace group stays
 _LEXER = re.compile(
     rf"(?P<skipped>{_SKIPPED})|(?P<text>{_TEXT})|(?P<face>{_FACE})|(?P<number>{_NUMBER})|(?P<word>[A-Za-z]+)"
     r"|(?P<currency>\\?\$|[€£¥₹₽₩₺₫฿¢]|\\(?:pounds|euro)(?![a-zA-Z]))"

@@ -24,9 +24,13 @@ from selftaught.verifiers.meanings import (
     Row,
     Several,
     as_set,
+    is_name,
     meaning,
 )
 from selftaught.verifiers.values import DEGREE, UndecidedError
+
+SCALES = frozenset(map(sympy.Symbol, "kKMBT"))
+"""Letters that may stand for thousands, millions and so on."""
 
 
 def same_formula(answer: str, prediction: str) -> bool | None:
@@ -70,6 +74,9 @@ def _is_lines(found: Any) -> bool:
 def _amounts(one: Amount, other: Amount) -> bool | None:
     """Units do not count where only one side has them; where both do they must agree. 20% is 20 and 0.2."""
     found = _degrees(one, other)
+    names = one.value.free_symbols, other.value.free_symbols
+    if set() in names and any(len(letters) == 1 and letters <= SCALES for letters in names):
+        return None  # 5M may be five million
     if one.percent != other.percent and found is not True:
         share, plain = (one, other) if one.percent else (other, one)
         found = equal(share.value / 100, plain.value)
@@ -81,7 +88,7 @@ def _degrees(one: Amount, other: Amount) -> bool | None:
     if one.value.has(DEGREE) == other.value.has(DEGREE):
         return equal(one.value, other.value)
     turned, plain = (one, other) if one.value.has(DEGREE) else (other, one)
-    is_bare = plain.unit != "radian" and not turned.value.has(sympy.pi)
+    is_bare = plain.unit in ("", turned.unit) and not turned.value.has(sympy.pi)
     sizes = [sympy.pi / 180, *([sympy.Integer(1)] if is_bare else [])]
     found = [equal(turned.value.subs(DEGREE, size), plain.value) for size in sizes]
     return True if True in found else (None if None in found else False)
@@ -155,6 +162,10 @@ def _several(one: Several, other: Several | Braces) -> bool | None:
         return _matched(*([getattr(item, "meaning", item) for item in side.items] for side in (one, other)))
     if max(map(len, names)) > 1 and (names[0] != names[1] or _is_either(one) != _is_either(other)):
         return None
+    if _is_either(one) != _is_either(other) and any(
+        isinstance(item, Amount) and is_name(item.value) for item in one.items
+    ):
+        return None  # "A, B" may be both, where "A or B" is one of them
     return _matched(one.items, other.items)
 
 

@@ -9,11 +9,14 @@ from itertools import pairwise
 from typing import Any
 
 import sympy
+from sympy.core.function import AppliedUndef
 
 from selftaught.formulas.trees import Node
 from selftaught.verifiers.identity import equal
 from selftaught.verifiers.values import UndecidedError, value
 
+MAX_PLACES = 30
+"""Of a decimal that ends."""
 SETS = {
     "R": sympy.S.Reals,
     "Q": sympy.S.Rationals,
@@ -121,6 +124,8 @@ def meaning(tree: Node) -> Any:
         return Several(_flat(meaning(_with_sign(tree, upper=upper)) for upper in (True, False)))
     match tree.op:
         case "list":
+            if tree.value == "or" and len(tree.parts) == 2 and (found := _in_decimals(*tree.parts)) is not None:
+                return found
             return _listed([meaning(part) for part in tree.parts], str(tree.value))
         case "set":
             return Braces(_flat(meaning(part) for part in tree.parts))
@@ -210,15 +215,25 @@ def _rounded(sides: tuple[Node, ...], shown: Node) -> Rounded:
     digits = meaning(shown)
     if not isinstance(amount, Amount) or not isinstance(digits, Amount) or amount.percent != digits.percent:
         raise UndecidedError
-    place = digits.value.q if digits.value.is_Rational else 0
-    is_decimal = shown.op in ("number", "unit", "percent", "neg") and place > 0
+    whole = digits.value.q if digits.value.is_Rational else 0
+    places = next((places for places in range(MAX_PLACES) if whole and 10**places % whole == 0), None)
+    is_decimal = shown.op in ("number", "unit", "percent", "neg") and places is not None
     if not is_decimal or not amount.value.is_extended_real or amount.value.free_symbols:
         raise UndecidedError
-    while 10 ** len(str(place)) % place:
-        place *= 2 if place % 5 == 0 else 5
-    if not abs(amount.value - digits.value) * place < 1:
+    if not abs(amount.value - digits.value) * 10**places < 1:
         raise UndecidedError
     return Rounded(exact, digits)
+
+
+def _in_decimals(exact: Node, shown: Node) -> Rounded | None:
+    """`\\frac{1}{3} or 0.333`; "0.4 or 0.36" are two numbers."""
+    try:
+        found = _rounded((exact,), shown)
+    except UndecidedError:
+        return None
+    amounts = (getattr(found.exact, "value", None), found.shown.value)
+    ends = amounts[0] is None or (amounts[0].is_Rational and 10**MAX_PLACES % amounts[0].q == 0)
+    return None if ends or amounts[1].q == 1 else found
 
 
 def _is_combined(tree: Node) -> bool:
@@ -226,7 +241,7 @@ def _is_combined(tree: Node) -> bool:
     letters: list[Node] = []
 
     def only_joins(part: Node, *, is_first: bool = True) -> bool:
-        if part.op == "symbol":
+        if part.op == "symbol" or (part.op == "call" and str(part.value).startswith("apply ")):
             letters.append(part)
             return True
         if part.op == "neg" and not is_first:
@@ -263,7 +278,8 @@ def _equated(sides: list[Any], *, gives_value: bool = False) -> Any:
         if not is_name(first.value):
             raise UndecidedError
         return Named(first.value, last)
-    if not first.value.free_symbols and not last.value.free_symbols and not is_name(first.value):
+    is_known = not any(side.value.free_symbols or side.value.has(AppliedUndef) for side in (first, last))
+    if is_known:
         if not equal(first.value, last.value):
             raise UndecidedError
         return last
@@ -277,7 +293,7 @@ def _equated(sides: list[Any], *, gives_value: bool = False) -> Any:
 
 
 def is_name(value: Any) -> bool:
-    return isinstance(value, sympy.Symbol | sympy.core.function.AppliedUndef)
+    return isinstance(value, sympy.Symbol | AppliedUndef)
 
 
 def _is_named(name: Any, value: Any) -> bool:
