@@ -38,6 +38,7 @@ def readings(text: str) -> tuple[Node, ...]:
     return tuple(found)
 
 
+_SHORT = re.compile(r"\d*\.?\d+\s*\\?%?|\d+\s*/\s*\d+|\\[dt]?frac\s*\{\d+\}\s*\{\d+\}")
 _SPOKEN = {name: value for value, name in enumerate(("zero", "one", *BASES))}
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore) )?(?:(?:the|our|my|its|their) )?(?:(?:final|correct|total|required|desired) )?"
@@ -56,12 +57,20 @@ def _ordinal(value: object) -> str | None:
 
 
 def _explains(head: str, inside: str) -> bool:
-    """Whether a bracket says the number before it in another way: `5 (five)`, `3/4 (0.75)`; 5 (5) may be a product."""
+    """Whether a bracket says the number before it in another way: `5 (five)`, `3/4 (0.75)`; 2(3 - 1) is a product."""
     number = quantity(readings(head))
-    if number is None or head.strip() == inside.strip():
+    if number is None:
         return False
     if inside.casefold() in _SPOKEN:
         return number[0].value == _SPOKEN[inside.casefold()]
+    is_whole = number[0].value.denominator == 1
+    if (
+        is_whole
+        or head[-1:].strip()
+        or bool(set(".%") & set(head)) == bool(set(".%") & set(inside))
+        or not _SHORT.fullmatch(inside)
+    ):
+        return False
     other = quantity(readings(inside))
     return other is not None and same_number(number[0], other[0])
 
@@ -201,11 +210,13 @@ class _Reader(TermReader):
     def at_money(self) -> str:
         """The unit of the sign of currency before an amount."""
         kind, text = self.peek(self.at("-"))
-        return singular(MONEY[text]) if kind == "currency" and text in MONEY else ""
+        return singular(MONEY[text]) if self.depth == 0 and kind == "currency" and text in MONEY else ""
 
     def with_unit(self, tree: Node, money: str) -> Node:
         if self.take("%"):
             return Node("percent", (tree,))
+        if money and self.peek().kind == "currency":
+            raise UnreadableError  # $5$^2
         words = self.phrase().split()
         while words and singular(words[0]) in SCALES:
             if exact(tree) is None:
@@ -243,6 +254,8 @@ class _Reader(TermReader):
                 pieces += [self.peek(2).text, "/", self.peek(5).text]
                 self.place += 6
             elif pieces and self.at("^"):
+                if pieces[-1] in MONEY.values():
+                    raise UnreadableError
                 self.place += 1
                 power = exact(self.exponent())
                 pieces[-1] += f"^{power}"

@@ -20,7 +20,7 @@ _WRAPS = tuple(
         rf"\\begin\s*\{{(?P<name>{_DISPLAYS}\*?)\}}(?:\{{\d+\}})?(?P<in>(?:(?!\\begin\s*\{{{_DISPLAYS}).)*)\\end\s*\{{(?P=name)\}}",
         r"\\left\s*\\\{\s*\\begin\s*\{array\}\s*\{[lcr ]+\}(?P<in>(?:(?!\\begin).)*)\\end\s*\{array\}\s*\\right\s*\.",
         r"```(?:latex|tex|math|text|plaintext)?\s(?P<in>[^`]*)```",
-        r"<(?P<tag>[A-Za-z]+)>(?P<in>[^<>]*)</(?P=tag)>",
+        r"<(?P<tag>answer|final|ans|result|solution|b|strong|i|em|u|p|code|math|span|center|mark)>(?P<in>[^<>]*)</(?P=tag)>",
         '"(?P<in>[^"]*)"',
         "“(?P<in>[^“”]*)”",
         r"[*_`]{1,3}(?P<in>(?=[^*_`]).*[^*_`\\])[*_`]{1,3}",
@@ -31,11 +31,11 @@ _END = re.compile(
     r"(?:(?<![\\.])(?<!\\right)(?<!\\left)[.,;:]|\\\\|(?<!\\)\\|[✅✔☑✓🎉😊🙂👍🚀✨🎯💯]\ufe0f?|(?<=\s)\\[,;:!])\Z"
 )
 """A full stop, a line's end, a command of spacing that lost its space, a mark of satisfaction."""
-_PIECES = re.compile(r"(?:[^$\\]|\\.)*(?:\$[^$\s](?:[^$]*[^$\s\\])?\$(?![\d$])(?:[^$\\]|\\.)*)+", re.DOTALL)
+_PIECES = re.compile(r"(?:[^$\\]|\\.)*(?:\$[^$\s](?:[^$]*[^$\s\\])?\$(?![\d$!^_])(?:[^$\\]|\\.)*)+", re.DOTALL)
 """Inline mathematics with text between: `$12\\pi$ cm$^2$`. In "$5 and $6" the signs are of money."""
 _REASON = re.compile(r"\s(?:because|since)\s(?=.*(?:=|[A-Za-z]{2}))", re.DOTALL)
 _SECOND_THOUGHT = re.compile(
-    r"\b(?:no|not|n't|wait|but|actually|however|or|should|wrong|incorrect|mistake|instead|sorry|oops|hmm|answer|unless)\b",
+    r"\b(?:no|not|n't|wait|but|actually|however|or|should|wrong|incorrect|mistake|instead|sorry|oops|hmm|answer|unless|because|since|if|when|otherwise|else)\b",
     re.IGNORECASE,
 )
 _LABEL = re.compile(

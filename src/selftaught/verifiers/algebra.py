@@ -80,7 +80,7 @@ def _amounts(one: Amount, other: Amount) -> bool | None:
     if one.percent != other.percent and found is not True:
         share, plain = (one, other) if one.percent else (other, one)
         found = equal(share.value / 100, plain.value)
-    return None if found and one.unit and other.unit and one.unit != other.unit else found
+    return None if one.unit and other.unit and one.unit != other.unit else found
 
 
 def _degrees(one: Amount, other: Amount) -> bool | None:

@@ -217,8 +217,9 @@ def _rounded(sides: tuple[Node, ...], shown: Node) -> Rounded:
         raise UndecidedError
     whole = digits.value.q if digits.value.is_Rational else 0
     places = next((places for places in range(MAX_PLACES) if whole and 10**places % whole == 0), None)
-    is_decimal = shown.op in ("number", "unit", "percent", "neg") and places is not None
-    if not is_decimal or not amount.value.is_extended_real or amount.value.free_symbols:
+    if places is None or shown.op not in ("number", "unit", "percent", "neg"):
+        raise UndecidedError
+    if not amount.value.is_extended_real or amount.value.free_symbols:
         raise UndecidedError
     if not abs(amount.value - digits.value) * 10**places < 1:
         raise UndecidedError

@@ -15,6 +15,8 @@ from selftaught.verifiers.identity import LOG_BASE
 
 MAX_BITS = 100_000
 """Of a power of numbers."""
+MAX_DEGREE = 10_000
+"""Of a power of letters."""
 MAX_ARGUMENT = 3_000
 """Of a factorial."""
 
@@ -78,6 +80,8 @@ def _power(base: Any, exponent: Any) -> Any:
         bits = max(abs(base.p), base.q).bit_length() if base.is_Rational else 64
         if not exponent.is_finite or (exponent.is_Rational and abs(exponent) * bits > MAX_BITS):
             raise UndecidedError
+    elif exponent.is_Integer and abs(exponent) > MAX_DEGREE:
+        raise UndecidedError
     if base.is_negative and exponent.is_Rational and exponent.q % 2 and exponent.q > 1:
         raise UndecidedError  # (-8)^{1/3} is -2 for some
     return base**exponent
