@@ -132,6 +132,8 @@ class _Reader(TermReader):
 
     def whole(self) -> Node:
         tree = self.listed()
+        if self.take("\\over"):
+            tree = Node("div", (tree, self.listed()))
         if self.peek().kind != "end":
             raise UnreadableError
         return tree

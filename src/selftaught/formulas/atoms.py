@@ -188,7 +188,9 @@ class AtomReader:
         if name in trees.FUNCTIONS:
             return self.function(name)
         if name in trees.DECORATIONS:
-            return Node("symbol", value=name + self.raw())
+            letters = self.raw()
+            is_zero = (name, letters) == ("\\vec", "0")
+            return Node("number", value=Fraction(0)) if is_zero else Node("symbol", value=name + letters)
         raise UnreadableError
 
     def symbol(self, name: str) -> Node:
@@ -297,6 +299,8 @@ class AtomReader:
         if power is not None and power.op == "neg":
             raise UnreadableError  # \sin^{-2}
         base = self.argument() if name == "\\log" and self.take("_") else None
+        if name == "\\lg":
+            name, base = "\\log", Node("number", value=Fraction(10))
         if self.take("("):
             inside = self.group(")")
         elif self.take("{"):

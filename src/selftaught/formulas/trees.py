@@ -26,7 +26,20 @@ CONSTANTS = {"\\pi": "pi", "\\infty": "oo", "\\emptyset": "empty", "e": "e", "i"
 NUMBER_SETS = frozenset("RQZNC")
 INVERSE = {"\\sin": "\\arcsin", "\\cos": "\\arccos", "\\tan": "\\arctan"}
 FUNCTIONS = frozenset(
-    (*INVERSE, *INVERSE.values(), "\\cot", "\\sec", "\\csc", "\\sinh", "\\cosh", "\\tanh", "\\log", "\\ln", "\\exp")
+    (
+        *INVERSE,
+        *INVERSE.values(),
+        "\\cot",
+        "\\sec",
+        "\\csc",
+        "\\sinh",
+        "\\cosh",
+        "\\tanh",
+        "\\log",
+        "\\lg",
+        "\\ln",
+        "\\exp",
+    )
 )
 SYMMETRIC = frozenset(("\\gcd", "\\lcm", "\\max", "\\min"))
 """Functions of several things in any order."""

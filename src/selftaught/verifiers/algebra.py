@@ -185,6 +185,13 @@ def _finite(one: Several, other: Region) -> bool | None:
     return _matched(items, [Amount(value) for value in other.set.args])
 
 
+def _grouped(one: Several, other: Amount) -> bool | None:
+    """`1,\\,234` may be one number."""
+    digits = [str(item.value) for item in one.items if isinstance(item, Amount) and item.value.is_Integer]
+    are_groups = len(digits) == len(one.items) and all(len(group) == 3 for group in digits[1:]) and one.joint == ","
+    return None if are_groups and "".join(digits) == str(other.value) else False
+
+
 def _is_either(found: Several | Braces) -> bool:
     return isinstance(found, Several) and found.joint == "or"
 
@@ -300,6 +307,7 @@ _COMPARED: dict[tuple[type, type], Callable[[Any, Any], bool | None]] = {
     (Several, Braces): _several,
     (Several, Row): _loose,
     (Several, Region): _finite,
+    (Several, Amount): _grouped,
     (Braces, Braces): _sets,
     (Braces, Amount): _loose,
     (Row, Row): _rows,
