@@ -1,5 +1,6 @@
 """Formulas are read whole, in any notation, and compared exactly."""
 
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from builders import json_case
 from selftaught.formulas import quantity, readings
-from selftaught.formulas.notation import formula_in, same_text, tokens, words
+from selftaught.formulas.notation import same_text, tokens, words
+from selftaught.formulas.spans import formula_in
 from selftaught.formulas.units import unit_name
 from selftaught.problems import Verdict
 from selftaught.verifiers.pooled import formula_comparison
@@ -175,6 +177,116 @@ def test_repeating_digits_are_the_fraction_that_they_make(whole: int, fixed: str
             assert verdict(f"{whole}.{fixed}{repeated}", text) is not Verdict.CORRECT
 
 
+# What formulas of other meanings share
+
+
+@given(st.sampled_from(["()", "[]", "(]", "\\{\\}"]), st.integers(1, 999), st.integers(100, 999))
+def test_a_comma_in_brackets_separates(brackets: str, one: int, other: int) -> None:
+    opening, closing = brackets[: len(brackets) // 2], brackets[len(brackets) // 2 :]
+    written = f"{opening}{one},{other}{closing}"
+    assert verdict(f"{one}{other}", written) is verdict(written, f"{one}{other}") is Verdict.INCORRECT
+    assert verdict(f"{opening}{one}, {other}{closing}", written) is Verdict.CORRECT
+
+
+@given(
+    st.integers(-99, 99),
+    st.integers(0, 99),
+    st.sampled_from(["\\emptyset", "(1,2)\\cap(3,4)", "x < 1 \\text{ and } x > 3"]),
+)
+def test_a_point_is_no_empty_interval(high: int, fall: int, empty: str) -> None:
+    point = f"({high},{high - fall})"
+    assert verdict(empty, point) is not Verdict.CORRECT
+    assert verdict(point, empty) is not Verdict.CORRECT
+
+
+UNITS = ("feet", "in.", "cm", "\\text{ hours}", "\\text{ min}", "\\text{ kg}", "boys", "dollars", "cents")
+
+
+@given(
+    st.integers(1, 99),
+    st.integers(1, 99),
+    st.permutations(UNITS),
+    st.sampled_from([", ", " and ", " ", "\\text{ and }", ". "]),
+)
+def test_numbers_of_two_units_are_neither_one_number_nor_a_list(
+    one: int, other: int, units: list[str], joint: str
+) -> None:
+    said = f"{one} {units[0]}{joint}{other} {units[1]}"
+    for answer in (str(one), str(other), f"{one}, {other}", f"\\{{{one},{other}\\}}"):
+        assert verdict(answer, said) is not Verdict.CORRECT
+
+
+@given(
+    st.integers(1, 999),
+    st.sampled_from(["$", "\\$", "€", ""]),
+    st.sampled_from(["k", "K", "M", "MM", "m", "B", "bn", "T", "mn", "mil", "G"]),
+    st.sampled_from(["\\text{%s}", "\\text{ %s}", "\\,\\mathrm{%s}", " %s"]),
+    st.sampled_from(["", " USD", "\\text{ dollars}"]),
+)
+def test_letters_of_scale_are_never_dropped(number: int, sign: str, letters: str, face: str, behind: str) -> None:
+    assume(sign or behind or letters not in ("m", "T", "G"))
+    assert verdict(str(number), sign + str(number) + face % letters + behind) is not Verdict.CORRECT
+
+
+SURROUNDINGS = (
+    *("$%s$", "$$%s$$", "\\(%s\\)", "\\[ %s \\]", "\\boxed{%s}", "**%s**.", "**%s.**", '"%s"', "%s ✅"),
+    *("<answer>%s</answer>", "\\begin{align*} %s \\end{align*}", "\\begin{equation} %s. \\end{equation}"),
+    *("\\begin{gathered} %s \\end{gathered}", "```latex %s ```", "%s\\ ", "= %s", "{\\bf %s}", "%s\\text{.}"),
+    *("%s, since 1 + 1 = 2.", "%s because that is what is left", "\\large %s", "\\phantom{-}%s"),
+    *("\\text{Answer: } %s", "\\text{The value is } %s"),
+)
+
+
+@given(expressions, expressions, st.lists(st.sampled_from(SURROUNDINGS), max_size=1))
+def test_what_surrounds_a_formula_changes_nothing(one: Written, other: Written, around: list[str]) -> None:
+    for surrounding in around:
+        assert verdict(one.latex, surrounding % one.latex) is Verdict.CORRECT, surrounding
+        if one.value != other.value:
+            assert verdict(other.latex, surrounding % one.latex) is not Verdict.CORRECT, surrounding
+
+
+@given(st.lists(st.integers(0, 7), min_size=2, max_size=4), st.integers(2, 9), st.integers(1, 3))
+def test_factorials_and_powers_side_by_side_are_multiplied(numbers: list[int], base: int, power: int) -> None:
+    value = math.prod(map(math.factorial, numbers)) * base**power
+    written = "".join(f"{number}!" for number in numbers) + f"{base}^{{{power}}}"
+    assert verdict(str(value), written) is Verdict.CORRECT
+    assert verdict(str(value + 1), written) is not Verdict.CORRECT
+
+
+@given(st.integers(1, 60), st.integers(2, 60), st.integers(1, 6), st.integers(-9, 9))
+def test_a_rounded_value_behind_a_number_must_be_its_own(above: int, below: int, places: int, off: int) -> None:
+    exact = Fraction(above, below)
+    shown = Fraction(round(exact * 10**places) + off, 10**places)
+    text = f"{float(shown):.{places}f}"
+    is_close = abs(Fraction(text) - exact) * 10 ** len(text.rstrip("0").partition(".")[2]) < 1
+    found = verdict(f"\\frac{{{above}}}{{{below}}}", f"\\frac{{{above}}}{{{below}}} \\approx {text}")
+    assert found is (Verdict.CORRECT if is_close else Verdict.UNPARSEABLE)
+
+
+@pytest.mark.parametrize(
+    "said", ["m+n=29", "a + b + c = 29", "PQ = 29", "|PQ| = 29", "|w| = 29", "[PQR] = 29", "uv=29", "\\frac{u}{v} = 29"]
+)
+def test_a_combination_of_letters_that_is_given_a_value_is_that_value(said: str) -> None:
+    assert verdict("29", said) is Verdict.CORRECT
+    assert verdict("28", said) is Verdict.INCORRECT
+    assert verdict(said, "29") is not Verdict.CORRECT, "the equation may be what was asked for"
+
+
+@pytest.mark.parametrize(
+    "said", ["u^2 = 29", "2u = 29", "-u = 29", "\\frac{1}{u} = 29", "u + 1 = 29", "u^2+v^2=29", "uu = 29"]
+)
+def test_an_equation_still_to_be_solved_is_not_its_right_side(said: str) -> None:
+    assert verdict("29", said) is Verdict.UNPARSEABLE
+
+
+@pytest.mark.parametrize(
+    "text", [":", "=", ",", ".", "_", "x_", "_1 + 2", "\\text{Jan. 5, 2020}", "8" * 2_500, "y+" * 1_400]
+)
+def test_equal_texts_are_correct_whatever_they_are(text: str) -> None:
+    assert verdict(text, text) is Verdict.CORRECT
+    assert verdict(text, f" {text}\n") is Verdict.CORRECT
+
+
 # Reading
 
 
@@ -189,61 +301,11 @@ def test_any_text_is_read_or_not_and_equals_itself(text: str) -> None:
 
 
 PIECES = (
-    *(
-        "\\frac",
-        "\\frac{",
-        "{",
-        "}",
-        "(",
-        ")",
-        "[",
-        "]",
-        "\\{",
-        "\\}",
-        "|",
-        "1",
-        "12",
-        "1,234",
-        "x",
-        "e",
-        "\\pi",
-        "^",
-        "_",
-    ),
-    *(
-        "-",
-        "+",
-        "*",
-        "/",
-        "\\sqrt",
-        "\\sin",
-        "\\log",
-        "\\text{",
-        "\\text{cm}",
-        " or ",
-        ",",
-        "=",
-        "<",
-        "\\cup",
-        "\\infty",
-    ),
-    *(
-        "\\begin{pmatrix}",
-        "\\end{pmatrix}",
-        "&",
-        "\\\\",
-        "\\overline{",
-        "0.",
-        "½",
-        "²",
-        "√",
-        "$",
-        "%",
-        "!",
-        "\\pm",
-        ":",
-    ),
-    *("\\binom", "f(", "\\boxed{", "\\left(", "\\right)", "\\dot", "cm", "dozen", "\u0305", "x^{", "1/", "1*", "\n"),
+    *("\\frac", "\\frac{", "{", "}", "(", ")", "[", "]", "\\{", "\\}", "|", "1", "12", "1,234", "x", "e"),
+    *("\\pi", "^", "_", "-", "+", "*", "/", "\\sqrt", "\\sin", "\\log", "\\text{", "\\text{cm}", " or "),
+    *(",", "=", "<", "\\cup", "\\infty", "\\begin{pmatrix}", "\\end{pmatrix}", "&", "\\\\", "\\overline{"),
+    *("0.", "½", "²", "√", "$", "%", "!", "\\pm", ":", "\\binom", "f(", "\\boxed{", "\\left(", "\\right)"),
+    *("\\dot", "cm", "dozen", "\u0305", "x^{", "1/", "1*", "\n"),
 )
 
 

@@ -114,7 +114,7 @@ ALLOWED_AT_TOP = {
     "engines/transport.py": {"httpx2"},
     "model_loading.py": {"torch", "transformers"},
     "scoring.py": {"torch"},
-    **{f"verifiers/{name}.py": {"sympy"} for name in ("identity", "meanings", "algebra")},
+    **{f"verifiers/{name}.py": {"sympy"} for name in ("identity", "values", "meanings", "algebra")},
     "cli.py": {"typer", "rich"},
     "terminal.py": {"typer", "rich"},
     "tables.py": {"rich"},

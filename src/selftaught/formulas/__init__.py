@@ -8,29 +8,82 @@ it has no tree, and neither has one that two readers could read in two ways: `1/
 Pure text: nothing is computed but fractions, and the time is linear in the text.
 """
 
+import re
 from fractions import Fraction
 
 from selftaught.formulas.notation import Token, tokens
 from selftaught.formulas.terms import TermReader
-from selftaught.formulas.trees import MAX_DIGITS, Node, UnreadableError, is_product
+from selftaught.formulas.trees import APPLIED, BASES, MAX_DIGITS, NAMING, Node, UnreadableError, is_product
 from selftaught.formulas.units import SCALES, singular, unit_name
-from selftaught.quantities import Quantity
+from selftaught.quantities import Quantity, same_number
 
-RELATIONS = frozenset(("=", "<", ">", "\\le", "\\ge", "\\ne", "\\in"))
+RELATIONS = frozenset(("=", "<", ">", "\\le", "\\ge", "\\ne", "\\in", "\\approx"))
 OPERATIONS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "setminus"}
-MONEY = {"$": "dollars", "€": "euros", "£": "pounds", "₹": "rupees", "¥": "yen"}
+MONEY = {"$": "dollars", "€": "euros", "£": "pounds", "₹": "rupees", "¥": "yen", "¢": "cents"}
+JOINTS = (",", ";", "or", "and", "\\\\")
 
 
 def readings(text: str) -> tuple[Node, ...]:
-    """The trees of a formula: none, one, or two where a comma in brackets may group digits or separate numbers."""
+    """The trees of a formula: none, one, or two where a comma in brackets separates or groups digits."""
+    head, _, inside = text.rstrip().removesuffix(")").rpartition("(")
+    if head and text.rstrip().endswith(")") and not set("()") & set(head + inside) and _explains(head, inside):
+        text = head
     found: list[Node] = []
-    written = tokens(text)
-    for pieces in dict.fromkeys((written, _separated(written))):
+    written = _without_lead(tokens(text))
+    for pieces in dict.fromkeys((_separated(written), written)):
         try:
             found.append(_Reader(list(pieces)).whole())
         except UnreadableError:
             continue
     return tuple(found)
+
+
+_SHORT = re.compile(r"\d*\.?\d+\s*\\?%?|\d+\s*/\s*\d+|\\[dt]?frac\s*\{\d+\}\s*\{\d+\}")
+_SPOKEN = {name: value for value, name in enumerate(("zero", "one", *BASES))}
+_LEAD = re.compile(
+    r"(?:(?:so|thus|hence|therefore) )?(?:(?:the|our|my|its|their) )?(?:(?:final|correct|total|required|desired) )?"
+    r"(?:answer|probability|value|sum|area|perimeter|volume|number|solution|result|total|length|distance|ratio)"
+    r"(?P<verb> is| equals)?",
+    re.IGNORECASE,
+)
+
+
+def _ordinal(value: object) -> str | None:
+    """The letters that make a whole number an ordinal one: 1st, 12th."""
+    if not isinstance(value, Fraction) or value.denominator != 1:
+        return None
+    is_teen = value // 10 % 10 == 1
+    return "th" if is_teen else {1: "st", 2: "nd", 3: "rd"}.get(int(value % 10), "th")
+
+
+def _explains(head: str, inside: str) -> bool:
+    """Whether a bracket says the number before it in another way: `5 (five)`, `3/4 (0.75)`; 2(3 - 1) is a product."""
+    number = quantity(readings(head))
+    if number is None:
+        return False
+    if inside.casefold() in _SPOKEN:
+        return number[0].value == _SPOKEN[inside.casefold()]
+    is_whole = number[0].value.denominator == 1
+    if (
+        is_whole
+        or head[-1:].strip()
+        or bool(set(".%") & set(head)) == bool(set(".%") & set(inside))
+        or not _SHORT.fullmatch(inside)
+    ):
+        return False
+    other = quantity(readings(inside))
+    return other is not None and same_number(number[0], other[0])
+
+
+def _without_lead(found: tuple[Token, ...]) -> tuple[Token, ...]:
+    """Without `\\text{The probability is }` or `\\text{Answer: }` before a formula."""
+    if not found or found[0].kind != "text":
+        return found
+    match = _LEAD.fullmatch(found[0].text)
+    if match is None:
+        return found
+    has_colon = found[1:2] == (Token("sign", ":"),)
+    return found[1 + has_colon :] if has_colon or match["verb"] else found
 
 
 def exact(tree: Node) -> Fraction | None:
@@ -79,6 +132,8 @@ class _Reader(TermReader):
 
     def whole(self) -> Node:
         tree = self.listed()
+        if self.take("\\over"):
+            tree = Node("div", (tree, self.listed()))
         if self.peek().kind != "end":
             raise UnreadableError
         return tree
@@ -87,32 +142,60 @@ class _Reader(TermReader):
         """One statement or several: `1, 2 and 3`, `x < 1 or x > 2`."""
         items = [self.statement()]
         joints: set[str] = set()
-        while self.at(",", ";", "or", "and"):
-            joint = self.next().text
-            if joint in (",", ";") and self.at("or", "and"):
-                joint = self.next().text
-            joints.add("," if joint == ";" else joint)
+        while self.at(*JOINTS):
+            joints.add(self.next().text)
+            for _ in range(2):
+                if self.at("or", "and", "\\\\"):
+                    joints.add(self.next().text)
             items.append(self.statement())
-        spoken = joints - {","}
+        if len({item.value for item in items if item.op == "unit"}) > 1:
+            raise UnreadableError  # 5 feet, 6 inches are one amount, and not two numbers
+        spoken = joints & {"or", "and"}
         if len(spoken) > 1:
             raise UnreadableError  # 1 or 2 and 3
-        return items[0] if len(items) == 1 else Node("list", tuple(items), next(iter(spoken), ","))
+        joint = next(iter(spoken), "\\\\" if "\\\\" in joints else ",")
+        return items[0] if len(items) == 1 else Node("list", tuple(items), joint)
 
     def statement(self) -> Node:
-        kind, text = self.peek()
-        if kind in ("text", "word") and not is_product(text) and self.peek(1).text == "=":
-            self.place += 1
-            sides = [Node("symbol", value=text.casefold())]  # \text{Area} = 5
-        else:
-            sides = [self.element()]
+        self.take("&")
+        name = self.name()
+        sides = [self.element() if name is None else Node("symbol", value=name)]
         signs: list[str] = []
-        while self.at(*RELATIONS):
+        while self.at_relation():
             signs.append(self.next().text)
+            self.take("&")
             sides.append(self.element())
         return Node("relation", tuple(sides), tuple(signs)) if signs else sides[0]
 
+    def at_relation(self) -> bool:
+        """Also on the next line of a display: `x &= 3 + 2 \\\\ &= 5`."""
+        ahead = 1 if self.at("\\\\") else 0
+        ahead += self.peek(ahead).text == "&"
+        token = self.peek(ahead)
+        is_next = token.text in RELATIONS and token.kind in ("sign", "command")
+        self.place += ahead if is_next else 0
+        return is_next
+
+    def name(self) -> str | None:
+        """What an equation gives a value to, where nothing else is read: `\\text{Area} =`, `P(A \\cap B) =`."""
+        kind, text = self.peek()
+        if kind in ("text", "word") and not is_product(text) and self.peek(1).text == "=":
+            self.place += 1
+            return text.casefold()
+        if kind != "letter" or not NAMING.fullmatch(text) or text in APPLIED or self.peek(1).text != "(":
+            return None
+        end = self.place + 2
+        while end < len(self.tokens) and self.tokens[end].text not in ("(", ")", "+", "-", "*", "/", "^", "{"):
+            end += 1
+        inside = self.tokens[self.place : end + 1]
+        if [token.text for token in self.tokens[end : end + 2]] != [")", "="] or len(inside) < 4:
+            return None
+        self.place = end + 1
+        return " ".join(token.text for token in inside)
+
     def element(self) -> Node:
         """A side of a relation: sets joined by one kind of operation, a ratio, or an expression with its unit."""
+        money = self.at_money()
         parts = [self.sum()]
         sign = self.peek().text
         while self.at(*OPERATIONS):
@@ -122,26 +205,40 @@ class _Reader(TermReader):
             if sign == "\\setminus" and len(parts) > 2:
                 raise UnreadableError
             return Node(OPERATIONS[sign], tuple(parts))
-        while self.depth == 0 and self.take(":"):
+        while self.depth == 0 and (self.take(":") or self.take_word("to")):
             parts.append(self.sum())
-        return self.with_unit(parts[0]) if len(parts) == 1 else Node("ratio", tuple(parts))
+        return self.with_unit(parts[0], money) if len(parts) == 1 else Node("ratio", tuple(parts))
 
-    def with_unit(self, tree: Node) -> Node:
+    def at_money(self) -> str:
+        """The unit of the sign of currency before an amount."""
+        kind, text = self.peek(self.at("-"))
+        return singular(MONEY[text]) if self.depth == 0 and kind == "currency" and text in MONEY else ""
+
+    def with_unit(self, tree: Node, money: str) -> Node:
         if self.take("%"):
             return Node("percent", (tree,))
+        if money and self.peek().kind == "currency":
+            raise UnreadableError  # $5$^2
         words = self.phrase().split()
         while words and singular(words[0]) in SCALES:
             if exact(tree) is None:
                 raise UnreadableError
             tree = Node("mul", (tree, Node("number", value=Fraction(SCALES[singular(words.pop(0))]))))
         rest = " ".join(words)
+        if tree.op == "number" and rest == _ordinal(tree.value):
+            return tree
         if rest.casefold() in ("percent", "per cent"):
             return Node("percent", (tree,))
         if rest.casefold() in ("degree", "degrees"):
             return Node("degree", (tree,))
         name = unit_name(rest) if rest else ""
-        if name is None:
-            raise UnreadableError
+        if name is None and money:
+            name = unit_name(f"{money} {rest}")  # $5 per hour
+        if name is None or (money and words and len(words[0]) <= 2 and words[0] not in ("a", "an", "/")):
+            raise UnreadableError  # $5 m
+        if money and name.split(" / ")[0] not in ("", money):
+            name = f"{money} {name}"
+        name = name or money
         return Node("unit", (tree,), name) if name else tree
 
     def phrase(self) -> str:
@@ -155,7 +252,12 @@ class _Reader(TermReader):
                 pieces.append(text)
             elif pieces and self.at("/") and self.peek(1).kind in ("text", "word"):
                 pieces.append("/")
+            elif not pieces and self.at_unit_fraction():
+                pieces += [self.peek(2).text, "/", self.peek(5).text]
+                self.place += 6
             elif pieces and self.at("^"):
+                if pieces[-1] in MONEY.values():
+                    raise UnreadableError
                 self.place += 1
                 power = exact(self.exponent())
                 pieces[-1] += f"^{power}"

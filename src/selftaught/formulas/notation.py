@@ -22,22 +22,6 @@ class Token(NamedTuple):
     text: str
 
 
-def formula_in(span: str) -> str | None:
-    """The formula of an answer span: without the emphasis, the `$` and the full stop around it; None for nothing."""
-    text = span.strip()
-    for _ in range(len(_WRAPS) + 4):
-        before = text
-        text = text.strip().removeprefix("=").lstrip()
-        text = re.sub(r"(?<![\\.])[.,;:]\Z", "", text).rstrip()
-        text = re.sub(r"\A[*_`]{1,3}(?=[^*_`])(.*[^*_`\\])[*_`]{1,3}\Z", r"\1", text, flags=re.DOTALL)
-        for wrap in _WRAPS:
-            match = wrap.fullmatch(text)
-            text = match[1] if match else text
-        if text == before:
-            break
-    return text or None
-
-
 def same_text(one: str, other: str) -> bool:
     """Whether two formulas are written alike, but for white space, spacing commands and notation."""
     return one.strip() == other.strip() or (_unbraced(tokens(one)) == _unbraced(tokens(other)) != [])
@@ -73,14 +57,6 @@ def _unbraced(found: tuple[Token, ...]) -> list[Token]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-
-_WRAPS = (
-    re.compile(r"\$\$([^$]*)\$\$"),
-    re.compile(r"\$([^$]*[^$\\])\$"),
-    re.compile(r"\\\(((?:(?!\\\(|\\\)).)*)\\\)", re.DOTALL),
-    re.compile(r"\\\[((?:(?!\\\[|\\\]).)*)\\\]", re.DOTALL),
-    re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*(?:\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}[^{}]*)*)\}"),
-)
 
 _SIGNS = {
     **dict.fromkeys("−‐‑‒–﹣－", "-"),
@@ -157,6 +133,7 @@ def _latex(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
     text = _OVERLINED.sub(lambda run: "\\overline{" + run[0].replace("\u0305", "") + "}", text)
     text = re.sub("(\\d)\u0307", r"\\dot{\1}", text)
+    text = re.sub(r"(?<![\w)\]}])([³⁴])\s*√", lambda root: {"³": "∛", "⁴": "∜"}[root[1]], text)
     text = _RAISED_RUN.sub(lambda run: "^{" + run[0].translate(_RAISED) + "}", text)
     text = _LOWERED_RUN.sub(lambda run: "_{" + run[0].translate(_LOWERED) + "}", text)
     text = _VULGAR.sub(lambda sign: _vulgar(sign[0]), text)
@@ -198,14 +175,16 @@ _REPEATING = rf"\d*\.(?:\(\d+\)|\d*(?:{_BAR}|\{{\s*{_BAR}\s*\}}|\\dot\s*\{{?\d\}
 _NUMBER = rf"{_REPEATING}|(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+(?![\w.]))?"
 _SKIPPED = (
     r"[\s~\u202f]+|\\[,;:!> \n]|\\(?:quad|qquad|thinspace|medspace|displaystyle|textstyle|limits|null)(?![a-zA-Z])"
+    r"|\\(?:bf|it|rm|sf|tt|bfseries|itshape|rmfamily|boldmath|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge|scriptstyle"
+    r"|strut|mathstrut|nonumber|notag|hline)(?![a-zA-Z])|\\[hv]?phantom\s*\{[^{}]*\}"
     r"|\\(?:left|right)\s*\.|\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])|\\hspace\*?\s*\{[^{}]*\}"
 )
 _TEXT = r"\\(?:text(?:rm|bf|it|sf|tt|normal)?|mbox|hbox|mathrm|operatorname\*?)\s*\{"
-_FACE = r"\\(?:mathbf|mathit|mathsf|boldsymbol|bm|ensuremath)\s*(?=\{)"  # the brace group stays
+_FACE = r"\\(?:mathbf|mathit|mathsf|boldsymbol|bm|ensuremath|mathord|mathbin|mathop)\s*(?=\{)"  # the brace group stays
 _LEXER = re.compile(
     rf"(?P<skipped>{_SKIPPED})|(?P<text>{_TEXT})|(?P<face>{_FACE})|(?P<number>{_NUMBER})|(?P<word>[A-Za-z]+)"
-    r"|(?P<currency>\\?\$|[€£¥₹₽₩₺₫฿]|\\(?:pounds|euro)(?![a-zA-Z]))"
-    r"|(?P<command>\\(?:[a-zA-Z]+|[^a-zA-Z]|\Z))|(?P<sign>\*\*|<=|>=|!=|==|!|.)",
+    r"|(?P<currency>\\?\$|[€£¥₹₽₩₺₫฿¢]|\\(?:pounds|euro)(?![a-zA-Z]))"
+    r"|(?P<command>\\(?:\\(?:\*|\s*\[[-\d.]+\s*[a-z]{2}\])?|[a-zA-Z]+|[^a-zA-Z]|\Z))|(?P<sign>\*\*|<=|>=|(?<!\d)!=|==|.)",
     re.DOTALL,
 )
 _PIECE = re.compile(r"[A-Za-z][A-Za-z.'’-]*(?:\s+[A-Za-z][A-Za-z.'’-]*)*|[^A-Za-z]+")
@@ -235,6 +214,8 @@ SYNONYMS = {
     **dict.fromkeys(["\\%"], "%"),
     **dict.fromkeys(["\\varphi"], "\\phi"),
     **dict.fromkeys(["\\varepsilon"], "\\epsilon"),
+    **dict.fromkeys(["\\colon"], ":"),
+    **dict.fromkeys(["\\newline"], "\\\\"),
     **dict.fromkeys(["\\dots", "\\cdots"], "\\ldots"),
     **dict.fromkeys(["\\prime"], "'"),
     **dict.fromkeys(["\\rightarrow"], "\\to"),
@@ -245,6 +226,7 @@ SYNONYMS = {
 NAMES = {
     **{name: f"\\{name}" for name in ("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt", "pi")},
     **{name: f"\\{name}" for name in ("arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "theta", "alpha", "beta")},
+    **{name: f"\\{name}" for name in ("gcd", "lcm", "max", "min")},
     **{"infinity": "\\infty", "or": "or", "and": "and"},
 }
 """Words that are signs where they stand bare or in \\operatorname."""
@@ -268,7 +250,7 @@ def _tokens(text: str, depth: int) -> list[Token]:
         elif kind == "word":
             found.append(_word(piece))
         elif kind in ("command", "sign"):
-            name = SYNONYMS.get(piece, piece)
+            name = SYNONYMS.get(piece, "\\\\" if piece.startswith("\\\\") else piece)
             found.append(Token("command" if name.startswith("\\") else "sign", name))
     return found
 
@@ -283,6 +265,8 @@ def _word(piece: str) -> Token:
 def _inside_text(content: str, depth: int, *, is_roman: bool) -> list[Token]:
     """Of \\text{…}: words stay words, all else is read as a formula is."""
     stripped = content.strip()
+    if stripped == ".":
+        return []
     if is_roman and stripped in ("e", "i"):  # the constants, set upright
         return [Token("letter", stripped)]
     if is_roman and stripped == "d":
@@ -294,7 +278,7 @@ def _inside_text(content: str, depth: int, *, is_roman: bool) -> list[Token]:
         elif piece.strip() in NAMES:
             found.append(_word(piece.strip()))
         else:
-            found.append(Token("text", " ".join(piece.split())))
+            found.append(Token("text", " ".join(piece.split()).rstrip(".")))
     return found
 
 

@@ -1,64 +1,20 @@
-"""The grammar of expressions: sums, products, powers, functions, brackets (`formulas.py` has what joins expressions).
+"""The grammar of sums, products and powers (`atoms.py` has what they join, `__init__.py` what joins them).
 
 Recursive descent over the tokens of `notation.py`. What two readers could read in two ways raises UnreadableError.
 """
 
-import re
-from collections.abc import Callable
 from fractions import Fraction
 
 from selftaught.formulas import trees
-from selftaught.formulas.notation import Token
-from selftaught.formulas.trees import Node, UnreadableError, is_product, number
+from selftaught.formulas.atoms import AtomReader
+from selftaught.formulas.trees import Node, UnreadableError, is_product
 from selftaught.formulas.units import unit_name
 
-MAX_DEPTH = 30
-"""Brackets, fractions and roots within one another; it bounds the depth of Python's own calls."""
 MAX_SLASHES = 30
-CLOSING = {"(": (")", "]"), "[": ("]", ")"), "\\langle": ("\\rangle",)}
 
 
-class TermReader:
-    """A cursor over tokens, with the grammar of everything up to a sum."""
-
-    def __init__(self, found: list[Token]) -> None:
-        self.tokens = found
-        self.place = 0
-        self.depth = 0
-        self.bars = 0
-
-    def statement(self) -> Node:
-        """What may stand between the commas of a bracket."""
-        raise NotImplementedError
-
-    # Tokens
-
-    def peek(self, ahead: int = 0) -> Token:
-        place = self.place + ahead
-        return self.tokens[place] if place < len(self.tokens) else Token("end", "")
-
-    def at(self, *texts: str) -> bool:
-        token = self.peek()
-        return token.text in texts and token.kind in ("sign", "command")
-
-    def take(self, *texts: str) -> bool:
-        if not self.at(*texts):
-            return False
-        self.place += 1
-        return True
-
-    def need(self, *texts: str) -> None:
-        if not self.take(*texts):
-            raise UnreadableError
-
-    def next(self) -> Token:
-        token = self.peek()
-        self.place += 1
-        return token
-
-    def replace(self, *kinds_and_texts: tuple[str, str]) -> None:
-        """Puts several tokens in the place of the next one."""
-        self.tokens[self.place : self.place + 1] = [Token(*pair) for pair in kinds_and_texts]
+class TermReader(AtomReader):
+    """Everything up to a sum."""
 
     # Sums and products
 
@@ -103,10 +59,14 @@ class TermReader:
         if is_number and "." in self.tokens[start].text and self.at("(") and self.peek(2).text == ")":
             raise UnreadableError  # in 0.1(6) the 6 may repeat
         while self.starts_factor():
-            if self.peek().kind == "number" or self.tokens[start].kind == "currency":
+            if self.tokens[start].kind == "currency" or (self.peek().kind == "number" and not self.is_apart(factors)):
                 raise UnreadableError  # 5 6, \pi 2, $5k
             factors.append(self.factor())
         return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
+
+    def is_apart(self, before: list[Node]) -> bool:
+        """Whether the next number is seen to be a factor of its own: 3!2!, n!2^n, 2^3 3^2; not in 5 2!."""
+        return before[-1].op in ("fact", "pow") and self.peek(1).text in ("!", "^")
 
     def mixed(self, whole: Node) -> Node | None:
         """`1\\frac{1}{2}` and `1 1/2`; a whole number before another fraction of numbers has no one reading."""
@@ -136,10 +96,11 @@ class TermReader:
             return is_product(text) and unit_name(text) is None
         if kind == "sign":
             return text in ("(", "[", "{") or (text == "|" and self.bars == 0)
-        if self.at_temperature():
+        if self.at_temperature() or self.at_unit_fraction():
             return False
         is_named = text in trees.CONSTANTS or any(
-            text in names for names in (trees.LETTERS, trees.FUNCTIONS, trees.DECORATIONS, trees.OPENING)
+            text in names
+            for names in (trees.SYMMETRIC, trees.LETTERS, trees.FUNCTIONS, trees.DECORATIONS, trees.OPENING)
         )
         return kind in ("number", "letter") or (kind == "command" and is_named)
 
@@ -148,16 +109,22 @@ class TermReader:
         before = [token.text for token in self.tokens[max(0, self.place - 3) : self.place]]
         return self.peek().text in ("C", "F") and (before[-1:] == ["\\circ"] or before == ["{", "\\circ", "}"])
 
-    def nested(self, read: Callable[[], Node]) -> Node:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise UnreadableError
-        tree = read()
-        self.depth -= 1
-        return tree
+    def at_unit_fraction(self) -> bool:
+        """Whether `\\frac{\\text{m}}{\\text{s}}` is next."""
+        kinds = [self.peek(ahead).kind for ahead in (2, 5)]
+        return self.at("\\frac") and kinds == ["text", "text"] and self.peek(3).text == self.peek(6).text == "}"
 
     def factor(self) -> Node:
         return self.nested(self.powered)
+
+    def at_ordinal(self) -> bool:
+        """Whether the `th` of 5^{\\text{th}} is next, of which a word is made."""
+        after = [self.peek(ahead) for ahead in (1, 2, 3)]
+        named = after[1] if after[0].text == "{" and after[2].text == "}" else after[0]
+        if not self.at("^") or named.text not in ("st", "nd", "rd", "th") or named.kind not in ("text", "word"):
+            return False
+        self.tokens[self.place : self.place + (4 if named == after[1] else 2)] = [named]
+        return True
 
     def powered(self) -> Node:
         tree = self.base()
@@ -166,6 +133,8 @@ class TermReader:
                 if self.at("!"):
                     raise UnreadableError  # 5!! is no factorial of a factorial
                 tree = Node("fact", (tree,))
+            elif self.at_ordinal():
+                return tree
             elif self.take("^"):
                 circle = [self.peek(ahead).text for ahead in range(3)]
                 if circle[0] == "\\circ" or circle == ["{", "\\circ", "}"]:
@@ -177,217 +146,3 @@ class TermReader:
                     raise UnreadableError  # 2^3^2
             else:
                 return tree
-
-    def exponent(self) -> Node:
-        """Of digits all, as whoever writes `x^10` means."""
-        if self.take("-"):
-            if self.at("-"):
-                raise UnreadableError
-            return Node("neg", (self.exponent(),))
-        if self.take("("):
-            return self.group(")")
-        return self.base() if self.peek().kind == "number" else self.argument()
-
-    def argument(self) -> Node:
-        """Of a command: a group in braces, or one letter, digit or command, as in `\\frac12`."""
-        kind, text = self.peek()
-        if self.take("{"):
-            return self.group("}")
-        if kind == "number" and len(text) > 1:
-            if not text.isdigit():
-                raise UnreadableError
-            self.replace(("number", text[0]), ("number", text[1:]))
-        if kind == "word":
-            self.replace(*(("letter", letter) for letter in text))
-        is_short = kind in ("number", "letter", "word") or text in trees.CONSTANTS or text in trees.LETTERS
-        if not is_short and text not in ("\\frac", "\\sqrt"):
-            raise UnreadableError
-        return self.nested(self.base)
-
-    def group(self, *close: str) -> Node:
-        bars, self.bars = self.bars, 0
-        tree = self.sum()
-        if "}" in close and self.take("\\choose"):
-            tree = Node("binom", (tree, self.sum()))
-        self.need(*close)
-        self.bars = bars
-        return tree
-
-    # What has no sign of its own inside
-
-    def base(self) -> Node:
-        kind, text = self.peek()
-        if kind == "word" and is_product(text):
-            self.replace(*(("letter", letter) for letter in text))
-            kind, text = self.peek()
-        self.place += 1
-        if kind == "number":
-            return self.based(text) if self.at("_") else Node("number", value=number(text))
-        if kind == "currency" and self.peek().kind == "number":
-            return Node("number", value=number(self.next().text))
-        if kind == "letter" or (kind == "text" and len(text) == 1) or (kind == "command" and text in trees.LETTERS):
-            return self.symbol(text)
-        if kind in ("sign", "command"):
-            return self.command(text)
-        raise UnreadableError
-
-    def command(self, name: str) -> Node:
-        match name:
-            case "\\frac" | "\\binom":
-                return Node("div" if name == "\\frac" else "binom", (self.argument(), self.argument()))
-            case "\\sqrt":
-                degree = self.group("]") if self.take("[") else Node("number", value=Fraction(2))
-                return Node("root", (self.group(")") if self.take("(") else self.argument(), degree))
-            case "{":
-                return self.group("}")
-            case "|":
-                self.bars += 1
-                inside = self.sum()
-                self.bars -= 1
-                self.need("|")
-                return Node("call", (inside,), "abs")
-            case "\\lfloor" | "\\lceil":
-                close = "\\rfloor" if name == "\\lfloor" else "\\rceil"
-                return Node("call", (self.group(close),), "floor" if name == "\\lfloor" else "ceiling")
-            case "(" | "[" | "\\langle":
-                return self.bracket(name)
-            case "\\{":
-                return self.braces()
-            case "\\begin":
-                return self.matrix()
-            case "\\mathbb":
-                self.need("{")
-                letter = self.next().text
-                self.need("}")
-                if letter not in trees.NUMBER_SETS:
-                    raise UnreadableError
-                return Node("constant", value=letter)
-        if name in trees.CONSTANTS:
-            return Node("constant", value=trees.CONSTANTS[name])
-        if name in trees.FUNCTIONS:
-            return self.function(name)
-        if name in trees.DECORATIONS:
-            return Node("symbol", value=name + self.raw())
-        raise UnreadableError
-
-    def symbol(self, name: str) -> Node:
-        if self.take("_"):
-            name += "_" + (self.raw() if self.at("{") else self.next().text)
-        while self.take("'"):
-            name += "'"
-        if name in trees.CONSTANTS:
-            return Node("constant", value=trees.CONSTANTS[name])
-        if name[0] in trees.APPLIED and name.rstrip("'") in trees.APPLIED and self.take("("):
-            inside = self.items(")")
-            return Node("call", tuple(inside), f"apply {name}")
-        return Node("symbol", value=name)
-
-    def raw(self) -> str:
-        """A name in braces, as it stands: letters, digits and commas."""
-        self.need("{")
-        pieces: list[str] = []
-        while not self.take("}"):
-            token = self.next()
-            if token.kind not in ("letter", "word", "number", "text") and token.text not in (",", "+", "-"):
-                raise UnreadableError
-            pieces.append(token.text)
-        return "".join(pieces)
-
-    def based(self, digits: str) -> Node:
-        """`43_7`, `43_{7}`, `43_{\\text{seven}}`."""
-        self.need("_")
-        is_braced = self.take("{")
-        name = self.next().text.casefold()
-        if is_braced:
-            self.need("}")
-        base = int(name) if re.fullmatch(r"\d{1,2}", name) else trees.BASES.get(name, 0)
-        if not digits.isdigit() or len(digits) > trees.MAX_DIGITS or base < 2 or int(max(digits)) >= base:
-            raise UnreadableError
-        return Node("based", value=(digits.lstrip("0") or "0", str(base)))
-
-    def bracket(self, open_sign: str) -> Node:
-        """`(x + 1)`, or several things: `(1, 2)`, `[0, 1)`."""
-        items = self.items(*CLOSING[open_sign])
-        close = self.tokens[self.place - 1].text
-        if len(items) == 1:
-            if open_sign + close not in ("()", "[]"):
-                raise UnreadableError
-            return items[0]
-        return Node("seq", tuple(items), open_sign + close)
-
-    def items(self, *close: str) -> list[Node]:
-        bars, self.bars = self.bars, 0
-        found = [self.statement()]
-        while self.take(",", ";"):
-            found.append(self.statement())
-        self.need(*close)
-        self.bars = bars
-        return found
-
-    def braces(self) -> Node:
-        """`\\{1, 2\\}` and `\\{x \\mid x > 3\\}`."""
-        if self.take("\\}"):
-            return Node("constant", value="empty")
-        bars, self.bars = self.bars, 1
-        first = self.statement()
-        if self.take("\\mid", "|", ":"):
-            self.bars = 0
-            condition = self.statement()
-            self.need("\\}")
-            tree = Node("builder", (first, condition))
-        else:
-            found = [first, *(self.items("\\}") if self.take(",", ";") else [])]
-            if len(found) == 1:
-                self.need("\\}")
-            tree = Node("set", tuple(found))
-        self.bars = bars
-        return tree
-
-    def function(self, name: str) -> Node:
-        power = self.exponent() if self.take("^") else None
-        if power == Node("neg", (Node("number", value=Fraction(1)),)) and name in trees.INVERSE:
-            name, power = trees.INVERSE[name], None
-        if power is not None and power.op == "neg":
-            raise UnreadableError  # \sin^{-2}
-        base = self.argument() if name == "\\log" and self.take("_") else None
-        if self.take("("):
-            inside = self.group(")")
-        elif self.take("{"):
-            inside = self.group("}")
-        else:
-            inside = self.bare_argument()
-        tree = Node("call", (inside,) if base is None else (inside, base), name.removeprefix("\\"))
-        return tree if power is None else Node("pow", (tree, power))
-
-    def bare_argument(self) -> Node:
-        """`\\sin 2x`: up to the next sign, bracket or function."""
-        factors: list[Node] = []
-        while self.starts_factor() and not self.at("(", "[", "{", "|", "\\{", "\\langle", *trees.FUNCTIONS):
-            if factors and self.peek().kind == "number":
-                raise UnreadableError
-            factors.append(self.factor())
-        if not factors or self.at("(", "[", "{", "/"):
-            raise UnreadableError  # \ln 2/3, \sin x (y + 1)
-        return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
-
-    def matrix(self) -> Node:
-        self.need("{")
-        name = self.next().text
-        self.need("}")
-        if name not in trees.MATRICES:
-            raise UnreadableError
-        if name == "array":
-            self.raw()
-        rows: list[list[Node]] = [[]]
-        while not self.take("\\end"):
-            rows[-1].append(self.sum())
-            if self.take("\\\\"):
-                if not self.at("\\end"):
-                    rows.append([])
-            elif not self.at("\\end"):
-                self.need("&")
-        self.need("{")
-        if self.next().text != name or len({len(row) for row in rows}) != 1:
-            raise UnreadableError
-        self.need("}")
-        return Node("matrix", tuple(cell for row in rows for cell in row), len(rows))

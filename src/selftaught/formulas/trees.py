@@ -26,8 +26,23 @@ CONSTANTS = {"\\pi": "pi", "\\infty": "oo", "\\emptyset": "empty", "e": "e", "i"
 NUMBER_SETS = frozenset("RQZNC")
 INVERSE = {"\\sin": "\\arcsin", "\\cos": "\\arccos", "\\tan": "\\arctan"}
 FUNCTIONS = frozenset(
-    (*INVERSE, *INVERSE.values(), "\\cot", "\\sec", "\\csc", "\\sinh", "\\cosh", "\\tanh", "\\log", "\\ln", "\\exp")
+    (
+        *INVERSE,
+        *INVERSE.values(),
+        "\\cot",
+        "\\sec",
+        "\\csc",
+        "\\sinh",
+        "\\cosh",
+        "\\tanh",
+        "\\log",
+        "\\lg",
+        "\\ln",
+        "\\exp",
+    )
 )
+SYMMETRIC = frozenset(("\\gcd", "\\lcm", "\\max", "\\min"))
+"""Functions of several things in any order."""
 LETTERS = frozenset(
     f"\\{name}"
     for name in (
@@ -37,12 +52,16 @@ LETTERS = frozenset(
     )
 )
 DECORATIONS = frozenset(("\\vec", "\\hat", "\\overrightarrow", "\\mathcal", "\\overline", "\\bar"))
-OPENING = frozenset(("\\frac", "\\sqrt", "\\binom", "\\lfloor", "\\lceil", "\\begin", "\\{", "\\mathbb", "\\langle"))
+OPENING = frozenset(
+    ("\\frac", "\\sqrt", "\\binom", "\\lfloor", "\\lceil", "\\begin", "\\{", "\\mathbb", "\\langle", "\\angle")
+)
 MATRICES = frozenset(("pmatrix", "bmatrix", "matrix", "Bmatrix", "array", "smallmatrix"))
 _BASE_NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 BASES = {name: base for base, name in enumerate(_BASE_NAMES, start=2)}
 APPLIED = frozenset("fghFGH")
 """Letters that name a function where a bracket follows; any other one is multiplied."""
+NAMING = re.compile("[A-Zpqsuv]")
+"""Letters that do so on the left side of an equation."""
 
 
 def is_product(word: str) -> bool:

@@ -14,7 +14,7 @@ SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "bil
 _LENGTH = "mm millimeter millimetre|cm centimeter centimetre|m meter metre|km kilometer kilometre|inch in inches|\
 foot ft feet|yard yd|mile mi"
 _TIME = "millisecond ms|second sec|minute min|hour hr h|day|week wk|month|year yr|decade|century centuries"
-_MASS = "mg milligram|g gram gramme|kg kilogram kilo|ounce oz|pound lb|ton tonne"
+_MASS = "mg milligram|g gram gramme|kg kilogram kilos|ounce oz|pound lb|ton tonne"
 _VOLUME = "ml milliliter millilitre|l liter litre|teaspoon tsp|tablespoon tbsp|cup|pint pt|quart qt|gallon gal"
 _MONEY = "cent|dollar buck usd|penny pennies pence|nickel|dime|quarter"
 FAMILIES = tuple(
@@ -51,8 +51,8 @@ def ratios(one: str, other: str) -> frozenset[int]:
     return frozenset(found | _ALMOST.get((one, other), set()) | _ALMOST.get((other, one), set()))
 
 
-_OTHER = "degree deg|unit|point pt|euro eur|rupee|peso|yen|yuan|radian rad|mph|kph|kmh|acre|hectare|joule j|\
-newton n|watt w|volt v|ampere amp|kelvin k|celsius c|fahrenheit f|mole mol|hertz hz|calorie cal|person people|\
+_OTHER = "degree deg|unit|point pt|euro eur|rupee|peso|yen|yuan|radian rad|mph|kph|kmh|acre|hectare|joule|\
+newton|watt|volt|ampere amp|kelvin|celsius|fahrenheit|mole mol|hertz hz|calorie cal|person people|\
 child children|man men|woman women|mouse mice|goose geese|fish|sheep|deer|half halves|total|altogether|\
 o'clock|am|pm|ml"
 _NAME = {
@@ -63,13 +63,25 @@ _NAME = {
 }
 del _NAME["half"], _NAME["halves"], _NAME["quarter"]  # fractions, too
 
+_SYMBOLS = {**{letter: letter for letter in "mghl"}, "L": "l", "s": "second", "J": "joule", "N": "newton"}
+_SYMBOLS |= {"W": "watt", "V": "volt", "C": "celsius", "F": "fahrenheit"}
+"""Units of one letter, each as it is written: k, K, M, B and G may be scales, and other letters variables."""
+_COUNTED = frozenset(("way", "solution", "integer", "value"))
+_KINDS = frozenset(
+    (
+        *("real", "complex", "rational", "integer", "positive", "negative", "nonnegative", "non-negative", "nonzero"),
+        *("distinct", "different", "possible", "unique", "valid", "prime", "odd", "even", "whole", "ordered", "total"),
+        *("consecutive", "two-digit", "three-digit", "four-digit", "five-digit", "intersection", "lattice"),
+    )
+)
+"""Which of the things are counted; the number stays as it is."""
 _REMARKS = frozenset(("old", "long", "tall", "wide", "high", "deep", "away", "left", "remaining"))
 """What is measured or meant; the number stays as it is."""
 _NO_NOUN = re.compile(
     r".*[isu]s|.*(?:illion|thousand|hundred|dozen|lakh|crore|score|pair|couple|half|halve|third|quarter|th|double|triple)s"
-    r"|(?:one|two|three|four|five|sixe|seven|eight|nine|ten|eleven|twelve|.*teen|.*tie|ace|trio|duo|power|root|log"
+    r"|(?:one|two|three|four|five|sixe|seven|eight|nine|ten|eleven|twelve|.*teen|.*tie|ace|trio|duo|power|log|mil|mill|grand|thou|meg|giga|mega|kilo|lac|bil"
     r"|factorial|percent|permille|mod|base|prime|inverse|time|ye|a|wa|ha|it|equal|make|give|mean"
-    r"|divide|exceed|doe|perhap|alway|radical|exponent|square|cube|recurring|repeat|decimal|digit)s"
+    r"|divide|exceed|doe|perhap|alway|radical|exponent|square|cube|recurring|repeat|decimal)s"
 )
 """Plurals that are numbers, operations or verbs."""
 
@@ -88,31 +100,46 @@ def unit_name(phrase: str) -> str | None:
 
     `square centimeters` and `cm^2` are the same, and so are `miles per hour`, `miles an hour` and `miles/hour`.
     """
-    text = re.sub(r"\b(?:per|an?|each|every)\b|/", " / ", phrase.casefold())
+    text = re.sub(r"\b(?:per|an?|each|every)\b|/", " / ", phrase)
     text = re.sub(r"\s*\^\s*(\d)", r"^\1", text)
     found: list[str] = []
     power = ""
     pieces = re.findall(r"/|[^\s/]+", text)
     if len(pieces) > 1 and pieces[-1] in _REMARKS:
         pieces.pop()
+    while len(pieces) > 1 and pieces[0] in _KINDS and (len(pieces) > 2 or pieces[1].removesuffix("s") not in _NAME):
+        kind = pieces.pop(0)
+        if (kind, pieces) == ("ordered", ["pairs"]):
+            return "pair"
     for index, piece in enumerate(pieces):
         word, _, exponent = piece.partition("^")
         word = word.strip(".")
         if piece == "/":
             found.append("/")
-        elif word in ("square", "sq", "cubic", "cu") and index + 1 < len(pieces):
+        elif word in ("square", "sq", "cubic", "cu") and index + 1 < len(pieces) and _measures(pieces[index + 1]):
             power = "^2" if word.startswith("sq") else "^3"
         elif exponent not in ("", "2", "3") or (exponent and power) or not _is_unit(word):
             return None
+        elif not power and index > 0 and pieces[index - 1] != "/" and (len(word) <= 2) != (len(pieces[index - 1]) <= 2):
+            return None  # the m of "m dollars" is none of length
         else:
-            found.append(singular(word) + (f"^{exponent}" if exponent else power))
+            found.append(_SYMBOLS.get(word) or singular(word))
+            found[-1] += f"^{exponent}" if exponent else power
             power = ""
     if power or not found or found[0] == "/" or (found[-1] == "/" and "each" not in phrase) or "/ /" in " ".join(found):
         return None
     return " ".join(found)
 
 
+def _measures(word: str) -> bool:
+    """Whether it can be squared: in "square roots" nothing is."""
+    return word in _SYMBOLS or singular(word) in _NAME.values()
+
+
 def _is_unit(word: str) -> bool:
-    if word in _NAME or word.removesuffix("s") in _NAME:
+    if len(word) == 1 or word == "MM":
+        return word in _SYMBOLS
+    word = word.casefold()
+    if word in _NAME or word.removesuffix("s") in _NAME or word in _COUNTED:
         return True
     return re.fullmatch(r"[a-z][a-z'-]{2,}s", word) is not None and _NO_NOUN.fullmatch(word) is None

@@ -3,6 +3,7 @@
 Runs in a worker process (`worker.py`), because what sympy is asked may take any time and any memory.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ import sympy
 from selftaught.formulas import readings
 from selftaught.verifiers.identity import equal, every
 from selftaught.verifiers.meanings import (
-    DEGREE,
     Amount,
     Based,
     Braces,
@@ -20,24 +20,38 @@ from selftaught.verifiers.meanings import (
     Named,
     Ratio,
     Region,
+    Rounded,
     Row,
     Several,
-    UndecidedError,
     as_set,
+    is_name,
     meaning,
 )
+from selftaught.verifiers.values import DEGREE, UndecidedError
+
+SCALES = frozenset(map(sympy.Symbol, "kKMBT"))
+"""Letters that may stand for thousands, millions and so on."""
 
 
-def same_formula(one: str, other: str) -> bool | None:
+def same_formula(answer: str, prediction: str) -> bool | None:
     """Of two texts; None where one of them has no reading, or where nobody can tell."""
-    answers: list[bool | None] = []
-    for left in readings(one):
-        for right in readings(other):
-            try:
-                answers.append(same(meaning(left), meaning(right)))
-            except UndecidedError:
-                answers.append(None)
-    return True if True in answers else (None if None in answers or not answers else False)
+    try:
+        asked, said = _meaning(answer), _meaning(prediction)
+        found = same(said, asked)
+    except UndecidedError:
+        return None
+    # x + y = 17 may be asked for as the equation of a line, which 17 is not.
+    return None if found and isinstance(asked, Equation) and isinstance(said, Amount) else found
+
+
+def _meaning(text: str) -> Any:
+    """Of the first reading that has one: a comma in brackets separates, and groups digits where that says nothing."""
+    for tree in readings(text):
+        try:
+            return meaning(tree)
+        except UndecidedError:
+            continue
+    raise UndecidedError
 
 
 def same(one: Any, other: Any) -> bool | None:
@@ -45,24 +59,38 @@ def same(one: Any, other: Any) -> bool | None:
     for left, right in ((one, other), (other, one)):
         compare = _COMPARED.get((type(left), type(right)))
         if compare is not None:
-            return compare(left, right)
-    return False
+            found = compare(left, right)
+            break
+    else:
+        found = False
+    # Lines below one another may be the steps of a solution.
+    return None if found is False and (_is_lines(one) or _is_lines(other)) else found
+
+
+def _is_lines(found: Any) -> bool:
+    return isinstance(found, Several) and found.joint == "\\\\"
 
 
 def _amounts(one: Amount, other: Amount) -> bool | None:
     """Units do not count where only one side has them; where both do they must agree. 20% is 20 and 0.2."""
-    found = _degrees(one.value, other.value)
+    found = _degrees(one, other)
+    names = one.value.free_symbols, other.value.free_symbols
+    if set() in names and any(len(letters) == 1 and letters <= SCALES for letters in names):
+        return None  # 5M may be five million
     if one.percent != other.percent and found is not True:
         share, plain = (one, other) if one.percent else (other, one)
         found = equal(share.value / 100, plain.value)
-    return None if found and one.unit and other.unit and one.unit != other.unit else found
+    return None if one.unit and other.unit and one.unit != other.unit else found
 
 
-def _degrees(one: Any, other: Any) -> bool | None:
-    """90° is 90, and it is π/2."""
-    if one.has(DEGREE) == other.has(DEGREE):
-        return equal(one, other)
-    found = [equal(one.subs(DEGREE, size), other.subs(DEGREE, size)) for size in (sympy.Integer(1), sympy.pi / 180)]
+def _degrees(one: Amount, other: Amount) -> bool | None:
+    """90° is 90, and it is π/2; but it is not 90 radians, nor are π/2 degrees π/2."""
+    if one.value.has(DEGREE) == other.value.has(DEGREE):
+        return equal(one.value, other.value)
+    turned, plain = (one, other) if one.value.has(DEGREE) else (other, one)
+    is_bare = plain.unit in ("", turned.unit) and not turned.value.has(sympy.pi)
+    sizes = [sympy.pi / 180, *([sympy.Integer(1)] if is_bare else [])]
+    found = [equal(turned.value.subs(DEGREE, size), plain.value) for size in sizes]
     return True if True in found else (None if None in found else False)
 
 
@@ -83,6 +111,20 @@ def _named(one: Named, other: Any) -> bool | None:
     return same(one.meaning, other)
 
 
+def _rounded(one: Rounded, other: Any) -> bool | None:
+    """What it is decides; where only what was shown agrees, nobody can tell what was asked for."""
+    if isinstance(other, Rounded):
+        return same(one.exact, other.exact)
+    found = same(one.exact, other)
+    return found or (None if same(one.shown, other) is not False else found)
+
+
+def _gives(one: Equation, other: Amount) -> bool | None:
+    """`m + n = 17` is 17, `2x = 10` perhaps 10."""
+    found = equal(one.right, other.value)
+    return found if one.gives_value or not found else None
+
+
 def _equation(named: Named) -> Equation:
     return Equation(named.name, named.meaning.value)
 
@@ -90,7 +132,7 @@ def _equation(named: Named) -> Equation:
 def _equations(one: Equation, other: Equation) -> bool | None:
     """Equal if one is the other times a number."""
     first, second = one.left - one.right, other.left - other.right
-    if first == second:
+    if first == second != 0:
         return True
     if first.free_symbols != second.free_symbols or second == 0 or first == 0:
         return False
@@ -116,9 +158,42 @@ def _several(one: Several, other: Several | Braces) -> bool | None:
     names = [{item.name for item in side.items if isinstance(item, Named)} for side in (one, other)]
     if len(one.items) != len(other.items):
         return False
-    if names[0] != names[1] and max(map(len, names)) > 1:
+    if set() in names and _are_numbered(names[0] | names[1]):
+        return _matched(*([getattr(item, "meaning", item) for item in side.items] for side in (one, other)))
+    if max(map(len, names)) > 1 and (names[0] != names[1] or _is_either(one) != _is_either(other)):
         return None
+    if _is_either(one) != _is_either(other) and any(
+        isinstance(item, Amount) and is_name(item.value) for item in one.items
+    ):
+        return None  # "A, B" may be both, where "A or B" is one of them
     return _matched(one.items, other.items)
+
+
+def _are_numbered(names: set[Any]) -> bool:
+    """x_1 and x_2: several values of one unknown; those of a sequence are in order."""
+    parts = [str(name).partition("_") for name in names]
+    return len({letter for letter, _, _ in parts}) == 1 and all(
+        re.fullmatch("[xyztr]", part[0]) and part[2] for part in parts
+    )
+
+
+def _finite(one: Several, other: Region) -> bool | None:
+    """`2, 4` and `x \\in \\{2, 4\\}`."""
+    items = [item for item in one.items if isinstance(item, Amount) and not item.percent and not item.unit]
+    if not isinstance(other.set, sympy.FiniteSet) or len(items) < len(one.items):
+        return None
+    return _matched(items, [Amount(value) for value in other.set.args])
+
+
+def _grouped(one: Several, other: Amount) -> bool | None:
+    """`1,\\,234` may be one number."""
+    digits = [str(item.value) for item in one.items if isinstance(item, Amount) and item.value.is_Integer]
+    are_groups = len(digits) == len(one.items) and all(len(group) == 3 for group in digits[1:]) and one.joint == ","
+    return None if are_groups and "".join(digits) == str(other.value) else False
+
+
+def _is_either(found: Several | Braces) -> bool:
+    return isinstance(found, Several) and found.joint == "or"
 
 
 def _matched(ones: Sequence[Any], others: Sequence[Any]) -> bool | None:
@@ -204,6 +279,10 @@ def _unsure(_one: Any, _other: Any) -> None:
 def _loose(one: Several | Braces, other: Any) -> bool | None:
     """`1, 2` and `(1, 2)`, `\\{5\\}` and 5: other things of the same parts, perhaps meant as the same."""
     items = other.items if isinstance(other, Row) else (other,)
+    names = [str(item.name) for item in one.items if isinstance(item, Named)]
+    if names and names == [*"xyz"][: len(one.items)] and isinstance(other, Row) and not _is_either(one):
+        found = _rows(Row(tuple(item.meaning for item in one.items), other.brackets), other)
+        return True if found and other.brackets == "()" else None
     found = len(one.items) == len(items) and _matched(one.items, items)
     return None if found is not False else False
 
@@ -217,12 +296,18 @@ _COMPARED: dict[tuple[type, type], Callable[[Any, Any], bool | None]] = {
     (Amount, Amount): _amounts,
     **{(Named, kind): _named for kind in (Named, Equation, Amount, Several, Braces, Row, Region, Ratio, Based)},
     (Equation, Equation): _equations,
+    (Equation, Amount): _gives,
+    **{
+        (Rounded, kind): _rounded
+        for kind in (Rounded, Named, Equation, Amount, Several, Braces, Row, Region, Ratio, Based)
+    },
     (Inequality, Inequality): _inequalities,
     (Inequality, Region): _unsure,
     (Several, Several): _several,
     (Several, Braces): _several,
     (Several, Row): _loose,
-    (Several, Region): _unsure,
+    (Several, Region): _finite,
+    (Several, Amount): _grouped,
     (Braces, Braces): _sets,
     (Braces, Amount): _loose,
     (Row, Row): _rows,

@@ -13,6 +13,9 @@ MAX_DIGITS = 400
 """A difference counts once so many of its digits are right; sympy raises its precision up to MAX_DIGITS for them."""
 POINTS = ((2, 3), (5, 7), (11, 13))
 """Where two expressions are compared: no letter is a simple number at any of them."""
+LOG_BASE = sympy.Symbol("base of log", positive=True)
+"""\\log without a base is to any one: what is said of it must hold for all, or for none of those in use."""
+BASES_IN_USE = (sympy.Integer(10), sympy.E, sympy.Integer(2))
 
 
 def equal(one: Any, other: Any) -> bool | None:
@@ -27,7 +30,12 @@ def equal(one: Any, other: Any) -> bool | None:
         return False
     if sympy.oo in (one, other) or -sympy.oo in (one, other):
         return False if one.is_number and other.is_number else None
-    return is_zero(one - other)
+    difference = one - other
+    found = is_zero(difference)
+    if found is False and difference.has(LOG_BASE):
+        in_use = [is_zero(difference.subs(LOG_BASE, base)) for base in BASES_IN_USE]
+        return False if in_use == [False] * len(BASES_IN_USE) else None
+    return found
 
 
 def every(answers: Iterator[bool | None]) -> bool | None:

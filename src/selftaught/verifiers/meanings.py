@@ -3,26 +3,20 @@
 What has no meaning here, or would be too large to compute, raises UndecidedError.
 """
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
 import sympy
+from sympy.core.function import AppliedUndef
 
 from selftaught.formulas.trees import Node
 from selftaught.verifiers.identity import equal
+from selftaught.verifiers.values import UndecidedError, value
 
-MAX_BITS = 100_000
-"""Of a power of numbers."""
-MAX_ARGUMENT = 3_000
-"""Of a factorial."""
-
-DEGREE = sympy.Symbol("degree", positive=True)
-LOG_BASE = sympy.Symbol("base of log", positive=True)
-"""\\log without a base is to any one: what is said of it must hold for all."""
+MAX_PLACES = 30
+"""Of a decimal that ends."""
 SETS = {
     "R": sympy.S.Reals,
     "Q": sympy.S.Rationals,
@@ -30,16 +24,6 @@ SETS = {
     "N": sympy.S.Naturals,
     "C": sympy.S.Complexes,
 }
-CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "oo": sympy.oo}
-FUNCTIONS: dict[Node | str, Callable[..., Any]] = {
-    **{name: getattr(sympy, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
-    **{"arcsin": sympy.asin, "arccos": sympy.acos, "arctan": sympy.atan, "exp": sympy.exp, "ln": sympy.log},
-    **{"abs": sympy.Abs, "floor": sympy.floor, "ceiling": sympy.ceiling},
-}
-
-
-class UndecidedError(Exception):
-    """The formula has no meaning here, or is too large to be computed."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +40,7 @@ class Several:
     """`1, 2`, `x = 1 or x = 2`, `\\pm 1`: in any order."""
 
     items: tuple[Any, ...]
+    joint: str = ","
 
 
 @dataclass(frozen=True)
@@ -85,6 +70,16 @@ class Region:
 class Equation:
     left: Any
     right: Any
+    gives_value: bool = False
+    """Whether its right side says what its left side is: `m + n = 17`, `BC = 5`."""
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """`\\frac{1}{3} \\approx 0.33`: what it is, and what was shown for it."""
+
+    exact: Any
+    shown: Any
 
 
 @dataclass(frozen=True)
@@ -129,6 +124,8 @@ def meaning(tree: Node) -> Any:
         return Several(_flat(meaning(_with_sign(tree, upper=upper)) for upper in (True, False)))
     match tree.op:
         case "list":
+            if tree.value == "or" and len(tree.parts) == 2 and (found := _in_decimals(*tree.parts)) is not None:
+                return found
             return _listed([meaning(part) for part in tree.parts], str(tree.value))
         case "set":
             return Braces(_flat(meaning(part) for part in tree.parts))
@@ -147,14 +144,14 @@ def meaning(tree: Node) -> Any:
         case "constant" if tree.value == "empty":
             return Region(sympy.S.EmptySet)
         case "ratio":
-            return Ratio(tuple(_value(part) for part in tree.parts))
+            return Ratio(tuple(value(part) for part in tree.parts))
         case "based" if isinstance(tree.value, tuple):
             return Based(tree.value[0], int(tree.value[1]))
         case "percent":
-            return Amount(_value(tree.parts[0]), percent=True)
+            return Amount(value(tree.parts[0]), percent=True)
         case "unit":
-            return Amount(_value(tree.parts[0]), unit=str(tree.value))
-    return Amount(_value(tree))
+            return Amount(value(tree.parts[0]), unit=str(tree.value))
+    return Amount(value(tree))
 
 
 def _count(tree: Node, ops: tuple[str, ...]) -> int:
@@ -179,52 +176,125 @@ def _listed(items: list[Any], joint: str) -> Any:
             raise UndecidedError
         join = sympy.Union if joint == "or" else sympy.Intersection
         return Region(join(*(item.set for item in items)), items[0].variable)
-    return Several(_flat(items))
+    if joint == "or" and all(item == items[0] or _is_same_amount(item, items[0]) for item in items):
+        return items[0]  # \frac{3}{4} or 0.75
+    return Several(_flat(items), joint)
+
+
+def _is_same_amount(one: Any, other: Any) -> bool:
+    if (
+        not isinstance(one, Amount)
+        or not isinstance(other, Amount)
+        or (one.unit, one.percent) != (other.unit, other.percent)
+    ):
+        return False
+    return equal(one.value, other.value) is True
 
 
 def _related(tree: Node) -> Any:
     signs = tree.value if isinstance(tree.value, tuple) else ()
+    if signs[-1:] == ("\\approx",) and set(signs[:-1]) <= {"="}:
+        return _rounded(tree.parts[:-1], tree.parts[-1])
     if set(signs) == {"="}:
-        return _equated([meaning(part) for part in tree.parts])
+        return _equated([meaning(part) for part in tree.parts], gives_value=_is_combined(tree.parts[0]))
     if signs == ("\\in",):
-        return Region(as_set(meaning(tree.parts[1])), _value(tree.parts[0]))
+        return Region(as_set(meaning(tree.parts[1])), value(tree.parts[0]))
     if not (set(signs) <= {"<", "\\le"} or set(signs) <= {">", "\\ge"} or signs == ("\\ne",)):
         raise UndecidedError
-    sides = [_value(part) for part in tree.parts]
+    sides = [value(part) for part in tree.parts]
     pieces = [_inequality(left, sign, right) for left, sign, right in zip(sides, signs, sides[1:], strict=False)]
     if len(pieces) == 1:
         return pieces[0]
     return _listed(pieces, "and")
 
 
-def _equated(sides: list[Any]) -> Any:
+def _rounded(sides: tuple[Node, ...], shown: Node) -> Rounded:
+    """Of a number and its first digits."""
+    exact = _equated([meaning(part) for part in sides]) if len(sides) > 1 else meaning(sides[0])
+    amount = exact.meaning if isinstance(exact, Named) else exact
+    digits = meaning(shown)
+    if not isinstance(amount, Amount) or not isinstance(digits, Amount) or amount.percent != digits.percent:
+        raise UndecidedError
+    whole = digits.value.q if digits.value.is_Rational else 0
+    places = next((places for places in range(MAX_PLACES) if whole and 10**places % whole == 0), None)
+    if places is None or shown.op not in ("number", "unit", "percent", "neg"):
+        raise UndecidedError
+    if not amount.value.is_extended_real or amount.value.free_symbols:
+        raise UndecidedError
+    if not abs(amount.value - digits.value) * 10**places < 1:
+        raise UndecidedError
+    return Rounded(exact, digits)
+
+
+def _in_decimals(exact: Node, shown: Node) -> Rounded | None:
+    """`\\frac{1}{3} or 0.333`; "0.4 or 0.36" are two numbers."""
+    try:
+        found = _rounded((exact,), shown)
+    except UndecidedError:
+        return None
+    amounts = (getattr(found.exact, "value", None), found.shown.value)
+    ends = amounts[0] is None or (amounts[0].is_Rational and 10**MAX_PLACES % amounts[0].q == 0)
+    return None if ends or amounts[1].q == 1 else found
+
+
+def _is_combined(tree: Node) -> bool:
+    """Whether an equation's left side is asked for as it stands: `m + n`, `xy`, `BC`, `|AB|`, each letter once."""
+    letters: list[Node] = []
+
+    def only_joins(part: Node, *, is_first: bool = True) -> bool:
+        if part.op == "symbol" or (part.op == "call" and str(part.value).startswith("apply ")):
+            letters.append(part)
+            return True
+        if part.op == "neg" and not is_first:
+            return only_joins(part.parts[0])
+        if part.op not in ("add", "mul", "div") and (part.op, part.value) != ("call", "abs"):
+            return False
+        return all(only_joins(piece, is_first=index == 0) for index, piece in enumerate(part.parts))
+
+    return only_joins(tree) and len(set(letters)) == len(letters)
+
+
+def _equated(sides: list[Any], *, gives_value: bool = False) -> Any:
     """`x = 5` as an equation; `1/2 = 0.5` as its number, and `x = 10/2 = 5` as its ends, where they are equal."""
     first, last = sides[0], sides[-1]
     for left, right in pairwise(sides[1:]):
         if not (isinstance(left, Amount) and isinstance(right, Amount) and equal(left.value, right.value)):
             raise UndecidedError
+    if isinstance(first, Ratio) and isinstance(last, Ratio) and len(first.items) == len(last.items):
+        if any(item.is_number for item in first.items) or list(first.items) != sorted(first.items, key=str):
+            raise UndecidedError
+        return last
     if isinstance(first, Row) and isinstance(last, Row) and first.brackets == last.brackets == "()":
         names = [item.value for item in first.items if isinstance(item, Amount)]
         if len(names) == len(last.items) and all(map(is_name, names)) and names == sorted(names, key=str):
             return last
         raise UndecidedError
-    if not isinstance(first, Amount) or first.unit or first.percent:
+    if not isinstance(first, Amount) or first.percent:
         raise UndecidedError
+    if first.unit:
+        if not _is_same_amount(first, last):
+            raise UndecidedError
+        return last
     if not isinstance(last, Amount) or isinstance(last.value, sympy.MatrixBase):
         if not is_name(first.value):
             raise UndecidedError
         return Named(first.value, last)
-    if not first.value.free_symbols and not last.value.free_symbols and not is_name(first.value):
+    is_known = not any(side.value.free_symbols or side.value.has(AppliedUndef) for side in (first, last))
+    if is_known:
         if not equal(first.value, last.value):
             raise UndecidedError
         return last
-    if (last.unit or last.percent) and not is_name(first.value):
+    if _is_named(first.value, last.value):
+        return Named(first.value, last)
+    if not is_name(last.value) and equal(first.value, last.value):
+        return last  # (x + 1)^2 = x^2 + 2x + 1
+    if last.unit or last.percent:
         raise UndecidedError
-    return Named(first.value, last) if _is_named(first.value, last.value) else Equation(first.value, last.value)
+    return Equation(first.value, last.value, gives_value and not last.value.free_symbols)
 
 
 def is_name(value: Any) -> bool:
-    return isinstance(value, sympy.Symbol | sympy.core.function.AppliedUndef)
+    return isinstance(value, sympy.Symbol | AppliedUndef)
 
 
 def _is_named(name: Any, value: Any) -> bool:
@@ -239,6 +309,8 @@ def _inequality(left: Any, sign: str, right: Any) -> Any:
         raise UndecidedError
     difference = sympy.expand(left - right)
     symbols = difference.free_symbols
+    if not symbols:
+        raise UndecidedError  # 1 < 2 is true, and so is 3 < 4
     if len(symbols) == 1:
         (variable,) = symbols
         slope, rest = difference.coeff(variable, 1), difference.coeff(variable, 0)
@@ -250,7 +322,26 @@ def _inequality(left: Any, sign: str, right: Any) -> Any:
             if slope > 0:
                 return Region(sympy.Interval(-sympy.oo, bound, True, is_open), variable)
             return Region(sympy.Interval(bound, sympy.oo, is_open, True), variable)
-    return Inequality(difference, sign)
+    return _of_size(difference, sign) or Inequality(difference, sign)
+
+
+def _of_size(difference: Any, sign: str) -> Region | None:
+    """Of `|x - 1| < 2` and `|x - 1| > 2`, the solution."""
+    sizes = list(difference.atoms(sympy.Abs))
+    if len(sizes) != 1 or sign == "\\ne":
+        return None
+    slope, rest = difference.coeff(sizes[0], 1), difference.coeff(sizes[0], 0)
+    if not (slope.is_real and rest.is_real) or sympy.expand(slope * sizes[0] + rest - difference) != 0:
+        return None
+    inside, bound = sizes[0].args[0], -rest / slope
+    if slope > 0:
+        halves = [_inequality(inside, sign, bound), _inequality(-bound, sign, inside)]
+    else:
+        halves = [_inequality(bound, sign, inside), _inequality(inside, sign, -bound)]
+    if not all(isinstance(half, Region) for half in halves):
+        return None
+    join = sympy.Intersection if slope > 0 else sympy.Union
+    return Region(join(*(half.set for half in halves)), halves[0].variable)
 
 
 def _built(first: Node, condition: Node) -> Any:
@@ -272,65 +363,15 @@ def as_set(found: Any) -> Any:
         return sympy.FiniteSet(*(item.value for item in found.items))
     if isinstance(found, Row) and len(found.items) == 2 and found.brackets in ("()", "[]", "(]", "[)"):
         ends = [item.value for item in found.items if isinstance(item, Amount) and not item.percent]
-        if len(ends) == 2 and all(end.is_extended_real and not end.free_symbols for end in ends):
+        if (
+            len(ends) == 2
+            and all(end.is_extended_real and not end.free_symbols for end in ends)
+            and _rises(ends, found.brackets)
+        ):
             return sympy.Interval(*ends, found.brackets[0] == "(", found.brackets[1] == ")")
     raise UndecidedError
 
 
-def _value(tree: Node) -> Any:
-    """Of an expression, by sympy's own operators."""
-    parts = [_value(part) for part in tree.parts] if tree.op != "matrix" else []
-    match tree.op:
-        case "number" if isinstance(tree.value, Fraction):
-            found = sympy.Rational(tree.value.numerator, tree.value.denominator)
-        case "symbol":
-            found = sympy.Symbol(str(tree.value))
-        case "constant" if tree.value in CONSTANTS:
-            found = CONSTANTS[str(tree.value)]
-        case "based" if isinstance(tree.value, tuple):
-            found = sympy.Integer(int(tree.value[0], int(tree.value[1])))
-        case "neg":
-            found = -parts[0]
-        case "add":
-            found = sum(parts[1:], start=parts[0])
-        case "mul":
-            found = math.prod(parts[1:], start=parts[0])
-        case "div":
-            found = parts[0] / parts[1]
-        case "pow":
-            found = _power(*parts)
-        case "root":
-            found = _power(parts[0], 1 / parts[1])
-        case "fact" | "binom":
-            if any(part.is_number and not abs(part) <= MAX_ARGUMENT for part in parts):
-                raise UndecidedError
-            found = sympy.factorial(*parts) if tree.op == "fact" else sympy.binomial(*parts)
-        case "degree":
-            found = parts[0] * DEGREE
-        case "matrix" if isinstance(tree.value, int):
-            cells = [_value(part) for part in tree.parts]
-            found = sympy.ImmutableMatrix(tree.value, len(cells) // tree.value, cells)
-        case "call":
-            found = _called(str(tree.value), parts)
-        case _:
-            raise UndecidedError
-    if not isinstance(found, sympy.Expr | sympy.MatrixBase) or found.has(sympy.nan, sympy.zoo):
-        raise UndecidedError
-    return found
-
-
-def _power(base: Any, exponent: Any) -> Any:
-    if base.is_number and exponent.is_number:
-        bits = max(abs(base.p), base.q).bit_length() if base.is_Rational else 64
-        if not exponent.is_finite or (exponent.is_Rational and abs(exponent) * bits > MAX_BITS):
-            raise UndecidedError
-    return base**exponent
-
-
-def _called(name: str, arguments: list[Any]) -> Any:
-    if name.startswith("apply "):
-        return sympy.Function(name.removeprefix("apply "))(*arguments)
-    arguments = [argument.subs(DEGREE, sympy.pi / 180) for argument in arguments]
-    if name == "log":
-        return sympy.log(arguments[0]) / sympy.log(arguments[1] if len(arguments) == 2 else LOG_BASE)
-    return FUNCTIONS[name](*arguments)
+def _rises(ends: list[Any], brackets: str) -> bool:
+    """(2, 1) and (1, 1) are points: nobody writes an empty interval so."""
+    return bool(ends[0] < ends[1]) or (brackets == "[]" and ends[0] == ends[1])

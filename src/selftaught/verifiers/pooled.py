@@ -12,7 +12,8 @@ from dataclasses import asdict
 from selftaught.answers import formula_answer, normalize
 from selftaught.errors import ConfigError, VerifierError
 from selftaught.formulas import quantity, readings
-from selftaught.formulas.notation import formula_in, same_text, words
+from selftaught.formulas.notation import same_text, words
+from selftaught.formulas.spans import formula_in, labelled
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
 from selftaught.quantities import number_text, same_number
 from selftaught.statements import AnswerPlace, own_part, statement
@@ -52,12 +53,17 @@ def formula_comparison(limit_s: float) -> Callable[[str, str], Finding]:
     pool = Pool({"kind": "math"}, limit_s=limit_s)
 
     def compare(span: str, reference: str) -> Finding:
+        if span.strip() == reference.strip() != "":
+            return Verdict.CORRECT, normalize(formula_in(span) or span)
         formula, answer = formula_in(span), formula_in(reference)
         if formula is None or answer is None:
             return UNREADABLE
         prediction = normalize(formula)
         if same_text(formula, answer):
             return Verdict.CORRECT, prediction
+        label, other_label = labelled(formula), labelled(answer)
+        if label and other_label and "" in (label[1], other_label[1]) and readings(label[1] or other_label[1]):
+            return finding(right=label[0] == other_label[0], prediction=prediction)
         found, wanted = readings(formula), readings(answer)
         if not found or not wanted:
             said, asked = words(formula), words(answer)
