@@ -182,7 +182,7 @@ def _one_formula(line: str) -> str | None:
     line = line.strip("*_` ")
     inline = list(_INLINE.finditer(line))
     if not inline:
-        return _FORMULA_END.split(line, maxsplit=1)[0].strip() or None
+        return _formula_sentence(line).strip() or None
     if inline[0].start() > 0 or len({_inside(match) for match in inline}) > 1:
         return None
     behind = line[inline[0].end() :]
@@ -213,7 +213,15 @@ _BEYOND = re.compile(
 
 
 def _plain_sentence(text: str) -> str:
-    return _FORMULA_END.split(text, maxsplit=1)[0].replace("$", " ").strip(" .")
+    return _formula_sentence(text).replace("$", " ").strip(" .")
+
+
+def _formula_sentence(text: str) -> str:
+    """Up to where a sentence ends outside of braces, as in \\text{ sq. units}."""
+    for end in _FORMULA_END.finditer(text):
+        if text.count("{", 0, end.start()) <= text.count("}", 0, end.start()):
+            return text[: end.start()]
+    return text
 
 
 def _inside(match: re.Match[str]) -> str:

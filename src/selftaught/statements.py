@@ -167,7 +167,8 @@ _THOUGHT_END = re.compile(
 )
 """What thinking models write around what they think before they answer."""
 _LEAD = re.compile(
-    r"(?:[\"'”](?=[\s:：]))?(?:\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|>(?=\s)|</\w{1,8}>|(?<!\s)[*_]{1,3}(?=[\s:：])|is\b(?=[\s:：])"
+    r"(?:[\"'”](?=[\s:：]))?(?:\s*[\n\r][ \t]*>(?=\s)|\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|</\w{1,8}>"
+    r"|(?<!\s)[*_]{1,3}(?=[\s:：])|is\b(?=[\s:：])"
     r"|(?i:(?:final\s+)?answer)(?=[:*_]*\s*[\n\r]))*+"
 )
 """Between a marker and its answer: "**Answer**: …", "Final answer is …", a quotation's mark."""
