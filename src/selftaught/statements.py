@@ -167,7 +167,8 @@ _THOUGHT_END = re.compile(
 )
 """What thinking models write around what they think before they answer."""
 _LEAD = re.compile(
-    r"(?:[\"'”](?=[\s:：]))?(?:\s*[\n\r][ \t]*>(?=\s)|\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|</\w{1,8}>"
+    r"(?:[\"'”](?=[\s:：]))?"
+    r"(?:\s*[\n\r][ \t]*>(?=\s)|\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|</\w{1,8}>"
     r"|(?<!\s)[*_]{1,3}(?=[\s:：])|is\b(?=[\s:：])"
     r"|(?i:(?:final\s+)?answer)(?=[:*_]*\s*[\n\r]))*+"
 )
