@@ -141,7 +141,7 @@ def formula_answer(statement: Statement, extraction: Extraction) -> str | None:
     ending = text[-LONGEST:]
     *_, inline = [None, *_INLINE.finditer(ending)]
     if inline is not None:
-        is_part = _PART_BEFORE.search(ending, 0, inline.start()) or not stands_alone(
+        is_part = _PART_BEFORE.search(plain(ending), 0, inline.start()) or not stands_alone(
             _first_line(ending[inline.end() :])
         )
         return None if is_part else _inside(inline)
@@ -194,7 +194,7 @@ def _one_formula(line: str) -> str | None:
 _REMARK = re.compile(r"[\s,;:—(-]*(?:\b(?:because|since|as(?!\s+well)|so|which|where|i\.e\.|is|are)\b)", re.IGNORECASE)
 """Behind inline mathematics: words that say why, or something else."""
 _PART_BEFORE = re.compile(
-    r"(?:[-+*/^<>≤≥≠±√×·\d)]|\b(?:not|than|least|most|or|and|between|about|times|of|over|plus|minus))\s*\Z",
+    r"(?:[-+*/^<>≤≥≠±√×·\d)$]|\b(?:not|than|least|most|or|and|between|about|times|of|over|plus|minus))\s*\Z",
     re.IGNORECASE,
 )
 """Before inline mathematics: it is a part of something longer."""
