@@ -10,6 +10,7 @@ import ast
 import difflib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -18,7 +19,7 @@ from typing import Any
 from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError
 from selftaught.problems import LABELS
-from selftaught.tasks.labels import labelled_list, without_labels
+from selftaught.tasks.labels import MANY, Carried, Sure, beginnings, carried_labels, labelled_list
 from selftaught.tasks.rows import Row
 
 _MISSING = object()
@@ -36,6 +37,10 @@ class Choices:
     has_own_labels: bool = False
     columns: tuple[str, ...] = ()
     """The columns that they come from, where each has its own."""
+    written: tuple[str, ...] = ()
+    """The texts with the labels that were taken off them; empty where none were."""
+    beginnings: tuple[str, ...] = ()
+    """What the texts begin with and what may be labels, if they are not `labels`; "" for a text without one."""
 
 
 def texts(rows: Sequence[Row], key: str) -> list[str]:
@@ -88,19 +93,73 @@ def column(rows: Sequence[Row], key: str) -> list[Any]:
     return [None if (value := _value(row.values, key)) is _MISSING else value for row in rows]
 
 
+MOSTLY = 0.5
+"""Of the rows must carry labels in their choices for these to be taken off."""
+
+
 def choices_of(rows: Sequence[Row], key: str) -> list[Choices]:
-    """The choices of every row, as `choices` reads them; labels that all of them carry in their texts ("A) 21") are
-    taken off and are the rows' own."""
+    """The choices of every row, as `choices` reads them; labels that they carry in their texts ("A) 21") are taken off
+    and are the rows' own, if most rows carry some.
+
+    Raises ConfigError for a row of which only some choices carry one, where most rows carry labels.
+    """
     found = [choices(row, key, _parts(rows, key)) for row in rows]
-    own = [without_labels(one.texts) for one in found]
-    if not all(own):
-        return found
+    carried = _sure_ones([carried_labels(one.texts) for one in found])
+    most = sum(one is not None for one in carried) > len(rows) * MOSTLY
     return [
-        # Labels that the row gives besides stay its labels.
-        replace(one, texts=taken[1], labels=one.labels if one.has_own_labels else taken[0], has_own_labels=True)
-        for one, taken in zip(found, own, strict=True)
-        if taken
+        _without(one, label) if label is not None and most else _with_beginnings(one, row, among_labelled=most)
+        for row, one, label in zip(rows, found, carried, strict=True)
     ]
+
+
+def note_of_labels(rows: Sequence[Row], given: Sequence[Choices]) -> tuple[str, ...]:
+    """What is said where choices of some rows carry labels that are taken off, and those of others do not."""
+    plain = [row.place for row, one in zip(rows, given, strict=True) if not one.written]
+    taken = len(rows) - len(plain)
+    odd = [row.place for row, one in zip(rows, given, strict=True) if any(one.beginnings) and not one.written]
+    if taken and plain:
+        return (
+            f"labels in the choices' texts are taken off in {taken} of {len(rows)} rows (others have none, such as "
+            f"{plain[0]})",
+        )
+    if odd:
+        return (
+            f"choices of {len(odd)} of {len(rows)} rows begin with what may be labels and are left as they are (such "
+            f"as {odd[0]})",
+        )
+    return ()
+
+
+def _sure_ones(carried: Sequence[Carried | None]) -> list[Carried | None]:
+    """Without the labels that only many choices like them would make sure, where there are too few."""
+    many = Counter[Sure]()
+    for one in carried:
+        if one is not None:
+            many[one.sure] += len(one.labels)
+    rows = sum(one is not None and one.sure == Sure.BY_MANY for one in carried)
+    enough = many[Sure.BY_MANY] >= MANY and rows > len(carried) * MOSTLY
+    return [one if one is not None and (one.sure > Sure.BY_MANY or enough) else None for one in carried]
+
+
+def _without(one: Choices, carried: Carried) -> Choices:
+    if not one.has_own_labels:
+        return replace(one, texts=carried.texts, labels=carried.labels, has_own_labels=True, written=one.texts)
+    # Labels that the row gives besides stay its labels.
+    return replace(one, texts=carried.texts, written=one.texts, beginnings=carried.labels)
+
+
+def _with_beginnings(one: Choices, row: Row, *, among_labelled: bool) -> Choices:
+    begun = beginnings(one.texts)
+    if among_labelled and any(begun) and not all(begun):
+        without = next(text for text, label in zip(one.texts, begun, strict=True) if not label)
+        raise ConfigError(
+            f"{row.place}: of the choices {list(one.texts)} {without!r} begins with no label, as others do and as they "
+            "do in other rows; give every choice of the row one, or none"
+        )
+    carried = carried_labels(one.texts)
+    if carried is not None and carried.sure > Sure.BY_MANY:
+        begun = carried.labels
+    return replace(one, beginnings=begun) if len(set(filter(None, begun))) > 1 else one
 
 
 def choices(row: Row, key: str, parts: Sequence[tuple[str, bool]] = ()) -> Choices:
