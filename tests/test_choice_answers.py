@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import assume, given
@@ -260,12 +261,16 @@ def test_a_choice_without_a_label_among_others_is_refused_with_its_row(
 def test_labels_that_do_not_begin_with_a_are_never_read_by_position(labels: str, form: str) -> None:
     texts = ["kl", "mn", "op", "qr"][: len(labels)]
     found = choices_of(rows_with(*[carrying(form, labels, texts)] * 6), "choices")
-    for answers in (labels[0] + labels[1], labels[-1] * 2, "".join(labels[:3])):
+    for answers in (labels[:2], labels[-1] * 2, labels[:3]):
         wanted = ["ABCD"[labels.index(answer)] for answer in answers]
-        try:
+        if form == "{}. " and labels in ("ACD", "MNPQ", "bcd"):  # as sure as initials are, so both readings are kept
+            may_differ = any(
+                answer.upper() in "ABC" and answer.upper() != "ABCD"[labels.index(answer)] for answer in answers
+            )
+            with pytest.raises(ConfigError, match="may mean") if may_differ else nullcontext():
+                assert read(answers, found[: len(answers)])[0] == wanted
+        else:
             assert read(answers, found[: len(answers)])[0] == wanted
-        except ConfigError as error:
-            assert form == "{}. " and "may mean" in str(error)
 
 
 @pytest.mark.parametrize("texts", [("A) x", "B. y"), ("B) x", "A. y"), ("B: x", "a: y"), ("E. coli", "B. subtilis")])

@@ -225,8 +225,26 @@ LISTS = [
     "Options: A. clip; B. cup; C. lamp",
     "a) clip\nb) cup\nc) lamp",
     "A. clip\nB. cup\nC. lamp",
+    "A: clip\nB: cup\nC: lamp",
+    "(a)clip(b)cup(c)lamp",
+    "(a)clip\n(b)cup\n(c)lamp",
 ]
-ANSWERS = ["(b)", "(B)", "cup", "cup (b)", "(b) cup", "cup (B)", "b) cup", "B. cup", "B"]
+ANSWERS = [
+    "the cup (b)",
+    "“cup” (b)",
+    "**cup (b)**",
+    "option (b)",
+    "(b). Because it is one",
+    "(b)",
+    "(B)",
+    "cup",
+    "cup (b)",
+    "(b) cup",
+    "cup (B)",
+    "b) cup",
+    "B. cup",
+    "B",
+]
 
 
 @pytest.mark.parametrize("listed", LISTS)

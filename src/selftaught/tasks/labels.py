@@ -80,15 +80,10 @@ def carried_labels(texts: Sequence[str]) -> Carried | None:
         same = sure < Sure.BY_ITSELF and len(set(rests)) < len(set(stripped))
         if not all(rests) or not is_one_kind or len(set(labels)) < len(labels) or same:
             continue
-        if sure == Sure.BY_ITSELF and labels[0].isdigit():
-            # "(3) 5": only numbers that count the choices.
-            if not _count_in_any_order(labels):
-                continue
-        elif sure == Sure.BY_ORDER and not (_count_in_any_order(labels) or _run_on(labels)):
-            continue
-        elif sure == Sure.BY_MANY and not _count_in_any_order(labels):
-            continue
-        return Carried(labels, rests, sure)
+        if _count_in_any_order(labels) or (sure == Sure.BY_ORDER and _run_on(labels)):
+            return Carried(labels, rests, sure)
+        if sure == Sure.BY_ITSELF and not labels[0].isdigit():  # "(3) 5" is rather a product
+            return Carried(labels, rests, sure)
     return None
 
 
@@ -166,8 +161,8 @@ def _count_in_any_order(labels: Sequence[str]) -> bool:
 
 
 def _run_on(labels: Sequence[str]) -> bool:
-    """F, G, H, J: capitals (x and y are variables) without a gap, though many tests leave out I (and O)."""
-    letters = [label.upper() for label in labels]
+    """F, G, H, J: capitals (x and y are variables) without a gap, in any order, though many tests leave out I (and O)."""
+    letters = sorted(labels)
     without = "".join(letter for letter in LABELS if letter not in "IO")
     return labels[0].isupper() and any(
         all(a in alphabet and alphabet.find(a) + 1 == alphabet.find(b) for a, b in pairwise(letters))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.problems import Problem, PromptFormat, Task
 from selftaught.seeds import seed_for, uniform
@@ -213,6 +214,8 @@ def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[l
                     f"{row.place}: {settings.answer_key!r} has no answer after {marker!r}, as other rows have; correct "
                     "the row"
                 )
+            if wrong := control_character_in(after):
+                raise ConfigError(f"{row.place}: the answer in {settings.answer_key!r} {wrong}")
             solutions[i], answers[i] = before, after
     return answers, [re.sub(r"\s*\n\s*\n\s*", "\n", solution.replace("\r\n", "\n")).strip() for solution in solutions]
 
