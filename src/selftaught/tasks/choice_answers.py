@@ -83,9 +83,11 @@ def labels_of(
 
 
 def share_named(answers: Sequence[str], given: Sequence[Choices]) -> float:
-    """The share of rows whose answer names a choice in the way that most do; how likely it is that they are choices."""
-    ways = (*READINGS.values(), _label_or_text)
-    return max(1 - _read(way, answers, given).count(None) / len(answers) for way in ways)
+    """The share of rows whose answer names a choice in the way that most do, or more than one; how likely it is that
+    they are choices."""
+    counted = [1 - _read(way, answers, given).count(None) / len(answers) for way in READINGS.values()]
+    named = sum(bool(named_by(answer, one)) for answer, one in zip(answers, given, strict=True)) / len(answers)
+    return max(*counted, named)
 
 
 def _by_label(answer: str, given: Choices) -> int | None:

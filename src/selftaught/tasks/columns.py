@@ -55,31 +55,31 @@ def texts(rows: Sequence[Row], key: str) -> list[str]:
     for row, value in _of_one_kind(rows, key):
         if value is _MISSING:
             raise ConfigError(f"{row.place}: no key {key!r}{_near(key, row.values)}")
-        if value is None or (isinstance(value, str) and not value.strip()):
-            raise ConfigError(f"{row.place}: {key!r} is {'null' if value is None else 'empty'}; every row needs one")
+        if _is_gap(value) or (isinstance(value, str) and not value.strip()):
+            what = "null" if value is None else "empty" if isinstance(value, str) else "NaN, which stands for no value"
+            raise ConfigError(f"{row.place}: {key!r} is {what}; every row needs one")
         found.append(as_text(value, row.place, key))
     return found
 
 
 def optional_texts(rows: Sequence[Row], key: str) -> list[str]:
     """As `texts`, with "" where a row has no such key, null or an empty text."""
-    return [
-        "" if value is _MISSING or value is None else as_text(value, row.place, key)
-        for row, value in _of_one_kind(rows, key)
-    ]
+    return ["" if _is_gap(value) else as_text(value, row.place, key) for row, value in _of_one_kind(rows, key)]
 
 
 def has_key(rows: Sequence[Row], key: str) -> bool:
     """Whether any row has a value there, or in every column that the key names."""
-    return all(any(_value(row.values, part) not in (_MISSING, None) for row in rows) for part, _ in _parts(rows, key))
+    return all(any(not _is_gap(_value(row.values, part)) for row in rows) for part, _ in _parts(rows, key))
 
 
 def joined_texts(rows: Sequence[Row], key: str) -> list[str]:
-    """As `texts`; the texts of several columns on lines below each other, without those that may be empty and are."""
+    """As `texts`; the texts of several columns, and of a column's lists, on lines below each other, without those that
+    may be empty and are."""
     parts = _parts(rows, key)
     columns = [
-        optional_texts(rows, part) if may_be_empty and has_key(rows, part) else texts(rows, part)
+        optional_texts(joined, part) if may_be_empty and has_key(rows, part) else texts(joined, part)
         for part, may_be_empty in parts
+        for joined in (_with_lists_joined(rows, part),)
     ]
     found = ["\n".join(text.strip() for text in row if text.strip()) for row in zip(*columns, strict=True)]
     for row, text in zip(rows, found, strict=True):
@@ -88,9 +88,21 @@ def joined_texts(rows: Sequence[Row], key: str) -> list[str]:
     return found
 
 
+def _with_lists_joined(rows: Sequence[Row], key: str) -> Sequence[Row]:
+    values = [_value(row.values, key) for row in rows]
+    if not any(isinstance(value, list) for value in values):
+        return rows
+    return [
+        replace(row, values={key: "\n".join(as_text(inner, row.place, key).strip() for inner in value)})
+        if isinstance(value, list)
+        else row
+        for row, value in zip(rows, values, strict=True)
+    ]
+
+
 def column(rows: Sequence[Row], key: str) -> list[Any]:
     """The values under a key as they are; None where a row has none."""
-    return [None if (value := _value(row.values, key)) is _MISSING else value for row in rows]
+    return [None if _is_gap(value := _value(row.values, key)) else value for row in rows]
 
 
 MOSTLY = 0.5
@@ -173,7 +185,7 @@ def choices(row: Row, key: str, parts: Sequence[tuple[str, bool]] = ()) -> Choic
         found = _choices_in_columns(row, [part for part, _ in parts])
     else:
         value = _value(row.values, key)
-        if value is _MISSING or value is None:
+        if _is_gap(value):
             raise ConfigError(f"{row.place}: no choices under {key!r}{_near(key, row.values)}")
         found = _choices_in_text(value, row.place, key) if isinstance(value, str) else _choices(value, row.place, key)
     if not 2 <= len(found.texts) <= len(LABELS):
@@ -223,7 +235,7 @@ def _of_one_kind(rows: Sequence[Row], key: str) -> Iterator[tuple[Row, Any]]:
     first: tuple[str, str] | None = None
     for row in rows:
         value = _value(row.values, key)
-        if value is not _MISSING and value is not None:
+        if not _is_gap(value):
             kind = _kind(value)
             first = first or (kind, row.place)
             if kind != first[0]:
@@ -248,6 +260,11 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
     head, dot, rest = key.partition(".")
     inner = values.get(head, _MISSING)
     return _value(inner, rest) if dot and isinstance(inner, Mapping) else _MISSING
+
+
+def _is_gap(value: Any) -> bool:
+    """Whether there is no value; NaN is how columns of numbers write that."""
+    return value is _MISSING or value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _kind(value: Any) -> str:
@@ -283,7 +300,7 @@ def _choices_in_columns(row: Row, keys: Sequence[str]) -> Choices:
         value = _value(row.values, key)
         if value is _MISSING:
             raise ConfigError(f"{row.place}: no key {key!r}{_near(key, row.values)}")
-        found.append("" if value is None else as_text(value, row.place, key))
+        found.append("" if _is_gap(value) else as_text(value, row.place, key))
     while found and not found[-1].strip():
         found.pop()
     return Choices(texts=tuple(found), labels=tuple(LABELS[: len(found)]), columns=tuple(keys[: len(found)]))

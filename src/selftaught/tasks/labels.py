@@ -161,7 +161,7 @@ def _count_in_any_order(labels: Sequence[str]) -> bool:
 
 
 def _run_on(labels: Sequence[str]) -> bool:
-    """F, G, H, J: capitals (x and y are variables) without a gap, in any order, though many tests leave out I (and O)."""
+    """F, G, H, J in any order: capitals (x and y are variables) without a gap, though tests leave out I and O."""
     letters = sorted(labels)
     without = "".join(letter for letter in LABELS if letter not in "IO")
     return labels[0].isupper() and any(
