@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import pytest
 from hypothesis import assume, given
@@ -257,20 +256,45 @@ def test_a_choice_without_a_label_among_others_is_refused_with_its_row(
 
 
 @pytest.mark.parametrize("labels", ["BCD", "FGHJ", "EDCB", "ACD", "MNPQ", "bcd"], ids=lambda labels: f"labels {labels}")
-@pytest.mark.parametrize("form", ["({}) ", "{}) ", "{}. "])
+@pytest.mark.parametrize("form", ["({}) ", "{}) ", "{}. ", "{} - ", "{}."])
 def test_labels_that_do_not_begin_with_a_are_never_read_by_position(labels: str, form: str) -> None:
     texts = ["kl", "mn", "op", "qr"][: len(labels)]
     found = choices_of(rows_with(*[carrying(form, labels, texts)] * 6), "choices")
     for answers in (labels[:2], labels[-1] * 2, labels[:3]):
         wanted = ["ABCD"[labels.index(answer)] for answer in answers]
-        if form == "{}. " and labels in ("ACD", "MNPQ", "bcd"):  # as sure as initials are, so both readings are kept
-            may_differ = any(
-                answer.upper() in "ABC" and answer.upper() != "ABCD"[labels.index(answer)] for answer in answers
-            )
-            with pytest.raises(ConfigError, match="may mean") if may_differ else nullcontext():
-                assert read(answers, found[: len(answers)])[0] == wanted
+        # A point or a dash is no surer than initials are: both readings are kept, and no other is taken.
+        may_differ = any(
+            answer.upper() in "ABCD"[: len(labels)] and answer.upper() != "ABCD"[labels.index(answer)]
+            for answer in answers
+        )
+        try:
+            found_labels = read(answers, found[: len(answers)])[0]
+        except ConfigError as error:
+            refusal = str(error)
+            assert "may mean" in refusal
+            assert may_differ
         else:
-            assert read(answers, found[: len(answers)])[0] == wanted
+            assert found_labels == wanted
+
+
+@given(ROWS, st.integers(0, 99), st.sampled_from(["{} - ", "{} ", "{}.", "{}. ", "**{}** "]), ORDERS)
+def test_a_row_whose_labels_are_written_otherwise_is_read_by_its_own(
+    rows: list[list[str]], odd: int, form: str, rng: random.Random
+) -> None:
+    carried = [carrying("{}) ", "ABCDE", row) for row in rows]
+    odd %= len(rows)
+    own = list("ABCDE"[: len(rows[odd])])
+    rng.shuffle(own)
+    carried[odd] = carrying(form, own, rows[odd])
+    found = choices_of(rows_with(*carried), "choices")
+    assert [list(one.texts) for one in found] == rows
+    assert list(found[odd].labels) == own
+
+
+def test_letters_name_choices_that_are_numbered_in_order() -> None:
+    assert read("ABC", choices_of(rows_with(*[("1) kl", "2) mn", "3) op")] * 3), "choices")) == (list("ABC"), "label")
+    with pytest.raises(ConfigError, match="none of the choices"):
+        read("ABC", choices_of(rows_with(*[("2) kl", "1) mn", "3) op")] * 3), "choices"))
 
 
 @pytest.mark.parametrize("texts", [("A) x", "B. y"), ("B) x", "A. y"), ("B: x", "a: y"), ("E. coli", "B. subtilis")])

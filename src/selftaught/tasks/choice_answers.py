@@ -111,6 +111,8 @@ def _labelled(label: str, given: Choices) -> set[int]:
     found |= {i for i, name in enumerate(given.columns) if wanted == fold(name)}
     # Columns called A, B, C, … are labels too.
     found |= {i for i, name in enumerate(given.beginnings) if name and wanted == _bare(name)}
+    if not found and list(given.labels) == [str(number) for number in range(1, len(given.labels) + 1)]:
+        found = {i for i, letter in enumerate(LABELS[: len(given.labels)]) if wanted == fold(letter)}
     return found
 
 

@@ -10,7 +10,6 @@ import ast
 import difflib
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -144,12 +143,8 @@ def note_of_labels(rows: Sequence[Row], given: Sequence[Choices]) -> tuple[str, 
 
 def _sure_ones(carried: Sequence[Carried | None]) -> list[Carried | None]:
     """Without the labels that only many choices like them would make sure, where there are too few."""
-    many = Counter[Sure]()
-    for one in carried:
-        if one is not None:
-            many[one.sure] += len(one.labels)
-    rows = sum(one is not None and one.sure == Sure.BY_MANY for one in carried)
-    enough = many[Sure.BY_MANY] >= MANY and rows > len(carried) * MOSTLY
+    there = [one for one in carried if one is not None]
+    enough = sum(len(one.labels) for one in there) >= MANY and len(there) > len(carried) * MOSTLY
     return [one if one is not None and (one.sure > Sure.BY_MANY or enough) else None for one in carried]
 
 

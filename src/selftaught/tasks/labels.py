@@ -26,6 +26,7 @@ MANY = 6
 """Choices of a file, in all its rows, that have to begin so."""
 
 _LETTER, _NUMBER = r"([A-Za-z])", r"(\d{1,2})"
+_BLANK = r"{}\s+"
 _FORMS: tuple[tuple[Sure, str, str], ...] = (
     # Full-width brackets and letters are told by what they are compatible with (see `_plain`).
     (Sure.BY_ITSELF, r"[(\[{{<]\s?{}\s?[)\]}}>][.:]?\s*", "both"),  # (A) 21 · [A] 21
@@ -40,7 +41,8 @@ _FORMS: tuple[tuple[Sure, str, str], ...] = (
     (Sure.BY_ORDER, r"{}\.\s+", "number"),
     (Sure.BY_ORDER, r"{}:\s+(?!\d)", "number"),
     (Sure.BY_MANY, r"{}\s?[.:](?=\w)(?!\w\.)", "letter"),  # A.Monday
-    (Sure.BY_MANY, r"{}(?:\s+[-–—]+\s+|\s?[-–—]\s+|\s+)", "letter"),  # A - 21 · A 21
+    (Sure.BY_MANY, r"{}\s?[-–—]+\s+", "letter"),  # A - 21
+    (Sure.BY_MANY, _BLANK, "letter"),  # A 21
 )
 _PATTERNS = tuple(
     (sure, re.compile(form.format(label)))
@@ -88,12 +90,19 @@ def carried_labels(texts: Sequence[str]) -> Carried | None:
 
 
 def beginnings(texts: Sequence[str]) -> tuple[str, ...]:
-    """For each text what may be its label, however it is written, "" for none."""
-    found = []
-    for text in texts:
-        matches = [match for sure, form in _PATTERNS if sure > Sure.BY_MANY and (match := form.match(_plain(text)))]
-        found.append(matches[0][1] if matches and text.strip()[matches[0].end() :].strip() else "")
-    return tuple(found)
+    """For each text what may be its label, however it is written, "" for none. A blank alone says nothing ("C major"),
+    and other weak signs only if all texts have one."""
+    found = [_beginning(text.strip(), Sure.BY_MANY) for text in texts]
+    return tuple(found if all(found) else [_beginning(text.strip(), Sure.BY_ORDER) for text in texts])
+
+
+def _beginning(text: str, least: Sure) -> str:
+    for sure, form in _PATTERNS:
+        if sure >= least and form.pattern != _BLANK.format(_LETTER):
+            match = form.match(_plain(text))
+            if match is not None and text[match.end() :].strip():
+                return match[1]
+    return ""
 
 
 def labelled_list(text: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
