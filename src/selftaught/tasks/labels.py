@@ -50,6 +50,10 @@ _PATTERNS = tuple(
     for sure, form, kinds in _FORMS
     if kinds in ("both", kind)
 )
+_MAY_BE = re.compile(
+    r"[(\[{<*_]*\s?(?:[A-Za-z]|\d{1,2}|[Ⓐ-Ⓩⓐ-ⓩ①-⑳])(?![A-Za-z\d])|(?:option|choice|answer)\s", re.IGNORECASE
+)
+"""How every one of them begins; most texts do not, and are passed over soon."""
 _CIRCLED = re.compile(r"([Ⓐ-Ⓩⓐ-ⓩ①-⑳])\s*")
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _FULL_WIDTH |= {ord("【"): ord("["), ord("】"): ord("]"), ord("。"): ord(".")}
@@ -71,8 +75,11 @@ def carried_labels(texts: Sequence[str]) -> Carried | None:
     """The labels that a row's texts carry before them in one way of writing, the surest one; None for other texts, and
     for labels of which one is there twice."""
     stripped = [text.strip() for text in texts]
+    plain = [_plain(text) for text in stripped]
+    if not all(map(_MAY_BE.match, plain)):
+        return None
     for sure, pattern in (*_PATTERNS, (Sure.BY_ITSELF, _CIRCLED)):
-        found = [pattern.match(_plain(text)) for text in stripped]
+        found = [pattern.match(text) for text in plain]
         if not all(found):
             continue
         labels = tuple(_name(match[1]) for match in found if match)
@@ -92,6 +99,8 @@ def carried_labels(texts: Sequence[str]) -> Carried | None:
 def beginnings(texts: Sequence[str]) -> tuple[str, ...]:
     """For each text what may be its label, however it is written, "" for none. A blank alone says nothing ("C major"),
     and other weak signs only if all texts have one."""
+    if not any(_MAY_BE.match(_plain(text.strip())) for text in texts):
+        return ("",) * len(texts)
     found = [_beginning(text.strip(), Sure.BY_MANY) for text in texts]
     return tuple(found if all(found) else [_beginning(text.strip(), Sure.BY_ORDER) for text in texts])
 
