@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from selftaught.errors import ConfigError
 from selftaught.tasks.choice_answers import READINGS, label_of, labels_of
-from selftaught.tasks.columns import Choices, choices_of
-from selftaught.tasks.labels import label_beside_text, labelled_list, without_labels
+from selftaught.tasks.columns import Choices, choices_of, note_of_labels
+from selftaught.tasks.labels import carried_labels, labelled_list, labels_beside_text
 from selftaught.tasks.rows import Row
 from strategies import texts
 
@@ -143,16 +143,42 @@ def test_labels_of_the_rows_own_that_are_numbers_are_labels() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["clip (a)", "(a) clip", "clip (A)", "a) clip", "A. clip", "a: clip", "clip, (a).", "[A] clip", "Clip (a)."],
+    [
+        *("clip (a)", "(a) clip", "clip (A)", "a) clip", "A. clip", "a: clip", "clip, (a).", "[A] clip", "Clip (a)."),
+        *("a clip (a)", "the clip (a)", "The clip.", '"clip" (a)', "**clip (a)**", "**(a)** clip", "“clip” (a)"),
+        *("option (a)", "Option A", "option A: clip", "choice (a)", "A - clip", "（a）clip", "A、clip"),
+        *("(a). Because clips hold paper.", "(a) because it is one", "(a), since clips do."),
+    ],
 )
 def test_a_label_beside_its_text_is_one_answer(answer: str) -> None:
     assert label_of(answer, given_of("clip", "cup"), "x") == "A"
 
 
-@pytest.mark.parametrize("answer", ["clip (b)", "(b) clip", "b) clip", "clip cup", "clip (c)", "(a) (b)"])
-def test_a_label_beside_the_text_of_another_choice_is_none(answer: str) -> None:
+@pytest.mark.parametrize("answer", ["clip (b)", "(b) clip", "b) clip", "(b). Clip", "the clip (b)", "Option B: clip"])
+def test_a_label_beside_the_text_of_another_choice_is_said_to_contradict_it(answer: str) -> None:
+    with pytest.raises(ConfigError, match=r"x: the answer .* contradicts itself: B is 'cup', .* that of A; correct"):
+        label_of(answer, given_of("clip", "cup"), "x")
+
+
+@pytest.mark.parametrize(
+    "answer", ["clip cup", "clip (c)", "(a) (b)", "(a) or (b)", "(a). Because of (b).", "(a). Perhaps", "option", "the"]
+)
+def test_an_answer_that_is_not_certain_names_no_choice(answer: str) -> None:
     with pytest.raises(ConfigError, match="is none of the choices"):
         label_of(answer, given_of("clip", "cup"), "x")
+
+
+@pytest.mark.parametrize(("yes", "no"), [("yes", "no"), ("Yes", "No"), ("True", "False")])
+@pytest.mark.parametrize(("said", "other"), [("true", "false"), ("yes", "no"), ("Yes.", "No.")])
+@pytest.mark.parametrize("turned", [False, True])
+def test_true_and_false_are_yes_and_no(yes: str, no: str, said: str, other: str, turned: bool) -> None:
+    given = [given_of(*((no, yes) if turned else (yes, no)))] * 4
+    assert read([said, other, said, said], given) == (list("BABB" if turned else "ABAA"), "text")
+
+
+def test_true_is_no_yes_beside_a_third_choice() -> None:
+    with pytest.raises(ConfigError, match="is none of the choices"):
+        label_of("true", given_of("yes", "no", "maybe"), "x")
 
 
 @given(texts, st.lists(texts, min_size=2, max_size=4))
@@ -168,42 +194,156 @@ def test_any_answer_names_one_choice_or_is_refused_in_one_line(answer: str, choi
 # Labels that choices carry
 
 FORMS = ("({})", "({}) ", "[{}] ", "{})", "{}) ", "{} ) ", "{}. ", "{}: ")
+OTHER_FORMS = ("{}）", "（{}）", "【{}】", "{}、", "**{}.** ", "**{})** ", "Option {}: ", "Choice ({}) ", "option {}. ")
+LETTER_FORMS = ("{}．", "{}：", "{}.", "{} - ", "{} – ", "{} ", "{}:", "{} | ")
 LABELS = ("ABCDE", "abcde", "12345")
-TEXTS = st.lists(st.text("klmnopqrstu ", min_size=1, max_size=8).map(str.strip).filter(bool), min_size=2, max_size=5)
+TEXTS = st.lists(
+    st.text("klmnopqrstu ", min_size=2, max_size=8).map(str.strip).filter(bool), min_size=2, max_size=5, unique=True
+)
+ROWS = st.lists(TEXTS, min_size=3, max_size=6)
+ORDERS = st.randoms(use_true_random=False)
 
 
 def rows_with(*choices: Sequence[str]) -> list[Row]:
     return [Row(place=f"x:{n}", values={"choices": list(one)}) for n, one in enumerate(choices)]
 
 
-@given(st.lists(TEXTS, min_size=1, max_size=5), st.sampled_from(FORMS), st.sampled_from(LABELS))
-def test_labels_that_all_choices_carry_in_order_are_taken_off(rows: list[list[str]], form: str, labels: str) -> None:
-    carried = [[form.format(label) + text for label, text in zip(labels, row, strict=False)] for row in rows]
+def carrying(form: str, labels: Sequence[str], texts: Sequence[str]) -> list[str]:
+    return [form.format(label) + text for label, text in zip(labels, texts, strict=False)]
+
+
+@given(ROWS, st.sampled_from((*FORMS, *OTHER_FORMS, *LETTER_FORMS)), st.sampled_from(LABELS), st.booleans(), ORDERS)
+def test_labels_that_choices_carry_are_taken_off_and_are_what_answers_name(
+    rows: list[list[str]], form: str, alphabet: str, in_order: bool, rng: random.Random
+) -> None:
+    assume(alphabet != "12345" or form not in LETTER_FORMS)
+    labels = [list(alphabet[: len(row)]) for row in rows]
+    if not in_order:
+        for one in labels:
+            rng.shuffle(one)
+    found = choices_of(rows_with(*(carrying(form, own, row) for own, row in zip(labels, rows, strict=True))), "choices")
+    assert [list(one.texts) for one in found] == rows
+    assert [list(one.labels) for one in found] == labels
+    picked = [rng.randrange(len(row)) for row in rows]
+    answers = [own[i] for own, i in zip(labels, picked, strict=True)]
+    assert read(answers, found)[0] == ["ABCDE"[i] for i in picked]
+
+
+@given(ROWS, st.sampled_from(FORMS), st.sampled_from(LABELS), st.integers(0, 99))
+def test_a_row_without_labels_turns_no_other_and_is_said(
+    rows: list[list[str]], form: str, alphabet: str, odd: int
+) -> None:
+    carried = [carrying(form, alphabet, row) for row in rows]
+    odd %= len(rows)
+    carried[odd] = rows[odd]
+    places = rows_with(*carried)
+    found = choices_of(places, "choices")
+    assert [list(one.texts) for one in found] == rows
+    (note,) = note_of_labels(places, found)
+    assert f"taken off in {len(rows) - 1} of {len(rows)} rows" in note
+    assert f"such as x:{odd}" in note
+
+
+@given(ROWS, st.sampled_from(FORMS), st.sampled_from(LABELS), st.integers(0, 99), st.integers(0, 99))
+def test_a_choice_without_a_label_among_others_is_refused_with_its_row(
+    rows: list[list[str]], form: str, alphabet: str, odd: int, choice: int
+) -> None:
+    carried = [carrying(form, alphabet, row) for row in rows]
+    odd, choice = odd % len(rows), choice % len(rows[odd % len(rows)])
+    carried[odd][choice] = rows[odd][choice]
+    with pytest.raises(ConfigError, match=rf"x:{odd}: of the choices .* begins with no label, as others do"):
+        choices_of(rows_with(*carried), "choices")
+
+
+@pytest.mark.parametrize("labels", ["BCD", "FGHJ", "EDCB", "ACD", "MNPQ", "bcd"], ids=lambda labels: f"labels {labels}")
+@pytest.mark.parametrize("form", ["({}) ", "{}) ", "{}. ", "{} - ", "{}."])
+def test_labels_that_do_not_begin_with_a_are_never_read_by_position(labels: str, form: str) -> None:
+    texts = ["kl", "mn", "op", "qr"][: len(labels)]
+    found = choices_of(rows_with(*[carrying(form, labels, texts)] * 6), "choices")
+    for answers in (labels[:2], labels[-1] * 2, labels[:3]):
+        wanted = ["ABCD"[labels.index(answer)] for answer in answers]
+        # A point or a dash is no surer than initials are: both readings are kept, and no other is taken.
+        may_differ = any(
+            answer.upper() in "ABCD"[: len(labels)] and answer.upper() != "ABCD"[labels.index(answer)]
+            for answer in answers
+        )
+        try:
+            found_labels = read(answers, found[: len(answers)])[0]
+        except ConfigError as error:
+            refusal = str(error)
+            assert "may mean" in refusal
+            assert may_differ
+        else:
+            assert found_labels == wanted
+
+
+@given(ROWS, st.integers(0, 99), st.sampled_from(["{} - ", "{} ", "{}.", "{}. ", "**{}** "]), ORDERS)
+def test_a_row_whose_labels_are_written_otherwise_is_read_by_its_own(
+    rows: list[list[str]], odd: int, form: str, rng: random.Random
+) -> None:
+    carried = [carrying("{}) ", "ABCDE", row) for row in rows]
+    odd %= len(rows)
+    own = list("ABCDE"[: len(rows[odd])])
+    rng.shuffle(own)
+    carried[odd] = carrying(form, own, rows[odd])
     found = choices_of(rows_with(*carried), "choices")
     assert [list(one.texts) for one in found] == rows
-    assert [list(one.labels) for one in found] == [list(labels[: len(row)]) for row in rows]
-    plain = choices_of(rows_with(*carried, ["kl", "mn"]), "choices")
-    assert [list(one.texts) for one in plain] == [*carried, ["kl", "mn"]], "one row without them, and they are texts"
+    assert list(found[odd].labels) == own
 
 
+def test_letters_name_choices_that_are_numbered_in_order() -> None:
+    assert read("ABC", choices_of(rows_with(*[("1) kl", "2) mn", "3) op")] * 3), "choices")) == (list("ABC"), "label")
+    with pytest.raises(ConfigError, match="none of the choices"):
+        read("ABC", choices_of(rows_with(*[("2) kl", "1) mn", "3) op")] * 3), "choices"))
+
+
+@pytest.mark.parametrize("texts", [("A) x", "B. y"), ("B) x", "A. y"), ("B: x", "a: y"), ("E. coli", "B. subtilis")])
+def test_an_answer_is_not_read_by_position_against_what_a_text_begins_with(texts: tuple[str, ...]) -> None:
+    (found,) = choices_of(rows_with(texts), "choices")
+    assert found.texts == texts
+    for answer in "AB":
+        begun = [i for i, text in enumerate(texts) if text[0].upper() == answer]
+        if begun and begun != ["AB".index(answer)]:
+            with pytest.raises(ConfigError, match=f"the answer '{answer}' may mean"):
+                read([answer], [found])
+        else:
+            assert label_of(answer, found, "x") == answer
+
+
+def test_columns_whose_texts_carry_other_labels_are_read_by_neither() -> None:
+    rows = [Row(place=f"x:{n}", values={"A": "B) 20", "B": "A) 21", "C": "C) 22"}) for n in range(4)]
+    found = choices_of(rows, "A + B + C")
+    assert found[0].texts == ("20", "21", "22")
+    assert label_of("C", found[0], "x") == "C"
+    with pytest.raises(ConfigError, match="may mean B: '20' and A: '21'"):
+        read("ABAB", found)
+
+
+@pytest.mark.parametrize("rows", [1, 6])
 @pytest.mark.parametrize(
     "texts",
     [
-        ("A.D.", "B.C."),
-        ("(a) x", "(c) y"),
-        ("A) x", "B. y"),
-        ("A)", "B)"),
-        ("1.5", "2.5"),
-        ("1:30", "2:30"),
-        ("(B) x", "(A) y"),
-        ("A x", "B y"),
-        ("a", "b"),
-        ("A: x", "b: y"),
+        *(("A.D.", "B.C."), ("A.M.", "P.M."), ("A)", "B)"), ("1.5", "2.5"), ("1:30", "2:30"), ("1: 30", "2: 30")),
+        *(
+            ("a", "b"),
+            ("A: x", "b: y"),
+            ("1 plum", "2 plums"),
+            ("1 - x", "2 - x"),
+            ("x: 5", "y: 3"),
+            ("(3) 5", "(5) 3"),
+        ),
+        *(("1. 30", "2. 30"), ("C major", "D minor"), ("E. coli", "B. subtilis"), ("A/B", "B/C"), ("A+B", "B+C")),
     ],
 )
-def test_what_only_looks_like_labels_is_left(texts: tuple[str, ...]) -> None:
-    assert without_labels(texts) is None
+def test_what_only_looks_like_labels_is_left(texts: tuple[str, ...], rows: int) -> None:
+    assert [one.texts for one in choices_of(rows_with(*[texts] * rows), "choices")] == [texts] * rows
+
+
+@pytest.mark.parametrize("texts", [("A x", "B y"), ("A.Lincoln", "B.Obama"), ("A - x", "B - y")])
+def test_weak_marks_are_labels_only_in_many_rows(texts: tuple[str, ...]) -> None:
+    assert carried_labels(texts) is not None
     assert choices_of(rows_with(texts), "choices")[0].texts == texts
+    assert choices_of(rows_with(texts, *[("k", "l")] * 9), "choices")[0].texts == texts
 
 
 @given(TEXTS, st.sampled_from(FORMS), st.sampled_from(LABELS), st.sampled_from([" ", " , ", "; ", "\n", " | "]))
@@ -218,6 +358,13 @@ def test_a_text_that_could_be_cut_otherwise_is_no_list(text: str) -> None:
     assert labelled_list(text) is None
 
 
-@pytest.mark.parametrize("answer", ["clip", "(a)", "a)", "A", "I am", "(b) ", "about 5"])
+@pytest.mark.parametrize("text", ["(a)clip(b)cup(c)lamp", "[A]clip[B]cup[C]lamp", "（A）clip（B）cup（C）lamp"])
+def test_brackets_cut_a_list_also_without_white_space(text: str) -> None:
+    listed = labelled_list(text)
+    assert listed is not None
+    assert listed[1] == ("clip", "cup", "lamp")
+
+
+@pytest.mark.parametrize("answer", ["clip", "(a)", "a)", "A", "(b) ", "about 5"])
 def test_a_label_or_a_text_alone_is_not_both(answer: str) -> None:
-    assert label_beside_text(answer) is None
+    assert not list(labels_beside_text(answer))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selftaught.config import config_from_values, load_config
-from selftaught.control_characters import control_character_in
+from selftaught.control_characters import COMMANDS, control_character_in
 from selftaught.errors import ConfigError
 from strategies import texts
 
@@ -43,6 +43,42 @@ def test_a_command_with_one_backslash_is_found_and_with_two_it_is_not(command: s
     assert control_character_in(load('"' + slipped.replace("\\", "\\\\") + '"')) == ""  # type: ignore[operator]
 
 
+NAMES = [name for names in COMMANDS.values() for name in names.split("|")]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("Is $a {} 3$ so?", "Is $a{} 3$ so?", "so ${}$ is", "so ${} x$ and ${}$ is", "Let ${}$.", "${}(x)$ or $y$"),
+        *(
+            "is \\(a {} b\\) so?",
+            "thus \\boxed{{}}",
+            "costs $5, and $x {} y$ is",
+            "{}",
+            "{} 3",
+            "3{}",
+            "x {} 0",
+            " {} x",
+        ),
+    ],
+)
+def test_every_command_is_found_in_formulas_and_in_texts_that_are_nothing_else(written: str) -> None:
+    for name in NAMES:
+        slip = {"t": "\t", "n": "\n", "r": "\r"}[name[0]] + name[1:]
+        wrong = control_character_in(written.replace("{}", slip))
+        assert f"where \\{name} seems to be meant" in wrong
+        assert "\n" not in wrong
+        assert control_character_in(written.replace("{}", "\\" + name)) == ""
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["\\not sure", "\\nu is the frequency", "\\tau is it", "\\theta is it", "\\times", "so $x$ is \\tan x now"],
+)
+def test_what_nothing_but_a_command_leaves_is_found_before_words_too(written: str) -> None:
+    assert "seems to be meant" in control_character_in(json.loads(f'"{written}"'))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -59,6 +95,11 @@ def test_a_command_with_one_backslash_is_found_and_with_two_it_is_not(command: s
         "\tan indented line",
         "halves\nequal to it\nnotable",
         "in summer\tautumn\textra\timeless",
+        *("\to first\n\to second", "\top of the page", "\ni think so", "\next lines", "\n5", "5\n", "yes\n"),
+        *("a\te\ti\to\tu", "x = 1\nu = 2", "1\t2\no\t3", "$5\nto $7", "from $3\nto $5 or $6", "5$\ni paid 6$ then"),
+        *("Let $x$ be.\nu and $y$", "$x$\nor $y$", "$$x = 1\ni = 2$$", "$x = 1,\ny = 2$"),
+        *("| a\t| b\n| i\t| o", "def f(x):\n\treturn x", "Dear Ann,\n\nnot now", "cost $5\n\ni got $6$", "A $\n$ B"),
+        *("$\\begin{array}{c}\na & b\\\\\ni & j\\end{array}$", "The options:\n\tan apple\n\ta pear"),
         "é\u200b\u00a0\u2028日本🧮",
     ],
 )

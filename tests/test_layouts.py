@@ -81,9 +81,10 @@ def test_a_layout_is_read_as_its_columns_are_meant(case: dict[str, Any], tmp_pat
     wanted = {"name": "own", "data": config.task.data, "prompt": config.task.prompt, **case["settings"]}
     assert {key: value for key, value in config.task.model_dump().items() if value != usual[key].default} == wanted
     task = load_task(config.task)
-    (found,) = [p for p in every(task) if p.question == case["question"]]
+    asked = [p for p in every(task) if p.question == case["question"]]
+    assert len(asked) == case.get("of", 1)
+    found = next(p for p in asked if list(p.choices) == case.get("choices", []))
     assert found.answer == case["answer"]
-    assert list(found.choices) == case.get("choices", [])
     if "rationale" in case and found not in task.shots:
         assert found.rationale == case["rationale"]
     unused = case.get("unused", [])
@@ -95,11 +96,11 @@ def test_a_layout_is_read_as_its_columns_are_meant(case: dict[str, Any], tmp_pat
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
 def test_a_layout_that_cannot_be_told_is_one_line_that_says_what_to_do(case: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises((ConfigError, RefusedError)) as caught:
         begin(write_case(case, tmp_path))
     message = str(caught.value)
     assert "\n" not in message
-    assert len(message) < 500
+    assert len(message) < 500 or caught.type is RefusedError  # which lists rows
     for words in case["says"]:
         assert words in message
     assert not (tmp_path / "rows.toml").exists()
@@ -154,6 +155,27 @@ def test_formulas_are_latex_also_beside_numbers(answer: str, tmp_path: Path) -> 
     rows = {"question": "Which, in case {n}?", "answer": "{n}"}
     said, _ = begin(write_case({"row": rows, "cycle": {"answer": ["{n}", answer, "x+{n}"]}}, tmp_path))
     assert "verifier math" in said
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        *(["1\u202f100", "2\u00a0000", "3\u2009000.5"], ["5 %", "€5", "5 €"], ["1e5", "1/2", "-3"], ["５", "½"]),
+        *(["5 (plums)", "7"], ["\u22125", "+5", "1,100"]),
+    ],
+)
+def test_answers_are_numbers_if_the_verifier_reads_nothing_else_in_them(answers: list[str], tmp_path: Path) -> None:
+    rows = {"question": "Which, in case {n}?", "answer": ""}
+    assert "verifier numeric" in begin(write_case({"row": rows, "cycle": {"answer": answers}}, tmp_path))[0]
+
+
+@pytest.mark.parametrize("gap", ["NA", "n/a", "None", "NaN", "-", "?"])
+def test_a_gap_among_numbers_is_refused_until_it_is_said_to_be_an_answer(gap: str, tmp_path: Path) -> None:
+    row = {"question": "Which, in case {n}?", "answer": ""}
+    data = write_case({"row": row, "cycle": {"answer": [*map(str, range(11)), gap]}}, tmp_path)
+    with pytest.raises(ConfigError, match=r"rows\.jsonl:12: the answer .* stands for no value"):
+        begin(data)
+    assert "verifier exact, because as given" in begin(data, ("task.verifier=exact",))[0]
 
 
 # What stands there already

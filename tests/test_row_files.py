@@ -1,6 +1,7 @@
 """The shapes of data files: JSON in every layout, CSV by its separator, numbers as their column's type holds them."""
 
 import csv
+import gzip
 import json
 import struct
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selftaught.errors import ConfigError
-from selftaught.tasks.columns import texts
+from selftaught.tasks.columns import choices_of, optional_texts, texts
 from selftaught.tasks.prompt_file import read_prompt_file
 from selftaught.tasks.rows import read_rows
 from strategies import setting_texts
@@ -21,6 +22,10 @@ from strategies import setting_texts
 WORDS = setting_texts.filter(bool)
 VALUES = WORDS | st.integers() | st.booleans() | st.none() | st.lists(WORDS) | st.dictionaries(WORDS, WORDS)
 OBJECTS = st.lists(st.fixed_dictionaries({"question": WORDS, "answer": VALUES}), min_size=2, max_size=6)
+
+
+def by_number(objects: list[dict[str, Any]], indent: int | None) -> str:
+    return json.dumps({str(i): value for i, value in enumerate(objects)}, indent=indent)
 
 
 def as_lines(objects: list[dict[str, Any]], indent: int | None) -> str:
@@ -34,6 +39,10 @@ SHAPES = {
     ),
     "the only thing in an object": lambda objects, indent: json.dumps({"things": objects}, indent=indent),
     "one after another": as_lines,
+    "wrapped twice": lambda objects, indent: json.dumps(
+        {"version": 2, "dataset": {"name": "x", "data": objects}}, indent=indent
+    ),
+    "by number": by_number,
     "a comma after each line": lambda objects, indent: (
         "[\n" + ",\n".join(json.dumps(value, indent=indent, ensure_ascii=False) for value in objects) + "\n]"
     ),
@@ -59,7 +68,9 @@ def test_any_objects_are_read_back_from_every_shape_of_json_with_their_lines(
     lines = text.split("\n")
     for row in rows:
         number = int(row.place.rpartition(":")[2])
-        assert lines[number - 1].lstrip().startswith(("{", "[")), "the place is the line where the object begins"
+        assert lines[number - 1].lstrip().startswith(("{", "[", f'"{rows.index(row)}": {{')), (
+            "the place is the line where the object begins"
+        )
     numbers = [int(row.place.rpartition(":")[2]) for row in rows]
     assert numbers == sorted(numbers)
     if indent is not None:
@@ -134,6 +145,54 @@ def test_columns_without_a_name_are_called_as_pandas_calls_them(tmp_path: Path) 
     assert read_rows(str(path))[0].values == {"Unnamed: 0": "0", "question": "one?", "Unnamed: 2": "", "answer": "1"}
     path.write_text(",Unnamed: 0,question\n0,0,one?\n")
     with pytest.raises(ConfigError, match=r"rows\.csv:1: the header .* has a name twice"):
+        read_rows(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", gzip.compress(b'{"question": "1?"}'), "is compressed (gzip), not text; unpack it first"),
+        ("a.csv", b"PK\x03\x04" + bytes(40), "is a zip archive or a spreadsheet, not text; unpack it, or save"),
+        ("a.jsonl", b"PAR1" + bytes(40), "is a Parquet file, not text; call it .parquet"),
+        ("a.csv", "question,answer\nhow?,1\n".encode("utf-16-le"), "not UTF-8 text but UTF-16 or UTF-32"),
+        ("a.jsonl", '{"question": "1?"}'.encode("utf-16-be"), "not UTF-8 text but UTF-16 or UTF-32"),
+        ("a.jsonl", b'{"question": "1?"},\n{"question": "2?"}\n', "jsonl:1: a comma follows the object; leave out"),
+        (
+            "a.jsonl",
+            b'{"q1": {"question": "1?"}, "q2": {"question": "2?"}}',
+            "jsonl:1: one object that holds rows by name",
+        ),
+        (
+            "a.csv",
+            b"question,answer,more\none?,1\n",
+            "csv:2: 2 values, but the header has 3 columns, separated by ','; wr",
+        ),
+        ("a.csv", b"question,answer\none, two?,1\n", "put quotes around a value that holds the separator"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_what_it_is(name: str, content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_rows(str(tmp_path / name))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_maps_are_choices_and_nan_is_no_value(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    kind = pyarrow.map_(pyarrow.string(), pyarrow.float32())
+    table = {
+        "choices": pyarrow.array([[("A", 0.7), ("B", 2.0)]] * 2, kind),
+        "answer": pyarrow.array([1.5, float("nan")]),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+    rows = read_rows(str(path))
+    assert [(one.labels, one.texts) for one in choices_of(rows, "choices")] == [(("A", "B"), ("0.7", "2"))] * 2
+    assert optional_texts(rows, "answer") == ["1.5", ""]
+    with pytest.raises(ConfigError, match=r"rows\.parquet:2: 'answer' is NaN, which stands for no value; every row"):
+        texts(rows, "answer")
+    pyarrow.parquet.write_table(pyarrow.table({"x": pyarrow.array([[("A", 1.0), ("A", 2.0)]], kind)}), path)
+    with pytest.raises(ConfigError, match="a map holds a key twice"):
         read_rows(str(path))
 
 
@@ -225,8 +284,26 @@ LISTS = [
     "Options: A. clip; B. cup; C. lamp",
     "a) clip\nb) cup\nc) lamp",
     "A. clip\nB. cup\nC. lamp",
+    "A: clip\nB: cup\nC: lamp",
+    "(a)clip(b)cup(c)lamp",
+    "(a)clip\n(b)cup\n(c)lamp",
 ]
-ANSWERS = ["(b)", "(B)", "cup", "cup (b)", "(b) cup", "cup (B)", "b) cup", "B. cup", "B"]
+ANSWERS = [
+    "the cup (b)",
+    "“cup” (b)",
+    "**cup (b)**",
+    "option (b)",
+    "(b). Because it is one",
+    "(b)",
+    "(B)",
+    "cup",
+    "cup (b)",
+    "(b) cup",
+    "cup (B)",
+    "b) cup",
+    "B. cup",
+    "B",
+]
 
 
 @pytest.mark.parametrize("listed", LISTS)

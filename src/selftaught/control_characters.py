@@ -2,8 +2,11 @@
 
 In JSON and TOML `"\\frac{2}{7}"` has two backslashes. With one, `\\f` is a form feed, and the text reads "rac{2}{7}" to
 whoever does not look at its bytes. A form feed or a backspace is no part of any text, so those are always found. A
-tab, a line end and a carriage return are; behind one of them only what nothing but a LaTeX command leaves is found:
-`imes` after a tab is the rest of `\\times`, while a line that begins with "e" may be one.
+tab, a line end and a carriage return are. Behind one of them, the rest of a command is found
+
+- anywhere, if nothing but a command leaves it: `imes` after a tab, while a line that begins with "e" may be one;
+- in a formula, and in a text that is nothing else, whatever it leaves;
+- at the beginning of a text, where white space means nothing, unless it reads on as words do ("an indented line").
 """
 
 import re
@@ -19,14 +22,41 @@ _SURE = {
 }
 """What is left of a command behind each character, where no word or formula begins so."""
 _UNSURE = {"\t": "o|an|anh|au|op", "\n": "ot|i", "\r": "m|angle|floor|brace|vert"}
-"""Words and letters in other texts, commands inside $…$, where no tab and no lone carriage return has a meaning."""
+"""Words and letters in other texts, and commands where what follows could only follow a command."""
+COMMANDS = {
+    "\t": "tag|tan|tanh|tau|tbinom|text|textbf|textit|textnormal|textrm|textsf|textstyle|texttt|tfrac|therefore|theta|"
+    "thickapprox|thicksim|thinspace|tilde|times|tiny|to|top|triangle|triangledown|triangleleft|trianglelefteq|"
+    "triangleq|triangleright|trianglerighteq|tt|twoheadrightarrow",
+    "\n": "nRightarrow|nLeftarrow|nabla|natural|ncong|ne|nearrow|neg|neq|newline|nexists|ngeq|ngtr|ni|nleftarrow|nleq|"
+    "nless|nmid|nobreak|nolimits|nonumber|not|notin|nparallel|nprec|nrightarrow|nsim|nsubseteq|nsucc|nsupseteq|"
+    "ntriangleleft|nu|nwarrow",
+    "\r": "raisebox|rangle|rbrace|rbrack|rceil|ref|rfloor|rho|right|rightarrow|rightharpoonup|rightleftharpoons|"
+    "rightrightarrows|risingdotseq|rlap|rm|root|rtimes|rule|rvert|rVert",
+}
+"""Of LaTeX, by the letter that JSON and TOML take for a character."""
+_LEFT = {character: "|".join(name[1:] for name in names.split("|")) for character, names in COMMANDS.items()}
+_BEGINS_PROSE = {"\t": "o|an|ext|ag|iny|op", "\n": "i|at|ow|ew", "\r": "angle|floor|ight|oot|ule|ef|m|brace|ho"}
+"""Of these, what words may follow at the beginning of a text; "ot", "u" and "au" are nothing's beginning."""
 
 _SLIP = {
     character: re.compile(rf"{character}(?:{tails})(?![A-Za-z])|{character}(?:{_UNSURE[character]})(?=[\\({{^_$])")
     for character, tails in _SURE.items()
 }
-_IN_FORMULA = re.compile(rf"[\t](?:{_UNSURE[chr(9)]})(?![A-Za-z])|\r(?!\n)(?:{_UNSURE[chr(13)]})(?![A-Za-z])")
-_FORMULA = re.compile(r"\$(?!\s)[^$\n]{1,200}?(?<!\s)\$(?!\d)|\\\([^\n]{1,200}?\\\)")
+_BEFORE_AN_ARGUMENT = re.compile(r"(?<= )\t(?:an|anh|au)(?![a-zA-Z])(?=\s?(?:\d|\\|[a-zA-Z](?![a-zA-Z])))")
+"""`x = \tan y`, not a cell of a table."""
+_COMMAND = re.compile("|".join(rf"{character}(?:{left})(?![A-Za-z])" for character, left in _LEFT.items()))
+_READS_ON = {character: re.compile(rf"(?:{tails})\s+[a-z]{{2}}", re.I) for character, tails in _BEGINS_PROSE.items()}
+_FORMULA = re.compile(
+    r"(?<![\w$])\$[\t\n\r](?!\s)[^$\n]{1,200}\$"  # that begins with the slip
+    r"|(?<!\$)\$(?![\s$])(?:[^$\n]|\n(?!\s*\n)){1,200}?(?<!\s)\$(?![\d$])"
+    r"|\\\((?:[^\n]|\n(?!\s*\n)){1,200}?\\\)|\\boxed\{[^{}]{1,200}\}"
+)
+_ROW_END = re.compile(r"\\\\\s*\n")
+"""Of an array in a formula."""
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_ANOTHER_EQUATION = re.compile(r"=.*\n[a-z]\s*=")
+SHORT = 60
+"""Characters of a text that may be nothing but a formula."""
 
 
 def control_character_in(text: str) -> str:
@@ -39,16 +69,35 @@ def control_character_in(text: str) -> str:
             return _of_a_command(name, command[0])
         said = f" ({name})" if name else ""
         return f"holds the control character U+{ord(found[0]):04X}{said} before {_shown(text, found.end())}; remove it"
-    slips = [slip for pattern in _SLIP.values() if (slip := pattern.search(text))]
-    slips += [slip for formula in _FORMULA.finditer(text) if (slip := _IN_FORMULA.search(formula[0]))]
+    if not re.search(r"[\t\n\r]", text):
+        return ""
+    slips = [slip for pattern in (*_SLIP.values(), _BEFORE_AN_ARGUMENT) if (slip := pattern.search(text))]
+    slips += [slip for formula in _FORMULA.finditer(text) if (slip := _COMMAND.search(_ROW_END.sub("", formula[0])))]
+    slips += [slip for find in (_at_the_beginning, _in_nothing_but_a_formula) if (slip := find(text))]
     return _of_a_command(_NAMES[slips[0][0][0]], slips[0][0][1:]) if slips else ""
 
 
+def _at_the_beginning(text: str) -> re.Match[str] | None:
+    text = text.lstrip(" ")
+    slip = _COMMAND.match(text)
+    return None if slip is None or _READS_ON[slip[0][0]].match(text, 1) else slip
+
+
+def _in_nothing_but_a_formula(text: str) -> re.Match[str] | None:
+    """A slip in a short text without words, and without other white space of its kind ("a\te\ti\to" is a table)."""
+    text = text.rstrip()
+    slip = _COMMAND.search(text) if len(text) <= SHORT and len(re.findall(r"[\t\n\r]", text)) == 1 else None
+    if slip is None or _ANOTHER_EQUATION.search(text):
+        return None
+    return None if _WORD.search(text[: slip.start()]) or _WORD.search(text, slip.end()) else slip
+
+
 def _of_a_command(escape: str, rest: str) -> str:
-    """`\\f` and `rac`."""
+    r"""`\f` and `rac`."""
+    line = " (or keep the formula in one line)" if escape == "\\n" else ""
     return (
         f"holds the character {escape} before {rest[:20]!r}, where \\{escape[1]}{rest[:20]} seems to be meant; write "
-        f"\\\\{escape[1]}{rest[:20]} with two backslashes in JSON and in TOML's double quotes"
+        f"\\\\{escape[1]}{rest[:20]} with two backslashes in JSON and in TOML's double quotes{line}"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from selftaught.amounts import read_quantity
 from selftaught.commands import command
 from selftaught.config import config_from_values
-from selftaught.errors import ConfigError, StoreError
+from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.paths import link_to_nothing
 from selftaught.problems import LABELS, Problem, Task
 from selftaught.settings import TaskConfig
@@ -36,9 +36,11 @@ ANSWER_IS = {
 }
 EXAMPLES = 4
 """Worked examples that the prompt file has room for."""
-NUMBER = re.compile(r"[-+−]?\s*[$€£]?\s*\d[\d,]*(\.\d+)?([eE][-+]?\d+)?\s*(/\s*\d+|%)?")
 IN_BRACKETS = re.compile(r"\s*\([^()\d]+\)\s*\Z")
 """A unit behind a number, as in "5 (plums)"."""
+GAPS = frozenset({"na", "n/a", "n.a.", "#n/a", "nan", "null", "none", "nil", "missing", "unknown", "-", "–", "—", "?"})
+"""What stands for no value in a column of numbers."""
+MOSTLY = 0.5
 COMMAND = re.compile(
     r"\\(?:[dt]?frac|sqrt|boxed|text|mathrm|mathbf|mathbb|mathcal|left|right|cdots?|times|div|pm|mp|leq?|geq?|neq?|infty|"
     r"in|cup|cap|emptyset|pi|alpha|beta|gamma|delta|theta|lambda|mu|sigma|omega|phi|rho|sin|cos|tan|sec|csc|cot|log|ln|exp|"
@@ -87,7 +89,15 @@ def write_starter(
     guess = _guess(rows, _given(question_key, answer_key, overrides or {}))
     values = {"data": data, "answer_marker": guess.marker, **_key_settings(guess), **guess.others}
     config = config_from_values({f"task.{key}": value for key, value in {"name": "own", **values}.items()})
-    task = own.load(config.task)  # raises for what a run could not use either
+    try:
+        task = own.load(config.task)  # raises for what a run could not use either
+    except RefusedError as error:
+        if not guess.unused:
+            raise
+        raise RefusedError(
+            f"{error} (columns not used: {', '.join(guess.unused)}; give one that belongs to the question with "
+            "--question-key 'COLUMN + …')"
+        ) from error
     name = re.sub(r"[^\w.-]", "-", Path(data).stem) or "own"
     config_path, prompt_path = out_dir / f"{name}.toml", out_dir / f"{name}-prompt.toml"
     if there := [_what_is_there(path) for path in (config_path, prompt_path) if os.path.lexists(path)]:
@@ -162,9 +172,10 @@ def _guess(rows: Sequence[Row], given: Mapping[str, Any]) -> _Guess:
         answers = [answer.rpartition(marker)[2] for answer in answers]
     if layout.answer_is == "boxed":
         answers = [own.last_box(answer) for answer in answers]
-    verifier, why = _verifier(rows, answers, has_choices=has_key(rows, keys["choices"]))
     if given.get("verifier"):
         verifier, why = str(given["verifier"]), "as given"
+    else:
+        verifier, why = _verifier(rows, answers, has_choices=has_key(rows, keys["choices"]))
     others = {key: value for key, value in given.items() if key not in DECIDED}
     return _Guess(
         keys, verifier, why, marker, reason, layout.answer_is, list(layout.notes), list(layout.unused), others
@@ -176,13 +187,17 @@ def _verifier(rows: Sequence[Row], answers: Sequence[str], *, has_choices: bool)
         return "choice", "the rows have choices"
     # As the verifier reads them, and nothing but a number: "3 apples" is no reason to compare numbers.
     bare = [IN_BRACKETS.sub("", answer) for answer in answers]
-    numbers = [
-        bool(NUMBER.fullmatch(number.strip())) and read_quantity(answer) is not None
-        for number, answer in zip(bare, answers, strict=True)
-    ]
+    numbers = list(map(_is_number, bare))
     if all(numbers):
         units = "" if bare == list(answers) else ", with units in brackets"
         return "numeric", f"all {len(rows)} answers are numbers{units}"
+    gaps = [i for i, answer in enumerate(bare) if answer.strip().casefold() in GAPS]
+    if gaps and sum(numbers) > len(numbers) * MOSTLY and sum(numbers) + len(gaps) == len(numbers):
+        raise ConfigError(
+            f"{rows[gaps[0]].place}: the answer {answers[gaps[0]].strip()!r} stands for no value, and all others are "
+            f"numbers{f' ({len(gaps)} rows are like it)' if len(gaps) > 1 else ''}; remove the row, or say with --set "
+            "task.verifier=exact that it is an answer"
+        )
     latex = sum(map(_has_latex, answers))
     words = sum(not _has_latex(answer) and PROSE.search(answer) is not None for answer in answers)
     if latex > words:
@@ -200,6 +215,12 @@ def _verifier(rows: Sequence[Row], answers: Sequence[str], *, has_choices: bool)
             f"{counted}; mind that answers have {length:g} words in the middle, and must be met word for word",
         )
     return "exact", f"{counted}; answers are short texts"
+
+
+def _is_number(answer: str) -> bool:
+    """Whether an answer is a number, as the verifier reads it, and nothing else but signs such as € and %."""
+    quantity = None if re.search(r"[\\{}*^]|\$.*\$", answer) else read_quantity(answer)
+    return quantity is not None and not any(map(str.isalnum, answer[: quantity.start] + answer[quantity.end :]))
 
 
 def _has_latex(answer: str) -> bool:

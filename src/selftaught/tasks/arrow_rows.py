@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def arrow_rows(table: "pyarrow.Table") -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="strict")
     for field in table.schema:
         if _holds_short_floats(field.type):
             for row in rows:
@@ -43,7 +43,7 @@ def _shortest(value: Any, kind: "pyarrow.DataType") -> Any:
     if types.is_struct(kind):
         return {key: _shortest(inner, kind.field(key).type) for key, inner in value.items()}
     if types.is_map(kind):
-        return [(_shortest(key, kind.key_type), _shortest(inner, kind.item_type)) for key, inner in value]
+        return {_shortest(key, kind.key_type): _shortest(inner, kind.item_type) for key, inner in value.items()}
     if isinstance(value, list):
         return [_shortest(inner, kind.value_type) for inner in value]
     return value

@@ -12,13 +12,22 @@ from types import MappingProxyType
 from selftaught.errors import ConfigError
 from selftaught.problems import LABELS
 from selftaught.tasks.columns import Choices, fold
-from selftaught.tasks.labels import label_beside_text
+from selftaught.tasks.labels import labels_beside_text
 
 FEW = 0.1
 """Of the rows may be odd ones."""
 FEW_COUNTED = 0.02
 """The same where only the first number is in question: one 0 among many rows proves that numbers count from 0."""
 _NUMBER = re.compile(r"\s*(\d+)(?:\.0+)?\s*")
+_ARTICLE = re.compile(r"\A(?:an?|the)\s+")
+_CALLED = re.compile(r"(?:the\s+)?(?:option|choice|answer|letter)\s+[(\[]?\s?([a-z]|\d{1,2})\s?[)\]]?")
+_WITH_REASON = re.compile(
+    r"\s*[(\[]\s?([A-Za-z]|\d{1,2})\s?[)\]]\s?[.,;:]?\s+(?:because|since|as|for)\b(?!.*[(\[][A-Za-z\d]{1,2}[)\]])",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A label and why: "(a). Because clips hold paper", with no second label in it."""
+_TWO_WAYS = ({"yes", "no"}, {"true", "false"})
+_OTHER_WORD = {"true": "yes", "false": "no", "yes": "true", "no": "false"}
 
 
 def label_of(answer: str, given: Choices, place: str) -> str:
@@ -31,6 +40,13 @@ def label_of(answer: str, given: Choices, place: str) -> str:
     if named:
         both = " and ".join(f"{given.labels[i]}: {given.texts[i]!r}" for i in named)
         raise ConfigError(f"{place}: the answer {answer!r} may mean {both}; give a label or text that is only one's")
+    for label, text in labels_beside_text(answer):
+        for i in _labelled(label, given):
+            if others := _with_text(text, given) - {i}:
+                raise ConfigError(
+                    f"{place}: the answer {answer!r} contradicts itself: {given.labels[i]} is {given.texts[i]!r}, and "
+                    f"the text is that of {given.labels[min(others)]}; correct the row"
+                )
     raise ConfigError(f"{place}: the answer {answer!r} is none of the choices ({_shown(given)}); correct the row")
 
 
@@ -67,36 +83,73 @@ def labels_of(
 
 
 def share_named(answers: Sequence[str], given: Sequence[Choices]) -> float:
-    """The share of rows whose answer names a choice in the way that most do; how likely it is that they are choices."""
-    ways = (*READINGS.values(), _label_or_text)
-    return max(1 - _read(way, answers, given).count(None) / len(answers) for way in ways)
+    """The share of rows whose answer names a choice in the way that most do, or more than one; how likely it is that
+    they are choices."""
+    counted = [1 - _read(way, answers, given).count(None) / len(answers) for way in READINGS.values()]
+    named = sum(bool(named_by(answer, one)) for answer, one in zip(answers, given, strict=True)) / len(answers)
+    return max(*counted, named)
 
 
 def _by_label(answer: str, given: Choices) -> int | None:
+    return _only(_named_by_label(answer, given))
+
+
+def _named_by_label(answer: str, given: Choices) -> set[int]:
     both = _by_both(answer, given)
-    if both is not None:
+    if both:
         return both
-    wanted = _bare(answer)
-    found = [i for i, name in enumerate(given.labels) if wanted == _bare(name)]
-    found += [i for i, name in enumerate(given.columns) if wanted == fold(name) and i not in found]
-    return found[0] if len(found) == 1 else None
+    found = _labelled(answer, given)
+    if not found and (named := _CALLED.fullmatch(_without_marks(answer)) or _WITH_REASON.match(answer)):
+        found = _labelled(named[1], given)
+    return found
+
+
+def _labelled(label: str, given: Choices) -> set[int]:
+    """The choices that go by a label: their own, that of their column, or what their texts begin with."""
+    wanted = _bare(label)
+    found = {i for i, name in enumerate(given.labels) if wanted == _bare(name)}
+    found |= {i for i, name in enumerate(given.columns) if wanted == fold(name)}
+    # Columns called A, B, C, … are labels too.
+    found |= {i for i, name in enumerate(given.beginnings) if name and wanted == _bare(name)}
+    if not found and list(given.labels) == [str(number) for number in range(1, len(given.labels) + 1)]:
+        found = {i for i, letter in enumerate(LABELS[: len(given.labels)]) if wanted == fold(letter)}
+    return found
 
 
 def _by_text(answer: str, given: Choices) -> int | None:
-    found = [i for i, text in enumerate(given.texts) if fold(answer) == fold(text)]
-    return found[0] if len(found) == 1 else _by_both(answer, given)
+    return _only(_with_text(answer, given) or _by_both(answer, given))
 
 
-def _by_both(answer: str, given: Choices) -> int | None:
-    """The choice whose label and text an answer says, side by side."""
-    parts = label_beside_text(answer)
-    if parts is None:
-        return None
-    label, text = _bare(parts[0]), fold(parts[1])
-    for i, (name, choice) in enumerate(zip(given.labels, given.texts, strict=True)):
-        if label == _bare(name) and text.removesuffix(".") == fold(choice).removesuffix("."):
-            return i
-    return None
+def _with_text(answer: str, given: Choices) -> set[int]:
+    """The choices that read like an answer: as they are, with the labels that were taken off, or, if none does,
+    without marks and articles; true and false are yes and no."""
+    wanted = fold(answer)
+    found = {i for texts in (given.texts, given.written) for i, text in enumerate(texts) if wanted == fold(text)}
+    if found:
+        return found
+    folded = [_without_marks(text) for text in given.texts]
+    wanted = _without_marks(answer)
+    if set(folded) in _TWO_WAYS and wanted not in folded:
+        wanted = _OTHER_WORD.get(wanted, wanted)
+    return {i for i, text in enumerate(folded) if wanted and wanted == text}
+
+
+def _by_both(answer: str, given: Choices) -> set[int]:
+    """The choices whose label and text an answer says, side by side."""
+    found = set()
+    for label, text in labels_beside_text(answer):
+        bare = text.removesuffix(".")
+        found |= _labelled(label, given) & (_with_text(text, given) | _with_text(bare, given))
+    return found
+
+
+def _only(found: set[int]) -> int | None:
+    return min(found) if len(found) == 1 else None
+
+
+def _without_marks(text: str) -> str:
+    """A folded text without emphasis and quotes around it, a full stop, and the article before it."""
+    return _ARTICLE.sub("", fold(text).strip("*_`\"'“”‘’«» ").removesuffix(".").rstrip("*_`\"'“”‘’«» "))
 
 
 def _counted(first: int) -> Callable[[str, Choices], int | None]:
@@ -128,9 +181,7 @@ def _label_or_text(answer: str, given: Choices) -> int | None:
 
 def named_by(answer: str, given: Choices) -> set[int]:
     """Every choice that an answer names by label or by text."""
-    by_text = {i for i, text in enumerate(given.texts) if fold(answer) == fold(text)}
-    by_label = _by_label(answer, given)
-    return by_text if by_label is None else {*by_text, by_label}
+    return _with_text(answer, given) | _named_by_label(answer, given)
 
 
 def _read(

@@ -18,7 +18,7 @@ from typing import Any
 from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError
 from selftaught.problems import LABELS
-from selftaught.tasks.labels import labelled_list, without_labels
+from selftaught.tasks.labels import MANY, Carried, Sure, beginnings, carried_labels, labelled_list
 from selftaught.tasks.rows import Row
 
 _MISSING = object()
@@ -36,6 +36,10 @@ class Choices:
     has_own_labels: bool = False
     columns: tuple[str, ...] = ()
     """The columns that they come from, where each has its own."""
+    written: tuple[str, ...] = ()
+    """The texts with the labels that were taken off them; empty where none were."""
+    beginnings: tuple[str, ...] = ()
+    """What the texts begin with and what may be labels, if they are not `labels`; "" for a text without one."""
 
 
 def texts(rows: Sequence[Row], key: str) -> list[str]:
@@ -50,31 +54,31 @@ def texts(rows: Sequence[Row], key: str) -> list[str]:
     for row, value in _of_one_kind(rows, key):
         if value is _MISSING:
             raise ConfigError(f"{row.place}: no key {key!r}{_near(key, row.values)}")
-        if value is None or (isinstance(value, str) and not value.strip()):
-            raise ConfigError(f"{row.place}: {key!r} is {'null' if value is None else 'empty'}; every row needs one")
+        if _is_gap(value) or (isinstance(value, str) and not value.strip()):
+            what = "null" if value is None else "empty" if isinstance(value, str) else "NaN, which stands for no value"
+            raise ConfigError(f"{row.place}: {key!r} is {what}; every row needs one")
         found.append(as_text(value, row.place, key))
     return found
 
 
 def optional_texts(rows: Sequence[Row], key: str) -> list[str]:
     """As `texts`, with "" where a row has no such key, null or an empty text."""
-    return [
-        "" if value is _MISSING or value is None else as_text(value, row.place, key)
-        for row, value in _of_one_kind(rows, key)
-    ]
+    return ["" if _is_gap(value) else as_text(value, row.place, key) for row, value in _of_one_kind(rows, key)]
 
 
 def has_key(rows: Sequence[Row], key: str) -> bool:
     """Whether any row has a value there, or in every column that the key names."""
-    return all(any(_value(row.values, part) not in (_MISSING, None) for row in rows) for part, _ in _parts(rows, key))
+    return all(any(not _is_gap(_value(row.values, part)) for row in rows) for part, _ in _parts(rows, key))
 
 
 def joined_texts(rows: Sequence[Row], key: str) -> list[str]:
-    """As `texts`; the texts of several columns on lines below each other, without those that may be empty and are."""
+    """As `texts`; the texts of several columns, and of a column's lists, on lines below each other, without those that
+    may be empty and are."""
     parts = _parts(rows, key)
     columns = [
-        optional_texts(rows, part) if may_be_empty and has_key(rows, part) else texts(rows, part)
+        optional_texts(joined, part) if may_be_empty and has_key(rows, part) else texts(joined, part)
         for part, may_be_empty in parts
+        for joined in (_with_lists_joined(rows, part),)
     ]
     found = ["\n".join(text.strip() for text in row if text.strip()) for row in zip(*columns, strict=True)]
     for row, text in zip(rows, found, strict=True):
@@ -83,24 +87,86 @@ def joined_texts(rows: Sequence[Row], key: str) -> list[str]:
     return found
 
 
+def _with_lists_joined(rows: Sequence[Row], key: str) -> Sequence[Row]:
+    values = [_value(row.values, key) for row in rows]
+    if not any(isinstance(value, list) for value in values):
+        return rows
+    return [
+        replace(row, values={key: "\n".join(as_text(inner, row.place, key).strip() for inner in value)})
+        if isinstance(value, list)
+        else row
+        for row, value in zip(rows, values, strict=True)
+    ]
+
+
 def column(rows: Sequence[Row], key: str) -> list[Any]:
     """The values under a key as they are; None where a row has none."""
-    return [None if (value := _value(row.values, key)) is _MISSING else value for row in rows]
+    return [None if _is_gap(value := _value(row.values, key)) else value for row in rows]
+
+
+MOSTLY = 0.5
+"""Of the rows must carry labels in their choices for these to be taken off."""
 
 
 def choices_of(rows: Sequence[Row], key: str) -> list[Choices]:
-    """The choices of every row, as `choices` reads them; labels that all of them carry in their texts ("A) 21") are
-    taken off and are the rows' own."""
+    """The choices of every row, as `choices` reads them; labels that they carry in their texts ("A) 21") are taken off
+    and are the rows' own, if most rows carry some.
+
+    Raises ConfigError for a row of which only some choices carry one, where most rows carry labels.
+    """
     found = [choices(row, key, _parts(rows, key)) for row in rows]
-    own = [without_labels(one.texts) for one in found]
-    if not all(own):
-        return found
+    carried = _sure_ones([carried_labels(one.texts) for one in found])
+    most = sum(one is not None for one in carried) > len(rows) * MOSTLY
     return [
-        # Labels that the row gives besides stay its labels.
-        replace(one, texts=taken[1], labels=one.labels if one.has_own_labels else taken[0], has_own_labels=True)
-        for one, taken in zip(found, own, strict=True)
-        if taken
+        _without(one, label) if label is not None and most else _with_beginnings(one, row, among_labelled=most)
+        for row, one, label in zip(rows, found, carried, strict=True)
     ]
+
+
+def note_of_labels(rows: Sequence[Row], given: Sequence[Choices]) -> tuple[str, ...]:
+    """What is said where choices of some rows carry labels that are taken off, and those of others do not."""
+    plain = [row.place for row, one in zip(rows, given, strict=True) if not one.written]
+    taken = len(rows) - len(plain)
+    odd = [row.place for row, one in zip(rows, given, strict=True) if any(one.beginnings) and not one.written]
+    if taken and plain:
+        return (
+            f"labels in the choices' texts are taken off in {taken} of {len(rows)} rows (others have none, such as "
+            f"{plain[0]})",
+        )
+    if odd:
+        return (
+            f"choices of {len(odd)} of {len(rows)} rows begin with what may be labels and are left as they are (such "
+            f"as {odd[0]})",
+        )
+    return ()
+
+
+def _sure_ones(carried: Sequence[Carried | None]) -> list[Carried | None]:
+    """Without the labels that only many choices like them would make sure, where there are too few."""
+    there = [one for one in carried if one is not None]
+    enough = sum(len(one.labels) for one in there) >= MANY and len(there) > len(carried) * MOSTLY
+    return [one if one is not None and (one.sure > Sure.BY_MANY or enough) else None for one in carried]
+
+
+def _without(one: Choices, carried: Carried) -> Choices:
+    if not one.has_own_labels:
+        return replace(one, texts=carried.texts, labels=carried.labels, has_own_labels=True, written=one.texts)
+    # Labels that the row gives besides stay its labels.
+    return replace(one, texts=carried.texts, written=one.texts, beginnings=carried.labels)
+
+
+def _with_beginnings(one: Choices, row: Row, *, among_labelled: bool) -> Choices:
+    begun = beginnings(one.texts)
+    if among_labelled and any(begun) and not all(begun):
+        without = next(text for text, label in zip(one.texts, begun, strict=True) if not label)
+        raise ConfigError(
+            f"{row.place}: of the choices {list(one.texts)} {without!r} begins with no label, as others do and as they "
+            "do in other rows; give every choice of the row one, or none"
+        )
+    carried = carried_labels(one.texts)
+    if carried is not None and carried.sure > Sure.BY_MANY:
+        begun = carried.labels
+    return replace(one, beginnings=begun) if len(set(filter(None, begun))) > 1 else one
 
 
 def choices(row: Row, key: str, parts: Sequence[tuple[str, bool]] = ()) -> Choices:
@@ -114,7 +180,7 @@ def choices(row: Row, key: str, parts: Sequence[tuple[str, bool]] = ()) -> Choic
         found = _choices_in_columns(row, [part for part, _ in parts])
     else:
         value = _value(row.values, key)
-        if value is _MISSING or value is None:
+        if _is_gap(value):
             raise ConfigError(f"{row.place}: no choices under {key!r}{_near(key, row.values)}")
         found = _choices_in_text(value, row.place, key) if isinstance(value, str) else _choices(value, row.place, key)
     if not 2 <= len(found.texts) <= len(LABELS):
@@ -164,7 +230,7 @@ def _of_one_kind(rows: Sequence[Row], key: str) -> Iterator[tuple[Row, Any]]:
     first: tuple[str, str] | None = None
     for row in rows:
         value = _value(row.values, key)
-        if value is not _MISSING and value is not None:
+        if not _is_gap(value):
             kind = _kind(value)
             first = first or (kind, row.place)
             if kind != first[0]:
@@ -189,6 +255,11 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
     head, dot, rest = key.partition(".")
     inner = values.get(head, _MISSING)
     return _value(inner, rest) if dot and isinstance(inner, Mapping) else _MISSING
+
+
+def _is_gap(value: Any) -> bool:
+    """Whether there is no value; NaN is how columns of numbers write that."""
+    return value is _MISSING or value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _kind(value: Any) -> str:
@@ -224,7 +295,7 @@ def _choices_in_columns(row: Row, keys: Sequence[str]) -> Choices:
         value = _value(row.values, key)
         if value is _MISSING:
             raise ConfigError(f"{row.place}: no key {key!r}{_near(key, row.values)}")
-        found.append("" if value is None else as_text(value, row.place, key))
+        found.append("" if _is_gap(value) else as_text(value, row.place, key))
     while found and not found[-1].strip():
         found.pop()
     return Choices(texts=tuple(found), labels=tuple(LABELS[: len(found)]), columns=tuple(keys[: len(found)]))

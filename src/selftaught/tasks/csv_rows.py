@@ -86,9 +86,14 @@ def _rows(text: str, source: str, separator: str, *, skipped: bool) -> Iterator[
             if len(set(header)) < len(header):
                 raise ConfigError(f"{source}:{line}: the header {header} has a name twice; give each column its own")
         elif len(cells) != len(header):
+            step = (
+                "put quotes around a value that holds the separator"
+                if len(cells) > len(header)
+                else "write the missing ones, if only as separators with nothing between them, or remove the line"
+            )
             raise ConfigError(
-                f"{source}:{line}: {len(cells)} values, but the header has {len(header)} columns, separated by "
-                f"{separator!r}; put quotes around a value that holds the separator"
+                f"{source}:{line}: {len(cells)} value{'s' * (len(cells) != 1)}, but the header has {len(header)} "
+                f"columns, separated by {separator!r}; {step}"
             )
         else:
             yield line, dict(zip(header, cells, strict=True))

@@ -26,7 +26,7 @@ def json_rows(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
         rows = _each_line(source)
         line, only = next(rows)
         second = next(rows, None)
-        if second is None and _list_of_rows(only):
+        if second is None and (_list_of_rows(only) or _is_rows_by_number(only)):
             yield from _of_whole_file(source)
             return
         _refuse_columns(only, f"{source}:{line}", alone=second is None)
@@ -76,8 +76,16 @@ def _of_whole_file(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
     value, end = _decoded(text, start, source, 1)
     row = _object_at(value, _place(text, start, source))
     if _space_end(text, end) == len(text):
-        if key := _list_of_rows(row):
-            yield from _elements(text, _start_of_value(text, start, key, source), source)
+        if path := _list_of_rows(row):
+            for key in path:
+                start = next(at for name, at in _starts_of_values(text, start, source) if name == key)
+            yield from _elements(text, start, source)
+            return
+        if _is_rows_by_number(row):
+            line, counted = 1, 0
+            for key, at in _starts_of_values(text, start, source):
+                line, counted = line + text.count("\n", counted, at), at
+                yield line, row[key]
             return
         _refuse_columns(row, _place(text, start, source), alone=True)
     line = _line(text, start)
@@ -120,22 +128,38 @@ def _elements(text: str, start: int, source: str) -> Generator[tuple[int, dict[s
     return position + 1
 
 
-def _start_of_value(text: str, start: int, wanted: str, source: str) -> int:
-    """Where the value of a key begins, in the object that begins at `start`."""
+def _starts_of_values(text: str, start: int, source: str) -> Iterator[tuple[str, int]]:
+    """The keys of the object that begins at `start`, and where the value of each begins."""
     position = _space_end(text, start + 1)
-    while True:
+    while text[position : position + 1] != "}":
         key, end = _decoded(text, position, source, 1)
         position = _space_end(text, _space_end(text, end) + 1)  # behind the colon
-        if key == wanted:
-            return position
+        yield key, position
         _, end = _decoded(text, position, source, 1)
-        position = _space_end(text, _space_end(text, end) + 1)  # behind the comma
+        position = _space_end(text, end)
+        position = _space_end(text, position + 1) if text[position : position + 1] == "," else position
 
 
-def _list_of_rows(value: Mapping[str, Any]) -> str:
-    """The key of an object's one list of objects, if that holds the file's rows rather than a row's own choices."""
+def _list_of_rows(value: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys, from the outside in, of an object's one list of objects, if that holds the file's rows rather than a
+    row's own choices."""
     lists = [key for key, inner in value.items() if _is_list_of_objects(inner)]
-    return lists[0] if len(lists) == 1 and (lists[0].casefold() in WRAPPERS or len(value) == 1) else ""
+    if len(lists) == 1 and (lists[0].casefold() in WRAPPERS or len(value) == 1):
+        return (lists[0],)
+    inside = [
+        (key, *path) for key, inner in value.items() if isinstance(inner, dict) and (path := _list_of_rows(inner))
+    ]
+    is_row = any(key.casefold() in ("question", "answer") for key in value)
+    return inside[0] if not lists and len(inside) == 1 and not is_row else ()
+
+
+def _is_rows_by_number(value: Mapping[str, Any]) -> bool:
+    """{"0": {"question": …}, "1": {"question": …}}, as pandas writes with orient="index"."""
+    return (
+        len(value) > 1
+        and all(key.isdigit() and isinstance(inner, dict) and inner for key, inner in value.items())
+        and not any(key.isdigit() for inner in value.values() for key in inner)
+    )
 
 
 def _refuse_columns(value: Mapping[str, Any], place: str, *, alone: bool) -> None:
@@ -148,6 +172,14 @@ def _refuse_columns(value: Mapping[str, Any], place: str, *, alone: bool) -> Non
             f"{place}: one object with several lists of objects ({', '.join(map(repr, lists))}); write each into a "
             "file of its own, for task.data, task.dev_data and task.test_data"
         )
+    inner_keys = [set(inner) for inner in value.values() if isinstance(inner, dict)]
+    if len(value) > 1 and len(inner_keys) == len(value):
+        common = set.intersection(*inner_keys)
+        if common and not all(key.isdigit() for key in common):
+            raise ConfigError(
+                f"{place}: one object that holds rows by name ({', '.join(map(repr, list(value)[:3]))}); write a list "
+                "of them, and the names into a key of each, such as 'id'"
+            )
     columns = [inner for inner in value.values() if isinstance(inner, list | dict)]
     if len(value) > 1 and len(columns) == len(value) and len({len(inner) for inner in columns}) == 1 and columns[0]:
         raise ConfigError(
@@ -177,12 +209,18 @@ def _object_at(value: Any, place: str) -> dict[str, Any]:
 
 def _decoded(text: str, start: int, source: str, line: int, *, whole: bool = False) -> tuple[Any, int]:
     """The value that begins at `start` and where it ends; `whole` for a line of its own. `line` is the text's first."""
+    end = start
     try:
         value, end = _DECODER.raw_decode(text, start)
         if whole and (rest := _space_end(text, end)) < len(text):
             raise json.JSONDecodeError("Extra data", text, rest)
     except json.JSONDecodeError as error:
         hint = "; a backslash is written twice" if "escape" in error.msg else ""
+        if text[error.pos : error.pos + 1] == "," and error.pos in (start, end):
+            raise ConfigError(
+                f"{source}:{line + error.lineno - 1}: a comma follows the object; leave out the commas at the ends of "
+                "lines, or put [ before the first line and ] behind the last, without a comma there"
+            ) from error
         raise ConfigError(
             f"{source}:{line + error.lineno - 1}: not JSON: {error.msg} at column {error.colno}{hint}; expected one "
             "object a line, or an array of objects"

@@ -20,39 +20,50 @@ from selftaught.tasks.rows import Row
 
 KEYS = {
     "question": (
-        *("question", "problem", "prompt", "query", "instruction", "input", "goal", "question_stem", "stem", "ctx"),
-        *("sentence", "text", "hypothesis"),
+        *("question", "problem", "prompt", "query", "instruction", "input", "goal", "question_stem", "stem"),
+        *("question_text", "problem_text", "query_text", "ctx", "ctx_a", "sentence", "sentence1", "question1", "text"),
+        *("hypothesis", "claim", "statement", "title", "q"),
     ),
     "answer": (
         *("answer", "answerkey", "answer_key", "final_answer", "correct_answer", "expected_answer", "ground_truth"),
-        *(
-            "target",
-            "label",
-            "correct",
-            "answer_idx",
-            "answer_index",
-            "correct_option",
-            "correct_choice",
-            "cop",
-            "gold",
-        ),
-        *("output", "response", "completion"),
+        *("right_answer", "gold_answer", "reference_answer", "target", "label", "correct", "answer_idx"),
+        *("answer_index", "answer_label", "correct_option", "correct_choice", "correct_label", "correct_index"),
+        *("correct_idx", "cop", "gold", "gold_label", "output", "response", "completion", "a"),
     ),
-    "choices": ("choices", "options", "endings", "candidates"),
+    "choices": (
+        *("choices", "options", "endings", "candidates", "answer_choices", "answer_options", "possible_answers"),
+        *("alternatives", "option_list", "choice_list"),
+    ),
     "id": ("id", "_id", "qid", "uid", "question_id", "unique_id"),
     "class": ("class", "category", "subject", "subject_name", "topic", "level", "type"),
     "rationale": ("rationale", "solution", "explanation", "reasoning", "cot", "worked_solution", "exp"),
 }
-"""Names that data sets give to their columns, the likeliest first; also the last part of a dotted key."""
+"""Names that data sets give to their columns, the likeliest first; also the last part of a dotted key. `Correct
+Answer`, `correct-answer` and `correctAnswer` are one name."""
 
-CONTEXT = ("body", "passage", "context", "story", "paragraph", "article", "background", "document", "premise")
-"""What is read before its question."""
+CONTEXT = (
+    *("title", "body", "passage", "context", "story", "paragraph", "article", "background", "document", "premise"),
+    *("scenario", "situation", "support", "facts", "table", "dialogue", "dialog", "excerpt", "vignette", "narrative"),
+    *("evidence",),
+)
+"""What is read before its question, if it is text."""
 BEFORE = {"question": ("text", "instruction"), "problem": ("instruction",), "input": ("instruction",)}
 """What besides is read before a question of this name."""
-AFTER = {"instruction": ("input", "context"), "question": ("input",), "prompt": ("input",)}
+AFTER = {
+    "instruction": ("input", "context"),
+    "question": ("input",),
+    "prompt": ("input",),
+    "ctxa": ("ctx_b",),
+    "sentence1": ("sentence2",),
+    "question1": ("question2",),
+}
 """What is read after a question of this name."""
+ASKED_OF = ("text", "sentence", "hypothesis", "claim", "statement", "title", "ctx")
+"""What a question that is the same in all rows is asked of."""
 CHOICE_NAMES = ("", "option", "opt", "op", "choice", "answer", "ans", "sol", "solution", "ending", "candidate")
 """What the names of choice columns begin with, before A, B, C, … or 1, 2, 3, …"""
+CHOICE_LISTS = ("answers",)
+"""Lists of choices, if another column says which of them is right; else they are answers."""
 MOST_CLASSES = 50
 MOSTLY = 0.5
 """Of the rows must have a text in a column that is the question or the answer."""
@@ -81,7 +92,7 @@ def layout_of(rows: Sequence[Row], given: Mapping[str, Any]) -> Layout:
     answer_is = str(given.get("answer_is", "auto"))
     taken = {part for key in keys.values() for part in _columns_in(rows, key)}
     keys["choices"] = keys["choices"] or _key_named(rows, "choices", taken)
-    keys["question"] = keys["question"] or _question_key(rows, {*taken, keys["choices"]}, notes)
+    keys["question"] = keys["question"] or _question_key(rows, {*taken, keys["choices"]}, keys["choices"], notes)
     taken |= {*_columns_in(rows, keys["question"]), keys["choices"]}
     columns = () if keys["choices"] or "choices_key" in given else _choice_columns(rows, taken)
     keys["answer"] = keys["answer"] or _key_named(rows, "answer", {*taken, *columns})
@@ -92,6 +103,8 @@ def layout_of(rows: Sequence[Row], given: Mapping[str, Any]) -> Layout:
             raise ConfigError(_cannot_tell(rows, name))
     if columns and _name_choices(rows, keys["answer"], " + ".join(columns)):
         keys["choices"] = " + ".join(columns)
+    elif not keys["choices"] and "choices_key" not in given and _list_of_choices(rows, keys["answer"], taken):
+        keys["choices"] = _list_of_choices(rows, keys["answer"], taken)
     elif columns:
         notes.append(f"The columns {', '.join(map(repr, columns))} are not used as choices: answers do not name them.")
     taken |= {keys["answer"], *_columns_in(rows, keys["choices"])}
@@ -112,13 +125,26 @@ def layout_of(rows: Sequence[Row], given: Mapping[str, Any]) -> Layout:
     return Layout(keys, answer_is, tuple(notes), _unused(rows, used))
 
 
-def _question_key(rows: Sequence[Row], taken: set[str], notes: list[str]) -> str:
-    """The question's column, joined with those that belong to it."""
+def _question_key(rows: Sequence[Row], taken: set[str], choices_key: str, notes: list[str]) -> str:
+    """The question's column, joined with those that belong to it.
+
+    A question may be the same in all rows where it is asked of something that is not: a text, or choices.
+    """
     main = _key_named(rows, "question", taken)
+    same = [key for key in _keys_called(rows, KEYS["question"], taken) if _share(rows, key) == 1]
+    same = [key for key in same if not _says_something(rows, key)]
+    asked = next((key for key in same if _last_name(key) not in ASKED_OF), "")
+    if not main and asked and _tell_rows_apart(rows, taken, choices_key):
+        main = asked
     name = _last_name(main)
     after = AFTER.get(name, ())
     before = [one for one in (*CONTEXT, *BEFORE.get(name, ())) if one not in after]
-    parts = [*_parts_called(rows, before, taken), main, *_parts_called(rows, after, taken)]
+    parts = list(_parts_called(rows, before, {*taken, main}, notes))
+    parts.insert(0 if name == "title" else len(parts), main)
+    parts += _parts_called(rows, after, {*taken, main}, notes)
+    if name in ASKED_OF and asked and asked not in parts:
+        at = len(parts) if _last_name(asked) in ("question", "query", "questiontext") else 0
+        parts.insert(at, asked)
     for key in _keys_called(rows, KEYS["question"], taken):
         if key not in parts and f"{key}?" not in parts and not _says_something(rows, key):
             what = "is empty in most rows" if _share(rows, key) <= MOSTLY else "is the same in all rows"
@@ -126,11 +152,25 @@ def _question_key(rows: Sequence[Row], taken: set[str], notes: list[str]) -> str
     return " + ".join(parts) if main else ""
 
 
-def _parts_called(rows: Sequence[Row], names: Sequence[str], taken: set[str]) -> Iterator[str]:
+def _tell_rows_apart(rows: Sequence[Row], taken: set[str], choices_key: str) -> bool:
+    """Whether there is something that differs and that one question may be asked of."""
+    columns = [choices_key] if choices_key else list(_choice_columns(rows, taken))
+    return any(_differs(rows, key) for key in (*columns, *_parts_called(rows, CONTEXT, taken, [])))
+
+
+def _parts_called(rows: Sequence[Row], names: Sequence[str], taken: set[str], notes: list[str]) -> Iterator[str]:
     """The columns of these names that hold something, with `?` behind those that are empty in some rows."""
     for key in _keys_called(rows, names, taken):
-        values = column(rows, key)
-        if any(isinstance(value, list | dict) for value in values):
+        values = [value for value in column(rows, key) if value is not None]
+        is_context = any(_last_name(key) == _name(name) for name in CONTEXT)
+        if is_context and any(isinstance(value, bool | int | float) for value in values):
+            continue
+        if any(
+            isinstance(value, dict) or (isinstance(value, list) and not (is_context and _is_texts(value)))
+            for value in values
+        ):
+            if is_context and not any(inner.startswith(f"{key}.") for inner in _all_keys(rows)):
+                notes.append(f"The key {key!r} is not used for the question: it holds more than texts.")
             continue
         share = _share(rows, key)
         words = {fold(str(value)) for value in values}
@@ -139,12 +179,33 @@ def _parts_called(rows: Sequence[Row], names: Sequence[str], taken: set[str]) ->
             yield key if share == 1 else f"{key}?"
 
 
+def _is_texts(value: Sequence[Any]) -> bool:
+    return all(isinstance(inner, str) for inner in value)
+
+
+def _list_of_choices(rows: Sequence[Row], answer_key: str, taken: set[str]) -> str:
+    """A column of lists that another column's labels or numbers point into."""
+    answers = [str(value) for value in column(rows, answer_key)]
+    if not all(re.fullmatch(r"\s*\(?([A-Za-z]|\d{1,2}(\.0)?)\)?\s*", answer) for answer in answers):
+        return ""
+    for key in _keys_called(rows, CHOICE_LISTS, {*taken, answer_key}):
+        lists = column(rows, key)
+        if not all(isinstance(value, list) and len(value) > 1 for value in lists):
+            continue
+        said = sum(
+            fold(one) in {fold(str(inner)) for inner in value} for one, value in zip(answers, lists, strict=True)
+        )
+        if said <= len(rows) * MOSTLY and _name_choices(rows, answer_key, key):
+            return key
+    return ""
+
+
 def _keys_called(rows: Sequence[Row], names: Sequence[str], taken: set[str]) -> Iterator[str]:
     """The keys of the rows that have these names, in the names' order."""
-    there = [key for key in _all_keys(rows) if key not in taken]
-    for name in names:
-        yield from (key for key in there if name == key.casefold())
-        yield from (key for key in there if name != key.casefold() and name == _last_name(key))
+    there = [key for key in _all_keys(rows) if key not in taken and key.partition(".")[0] not in taken]
+    for name in map(_name, names):
+        yield from (key for key in there if name == _name(key))
+        yield from (key for key in there if name != _name(key) and name == _last_name(key))
 
 
 def _key_named(rows: Sequence[Row], name: str, taken: set[str]) -> str:
@@ -166,13 +227,12 @@ def _key_named(rows: Sequence[Row], name: str, taken: set[str]) -> str:
 
 def _choice_columns(rows: Sequence[Row], taken: set[str]) -> tuple[str, ...]:
     """Columns such as A, B, C, D · option_a, option_b · opa, opb · choice1, choice2 · ending0, ending1 · sol1, sol2."""
-    there = {re.sub(r"[\s_-]", "", key.casefold()): key for key in _all_keys(rows) if key not in taken}
+    there = {_name(key): key for key in _all_keys(rows) if key not in taken}
     best: tuple[str, ...] = ()
     for name in CHOICE_NAMES:
         for ends in ("abcdefghij", "123456789", "0123456789"):
-            if name or ends[0] == "a":
-                found = takewhile(there.__contains__, (name + end for end in ends))
-                best = max(best, tuple(map(there.__getitem__, found)), key=len)
+            found = takewhile(there.__contains__, (name + end for end in ends))
+            best = max(best, tuple(map(there.__getitem__, found)), key=len)
     return best if len(best) > 1 else ()
 
 
@@ -242,13 +302,17 @@ def _is_boxed(rows: Sequence[Row], key: str) -> bool:
 
 def _says_something(rows: Sequence[Row], key: str) -> bool:
     """Whether a column has a text in most rows, and not the same one everywhere."""
-    different = {fold(str(value)) for value in column(rows, key) if value is not None}
-    return bool(_share(rows, key) > MOSTLY and (len(different) > 1 or len(rows) == 1))
+    return bool(_share(rows, key) > MOSTLY and (_differs(rows, key) or len(rows) == 1))
+
+
+def _differs(rows: Sequence[Row], key: str) -> bool:
+    values = column(rows, key.removesuffix("?"))
+    return len({fold(str(value)) for value in values if value is not None}) > 1
 
 
 def _share(rows: Sequence[Row], key: str) -> float:
     """Of the rows that have a text under a key."""
-    return sum(1 for value in column(rows, key) if value is not None and str(value).strip()) / len(rows)
+    return sum(1 for value in column(rows, key) if value is not None and value != [] and str(value).strip()) / len(rows)
 
 
 def _all_keys(rows: Sequence[Row]) -> list[str]:
@@ -265,7 +329,12 @@ def _columns_in(rows: Sequence[Row], key: str) -> list[str]:
 
 
 def _last_name(key: str) -> str:
-    return key.rpartition(".")[2].casefold()
+    return _name(key.rpartition(".")[2])
+
+
+def _name(key: str) -> str:
+    """A name without what people write differently: capitals, blanks, `_` and `-`."""
+    return re.sub(r"[\s_-]", "", key.casefold()) or key
 
 
 def _unused(rows: Sequence[Row], used: set[str]) -> tuple[str, ...]:

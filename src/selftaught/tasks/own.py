@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.problems import Problem, PromptFormat, Task
 from selftaught.seeds import seed_for, uniform
 from selftaught.settings import TaskConfig
 from selftaught.tasks.choice_answers import labels_of
-from selftaught.tasks.columns import choices_of, fold, has_key, joined_texts, optional_texts, texts
+from selftaught.tasks.columns import choices_of, fold, has_key, joined_texts, note_of_labels, optional_texts, texts
 from selftaught.tasks.prompt_file import note_of_shown, worked_examples_in
 from selftaught.tasks.rows import Row, read_rows
 from selftaught.verifiers import make_verifier
@@ -154,7 +155,7 @@ def _problems(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[_Placed],
         named = choices_of(rows, settings.choices_key)
         answers, how = labels_of(answers, named, [row.place for row in rows], answer_is=settings.answer_is)
         given = [one.texts for one in named]
-        reading = (f"answers name their choices by {READING[how]}",)
+        reading = (f"answers name their choices by {READING[how]}", *note_of_labels(rows, named))
     elif settings.answer_is not in ("auto", "boxed"):
         raise ConfigError(
             f"task.answer_is = {settings.answer_is!r} says how answers name choices, but the rows of {settings.data} "
@@ -213,6 +214,8 @@ def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[l
                     f"{row.place}: {settings.answer_key!r} has no answer after {marker!r}, as other rows have; correct "
                     "the row"
                 )
+            if wrong := control_character_in(after):
+                raise ConfigError(f"{row.place}: the answer in {settings.answer_key!r} {wrong}")
             solutions[i], answers[i] = before, after
     return answers, [re.sub(r"\s*\n\s*\n\s*", "\n", solution.replace("\r\n", "\n")).strip() for solution in solutions]
 

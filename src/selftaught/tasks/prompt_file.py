@@ -21,6 +21,7 @@ answer is` or `####`, or the task's own): a label, a text, or both.
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from selftaught.errors import ConfigError
 from selftaught.paths import LFS_POINTER
 from selftaught.problems import LABELS, Problem
 from selftaught.tasks.choice_answers import label_of
-from selftaught.tasks.columns import Choices, as_text, choices_of
+from selftaught.tasks.columns import as_text, choices_of
 from selftaught.tasks.labels import labelled_list
 from selftaught.tasks.rows import Row
 
@@ -40,7 +41,10 @@ _TABLE = re.compile(r"\s*\[\[\s*example\s*\]\]")
 _QUESTION = re.compile(r"\s*(q|question)\s*:", re.IGNORECASE)
 _ANSWER = re.compile(r"\s*(a|answer)\s*:", re.IGNORECASE)
 _CHOICE = re.compile(r"\s*\(([A-Za-z])\)\s*(.*)")
-_ONE_CHOICE = (_CHOICE, re.compile(r"\s*([A-Za-z])\s?\)\s*(.*)"), re.compile(r"\s*([A-Za-z])\.\s+(.*)"))
+_COLON_CHOICE = re.compile(r"\s*([A-Za-z]):\s+(.*)")
+_ONE_CHOICE = (
+    *(_CHOICE, re.compile(r"\s*([A-Za-z])\s?\)\s*(.*)"), re.compile(r"\s*([A-Za-z])\.\s+(.*)"), _COLON_CHOICE),
+)
 _CHOICES_INLINE = re.compile(r"\s+(?:(?:answer\s+)?(?:choices|options)\s*:\s*|(?=\(A\)\s))", re.IGNORECASE)
 _CHOICES = re.compile(r"\s*(?:answer\s+)?(?:choices|options)\s*:\s*", re.IGNORECASE)
 _LEAD_IN = re.compile(r"(?:^|(?<=[\s.!?;,:]))(so|thus|hence|therefore|then)\s*,?\s*$", re.IGNORECASE)
@@ -57,7 +61,8 @@ def read_prompt_file(text: str, where: str, *, markers: Sequence[str] = ()) -> t
     # A byte order mark also stands in the middle, where files were put together.
     text = re.sub(r"^\ufeff", "", text.replace("\r\n", "\n"), flags=re.MULTILINE)
     is_toml = where.lower().endswith(".toml") or any(_TABLE.match(line) for line in text.splitlines())
-    found = tuple(_from_toml(text, where) if is_toml else _from_text(text, where, (*markers, *MARKERS)))
+    examples = list(_from_toml(text, where) if is_toml else _from_text(text, where, (*markers, *MARKERS)))
+    found = tuple(_with_choices(examples))
     if not found:
         form = "[[example]] tables" if is_toml else "paragraphs of `Q: …` and `A: …` lines"
         raise ConfigError(f"{where}: no worked examples; expected {form}")
@@ -87,7 +92,7 @@ def note_of_shown(places: Sequence[str]) -> tuple[str, ...]:
     return (f"rows in no split, because the prompt shows them as worked examples: {len(places)} ({where})",)
 
 
-def _from_toml(text: str, where: str) -> Iterator[Problem]:
+def _from_toml(text: str, where: str) -> Iterator[tuple[Problem, Row | None]]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -104,7 +109,7 @@ def _from_toml(text: str, where: str) -> Iterator[Problem]:
         yield _example(number, example, place)
 
 
-def _from_text(text: str, where: str, markers: Sequence[str]) -> Iterator[Problem]:
+def _from_text(text: str, where: str, markers: Sequence[str]) -> Iterator[tuple[Problem, Row | None]]:
     lines = text.split("\n")
     blocks: list[tuple[int, list[str]]] = []
     for number, line in enumerate(lines, start=1):
@@ -122,6 +127,8 @@ def _parts(block: Sequence[str], place: str, markers: Sequence[str]) -> dict[str
     if not _QUESTION.match(block[0]):
         raise ConfigError(f"{place}: an example begins with `Q:`, got {block[0].strip()[:40]!r}; see docs/own-data.md")
     starts = [i for i, line in enumerate(block) if _ANSWER.match(line)]
+    if len(starts) > 1 and _lists_choices(block[starts[0] : starts[-1]]):
+        starts = starts[-1:]  # the first `A:` is a choice's label
     if len(starts) != 1 or sum(bool(_QUESTION.match(line)) for line in block) > 1:
         raise ConfigError(
             f"{place}: an example has one `Q:` and one `A:`, got {len(starts)} `A:`; put a blank line between examples"
@@ -140,6 +147,13 @@ def _parts(block: Sequence[str], place: str, markers: Sequence[str]) -> dict[str
     parts["rationale"] = _LEAD_IN.sub("", solution[: last.start()].rstrip()).rstrip()
     parts["answer"] = solution[last.end() :].strip().removeprefix(":").strip().removesuffix(".")
     return parts
+
+
+def _lists_choices(lines: Sequence[str]) -> bool:
+    """Whether lines are `A: …`, `B: …`, and so on."""
+    found = [_COLON_CHOICE.match(line) for line in lines]
+    labels = [match[1].upper() for match in found if match]
+    return len(labels) == len(lines) > 1 and labels == list(LABELS[: len(labels)])
 
 
 def _question_and_choices(asked: Sequence[str], place: str) -> tuple[list[str], list[str]]:
@@ -176,7 +190,9 @@ def _question_and_choices(asked: Sequence[str], place: str) -> tuple[list[str], 
     return [*asked], []
 
 
-def _example(number: int, values: dict[str, Any], place: str) -> Problem:
+def _example(number: int, values: dict[str, Any], place: str) -> tuple[Problem, Row | None]:
+    """An example, and the row of its choices, which are read when all are there: what their labels are is one thing
+    in all examples."""
     texts = {}
     for key in ("question", "rationale", "answer"):
         if values.get(key) is None:
@@ -188,8 +204,18 @@ def _example(number: int, values: dict[str, Any], place: str) -> Problem:
             raise ConfigError(f"{place}: the {key} of the example is empty; fill in the prompt file")
         if re.search(r"\n[ \t]*\n", texts[key]):
             raise ConfigError(f"{place}: the {key} holds a blank line, which is where a completion ends; remove it")
-    given: Choices | None = None
-    if "choices" in values:
-        (given,) = choices_of([Row(place=place, values=values)], "choices")
-        texts["answer"] = label_of(texts["answer"], given, place)
-    return Problem(id=f"example-{number}", choices=given.texts if given else (), **texts)
+    problem = Problem(
+        id=f"example-{number}", question=texts["question"], rationale=texts["rationale"], answer=texts["answer"]
+    )
+    return problem, Row(place=place, values=values) if "choices" in values else None
+
+
+def _with_choices(examples: Sequence[tuple[Problem, Row | None]]) -> Iterator[Problem]:
+    rows = [row for _, row in examples if row is not None]
+    found = iter(choices_of(rows, "choices"))
+    for problem, row in examples:
+        if row is None:
+            yield problem
+        else:
+            given = next(found)
+            yield replace(problem, choices=given.texts, answer=label_of(problem.answer, given, row.place))

@@ -27,6 +27,19 @@ SUFFIXES = (*JSON, *CSV, *PARQUET)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
+_UNPACK = "unpack it first, and give the file in it"
+_OTHER_KINDS = {
+    b"\x1f\x8b": ("compressed (gzip)", _UNPACK),
+    b"BZh": ("compressed (bzip2)", _UNPACK),
+    b"\xfd7zXZ": ("compressed (xz)", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("compressed (zstd)", _UNPACK),
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", "unpack it, or save the sheet as CSV (UTF-8)"),
+    b"PAR1": ("a Parquet file", "call it .parquet"),
+    b"ARROW1": ("an Arrow file", "write it as Parquet or JSON lines"),
+}
+"""How files begin that are not what their ending says -> what they are and the next step."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One row as it stands in its source."""
@@ -79,6 +92,8 @@ def _read_parquet(source: str) -> list[Row]:
 
     try:
         values = arrow_rows(pyarrow.parquet.read_table(source))
+    except KeyError as error:
+        raise ConfigError(f"{source}: a map holds a key twice ({one_line(error)}); correct the row") from error
     except (OSError, pyarrow.ArrowException) as error:
         raise ConfigError(f"{source}: not a Parquet file that can be read: {one_line(error)}") from error
     return [Row(place=f"{source}:{number}", values=value) for number, value in enumerate(values, start=1)]
@@ -110,6 +125,14 @@ def _refuse_stand_in(source: str) -> None:
         raise ConfigError(f"{source} is a web page, not data; download the file itself (often under `raw`)")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ConfigError(f"{source}: not UTF-8 text but UTF-16 (its byte order mark says so); save the file as UTF-8")
+    is_text = Path(source).suffix.lower() not in PARQUET
+    for begin, (what, step) in _OTHER_KINDS.items() if is_text else ():
+        if start.startswith(begin):
+            raise ConfigError(f"{source} is {what}, not text; {step}")
+    if is_text and start.count(b"\0") > len(start) // 4:
+        raise ConfigError(
+            f"{source}: not UTF-8 text but UTF-16 or UTF-32 (every other byte is 0); save the file as UTF-8"
+        )
 
 
 def _no_such_file(source: str) -> str:
