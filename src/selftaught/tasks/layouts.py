@@ -43,7 +43,7 @@ Answer`, `correct-answer` and `correctAnswer` are one name."""
 
 CONTEXT = (
     *("title", "body", "passage", "context", "story", "paragraph", "article", "background", "document", "premise"),
-    *("scenario", "situation", "support", "facts", "table", "dialogue", "dialog", "excerpt", "vignette", "narrative"),
+    *("scenario", "situation", "support", "table", "dialogue", "dialog", "excerpt", "vignette", "narrative"),
     *("evidence",),
 )
 """What is read before its question, if it is text."""
