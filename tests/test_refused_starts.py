@@ -1,9 +1,12 @@
 """A run that is refused before it has drawn anything leaves nothing behind, and does not bind the mended command."""
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -154,14 +157,26 @@ def test_a_log_that_the_error_speaks_of_stays(adder: Path, tmp_path: Path, monke
     assert [path.name for path in (tmp_path / "r").rglob("*") if path.is_file()] == ["vllm-000.log"]
 
 
-def test_a_lock_that_a_withdrawn_run_took_away_locks_nothing(tmp_path: Path) -> None:
-    with RunStore(tmp_path / "r") as first:
-        first.write_json("run.json", {})
-        first.withdraw()
-        assert not (tmp_path / "r").exists()
-        with RunStore(tmp_path / "r"), pytest.raises(SelftaughtError, match="another selftaught process"):
-            RunStore(tmp_path / "r").__enter__()
-        assert (tmp_path / "r" / "lock").exists()
+def test_a_lock_that_a_withdrawn_run_takes_away_meanwhile_locks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, lock = tmp_path / "r", fcntl.flock
+    with RunStore(run_dir) as first:
+
+        def late(file: BinaryIO, how: int) -> None:
+            """The second process has opened the file, and only now gets to lock it."""
+            if run_dir.exists() and os.path.samestat(os.stat(file.name), os.fstat(file.fileno())):
+                monkeypatch.setattr("fcntl.flock", lock)
+                first.write_json("run.json", {})
+                first.withdraw()
+                first.__exit__()
+                assert not (run_dir / "lock").exists()
+            lock(file, how)
+
+        monkeypatch.setattr("fcntl.flock", late)
+        with RunStore(run_dir), pytest.raises(SelftaughtError, match="another selftaught process"):
+            RunStore(run_dir).__enter__()
+        assert (run_dir / "samples").is_dir()
 
 
 @pytest.mark.parametrize(
