@@ -27,6 +27,7 @@ def config_page() -> str:
         "A config is one TOML file; every key can also be given as `--set section.key=value`.",
         "Order, later wins: defaults, the file, the method's knobs, `--set`.",
         "An unknown key, a wrong type or a value out of range is an error that names file and line.",
+        "A file that sets nothing is one, too.",
         "Paths are from the folder that you run in; `~` and `~user` at their beginning are homes.",
         "`selftaught run FILE --dry-run` prints what a file resolves to.",
     ]

@@ -198,9 +198,44 @@ def test_regrade_lists_exactly_the_verdicts_that_changed_and_changes_no_file(fin
 
 
 def test_report_overlays_several_runs(finished: Path, tmp_path: Path) -> None:
-    done = selftaught("report", str(finished), str(finished), "--out-dir", str(tmp_path / "both"))
+    shutil.copytree(finished, tmp_path / "other")
+    done = selftaught("report", str(finished), str(tmp_path / "other"), "--out-dir", str(tmp_path / "both"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "both" / "report.md").exists()
+
+
+def test_a_run_is_not_compared_with_itself(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(finished)
+    for other in (finished, finished / "samples" / "..", tmp_path / "link"):
+        done = selftaught("report", str(finished), str(other), "--out-dir", str(tmp_path / "both"))
+        assert f"{finished} and {other} are one run; give each run once" in refused(done)
+    assert not (tmp_path / "both").exists()
+
+
+@pytest.mark.parametrize("what", ["report.md", "samples", "checkpoints/001", "samples/none", "logs/."])
+def test_what_is_inside_of_a_run_is_said_to_be_that_runs(finished: Path, what: str) -> None:
+    for arguments in (["show"], ["regrade"], ["report"], ["run", "--resume"]):
+        done = selftaught(*arguments, str(finished / what))
+        assert f"something of the run {finished}: give that folder" in refused(done)
+
+
+def test_what_holds_runs_or_is_a_file_is_no_run(finished: Path, tmp_path: Path) -> None:
+    assert f"of them: give one, such as {finished}" in refused(selftaught("show", str(finished.parent)))
+    (tmp_path / "notes.txt").write_text("")
+    assert "but a file; give the folder of a run" in refused(selftaught("show", str(tmp_path / "notes.txt")))
+    assert "is a run folder; carry the run on with `selftaught run --resume" in refused(
+        selftaught("run", str(finished))
+    )
+
+
+def test_an_unfinished_run_names_only_models_that_it_has(finished: Path, tmp_path: Path) -> None:
+    run_dir = Path(shutil.copytree(finished, tmp_path / "r"))
+    (run_dir / "result.json").unlink()
+    assert f"or give one of its models, such as {run_dir}/checkpoints/001" in refused(selftaught("eval", str(run_dir)))
+    shutil.rmtree(run_dir / "checkpoints" / "001")
+    line = refused(selftaught("eval", str(run_dir)))
+    assert "checkpoints" not in line
+    assert "it has no model of its own yet" in line
 
 
 def test_tasks_lists_and_checks() -> None:

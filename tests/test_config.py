@@ -22,6 +22,7 @@ from selftaught.config import (
 from selftaught.errors import ConfigError, SelftaughtError
 from selftaught.methods import METHODS
 from selftaught.settings import RunConfig
+from selftaught.task_check import check_task
 from selftaught.tasks import TASKS
 from strategies import settings_values
 
@@ -74,7 +75,7 @@ def test_a_file_of_ones_own_is_read_like_a_shipped_one(tmp_path: Path) -> None:
 
 
 def test_settings_left_out_keep_their_defaults(tmp_path: Path) -> None:
-    assert load_config(written(tmp_path, "")) == RunConfig()
+    assert load_config(written(tmp_path, "seed = 0\n")) == RunConfig()
 
 
 def test_the_file_wins_over_the_defaults(tmp_path: Path) -> None:
@@ -276,9 +277,42 @@ def test_a_byte_order_mark_and_other_line_ends_change_nothing(content: bytes, tm
     assert (found.seed, found.loop.patience) == (5, 9)
 
 
-@pytest.mark.parametrize("content", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b""])
-def test_a_file_of_nothing_is_the_defaults(content: bytes, tmp_path: Path) -> None:
-    assert load_config(written(tmp_path, content)) == RunConfig()
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b"", b" \n\n", b"# seed = 3\n", b"[task]\n"])
+def test_a_file_that_sets_nothing_is_refused_and_no_run_of_all_defaults(content: bytes, tmp_path: Path) -> None:
+    message = refusal(tmp_path, content)
+    what = "sets nothing" if b"[" in content or b"#" in content else "is empty"
+    assert message.startswith(f"run.toml: the file {what}, so the run would be one of all defaults; write at least ")
+    assert refusal(tmp_path, content, "seed=3") == message
+
+
+def test_a_git_lfs_pointer_is_no_toml_file(tmp_path: Path) -> None:
+    for end in ("\n", "\r\n"):
+        text = f"version https://git-lfs.github.com/spec/v1{end}oid sha256:{'0' * 64}{end}size 131{end}"
+        assert refusal(tmp_path, text).startswith(
+            "run.toml is a Git LFS pointer, not the file itself; run `git lfs pull`"
+        )
+
+
+def test_a_name_that_is_no_file_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "link.toml").symlink_to("gone.toml")
+    (tmp_path / "gone").symlink_to("nowhere")
+    expected = {
+        "folder": "nor a file, but a folder; give the TOML file in it",
+        "run": "'run' is a run folder; carry the run on with `selftaught run --resume run`",
+        "link.toml": "link.toml is a symbolic link to gone.toml, which is not there; correct the link",
+        "gone/x.toml": "gone is a symbolic link to nowhere, which is not there; correct the link",
+        "none.toml": "nor a file; see `selftaught tasks`",
+    }
+    for name, said in expected.items():
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            load_config(name)
+    for name in ("folder", "link.toml"):
+        with pytest.raises(ConfigError, match=re.escape(expected[name])):
+            check_task(name)
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])

@@ -49,6 +49,7 @@ LEVEL = {
             "engines",
             "training",
             "weights",
+            "model_config",
             "model_folder",
             "model_loading",
             "tokens",

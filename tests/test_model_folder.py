@@ -39,6 +39,14 @@ def write(name: str, text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(text)
 
 
+def link_to_nothing(name: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to("../blobs/1")
+
+    return change
+
+
 def an_adapter(folder: Path) -> None:
     only(folder)
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base", "r": 8}))
@@ -125,6 +133,23 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "modelopt": (set_in_config(quantization_config={"quant_algo": "NVFP4"}), r"quantised \(NVFP4,"),
     "mlx": (set_in_config(quantization={"group_size": 64, "bits": 4}), r"quantised \(4 bits,"),
+    "settings of the tokenizer that are no JSON": (
+        write("tokenizer_config.json", "{'a': 1}"), r"tokenizer_config\.json is not JSON"
+    ),
+    "an empty generation_config.json": (write("generation_config.json", " "), r"generation_config\.json is empty"),
+    "a tokenizer.json that leads nowhere": (
+        link_to_nothing("tokenizer.json"), r"tokenizer\.json is a link to \.\./blobs/1, which is not there"
+    ),
+    "a tokenizer_config.json that leads nowhere": (
+        link_to_nothing("tokenizer_config.json"), r"tokenizer_config\.json is a link to \.\./blobs/1"
+    ),
+    "a config with a byte order mark": (
+        write("config.json", "\ufeff{}"), r"config\.json begins with a byte order mark"
+    ),
+    "a config in UTF-16": (
+        lambda folder: (folder / "config.json").write_text("{}", encoding="utf-16"),
+        r"config\.json begins with a byte order mark",
+    ),
     "the text part of a larger model": (
         set_in_config(text_config={"quantization_config": {"quant_method": "hqq"}}), r"quantised \(hqq,"
     ),

@@ -103,7 +103,7 @@ def test_a_trainer_whose_libraries_are_broken_ends_a_run_before_it_draws(
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ImportError, match="trl"):
         launch(load_config("arithmetic"), tmp_path / "run", progress=Silent())
-    assert not list((tmp_path / "run" / "samples").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_peft_a_run_ends_before_it_draws_and_says_what_to_install(

@@ -142,13 +142,6 @@ def run(
     from selftaught.terminal import TerminalProgress
 
     console = Console(stderr=True)
-    console.print(
-        f"{config.method} on {config.task.name} with {config.model.path}, folder {folder}",
-        markup=False,
-        emoji=False,
-        highlight=False,
-        soft_wrap=True,
-    )
     progress = TerminalProgress(console, config.loop.max_iterations, folder / "logs")
     with _two_step_interrupt(folder) as should_stop:
         try:

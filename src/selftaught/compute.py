@@ -193,6 +193,17 @@ def check_trainer(config: RunConfig) -> None:
         )
 
 
+def check_model_and_tokenizer(config: RunConfig, model: ModelRef, peers: Sequence[Peer]) -> None:
+    """Raise for a model that no engine or trainer could open, without reading its weights."""
+    for peer in peers:
+        peer.load("selftaught.engines.divided")  # while this process imports the same and more
+    from selftaught.model_loading import check_model
+    from selftaught.tokens import Codec
+
+    check_model(model.path, trust_remote_code=config.model.trust_remote_code)
+    Codec(model.path, trust_remote_code=config.model.trust_remote_code)
+
+
 def further_processes(chosen: Chosen) -> Peers:
     """The processes of a run beside this one, for `engine_opener` and `trainer_opener`; started when needed."""
     return Peers(chosen.processes - 1)
@@ -244,9 +255,8 @@ def _open_openai(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engi
     def open_engine(model: ModelRef) -> Engine:
         from selftaught.engines.openai import OpenAIEngine
         from selftaught.engines.transport import Server
-        from selftaught.model_loading import check_model
 
-        check_model(model.path, trust_remote_code=config.model.trust_remote_code)  # the trainer will load it
+        check_model_and_tokenizer(config, model, ())  # the trainer will load it
         engine = config.engine
         server = Server(url=engine.url, key=_key(config), timeout_s=engine.timeout_s, retries=engine.retries)
         return OpenAIEngine(
@@ -263,11 +273,8 @@ def _open_openai(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engi
 def _open_vllm(config: RunConfig, chosen: Chosen, log_dir: Path | None) -> Callable[[ModelRef], Engine]:
     def open_engine(model: ModelRef) -> Engine:
         from selftaught.engines.vllm import VllmEngine, VllmSettings
-        from selftaught.model_loading import check_model
-        from selftaught.tokens import Codec
 
-        check_model(model.path, trust_remote_code=config.model.trust_remote_code)
-        Codec(model.path, trust_remote_code=config.model.trust_remote_code)  # refused here, not when the server is up
+        check_model_and_tokenizer(config, model, ())  # not when the server is up
         engine = config.engine
         settings = VllmSettings(
             python=engine.vllm_python,

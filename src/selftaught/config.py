@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from selftaught.commands import command
 from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError
 from selftaught.methods import METHODS, Value
-from selftaught.paths import with_home
+from selftaught.paths import LFS_POINTER, link_to_nothing, with_home
 from selftaught.settings import EngineConfig, RunConfig, Section
 
 _OF_A_SERVER = {"name", "concurrency", "timeout_s", "retries"}
@@ -51,6 +52,12 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: not a TOML file: {error}; see docs/config.md for the format") from error
     in_file = flatten(table, where)
+    if not in_file:
+        what = "sets nothing" if text.strip() else "is empty"
+        raise ConfigError(
+            f"{where}: the file {what}, so the run would be one of all defaults; write at least `name` under [task], "
+            "as docs/config.md shows, or restore the file"
+        )
     for key in in_file:
         _check_key(key, _at_line(where, text, key))
     given = parse_overrides(overrides)
@@ -262,10 +269,7 @@ def _read(name_or_path: str) -> tuple[str, str]:
         return shipped[name_or_path], f"{name_or_path}.toml (shipped)"
     path = Path(name_or_path)
     if not os.path.isfile(path):  # False, not an error, for a name that no file could have
-        raise ConfigError(
-            f"{name_or_path!r} is neither a task with a shipped config ({', '.join(shipped)}) nor a file; "
-            "see `selftaught tasks`"
-        )
+        raise ConfigError(_no_config(name_or_path, shipped))
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -273,10 +277,24 @@ def _read(name_or_path: str) -> tuple[str, str]:
     return _decoded(content, name_or_path), name_or_path
 
 
+def _no_config(name: str, shipped: Iterable[str]) -> str:
+    """Why a name or path is no config: what is there in its place, or that nothing is."""
+    if os.path.isfile(os.path.join(name, "run.json")):
+        return f"{name!r} is a run folder; carry the run on with `{command('run', '--resume', Path(name))}`"
+    what = f"{name!r} is neither a task with a shipped config ({', '.join(shipped)}) nor a file"
+    if os.path.isdir(name):
+        return f"{what}, but a folder; give the TOML file in it"
+    if link := link_to_nothing(Path(name)):
+        return f"{what}: {link}; correct the link, or give another file"
+    return f"{what}; see `selftaught tasks`"
+
+
 def _decoded(content: bytes, where: str) -> str:
     """The text of a config file, without its byte order mark and with Unix line ends."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
         raise ConfigError(f"{where}: UTF-16 or UTF-32 text, or no text, expected UTF-8; save the file as UTF-8")
+    if content.startswith(LFS_POINTER):
+        raise ConfigError(f"{where} is a Git LFS pointer, not the file itself; run `git lfs pull` where it is")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

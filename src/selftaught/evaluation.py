@@ -186,9 +186,13 @@ def _target_of_run(folder: Path) -> Target:
     config = config_of_run(folder)
     result = read_result(folder)
     if result is None:
+        models = sorted(
+            path.parent for path in folder.glob("checkpoints/*/checkpoint.json") if path.parent.suffix == ""
+        )
         raise StoreError(
             f"{folder} has not finished, so it has no result yet; finish it with "
-            f"`{command('run', '--resume', folder)}`, or give one of its models, such as {folder}/checkpoints/001"
+            f"`{command('run', '--resume', folder)}`"
+            + (f", or give one of its models, such as {models[-1]}" if models else "; it has no model of its own yet")
         )
     best = int(result["best_iteration"])
     sampling = config.sampling

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from selftaught.commands import command
 from selftaught.compute import (
     Chosen,
     check_engine,
+    check_model_and_tokenizer,
     check_trainer,
     choose,
     engine_opener,
@@ -25,7 +27,7 @@ from selftaught.compute import (
     versions,
 )
 from selftaught.config import FILES, config_from_values, differences, flat_values, with_homes
-from selftaught.errors import ConfigError, RefusedError, StoreError
+from selftaught.errors import ConfigError, Interrupted, RefusedError, StoreError
 from selftaught.loop import Outcome, run
 from selftaught.methods import Value
 from selftaught.paths import refuse_other_encodings
@@ -58,6 +60,7 @@ def launch(
 ) -> Outcome:
     """Run a config in a folder, or carry on what the folder holds of it; the end of it is result.json."""
     began = time.monotonic()
+    announcement = f"{config.method} on {config.task.name} with {config.model.path}, folder {run_dir}"
     config = with_absolute_paths(config)
     refuse_other_encodings(str(run_dir), "--run-dir")
     refuse_other_encodings(config.model.path, "model.path")
@@ -67,15 +70,20 @@ def launch(
     check_before_start(config, task)
     check_engine(config)
     check_trainer(config)
-    with RunStore(run_dir) as store:
-        for line in task.notes:
-            progress.note(line)
-        chosen = _settle(config, store, base, data_sha256(task), progress)
-        store.cut_torn_tails()
-        with further_processes(chosen) as peers:
-            open_trainer = trainer_opener(config, chosen, peers)
-            if not read_summaries(run_dir):
-                open_trainer()  # what its libraries lack is found out before anything is drawn
+    data = data_sha256(task)
+    held = _held(config, run_dir, base, data)
+    chosen = held or choose(config, base)
+    with further_processes(chosen) as peers:
+        open_trainer = trainer_opener(config, chosen, peers)
+        # Whatever can be refused is refused before there is a folder, which would bind the mended command.
+        if held is None:
+            check_model_and_tokenizer(config, base, peers)
+        if not read_summaries(run_dir):
+            open_trainer()  # what its libraries lack is found out before anything is drawn
+        with RunStore(run_dir) as store, _begun(store, held or _description(config, chosen, base, data)):
+            for line in (announcement, *task.notes, *_other_versions(config, run_dir)):
+                progress.note(line)
+            store.cut_torn_tails()
             setup = Setup(
                 config=config,
                 task=task,
@@ -182,16 +190,33 @@ def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
     return result
 
 
-def _settle(config: RunConfig, store: RunStore, base: ModelRef, data: str, progress: Progress) -> Chosen:
-    """Write run.json at the first start; afterwards read it, and refuse to carry on another run's folder."""
-    path = store.dir / "run.json"
+@contextmanager
+def _begun(store: RunStore, held: Chosen | dict[str, Any]) -> Iterator[None]:
+    """Writes run.json at the first start, whose content it is given then; and takes all of a new run back that fails
+    before it has drawn anything, so that the mended command may use the folder."""
+    if isinstance(held, Chosen):
+        yield
+        return
+    if (store.dir / "run.json").exists():
+        raise StoreError(f"{store.dir} was begun by another process just now; run the same command again")
+    if any((store.dir / "samples").iterdir()):
+        raise StoreError(f"{store.dir} holds samples but no run.json; restore it, or use another --run-dir")
+    try:
+        store.write_json("run.json", held)
+        yield
+    except Interrupted:
+        raise  # it says how to carry on
+    except Exception:
+        store.withdraw()
+        raise
+
+
+def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Chosen | None:
+    """What was chosen when the folder was begun; None for a new one. Refuses to carry on another run's folder."""
+    path = run_dir / "run.json"
     if not path.exists():
-        if any((store.dir / "samples").iterdir()):
-            raise StoreError(f"{store.dir} holds samples but no run.json; restore it, or use another --run-dir")
-        chosen = choose(config, base)
-        store.write_json("run.json", _description(config, chosen, base, data))
-        return chosen
-    found = read_run_json(store.dir)
+        return None
+    found = read_run_json(run_dir)
     held = {"processes": 1, **found["chosen"]}  # a run of a version that knew of one only
     if {f.name for f in fields(Chosen)} != held.keys() or "sha256" not in found["model"]:
         raise StoreError(f"{path}: chosen or model is damaged; restore the file or start a new run")
@@ -204,21 +229,27 @@ def _settle(config: RunConfig, store: RunStore, base: ModelRef, data: str, progr
             "start a new run"
         ) from error
     # Read as a config, so that a setting which the run's version did not have yet has its default.
-    if changed := differences(_fixed(config_of_run(store.dir)), _fixed(config)):
+    if changed := differences(_fixed(config_of_run(run_dir)), _fixed(config)):
         raise StoreError(
-            f"{store.dir} was started with {'; '.join(changed)}; carry on with "
-            f"`{command('run', '--resume', store.dir)}`, or use another --run-dir"
+            f"{run_dir} was started with {'; '.join(changed)}; carry on with "
+            f"`{command('run', '--resume', run_dir)}`, or use another --run-dir"
         )
     if found["model"]["sha256"] != base.sha256:
         raise RefusedError(
-            f"{store.dir} was started with other weights in {base.path} (sha256 {found['model']['sha256'][:12]}, now "
+            f"{run_dir} was started with other weights in {base.path} (sha256 {found['model']['sha256'][:12]}, now "
             f"{(base.sha256 or '')[:12]}); restore the model, or use another --run-dir"
         )
-    _refuse_other_data(store.dir, found, data)
-    then, now = found.get("versions", {}), versions(config)
-    if other := [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]:
-        progress.note(f"warning: the run was begun with {'; '.join(other)}: what is drawn from here on may differ")
+    _refuse_other_data(run_dir, found, data)
     return chosen
+
+
+def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
+    """A warning if a run is carried on by other versions than it was begun with."""
+    then, now = read_run_json(run_dir).get("versions", {}), versions(config)
+    other = [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]
+    return (
+        [f"warning: the run was begun with {'; '.join(other)}: what is drawn from here on may differ"] if other else []
+    )
 
 
 def _fixed(config: RunConfig) -> dict[str, Value]:

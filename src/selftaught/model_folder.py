@@ -3,18 +3,23 @@
 `weights.py` finds the folder; `model_loading.py` compares its tensors with its config and loads them.
 """
 
+import codecs
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selftaught.errors import ModelError
+from selftaught.errors import ModelError, one_line
 from selftaught.paths import LFS_POINTER
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-TOKENIZER_PARTS = ("tokenizer.model", "spiece.model", "vocab.txt", "merges.txt")
+TOKENIZER = "tokenizer.json"
+TOKENIZER_PARTS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "merges.txt")
 """What a tokenizer is read from where there is no tokenizer.json."""
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
+SMALL_SETTINGS = ("generation_config.json", *TOKENIZER_SETTINGS[:-1])
+"""Read at a look; tokenizer.json and vocab.json have megabytes."""
 
 
 def check_folder(folder: Path, *, named: str) -> None:
@@ -23,8 +28,12 @@ def check_folder(folder: Path, *, named: str) -> None:
     if not config.is_file():
         raise ModelError(f"model {named!r} has no config.json in {folder}{_what_it_is_instead(folder, named)}")
     for path in _read_files(folder):
+        _refuse_link_to_nothing(path, named)
         _refuse_pointer(path, named)
-    values = _json_object(config, named)
+    for name in SMALL_SETTINGS:
+        if (folder / name).is_file():
+            json_object(folder / name, named)
+    values = json_object(config, named)
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"model {named!r}: {folder} holds a model and an adapter for it (adapter_config.json); merge the adapter "
@@ -45,7 +54,7 @@ def weight_files(folder: Path, *, named: str) -> tuple[Path, ...]:
         if not found:
             raise ModelError(_no_weights(folder, named))
     else:
-        places = _json_object(index, named).get("weight_map")
+        places = json_object(index, named).get("weight_map")
         if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
             raise ModelError(f"model {named!r}: {index} has no weight_map; fetch or save the model again")
         names = sorted(set(places.values()))
@@ -72,20 +81,39 @@ def what_file_it_is(path: Path) -> str:
     return f"a file; give the folder that holds the model, such as {path.parent}"
 
 
+def no_tokenizer(folder: Path, error: Exception) -> str:
+    """The end of "its tokenizer" when none could be loaded: what is missing or broken, and the next step."""
+    if (folder / TOKENIZER).is_file():
+        for name in (TOKENIZER, *TOKENIZER_SETTINGS):
+            if (folder / name).is_file():
+                json_object(folder / name, str(folder))
+        said = f"cannot be loaded from {folder / TOKENIZER} ({type(error).__name__}: {one_line(error)})"
+    elif any((folder / name).is_file() for name in (*TOKENIZER_PARTS, "vocab.json")):
+        said = f"cannot be loaded ({one_line(error)})"
+    else:
+        said = f"is not there: {folder} has no {TOKENIZER}, nor one of {', '.join(TOKENIZER_PARTS)}"
+    return f"{said}; fetch the model's tokenizer files again, or save them there with tokenizer.save_pretrained(folder)"
+
+
 def _is_there(path: Path, named: str) -> bool:
+    _refuse_link_to_nothing(path, named)
+    return path.is_file()
+
+
+def _refuse_link_to_nothing(path: Path, named: str) -> None:
     if path.is_symlink() and not path.exists():
         raise ModelError(
             f"model {named!r}: {path} is a link to {path.readlink()}, which is not there; fetch the model again"
         )
-    return path.is_file()
 
 
 def _read_files(folder: Path) -> list[Path]:
     """The small files that a model and its tokenizer are read from."""
-    parts = () if (folder / "tokenizer.json").is_file() else TOKENIZER_PARTS
+    parts = () if (folder / TOKENIZER).is_file() else TOKENIZER_PARTS
     return [
-        *sorted(path for path in folder.glob("*.json") if path.is_file()),
-        *(folder / name for name in parts if (folder / name).is_file()),
+        path
+        for path in (*sorted(folder.glob("*.json")), *(folder / name for name in parts))
+        if path.is_file() or path.is_symlink()
     ]
 
 
@@ -98,11 +126,19 @@ def _refuse_pointer(path: Path, named: str) -> None:
         )
 
 
-def _json_object(path: Path, named: str) -> dict[str, Any]:
+def json_object(path: Path, named: str) -> dict[str, Any]:
+    """The object in a JSON file of a model. Raises ModelError for what transformers could not read."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ModelError(
+            f"model {named!r}: {path} begins with a byte order mark, which transformers does not read; save the file "
+            "as UTF-8 without it"
+        )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(content.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ModelError(f"model {named!r}: {path} is not JSON ({error}); fetch or save the model again") from error
+        what = "empty" if not content.strip() else f"not JSON ({one_line(error)})"
+        raise ModelError(f"model {named!r}: {path} is {what}; fetch or save the model again") from error
     if not isinstance(found, dict):
         raise ModelError(f"model {named!r}: {path} holds no JSON object; fetch or save the model again")
     return found
@@ -133,7 +169,7 @@ def _what_it_is_instead(folder: Path, named: str) -> str:
         return f": it is a link to {(folder / 'config.json').readlink()}, which is not there; fetch the model again"
     if (folder / "adapter_config.json").is_file():
         _refuse_pointer(folder / "adapter_config.json", named)
-        base = _json_object(folder / "adapter_config.json", named).get("base_model_name_or_path")
+        base = json_object(folder / "adapter_config.json", named).get("base_model_name_or_path")
         return (
             f": it holds an adapter (LoRA or its kin) for the model {base or 'that its author names'}; merge it with "
             "peft: AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload().save_pretrained(new folder), "

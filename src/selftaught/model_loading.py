@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key, revert_weight_conversion
 
 from selftaught.errors import ModelError, one_line
 from selftaught.misfits import Misfits, misfit_text, natural
+from selftaught.model_config import config_of, empty_model
 from selftaught.model_folder import check_folder, weight_files
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -61,10 +62,8 @@ def check_model(path: str, *, trust_remote_code: bool = False) -> frozenset[str]
     folder = Path(path)
     check_folder(folder, named=path)
     tensors = _tensors_in(weight_files(folder, named=path), path)
-    with _explained(path):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-        with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    config = config_of(path, trust_remote_code=trust_remote_code)
+    empty = empty_model(path, config, trust_remote_code=trust_remote_code)
     sources, elsewhere = _sources(empty, tensors)
     _refuse_unclear_sources(path, sources, tensors)
     constants = _constants(empty, tensors)

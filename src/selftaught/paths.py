@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from selftaught.commands import command
 from selftaught.errors import ConfigError
 
 
@@ -56,3 +57,17 @@ def link_to_nothing(path: Path) -> str:
         if os.path.islink(place) and not os.path.exists(place):
             return f"{place} is a symbolic link to {os.readlink(place)}, which is not there"
     return ""
+
+
+def what_is_there_of_a_run(run_dir: Path) -> str:
+    """The end of "is not a run folder": what is there, and the next step."""
+    if link := link_to_nothing(run_dir):
+        return f": {link}; restore the folder or correct the link"
+    above = [*run_dir.parents, *Path(os.path.abspath(run_dir)).parents]
+    if around := next((place for place in above if os.path.isfile(place / "run.json")), None):
+        return f", but something of the run {around}: give that folder"
+    if os.path.isfile(run_dir):
+        return ", but a file; give the folder of a run"
+    if os.path.isdir(run_dir) and (inside := sorted(run_dir.glob("*/run.json"))):
+        return f", but holds {len(inside)} of them: give one, such as {inside[0].parent}"
+    return f" (no run.json); start one with `{command('run', 'TASK', '--run-dir', run_dir)}`"

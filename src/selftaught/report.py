@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftaught.config import config_from_values, flat_values
-from selftaught.errors import StoreError
+from selftaught.errors import ConfigError, StoreError
 from selftaught.methods import METHODS
 from selftaught.metrics import mean_over_classes
 from selftaught.paths import link_to_nothing
@@ -79,9 +79,13 @@ class Run:
 def write_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Report:
     """Write report.md, accuracy.svg and accuracy.png; by default into the run folder, or into report/ for several.
 
-    Raises StoreError for a folder that is not a run, and for an `out_dir` that cannot be written.
+    Raises ConfigError for a run that is given twice, StoreError for a folder that is not a run, and for an `out_dir`
+    that cannot be written.
     """
     assert run_dirs, "a report needs at least one run folder"
+    for i, run_dir in enumerate(run_dirs):
+        if same := [other for other in run_dirs[:i] if other.resolve() == run_dir.resolve()]:
+            raise ConfigError(f"{same[0]} and {run_dir} are one run; give each run once")
     names = [run_dir.resolve().name for run_dir in run_dirs]
     runs = [read_run(d, name=n if names.count(n) == 1 else str(d)) for d, n in zip(run_dirs, names, strict=True)]
     folder = out_dir or (run_dirs[0] if len(run_dirs) == 1 else Path("report"))

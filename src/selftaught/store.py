@@ -21,12 +21,12 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from selftaught.commands import command
 from selftaught.errors import StoreError
-from selftaught.paths import link_to_nothing
+from selftaught.paths import link_to_nothing, what_is_there_of_a_run
 from selftaught.records import Checkpoint, IterationSummary, LeftOut, Measurement, Sample, StepMetrics, TrainingExample
 
 FORMAT = 1
+SUBFOLDERS = ("samples", "examples", "left_out", "checkpoints", "logs")
 
 R = TypeVar("R")
 
@@ -42,25 +42,61 @@ class RunStore:
     def __init__(self, run_dir: Path) -> None:
         self.dir = run_dir
         self._lock: BinaryIO | None = None
+        self._made: list[Path] = []
+        """The folder and those above it that were not there, innermost first."""
+        self._found: set[Path] = set()
+        """What of the folder was there, as far as `withdraw` could take it away."""
 
     def __enter__(self) -> "RunStore":
-        with _as_store_error(self.dir, "create"):
-            for name in ("samples", "examples", "left_out", "checkpoints", "logs"):
-                (self.dir / name).mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.dir / "lock", "ab")
-        try:
-            # The kernel drops the lock with the process, so a killed run never leaves a stale one.
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise StoreError(
-                f"{self.dir} is being written by another selftaught process; wait for it, or use another --run-dir"
-            ) from error
+        places = [self.dir, *self.dir.parents]
+        while not self._holds_the_lock():
+            with _as_store_error(self.dir, "create"):
+                self._made = [place for place in places if not place.exists()]
+                self._found = {*self.dir.glob("*"), *self.dir.glob("logs/*")}
+                for name in SUBFOLDERS:
+                    (self.dir / name).mkdir(parents=True, exist_ok=True)
+                self._lock = open(self.dir / "lock", "ab")
+            try:
+                # The kernel drops the lock with the process, so a killed run never leaves a stale one.
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                self._lock.close()
+                raise StoreError(
+                    f"{self.dir} is being written by another selftaught process; wait for it, or use another --run-dir"
+                ) from error
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
             self._lock.close()
+
+    def _holds_the_lock(self) -> bool:
+        """False if the locked file is not the folder's any more: a run that was withdrawn took it away."""
+        if self._lock is None:
+            return False
+        try:
+            is_there = os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.dir / "lock"))
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            self._lock.close()
+        return is_there
+
+    def withdraw(self) -> None:
+        """Take away what this process has made of a run that has nothing drawn yet; a folder with more stays as it is.
+
+        A server's log stays, for the error that led here speaks of it.
+        """
+        with contextlib.suppress(OSError):  # the error that led here is what the user should read
+            if any(any((self.dir / name).iterdir()) for name in SUBFOLDERS if name != "logs"):
+                return
+            logs = self.dir.glob("logs/attempt-*.log")
+            for path in (self.dir / "run.json", self.dir / "run.json.tmp", *logs, self.dir / "lock"):
+                if path not in self._found:
+                    path.unlink(missing_ok=True)
+            for folder in (*(self.dir / name for name in SUBFOLDERS), *self._made):
+                if folder not in self._found and not any(folder.iterdir()):
+                    folder.rmdir()
 
     # Paths, which readers use too.
 
@@ -216,13 +252,8 @@ class RunStore:
 def read_run_json(run_dir: Path) -> dict[str, Any]:
     """The content of run.json. Raises StoreError if the folder is not a run or of another format."""
     path = run_dir / "run.json"
-    if not path.is_file():
-        if link := link_to_nothing(run_dir):
-            raise StoreError(f"{run_dir} is not a run folder: {link}; restore the folder or correct the link")
-        raise StoreError(
-            f"{run_dir} is not a run folder (no run.json); start one with "
-            f"`{command('run', 'TASK', '--run-dir', run_dir)}`"
-        )
+    if not os.path.isfile(path):  # False, not an error, for a name that no file could have
+        raise StoreError(f"{run_dir} is not a run folder{what_is_there_of_a_run(run_dir)}")
     content = _read_json(path)
     if content.get("format") != FORMAT:
         raise StoreError(f"{path}: run folder format is {content.get('format')!r}, this version reads {FORMAT}")

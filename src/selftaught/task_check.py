@@ -133,7 +133,8 @@ def check_text(found: TaskCheck) -> str:
 
 
 def _config(name: str, overrides: Sequence[str], variant: str, data_seed: int) -> RunConfig:
-    if os.path.isfile(name) or name in shipped_configs():
+    is_path = os.path.isfile(name) or (name not in TASKS and os.path.lexists(name))
+    if is_path or name in shipped_configs():
         given = [f'task.variant="{variant}"'] if variant else []
         given += [f"task.data_seed={data_seed}"] if data_seed else []
         return load_config(name, [*given, *overrides])

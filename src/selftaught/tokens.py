@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from selftaught.errors import ModelError, RefusedError, one_line
+from selftaught.model_config import config_of
+from selftaught.model_folder import no_tokenizer
 from selftaught.records import TrainingExample
 
 IGNORED = -100
@@ -18,11 +20,13 @@ class Codec:
     def __init__(self, model_dir: str, *, trust_remote_code: bool = False) -> None:
         from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+        self._model_dir = model_dir
+        self._rows = _rows_of(model_dir, trust_remote_code=trust_remote_code)
         try:
             loaded = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
         except Exception as error:
             # Of many kinds (tokenizers raises plain Exceptions), and each of them means the same to the user.
-            raise ModelError(f"model {model_dir}: its tokenizer cannot be loaded: {one_line(error)}") from error
+            raise ModelError(f"model {model_dir}: its tokenizer {no_tokenizer(Path(model_dir), error)}") from error
         self.tokenizer = cast(PreTrainedTokenizerBase, loaded)
         end_id = self.tokenizer.eos_token_id
         if not isinstance(end_id, int):
@@ -37,10 +41,10 @@ class Codec:
             try:
                 named = GenerationConfig.from_pretrained(model_dir).eos_token_id
             except (OSError, ValueError) as error:
-                raise ModelError(f"model {model_dir}: generation_config.json: {one_line(error)}") from error
+                raise ModelError(
+                    f"model {model_dir}: generation_config.json: {one_line(error)}; correct the file or take it away"
+                ) from error
             self.end_ids = frozenset([named] if isinstance(named, int) else named or [end_id])
-        self._model_dir = model_dir
-        self._rows = _rows_of(model_dir, trust_remote_code=trust_remote_code)
         self._refuse_ids_without_a_row()
         self._heads: dict[int, str] = {}  # texts of single ids, as far as they were asked for
         self._texts: tuple[str, ...] = ()  # of every id, made when a stop string first asks for them
@@ -173,15 +177,7 @@ class Codec:
 def _rows_of(model_dir: str, *, trust_remote_code: bool) -> int:
     """Tokens that a model's embedding has rows for, by its config, which its weights are held to when they are loaded;
     no limit for a tokenizer without a model."""
-    from transformers import AutoConfig
-
     if not (Path(model_dir) / "config.json").is_file():
         return sys.maxsize
-    try:
-        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
-    except Exception as error:
-        # Of many kinds, and each of them means the same to the user.
-        raise ModelError(
-            f"model {model_dir} cannot be loaded: its config.json: {type(error).__name__}: {one_line(error)}"
-        ) from error
+    config = config_of(model_dir, trust_remote_code=trust_remote_code)
     return int(getattr(config.get_text_config(), "vocab_size", sys.maxsize))
