@@ -1,6 +1,7 @@
 """Several processes that share one run's work: the results that one would find, whatever goes wrong."""
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -15,14 +16,14 @@ from builders import task_named
 from peer_functions import echo, fail, half, loaded
 from selftaught.engines.divided import DividedEngine
 from selftaught.engines.local import LocalEngine
-from selftaught.errors import ModelError, PeerDied, RefusedError
+from selftaught.errors import ModelError, PeerDied, RefusedError, TrainingError
 from selftaught.peers import Peer, Peers
 from selftaught.prompts import render_prompt
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingPlan
 from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
 from selftaught.training.masters import Masters
-from selftaught.training.peer_gradients import Lesson, Part, PeerGradients
+from selftaught.training.peer_gradients import Lesson, Part, PeerGradients, open_memory
 from selftaught.training.sft import SftTrainer
 
 SETTINGS = {"dtype": "float32", "device": "cpu", "threads": 1, "slots": 4}
@@ -205,6 +206,18 @@ def test_a_training_in_processes_is_the_same_every_time_in_bfloat16_too(
         assert distance(first, second) == 0.0
     alone, _ = trained(trained_either_way, tmp_path / "alone", (), dtype="bfloat16")
     assert 0.0 < distance(alone, first) < 0.02
+
+
+def test_shared_memory_beyond_the_limit_of_file_sizes_is_refused_in_one_line() -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"share \(8192 bytes\) cannot be had: .*ulimit -f"):
+            open_memory(8192)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")

@@ -18,6 +18,7 @@ import torch
 from torch.nn.utils import vector_to_parameters
 
 from selftaught.allocator import keep_freed_memory, return_freed_memory
+from selftaught.errors import TrainingError
 from selftaught.peers import Peer
 from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED
@@ -173,10 +174,20 @@ def _serve(pipe: Connection, lesson: Lesson, rank: int) -> None:
 
 
 def open_memory(num_bytes: int) -> IO[bytes]:
-    """A file without a name, in memory where the system can, that ends with the last process that holds it."""
+    """A file without a name, in memory where the system can, that ends with the last process that holds it.
+
+    Raises TrainingError where the system refuses that many bytes, as under a limit of file sizes.
+    """
     has_memfd = hasattr(os, "memfd_create")
     file = os.fdopen(os.memfd_create("selftaught"), "r+b") if has_memfd else TemporaryFile()  # noqa: SIM115
-    file.truncate(num_bytes)
+    try:
+        file.truncate(num_bytes)
+    except OSError as error:
+        file.close()
+        raise TrainingError(
+            f"the memory that the processes of a training share ({num_bytes} bytes) cannot be had: {error.strerror}; "
+            "free memory, raise the limit of file sizes (ulimit -f), or set compute.processes = 1"
+        ) from error
     return file
 
 
