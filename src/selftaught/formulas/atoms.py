@@ -4,6 +4,7 @@ Recursive descent over the tokens of `notation.py`. What two readers could read 
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -16,7 +17,7 @@ MAX_DEPTH = 30
 CLOSING = {"(": (")", "]"), "[": ("]", ")"), "\\langle": ("\\rangle",)}
 
 
-class AtomReader:
+class AtomReader(ABC):
     """A cursor over tokens, with the grammar of what stands between two signs."""
 
     def __init__(self, found: list[Token]) -> None:
@@ -27,18 +28,21 @@ class AtomReader:
 
     # What the files above this one read
 
+    @abstractmethod
     def statement(self) -> Node:
         """What may stand between the commas of a bracket."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sum(self) -> Node:
-        raise NotImplementedError
+        """Terms joined by plus and minus."""
 
+    @abstractmethod
     def factor(self) -> Node:
-        raise NotImplementedError
+        """What a product is made of."""
 
+    @abstractmethod
     def starts_factor(self) -> bool:
-        raise NotImplementedError
+        """Whether a factor begins here."""
 
     # Tokens
 
