@@ -151,7 +151,7 @@ def test_columns_without_a_name_are_called_as_pandas_calls_them(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.jsonl", gzip.compress(b'{"question": "1?"}'), "is compressed (gzip), not text; unpack it first"),
+        ("a.jsonl", gzip.compress(b'{"question": "1?"}', mtime=0), "is compressed (gzip), not text; unpack it first"),
         ("a.csv", b"PK\x03\x04" + bytes(40), "is a zip archive or a spreadsheet, not text; unpack it, or save"),
         ("a.jsonl", b"PAR1" + bytes(40), "is a Parquet file, not text; call it .parquet"),
         ("a.csv", "question,answer\nhow?,1\n".encode("utf-16-le"), "not UTF-8 text but UTF-16 or UTF-32"),
