@@ -199,7 +199,7 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "training.shots": draw(st.integers(0, 100)),
         "training.first_steps": draw(st.integers(1, 10**5)),
         "training.growth": draw(st.floats(1, 10)),
-        "training.max_steps": draw(st.integers(0, 10**6)),
+        "training.max_epochs": draw(st.floats(0, 1000, exclude_min=True)),
         "training.batch_size": 2 * draw(st.integers(1, 32)),  # two processes share a step evenly
         "training.micro_batch_tokens": draw(st.integers(0, 10**5)),
         "training.noise_scale": draw(st.booleans()),

@@ -86,10 +86,11 @@ def test_a_shipped_config_is_for_a_machine_with_a_gpu_too(
 
 THREADS = """
 import sys, torch
-from selftaught.engines.local import LocalEngine
+from selftaught.engines.divided import open_local
 from selftaught.records import ModelRef
+settings = {"dtype": "float32", "device": "cpu", "threads": 2, "slots": 4}
 for _ in range(2):
-    LocalEngine(ModelRef(path=sys.argv[1]), dtype="float32", device="cpu", threads=2, slots=4)
+    open_local(ModelRef(path=sys.argv[1]), settings, compiled=True)
     print(torch.get_num_threads())
 """
 

@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import numba
-from selftaught.engines.kernel_cache import kept_on_disk
+from selftaught.engines.cpu.cache import kept_on_disk
 
 @kept_on_disk("some parameter")
 @numba.njit
@@ -26,7 +26,7 @@ ATTENTION = """
 import sys
 import numpy as np
 import torch
-from selftaught.engines.kernels import _in_parallel, attend_in_slots
+from selftaught.engines.cpu.attention import _in_parallel, attend_in_slots
 worst = hits = 0.0
 for kind in sys.argv[1:]:
     size, dtype = int(kind[:-1]), {"f": torch.float32, "h": torch.bfloat16}[kind[-1]]
@@ -46,40 +46,25 @@ import hashlib
 import sys
 import torch
 from transformers.utils import logging
+from selftaught.engines.cpu import CpuKernels
 from selftaught.engines.local import LocalEngine
 from selftaught.engines.slots import SlotCache
 from selftaught.records import ModelRef
 logging.disable_progress_bar()
 found = hashlib.sha256()
 dtype, threads = sys.argv[2], int(sys.argv[3])
-engine = LocalEngine(ModelRef(path=sys.argv[1]), dtype=dtype, device="cpu", threads=threads, slots=4)
+kernels = CpuKernels(threads)
+engine = LocalEngine(
+    ModelRef(path=sys.argv[1]), dtype=dtype, device="cpu", threads=threads, slots=4, kernels=kernels
+)
 for prefix in ([], [3, 4]):
-    cache = SlotCache(3, 20, engine._compiled)
+    cache = SlotCache(3, 20, kernels)
     if prefix:
         engine._runner.prefix(cache, prefix)
     logits = engine._runner.prompts(cache, len(prefix), [[3, 4, 5, 6], [8, 9], [7, 8, 9, 10, 11]], [0, 1, 2])
     logits = torch.cat([logits, engine._runner.step(cache, len(prefix), [5, 6, 7], [4, 2, 5])])
-    for numbers in (logits, *engine._compiled.likeliest(logits)):
+    for numbers in (logits, *kernels.likeliest(logits)):
         found.update(numbers.float().contiguous().numpy().tobytes())
-print(found.hexdigest(), 0)
-"""
-
-GRADIENT = """
-import hashlib
-import sys
-import torch
-from transformers.utils import logging
-from selftaught.training.micro_batches import end_to_end
-from selftaught.training.models import load_float32
-from selftaught.training.packed_attention import why_not_packed
-from selftaught.training.whole_gradient import whole_gradient_of
-logging.disable_progress_bar()
-model = load_float32(sys.argv[1])
-assert why_not_packed(model, longest=90) is None
-ids = [3 + i * i % 11 for i in range(165)]
-inputs = end_to_end([{"input_ids": ids, "labels": [-100, *ids[1:]], "seq_lengths": [90, 75]}])
-whole_gradient_of(model, longest=90).loss(inputs, inputs.pop("targets"), 1 / 7).backward()
-found = hashlib.sha256(b"".join(p.grad.numpy().tobytes() for p in model.parameters()))
 print(found.hexdigest(), 0)
 """
 
@@ -118,7 +103,7 @@ def test_a_damaged_entry_is_compiled_and_written_again(tmp_path: Path) -> None:
     [
         PROGRAM.replace("some parameter", "another"),
         PROGRAM.replace("4.5), sum", "4), kernel(3, 4.5), sum"),
-        "import selftaught.engines.kernel_cache as c\nc._build = lambda: ('another version',)\n" + PROGRAM,
+        "import selftaught.engines.cpu.cache as c\nc._build = lambda: ('another version',)\n" + PROGRAM,
         "import numba\nnumba.config.LOOP_VECTORIZE = 0\n" + PROGRAM,
     ],
     ids=["parameters", "types", "sources", "settings"],
@@ -140,43 +125,32 @@ def test_kernels_that_several_processes_compiled_do_not_mix_in_one(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("program", "how"),
-    [
-        (LOGITS, ("float32", "1")),
-        pytest.param(LOGITS, ("bfloat16", "2"), marks=pytest.mark.slow),
-        (GRADIENT, ()),
-    ],
-    ids=["drawing", "drawing in bfloat16 on two threads", "training"],
+    ("dtype", "threads"), [("float32", "1"), pytest.param("bfloat16", "2", marks=pytest.mark.slow)]
 )
 def test_the_process_that_compiled_and_those_that_found_it_compiled_get_the_same_bits(
-    program: str, how: tuple[str, ...], adder: Path, tmp_path: Path
+    dtype: str, threads: str, adder: Path, tmp_path: Path
 ) -> None:
     """A kernel within a kernel is compiled with its surroundings in one and by itself in the other."""
-    compiled = run(tmp_path, program, str(adder), *how)
+    compiled = run(tmp_path, LOGITS, str(adder), dtype, threads)
     entries = sorted(path.name for path in tmp_path.iterdir())
     assert entries
-    assert run(tmp_path, program, str(adder), *how) == compiled
+    assert run(tmp_path, LOGITS, str(adder), dtype, threads) == compiled
     assert sorted(path.name for path in tmp_path.iterdir()) == entries
 
 
 def test_whatever_a_kernel_is_made_from_is_part_of_its_name() -> None:
-    from selftaught.engines import kernel_cache
+    from selftaught.engines.cpu import cache
 
-    engines = Path(kernel_cache.__file__).parent
-    texts = {
-        os.path.relpath(path, engines): path.read_text(encoding="utf-8")
-        for folder in (engines, engines.parent / "training")
-        for path in folder.glob("*.py")
-    }
+    texts = {path.name: path.read_text(encoding="utf-8") for path in Path(cache.__file__).parent.glob("*.py")}
     users = {name for name, text in texts.items() if "kept_on_disk" in text}
     emitters = {
-        f"{node.module.removeprefix('selftaught.engines.')}.py"
+        f"{node.module.removeprefix('selftaught.engines.cpu.')}.py"
         for name in users
         for node in ast.walk(ast.parse(texts[name]))
         if isinstance(node, ast.ImportFrom)
-        and node.module in ("selftaught.engines.vectors", "selftaught.engines.kernels")
+        and node.module in ("selftaught.engines.cpu.vectors", "selftaught.engines.cpu.attention")
     }
-    assert users | emitters == set(kernel_cache.SOURCES)
+    assert users | emitters == set(cache.SOURCES)
 
 
 def test_processes_that_compile_at_the_same_time_leave_one_whole_entry(tmp_path: Path) -> None:
@@ -197,7 +171,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -
 def test_the_cache_is_in_the_users_cache_folder_unless_another_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selftaught.engines.kernel_cache import cache_dir
+    from selftaught.engines.cpu.cache import cache_dir
 
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

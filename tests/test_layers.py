@@ -91,19 +91,14 @@ HEAVY = {
 }
 
 ALLOWED_AT_TOP = {
-    **{f"engines/{name}.py": {"torch"} for name in ("draws", "forward", "packing", "slot_batch")},
+    **{f"engines/{name}.py": {"torch"} for name in ("draws", "forward", "slot_batch")},
     **{f"engines/{name}.py": {"torch", "transformers"} for name in ("generate", "local", "slots")},
-    **{
-        f"engines/{name}.py": {"torch", "numba", "llvmlite"} for name in ("kernels", "fused", "likeliest", "whole_pass")
-    },
-    "engines/vectors.py": {"numba", "llvmlite"},
-    "engines/kernel_cache.py": {"numba", "llvmlite"},
-    "engines/decoder.py": {"torch", "transformers"},
-    "engines/compiled.py": {"torch", "numba"},
+    **{f"engines/cpu/{name}.py": {"torch", "numba"} for name in ("__init__", "attention", "fused", "likeliest")},
+    **{f"engines/cpu/{name}.py": {"numba", "llvmlite"} for name in ("vectors", "cache")},
+    "engines/cpu/decoder.py": {"torch", "transformers"},
+    "engines/cpu/packing.py": {"torch"},
     "training/models.py": {"torch", "transformers"},
     "training/micro_batches.py": {"torch"},
-    "training/whole_gradient.py": {"torch"},
-    **{f"training/{name}.py": {"numba", "llvmlite"} for name in ("gradient_kernels", "whole_kernels")},
     "training/peer_gradients.py": {"torch"},
     "training/sft.py": {"torch", "transformers", "trl"},
     "training/rows.py": {"datasets"},
@@ -250,4 +245,4 @@ def test_model_text_is_never_run(path: Path) -> None:
     assert not called & {"eval", "exec", "compile", "__import__"}
     picklers = {name.split(".")[0] for name in imported_modules(parsed(path))} & {"pickle", "marshal", "shelve", "dill"}
     # Machine code of our own kernels, in the user's own cache folder, is the one thing that is pickled.
-    assert not picklers or path.relative_to(PACKAGE) == Path("engines/kernel_cache.py")
+    assert not picklers or path.relative_to(PACKAGE) == Path("engines/cpu/cache.py")

@@ -226,29 +226,36 @@ def test_a_hinted_success_does_not_count_as_solved_when_hints_are_planned() -> N
     assert "p000" in {p.id for p in hinted(samples, probability=1.0)}
 
 
+def steps(n: int, *, first: int = 40, growth: float = 1.2, max_epochs: float = 1e3, num_examples: int = 10**6) -> int:
+    return steps_for(n, first=first, growth=growth, max_epochs=max_epochs, num_examples=num_examples, batch_size=8)
+
+
 def test_the_steps_are_the_published_ones() -> None:
-    steps = [steps_for(n, first_steps=40, growth=1.2, max_steps=0) for n in range(1, 17)]
-    assert steps == PAPER_STEPS
-    assert sum(steps) == 3490
-    assert steps_for(30, first_steps=40, growth=1.2, max_steps=0) == 7912
+    planned = [steps(n) for n in range(1, 17)]
+    assert planned == PAPER_STEPS
+    assert sum(planned) == 3490
+    assert steps(30) == 7912
 
 
-def test_the_steps_stop_at_their_cap() -> None:
-    steps = [steps_for(n, first_steps=40, growth=1.2, max_steps=100) for n in range(1, 9)]
-    assert steps == [40, 48, 57, 69, 82, 99, 100, 100]
+def test_few_examples_cap_the_steps_at_so_many_passes() -> None:
+    assert [steps(n, max_epochs=3.0, num_examples=54) for n in (1, 2, 8)] == [21, 21, 21]
+    assert [steps(n, max_epochs=0.5, num_examples=800) for n in range(1, 5)] == [40, 48, 50, 50]
+    assert steps(5000, growth=10.0, max_epochs=1.0, num_examples=80) == 10  # though the growth is beyond all bounds
 
 
 def test_without_growth_every_iteration_has_the_same_steps() -> None:
-    assert {steps_for(n, first_steps=7, growth=1.0, max_steps=0) for n in range(1, 30)} == {7}
+    assert {steps(n, first=7, growth=1.0) for n in range(1, 30)} == {7}
 
 
-@given(st.integers(1, 40), st.integers(1, 500), st.floats(1, 3), st.integers(0, 500))
+@given(st.integers(1, 40), st.integers(1, 500), st.floats(1, 3), st.floats(0.01, 100), st.integers(1, 5000))
 def test_there_is_always_a_step_and_never_fewer_than_the_iteration_before(
-    n: int, first: int, growth: float, cap: int
+    n: int, first: int, growth: float, max_epochs: float, num_examples: int
 ) -> None:
-    now, after = (steps_for(i, first_steps=first, growth=growth, max_steps=cap) for i in (n, n + 1))
+    now, after = (
+        steps(i, first=first, growth=growth, max_epochs=max_epochs, num_examples=num_examples) for i in (n, n + 1)
+    )
     assert 1 <= now <= after
-    assert not cap or after <= cap
+    assert (after - 1) * 8 < max_epochs * num_examples  # all but the last step are within the passes
 
 
 @given(st.integers(1, 30), st.integers(0, 200), st.integers(0, 2**32))

@@ -29,7 +29,7 @@ from selftaught.training import packed_attention
 from selftaught.training.loss import weighted_loss
 from selftaught.training.masters import Masters
 from selftaught.training.micro_batches import packed, padded
-from selftaught.training.packed_attention import layout_of, why_not_packed
+from selftaught.training.packed_attention import layout_of, use_packed_attention
 from selftaught.training.rows import Row
 from selftaught.training.sft import SftTrainer, load_float32
 
@@ -87,7 +87,7 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_padded_ones(
     expected_loss, expected = gradients(model, padded([feature(*ROWS)]))
     if not whole:
         monkeypatch.setattr(packed_attention, "LONGEST_SQUARE", 0)
-    assert why_not_packed(model, longest=7) is None
+    assert use_packed_attention(model, longest=7) is None
     loss, found = gradients(model, packed([feature(*ROWS)]))
     assert loss == pytest.approx(expected_loss, rel=1e-12)
     for name, gradient in expected.items():
@@ -97,7 +97,7 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_padded_ones(
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt_neox"])
 def test_a_row_changes_nothing_for_the_rows_beside_it(kind: str) -> None:
     model = made(kind).double()
-    assert why_not_packed(model, longest=7) is None
+    assert use_packed_attention(model, longest=7) is None
 
     def logits(rows: list[tuple[list[int], int]]) -> torch.Tensor:
         inputs = packed([feature(*rows)])
@@ -114,7 +114,7 @@ def test_a_row_changes_nothing_for_the_rows_beside_it(kind: str) -> None:
 
 def test_the_gradient_of_a_row_reaches_no_other_row() -> None:
     model = made("llama").double()
-    assert why_not_packed(model, longest=7) is None
+    assert use_packed_attention(model, longest=7) is None
     inputs = packed([feature(*ROWS)])
     embedded = model.get_input_embeddings()(inputs["input_ids"]).detach().requires_grad_()
     layout = inputs["packed_layout"]
@@ -150,7 +150,7 @@ def test_packed_attention_is_causal_attention_of_each_row(lengths: list[int], he
 
 def test_a_model_whose_attention_cannot_be_exchanged_gets_padded_rows() -> None:
     model = made("gptj")
-    reason = why_not_packed(model, longest=7)
+    reason = use_packed_attention(model, longest=7)
     assert reason is not None
     assert "cannot be exchanged" in reason
     alone = sum(loss_of(model.eval(), padded([feature(row)])).item() for row in ROWS)
@@ -158,22 +158,22 @@ def test_a_model_whose_attention_cannot_be_exchanged_gets_padded_rows() -> None:
 
 
 def test_a_window_shorter_than_the_rows_and_layers_of_other_kinds_get_padded_rows() -> None:
-    assert "window of 6" in str(why_not_packed(made("mistral", sliding_window=6), longest=7))
+    assert "window of 6" in str(use_packed_attention(made("mistral", sliding_window=6), longest=7))
     model = made("mistral", sliding_window=7)
-    assert why_not_packed(model, longest=7) is None
+    assert use_packed_attention(model, longest=7) is None
     model = made("llama")
     model.config.layer_types = ["full_attention", "linear_attention"]
-    assert "linear_attention" in str(why_not_packed(model, longest=7))
+    assert "linear_attention" in str(use_packed_attention(model, longest=7))
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
     model = made("llama", rope_parameters=rope)
-    assert "(dynamic) depend on the length" in str(why_not_packed(model, longest=7))
+    assert "(dynamic) depend on the length" in str(use_packed_attention(model, longest=7))
 
 
 def test_a_model_that_ignores_the_layout_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("llama")
     before = model.config._attn_implementation
     monkeypatch.setattr(packed_attention, "layout_of", lambda lengths: layout_of([sum(lengths)]))
-    assert "not those of the rows alone" in str(why_not_packed(model, longest=7))
+    assert "not those of the rows alone" in str(use_packed_attention(model, longest=7))
     assert model.config._attn_implementation == before
 
 

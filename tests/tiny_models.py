@@ -10,6 +10,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from selftaught.engines.cpu import CpuKernels
 from selftaught.engines.local import LocalEngine
 from selftaught.records import Completion, ModelRef, Request, SamplingParams
 from selftaught.tokens import Codec
@@ -26,7 +27,6 @@ DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
 YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 128, "rope_theta": 10_000.0}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", GROUPED),
-    "llama in whole vectors": ("LlamaConfig", {**GROUPED, "intermediate_size": 64}),
     "llama with one key head": (
         "LlamaConfig",
         {**BODY, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 8, "num_key_value_heads": 1},
@@ -85,8 +85,13 @@ HEADS: dict[str, tuple[str, ...]] = {
 """What prompts share. The second and third are long enough to be run once."""
 
 
-def open_engine(folder: Path, *, dtype: str = "float64", slots: int = 16, **more: Any) -> LocalEngine:
-    return LocalEngine(ModelRef(path=str(folder)), dtype=dtype, device="cpu", threads=1, slots=slots, **more)
+def open_engine(
+    folder: Path, *, dtype: str = "float64", slots: int = 16, compiled: bool = True, **more: Any
+) -> LocalEngine:
+    kernels = CpuKernels(1) if compiled else None
+    return LocalEngine(
+        ModelRef(path=str(folder)), dtype=dtype, device="cpu", threads=1, slots=slots, kernels=kernels, **more
+    )
 
 
 def sample(engine: LocalEngine, texts: Sequence[str], **params: Any) -> list[Completion]:

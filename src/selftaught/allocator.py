@@ -1,37 +1,18 @@
-"""Keep freed memory, and seldom look for what could be freed: both cost more in a run than the memory is worth.
+"""When memory goes back to the system, and when Python looks for cycles.
 
-Tensors of a few megabytes come and go by the thousand, and every return to the system costs. A run's records refer to
-nothing that refers back to them; Python's collector walks through all of them, again and again, and finds nothing.
+A run's records refer to nothing that refers back to them; Python's collector would walk through all of them, again and
+again, and find nothing.
 """
 
 import ctypes
 import gc
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # from malloc.h
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to serve large blocks from a heap that it keeps, and PyTorch to ask for huge pages.
-
-    Without it a training step spends more than a third of its time in page faults. Elsewhere than on Linux with
-    glibc this does nothing. A value that the user has set in the environment stays.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by PyTorch at its first large allocation
-    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_TOP_PAD, 64 << 20)
-
 
 def return_freed_memory() -> None:
-    """Give what is free now back to the system, for whoever needs it next; the setting above stays."""
+    """Give what glibc holds free back to the system: a training that follows a generation needs it, and the reverse."""
     if sys.platform.startswith("linux"):
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

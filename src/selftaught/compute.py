@@ -55,6 +55,8 @@ class Chosen:
     cache_bytes: PositiveInt
     pass_tokens: PositiveInt
     chunk: PositiveInt
+    compiled: bool
+    """Whether the engine is handed the compiled operations (engines/cpu)."""
 
 
 def choose(config: RunConfig, model: ModelRef) -> Chosen:
@@ -94,7 +96,13 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
         or max(1, _free_bytes(device) // 3 // processes // (64 << 20)) * (64 << 20),
         pass_tokens=config.compute.pass_tokens or (8192 if device == "cuda" else 2048),
         chunk=chunk,
+        compiled=config.compute.compiled == "auto" and device == "cpu" and has_compiler(),
     )
+
+
+def has_compiler() -> bool:
+    """Whether numba, which compiles engines/cpu, is installed: a new Python has torch before numba."""
+    return find_spec("numba") is not None
 
 
 def _is_bfloat16_fast(device: str, threads: int, model: ModelRef) -> bool:
@@ -240,13 +248,20 @@ def _open_local(
         "trust_remote_code": config.model.trust_remote_code,
     }
 
+    if chosen.compiled and not has_compiler():
+        raise ConfigError(
+            "the run began with compiled operations, but numba is not installed here; install it (pip install numba), "
+            'or start a new run with compute.compiled = "off"'
+        )
+
     def open_engine(model: ModelRef) -> Engine:
         for peer in peers:
             peer.load("selftaught.engines.divided")  # while this process does
-        from selftaught.engines.divided import DividedEngine
-        from selftaught.engines.local import LocalEngine
+        from selftaught.engines.divided import DividedEngine, open_local
 
-        return DividedEngine(model, peers, settings, note) if peers else LocalEngine(model, **settings, note=note)
+        if peers:
+            return DividedEngine(model, peers, settings, compiled=chosen.compiled, note=note)
+        return open_local(model, settings, compiled=chosen.compiled, note=note)
 
     return open_engine
 

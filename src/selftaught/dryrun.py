@@ -87,7 +87,14 @@ def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Cod
     test = len(spread_over_classes(task.test, config.task.test_problems)) + len(task.extrapolation)
     iterations = range(1, config.loop.max_iterations + 1)
     steps = [
-        steps_for(n, first_steps=training.first_steps, growth=training.growth, max_steps=training.max_steps)
+        steps_for(
+            n,
+            first=training.first_steps,
+            growth=training.growth,
+            max_epochs=training.max_epochs,
+            num_examples=_most_examples(config, problems, n),
+            batch_size=training.batch_size,
+        )
         for n in iterations
     ]
     draws = len(problems) * sampling.samples
@@ -102,3 +109,12 @@ def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Cod
     total = len(steps) * (draws + hinted + dev) + dev + 2 * test
     tokens = total * sampling.max_new_tokens
     yield f"in all {total} completions, {tokens} new tokens, {first + sum(steps)} optimizer steps"
+
+
+def _most_examples(config: RunConfig, problems: Sequence[Problem], n: int) -> int:
+    """Training examples of iteration n if every completion is accepted."""
+    sampling, training = config.sampling, config.training
+    hinted = config.rationalization.hints != "none"
+    iterations = n if training.window == "all" else 1
+    solutions = len(problems) if training.human_solutions or training.target == "answer" else 0
+    return iterations * len(problems) * sampling.samples + solutions + training.warm_start * (2 if hinted else 1)

@@ -1,9 +1,9 @@
 """Decide what to do next: which problems, which draws, how many steps, when to stop. Pure and seeded."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Literal
 
-from selftaught.errors import ConfigError
 from selftaught.problems import Problem, Verdict
 from selftaught.records import Draw, Kind, Sample
 from selftaught.seeds import generator, seed_for, uniform
@@ -67,21 +67,19 @@ def problems_to_hint(
     ]
 
 
-def steps_for(iteration: int, *, first_steps: int, growth: float, max_steps: int) -> int:
-    """Optimizer steps of an iteration (from 1): int(first_steps * growth^(iteration-1)), at most max_steps (0: no cap).
+def steps_for(
+    iteration: int, *, first: int, growth: float, max_epochs: float, num_examples: int, batch_size: int
+) -> int:
+    """Optimizer steps of an iteration (from 1): int(first * growth^(iteration-1)), at most `max_epochs` passes.
 
-    40 and 1.2 are the paper's (Zelikman et al. 2022, section 4.1).
+    40 and 1.2 are the paper's (Zelikman et al. 2022, section 4.1), where thousands of examples are accepted; on the few
+    that a small model may get, the same steps would be many passes over them. The last step may fill up the last pass.
     """
+    most = max(1, math.ceil(max_epochs * num_examples / batch_size))
     try:
-        steps = max(1, int(first_steps * growth ** (iteration - 1)))
-    except OverflowError as error:
-        if max_steps:
-            return max_steps
-        raise ConfigError(
-            f"the steps of iteration {iteration}, {first_steps} * {growth}^{iteration - 1}, are beyond all bounds; set "
-            "training.max_steps"
-        ) from error
-    return min(steps, max_steps) if max_steps else steps
+        return max(1, min(int(first * growth ** (iteration - 1)), most))
+    except OverflowError:
+        return most
 
 
 def row_order(num_rows: int, *, num_slots: int, seed: int) -> list[int]:

@@ -145,7 +145,12 @@ class TrainingConfig(Section):
     shots: Count = Field(0, description="Worked examples in the prompt that is trained on.")
     first_steps: Positive = Field(40, description="Optimizer steps of iteration 1.")
     growth: float = Field(1.2, ge=1.0, le=10.0, description="Factor of the steps from one iteration to the next.")
-    max_steps: Count = Field(0, description="Cap on the steps of an iteration; 0 is none.")
+    max_epochs: float = Field(
+        3.0,
+        gt=0.0,
+        le=1000.0,
+        description="Cap on the steps of an iteration: passes over its training examples. It protects the iterations that accept few.",
+    )
     batch_size: Positive = Field(8, description="Sequences per optimizer step.")
     micro_batch_tokens: Count = Field(
         0,
@@ -209,6 +214,10 @@ class ComputeConfig(Section):
     chunk: Count = Field(
         0,
         description="Completions drawn and saved as one unit; at least four times the slots of all processes; 0 is four times.",
+    )
+    compiled: Literal["auto", "off"] = Field(
+        "auto",
+        description="Operations compiled by numba for this machine's CPU; `auto` takes them on a CPU where numba is installed. A part of the numbers' last bits, so written down at the first start.",
     )
 
 

@@ -40,7 +40,7 @@ from selftaught.selection import (
     select,
     warm_start_examples,
 )
-from selftaught.settings import RunConfig
+from selftaught.settings import RunConfig, TrainingConfig
 from selftaught.setup import Setup
 from selftaught.store import free_bytes
 from selftaught.weights import expected_checkpoint_bytes
@@ -141,8 +141,20 @@ def fine_tune(
     """M_n from the base model (or from M_{n-1}, by config); redone from its start after a kill."""
     training = setup.config.training
     examples_sha256 = setup.store.write_examples(n, examples)
-    steps = steps_for(n, first_steps=training.first_steps, growth=training.growth, max_steps=training.max_steps)
-    return _train(setup, models, n, examples, validation, steps=steps, examples_sha256=examples_sha256)
+    return _train(
+        setup, models, n, examples, validation, steps=_steps(training, n, examples), examples_sha256=examples_sha256
+    )
+
+
+def _steps(training: TrainingConfig, n: int, examples: Sequence[TrainingExample]) -> int:
+    return steps_for(
+        n,
+        first=training.first_steps,
+        growth=training.growth,
+        max_epochs=training.max_epochs,
+        num_examples=len(examples),
+        batch_size=training.batch_size,
+    )
 
 
 def fine_tune_on_solutions(setup: Setup, models: Models) -> None:
@@ -154,7 +166,7 @@ def fine_tune_on_solutions(setup: Setup, models: Models) -> None:
         raise RefusedError(f"training.sft_first needs worked solutions, and task {setup.task.name!r} has none in train")
     examples = examples_from_solutions(solved, setup.task.prompt_format, shots, iteration=0)
     examples_sha256 = setup.store.write_examples(0, examples)
-    _train(setup, models, 0, examples, [], steps=training.first_steps, examples_sha256=examples_sha256)
+    _train(setup, models, 0, examples, [], steps=_steps(training, 1, examples), examples_sha256=examples_sha256)
 
 
 def _train(

@@ -26,13 +26,15 @@ class DividedEngine:
         model: ModelRef,
         peers: Sequence[Peer],
         settings: Mapping[str, Any],
+        *,
+        compiled: bool = False,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`settings` are LocalEngine's, `slots` and `cache_bytes` those of each process."""
-        self._model, self._peers, self._settings = model, peers, settings
+        """As of `open_local`; `slots` and `cache_bytes` are those of each process."""
+        self._model, self._peers, self._settings, self._compiled = model, peers, settings, compiled
         for peer in peers:
             self._open(peer)
-        self._own = LocalEngine(model, **settings, note=note)
+        self._own = open_local(model, settings, compiled=compiled, note=note)
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         every = len(self._peers) + 1
@@ -63,7 +65,7 @@ class DividedEngine:
         self._own.close()
 
     def _open(self, peer: Peer) -> None:
-        peer.begin(self, serve_engine, self._model, self._settings)
+        peer.begin(self, serve_engine, self._model, self._settings, self._compiled)
 
 
 def _arrived(busy: dict[Connection, tuple[Peer, int]], every: int) -> Iterator[Completion]:
@@ -77,9 +79,20 @@ def _arrived(busy: dict[Connection, tuple[Peer, int]], every: int) -> Iterator[C
                 yield replace(completion, request=completion.request * every + first)
 
 
-def serve_engine(pipe: Connection, model: ModelRef, settings: Mapping[str, Any]) -> None:
+def open_local(
+    model: ModelRef, settings: Mapping[str, Any], *, compiled: bool, note: Callable[[str], None] = lambda line: None
+) -> LocalEngine:
+    """A LocalEngine with these settings; with the compiled operations of this machine's CPU if `compiled`."""
+    if not compiled:
+        return LocalEngine(model, **settings, note=note)
+    from selftaught.engines.cpu import CpuKernels
+
+    return LocalEngine(model, **settings, kernels=CpuKernels(settings["threads"]), note=note)
+
+
+def serve_engine(pipe: Connection, model: ModelRef, settings: Mapping[str, Any], compiled: bool) -> None:
     """In a peer: draw shares until None comes. A share is answered by lists of completions, and None at its end."""
-    engine = LocalEngine(model, **settings)
+    engine = open_local(model, settings, compiled=compiled)
     try:
         while (job := pipe.recv()) is not None:
             found: list[Completion] = []

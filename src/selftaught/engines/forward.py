@@ -10,7 +10,7 @@ from torch import Tensor
 from selftaught.attention_kinds import why_not_exchanged, window_of
 from selftaught.engines.slots import (
     ATTENTION,
-    Compiled,
+    Kernels,
     NotServed,
     PrefixTokens,
     PromptTokens,
@@ -24,9 +24,9 @@ from selftaught.errors import one_line
 class Runner:
     """Runs a model whose attention is `slots.attention`. Logits come back as [sequences, V]."""
 
-    def __init__(self, model: Any, device: torch.device, compiled: Compiled | None = None) -> None:
-        self.model, self.device, self.compiled = model, device, compiled
-        self._decoder = compiled.decoder(model) if compiled else None
+    def __init__(self, model: Any, device: torch.device, kernels: Kernels | None = None) -> None:
+        self.model, self.device, self.kernels = model, device, kernels
+        self._decoder = kernels.decoder(model) if kernels else None
 
     def prefix(self, cache: SlotCache, ids: Sequence[int]) -> None:
         """Run the prefix that all sequences share, and keep it."""
@@ -63,7 +63,7 @@ class Runner:
         return cast(Tensor, logits[0])
 
 
-def prepare(model: Any, device: torch.device, compiled: Compiled | None = None) -> str | None:
+def prepare(model: Any, device: torch.device, kernels: Kernels | None = None) -> str | None:
     """Set a model up to be run in slots. Returns None, or why it cannot be (the model is then as it was before).
 
     Decided by what the model is, then by a check of its logits against those of a plain forward pass.
@@ -79,12 +79,12 @@ def prepare(model: Any, device: torch.device, compiled: Compiled | None = None) 
         return "it has an attention of its own that cannot be replaced"
     # Models with a window are drawn by `generate` where it is too short, which needs their own attention.
     with_attention = window_of(model.config.get_text_config()) is None
-    replaced = compiled.fuse(model, with_attention=with_attention) if compiled else []
-    reason = _other_logits(Runner(model, device, compiled), plain)
+    replaced = kernels.fuse(model, with_attention=with_attention) if kernels else []
+    reason = _other_logits(Runner(model, device, kernels), plain)
     if reason and replaced:
         for parent, name, layer in reversed(replaced):
             setattr(parent, name, layer)
-        reason = _other_logits(Runner(model, device, compiled), plain)
+        reason = _other_logits(Runner(model, device, kernels), plain)
     if reason:
         model.set_attn_implementation(before)
     return reason
@@ -110,14 +110,14 @@ def _plain_logits(model: Any, device: torch.device) -> list[Tensor]:
 
 
 def _other_logits(runner: Runner, plain: Sequence[Tensor]) -> str | None:
-    """None if logits agree, with and without a shared prefix; a small model without one has a pass of its own."""
+    """None if logits agree, with and without a shared prefix."""
     return _other_logits_behind(2, runner, plain) or _other_logits_behind(0, runner, plain)
 
 
 def _other_logits_behind(shared: int, runner: Runner, plain: Sequence[Tensor]) -> str | None:
     """Run the check's sequences in slots: prefix, if any, prompts of unequal length, a step. None if logits agree."""
     ids = _check_ids(runner.model)
-    cache = SlotCache(len(ids), max(map(len, ids)), runner.compiled)
+    cache = SlotCache(len(ids), max(map(len, ids)), runner.kernels)
     try:
         if shared:
             runner.prefix(cache, ids[0][:shared])

@@ -13,17 +13,16 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from selftaught.allocator import keep_freed_memory, return_freed_memory
+from selftaught.allocator import return_freed_memory
 from selftaught.attention_kinds import window_of
 from selftaught.engines import forward
 from selftaught.engines.draws import draw_tokens
 from selftaught.engines.forward import Runner
 from selftaught.engines.generate import generate
-from selftaught.engines.packing import pack_linears
 from selftaught.engines.prefixes import prefix_groups, shared_length
 from selftaught.engines.rows import Endings, Row
 from selftaught.engines.slot_batch import SlotBatch
-from selftaught.engines.slots import ATTENTION, Compiled, SlotCache
+from selftaught.engines.slots import ATTENTION, Kernels, SlotCache
 from selftaught.errors import EngineError, RefusedError
 from selftaught.model_loading import load_model
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, TokenScores
@@ -38,7 +37,8 @@ class LocalEngine:
     """Draws completions from the model in a folder. Raises ModelError for a model that cannot be loaded.
 
     `slots` bounds the completions drawn at a time, `cache_bytes` the memory of their keys and values, `pass_tokens` the
-    prompt tokens run at a time. `note` is told once why a model is not drawn in slots.
+    prompt tokens run at a time; `kernels` are used if they suit the model. `note` is told once why a model is not drawn
+    in slots.
     """
 
     serves = None
@@ -54,9 +54,9 @@ class LocalEngine:
         cache_bytes: int = 4 << 30,
         pass_tokens: int = 2048,
         trust_remote_code: bool = False,
+        kernels: Kernels | None = None,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        keep_freed_memory()
         torch.set_num_threads(threads)
         self._path = model.path
         self._device = torch.device(device)
@@ -69,12 +69,13 @@ class LocalEngine:
         self._model.generation_config = GenerationConfig()  # drawing is set by the run, never by the model's folder
         self._context = context_of(self._model)
         self._own_attention = self._model.config._attn_implementation
-        self._compiled = _compiled(self._model, threads)
-        self._why_not = forward.prepare(self._model, self._device, self._compiled)
+        self._kernels = kernels if kernels is not None and kernels.suit(self._model) else None
+        self._why_not = forward.prepare(self._model, self._device, self._kernels)
         self._noted = False
         if self._why_not is None:
-            pack_linears(self._model, rows=slots)
-            self._runner = Runner(self._model, self._device, self._compiled)
+            if self._kernels:
+                self._kernels.pack(self._model, rows=slots)
+            self._runner = Runner(self._model, self._device, self._kernels)
         else:
             self._note_once(self._why_not)
         self._window = window_of(self._model.config.get_text_config())
@@ -178,8 +179,8 @@ class LocalEngine:
 
     def _draw(self, logits: Tensor, rows: Sequence[Row], params: SamplingParams) -> None:
         """Append one token to every row."""
-        if self._compiled and not params.temperature:
-            tokens, logprobs = (found.tolist() for found in self._compiled.likeliest(logits))
+        if self._kernels and not params.temperature:
+            tokens, logprobs = (found.tolist() for found in self._kernels.likeliest(logits))
         else:
             decided_by = [row.next_number() for row in rows] if params.temperature else []
             numbers = torch.tensor(decided_by, dtype=torch.float64, device=logits.device)
@@ -224,15 +225,6 @@ class LocalEngine:
         return max(
             1, min(self._slots, self._cache_bytes // (length * kv_bytes_per_token(config, self._model.dtype.itemsize)))
         )
-
-
-def _compiled(model: Any, threads: int) -> Compiled | None:
-    """What can be compiled for this machine and model, if numba is there: a new Python has torch before numba."""
-    try:
-        from selftaught.engines.compiled import compiled_for
-    except ImportError:
-        return None
-    return compiled_for(model, threads)
 
 
 def kv_bytes_per_token(config: Any, itemsize: int) -> int:

@@ -34,7 +34,7 @@ class SlotBatch:
         self._draw, self._endings = draw, endings
         # Longest first: prompts of like length share a pass, and a lack of memory shows at once.
         self._waiting = deque(sorted(rows, key=lambda row: -len(row.prompt_ids)))
-        self._cache = SlotCache(num_slots, length, runner.compiled)
+        self._cache = SlotCache(num_slots, length, runner.kernels)
         self._slots: list[Row | None] = [None] * num_slots
         if shared:
             runner.prefix(self._cache, rows[0].prompt_ids[:shared])

@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface
 
 ATTENTION = "selftaught_slots"
@@ -39,26 +39,56 @@ class Tokens(Protocol):
         ...
 
 
-class Compiled(Protocol):
-    """What an engine may have compiled for its machine (compiled.py)."""
+Replaced = list[tuple[nn.Module, str, nn.Module]]
+"""Parent, name and layer of what was replaced in a model."""
 
-    @property
-    def attend(self) -> Callable[..., Tensor]:
-        """`kernels.attend_in_slots` but for the threads."""
+
+class Kernels(Protocol):
+    """Faster operations that an engine may be handed for its machine (engines/cpu)."""
+
+    def suit(self, model: Any) -> bool:
+        """Whether they are for this model; an engine uses them for no other."""
         ...
 
-    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]: ...
+    def attend(
+        self,
+        q: Tensor,
+        new: tuple[Tensor, Tensor] | None,
+        held: tuple[Tensor, Tensor],
+        slots: Tensor,
+        positions: Tensor,
+        scale: float,
+        shared: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Attention [1, N, H, D] of q [H, N, D] to each token's slot up to its position, and to the prefix.
 
-    def decoder(self, model: Any) -> Callable[[Tensor, Tensor, Tokens, Tensor], Tensor] | None: ...
+        `new` are keys and values [K, N, D] to be kept on the way in `held` [S, K, L, D], or None if they are there;
+        `shared` is the prefix's part: output [1, K, G * N, D] and log-sum-exp [1, K, G * N].
+        """
+        ...
 
-    def fuse(self, model: Any, *, with_attention: bool) -> list[tuple[Any, str, Any]]: ...
+    def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids [B], the first among equals, and their log-probabilities [B], of logits [B, V]."""
+        ...
+
+    def fuse(self, model: Any, *, with_attention: bool) -> Replaced:
+        """Replace layers of the model by faster ones that give the same numbers; what was there before."""
+        ...
+
+    def pack(self, model: Any, *, rows: int) -> None:
+        """Replace linear layers of the model, for products with about so many rows."""
+        ...
+
+    def decoder(self, model: Any) -> Callable[[Tensor, Tensor, Tokens, Tensor], Tensor] | None:
+        """A faster pass over ids, positions, tokens and the places to keep, if there is one for this model."""
+        ...
 
 
 class SlotCache:
     """A shared prefix [1, K, P, D] and slots [S, K, L, D] for every layer; slots hold what follows the prefix."""
 
-    def __init__(self, num_slots: int, length: int, compiled: Compiled | None = None) -> None:
-        self.num_slots, self.length, self.compiled = num_slots, length, compiled
+    def __init__(self, num_slots: int, length: int, kernels: Kernels | None = None) -> None:
+        self.num_slots, self.length, self.kernels = num_slots, length, kernels
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self.own: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -67,7 +97,7 @@ class SlotCache:
         if layer not in self.own:
             shape = (self.num_slots, k.shape[1], self.length, k.shape[3])
             # torch's operations read what they mask, which must be numbers.
-            make = torch.empty if self.compiled else torch.zeros
+            make = torch.empty if self.kernels else torch.zeros
             self.own[layer] = tuple(make(shape, dtype=x.dtype, device=x.device) for x in (k, v))  # type: ignore[assignment]
         return self.own[layer]
 
@@ -76,7 +106,7 @@ class SlotCache:
         for held, new in zip(self.held(layer, k, v), (k, v), strict=True):
             held[slots, :, positions] = new[0].transpose(0, 1)
 
-    def attend_compiled(
+    def attend_with_kernels(
         self,
         layer: int,
         q: Tensor,
@@ -89,15 +119,15 @@ class SlotCache:
         one_each: bool,
     ) -> Tensor:
         """Keep k, v [1, K, N, D] and attend q [1, H, N, D] to each token's slot and the prefix: [1, N, H, D]."""
-        assert self.compiled is not None
+        assert self.kernels is not None
         if not one_each:  # tokens of one slot see each other, so all are kept before any is attended to
             self.write(layer, slots, positions, k, v)
-        return self.compiled.attend(
+        return self.kernels.attend(
             q[0],
             (k[0], v[0]) if one_each else None,
             self.held(layer, k, v),
-            slots.numpy(),
-            positions.numpy(),
+            slots,
+            positions,
             scale,
             _attend_to_prefix(self, layer, q, scale),
         )
@@ -141,9 +171,9 @@ class PromptTokens:
             self.slots = torch.tensor(slots).repeat_interleave(torch.tensor(lengths)).to(device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        if self.slots is not None and self.cache.compiled:
+        if self.slots is not None and self.cache.kernels:
             places = self.slots, self.own_positions
-            return self.cache.attend_compiled(layer, q, k, v, *places, scale, one_each=False)
+            return self.cache.attend_with_kernels(layer, q, k, v, *places, scale, one_each=False)
         if self.slots is not None:
             self.cache.write(layer, self.slots, self.own_positions, k, v)
         own, lse = q.new_empty(q.shape[1:]), q.new_empty(q.shape[1:3], dtype=_lse_dtype(q))
@@ -164,7 +194,7 @@ class StepTokens:
         self.slots = torch.arange(len(own_positions), device=device)
         self.own_positions = torch.tensor(own_positions, device=device)
         self._groups: list[tuple[slice, int, Tensor]] = []
-        if cache.compiled:
+        if cache.kernels:
             return
         for first in range(0, len(own_positions), SLOTS_TOGETHER):
             group = slice(first, min(first + SLOTS_TOGETHER, len(own_positions)))
@@ -174,9 +204,9 @@ class StepTokens:
             self._groups.append((group, visible, mask[:, None, None]))  # [slots, 1, 1, visible], added to the scores
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        if self.cache.compiled:
+        if self.cache.kernels:
             places = self.slots, self.own_positions
-            return self.cache.attend_compiled(layer, q, k, v, *places, scale, one_each=True)
+            return self.cache.attend_with_kernels(layer, q, k, v, *places, scale, one_each=True)
         self.cache.write(layer, self.slots, self.own_positions, k, v)
         held_k, held_v = self.cache.own[layer]
         rows = _per_group(q[0].transpose(0, 1), 1, k.shape[1])  # [N, K, G, D]: the heads of a group are the query rows

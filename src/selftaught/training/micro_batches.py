@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from selftaught.tokens import IGNORED
 from selftaught.training.loss import weighted_loss
-from selftaught.training.models import Ready
+from selftaught.training.models import Prepared
 from selftaught.training.packed_attention import layout_of
 
 Features = Sequence[dict[str, list[int]]]
@@ -18,27 +18,19 @@ Features = Sequence[dict[str, list[int]]]
 Collate = Callable[[Features], dict[str, Any]]
 
 
-def end_to_end(features: Features) -> dict[str, Any]:
-    """Collate one micro-batch as one line of N tokens, rows end to end."""
+def packed(features: Features) -> dict[str, Any]:
+    """Collate one micro-batch as one line of N tokens, row after row, with position ids from 0 in each row, no mask."""
     (feature,) = features
-    labels = torch.tensor(feature["labels"])
+    labels, lengths = torch.tensor(feature["labels"]), feature["seq_lengths"]
     learned = (labels != IGNORED).nonzero()[:, 0]
     return {
         "input_ids": torch.tensor([feature["input_ids"]]),  # [1, N]
-        "lengths": torch.tensor(feature["seq_lengths"]),
+        "position_ids": torch.cat([torch.arange(n) for n in lengths])[None],  # [1, N]
+        "packed_layout": layout_of(lengths),
         # The token at t is predicted at t - 1; a row's first token is never learned, so t - 1 is in the same row.
         "logits_to_keep": learned - 1,
         "targets": labels[learned],
     }
-
-
-def packed(features: Features) -> dict[str, Any]:
-    """The same with what the model's own layers need: position ids from 0 in each row, the layout, no mask."""
-    found = end_to_end(features)
-    lengths = found.pop("lengths").tolist()
-    found["position_ids"] = torch.cat([torch.arange(n) for n in lengths])[None]  # [1, N]
-    found["packed_layout"] = layout_of(lengths)
-    return found
 
 
 def padded(features: Features) -> dict[str, Any]:
@@ -59,25 +51,16 @@ def padded(features: Features) -> dict[str, Any]:
     }
 
 
-def collator_of(ready: Ready) -> Collate:
+def collator_of(prepared: Prepared) -> Collate:
     """How the micro-batches of this model are collated."""
-    if ready.why_padded is not None:
-        return padded
-    return packed if ready.whole is None else end_to_end
+    return packed if prepared.why_padded is None else padded
 
 
-def loss_of(
-    model: Any, inputs: dict[str, Any], share: float, *, whole: Any = None, router_weight: float = 0.0
-) -> torch.Tensor:
-    """`share` times the summed loss of one collated micro-batch, and `router_weight` times that of a router.
-
-    `whole` is the model's `WholeGradient`, if it has one.
-    """
+def loss_of(model: Any, inputs: dict[str, Any], share: float, *, router_weight: float = 0.0) -> torch.Tensor:
+    """`share` times the summed loss of one collated micro-batch, and `router_weight` times that of a router."""
     targets = inputs.pop("targets")
-    if whole is not None:
-        return whole.loss(inputs, targets, share)  # type: ignore[no-any-return]
     if router_weight:
         inputs["output_router_logits"] = True
-    found = model(**inputs, use_cache=False)
-    loss = weighted_loss(found.logits.reshape(len(targets), -1), targets, torch.tensor(share))
-    return loss + router_weight * found.aux_loss if router_weight else loss
+    output = model(**inputs, use_cache=False)
+    loss = weighted_loss(output.logits.reshape(len(targets), -1), targets, torch.tensor(share))
+    return loss + router_weight * output.aux_loss if router_weight else loss

@@ -1,4 +1,4 @@
-"""A model loaded and made ready to be trained; alike in every process of a run."""
+"""A model loaded and prepared for training; alike in every process of a run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,41 +9,30 @@ from transformers import set_seed
 from selftaught.model_loading import load_model
 from selftaught.settings import TrainingConfig
 from selftaught.training.lora import with_adapters
-from selftaught.training.packed_attention import why_not_packed
+from selftaught.training.packed_attention import use_packed_attention
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class Prepared:
     """A model that can be trained on micro-batches (`micro_batches.py`)."""
 
     model: Any
     why_padded: str | None
     """None if its rows are packed."""
-    whole: Any
-    """Its `WholeGradient`, or None."""
 
 
-def set_up(
-    model: Any, settings: TrainingConfig, *, compute: torch.dtype, longest: int, seed: int, threads: int
-) -> Ready:
+def prepare(model: Any, settings: TrainingConfig, *, compute: torch.dtype, longest: int, seed: int) -> Prepared:
     """Give a loaded model packed attention if it can have it, and adapters if wanted.
 
-    `longest` is the number of tokens of the longest row; on `threads` threads of a CPU, or 0 if not on one.
+    `longest` is the number of tokens of the longest row.
     """
-    why_padded, whole = why_not_packed(model, longest=longest), None
-    if threads == 1 and why_padded is None and compute == torch.float32 and not settings.lora_rank:
-        try:
-            from selftaught.training.whole_gradient import whole_gradient_of
-        except ImportError:
-            pass  # a new Python has torch before numba
-        else:
-            whole = whole_gradient_of(model, longest=longest)
+    why_padded = use_packed_attention(model, longest=longest)
     set_seed(seed % 2**32)  # adapters start at random
     if settings.lora_rank:
         for parameter in model.parameters():
             parameter.data = parameter.data.to(compute)  # frozen, so it needs no float32 master
         model = with_adapters(model, settings)
-    return Ready(model, why_padded, whole)
+    return Prepared(model, why_padded)
 
 
 def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:

@@ -178,7 +178,7 @@ def _together(apart: torch.Tensor, group: Group, heads: int) -> torch.Tensor:
     return split.transpose(1, 2).reshape(group.rows * group.width, heads, apart.shape[-1])
 
 
-def why_not_packed(model: Any, *, longest: int) -> str | None:
+def use_packed_attention(model: Any, *, longest: int) -> str | None:
     """Switch a model to packed attention; None, or the reason why it keeps its own and must get padded rows."""
     config = model.config.get_text_config()
     if reason := why_not_exchanged(config):

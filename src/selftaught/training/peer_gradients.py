@@ -17,13 +17,13 @@ from typing import IO
 import torch
 from torch.nn.utils import vector_to_parameters
 
-from selftaught.allocator import keep_freed_memory, return_freed_memory
+from selftaught.allocator import return_freed_memory
 from selftaught.errors import TrainingError
 from selftaught.peers import Peer
 from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED
 from selftaught.training.micro_batches import collator_of, loss_of
-from selftaught.training.models import load_float32, set_up
+from selftaught.training.models import load_float32, prepare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,22 +133,20 @@ class PeerGradients:
 
 def serve_gradients(pipe: Connection, lesson: Lesson, rank: int) -> None:
     """In a peer: load the model, say so, and compute gradients until None comes."""
-    keep_freed_memory()
     _serve(pipe, lesson, rank)
     return_freed_memory()
 
 
 def _serve(pipe: Connection, lesson: Lesson, rank: int) -> None:
     torch.set_num_threads(lesson.threads)
-    ready = set_up(
+    prepared = prepare(
         load_float32(lesson.path, trust_remote_code=lesson.trust_remote_code),
         lesson.settings,
         compute=lesson.compute,
         longest=lesson.longest,
         seed=lesson.seed,
-        threads=lesson.threads,
     )
-    model, collate = ready.model.train(), collator_of(ready)
+    model, collate = prepared.model.train(), collator_of(prepared)
     trained = [p for p in model.parameters() if p.requires_grad]
     if not lesson.settings.lora_rank:
         for parameter in trained:
@@ -165,7 +163,7 @@ def _serve(pipe: Connection, lesson: Lesson, rank: int) -> None:
         part, share, router_weight = job
         inputs = collate([part.feature])
         num_targets = len(inputs["targets"])
-        loss = loss_of(model, inputs, share, whole=ready.whole, router_weight=router_weight)
+        loss = loss_of(model, inputs, share, router_weight=router_weight)
         torch.autograd.backward(loss)
         torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in trained], out=lines[rank])
         pipe.send((float(loss.detach()), num_targets, [p.grad is not None for p in trained]))

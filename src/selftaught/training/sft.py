@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
-from selftaught.allocator import collecting_what_is_new, keep_freed_memory, return_freed_memory
+from selftaught.allocator import collecting_what_is_new, return_freed_memory
 from selftaught.errors import StoreError, TrainingError
 from selftaught.peers import Peer
 from selftaught.plan import row_order
@@ -37,7 +37,7 @@ from selftaught.training import checkpoint_of
 from selftaught.training.batches import Batches, plan_batches
 from selftaught.training.lora import merged
 from selftaught.training.micro_batches import collator_of
-from selftaught.training.models import load_float32, set_up
+from selftaught.training.models import load_float32, prepare
 from selftaught.training.noise import NoiseEstimate, noise_scale
 from selftaught.training.peer_gradients import Lesson, PeerGradients
 from selftaught.training.rounding import round_model
@@ -79,7 +79,6 @@ class SftTrainer:
         plan: TrainingPlan,
         on_step: Callable[[StepMetrics], None],
     ) -> Checkpoint:
-        keep_freed_memory()
         torch.set_num_threads(self._threads)
         began = time.monotonic()
         codec = Codec(start.path, trust_remote_code=self._trust)
@@ -140,16 +139,9 @@ class SftTrainer:
         lengths = [len(row.input_ids) for row in rows]
         plain_attention = model.config.get_text_config()._attn_implementation
         affordable = self._affordable_tokens(model)
-        ready = set_up(
-            model,
-            settings,
-            compute=self._compute,
-            longest=max(lengths),
-            seed=plan.seed,
-            threads=self._threads if self._device.type == "cpu" else 0,
-        )
+        prepared = prepare(model, settings, compute=self._compute, longest=max(lengths), seed=plan.seed)
         processes = len(self._peers) + 1 if peers is not None else 1
-        reason = ready.why_padded
+        reason = prepared.why_padded
         notes = [f"the rows of a training step are padded, not packed: {reason}"] if reason else []
         batches = plan_batches(
             lengths,
@@ -162,14 +154,13 @@ class SftTrainer:
         )
         if batches.per_step == 1:
             notes.append("no gradient noise scale: a training step is one forward pass (set training.noise_scale=true)")
-        collate = collator_of(ready)
+        collate = collator_of(prepared)
         trainer = MicroBatchTrainer(
             compute=torch.float32 if settings.lora_rank else self._compute,
             batches=batches,
             notes=tuple(notes),
             plain_attention=plain_attention,
-            whole=ready.whole,
-            model=ready.model,
+            model=prepared.model,
             peers=peers,
             args=self._arguments(plan, out_dir, batches, processes),
             data_collator=collate if peers is None else dealt(collate),

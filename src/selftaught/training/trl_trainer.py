@@ -41,12 +41,11 @@ class MicroBatchTrainer(SFTTrainer):
         batches: Batches,
         notes: tuple[str, ...],
         plain_attention: str,
-        whole: Any = None,
         peers: PeerGradients | None = None,
         **arguments: Any,
     ) -> None:
         self.batches, self.notes, self.plain_attention = batches, notes, plain_attention
-        self._compute, self._whole, self._peers = compute, whole, peers
+        self._compute, self._peers = compute, peers
         self._asked_at = -1
         self._squared_norms: list[float] = []
         self._weights: list[int] = []
@@ -70,7 +69,7 @@ class MicroBatchTrainer(SFTTrainer):
     ) -> torch.Tensor:
         self._weights.append(len(inputs["targets"]))
         share = 1.0 / float(num_items_in_batch)
-        return loss_of(model, inputs, share, whole=self._whole, router_weight=self._router_weight())
+        return loss_of(model, inputs, share, router_weight=self._router_weight())
 
     def _router_weight(self) -> float:
         return self.router_aux_loss_coef / self.batches.per_step if self.aux_loss_enabled else 0.0

@@ -1,6 +1,5 @@
 """What is compiled by numba, against the same in float64, and what happens where it cannot be used."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.configuration_llama import LlamaConfig
 
-from selftaught.engines.compiled import Compiled
-from selftaught.engines.decoder import TURNS, Decoder, decoder_of
+from selftaught.engines.cpu import CpuKernels
+from selftaught.engines.cpu.attention import attend_in_slots
+from selftaught.engines.cpu.decoder import TURNS, Decoder, decoder_of
+from selftaught.engines.cpu.fused import FusedAttention, FusedMlp, FusedNorm, fuse_layers
+from selftaught.engines.cpu.likeliest import likeliest
 from selftaught.engines.forward import Runner, prepare
-from selftaught.engines.fused import FusedAttention, FusedMlp, FusedNorm, fuse_layers
-from selftaught.engines.kernels import attend_in_slots
-from selftaught.engines.likeliest import likeliest
-from selftaught.engines.local import LocalEngine
 from selftaught.engines.slots import PromptTokens, SlotCache
 from tiny_models import ModelFolder, generated, ids_of, open_engine, plain_model, sample, texts_of
 
@@ -111,7 +109,7 @@ def test_neither_threads_nor_the_tokens_beside_it_change_a_bit_of_a_token(dtype:
 
 
 def test_tokens_of_one_slot_see_each_other_whichever_thread_has_them() -> None:
-    cache = SlotCache(1, 64, Compiled(2))
+    cache = SlotCache(1, 64, CpuKernels(2))
     cache.own[0] = tuple(torch.full((1, 1, 64, 16), float("nan")) for _ in range(2))  # type: ignore[assignment]
     q, k, v = (random(1, 64, 16, dtype=SINGLE, seed=seed) for seed in (1, 2, 3))
     tokens = PromptTokens(cache, [64], [0], torch.device("cpu"))
@@ -182,14 +180,14 @@ def test_the_norms_of_heads_are_fused_too(model_of: ModelFolder) -> None:
 @pytest.mark.parametrize("dtype", [HALF, SINGLE])
 def test_the_lean_pass_gives_the_logits_of_the_models_own(kind: str, dtype: torch.dtype, model_of: ModelFolder) -> None:
     engine = open_engine(model_of(kind), dtype=str(dtype).removeprefix("torch."))
-    assert isinstance(engine._compiled, Compiled)
-    runner = Runner(engine._model, torch.device("cpu"), engine._compiled)
+    assert isinstance(engine._kernels, CpuKernels)
+    runner = Runner(engine._model, torch.device("cpu"), engine._kernels)
     lean = decoder_of(engine._model)
     assert isinstance(lean, Decoder)
     found = []
     for decoder in (lean, None):
         runner._decoder = decoder
-        cache = SlotCache(3, 12, engine._compiled)
+        cache = SlotCache(3, 12, engine._kernels)
         runner.prefix(cache, [3, 4, 5])
         first = runner.prompts(cache, 3, [[6, 7], [8], [9, 10, 11]], [0, 1, 2])
         found.append((first, runner.step(cache, 3, [5, 6, 7], [2, 1, 3])))
@@ -265,24 +263,22 @@ def test_a_model_whose_fused_logits_are_wrong_is_run_with_its_own_layers(model_o
     layer = model.model.layers[0]
     layer.self_attn.__class__ = LlamaAttention
     try:
-        from selftaught.engines.compiled import compiled_for
-
-        assert prepare(model, torch.device("cpu"), compiled_for(model, 1)) is None
+        assert prepare(model, torch.device("cpu"), CpuKernels(1)) is None
         assert type(layer.self_attn) is LlamaAttention
     finally:
         plain_model.cache_clear()
 
 
-def test_without_numba_the_same_tokens_are_drawn(model_of: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, texts = model_of("llama"), texts_of(40, "01234567890123456789")
-    compiled = ids_of(sample(open_engine(folder, dtype="float32"), texts))
-    monkeypatch.setitem(sys.modules, "selftaught.engines.compiled", None)  # importing it fails
-    engine: LocalEngine = open_engine(folder, dtype="float32")
-    assert not any(isinstance(m, FusedAttention) for m in engine._model.modules())
-    plain = ids_of(sample(engine, texts))
-    # A near tie may fall the other way; test_engine_equality.py says how near.
-    assert sum(a == b for a, b in zip(compiled, plain, strict=True)) >= 38
-    assert sum(a == b for a, b in zip(plain, generated(folder, texts, dtype=SINGLE), strict=True)) >= 38
+@pytest.mark.parametrize(("dtype", "suits"), [("float32", True), ("bfloat16", True), ("float64", False)])
+def test_the_kernels_are_for_float32_and_bfloat16(dtype: str, suits: bool, model_of: ModelFolder) -> None:
+    engine = open_engine(model_of("llama"), dtype=dtype)
+    assert (engine._kernels is not None) is suits
+    assert any(isinstance(m, FusedAttention) for m in engine._model.modules()) is suits
+
+
+def test_an_engine_without_kernels_runs_the_models_own_layers(model_of: ModelFolder) -> None:
+    engine = open_engine(model_of("llama"), dtype="float32", compiled=False)
+    assert {type(m).__module__.partition(".")[0] for m in engine._model.modules()} <= {"torch", "transformers"}
 
 
 def test_a_sliding_window_that_is_too_short_falls_back_to_generate_with_the_models_own_attention(

@@ -1,4 +1,4 @@
-"""Vector instructions for `kernels.py`, as LLVM's intermediate code: loads, products and sums of rows of numbers.
+"""Vector instructions for `attention.py`, as LLVM's intermediate code: loads, products and sums of rows of numbers.
 
 numba compiles Python loops, but cannot be told that two arrays do not overlap, and keeps sums in memory for that
 reason. The innermost loops are therefore spelled out here, in registers; what surrounds them is Python.
@@ -27,8 +27,6 @@ WITHIN_LANES = (0, 2, 8, 10, 4, 6, 12, 14), (1, 3, 9, 11, 5, 7, 13, 15)
 neighbours in lanes of four numbers."""
 ACROSS_LANES = (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)
 """The same for the two lanes of a vector."""
-UNROLLED = 4
-"""Terms of a product's sums that are added up in one turn of its loop, one after the other."""
 AHEAD = 8
 """Rows between the one in use and the one that is asked from memory."""
 LINE = 64
@@ -234,54 +232,6 @@ def weighted_sums(
             for x, place in zip(value, places, strict=True):
                 b.store(rows.plus_product(b, b.load(place), weight, x), place)
     return [[b.load(place) for place in places] for places in totals]
-
-
-def products(
-    b: Any,
-    row: Rows,
-    number: int,
-    x: Any,
-    stride: Any,
-    step: Any,
-    panel: Any,
-    depth: Any,
-    out: Any,
-    out_stride: Any,
-    *,
-    adds: bool,
-) -> None:
-    """out[n] = the sum over j below `depth` of x[n, j] * panel[j] for `number` n, or that added to out[n].
-
-    `row` is a row of out and of the panel; strides are the bytes between rows of x and of out, `step` those between
-    the numbers of a row of x.
-    """
-    starts = [b.add(x, b.mul(ADDRESS(n), stride)) for n in range(number)]
-    totals = [[cgutils.alloca_once(b, row.vector) for _ in range(row.number)] for _ in range(number)]
-    for places in totals:
-        for place in places:
-            b.store(row.all(0.0), place)
-
-    def add_line(j: Any) -> None:
-        line = row.load(b, b.add(panel, b.mul(j, ADDRESS(row.num_bytes))))
-        for start, places in zip(starts, totals, strict=True):
-            at = b.add(start, b.mul(j, step))
-            factor = row.repeated(b, b.load(_pointer(b, at, 0, FLOAT)))
-            for part, place in zip(line, places, strict=True):
-                b.store(row.plus_product(b, b.load(place), factor, part), place)
-
-    blocks = b.udiv(depth, ADDRESS(UNROLLED))
-    with cgutils.for_range(b, blocks) as loop:
-        first = b.mul(loop.index, ADDRESS(UNROLLED))
-        for k in range(UNROLLED):
-            add_line(b.add(first, ADDRESS(k)))
-    with cgutils.for_range_slice(b, b.mul(blocks, ADDRESS(UNROLLED)), depth, ADDRESS(1)) as (j, _):
-        add_line(j)
-    for n, places in enumerate(totals):
-        target = b.add(out, b.mul(ADDRESS(n), out_stride))
-        found = [b.load(place) for place in places]
-        if adds:
-            found = [b.fadd(before, part) for before, part in zip(row.load(b, target), found, strict=True)]
-        row.store(b, target, found)
 
 
 def rms_norm(b: Any, rows: Rows, x: Any, weight: Any, out: Any, number: Any, epsilon: Any) -> None:

@@ -10,9 +10,9 @@ from numba.core import types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from selftaught.engines.kernel_cache import kept_on_disk
-from selftaught.engines.kernels import OPTIONS, PARTS_PER_THREAD
-from selftaught.engines.vectors import CHUNK, FLOAT, INT, Rows, highest, sum_of_exp
+from selftaught.engines.cpu.attention import OPTIONS, PARTS_PER_THREAD
+from selftaught.engines.cpu.cache import kept_on_disk
+from selftaught.engines.cpu.vectors import CHUNK, FLOAT, INT, Rows, highest, sum_of_exp
 
 
 def likeliest(logits: Tensor, threads: int) -> tuple[Tensor, Tensor]:

@@ -26,10 +26,7 @@ from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-SOURCES = (
-    "vectors.py", "kernels.py", "fused.py", "likeliest.py", "whole_pass.py", "kernel_cache.py",
-    "../training/gradient_kernels.py", "../training/whole_kernels.py",
-)  # fmt: skip
+SOURCES = ("vectors.py", "attention.py", "fused.py", "likeliest.py", "cache.py")
 """Files beside this one that decide what a kernel computes."""
 SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML")
 """Of numba, from its NUMBA_* environment variables and what is installed beside it, that change machine code."""

@@ -17,8 +17,8 @@ from numba.core.types.containers import UniTuple
 from numba.extending import intrinsic
 from torch import Tensor
 
-from selftaught.engines.kernel_cache import kept_on_disk
-from selftaught.engines.vectors import ADDRESS, FLOAT, TOGETHER, Rows, dot_products, softmax, weighted_sums
+from selftaught.engines.cpu.cache import kept_on_disk
+from selftaught.engines.cpu.vectors import ADDRESS, FLOAT, TOGETHER, Rows, dot_products, softmax, weighted_sums
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 """No freedom for the compiler to reorder or merge arithmetic. What it makes of a kernel within a kernel may depend on

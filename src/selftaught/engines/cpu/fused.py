@@ -16,10 +16,10 @@ from numba.core import types
 from numba.extending import intrinsic
 from torch import Tensor, nn
 
-from selftaught.engines.kernel_cache import kept_on_disk
-from selftaught.engines.kernels import OPTIONS
+from selftaught.engines.cpu.attention import OPTIONS
+from selftaught.engines.cpu.cache import kept_on_disk
+from selftaught.engines.cpu.vectors import CHUNK, Rows, rms_norm, rotated, silu_product
 from selftaught.engines.slots import Tokens, slot_tokens
-from selftaught.engines.vectors import CHUNK, Rows, rms_norm, rotated, silu_product
 
 
 class FusedNorm(nn.Module):

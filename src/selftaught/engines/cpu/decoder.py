@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from selftaught.engines.fused import FusedAttention, FusedMlp, FusedNorm
+from selftaught.engines.cpu.fused import FusedAttention, FusedMlp, FusedNorm
 from selftaught.engines.slots import Tokens
 
 KNOWN = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
