@@ -29,6 +29,7 @@ from selftaught.task_check import check_task
 from selftaught.tasks import OF_EVERY_TASK, TASKS
 from selftaught.tasks.prompt_file import read_prompt_file
 from test_cli import COMMANDS, selftaught
+from test_report import summary, write_run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,15 +41,19 @@ BASE = "gsm8k"
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the docs are not part of an installed package")
 
 
-@pytest.fixture(scope="module")
-def pages() -> Any:
-    """scripts/make_docs.py as a module."""
-    spec = importlib.util.spec_from_file_location("make_docs", ROOT / "scripts" / "make_docs.py")
+def script(name: str) -> Any:
+    """A file of scripts/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def pages() -> Any:
+    return script("make_docs")
 
 
 @pytest.mark.parametrize("name", WRITTEN)
@@ -111,6 +116,43 @@ def test_every_command_that_a_page_shows_exists(page: Path) -> None:
     known = {command.split()[0] for command in COMMANDS}
     for command in re.findall(r"^\s*(?:\$ )?selftaught (\w+)", page.read_text(), flags=re.MULTILINE):
         assert command in known, command
+
+
+def test_a_finished_run_is_recorded_and_its_record_becomes_a_page(pages: Any, tmp_path: Path) -> None:
+    recorder = script("record_results")
+    run_dir = write_run(tmp_path / "arithmetic-star", summaries=[summary()], result=1)
+    recorder.write_record(tmp_path / "out.json", "a machine", {run_dir.name: recorder.record_of(run_dir)})
+    page = pages.results_page(json.loads((tmp_path / "out.json").read_text()))
+    assert "100 test problems, greedy; a machine, 2026-11-21." in page
+    assert "| `star` | 0 | 55/100 0.550 [0.452, 0.644] | 6 | 1 |" in page
+    assert "| 71/200 | 83/129 | 5 / 17 |" in page
+    with pytest.raises(SystemExit, match="has not finished"):
+        recorder.record_of(write_run(tmp_path / "unfinished", summaries=[summary()]))
+
+
+def test_a_session_is_shortened_to_its_stages_and_its_table(pages: Any) -> None:
+    lines = [
+        "$ selftaught run x",
+        "x, folder y",
+        "base model  dev      1/2  [0.1, 0.9]  by class 1: 0.5",
+        "    Input: 1",
+    ]
+    lines += [
+        "iteration 1/2  rationale   9 samples",
+        "iteration 2/2  rationale   9 samples",
+        "",
+        "iter  1",
+        "0     0.5",
+    ]
+    assert pages.short_session("\n".join([*lines, "report z", "next:  x"])).splitlines() == [
+        "$ selftaught run x",
+        "base model  dev      1/2  [0.1, 0.9]",
+        "iteration 1/2  rationale   9 samples",
+        "…",
+        "iter  1",
+        "0     0.5",
+        "next:  x",
+    ]
 
 
 def toml_blocks(page: Path) -> Iterator[str]:
@@ -210,7 +252,7 @@ def test_the_readme_has_the_two_commands_each_on_one_line() -> None:
 
 
 def test_the_readme_fits_on_two_screens() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 112
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 115
 
 
 def test_the_shipped_model_is_the_one_that_its_page_describes() -> None:
@@ -221,4 +263,5 @@ def test_the_shipped_model_is_the_one_that_its_page_describes() -> None:
 
 
 def test_the_dry_run_of_the_readme_works() -> None:
-    assert selftaught("run", "arithmetic", "--dry-run").returncode == 0
+    done = selftaught("run", "arithmetic", "--dry-run")
+    assert done.returncode == 0, done.stderr
