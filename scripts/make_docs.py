@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, get_args
@@ -268,7 +268,7 @@ def by_iteration(run: Mapping[str, Any]) -> Iterator[str]:
         yield _row(cells)
 
 
-def speed_tables(record: Mapping[str, Any]) -> dict[str, Iterable[str]]:
+def speed_tables(record: Mapping[str, Any]) -> dict[str, list[str]]:
     """The tables of docs/speed.md by the name of their block."""
     columns = {
         "generate": {
@@ -283,22 +283,24 @@ def speed_tables(record: Mapping[str, Any]) -> dict[str, Iterable[str]]:
         | {"rationalizations_s": "rationalizations", "train_s": "train", "total_s": "in all"},
     }
     after = {"generate": {"load_s": "loading, s"}, "train": {}, "iteration": {}}
-    return {
+    tables: dict[str, list[str]] = {
         name: list(
             _speed_table(
-                record, name, {"machine": "machine", **columns[name], **after[name], "memory_gb": "memory, GB"}
+                record[name], {"machine": "machine", **columns[name], **after[name], "memory_gb": "memory, GB"}
             )
         )
         for name in columns
     }
+    machines = [_row([f"**{name}**", what]) for name, what in record["machines"].items()]
+    return {**tables, "machines": ["| machine | what it is |", "|---|---|", *machines]}
 
 
-def _speed_table(record: Mapping[str, Any], name: str, columns: Mapping[str, str]) -> Iterator[str]:
+def _speed_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Iterator[str]:
     yield _row([*columns.values(), "date"])
     yield "|---" * (len(columns) + 1) + "|"
-    for row in record[name]:
+    for row in rows:
         ratio = f"{row['ours'] / row['tokens_per_s']:.2f} x" if "ours" in row else ""
-        shown = {**row, "machine": record["machines"][row["machine"]].partition(" (")[0], "ratio": ratio}
+        shown = {**row, "ratio": ratio}
         yield _row([*(shown.get(key, NONE) for key in columns), row["date"]])
 
 

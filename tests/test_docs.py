@@ -13,7 +13,7 @@ import pytest
 
 from selftaught.config import flatten, known_keys, load_config, shipped_configs
 from selftaught.methods import METHODS
-from selftaught.problems import CheckResult
+from selftaught.problems import CheckResult, Problem, Verdict
 from selftaught.records import (
     IterationSummary,
     LeftOut,
@@ -24,6 +24,7 @@ from selftaught.records import (
     TrainingExample,
     TrainingSummary,
 )
+from selftaught.settings import TaskConfig
 from selftaught.starter import write_starter
 from selftaught.task_check import check_task
 from selftaught.tasks import OF_EVERY_TASK, TASKS
@@ -219,6 +220,29 @@ def test_the_walk_through_of_ones_own_data_leads_to_a_task_that_passes_its_check
     unfilled = Path("questions-prompt.toml").read_text()
     Path("questions-prompt.toml").write_text(unfilled.replace('rationale = ""', 'rationale = "Count."'))
     assert check_task("questions.toml").refusals == ()
+
+
+def python_block(page: str) -> str:
+    (text,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
+    return str(text)
+
+
+def test_the_task_that_the_page_of_extending_shows_judges_its_own_rationale() -> None:
+    names: dict[str, Any] = {}
+    exec(python_block("extend.md").replace("=...", "=tuple(problems)"), names)
+    task = names["load"](TaskConfig(name="bakery"))
+    (problem,) = task.train
+    fields = {"rationale": problem.rationale, "answer": problem.answer}
+    assert task.verifier(task.prompt_format.completion.format(**fields), problem).verdict is Verdict.CORRECT
+    assert task.verifier(" 12 * 3 = 37.\n#### 37", problem).verdict is Verdict.INCORRECT
+
+
+def test_the_verifier_that_the_page_of_verifiers_shows_works() -> None:
+    names: dict[str, Any] = {}
+    exec(python_block("verifiers.md"), names)
+    problem = Problem(id="1", question="Where does she live?", answer="Graz")
+    assert names["same_city"]("She lives in graz.", problem) == (True, "graz")
+    assert names["same_city"]("I do not know.", problem) == "unparseable"
 
 
 RECORDS = (
