@@ -5,7 +5,7 @@
 
 A Llama-architecture model with one token per symbol of the scratchpad, trained from random weights on the task's
 `seen` problems only (21 one-digit, 1,500 two-digit and 50 each of three, four and five digits), each with and without
-a hint, loss on the completion. It is stopped early on purpose, so that it is weak: see docs/adder.md for what it can
+a hint, loss on the completion. It is stopped early on purpose, so that it is weak: see docs/tasks.md for what it can
 do, how long this takes and the sha256 of the result. Seeds are fixed; the weights are the same on the same machine
 type and library versions.
 """

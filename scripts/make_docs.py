@@ -1,11 +1,19 @@
 #!/usr/bin/env python3
-"""Write docs/config.md and docs/cli.md from the code. A test fails when they are not up to date.
+"""Write what the documents take from the code and from docs/results. A test fails when they are not up to date.
 
 python scripts/make_docs.py
+
+Whole pages: docs/config.md, docs/cli.md, docs/results.md. Marked blocks (`<!-- NAME:start -->` … `<!-- NAME:end -->`):
+the session and the results in README.md, the tables in docs/speed.md, what `init` says in docs/own-data.md.
 """
 
-from collections.abc import Iterator
+import contextlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, get_args
 
 from typer.main import get_command
@@ -13,8 +21,67 @@ from typer.main import get_command
 from selftaught.cli import app
 from selftaught.config import known_keys
 from selftaught.methods import METHODS, STAR
+from selftaught.metrics import wilson_interval
+from selftaught.starter import write_starter
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+NONE = "–"
+
+
+def documents() -> dict[Path, str]:
+    """Every document that is written here, in part or as a whole, with the text that it should have."""
+    arithmetic, speed = _read("arithmetic.json"), _read("speed.json")
+    blocks = {
+        ROOT / "README.md": {
+            "session": f"```\n{short_session((RESULTS / 'session.txt').read_text(encoding='utf-8'))}\n```",
+            "results": "\n".join(summary_of(arithmetic)),
+        },
+        ROOT / "docs" / "speed.md": {name: "\n".join(table) for name, table in speed_tables(speed).items()},
+        ROOT / "docs" / "own-data.md": started((ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")),
+    }
+    return {
+        ROOT / "docs" / "config.md": config_page(),
+        ROOT / "docs" / "cli.md": cli_page(),
+        ROOT / "docs" / "results.md": results_page(arithmetic),
+        **{page: filled(page.read_text(encoding="utf-8"), texts) for page, texts in blocks.items()},
+    }
+
+
+def filled(page: str, texts: Mapping[str, str]) -> str:
+    """The page with its marked blocks replaced; a block without its marks ends in a ValueError."""
+    for name, text in texts.items():
+        start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+        if page.count(start) != 1 or page.count(end) != 1:
+            raise ValueError(f"a page needs the marks {start} and {end}, each once")
+        before, after = page.partition(start)[0], page.partition(end)[2]
+        page = f"{before}{start}\n{text}\n{end}{after}"
+    return page
+
+
+def started(page: str) -> dict[str, str]:
+    """What `init` says of the rows that a page shows, and the config that it writes."""
+    (rows,) = re.findall(r"```jsonl\n(.*?)```", page, flags=re.DOTALL)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("questions.jsonl").write_text(rows, encoding="utf-8")
+        said = write_starter("questions.jsonl", Path())
+        config = Path("questions.toml").read_text(encoding="utf-8")
+    return {
+        "init": f"```\n$ selftaught init questions.jsonl\n{said}\n```",
+        "config": f"```toml\n{config}```",
+    }
+
+
+def short_session(text: str) -> str:
+    """What a run printed, without the whole samples and without the middle iterations' lines."""
+    lines = text.splitlines()
+    table = next(i for i, line in enumerate(lines) if line.startswith("iter "))
+    stage = re.compile(r"(base model|iteration 1/\d+) +(rationale|rationalization|train|dev) ")
+    head = [line for line in lines[:table] if line.startswith("$") or stage.match(line)]
+    # Accuracy by class stands in the table below.
+    head = [line.partition("  by class ")[0] for line in head]
+    tail = [line for line in lines[table:] if not line.startswith(("report", "plot", "model"))]
+    return "\n".join([*head, "…", *tail])
 
 
 def config_page() -> str:
@@ -108,6 +175,168 @@ def _methods() -> Iterator[str]:
         yield f"| `{name}` | {listed if name == 'star' else ('as `star`, but ' + listed if shown else 'none')} |"
 
 
+def results_page(record: Mapping[str, Any]) -> str:
+    """Every recorded run of the arithmetic task: methods and seeds, then each run iteration by iteration."""
+    lines = [
+        "# Results of the arithmetic task",
+        "",
+        "Written by `python scripts/make_docs.py` from [results/arithmetic.json](results/arithmetic.json), which",
+        "`scripts/record_results.py` writes from run folders.",
+        "",
+        *summary_of(record),
+        "",
+        "The interval is the 95 % Wilson interval over the problems of one run; the standard deviation is over seeds.",
+        "The result of a run is the iteration that is best on dev; iteration 0 is the base model.",
+        "False positives are correct answers whose scratchpad holds a wrong line.",
+        "",
+        "![dev accuracy of `star` by number of digits](results/star.svg)",
+        "",
+        "![dev accuracy of the methods](results/comparison.svg)",
+        "",
+        "## Test accuracy by number of digits",
+        "",
+        *by_digits(record["runs"]),
+    ]
+    for name, run in record["runs"].items():
+        lines += ["", f"## `{name}`", "", f"Method `{run['method']}`, seed {run['seed']}.", "", *by_iteration(run)]
+    return "\n".join(lines) + "\n"
+
+
+def summary_of(record: Mapping[str, Any]) -> Iterator[str]:
+    """A row for every run, and for every method of several seeds their mean and standard deviation."""
+    runs = list(record["runs"].values())
+    first = runs[0]
+    dates = sorted({run["started"][:10] for run in runs})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    yield f"{first['test']['base']['n']} test problems, greedy; {record['machine']}, {when}."
+    yield ""
+    yield "| method | seed | test | false positives | best iteration | dev, last iteration | minutes |"
+    yield "|---|---|---|---|---|---|---|"
+    base = first["test"]["base"]
+    yield _row(["base model", NONE, _rate_of(base), _false(base), 0, NONE, NONE])
+    for method in METHODS:
+        same = [run for run in runs if run["method"] == method]
+        for run in same:
+            best = run["best_iteration"]
+            test = _rate_of(run["test"]["best"]) if best else f"{_rate_of(run['test']['base'])}, the base model"
+            cells = [f"`{method}`", run["seed"], test, _false(run["test"]["best"]), best]
+            cells += [_rate_of(run["iterations"][-1]["dev"]), f"{_seconds(run) / 60:.1f}"]
+            yield _row(cells)
+        if len(same) > 1:
+            accuracies = [run["test"]["best"]["correct"] / run["test"]["best"]["n"] for run in same]
+            spread = f"**{mean(accuracies):.3f} ± {stdev(accuracies):.3f}** (mean ± standard deviation)"
+            yield _row([f"`{method}`", f"{len(same)} seeds", spread, "", "", "", ""])
+    beyond = [run["extrapolation"]["best"] for run in runs if "extrapolation" in run and run["best_iteration"]]
+    if beyond:
+        correct, n = sum(m["correct"] for m in beyond), sum(m["n"] for m in beyond)
+        yield ""
+        yield f"Sums of six to ten digits, which no training holds: {_rate(correct, n)} over these runs' results."
+
+
+def by_digits(runs: Mapping[str, Any]) -> Iterator[str]:
+    base = next(iter(runs.values()))["test"]["base"]["by_class"]
+    yield _row(["run", *base])
+    yield "|---" * (len(base) + 1) + "|"
+    yield _row(["base model", *(_rate(*rate) for rate in base.values())])
+    for name, run in runs.items():
+        if run["best_iteration"]:
+            yield _row([f"`{name}`", *(_rate(*rate) for rate in run["test"]["best"]["by_class"].values())])
+
+
+def by_iteration(run: Mapping[str, Any]) -> Iterator[str]:
+    classes = list(run["iterations"][0]["dev"]["by_class"])
+    head = [
+        "iteration",
+        *classes,
+        "dev",
+        "correct rationales",
+        "hints accepted",
+        "false positives, without / with hint",
+    ]
+    yield _row([*head, "examples", "steps", "seconds"])
+    yield "|---" * (len(head) + 3) + "|"
+    for item in run["iterations"]:
+        dev = item["dev"]
+        accuracies = [f"{correct / n:.2f}" for correct, n in dev["by_class"].values()]
+        cells = [item["iteration"], *accuracies, _rate_of(dev)]
+        if item["iteration"]:
+            cells += [_share(item["rationales"]), _share(item["rationalizations"])]
+            cells += [" / ".join(NONE if count is None else str(count) for count in item["false_positives"])]
+            cells += [_sources(item["examples"]), item["steps"], round(sum(item["seconds"].values()))]
+        else:
+            cells += [NONE] * 6
+        yield _row(cells)
+
+
+def speed_tables(record: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The tables of docs/speed.md by the name of their block."""
+    columns = {
+        "generate": {
+            "work": "work",
+            "n": "n",
+            "tool": "tool",
+            "tokens_per_s": "new tokens/s",
+            "ratio": "selftaught is",
+        },
+        "train": {"n": "rows", "tool": "tool", "tokens_per_s": "tokens/s", "ratio": "selftaught is"},
+        "iteration": {"n": "problems", "tool": "tool", "load_s": "load", "rationales_s": "rationales"}
+        | {"rationalizations_s": "rationalizations", "train_s": "train", "total_s": "in all"},
+    }
+    after = {"generate": {"load_s": "loading, s"}, "train": {}, "iteration": {}}
+    tables: dict[str, list[str]] = {
+        name: list(
+            _speed_table(
+                record[name], {"machine": "machine", **columns[name], **after[name], "memory_gb": "memory, GB"}
+            )
+        )
+        for name in columns
+    }
+    machines = [_row([f"**{name}**", what]) for name, what in record["machines"].items()]
+    return {**tables, "machines": ["| machine | what it is |", "|---|---|", *machines]}
+
+
+def _speed_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Iterator[str]:
+    yield _row([*columns.values(), "date"])
+    yield "|---" * (len(columns) + 1) + "|"
+    for row in rows:
+        ratio = f"{row['ours'] / row['tokens_per_s']:.2f} x" if "ours" in row else ""
+        shown = {**row, "ratio": ratio}
+        yield _row([*(shown.get(key, NONE) for key in columns), row["date"]])
+
+
+def _read(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def _row(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _rate(correct: int, n: int) -> str:
+    low, high = wilson_interval(correct, n)
+    return f"{correct}/{n} {correct / n:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _rate_of(measurement: Mapping[str, Any]) -> str:
+    return _rate(measurement["correct"], measurement["n"])
+
+
+def _false(measurement: Mapping[str, Any]) -> str:
+    return NONE if measurement["false_positive"] is None else str(measurement["false_positive"])
+
+
+def _share(counts: Sequence[int]) -> str:
+    return f"{counts[0]}/{counts[1]}" if counts[1] else NONE
+
+
+def _sources(examples: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {source}" for source, count in examples.items())
+
+
+def _seconds(run: Mapping[str, Any]) -> float:
+    return sum(sum(item["seconds"].values()) for item in run["iterations"] if "seconds" in item)
+
+
 if __name__ == "__main__":
-    (DOCS / "config.md").write_text(config_page(), encoding="utf-8")
-    (DOCS / "cli.md").write_text(cli_page(), encoding="utf-8")
+    for path, text in documents().items():
+        path.write_text(text, encoding="utf-8")
