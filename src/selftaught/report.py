@@ -20,6 +20,7 @@ from selftaught.methods import METHODS
 from selftaught.metrics import mean_over_classes
 from selftaught.paths import link_to_nothing
 from selftaught.records import IterationSummary, Measurement, SamplingCounts, Score
+from selftaught.signs import fold_space
 from selftaught.store import read_measurements, read_result, read_run_json, read_summaries
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ def _md(text: object) -> str:
 
 def _short(text: str, width: int = 10_000) -> str:
     """One line without control characters, cut to a width."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = fold_space("".join(c if c.isprintable() else " " for c in text))
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
