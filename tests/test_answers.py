@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import json_case, problem
-from selftaught.answers import extract, normalize
+from selftaught.answers import extract
 from selftaught.problems import Verdict
+from selftaught.signs import fold_space
 from selftaught.tasks.arithmetic import ANSWER_RULE
 from selftaught.verifiers import tagged_line
 from strategies import awkward_texts, texts
@@ -45,7 +46,7 @@ def test_any_text_gets_a_verdict_and_only_an_unreadable_one_has_no_prediction(co
     found = verify(completion, problem(answer=answer))
     assert (found.verdict is Verdict.UNPARSEABLE) == (found.prediction is None)
     assert (found.verdict is Verdict.CORRECT) == (
-        found.prediction is not None and found.prediction == normalize(answer)
+        found.prediction is not None and found.prediction == fold_space(answer)
     )
 
 
@@ -61,17 +62,17 @@ def test_a_megabyte_is_judged_in_time_that_grows_with_its_length_only(piece: str
 
 @given(awkward_texts)
 def test_normalizing_is_idempotent(text: str) -> None:
-    assert normalize(normalize(text)) == normalize(text)
+    assert fold_space(fold_space(text)) == fold_space(text)
 
 
 @given(awkward_texts)
 def test_normalizing_changes_nothing_but_white_space(text: str) -> None:
-    assert normalize(text).split() == text.split()
+    assert fold_space(text).split() == text.split()
 
 
 def test_answers_that_read_differently_are_different() -> None:
-    assert normalize("A") != normalize("a")
-    assert normalize("1 2") != normalize("12")
+    assert fold_space("A") != fold_space("a")
+    assert fold_space("1 2") != fold_space("12")
 
 
 @given(pieces)

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from llama_server import make_model, needs_llama_cpp, serving, to_gguf
-from selftaught.engines.openai import OpenAIEngine, cut_text, server_seed
+from selftaught.engines.openai import OpenAIEngine, server_seed
 from selftaught.engines.transport import Server
 from selftaught.errors import EngineError, RefusedError
 from selftaught.records import Completion, ModelRef, Request, SamplingParams
+from selftaught.tokens import cut_at_stop
 
 pytestmark = needs_llama_cpp
 
@@ -94,7 +95,7 @@ def test_a_completion_is_cut_at_the_first_stop_string(engine: OpenAIEngine) -> N
     whole = drawn(engine, requests(1), params())[0].text
     stop = (whole[6:8], whole[3:5])
     found = drawn(engine, requests(1), params(stop=stop))[0]
-    assert found.text == cut_text(whole, stop)[0]
+    assert found.text == cut_at_stop(whole, stop)[0]
     assert found.finish_reason == "stop"
     assert not any(s in found.text for s in stop)
 

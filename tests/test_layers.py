@@ -62,7 +62,7 @@ LEVEL = {
         ],
         2,
     ),
-    **dict.fromkeys(["drawing", "setup", "lineage", "summary", "stages", "loop", "evaluation", "launch"], 3),
+    **dict.fromkeys(["sampling", "setup", "lineage", "summary", "stages", "loop", "evaluation", "launch"], 3),
     **dict.fromkeys(["cli", "__main__", "terminal", "report", "inspection", "dryrun", "task_check", "starter"], 4),
     **dict.fromkeys(["output", "tables"], 4),
 }

@@ -18,8 +18,9 @@ from builders import json_case, task_named
 from selftaught.errors import SelftaughtError
 from selftaught.problems import SPLITS, Task
 from selftaught.prompts import render_completion, render_prompt
+from selftaught.signs import fold
 from selftaught.tasks.choice_answers import label_of
-from selftaught.tasks.columns import Choices, as_text, choices, fold, optional_texts, texts
+from selftaught.tasks.columns import Choices, as_text, choices, optional_texts, texts
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.tasks.rows import Row, read_rows
 from test_cli import refused, selftaught, settings

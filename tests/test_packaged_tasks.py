@@ -384,7 +384,7 @@ def test_the_report_shows_the_rates_of_checks_and_older_folders_have_none(tmp_pa
         [Run(name="new", about=about, summaries=(checked,), measured={}, result=None)], plot="accuracy.svg"
     )
     assert "| iteration | drawn | steps | extraction |" in page
-    assert "| 1 | rationales | 40/60 0.67 [0.54, 0.77] | 99/100 0.99 [0.95, 1.00] |" in page
+    assert "| 1 | rationales | 40/60 0.667 [0.541, 0.773] | 99/100 0.990 [0.946, 0.998] |" in page
     old = render_markdown(
         [Run(name="old", about=about, summaries=(summary(),), measured={}, result=None)], plot="accuracy.svg"
     )

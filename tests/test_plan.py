@@ -13,7 +13,7 @@ from selftaught.plan import (
     best_iteration,
     choose_problems,
     has_plateaued,
-    planned_draws,
+    planned_samples,
     problems_to_hint,
     row_order,
     solved_ids,
@@ -21,7 +21,7 @@ from selftaught.plan import (
     steps_for,
 )
 from selftaught.problems import Problem, Verdict
-from selftaught.records import Draw, Sample
+from selftaught.records import PlannedSample, Sample
 
 TRAIN = problems(*(f"p{i:03d}" for i in range(100)))
 
@@ -113,10 +113,10 @@ def test_random_does_not_look_at_what_is_solved() -> None:
 
 
 @pytest.mark.parametrize("how", AT_RANDOM)
-def test_every_iteration_and_every_run_seed_draws_afresh(how: str) -> None:
-    draws = [chosen(how, 50, seed=seed, iteration=iteration) for seed in (0, 1) for iteration in (1, 2)]
-    assert all(one != other for i, one in enumerate(draws) for other in draws[:i])
-    assert chosen(how, 50, seed=1, iteration=2) == draws[-1]
+def test_every_iteration_and_every_run_seed_chooses_afresh(how: str) -> None:
+    choices = [chosen(how, 50, seed=seed, iteration=iteration) for seed in (0, 1) for iteration in (1, 2)]
+    assert all(one != other for i, one in enumerate(choices) for other in choices[:i])
+    assert chosen(how, 50, seed=1, iteration=2) == choices[-1]
 
 
 @pytest.mark.parametrize("how", AT_RANDOM)
@@ -156,23 +156,23 @@ def test_spreading_takes_as_many_of_every_class_as_there_are_or_within_one_of_th
     assert all(got[name] == had[name] or got[name] >= max(got.values()) - 1 for name in had)
 
 
-def test_draws_are_planned_problem_by_problem_and_index_by_index() -> None:
-    assert list(planned_draws(problems("b", "a"), kind="rationale", samples=2)) == [
-        Draw(problem_id="b", kind="rationale", index=0),
-        Draw(problem_id="b", kind="rationale", index=1),
-        Draw(problem_id="a", kind="rationale", index=0),
-        Draw(problem_id="a", kind="rationale", index=1),
+def test_samples_are_planned_problem_by_problem_and_index_by_index() -> None:
+    assert list(planned_samples(problems("b", "a"), kind="rationale", samples=2)) == [
+        PlannedSample(problem_id="b", kind="rationale", index=0),
+        PlannedSample(problem_id="b", kind="rationale", index=1),
+        PlannedSample(problem_id="a", kind="rationale", index=0),
+        PlannedSample(problem_id="a", kind="rationale", index=1),
     ]
 
 
-def test_no_samples_per_problem_means_no_draws() -> None:
-    assert list(planned_draws(TRAIN, kind="rationale", samples=0)) == []
+def test_no_samples_per_problem_means_that_none_is_planned() -> None:
+    assert list(planned_samples(TRAIN, kind="rationale", samples=0)) == []
 
 
 @given(st.integers(0, 20), st.integers(0, 20))
 def test_every_draw_is_planned_exactly_once(num_problems: int, samples: int) -> None:
-    draws = list(planned_draws(TRAIN[:num_problems], kind="evaluation", samples=samples))
-    assert len(draws) == len(set(draws)) == num_problems * samples
+    planned = list(planned_samples(TRAIN[:num_problems], kind="evaluation", samples=samples))
+    assert len(planned) == len(set(planned)) == num_problems * samples
 
 
 def test_a_problem_is_solved_by_a_right_answer_without_a_hint_only() -> None:
@@ -207,7 +207,7 @@ def test_with_probability_0_nothing_is_hinted() -> None:
     assert hinted([], probability=0.0) == []
 
 
-def test_with_a_probability_between_that_share_is_hinted_and_each_iteration_draws_afresh() -> None:
+def test_with_a_probability_between_that_share_is_hinted_and_each_iteration_chooses_afresh() -> None:
     asked = [hinted([], probability=0.3, iteration=n) for n in range(40)]
     assert 1050 < sum(map(len, asked)) < 1350  # 1,200 expected of 4,000
     assert asked[0] != asked[1]

@@ -164,16 +164,16 @@ def test_the_dev_table_states_every_class_with_count_and_interval(tmp_path: Path
     assert rows == [
         {
             "iteration": "0",
-            "class 1": "30/50 0.60 [0.46, 0.72]",
-            "class 2": "10/50 0.20 [0.11, 0.33]",
-            "dev": "40/100 0.40 [0.31, 0.50]",
+            "class 1": "30/50 0.600 [0.462, 0.724]",
+            "class 2": "10/50 0.200 [0.112, 0.330]",
+            "dev": "40/100 0.400 [0.309, 0.498]",
             "mean over classes": "0.40",
         },
         {
             "iteration": "1",
-            "class 1": "40/50 0.80 [0.67, 0.89]",
-            "class 2": "21/50 0.42 [0.29, 0.56]",
-            "dev": "61/100 0.61 [0.51, 0.70]",
+            "class 1": "40/50 0.800 [0.670, 0.888]",
+            "class 2": "21/50 0.420 [0.294, 0.558]",
+            "dev": "61/100 0.610 [0.512, 0.700]",
             "mean over classes": "0.61",
         },
     ]
@@ -183,15 +183,15 @@ def test_the_mean_over_classes_weighs_classes_not_problems(tmp_path: Path) -> No
     (row,) = table_after(
         report_text(write_run(tmp_path / "a", base={"1": (10, 10), "2": (0, 90)})), "### Accuracy on dev"
     )
-    assert (row["dev"].split()[1], row["mean over classes"]) == ("0.10", "0.50")
+    assert (row["dev"].split()[1], row["mean over classes"]) == ("0.100", "0.50")
 
 
 def test_the_work_table_states_the_numbers_of_the_summary(tmp_path: Path) -> None:
-    rows = table_after(report_text(write_run(tmp_path / "a", summaries=[summary()])), "### Drawn and trained")
+    rows = table_after(report_text(write_run(tmp_path / "a", summaries=[summary()])), "### Sampled and trained")
     assert rows == [
         {
             "iteration": "1",
-            "rationales right": "71/200",
+            "rationales correct": "71/200",
             "hints accepted": "83/129",
             "false positives": "5/71",
             "false positives, hinted": "17/83",
@@ -209,7 +209,7 @@ def test_what_was_not_measured_is_a_dash_and_never_a_zero(tmp_path: Path) -> Non
     nothing = {"first_loss": None, "last_loss": None, "validation_loss": None}
     done = summary(rationale=counts(200, 150, None), rationalization=counts(0, 0, None), train=nothing, work_s={})
     run_dir = write_run(tmp_path / "a", summaries=[done])
-    (row,) = table_after(report_text(run_dir), "### Drawn and trained")
+    (row,) = table_after(report_text(run_dir), "### Sampled and trained")
     dashes = {name for name, cell in row.items() if cell == "–"}
     unhinted = {"hints accepted", "false positives", "false positives, hinted"}
     assert dashes == unhinted | {"loss", "validation loss", "of them other"}
@@ -219,16 +219,16 @@ def test_what_was_not_measured_is_a_dash_and_never_a_zero(tmp_path: Path) -> Non
 
 def test_a_validation_loss_of_zero_is_a_number(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "a", summaries=[summary(train={"validation_loss": 0.0})])
-    assert table_after(report_text(run_dir), "### Drawn and trained")[0]["validation loss"] == "0.0000"
+    assert table_after(report_text(run_dir), "### Sampled and trained")[0]["validation loss"] == "0.0000"
 
 
 def test_the_result_table_states_base_and_best_on_test(tmp_path: Path) -> None:
     text = report_text(write_run(tmp_path / "a", summaries=[summary()], result=1))
     rows = {row[""]: (row["base model"], row["best (iteration 1)"]) for row in table_after(text, "### Result")}
     assert rows == {
-        "all classes": ("38/100 0.38 [0.29, 0.48]", "55/100 0.55 [0.45, 0.64]"),
-        "class 1": ("29/50 0.58 [0.44, 0.71]", "37/50 0.74 [0.60, 0.84]"),
-        "class 2": ("9/50 0.18 [0.10, 0.31]", "18/50 0.36 [0.24, 0.50]"),
+        "all classes": ("38/100 0.380 [0.291, 0.478]", "55/100 0.550 [0.452, 0.644]"),
+        "class 1": ("29/50 0.580 [0.442, 0.706]", "37/50 0.740 [0.604, 0.841]"),
+        "class 2": ("9/50 0.180 [0.098, 0.308]", "18/50 0.360 [0.241, 0.499]"),
         "mean over classes": ("0.38", "0.55"),
         "unparseable, truncated": ("3, 2", "3, 2"),
         "false positives": ("4/38", "6/55"),
@@ -245,8 +245,8 @@ def test_extrapolation_is_shown_when_it_was_measured(tmp_path: Path) -> None:
     assert rows[1] == {
         "split": "extrapolation",
         "": "class 6",
-        "base model": "0/20 0.00 [0.00, 0.16]",
-        "best (iteration 1)": "5/20 0.25 [0.11, 0.47]",
+        "base model": "0/20 0.000 [0.000, 0.161]",
+        "best (iteration 1)": "5/20 0.250 [0.112, 0.469]",
     }
 
 
@@ -339,10 +339,10 @@ def test_several_runs_make_one_report_that_names_and_compares_each(tmp_path: Pat
         "seed": "0",
         "iterations": "1",
         "best": "1",
-        "dev, base": "40/100 0.40 [0.31, 0.50]",
-        "dev, best": "61/100 0.61 [0.51, 0.70]",
-        "test, base": "38/100 0.38 [0.29, 0.48]",
-        "test, best": "55/100 0.55 [0.45, 0.64]",
+        "dev, base": "40/100 0.400 [0.309, 0.498]",
+        "dev, best": "61/100 0.610 [0.512, 0.700]",
+        "test, base": "38/100 0.380 [0.291, 0.478]",
+        "test, best": "55/100 0.550 [0.452, 0.644]",
     }
     assert [unfinished[name] for name in ("best", "dev, best", "test, base", "test, best")] == ["–"] * 4
     drawn = written.svg.read_text()
@@ -363,7 +363,7 @@ def test_classes_that_only_some_runs_or_iterations_have_are_drawn_and_listed(tmp
     runs += [write_run(tmp_path / "e", base=None)]
     rows = table_after(report_text(*runs, out_dir=tmp_path), "### Accuracy on dev")
     assert list(rows[0])[1:4] == ["class 1", "class 2", "class 10"]
-    assert [row["class 10"] for row in rows] == ["–", "3/50 0.06 [0.02, 0.16]"]
+    assert [row["class 10"] for row in rows] == ["–", "3/50 0.060 [0.021, 0.162]"]
 
 
 def test_classes_are_in_the_order_of_their_numbers_and_always_the_same() -> None:
@@ -428,7 +428,7 @@ def test_one_run_is_drawn_with_intervals_and_several_without(tmp_path: Path) -> 
 
 def test_the_terminal_table_states_the_numbers_of_the_records(tmp_path: Path) -> None:
     header, rows = iteration_table(write_run(tmp_path / "a", summaries=[summary(), summary(2, BASE, examples=7)]))
-    assert header == ["iter", "1", "2", "dev", "right", "hints", "false +", "examples", "steps", "loss", "s"]
+    assert header == ["iter", "1", "2", "dev", "correct", "hints", "false +", "examples", "steps", "loss", "s"]
     assert rows == [
         ["0", "0.60", "0.20", "0.40 [0.31, 0.50]", *["–"] * 7],
         ["1", "0.80", "0.42", "0.61 [0.51, 0.70]", "71/200", "83/129", "5/17", "260", "44", "1.935→0.123", "12"],

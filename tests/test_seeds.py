@@ -1,4 +1,4 @@
-"""Seeds are named, stable for ever, and good enough to draw tokens with."""
+"""Seeds are named, stable for ever, and good enough to sample tokens with."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import output_of
-from selftaught.seeds import generator, seed_for, seeds_under, uniform
+from selftaught.seeds import generator, seed_for, uniform
 from strategies import texts
 
 parts = st.lists(st.one_of(texts, st.integers()), max_size=5)
@@ -38,11 +38,6 @@ def test_any_parts_are_hashed_as_json_writes_them(names: list[str | int]) -> Non
     assert seed_for(*names) == int.from_bytes(digest[:8], "big") >> 11
 
 
-@given(parts, texts, st.integers())
-def test_seeds_under_a_name_are_those_of_the_whole_name(first: list[str | int], name: str, index: int) -> None:
-    assert seeds_under(*first)(name, index) == seed_for(*first, name, index)
-
-
 def test_a_uniform_number_is_the_top_53_bits_of_splitmix64() -> None:
     for seed, outputs in SPLITMIX64.items():
         assert [uniform(seed, position) for position in range(4)] == [(z >> 11) / 2**53 for z in outputs]
@@ -53,7 +48,7 @@ def test_seeds_do_not_depend_on_the_hash_seed_of_the_process() -> None:
     assert output_of(code, env={"PYTHONHASHSEED": "1"}) == output_of(code, env={"PYTHONHASHSEED": "2"})
 
 
-def test_a_number_and_its_text_name_different_draws() -> None:
+def test_a_number_and_its_text_name_different_samples() -> None:
     assert seed_for(1) != seed_for("1")
 
 
@@ -72,10 +67,10 @@ def test_a_seed_is_exact_as_a_json_number_in_any_reader(names: list[str | int]) 
 
 
 def test_seeds_do_not_depend_on_the_order_in_which_they_are_asked_for() -> None:
-    draws = [(iteration, f"p{i}", k) for iteration in (1, 2) for i in range(20) for k in range(3)]
-    in_order = {draw: (seed_for(0, *draw), uniform(seed_for(0, *draw), 5)) for draw in draws}
-    random.Random(0).shuffle(draws)
-    assert {draw: (seed_for(0, *draw), uniform(seed_for(0, *draw), 5)) for draw in draws} == in_order
+    samples = [(iteration, f"p{i}", k) for iteration in (1, 2) for i in range(20) for k in range(3)]
+    in_order = {name: (seed_for(0, *name), uniform(seed_for(0, *name), 5)) for name in samples}
+    random.Random(0).shuffle(samples)
+    assert {name: (seed_for(0, *name), uniform(seed_for(0, *name), 5)) for name in samples} == in_order
 
 
 def test_a_generator_starts_afresh_every_time_it_is_named() -> None:

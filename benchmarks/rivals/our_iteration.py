@@ -18,10 +18,10 @@ from selftaught.records import Sample, StepMetrics, TrainingExample
 from selftaught.setup import Setup
 from selftaught.stages import (
     chosen_problems,
-    draw_stage,
     failed_problems,
     fine_tune,
-    select_samples,
+    sample_stage,
+    select_and_write_left_out,
     training_examples,
     validation_examples,
 )
@@ -65,12 +65,12 @@ def run(job: Job) -> dict[str, Any]:
                 problems = chosen_problems(setup, 1)
                 models.engine(base)
                 laps.lap("load")
-                rationales = draw_stage(setup, models, base, 1, "rationale", problems, hint=False)
+                rationales = sample_stage(setup, models, base, 1, "rationale", problems, hint=False)
                 laps.lap("rationale")
                 failed = failed_problems(setup, 1, problems, rationales)
-                hinted = draw_stage(setup, models, base, 1, "rationalization", failed, hint=True)
+                hinted = sample_stage(setup, models, base, 1, "rationalization", failed, hint=True)
                 laps.lap("rationalization")
-                selection = select_samples(setup, 1, [*rationales, *hinted])
+                selection = select_and_write_left_out(setup, 1, [*rationales, *hinted])
                 examples = training_examples(config, task, 1, selection, problems)
                 checkpoint = fine_tune(setup, models, 1, examples, validation_examples(setup, selection))
                 laps.lap("train")

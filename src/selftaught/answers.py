@@ -15,7 +15,7 @@ from selftaught.choices import choice_at_start, choices_in, last_choice, offers_
 from selftaught.problems import Extraction
 from selftaught.quantities import Quantity, number_text, same_number
 from selftaught.scales import POWERS_OF_TEN, TOUCHING
-from selftaught.signs import plain
+from selftaught.signs import fold_space, plain
 from selftaught.statements import BLOCK, LONGEST, Statement, last_match
 
 LONGEST_ENDING = 20_000
@@ -35,13 +35,8 @@ class AnswerRule:
     """Regular expression that the whole answer line must match; anything else is unparseable."""
 
 
-def normalize(answer: str) -> str:
-    """Fold white space; nothing else, so that two answers are equal only if they read the same."""
-    return " ".join(answer.split())
-
-
 def extract(completion: str, rule: AnswerRule) -> str | None:
-    """The answer that a completion states, normalized, or None if it states none that can be read.
+    """The answer that a completion states, with white space folded, or None if it states none that can be read.
 
     A completion that opens its reasoning with `rule.opener` states the answer on the first line with text after
     `rule.closer`; without the closer there is no answer. A completion without the opener states it on its first
@@ -56,7 +51,7 @@ def extract(completion: str, rule: AnswerRule) -> str | None:
         rest = completion
     for line in rest.splitlines():
         if line.strip():
-            answer = normalize(line)
+            answer = fold_space(line)
             return answer if re.fullmatch(rule.pattern, answer) else None
     return None
 
@@ -111,7 +106,7 @@ def choice_answer(statement: Statement, choices: tuple[str, ...], extraction: Ex
 
 
 def line_answer(statement: Statement, extraction: Extraction) -> str | None:
-    """The first line with text after the marker, normalized. Lenient, without a marker: the last line with text."""
+    """The first line with text after the marker, white space folded. Lenient, without a marker: the last such line."""
     text, stated = statement.text[-LONGEST_ENDING:], statement.stated
     if statement.is_doubtful:
         return None
@@ -119,7 +114,7 @@ def line_answer(statement: Statement, extraction: Extraction) -> str | None:
     if stated is None and extraction == "lenient":
         ending = text.rstrip()[-2 * LONGEST :]
         line = ending[max(ending.rfind("\n"), ending.rfind("\r")) + 1 :]
-    line = normalize(line)
+    line = fold_space(line)
     return line if 0 < len(line) <= LONGEST_LINE else None
 
 

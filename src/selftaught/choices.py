@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from selftaught.amounts import parse_number, read_quantity
 from selftaught.problems import LABELS
-from selftaught.signs import CLOSING, OPENING, SENTENCE_END, UNSPACED, plain, visible
+from selftaught.signs import CLOSING, OPENING, SENTENCE_END, UNSPACED, fold_space, plain, visible
 
 NONE: frozenset[str] = frozenset()
 LONGEST_NUMBER = 200
@@ -274,7 +274,7 @@ def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
 
 def _fold(text: str) -> str:
     """Without case, spare white space, quotes around it and punctuation after it."""
-    words = " ".join(text.lower().replace("\\$", "$").replace("\\%", "%").split()).strip("\"' ")
+    words = fold_space(text.lower().replace("\\$", "$").replace("\\%", "%")).strip("\"' ")
     return words.rstrip(".!?,;: ") or words
 
 

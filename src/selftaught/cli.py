@@ -321,8 +321,8 @@ def init(
 
 def _finish(folder: Path, config: "RunConfig") -> None:
     """Write the report, then print: what is printed may be lost, the report must not be."""
-    from selftaught.report import iteration_table, write_report
-    from selftaught.store import read_result
+    from selftaught.metrics import rate_text
+    from selftaught.report import iteration_table, read_run, write_report
     from selftaught.tables import table_text, wrapped
 
     written = write_report([folder])
@@ -330,20 +330,20 @@ def _finish(folder: Path, config: "RunConfig") -> None:
     width = width_of(sys.stdout)
     print(wrapped(f"{config.method} on {config.task.name}: accuracy on dev, by class", width))
     print(table_text(header, rows, width))
-    result = read_result(folder)
+    run = read_run(folder)
+    result = run.result
     assert result is not None, "a finished run has a result"
-    for name in ("base", "test") if result["best_iteration"] else ("base",):
-        m = result[name]
-        classes = "  ".join(f"{key}: {value['accuracy']:.2f}" for key, value in m["by_class"].items())
-        who = "base model" if name == "base" else f"iteration {result['best_iteration']}"
-        low, high = m["interval"]
-        test = f"test, {who}: {m['correct']}/{m['n']}  {m['accuracy']:.3f} [{low:.3f}, {high:.3f}]  {classes}"
-        print(wrapped(test, width, indent="  "))
-    if not result["best_iteration"]:
+    best = result["best_iteration"]
+    for iteration in (0, best) if best else (0,):
+        measured = run.measured["test", iteration]
+        classes = "  ".join(f"{name}: {rate.accuracy:.2f}" for name, rate in measured.by_class.items())
+        who = f"iteration {iteration}" if iteration else "base model"
+        print(wrapped(f"test, {who}: {rate_text(measured)}  {classes}", width, indent="  "))
+    if not best:
         print("no iteration beat the base model on dev, so the base model is the result")
     print(f"report {written.markdown}")
     print(f"plot   {written.svg}")
-    print(f"model  {folder / result['checkpoint'] if result['best_iteration'] else result['checkpoint']}")
+    print(f"model  {folder / result['checkpoint'] if best else result['checkpoint']}")
     print(f"next:  {command('show', folder, '--verdict', 'correct', '--limit', '3')}")
 
 

@@ -1,4 +1,4 @@
-"""`run --dry-run`: what a run would do, in full, without drawing anything or loading weights."""
+"""`run --dry-run`: what a run would do, in full, without generating anything or loading weights."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -6,11 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from selftaught.config import flat_values
-from selftaught.drawing import asking
 from selftaught.errors import NothingAccepted
-from selftaught.plan import choose_problems, spread_over_classes, steps_for
+from selftaught.plan import choose_problems, steps_for
 from selftaught.problems import Problem, Task
 from selftaught.records import TrainingExample
+from selftaught.sampling import measured_problems, sampling_spec
 from selftaught.selection import Selection, examples_from_solutions
 from selftaught.settings import RunConfig
 from selftaught.stages import training_examples
@@ -45,27 +45,20 @@ def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: 
     kinds = {"rationale" if config.sampling.samples else "evaluation": False}
     kinds |= {"rationalization": True} if config.rationalization.hints != "none" else {}
     for kind, hint in kinds.items():
-        how = asking(
-            task,
-            shots=config.sampling.shots,
-            temperature=0.0,
-            max_new_tokens=config.sampling.max_new_tokens,
-            hint=hint,
-            answer_only=config.training.target == "answer",
-        )
+        spec = sampling_spec(config, task, shots=config.sampling.shots, temperature=0.0, hint=hint)
         for problem in problems[:PROMPTS_SHOWN]:
-            prompt = how.prompt(task, problem)
+            prompt = spec.prompt(task, problem)
             yield f"\n# {kind} prompt of problem {problem.id!r}, {len(codec.encode_prompt(prompt))} tokens"
             yield prompt + "⟨the model goes on here⟩"
 
 
 def _training_rows(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
-    """The rows that do not depend on what is drawn, and worked examples laid out as accepted samples will be."""
+    """The rows that do not depend on what is sampled, and few-shot examples encoded as accepted samples will be."""
     rows: list[tuple[str, TrainingExample]] = []
     if config.sampling.samples:
         shots = task.shots[: config.training.shots]
-        worked = examples_from_solutions(task.shots[:ROWS_SHOWN], task.prompt_format, shots, iteration=1)
-        rows += [("a sample, if it reads like the worked example", example) for example in worked]
+        few_shot = examples_from_solutions(task.shots[:ROWS_SHOWN], task.prompt_format, shots, iteration=1)
+        rows += [("a sample, if it reads like the few-shot example", example) for example in few_shot]
     with suppress(NothingAccepted):
         fixed = training_examples(config, task, 1, Selection(kept=(), held_out=(), left_out=()), problems)
         for source in dict.fromkeys(example.source for example in fixed):
@@ -83,8 +76,8 @@ def _training_rows(config: RunConfig, task: Task, problems: Sequence[Problem], c
 def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
     sampling, training = config.sampling, config.training
     hinted = len(problems) if config.rationalization.hints != "none" and sampling.samples else 0
-    dev = len(spread_over_classes(task.dev, config.task.dev_problems))
-    test = len(spread_over_classes(task.test, config.task.test_problems)) + len(task.extrapolation)
+    dev = len(measured_problems(config, task, "dev"))
+    test = sum(len(measured_problems(config, task, split)) for split in ("test", "extrapolation"))
     iterations = range(1, config.loop.max_iterations + 1)
     steps = [
         steps_for(
@@ -97,16 +90,16 @@ def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Cod
         )
         for n in iterations
     ]
-    draws = len(problems) * sampling.samples
+    rationales = len(problems) * sampling.samples
     yield "\n# cost, at most"
-    yield f"an iteration draws {draws} rationales, up to {hinted} rationalizations and {dev} dev completions,"
+    yield f"an iteration samples {rationales} rationales, up to {hinted} rationalizations and {dev} dev completions,"
     yield f"each of up to {sampling.max_new_tokens} new tokens;"
     yield f"the base model and the best one answer {test} test problems each;"
     yield f"{len(steps)} iterations of {steps[0]} to {steps[-1]} optimizer steps of {training.batch_size} sequences;"
     first = training.first_steps if training.sft_first else 0
     if first:
-        yield f"before them {first} steps on the worked solutions;"
-    total = len(steps) * (draws + hinted + dev) + dev + 2 * test
+        yield f"before them {first} steps on the human solutions;"
+    total = len(steps) * (rationales + hinted + dev) + dev + 2 * test
     tokens = total * sampling.max_new_tokens
     yield f"in all {total} completions, {tokens} new tokens, {first + sum(steps)} optimizer steps"
 

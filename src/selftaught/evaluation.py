@@ -1,22 +1,22 @@
-"""Measure a model or a run's result on a split, outside the loop: the same drawing and the same judging."""
+"""Measure a model or a run's result on a split, outside the loop: the same sampling and the same judging."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from selftaught.commands import command
-from selftaught.compute import Chosen, check_engine, choose, engine_opener, further_processes
+from selftaught.compute import check_engine, choose, engine_opener, further_processes
 from selftaught.config import config_from_values, flat_values, load_config, shipped_configs, with_homes
-from selftaught.drawing import Asking, asking, draw_chunk
 from selftaught.errors import ConfigError, StoreError
 from selftaught.launch import check_before_start, config_of_run, refuse_other_data, task_of
 from selftaught.methods import Value
 from selftaught.metrics import measure
 from selftaught.paths import link_to_nothing
-from selftaught.plan import planned_draws, spread_over_classes
-from selftaught.problems import SPLITS, Problem, Task, by_id
-from selftaught.records import Draw, Measurement, ModelRef, Sample
+from selftaught.plan import planned_samples
+from selftaught.problems import SPLITS, by_id
+from selftaught.records import Measurement, ModelRef, Sample
+from selftaught.sampling import generate_in_chunks, measured_problems, sampling_spec
 from selftaught.settings import RunConfig
 from selftaught.store import read_result
 from selftaught.weights import model_in_folder, resolve_model
@@ -69,11 +69,11 @@ def evaluate(
     overrides: Mapping[str, Value] | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Measurement:
-    """Draw `samples` completions per problem of a split and measure them; dev and test as far as the config takes them.
+    """Generate `samples` completions per problem of a split and measure them; dev and test as far as the config says.
 
-    Greedy for one sample, temperature 0.7 for several unless told otherwise. What is not given comes from the
-    target's config, with `overrides` on top. `note` is told if a server outside is measured: it serves what it serves,
-    and nothing here proves which weights those are. Raises ConfigError for settings that the task or the split cannot
+    Greedy for one sample, temperature 0.7 for several unless another one is given. What is not given comes from the
+    target's config, with `overrides` on top. `note` is called if a server outside is measured, since
+    nothing here proves which weights it serves. Raises ConfigError for settings that the task or the split cannot
     serve, and for an override of what has an argument of its own.
     """
     if split not in SPLITS:
@@ -93,25 +93,32 @@ def evaluate(
         refuse_other_data(target.run_dir, task)
     check_before_start(config, task)
     check_engine(config)
-    limit = {"dev": config.task.dev_problems, "test": config.task.test_problems}.get(split, 0)
-    problems = spread_over_classes(task.split(split), limit)
+    problems = measured_problems(config, task, split)
     if not problems:
         raise ConfigError(f"task {task.name!r} has no {split} split")
     chosen = choose(config, target.model)
-    how = asking(
-        task,
-        shots=config.sampling.shots,
-        temperature=temperature,
-        max_new_tokens=config.sampling.max_new_tokens,
-        top_p=config.sampling.top_p,
-        top_k=config.sampling.top_k,
-        answer_only=config.training.target == "answer",
-    )
-    draws = list(planned_draws(problems, kind="evaluation", samples=samples))
-    drawn = _drawn(config, chosen, target, task, draws, how=how, problems=problems, note=note)
+    samples_of_problems: list[Sample] = []
+    with further_processes(chosen) as peers:
+        engine = engine_opener(config, chosen, peers)(target.model)
+        if engine.serves is not None:
+            note(f"measured: what {config.engine.url} serves, by its own word {engine.serves!r}")
+        try:
+            for chunk in generate_in_chunks(
+                lambda: engine,
+                task,
+                by_id(problems),
+                planned_samples(problems, kind="evaluation", samples=samples),
+                spec=sampling_spec(config, task, shots=config.sampling.shots, temperature=temperature),
+                iteration=target.iteration,
+                run_seed=config.seed,
+                chunk=chosen.chunk,
+            ):
+                samples_of_problems += chunk
+        finally:
+            engine.close()
     return measure(
         problems,
-        drawn,
+        samples_of_problems,
         task=task.name,
         split=split,
         iteration=target.iteration,
@@ -121,41 +128,8 @@ def evaluate(
     )
 
 
-def _drawn(
-    config: RunConfig,
-    chosen: Chosen,
-    target: Target,
-    task: Task,
-    draws: Sequence[Draw],
-    *,
-    how: Asking,
-    problems: Sequence[Problem],
-    note: Callable[[str], None],
-) -> list[Sample]:
-    """Every draw, judged."""
-    found: list[Sample] = []
-    with further_processes(chosen) as peers:
-        engine = engine_opener(config, chosen, peers)(target.model)
-        if engine.serves is not None:
-            note(f"measured: what {config.engine.url} serves, by its own word {engine.serves!r}")
-        try:
-            for first in range(0, len(draws), chosen.chunk):
-                found += draw_chunk(
-                    engine,
-                    task,
-                    by_id(problems),
-                    draws[first : first + chosen.chunk],
-                    how=how,
-                    iteration=target.iteration,
-                    run_seed=config.seed,
-                )
-        finally:
-            engine.close()
-    return found
-
-
 def _data_of(config: RunConfig) -> dict[str, Value]:
-    """The settings that say which problems a task has, as opposed to how many of them are asked."""
+    """The settings that say which problems a task has, as opposed to how many of them are used."""
     return config.task.model_dump(exclude={"choose", "train_problems", "dev_problems", "test_problems", "extraction"})
 
 

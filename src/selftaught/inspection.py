@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from selftaught.errors import ConfigError, SelftaughtError
 from selftaught.launch import config_of_run, task_of_run
+from selftaught.metrics import rate_text
 from selftaught.problems import SPLITS, Problem, Task, Verdict, Verification
 from selftaught.records import Kind, Measurement, Sample
 from selftaught.store import read_samples
@@ -120,8 +121,8 @@ def measurement_text(m: Measurement) -> str:
     """A measurement for a person: every rate with its count and interval."""
     lines = [
         f"{m.task} {m.split}, {m.shots} shots, {m.samples} per problem at temperature {m.temperature}",
-        f"accuracy  {_score_text(m.correct, m.n, m.accuracy, m.interval)}",
-        *(f"  {name}  {_score_text(s.correct, s.n, s.accuracy, s.interval)}" for name, s in m.by_class.items()),
+        f"accuracy  {rate_text(m)}",
+        *(f"  {name}  {rate_text(rate)}" for name, rate in m.by_class.items()),
         f"unparseable {m.unparseable}  truncated {m.truncated}  false positives "
         + ("–" if m.false_positive is None else str(m.false_positive)),
     ]
@@ -131,10 +132,6 @@ def measurement_text(m: Measurement) -> str:
         rates = "  ".join(f"pass@{k} {rate:.3f}" for k, rate in m.pass_at_k.items())
         lines.append(f"{rates}  majority@{m.samples} {m.majority_at_k:.3f}  (n = {m.n} problems)")
     return "\n".join(lines)
-
-
-def _score_text(correct: int, n: int, accuracy: float, interval: tuple[float, float]) -> str:
-    return f"{correct}/{n}  {accuracy:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def _problems(task: Task) -> dict[str, Problem]:

@@ -18,12 +18,12 @@ from selftaught.records import IterationSummary, Measurement
 from selftaught.setup import Setup
 from selftaught.stages import (
     chosen_problems,
-    draw_stage,
     failed_problems,
     fine_tune,
     fine_tune_on_solutions,
     measure_split,
-    select_samples,
+    sample_stage,
+    select_and_write_left_out,
     training_examples,
     validation_examples,
 )
@@ -90,17 +90,17 @@ def run_iteration(n: int, setup: Setup, models: Models, *, dev_before: Measureme
 
 
 def gather(n: int, setup: Setup, models: Models, clock: Clock) -> Gathered:
-    """Draw, hint the failures and draw again, keep what is right; then the samples leave the memory to the trainer."""
+    """Sample, hint the failures and sample again, keep what is correct; the samples then leave the memory."""
     model = models.before(n)
     problems = chosen_problems(setup, n)
 
-    rationales = draw_stage(setup, models, model, n, "rationale", problems, hint=False)
+    rationales = sample_stage(setup, models, model, n, "rationale", problems, hint=False)
     clock.lap("rationale")
     failed = failed_problems(setup, n, problems, rationales)
-    rationalizations = draw_stage(setup, models, model, n, "rationalization", failed, hint=True)
+    rationalizations = sample_stage(setup, models, model, n, "rationalization", failed, hint=True)
     clock.lap("rationalization")
 
-    selection = select_samples(setup, n, [*rationales, *rationalizations])
+    selection = select_and_write_left_out(setup, n, [*rationales, *rationalizations])
     has_steps = setup.task.check_steps is not None
     return Gathered(
         rationale=count_samples(rationales, has_step_check=has_steps),

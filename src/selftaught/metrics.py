@@ -25,8 +25,15 @@ def score(correct: int, n: int) -> Score:
     return Score(n=n, correct=correct, accuracy=correct / n if n else 0.0, interval=wilson_interval(correct, n))
 
 
+def rate_text(rate: Score | Measurement, *, digits: int = 3, with_counts: bool = True) -> str:
+    """A rate for a person: 65/492 0.132 [0.105, 0.165]."""
+    low, high = rate.interval
+    counts = f"{rate.correct}/{rate.n} " if with_counts else ""
+    return f"{counts}{rate.accuracy:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that one of k completions, drawn without return from n, is right (Chen et al. 2021, eq. 1).
+    """Chance that one of k completions, taken without return from n, is correct (Chen et al. 2021, eq. 1).
 
     Raises ValueError unless 0 <= correct <= n and 1 <= k <= n.
     """
@@ -36,7 +43,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def majority_prediction(samples: Sequence[Sample]) -> str | None:
-    """The most frequent prediction; ties go to the one drawn first; None if none can be read."""
+    """The most frequent prediction; ties go to the one of the lowest index; None if none can be read."""
     counts = Counter(s.prediction for s in sorted(samples, key=lambda s: s.index) if s.prediction is not None)
     return counts.most_common(1)[0][0] if counts else None
 
@@ -56,13 +63,13 @@ def count_samples(samples: Iterable[Sample], *, has_step_check: bool) -> Samplin
 
 
 def check_rates(samples: Iterable[Sample]) -> dict[str, Score]:
-    """How many samples passed each of their checks: of those with the right answer, for `extraction` of all."""
+    """How many samples passed each of their checks: of those with the correct answer, for `extraction` of all."""
     passed: dict[str, list[bool]] = {}
     for sample in samples:
         for name, result in sample.checks.items():
             if name == "extraction" or sample.verdict is Verdict.CORRECT:
                 passed.setdefault(name, []).append(result.passed)
-    return {name: score(sum(found), len(found)) for name, found in passed.items()}
+    return {name: score(sum(results), len(results)) for name, results in passed.items()}
 
 
 def measure(
@@ -88,8 +95,8 @@ def measure(
         raise ValueError(f"every problem needs the same number of samples, at least 1; got {sorted(sizes)}")
     (k_max,) = sizes
     first = {problem.id: by_problem[problem.id][0] for problem in problems}
-    is_right = {pid: sample.verdict is Verdict.CORRECT for pid, sample in first.items()}
-    total = score(sum(is_right.values()), len(problems))
+    is_correct = {pid: sample.verdict is Verdict.CORRECT for pid, sample in first.items()}
+    total = score(sum(is_correct.values()), len(problems))
     return Measurement(
         task=task,
         split=split,
@@ -101,7 +108,7 @@ def measure(
         correct=total.correct,
         accuracy=total.accuracy,
         interval=total.interval,
-        by_class=_by_class(problems, is_right),
+        by_class=_by_class(problems, is_correct),
         unparseable=sum(s.verdict is Verdict.UNPARSEABLE for s in first.values()),
         truncated=sum(s.finish_reason == "length" for s in first.values()),
         false_positive=sum(s.is_false_positive for s in first.values()) if has_step_check else None,
@@ -116,22 +123,22 @@ def mean_over_classes(by_class: Mapping[str, Score]) -> float:
     return sum(s.accuracy for s in by_class.values()) / len(by_class) if by_class else 0.0
 
 
-def _by_class(problems: Sequence[Problem], is_right: Mapping[str, bool]) -> dict[str, Score]:
+def _by_class(problems: Sequence[Problem], is_correct: Mapping[str, bool]) -> dict[str, Score]:
     groups: dict[str, list[bool]] = {}
     for problem in problems:
-        groups.setdefault(problem.class_name, []).append(is_right[problem.id])
+        groups.setdefault(problem.class_name, []).append(is_correct[problem.id])
     return {name: score(sum(group), len(group)) for name, group in groups.items()}
 
 
 def _pass_at_powers_of_two(groups: Sequence[Sequence[Sample]], k_max: int) -> dict[str, float]:
     ks = sorted({2**i for i in range(k_max.bit_length()) if 2**i <= k_max} | {k_max})
-    rights = [sum(s.verdict is Verdict.CORRECT for s in group) for group in groups]
-    return {str(k): sum(pass_at_k(k_max, right, k) for right in rights) / len(rights) for k in ks}
+    counts = [sum(s.verdict is Verdict.CORRECT for s in group) for group in groups]
+    return {str(k): sum(pass_at_k(k_max, correct, k) for correct in counts) / len(counts) for k in ks}
 
 
 def _majority_at_k(by_problem: Mapping[str, Sequence[Sample]]) -> float:
-    right = 0
+    correct = 0
     for group in by_problem.values():
         winner = majority_prediction(group)
-        right += any(s.prediction == winner and s.verdict is Verdict.CORRECT for s in group)
-    return right / len(by_problem)
+        correct += any(s.prediction == winner and s.verdict is Verdict.CORRECT for s in group)
+    return correct / len(by_problem)

@@ -1,11 +1,11 @@
-"""Decide what to do next: which problems, which draws, how many steps, when to stop. Pure and seeded."""
+"""Decide what to do next: which problems, which samples, how many steps, when to stop. Pure and seeded."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Literal
 
 from selftaught.problems import Problem, Verdict
-from selftaught.records import Draw, Kind, Sample
+from selftaught.records import Kind, PlannedSample, Sample
 from selftaught.seeds import generator, seed_for, uniform
 
 Choice = Literal["all", "random", "random-per-class", "unsolved-first"]
@@ -16,9 +16,9 @@ def choose_problems(
 ) -> list[Problem]:
     """The training problems of one iteration, in the order of `train`.
 
-    `number` 0 means all. "random" draws anew each iteration, so that iterations share problems; "random-per-class"
+    `number` 0 means all. "random" chooses anew each iteration, so that iterations share problems; "random-per-class"
     does so with the same number of each class, as far as a class has them; "unsolved-first" takes problems without a
-    right answer so far before the others, at random among equals.
+    correct answer so far before the others, at random among equals.
     """
     if how == "all" or number == 0 or number >= len(train):
         return list(train)
@@ -44,13 +44,13 @@ def spread_over_classes(problems: Sequence[Problem], number: int) -> tuple[Probl
     return tuple(problems[position] for position in sorted(p for _, p in sorted(keyed)[:number]))
 
 
-def planned_draws(problems: Iterable[Problem], *, kind: Kind, samples: int) -> Iterator[Draw]:
-    """Every draw of a stage, in the order in which they are made and stored."""
-    return (Draw(problem_id=p.id, kind=kind, index=k) for p in problems for k in range(samples))
+def planned_samples(problems: Iterable[Problem], *, kind: Kind, samples: int) -> Iterator[PlannedSample]:
+    """Every sample of a stage, in the order in which they are generated and stored."""
+    return (PlannedSample(problem_id=p.id, kind=kind, index=k) for p in problems for k in range(samples))
 
 
 def solved_ids(samples: Iterable[Sample]) -> set[str]:
-    """Problems with a right answer that was found without a hint."""
+    """Problems with a correct answer that was sampled without a hint."""
     return {s.problem_id for s in samples if s.kind == "rationale" and s.verdict is Verdict.CORRECT}
 
 

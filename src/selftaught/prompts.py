@@ -1,4 +1,4 @@
-"""Lay problems out as text. The one renderer: generation, training, evaluation and `--dry-run` all use it."""
+"""Render problems as text. The one renderer: generation, training, evaluation and `--dry-run` all use it."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -7,9 +7,9 @@ from selftaught.problems import LABELS, Problem, PromptFormat
 
 
 def render_prompt(fmt: PromptFormat, problem: Problem, *, hint: bool, shots: Sequence[Problem] = ()) -> str:
-    """The text that a model completes: worked examples, then the question.
+    """The text that a model completes: few-shot examples, then the question.
 
-    With `hint` the reference answer is shown beside the question, and beside each worked example's question too
+    With `hint` the reference answer stands beside the question, and beside each few-shot example's question too
     (Zelikman et al. 2022, section 3.2). Without it the text does not depend on `problem.answer`.
     """
     return render_prompts(fmt, [problem], hint=hint, shots=shots)[0]
@@ -18,14 +18,14 @@ def render_prompt(fmt: PromptFormat, problem: Problem, *, hint: bool, shots: Seq
 def render_prompts(
     fmt: PromptFormat, problems: Iterable[Problem], *, hint: bool, shots: Sequence[Problem] = ()
 ) -> list[str]:
-    """A prompt per problem, as `render_prompt` makes it; the worked examples are laid out once for all of them."""
-    worked = [_question(fmt, shot, hint=hint) + render_completion(fmt, shot) for shot in shots]
-    before = "".join(block + fmt.separator for block in worked)
+    """A prompt per problem, as `render_prompt` makes it; the few-shot examples are rendered once for all of them."""
+    examples = [_question(fmt, shot, hint=hint) + render_completion(fmt, shot) for shot in shots]
+    before = "".join(example + fmt.separator for example in examples)
     return [before + _question(fmt, problem, hint=hint) for problem in problems]
 
 
 def render_completion(fmt: PromptFormat, problem: Problem) -> str:
-    """What follows a worked example's question: its rationale and answer, or the answer alone if it has none."""
+    """What follows a few-shot example's question: its rationale and answer, or the answer alone if it has none."""
     choice = problem.choices[LABELS.index(problem.answer)] if problem.choices else ""
     if problem.rationale:
         return fmt.completion.format(rationale=problem.rationale, answer=problem.answer, choice=choice)
@@ -38,10 +38,10 @@ def prompt_sha256(prompt: str) -> str:
 
 
 def _question(fmt: PromptFormat, problem: Problem, *, hint: bool) -> str:
-    shown = fmt.hint.format(answer=problem.answer) if hint else ""
+    hint_text = fmt.hint.format(answer=problem.answer) if hint else ""
     beside_choice = bool(problem.choices) and "{hint}" in fmt.choice
     choices = "".join(
-        fmt.choice.format(label=label, text=text, hint=shown if label == problem.answer else "")
+        fmt.choice.format(label=label, text=text, hint=hint_text if label == problem.answer else "")
         for label, text in zip(LABELS, problem.choices, strict=False)
     )
-    return fmt.question.format(question=problem.question, choices=choices, hint="" if beside_choice else shown)
+    return fmt.question.format(question=problem.question, choices=choices, hint="" if beside_choice else hint_text)

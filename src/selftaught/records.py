@@ -11,7 +11,7 @@ from typing import Literal
 from selftaught.problems import CheckResult, Verdict
 
 Kind = Literal["rationale", "rationalization", "evaluation"]
-"""Why a completion was drawn: without a hint, with a hint, or to measure a model on dev or test."""
+"""Why a completion was sampled: without a hint, with a hint, or to measure a model on dev or test."""
 
 FinishReason = Literal["end", "stop", "length"]
 """How a completion ended: the end token, a stop string, or the limit on new tokens."""
@@ -46,7 +46,7 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One completion to draw."""
+    """One completion to generate."""
 
     prompt: str
     seed: int
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What an engine drew for the request at position `request` of the sequence it was given."""
+    """What an engine generated for the request at position `request` of the sequence it was given."""
 
     request: int
     text: str
@@ -63,9 +63,9 @@ class Completion:
     """Ids that decode to `text`, without the end token; None if the engine does not know them."""
     finish_reason: FinishReason
     logprob: float | None
-    """Sum over the drawn tokens of their log-probability at temperature 1 (nats)."""
+    """Sum over the generated tokens of their log-probability at temperature 1 (nats)."""
     num_tokens: int
-    """Tokens drawn, the end token and cut ones included: the unit of tokens/s."""
+    """Generated tokens, the end token and cut ones included: the unit of tokens/s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class TokenScores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draw:
+class PlannedSample:
     """One sample that a plan asks for; with the run seed and the iteration it fixes the sample's seed."""
 
     problem_id: str
@@ -87,11 +87,11 @@ class Draw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A completion with its provenance and verdict: facts of one draw, written once and never changed."""
+    """A completion with its provenance and verdict: facts, written once and never changed."""
 
     problem_id: str
     iteration: int
-    """Of the pass that drew it; its model is the one of iteration - 1 (evaluation: of this iteration)."""
+    """In which it was sampled; its model is the one of iteration - 1 (evaluation: of this iteration)."""
     kind: Kind
     index: int
     seed: int
@@ -109,7 +109,7 @@ class Sample:
 
     @property
     def is_false_positive(self) -> bool:
-        """Right answer, wrong reasoning: needs a step check, without one it is never true."""
+        """Correct answer, wrong reasoning: needs a step check, without one it is never true."""
         steps = self.checks.get("steps")
         return self.verdict is Verdict.CORRECT and steps is not None and not steps.passed
 
@@ -120,7 +120,7 @@ class TrainingExample:
 
     problem_id: str
     prompt: str
-    """Never holds the hint of a training problem; only warm-start rows of worked examples may be hinted."""
+    """Never holds the hint of a training problem; only rehearsed few-shot examples may be hinted."""
     completion: str
     completion_ids: tuple[int, ...] | None
     """The ids that were sampled; None where the text was not sampled as ids and has to be encoded."""
@@ -167,20 +167,20 @@ class Measurement:
     """Completions per problem, K."""
     n: int
     correct: int
-    """Problems whose first completion is right."""
+    """Problems whose first completion is correct."""
     accuracy: float
     interval: tuple[float, float]
     by_class: Mapping[str, Score]
     unparseable: int
     truncated: int
     false_positive: int | None
-    """Right answer, wrong reasoning; None where the task has no step check."""
+    """Correct answer, wrong reasoning; None where the task has no step check."""
     pass_at_k: Mapping[str, float] = field(default_factory=dict)
-    """k -> chance that one of k completions is right, mean over problems; empty for K = 1."""
+    """k -> chance that one of k completions is correct, mean over problems; empty for K = 1."""
     tokens: int = 0
-    """Tokens drawn for it."""
+    """Tokens generated for it."""
     majority_at_k: float | None = None
-    """Share of problems whose most frequent prediction of K is right; None for K = 1."""
+    """Share of problems whose most frequent prediction of K is correct; None for K = 1."""
     checks: Mapping[str, Score] = field(default_factory=dict)
     """As in `SamplingCounts`, over each problem's first completion; empty in older folders."""
 
@@ -196,7 +196,7 @@ class SamplingCounts:
     truncated: int
     false_positive: int | None
     checks: Mapping[str, Score] = field(default_factory=dict)
-    """By name, how many of the right answers passed a check of the reasoning; and as `extraction`, for how many of
+    """By name, how many of the correct answers passed a check of the reasoning; and as `extraction`, for how many of
     all samples strict and lenient extraction give the same verdict. Empty in older folders."""
 
 

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 from selftaught.config import config_from_values, flat_values
 from selftaught.errors import ConfigError, StoreError
 from selftaught.methods import METHODS
-from selftaught.metrics import mean_over_classes
+from selftaught.metrics import mean_over_classes, rate_text
 from selftaught.paths import link_to_nothing
 from selftaught.records import IterationSummary, Measurement, SamplingCounts, Score
+from selftaught.signs import fold_space
 from selftaught.store import read_measurements, read_result, read_run_json, read_summaries
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DASH = "–"
-RATE = "{0.accuracy:.2f} [{0.interval[0]:.2f}, {0.interval[1]:.2f}]"
 SPECIAL = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"} | {c: f"\\{c}" for c in "\\`*_[]~$!#"}
 # Okabe and Ito's colours, told apart by colour-blind readers too; with 8 markers, 56 classes look different.
 CLASS_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -37,13 +37,13 @@ STYLE: dict[Any, Any] = {"svg.hashsalt": "selftaught", "text.parse_math": False,
     "axes.titlesize": 11, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 10
 }  # fmt: skip
 NOTES = f"""Iteration 0 is the base model. Accuracy is greedy, at the first completion, with its 95 % Wilson interval;
-`{DASH}` is what there is no number for. Rationales and hints are right of drawn; false positives, right answers that
-rest on wrong reasoning, are of the right ones. Seconds are those of the process that finished the iteration;
+`{DASH}` is what there is no number for. Rationales and hints are correct of sampled; false positives, correct answers
+that rest on wrong reasoning, are of the correct ones. Seconds are those of the process that finished the iteration;
 "of them other" is the part outside of sampling, training and loading."""
 
 
-CHECKS = """Right answers that passed each check of the reasoning; `extraction` is the share of all completions to which
-strict and lenient extraction of the answer give the same verdict."""
+CHECKS = """Correct answers that passed each check of the reasoning; `extraction` is the share of all completions to
+which strict and lenient extraction of the answer give the same verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,21 +114,22 @@ def read_run(run_dir: Path, *, name: str = "") -> Run:
 def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows for a terminal, 120 columns for up to five short classes; row 0 is the base model.
 
-    `right`: rationales right/drawn; `hints`: accepted/asked; `false +`: false positives unhinted/hinted; `s`: seconds.
+    `correct`: rationales correct/sampled; `hints`: accepted/given; `false +`: false positives unhinted/hinted;
+    `s`: seconds.
     """
     run = read_run(run_dir)
     known = class_names(run.dev)
     rows = []
     for m in run.dev:
-        by_class = (_score(m.by_class.get(name), "{0.accuracy:.2f}") for name in known)
-        rows.append([str(m.iteration), *by_class, _score(m, RATE)])
+        by_class = (f"{m.by_class[name].accuracy:.2f}" if name in m.by_class else DASH for name in known)
+        rows.append([str(m.iteration), *by_class, rate_text(m, digits=2, with_counts=False)])
     work = [[DASH] * 7] * (len(run.dev) - len(run.summaries))
     for s in run.summaries:
         stages = (s.rationale, s.rationalization)
         false = "/".join(DASH if c.false_positive is None else str(c.false_positive) for c in stages)
         trained = [str(s.examples), str(s.train.steps), _losses(s, "{:.3f}→{:.3f}")]
         work.append([*(_of(c.correct, c.samples) for c in stages), false, *trained, f"{sum(s.seconds.values()):.0f}"])
-    header = ["iter", *map(_short, known), "dev", "right", "hints", "false +", "examples", "steps"]
+    header = ["iter", *map(_short, known), "dev", "correct", "hints", "false +", "examples", "steps"]
     return [*header, "loss", "s"], [[*left, *right] for left, right in zip(rows, work, strict=True)]
 
 
@@ -149,7 +150,7 @@ def render_markdown(runs: Sequence[Run], *, plot: str) -> str:
         parts += ["### Accuracy on dev", _dev_table(run)] if run.dev else []
         if run.summaries:
             warnings = [f"- iteration {s.iteration}: {_md(text)}" for s in run.summaries for text in s.warnings]
-            parts += ["### Drawn and trained", _work_table(run)]
+            parts += ["### Sampled and trained", _work_table(run)]
             parts += ["### Checks", CHECKS, table] if (table := _checks_table(run)) else []
             parts += ["### Samples left out", _left_out_table(run)]
             parts += ["### Warnings", "\n".join(warnings) or "None."]
@@ -193,7 +194,7 @@ def _settings(run: Run) -> str:
 
 def _dev_table(run: Run) -> str:
     known = class_names(run.dev)
-    rows = [[str(m.iteration), *(_score(m.by_class.get(c)) for c in known), _score(m), _mean(m)] for m in run.dev]
+    rows = [[str(m.iteration), *(_rate(m.by_class.get(c)) for c in known), _rate(m), _mean(m)] for m in run.dev]
     return _table(["iteration", *(f"class {_md(name)}" for name in known), "dev", "mean over classes"], rows)
 
 
@@ -201,12 +202,12 @@ def _work_table(run: Run) -> str:
     rows = []
     for s in run.summaries:
         stages, loss = (s.rationale, s.rationalization), s.train.validation_loss
-        drawn = [*(_of(c.correct, c.samples) for c in stages), *map(_false_positives, stages)]
+        sampled = [*(_of(c.correct, c.samples) for c in stages), *map(_false_positives, stages)]
         trained = [str(s.examples), str(s.train.steps), _losses(s, "{:.4f} → {:.4f}")]
         validation = DASH if loss is None else f"{loss:.4f}"
         other = f"{s.work_s['other']:.1f}" if "other" in s.work_s else DASH
-        rows.append([str(s.iteration), *drawn, *trained, validation, f"{sum(s.seconds.values()):.1f}", other])
-    header = ["iteration", "rationales right", "hints accepted", "false positives", "false positives, hinted"]
+        rows.append([str(s.iteration), *sampled, *trained, validation, f"{sum(s.seconds.values()):.1f}", other])
+    header = ["iteration", "rationales correct", "hints accepted", "false positives", "false positives, hinted"]
     return _table([*header, "examples", "steps", "loss", "validation loss", "seconds", "of them other"], rows)
 
 
@@ -218,8 +219,8 @@ def _checks_table(run: Run) -> str:
         for what, counts in (("rationales", s.rationale), ("hinted", s.rationalization), ("dev", s.dev))
     ]
     names = list(dict.fromkeys(name for _, _, checks in stages for name in checks))
-    rows = [[str(n), what, *(_score(checks.get(k)) for k in names)] for n, what, checks in stages if checks]
-    return _table(["iteration", "drawn", *map(_md, names)], rows) if rows else ""
+    rows = [[str(n), what, *(_rate(checks.get(k)) for k in names)] for n, what, checks in stages if checks]
+    return _table(["iteration", "sampled", *map(_md, names)], rows) if rows else ""
 
 
 def _left_out_table(run: Run) -> str:
@@ -247,9 +248,9 @@ def _result_table(run: Run, best: int) -> str:
         both = [run.measured[split, n] for n in (0, best) if (split, n) in run.measured]
         if len(both) < 2:
             continue
-        rows.append([split, "all classes", *map(_score, both)])
+        rows.append([split, "all classes", *map(_rate, both)])
         for name in class_names(both):
-            rows.append([split, f"class {_md(name)}", *(_score(m.by_class.get(name)) for m in both)])
+            rows.append([split, f"class {_md(name)}", *(_rate(m.by_class.get(name)) for m in both)])
         rows.append([split, "mean over classes", *map(_mean, both)])
         rows.append([split, "unparseable, truncated", *(f"{m.unparseable}, {m.truncated}" for m in both)])
         rows.append([split, "false positives", *map(_false_positives, both)])
@@ -263,7 +264,7 @@ def _comparison(runs: Sequence[Run]) -> str:
         facts = [run.name, run.setting("method"), run.setting("seed"), len(run.summaries), best if best >= 0 else DASH]
         dev = {m.iteration: m for m in run.dev}
         test = [run.measured.get(("test", n)) for n in (0, best)]
-        rows.append([*map(_md, facts), *map(_score, [dev.get(0), dev.get(best), *test])])
+        rows.append([*map(_md, facts), *map(_rate, [dev.get(0), dev.get(best), *test])])
     header = ["run", "method", "seed", "iterations", "best", "dev, base", "dev, best", "test, base", "test, best"]
     return _table(header, rows)
 
@@ -280,12 +281,12 @@ def _md(text: object) -> str:
 
 def _short(text: str, width: int = 10_000) -> str:
     """One line without control characters, cut to a width."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = fold_space("".join(c if c.isprintable() else " " for c in text))
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def _score(score: Score | Measurement | None, form: str = "{0.correct}/{0.n} " + RATE) -> str:
-    return form.format(score) if score and score.n else DASH
+def _rate(rate: Score | Measurement | None) -> str:
+    return rate_text(rate) if rate and rate.n else DASH
 
 
 def _mean(measurement: Measurement) -> str:

@@ -1,28 +1,18 @@
-"""Randomness by name: the same draw gets the same seed on every machine, in any batch and after any resume."""
+"""Randomness by name: the same sample gets the same seed on every machine, in any batch and after any resume."""
 
 import hashlib
+import json
 import random
-from collections.abc import Callable, Iterable
-from json.encoder import encode_basestring_ascii
 
 _MASK = (1 << 64) - 1
 
 
 def seed_for(*parts: str | int) -> int:
-    """A seed from what names a draw, e.g. (run seed, iteration, kind, problem id, index).
+    """A seed from what names a sample, e.g. (run seed, iteration, kind, problem id, index).
 
     53 bits, so that every JSON reader keeps it exact.
     """
-    return _hashed(f"[{', '.join(_written(parts))}]")
-
-
-def seeds_under(*first: str | int) -> Callable[[str, int], int]:
-    """The function (name, index) -> seed_for(*first, name, index), which writes what comes first only once.
-
-    A run names every one of its draws, those that are on disk too.
-    """
-    start = "[" + "".join([f"{part}, " for part in _written(first)])
-    return lambda name, index: _hashed(f"{start}{encode_basestring_ascii(name)}, {index}]")
+    return int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest()[:8], "big") >> 11
 
 
 def generator(*parts: str | int) -> random.Random:
@@ -31,7 +21,7 @@ def generator(*parts: str | int) -> random.Random:
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) for token `position` of the draw with this seed.
+    """A number in [0, 1) for token `position` of the sample with this seed.
 
     Counter-based (the finalizer of SplitMix64, Steele et al. 2014, over seed + position steps), so that a row's
     tokens do not depend on the rows beside it in a batch.
@@ -40,12 +30,3 @@ def uniform(seed: int, position: int) -> float:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return ((z ^ (z >> 31)) >> 11) / float(1 << 53)
-
-
-def _written(parts: Iterable[str | int]) -> list[str]:
-    """As `json.dumps` writes them, at half its time."""
-    return [encode_basestring_ascii(part) if isinstance(part, str) else str(part) for part in parts]
-
-
-def _hashed(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11

@@ -12,6 +12,7 @@ from selftaught.problems import Problem, PromptFormat, Verdict
 from selftaught.prompts import render_completion, render_prompt, render_prompts
 from selftaught.records import LeftOut, Sample, TrainingExample, sample_key
 from selftaught.seeds import seed_for, uniform
+from selftaught.signs import fold
 
 Accept = Literal["answer", "answer+steps"]
 UniqueBy = Literal["none", "text", "normalized-text", "equations"]
@@ -167,5 +168,5 @@ def _key_of(unique_by: UniqueBy, solution_key: Callable[[str], str] | None) -> C
 _KEYS: Mapping[UniqueBy, Callable[[Sample], str]] = {
     "none": lambda s: f"{s.iteration}/{s.kind}/{s.index}",
     "text": lambda s: s.completion,
-    "normalized-text": lambda s: " ".join(s.completion.split()).casefold(),
+    "normalized-text": lambda s: fold(s.completion),
 }

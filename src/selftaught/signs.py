@@ -1,7 +1,8 @@
 """One spelling for the signs that people and models write in many ways. Pure text.
 
 `visible` is for a text as it comes in: what cannot be seen is gone, and a letter with its accent is one character.
-`plain` is for reading: every character stays where it is, so that places in it are places in the text. What marks may
+`plain` is for reading: every character stays where it is, so that places in it are places in the text. `fold_space` and
+`fold` are for comparing texts. What marks may
 stand around an answer, and where a sentence ends, is said here once, for numbers and for choices.
 """
 
@@ -33,6 +34,16 @@ def visible(text: str) -> str:
     if unicodedata.is_normalized("NFC", text) or _many_accents().search(text):
         return text
     return unicodedata.normalize("NFC", text)
+
+
+def fold_space(text: str) -> str:
+    """With one space for each run of white space, and none around the text."""
+    return " ".join(text.split())
+
+
+def fold(text: str) -> str:
+    """With white space and case folded: equal for two texts that read the same but for these."""
+    return fold_space(text).casefold()
 
 
 _SAME_LENGTH = {

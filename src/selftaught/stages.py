@@ -1,18 +1,17 @@
-"""The stages of an iteration: choose problems, draw, assemble, fine-tune, measure; each does only what is owed."""
+"""The stages of an iteration: choose problems, sample, assemble, fine-tune, measure; each does only what is owed."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 
 from selftaught.commands import command
-from selftaught.drawing import Asking, asking, draw_chunk, draw_seeds, without_rationales
 from selftaught.engines import Engine
 from selftaught.errors import Interrupted, NothingAccepted, RefusedError, StoreError
 from selftaught.lineage import Models
 from selftaught.metrics import measure
 from selftaught.plan import (
     choose_problems,
-    planned_draws,
+    planned_samples,
     problems_to_hint,
     solved_ids,
     spread_over_classes,
@@ -31,6 +30,14 @@ from selftaught.records import (
     StepMetrics,
     TrainingExample,
     TrainingPlan,
+)
+from selftaught.sampling import (
+    SamplingSpec,
+    generate_in_chunks,
+    measured_problems,
+    sample_seed,
+    sampling_spec,
+    without_rationales,
 )
 from selftaught.seeds import seed_for
 from selftaught.selection import (
@@ -67,22 +74,25 @@ def chosen_problems(setup: Setup, n: int) -> list[Problem]:
 
 
 def failed_problems(setup: Setup, n: int, problems: Sequence[Problem], rationales: Sequence[Sample]) -> list[Problem]:
-    """The problems without a right answer that get a hint, by config; none for a method without hints."""
+    """The problems without a correct answer that get a hint, by config; none for a method without hints."""
     settings = setup.config.rationalization
     if settings.hints == "none":
         return []
     return problems_to_hint(problems, rationales, probability=settings.probability, seed=setup.config.seed, iteration=n)
 
 
-def select_samples(setup: Setup, n: int, drawn: Sequence[Sample]) -> Selection:
-    """What is kept of this iteration's samples, and of earlier ones if the training window takes them in."""
+def select_and_write_left_out(setup: Setup, n: int, samples: Sequence[Sample]) -> Selection:
+    """What is kept of this iteration's samples, and of earlier ones if the training window takes them in.
+
+    The others, with their reasons, are written to left_out/.
+    """
     config = setup.config
     earlier: list[Sample] = []
     if config.training.window == "all":
         stages = ("rationale", "rationalization")
         earlier = [s for k in range(1, n) for stage in stages for s in setup.store.samples(k, stage)]
     selection = select(
-        [*earlier, *drawn],
+        [*earlier, *samples],
         accept=config.selection.accept,
         unique_by=config.selection.unique_by,
         max_per_problem=config.selection.max_per_problem,
@@ -98,29 +108,30 @@ def select_samples(setup: Setup, n: int, drawn: Sequence[Sample]) -> Selection:
 def training_examples(
     config: RunConfig, task: Task, n: int, selection: Selection, problems: Sequence[Problem]
 ) -> list[TrainingExample]:
-    """What iteration n trains on: accepted samples, human solutions if asked for, and the rehearsed worked examples.
+    """What iteration n trains on: accepted samples, human solutions by config, and the rehearsed few-shot examples.
 
-    No prompt here holds a hint but those of hinted worked examples (`warm_start_examples`).
+    No prompt here holds a hint but those of hinted few-shot examples (`warm_start_examples`).
     """
     training, fmt = config.training, task.prompt_format
-    worked, shots = task.shots[: training.warm_start], task.shots[: training.shots]
+    rehearsed, shots = task.shots[: training.warm_start], task.shots[: training.shots]
     held_out = {s.problem_id for s in selection.held_out}
     others = [p for p in problems if p.id not in held_out]
     if training.target == "answer":
-        worked, shots, others = without_rationales(worked), without_rationales(shots), list(without_rationales(others))
+        rehearsed, shots = without_rationales(rehearsed), without_rationales(shots)
+        others = list(without_rationales(others))
     examples = examples_from_samples(selection.kept, by_id(task.train), fmt, shots)
     if training.target == "answer":
         examples += examples_from_solutions(others, fmt, shots, iteration=n)
     elif training.human_solutions:
         examples += examples_from_solutions([p for p in others if p.rationale], fmt, shots, iteration=n)
     with_hints = config.rationalization.hints != "none"
-    examples += warm_start_examples(worked, fmt, with_hints=with_hints, iteration=n)
+    examples += warm_start_examples(rehearsed, fmt, with_hints=with_hints, iteration=n)
     if not examples:
         counts = Counter(i.reason for i in selection.left_out).most_common()
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
         raise NothingAccepted(
-            f"iteration {n}: no sample was accepted ({reasons or 'none was drawn'}), so there is nothing to train on; "
-            "look at `selftaught show`, give more shots, set training.warm_start, or use a stronger model"
+            f"iteration {n}: no sample was accepted ({reasons or 'none was generated'}), so there is nothing to train "
+            "on; look at `selftaught show`, give more shots, set training.warm_start, or use a stronger model"
         )
     return examples
 
@@ -158,12 +169,12 @@ def _steps(training: TrainingConfig, n: int, examples: Sequence[TrainingExample]
 
 
 def fine_tune_on_solutions(setup: Setup, models: Models) -> None:
-    """Iteration 0 of RFT: the model that draws first is the base fine-tuned on the worked solutions."""
+    """Iteration 0 of RFT: the model that is sampled first is the base fine-tuned on the human solutions."""
     training = setup.config.training
     shots = setup.task.shots[: training.shots]
     solved = [p for p in chosen_problems(setup, 1) if p.rationale]
     if not solved:
-        raise RefusedError(f"training.sft_first needs worked solutions, and task {setup.task.name!r} has none in train")
+        raise RefusedError(f"training.sft_first needs human solutions, and task {setup.task.name!r} has none in train")
     examples = examples_from_solutions(solved, setup.task.prompt_format, shots, iteration=0)
     examples_sha256 = setup.store.write_examples(0, examples)
     _train(setup, models, 0, examples, [], steps=_steps(training, 1, examples), examples_sha256=examples_sha256)
@@ -180,10 +191,10 @@ def _train(
     examples_sha256: str,
 ) -> Checkpoint:
     config, store = setup.config, setup.store
-    found = store.checkpoint(n)
-    if found is not None and found.examples_sha256 == examples_sha256:
-        return found
-    if found is not None:
+    finished = store.checkpoint(n)
+    if finished is not None and finished.examples_sha256 == examples_sha256:
+        return finished
+    if finished is not None:
         raise StoreError(
             f"{store.checkpoint_dir(n)} was trained on other examples than this version selects from the same samples; "
             "finish the run with the version that began it (run.json), or start a new one"
@@ -225,30 +236,29 @@ def _train(
     return checkpoint
 
 
-def draw_stage(
+def sample_stage(
     setup: Setup, models: Models, model: ModelRef, n: int, kind: Kind, problems: Sequence[Problem], *, hint: bool
 ) -> list[Sample]:
     """The samples of one stage of iteration n: what is on disk, and what is still owed, chunk by chunk."""
     config = setup.config
-    samples_per_problem = 1 if hint else config.sampling.samples
+    num_samples = 1 if hint else config.sampling.samples
     temperature = config.rationalization.temperature if hint else config.sampling.temperature
-    how = _asking(setup, model, temperature=temperature, hint=hint)
-    return _draw(setup, models, model, n, kind, problems, how=how, kind=kind, samples=samples_per_problem)
+    spec = _spec(setup, model, temperature=temperature, hint=hint)
+    return _sample(setup, models, model, n, kind, problems, spec=spec, kind=kind, num_samples=num_samples)
 
 
 def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> Measurement:
     """Greedy accuracy of a model on a split; on record in evaluations.jsonl."""
-    limit = {"dev": setup.config.task.dev_problems, "test": setup.config.task.test_problems}.get(split, 0)
-    problems = spread_over_classes(setup.task.split(split), limit)
-    how = _asking(setup, model, temperature=0.0, hint=False)
-    samples = _draw(setup, models, model, model.iteration, split, problems, how=how, kind="evaluation", samples=1)
+    problems = measured_problems(setup.config, setup.task, split)
+    spec = _spec(setup, model, temperature=0.0, hint=False)
+    samples = _sample(setup, models, model, model.iteration, split, problems, spec=spec, kind="evaluation")
     measurement = measure(
         problems,
         samples,
         task=setup.task.name,
         split=split,
         iteration=model.iteration,
-        shots=len(how.shots),
+        shots=len(spec.shots),
         temperature=0.0,
         has_step_check=setup.task.check_steps is not None,
     )
@@ -257,7 +267,7 @@ def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> 
     return measurement
 
 
-def _draw(
+def _sample(
     setup: Setup,
     models: Models,
     model: ModelRef,
@@ -265,57 +275,49 @@ def _draw(
     stage: str,
     problems: Sequence[Problem],
     *,
-    how: Asking,
+    spec: SamplingSpec,
     kind: Kind,
-    samples: int,
+    num_samples: int = 1,
 ) -> list[Sample]:
-    owed = planned_draws(problems, kind=kind, samples=samples)
-    total = len(problems) * samples
+    planned = planned_samples(problems, kind=kind, samples=num_samples)
+    total = len(problems) * num_samples
     path = setup.store.samples_path(n, stage)
-    done = setup.store.whole_chunks(path, planned=total, chunk=setup.chunk)
-    drawn = list(islice(owed, len(done)))
-    for s, draw, seed in zip(done, drawn, draw_seeds(setup.config.seed, n, drawn), strict=True):
-        if (draw.problem_id, draw.kind, draw.index, seed) != (s.problem_id, s.kind, s.index, s.seed):
+    samples = setup.store.whole_chunks(path, planned=total, chunk=setup.chunk)
+    for s, wanted in zip(samples, islice(planned, len(samples)), strict=True):
+        seed = sample_seed(setup.config.seed, n, wanted)
+        if (s.problem_id, s.kind, s.index, s.seed) != (wanted.problem_id, wanted.kind, wanted.index, seed):
             raise StoreError(
-                f"{path}: holds {s.problem_id!r} (seed {s.seed}) where {draw.problem_id!r} (seed {seed}) is planned; "
+                f"{path}: holds {s.problem_id!r} (seed {s.seed}) where {wanted.problem_id!r} (seed {seed}) is planned; "
                 "the file is not this run's"
             )
-    setup.progress.stage(n, stage, total, done)
+    setup.progress.stage(n, stage, total, samples)
     known = by_id(problems)
-    while draws := list(islice(owed, setup.chunk)):
-        chunk = draw_chunk(
-            models.engine(model),
-            setup.task,
-            known,
-            draws,
-            how=how,
-            iteration=n,
-            run_seed=setup.config.seed,
-            on_sample=setup.progress.sample,
-        )
+    for chunk in generate_in_chunks(
+        lambda: models.engine(model),
+        setup.task,
+        known,
+        planned,  # what is left of it is owed
+        spec=spec,
+        iteration=n,
+        run_seed=setup.config.seed,
+        chunk=setup.chunk,
+        on_sample=setup.progress.sample,
+    ):
         setup.store.append_samples(path, chunk)
         models.tokens += sum(s.num_tokens for s in chunk)
-        if not done:
+        if not samples:
             problem = known[chunk[0].problem_id]
-            setup.progress.show(how.prompt(setup.task, problem), problem, chunk[0])
-        done += chunk
+            setup.progress.show(spec.prompt(setup.task, problem), problem, chunk[0])
+        samples += chunk
         stop_if_asked(setup)
-    setup.progress.stage_done(n, stage, done)
-    return done
+    setup.progress.stage_done(n, stage, samples)
+    return samples
 
 
-def _asking(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> Asking:
+def _spec(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> SamplingSpec:
     sampling = setup.config.sampling
-    return asking(
-        setup.task,
-        shots=sampling.shots if model.path == setup.base.path else sampling.shots_after_first,
-        temperature=temperature,
-        max_new_tokens=sampling.max_new_tokens,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        hint=hint,
-        answer_only=setup.config.training.target == "answer",
-    )
+    shots = sampling.shots if model.path == setup.base.path else sampling.shots_after_first
+    return sampling_spec(setup.config, setup.task, shots=shots, temperature=temperature, hint=hint)
 
 
 def _probe(engine: Engine, examples: Sequence[TrainingExample]) -> tuple[ProbeRow, ...]:
@@ -329,14 +331,15 @@ def _probe(engine: Engine, examples: Sequence[TrainingExample]) -> tuple[ProbeRo
 
 
 def _dev_answers(setup: Setup) -> tuple[TrainingExample, ...]:
-    """Dev problems with their worked solution (if there is one) in the prompt, so that the loss is the answer's."""
-    found = []
+    """Dev problems with their human solution (if there is one) in the prompt, so that the loss is the answer's."""
+    answers = []
     for problem in spread_over_classes(setup.task.dev, DEV_LOSS_PROBLEMS):
-        (shown,) = without_rationales([problem]) if setup.config.training.target == "answer" else (problem,)
-        completion = render_completion(setup.task.prompt_format, shown)
-        place = completion.rfind(shown.answer)
-        prompt = render_prompt(setup.task.prompt_format, shown, hint=False) + completion[:place]
-        found.append(
+        if setup.config.training.target == "answer":
+            (problem,) = without_rationales([problem])
+        completion = render_completion(setup.task.prompt_format, problem)
+        place = completion.rfind(problem.answer)
+        prompt = render_prompt(setup.task.prompt_format, problem, hint=False) + completion[:place]
+        answers.append(
             TrainingExample(
                 problem_id=problem.id,
                 prompt=prompt,
@@ -346,7 +349,7 @@ def _dev_answers(setup: Setup) -> tuple[TrainingExample, ...]:
                 iteration=0,
             )
         )
-    return tuple(found)
+    return tuple(answers)
 
 
 def _step_recorder(setup: Setup, n: int, steps: int) -> Callable[[StepMetrics], None]:

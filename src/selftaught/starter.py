@@ -19,6 +19,7 @@ from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.paths import link_to_nothing
 from selftaught.problems import LABELS, Problem, Task
 from selftaught.settings import TaskConfig
+from selftaught.statements import last_box
 from selftaught.tasks import own
 from selftaught.tasks.choice_answers import named_by
 from selftaught.tasks.columns import Choices, has_key, texts
@@ -171,7 +172,7 @@ def _guess(rows: Sequence[Row], given: Mapping[str, Any]) -> _Guess:
     if marker:
         answers = [answer.rpartition(marker)[2] for answer in answers]
     if layout.answer_is == "boxed":
-        answers = [own.last_box(answer) for answer in answers]
+        answers = [last_box(answer) for answer in answers]
     if given.get("verifier"):
         verifier, why = str(given["verifier"]), "as given"
     else:

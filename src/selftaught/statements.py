@@ -279,6 +279,12 @@ _TWO_BOXES = re.compile(
 )
 
 
+def last_box(text: str) -> str:
+    """What stands in the last \\boxed{…} of a text; empty if there is none that ends."""
+    box = last_match(_BOX, text, longest=10)
+    return "" if box is None else _braced(text[box.end() :]).strip()
+
+
 def _boxed(text: str, box: re.Match[str]) -> tuple[str, str]:
     """All that stands in a box, on one line, and what stands behind it on its line.
 

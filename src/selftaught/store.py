@@ -83,7 +83,7 @@ class RunStore:
         return is_there
 
     def withdraw(self) -> None:
-        """Take away what this process has made of a run that has nothing drawn yet; a folder with more stays as it is.
+        """Take away what this process has made of a run that has no samples yet; a folder with more stays as it is.
 
         A server's log stays, for the error that led here speaks of it.
         """
@@ -114,7 +114,7 @@ class RunStore:
     def whole_chunks(self, path: Path, *, planned: int, chunk: int) -> list[Sample]:
         """The samples of the finished chunks of a stage; whatever follows them in the file is cut off.
 
-        A stage's file holds its planned draws in order, `chunk` at a time, so a count of lines says which chunks
+        A stage's file holds its planned samples in order, `chunk` at a time, so a count of lines says which chunks
         are whole: the last chunk may be shorter than the others, any other remainder is a torn one. Raises StoreError
         for a damaged line in a whole chunk, and for a file with more than `planned` samples, and leaves both as they
         are.
@@ -147,7 +147,7 @@ class RunStore:
         _append(path, b"".join(_dump(Sample, s) for s in samples))
 
     def samples(self, iteration: int, stage: str) -> Iterator[Sample]:
-        """The samples of a finished stage; none if the stage had nothing to draw."""
+        """The samples of a finished stage; none if the stage had none to generate."""
         return _read_lines(Sample, self.samples_path(iteration, stage))
 
     # Small files, written whole.
@@ -330,16 +330,16 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
 
 def _parsed(kind: type[R], lines: Iterable[bytes], path: Path, *, first: int = 1) -> Iterator[R]:
     """The records of some lines of a file, of which the first has the number `first`."""
-    validate_json = _adapter(cast(Hashable, kind)).validator.validate_json  # a run reads a line for each of its samples
+    adapter = _adapter(cast(Hashable, kind))
     for number, line in enumerate(lines, start=first):
         try:
-            record = cast(R, validate_json(line))
+            record = cast(R, adapter.validate_json(line))
         except ValidationError as error:
-            found = error.errors()[0]
-            where = ".".join(str(part) for part in found["loc"]) or "the line"
+            first_error = error.errors()[0]
+            where = ".".join(str(part) for part in first_error["loc"]) or "the line"
             raise StoreError(
-                f"{path}:{number}: {where}: {found['msg'].lower()}; the file was changed or damaged, restore it or "
-                "start a new run"
+                f"{path}:{number}: {where}: {first_error['msg'].lower()}; the file was changed or damaged, restore it "
+                "or start a new run"
             ) from error
         yield record
 

@@ -16,7 +16,7 @@ from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 
 from selftaught.errors import StoreError
-from selftaught.metrics import check_rates, mean_over_classes
+from selftaught.metrics import check_rates, mean_over_classes, rate_text
 from selftaught.problems import Problem, Verdict
 from selftaught.records import Checkpoint, IterationSummary, Measurement, Sample, Score, StepMetrics
 from selftaught.summary import work_text
@@ -62,7 +62,7 @@ class TerminalProgress:
         self._live: Progress | None = None
         self._task: TaskID | None = None
         self._name = ""
-        self._total = self._count = self._right = self._tokens = 0
+        self._total = self._count = self._correct = self._tokens = 0
         self._began = self._said = 0.0
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class TerminalProgress:
         self._stop_live()
         self._name = f"{self._where(iteration)}  {name}"
         self._total, self._count = total, len(done)
-        self._right = sum(s.verdict is Verdict.CORRECT for s in done)
+        self._correct = sum(s.verdict is Verdict.CORRECT for s in done)
         self._tokens = 0
         self._began = self._said = time.monotonic()
         if done and len(done) < total:
@@ -94,10 +94,10 @@ class TerminalProgress:
 
     def sample(self, sample: Sample) -> None:
         self._count += 1
-        self._right += sample.verdict is Verdict.CORRECT
+        self._correct += sample.verdict is Verdict.CORRECT
         self._tokens += sample.num_tokens
         seconds = max(time.monotonic() - self._began, 1e-3)
-        self._now(f"{self._right} right  {self._tokens / seconds:.0f} tokens/s")
+        self._now(f"{self._correct} correct  {self._tokens / seconds:.0f} tokens/s")
 
     def step(self, metrics: StepMetrics) -> None:
         self._count = metrics.step
@@ -120,8 +120,8 @@ class TerminalProgress:
         self._stop_live()
         if not samples or samples[0].kind == "evaluation":
             return
-        right = sum(s.verdict is Verdict.CORRECT for s in samples)
-        parts = [f"{len(samples)} samples", f"{right} right ({right / len(samples):.2f})"]
+        correct = sum(s.verdict is Verdict.CORRECT for s in samples)
+        parts = [f"{len(samples)} samples", f"{correct} correct ({correct / len(samples):.2f})"]
         for count, what in (
             (sum(s.verdict is Verdict.UNPARSEABLE for s in samples), "unparseable"),
             (sum(s.finish_reason == "length" for s in samples), "truncated"),
@@ -143,11 +143,10 @@ class TerminalProgress:
 
     def measured(self, measurement: Measurement) -> None:
         self._stop_live()
-        m, (low, high) = measurement, measurement.interval
+        m = measurement
         classes = "  ".join(f"{name}: {s.accuracy:.2f}" for name, s in m.by_class.items())
         self._say(
-            f"{self._where(m.iteration)}  {m.split:<16}{m.correct}/{m.n} right  {m.accuracy:.3f} "
-            f"[{low:.3f}, {high:.3f}]  by class {classes}  "
+            f"{self._where(m.iteration)}  {m.split:<16}accuracy {rate_text(m)}  by class {classes}  "
             + "  ".join([f"mean {mean_over_classes(m.by_class):.3f}", *_rates(m.checks)])
         )
 

@@ -1,4 +1,4 @@
-"""Text <-> token ids, one way for drawing, training and scoring, so that all three see the same ids."""
+"""Text <-> token ids, one way for generation, training and scoring, so that all three see the same ids."""
 
 import sys
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Codec:
         self.end_id: int = end_id
         """The end token that is learned, once per example."""
         self.end_ids: frozenset[int] = frozenset({end_id})
-        """The end tokens at which drawing stops."""
+        """The end tokens at which a completion stops."""
         if (Path(model_dir) / "generation_config.json").is_file():
             try:
                 named = GenerationConfig.from_pretrained(model_dir).eos_token_id
@@ -46,8 +46,7 @@ class Codec:
                 ) from error
             self.end_ids = frozenset([named] if isinstance(named, int) else named or [end_id])
         self._refuse_ids_without_a_row()
-        self._heads: dict[int, str] = {}  # texts of single ids, as far as they were asked for
-        self._texts: tuple[str, ...] = ()  # of every id, made when a stop string first asks for them
+        self._texts: tuple[str, ...] = ()  # of every id, made when the first stop string needs them
         if end_id not in self.end_ids:
             raise RefusedError(
                 f"model {model_dir}: training would teach the end token {end_id} ({self.tokenizer.eos_token!r}), but "
@@ -81,7 +80,7 @@ class Codec:
     def decode(self, ids: Sequence[int], *, after: Sequence[int] = ()) -> str:
         """Text of ids as they continue the ids `after` (some tokenizers drop a leading space otherwise)."""
         context = list(after[-1:])
-        head = self._text_of(context[0]) if context else ""
+        head = self._decode(context) if context else ""
         whole = self._decode([*context, *ids])
         return whole[len(head) :] if whole.startswith(head) else self._decode(list(ids))
 
@@ -90,11 +89,9 @@ class Codec:
 
         Ids that lie wholly before the stop string are kept; the tail of a token that the cut splits is encoded anew.
         """
-        text = self.decode(ids, after=after)
-        places = [place for s in stop if (place := text.find(s)) >= 0]
-        if not places:
+        text, was_cut = cut_at_stop(self.decode(ids, after=after), stop)
+        if not was_cut:
             return text, list(ids), False
-        text = text[: min(places)]
         whole = len(ids)
         while whole and not text.startswith(self.decode(ids[:whole], after=after)):
             whole -= 1
@@ -164,14 +161,14 @@ class Codec:
             )
         return ids
 
-    def _text_of(self, token: int) -> str:
-        if token not in self._heads:
-            self._heads[token] = self._decode([token])
-        return self._heads[token]
-
     def _decode(self, ids: list[int]) -> str:
-        # What `decode` calls after looking whether every id is a number, which takes it longer than decoding.
-        return cast(str, self.tokenizer._decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return cast(str, self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """The text before the first stop string, and whether there is one."""
+    places = [place for s in stop if (place := text.find(s)) >= 0]
+    return (text[: min(places)], True) if places else (text, False)
 
 
 def _rows_of(model_dir: str, *, trust_remote_code: bool) -> int:

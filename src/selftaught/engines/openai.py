@@ -14,7 +14,7 @@ from selftaught.engines.server_scoring import Scoring, find_scoring
 from selftaught.engines.transport import Connection, Server, TurnedDown, as_they_finish
 from selftaught.errors import EngineError, RefusedError
 from selftaught.records import Completion, FinishReason, ModelRef, Request, SamplingParams, TokenScores
-from selftaught.tokens import Codec
+from selftaught.tokens import Codec, cut_at_stop
 
 PROBE = "Question 12: is 3 + 45 = 48?\n  Yes, naïve 7"
 """Words, digits, white space and a letter outside ASCII: two tokenizers rarely agree on all of them."""
@@ -143,7 +143,7 @@ class OpenAIEngine:
             )
 
     def _completion(self, position: int, reply: Reply, prompt_ids: Sequence[int], params: SamplingParams) -> Completion:
-        text, was_cut = cut_text(reply.text, params.stop)
+        text, was_cut = cut_at_stop(reply.text, params.stop)  # not every server leaves the stop string out
         ids = list(reply.token_ids) if reply.token_ids is not None else None
         ended = bool(ids) and ids is not None and ids[-1] in self._codec.end_ids
         kept: list[int] | None = None
@@ -241,9 +241,3 @@ class OpenAIEngine:
 def server_seed(seed: int) -> int:
     """A request's seed in the range that every server takes: 1 to 2^31 - 1 (some take 0 or all ones as "any")."""
     return 1 + seed % ((1 << 31) - 1)
-
-
-def cut_text(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """Text before the first stop string, and whether there was one: not every server leaves it out."""
-    places = [place for s in stop if (place := text.find(s)) >= 0]
-    return (text[: min(places)], True) if places else (text, False)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from selftaught.records import Completion, FinishReason, SamplingParams
 from selftaught.seeds import uniform
-from selftaught.tokens import Codec
+from selftaught.tokens import Codec, cut_at_stop
 
 
 @dataclass(slots=True)
@@ -68,4 +68,4 @@ class Endings:
         """Whether a stop string ends in the last token; only the last few tokens are read."""
         before, tail = row.ids[: -self._tail], row.ids[-self._tail :]
         text = self._codec.decode(tail, after=before or row.prompt_ids)
-        return any(s in text for s in self._params.stop)
+        return cut_at_stop(text, self._params.stop)[1]

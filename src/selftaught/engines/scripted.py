@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from selftaught.records import Completion, Request, SamplingParams, TokenScores
+from selftaught.tokens import cut_at_stop
 
 
 class ScriptedEngine:
@@ -20,15 +21,13 @@ class ScriptedEngine:
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         for position, request in enumerate(requests):
             self.requests.append(request)
-            text = self.reply(request.prompt, request.seed)
-            places = [place for s in params.stop if (place := text.find(s)) >= 0]
-            text = text[: min(places)] if places else text
+            text, was_cut = cut_at_stop(self.reply(request.prompt, request.seed), params.stop)
             is_long = len(text) > params.max_new_tokens
             yield Completion(
                 request=position,
                 text=text[: params.max_new_tokens],
                 token_ids=None,
-                finish_reason="length" if is_long else "stop" if places else "end",
+                finish_reason="length" if is_long else "stop" if was_cut else "end",
                 logprob=None,
                 num_tokens=min(len(text), params.max_new_tokens),
             )

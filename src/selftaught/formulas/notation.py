@@ -12,6 +12,8 @@ import unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
+from selftaught.signs import fold_space
+
 LONGEST = 2_000
 """Characters of a formula; what is longer is none."""
 
@@ -34,7 +36,7 @@ def words(text: str) -> str | None:
         return None
     if any(token.kind not in ("text", "word", "letter") for token in found):
         return None
-    return " ".join(" ".join(token.text for token in found).casefold().rstrip(".").split())
+    return fold_space(" ".join(token.text for token in found).casefold().rstrip("."))
 
 
 @lru_cache(maxsize=1_024)
@@ -278,7 +280,7 @@ def _inside_text(content: str, depth: int, *, is_roman: bool) -> list[Token]:
         elif piece.strip() in NAMES:
             found.append(_word(piece.strip()))
         else:
-            found.append(Token("text", " ".join(piece.split()).rstrip(".")))
+            found.append(Token("text", fold_space(piece).rstrip(".")))
     return found
 
 

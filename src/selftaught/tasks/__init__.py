@@ -7,6 +7,7 @@ from types import MappingProxyType
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.problems import SPLITS, Problem, Task
 from selftaught.settings import TaskConfig
+from selftaught.signs import fold
 from selftaught.tasks import arithmetic, commonsense, gsm8k, gym, own
 
 __all__ = ["TASKS", "TaskSource", "check_splits", "key_of_problem", "load_task"]
@@ -139,4 +140,4 @@ def key_of_problem(task: Task) -> Callable[[Problem], str]:
 
 
 def _question_key(problem: Problem) -> str:
-    return " ".join(problem.question.split()).casefold()
+    return fold(problem.question)

@@ -25,6 +25,7 @@ from selftaught.errors import ConfigError
 from selftaught.problems import CheckResult, Problem, PromptFormat, Task
 from selftaught.seeds import generator
 from selftaught.settings import TaskConfig
+from selftaught.signs import fold_space
 from selftaught.verifiers import tagged_line
 
 Variant = Literal["paper", "restated"]
@@ -106,7 +107,7 @@ def check_scratchpad(problem: Problem, completion: str, *, variant: Variant) -> 
     """
     a, b = _operands(problem)
     expected = ["<scratch>", *_lines(a, b, variant), "</scratch>", spaced(a + b)]
-    got = [" ".join(line.split()) for line in completion.strip().splitlines()]
+    got = [fold_space(line) for line in completion.strip().splitlines()]
     for number, want in enumerate(expected, start=1):
         have = got[number - 1] if number <= len(got) else None
         if have != want:

@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 from selftaught.errors import ConfigError
 from selftaught.problems import LABELS
-from selftaught.tasks.columns import Choices, fold
+from selftaught.signs import fold
+from selftaught.tasks.columns import Choices
 from selftaught.tasks.labels import labels_beside_text
 
 FEW = 0.1

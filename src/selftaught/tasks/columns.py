@@ -18,6 +18,7 @@ from typing import Any
 from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError
 from selftaught.problems import LABELS
+from selftaught.signs import fold
 from selftaught.tasks.labels import MANY, Carried, Sure, beginnings, carried_labels, labelled_list
 from selftaught.tasks.rows import Row
 
@@ -219,11 +220,6 @@ def as_text(value: Any, place: str, key: str) -> str:
         inner = next(iter(value), "")
         raise ConfigError(f"{place}: {key!r} is an object; name one of its keys, such as '{key}.{inner}'")
     raise ConfigError(f"{place}: {key!r} is {_kind(value)}; expected a text or a number")
-
-
-def fold(text: str) -> str:
-    """Text without what does not tell two texts apart: case, and white space that is doubled or at the ends."""
-    return " ".join(text.split()).casefold()
 
 
 def _of_one_kind(rows: Sequence[Row], key: str) -> Iterator[tuple[Row, Any]]:

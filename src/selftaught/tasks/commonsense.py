@@ -12,6 +12,7 @@ from typing import Any
 from selftaught.errors import ConfigError
 from selftaught.problems import LABELS, Problem, PromptFormat, Task
 from selftaught.settings import TaskConfig
+from selftaught.signs import fold_space
 from selftaught.tasks.columns import as_text
 from selftaught.tasks.released import (
     STOP,
@@ -92,9 +93,7 @@ def _problem(row: Row) -> Problem:
         raise ConfigError(
             f"{row.place}: answerKey is {label!r}, expected one of {', '.join(labels)}; use a file with answers"
         )
-    return Problem(
-        id=id, question=" ".join(stem.split()), answer=str(label), choices=tuple(text.strip() for text in texts)
-    )
+    return Problem(id=id, question=fold_space(stem), answer=str(label), choices=tuple(text.strip() for text in texts))
 
 
 def _choices(given: Any) -> tuple[list[Any], list[Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 from selftaught.errors import ConfigError
 from selftaught.problems import Problem, PromptFormat, Task, Verdict, Verification, Verifier
 from selftaught.settings import TaskConfig
-from selftaught.tasks.columns import fold
+from selftaught.signs import fold
 from selftaught.tasks.released import NEXT_QUESTION, STOP, as_template, worked_examples
 
 USES = frozenset({"variant", "data_seed", "dev_rows", "test_rows", "prompt", "answer_marker"})

@@ -13,9 +13,10 @@ from typing import Any
 
 from selftaught.errors import ConfigError
 from selftaught.settings import TaskConfig
+from selftaught.signs import fold
+from selftaught.statements import last_box
 from selftaught.tasks.choice_answers import labels_of, share_named
-from selftaught.tasks.columns import choices_of, column, fold, has_key, key_names, texts
-from selftaught.tasks.own import last_box
+from selftaught.tasks.columns import choices_of, column, has_key, key_names, texts
 from selftaught.tasks.rows import Row
 
 KEYS = {

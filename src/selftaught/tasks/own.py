@@ -14,8 +14,10 @@ from selftaught.errors import ConfigError, RefusedError
 from selftaught.problems import Problem, PromptFormat, Task
 from selftaught.seeds import seed_for, uniform
 from selftaught.settings import TaskConfig
+from selftaught.signs import fold
+from selftaught.statements import last_box
 from selftaught.tasks.choice_answers import labels_of
-from selftaught.tasks.columns import choices_of, fold, has_key, joined_texts, note_of_labels, optional_texts, texts
+from selftaught.tasks.columns import choices_of, has_key, joined_texts, note_of_labels, optional_texts, texts
 from selftaught.tasks.prompt_file import note_of_shown, worked_examples_in
 from selftaught.tasks.rows import Row, read_rows
 from selftaught.verifiers import make_verifier
@@ -218,18 +220,6 @@ def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[l
                 raise ConfigError(f"{row.place}: the answer in {settings.answer_key!r} {wrong}")
             solutions[i], answers[i] = before, after
     return answers, [re.sub(r"\s*\n\s*\n\s*", "\n", solution.replace("\r\n", "\n")).strip() for solution in solutions]
-
-
-def last_box(solution: str) -> str:
-    """What stands in the last \\boxed{…} of a solution; empty if there is none that ends."""
-    start = solution.rfind(r"\boxed")
-    inside = solution[start + len(r"\boxed") :].lstrip() if start >= 0 else ""
-    depth = 0
-    for brace in re.finditer(r"\\[\\{}]|[{}]", inside) if inside.startswith("{") else ():
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            return inside[1 : brace.start()].strip()
-    return ""
 
 
 def _refuse_repeats(splits: Mapping[str, Sequence[_Placed]], shots: Sequence[Problem]) -> None:

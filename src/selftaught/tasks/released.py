@@ -10,7 +10,7 @@ from selftaught.errors import ConfigError
 from selftaught.problems import Problem, Verifier
 from selftaught.seeds import seed_for
 from selftaught.settings import TaskConfig
-from selftaught.tasks.columns import fold
+from selftaught.signs import fold
 from selftaught.tasks.prompt_file import note_of_shown, read_prompt_file, worked_examples_in
 from selftaught.tasks.rows import Row, read_rows
 from selftaught.verifiers import make_verifier

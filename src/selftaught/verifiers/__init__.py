@@ -1,8 +1,9 @@
 """Verifiers: completion x problem -> verdict and prediction. Total: any text gets a verdict."""
 
-from selftaught.answers import AnswerRule, extract, normalize
+from selftaught.answers import AnswerRule, extract
 from selftaught.errors import ConfigError
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
+from selftaught.signs import fold_space
 from selftaught.statements import AnswerPlace
 from selftaught.verifiers import pooled, text
 
@@ -54,7 +55,7 @@ def tagged_line(rule: AnswerRule) -> Verifier:
         prediction = extract(completion, rule)
         if prediction is None:
             return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
-        verdict = Verdict.CORRECT if prediction == normalize(problem.answer) else Verdict.INCORRECT
+        verdict = Verdict.CORRECT if prediction == fold_space(problem.answer) else Verdict.INCORRECT
         return Verification(verdict=verdict, prediction=prediction)
 
     return verify

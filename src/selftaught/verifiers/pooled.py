@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict
 
-from selftaught.answers import formula_answer, normalize
+from selftaught.answers import formula_answer
 from selftaught.errors import ConfigError, VerifierError
 from selftaught.formulas import quantity, readings
 from selftaught.formulas.notation import same_text, words
 from selftaught.formulas.spans import formula_in, labelled
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
 from selftaught.quantities import number_text, same_number
+from selftaught.signs import fold_space
 from selftaught.statements import AnswerPlace, own_part, statement
 from selftaught.verifiers.pool import Pool, TimedOutError, WorkerDiedError
 from selftaught.verifiers.text import UNREADABLE, Finding, both, finding
@@ -54,11 +55,11 @@ def formula_comparison(limit_s: float) -> Callable[[str, str], Finding]:
 
     def compare(span: str, reference: str) -> Finding:
         if span.strip() == reference.strip() != "":
-            return Verdict.CORRECT, normalize(formula_in(span) or span)
+            return Verdict.CORRECT, fold_space(formula_in(span) or span)
         formula, answer = formula_in(span), formula_in(reference)
         if formula is None or answer is None:
             return UNREADABLE
-        prediction = normalize(formula)
+        prediction = fold_space(formula)
         if same_text(formula, answer):
             return Verdict.CORRECT, prediction
         label, other_label = labelled(formula), labelled(answer)

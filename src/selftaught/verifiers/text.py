@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from selftaught.amounts import read_quantity
-from selftaught.answers import choice_answer, line_answer, normalize, number_answer
+from selftaught.answers import choice_answer, line_answer, number_answer
 from selftaught.problems import Extraction, Problem, Verdict, Verification, Verifier
 from selftaught.quantities import number_text, same_number
-from selftaught.signs import visible, without_marks
+from selftaught.signs import fold_space, visible, without_marks
 from selftaught.statements import AnswerPlace, statement
 
 Finding = tuple[Verdict, str | None]
@@ -74,7 +74,7 @@ def exact(place: AnswerPlace, extraction: Extraction) -> Verifier:
 
     def verify(completion: str, problem: Problem) -> Verification:
         said = statement(completion, place)
-        reference = normalize(visible(problem.answer))
+        reference = fold_space(visible(problem.answer))
 
         def judge(extraction: Extraction) -> Finding:
             found = line_answer(said, extraction)

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from selftaught.answers import normalize
 from selftaught.children import current_folder
 from selftaught.problems import Problem, Verdict
+from selftaught.signs import fold_space
 
 Answer = tuple[str, str | None]
 """Verdict and prediction."""
@@ -75,10 +75,10 @@ def load_regex(setup: dict[str, Any]) -> Job:
         found = None
         for match in pattern.finditer(request["text"]):
             found = match[1]
-        prediction = normalize(found or "")
+        prediction = fold_space(found or "")
         if not prediction:
             return Verdict.UNPARSEABLE, None
-        is_same = prediction == normalize(request["answer"])
+        is_same = prediction == fold_space(request["answer"])
         return Verdict.CORRECT if is_same else Verdict.INCORRECT, prediction
 
     return judge

@@ -1,0 +1,131 @@
+"""Problems -> prompts -> completions -> judged samples: the one way in which the loop and `eval` generate."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from selftaught.engines import Engine
+from selftaught.errors import EngineError
+from selftaught.plan import spread_over_classes
+from selftaught.problems import CheckResult, Problem, Task, Verification
+from selftaught.prompts import prompt_sha256, render_prompts
+from selftaught.records import Completion, PlannedSample, Request, Sample, SamplingParams
+from selftaught.seeds import seed_for
+from selftaught.settings import RunConfig
+from selftaught.verification import run_checks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """How completions of problems are sampled: what a prompt shows, and the engine's parameters."""
+
+    shots: tuple[Problem, ...]
+    params: SamplingParams
+    hint: bool = False
+
+    def prompt(self, task: Task, problem: Problem) -> str:
+        return self.prompts(task, [problem])[0]
+
+    def prompts(self, task: Task, problems: Iterable[Problem]) -> list[str]:
+        return render_prompts(task.prompt_format, problems, hint=self.hint, shots=self.shots)
+
+
+def sampling_spec(config: RunConfig, task: Task, *, shots: int, temperature: float, hint: bool = False) -> SamplingSpec:
+    """How a config samples. A model that is trained to answer alone sees few-shot examples without their rationales."""
+    examples = task.shots[:shots]
+    params = SamplingParams(
+        temperature=temperature,
+        top_p=config.sampling.top_p,
+        top_k=config.sampling.top_k,
+        max_new_tokens=config.sampling.max_new_tokens,
+        stop=task.prompt_format.stop,
+    )
+    answer_only = config.training.target == "answer"
+    return SamplingSpec(shots=without_rationales(examples) if answer_only else examples, params=params, hint=hint)
+
+
+def without_rationales(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    return tuple(replace(p, rationale="") for p in problems)
+
+
+def measured_problems(config: RunConfig, task: Task, split: str) -> tuple[Problem, ...]:
+    """The problems of a split on which a config measures a model: of dev and test as many as it says."""
+    limits = {"dev": config.task.dev_problems, "test": config.task.test_problems}
+    return spread_over_classes(task.split(split), limits.get(split, 0))
+
+
+def sample_seed(run_seed: int, iteration: int, planned: PlannedSample) -> int:
+    return seed_for(run_seed, iteration, planned.kind, planned.problem_id, planned.index)
+
+
+def generate_in_chunks(
+    open_engine: Callable[[], Engine],
+    task: Task,
+    problems: Mapping[str, Problem],
+    planned: Iterable[PlannedSample],
+    *,
+    spec: SamplingSpec,
+    iteration: int,
+    run_seed: int,
+    chunk: int,
+    on_sample: Callable[[Sample], None] = lambda sample: None,
+) -> Iterator[list[Sample]]:
+    """Generate and judge the planned samples, `chunk` at a time; the samples of a chunk are in the order of the plan.
+
+    `open_engine` is called for every chunk, and so not at all if nothing is planned. `on_sample` sees each sample as it
+    finishes. Raises EngineError if the engine does not answer every request once.
+    """
+    rest = iter(planned)
+    while members := list(islice(rest, chunk)):
+        prompts = spec.prompts(task, (problems[one.problem_id] for one in members))
+        requests = [
+            Request(prompt=prompt, seed=sample_seed(run_seed, iteration, one))
+            for prompt, one in zip(prompts, members, strict=True)
+        ]
+        samples: dict[int, Sample] = {}
+        for completion in open_engine().sample(requests, spec.params):
+            position = completion.request
+            one = members[position]
+            if position in samples:
+                raise EngineError(
+                    f"the engine answered twice for problem {one.problem_id!r}; this is a fault of the engine"
+                )
+            samples[position] = _judge(task, problems[one.problem_id], one, requests[position], completion, iteration)
+            on_sample(samples[position])
+        missing = [one.problem_id for position, one in enumerate(members) if position not in samples]
+        if missing:
+            raise EngineError(
+                f"the engine left {len(missing)} of {len(members)} requests unanswered, first {missing[0]!r}"
+            )
+        yield [samples[position] for position in range(len(members))]
+
+
+def _judge(
+    task: Task, problem: Problem, planned: PlannedSample, request: Request, completion: Completion, iteration: int
+) -> Sample:
+    verification = task.verifier(completion.text, problem)
+    return Sample(
+        problem_id=problem.id,
+        iteration=iteration,
+        kind=planned.kind,
+        index=planned.index,
+        seed=request.seed,
+        prompt_sha256=prompt_sha256(request.prompt),
+        completion=completion.text,
+        token_ids=completion.token_ids,
+        num_tokens=completion.num_tokens,
+        finish_reason=completion.finish_reason,
+        logprob=completion.logprob,
+        prediction=verification.prediction,
+        verdict=verification.verdict,
+        checks={**run_checks(task, problem, completion.text), **_extraction_check(verification)},
+    )
+
+
+def _extraction_check(verification: Verification) -> dict[str, CheckResult]:
+    """Whether strict and lenient extraction agree, for a task that has both."""
+    if verification.other is None:
+        return {}
+    agree = verification.other is verification.verdict
+    detail = "" if agree else f"{verification.other} under the other extraction"
+    return {"extraction": CheckResult(passed=agree, score=float(agree), detail=detail)}
