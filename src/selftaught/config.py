@@ -12,13 +12,15 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from selftaught.commands import command
 from selftaught.control_characters import control_character_in
@@ -27,7 +29,7 @@ from selftaught.methods import METHODS, Value
 from selftaught.paths import LFS_POINTER, link_to_nothing, with_home
 from selftaught.settings import EngineConfig, RunConfig, Section
 
-_OF_A_SERVER = {"name", "concurrency", "timeout_s", "retries"}
+_OF_A_SERVER = {"name", "concurrency", "timeout_s", "max_retries"}
 ENGINE_SETTINGS = {
     "local": {"name"},
     "openai": _OF_A_SERVER | {"url", "model", "api_key_env"},
@@ -35,10 +37,11 @@ ENGINE_SETTINGS = {
 }
 """The keys of [engine] that each engine uses."""
 
-FILES = ("data", "dev_data", "test_data", "prompt")
+FILES = ("data", "dev_data", "test_data", "prompt_file")
 """The settings of [task] that may name a file or a folder."""
 
-REPLACED = {"training.micro_batch_size": "training.micro_batch_tokens (a number of tokens; 0 chooses it)"}
+LEAST_GIVEN = {"model.path": "./model", "task.name": "gsm8k", "training.learning_rate": "1e-5"}
+"""The settings without a default, each with an example."""
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -55,8 +58,8 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     if not in_file:
         what = "sets nothing" if text.strip() else "is empty"
         raise ConfigError(
-            f"{where}: the file {what}, so the run would be one of all defaults; write at least `name` under [task], "
-            "as docs/config.md shows, or restore the file"
+            f"{where}: the file {what}; write at least {', '.join(LEAST_GIVEN)}, as docs/config.md shows, or restore "
+            "the file"
         )
     for key in in_file:
         _check_key(key, _at_line(where, text, key))
@@ -77,12 +80,18 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     return with_homes(config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key)))
 
 
+def config_without_training(values: Mapping[str, Any], origin_of: Callable[[str], str] = lambda key: "config") -> RunConfig:
+    """As `config_from_values`, for what trains nothing: a model and a learning rate need not be given."""
+    return config_from_values({"model.path": "builtin:adder", "training.learning_rate": 1e-5, **values}, origin_of)
+
+
 def with_homes(config: RunConfig) -> RunConfig:
     """The config with the homes that `~` stands for in its paths. Raises ConfigError for the home of nobody."""
     task, model = config.task, config.model
     changed = {key: with_home(value, f"task.{key}") for key in FILES if (value := getattr(task, key))}
-    file, colon, function = task.verifier_function.rpartition(":")
-    changed["verifier_function"] = f"{with_home(file, 'task.verifier_function')}{colon}{function}"
+    if task.verifier_function is not None:
+        file, colon, function = task.verifier_function.rpartition(":")
+        changed["verifier_function"] = f"{with_home(file, 'task.verifier_function')}{colon}{function}"
     path = with_home(model.path, "model.path")
     return config.model_copy(
         update={"task": task.model_copy(update=changed), "model": model.model_copy(update={"path": path})}
@@ -94,20 +103,58 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Value]:
     return dict(_parse_override(item) for item in overrides)
 
 
-def config_from_values(values: Mapping[str, Any], origin_of: Any = lambda key: "config") -> RunConfig:
+def config_from_values(values: Mapping[str, Any], origin_of: Callable[[str], str] = lambda key: "config") -> RunConfig:
     """Validate flat `section.key` values into a RunConfig; `origin_of(key)` says where a bad one came from."""
+    sections: dict[str, Any] = {key.partition(".")[0]: {} for key in LEAST_GIVEN}
     try:
-        config = RunConfig.model_validate(unflatten(values))
+        config = RunConfig.model_validate({**sections, **unflatten(values)})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ").removeprefix("Input ").lower()
-        raise ConfigError(f"{origin_of(key)}: {key} = {first['input']!r}: {message}; see docs/config.md") from error
+        raise ConfigError(_wrong_setting(error, origin_of)) from error
     for key, value in values.items():
         if isinstance(value, str) and (wrong := control_character_in(value)):
             raise ConfigError(f"{origin_of(key)}: {key} {wrong}")
     _check_across(config)
     return config
+
+
+def _wrong_setting(error: ValidationError, origin_of: Callable[[str], str]) -> str:
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"][:2]]
+    key = next(key for key in (".".join(parts), parts[0]) if key in known_keys() or len(parts) == 1)
+    if first["type"] == "missing":
+        section, _, name = key.rpartition(".")
+        return (
+            f"{origin_of(key)}: {key} must be given; write `{name} = …` under [{section}], or pass --set {key}="
+            f"{LEAST_GIVEN[key]}"
+        )
+    return f"{origin_of(key)}: {key} = {first['input']!r}: expected {expected(known_keys()[key])}; see docs/config.md"
+
+
+def expected(field: FieldInfo) -> str:
+    """What a setting may be, in words: type and range."""
+    return " or ".join(_kind_in_words(kind, field.metadata) for kind in _kinds(field) if kind is not NoneType)
+
+
+def _kinds(field: FieldInfo) -> tuple[Any, ...]:
+    """The types that a setting may have; NoneType for one that may be left out."""
+    is_union = get_origin(field.annotation) in (Union, UnionType)
+    return get_args(field.annotation) if is_union else (field.annotation,)
+
+
+def _kind_in_words(kind: Any, metadata: Sequence[Any]) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(f'"{value}"' for value in get_args(kind))
+    if get_origin(kind) is Annotated:
+        kind, *said = get_args(kind)
+        metadata = [*metadata, *(m for field in said for m in field.metadata)]
+    word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+    bounds = [
+        f"{sign} {getattr(m, name)}"
+        for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
+        for m in metadata
+        if hasattr(m, name)
+    ]
+    return " ".join([word, ", ".join(bounds)]).strip()
 
 
 def flat_values(config: RunConfig) -> dict[str, Value]:
@@ -172,42 +219,42 @@ def _check_across(config: RunConfig) -> None:
     if config.method not in METHODS:
         raise ConfigError(f"unknown method {config.method!r}{suggestion(config.method, METHODS)}")
     sampling, training = config.sampling, config.training
-    if sampling.samples > 1 and sampling.temperature == 0.0:
+    if sampling.num_samples > 1 and sampling.temperature == 0.0:
         raise ConfigError(
-            f"sampling.temperature is 0, so all {sampling.samples} samples of a problem would be the same; "
-            "set sampling.samples=1 or raise the temperature"
+            f"sampling.temperature is 0, so all {sampling.num_samples} samples of a problem would be the same; "
+            "set sampling.num_samples=1 or raise the temperature"
         )
     if training.noise_scale and training.batch_size == 1:
         raise ConfigError(
             "training.noise_scale compares the parts of a step, but training.batch_size = 1 cannot be split; raise it, "
             "or set training.noise_scale=false"
         )
-    if training.batch_size % config.compute.processes:
+    if training.batch_size % config.compute.workers:
         raise ConfigError(
-            f"compute.processes = {config.compute.processes} cannot share a training step of training.batch_size = "
-            f"{training.batch_size} rows evenly; make the rows a multiple of the processes"
+            f"compute.workers = {config.compute.workers} cannot share a training step of training.batch_size = "
+            f"{training.batch_size} rows evenly; make the rows a multiple of the workers"
         )
-    if config.task.choose == "all" and config.task.train_problems:
+    if training.lora_alpha is not None and training.lora_rank is None:
         raise ConfigError(
-            f"task.choose = 'all' takes every problem, but task.train_problems = {config.task.train_problems}; "
-            "set it to 0 or choose another way"
+            f"training.lora_alpha = {training.lora_alpha}, but without training.lora_rank all weights are trained; set "
+            "the rank, or remove it"
         )
     if training.validation_share == 1.0:
         raise ConfigError("training.validation_share = 1 leaves nothing to train on; choose less than 1")
     if (
-        sampling.samples == 0
+        sampling.num_samples == 0
         and training.target == "rationale"
-        and not (training.warm_start or training.human_solutions)
+        and not (training.num_rehearsed or training.human_solutions)
     ):
         raise ConfigError(
-            "sampling.samples = 0 draws nothing and neither training.warm_start nor training.human_solutions adds "
-            "rows, so there is nothing to train on; set one of the three"
+            "sampling.num_samples = 0 samples nothing and neither training.num_rehearsed nor training.human_solutions "
+            "adds rows, so there is nothing to train on; set one of the three"
         )
-    compute = config.compute
-    if compute.chunk and compute.slots and compute.chunk < 4 * compute.slots:
+    chunk, slots = config.compute.chunk_completions, config.compute.slots
+    if chunk != "auto" and slots != "auto" and chunk < 4 * slots:
         raise ConfigError(
-            f"compute.chunk = {compute.chunk} is less than four times compute.slots = {compute.slots}; "
-            "raise it, or set it to 0"
+            f"compute.chunk_completions = {chunk} is less than four times compute.slots = {slots}; raise it, or leave "
+            "it out"
         )
     _check_engine(config)
 
@@ -223,11 +270,11 @@ def _check_engine(config: RunConfig) -> None:
                 f"engine.{key} is set, but engine.name = {engine.name!r} does not use it (it belongs to {who}); "
                 "remove it or choose another engine.name"
             )
-    for key in ("slots", "cache_mib", "pass_tokens"):
-        if engine.name != "local" and (value := getattr(config.compute, key)):
+    for key in ("slots", "cache_mib"):
+        if engine.name != "local" and (value := getattr(config.compute, key)) != "auto":
             raise ConfigError(
                 f"compute.{key} = {value} belongs to engine.name = 'local'; remove it (with {engine.name!r}, "
-                "engine.concurrency says how many completions are drawn at a time)"
+                "engine.concurrency says how many completions are generated at a time)"
             )
     # The values are not shown: they may hold a key by mistake.
     if engine.api_key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", engine.api_key_env):
@@ -236,9 +283,11 @@ def _check_engine(config: RunConfig) -> None:
             "MY_API_KEY; put the key itself into that variable and nowhere else"
         )
     if engine.name == "openai":
+        if engine.url is None:
+            raise ConfigError("engine.name = 'openai' needs engine.url, such as http://127.0.0.1:8000")
         _check_url(engine.url)
     try:
-        shlex.split(engine.vllm_args)
+        shlex.split(engine.vllm_args or "")
     except ValueError as error:
         raise ConfigError(f"engine.vllm_args = {engine.vllm_args!r}: {error}; quote it as on a command line") from error
 
@@ -307,8 +356,6 @@ def _check_key(key: str, origin: str) -> None:
     known = known_keys()
     if key in known:
         return
-    if key in REPLACED:
-        raise ConfigError(f"{origin}: {key} is gone; use {REPLACED[key]}")
     section, _, name = key.rpartition(".")
     if section and not any(k.startswith(f"{section}.") for k in known):
         sections = sorted({k.partition(".")[0] for k in known if "." in k})
@@ -325,13 +372,21 @@ def _parse_override(item: str) -> tuple[str, Value]:
     if not equals:
         raise ConfigError(f"--set {item}: expected section.key=value, for example --set loop.patience=2")
     _check_key(key, f"--set {item}")
-    if known_keys()[key].annotation is str and not raw.startswith(('"', "'")):
+    kinds = _kinds(known_keys()[key])
+    if not raw and NoneType in kinds:
+        return key, None  # as if the file had left it out
+    if str in map(_plain, kinds) and not raw.startswith(('"', "'")):
         return key, raw
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except ValueError:  # not TOML (TOMLDecodeError is one), or a number of thousands of digits
         return key, raw
     return key, value if isinstance(value, (str, int, float, bool)) else raw
+
+
+def _plain(kind: Any) -> Any:
+    """A type without what is said of it."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _at_line(where: str, text: str, key: str) -> str:

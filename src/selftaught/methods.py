@@ -6,26 +6,26 @@ Letters are the knobs of docs/design.md section 1. A method fixes the knobs it n
 from collections.abc import Mapping
 from types import MappingProxyType
 
-Value = str | int | float | bool
+Value = str | int | float | bool | None
+"""Of a setting; None is one that is left out."""
 
 # Zelikman et al. 2022 (arXiv 2203.14465), Algorithm 1: one greedy sample per problem, one hinted retry of a failed
 # one, fine-tuning restarts from the base model on this iteration's rationales.
 STAR: Mapping[str, Value] = MappingProxyType(
     {
-        "sampling.samples": 1,  # (b)
+        "sampling.num_samples": 1,  # (b)
         "sampling.temperature": 0.0,
         "sampling.top_p": 1.0,
-        "sampling.top_k": 0,
+        "sampling.top_k": None,
         "rationalization.hints": "failed",  # (c)
         "selection.accept": "answer",  # (d)
         "selection.unique_by": "text",  # (e)
-        "selection.max_per_problem": 0,
+        "selection.max_per_problem": None,
         "training.window": "iteration",  # (f)
         "training.human_solutions": False,
         "training.target": "rationale",
-        "training.start": "base",  # (g)
+        "training.start_from": "base",  # (g)
         "training.sft_first": False,
-        "training.objective": "nll",  # (h)
     }
 )
 
@@ -39,7 +39,7 @@ METHODS: Mapping[str, Mapping[str, Value]] = MappingProxyType(
         # Training set = everything accepted so far.
         "star-accumulate": {**STAR, "training.window": "all"},
         # Each iteration trains on from the last one ("STaR-Acc" in arXiv 2505.16322).
-        "star-continue": {**STAR, "training.start": "previous"},
+        "star-continue": {**STAR, "training.start_from": "previous"},
         # Yuan et al. 2023 (arXiv 2308.01825): fine-tune on human solutions, sample 100 at 0.7 from that model, once,
         # then train the base on human and distinct sampled solutions. Their key of distinctness is the list of
         # equations, `--set selection.unique_by=equations` where the task has one; what every task has is the text, with
@@ -47,7 +47,7 @@ METHODS: Mapping[str, Mapping[str, Value]] = MappingProxyType(
         "rft": {
             **STAR,
             **NO_HINTS,
-            "sampling.samples": 100,
+            "sampling.num_samples": 100,
             "sampling.temperature": 0.7,
             "selection.unique_by": "normalized-text",
             "training.human_solutions": True,
@@ -58,15 +58,15 @@ METHODS: Mapping[str, Mapping[str, Value]] = MappingProxyType(
         "rest-em": {
             **STAR,
             **NO_HINTS,
-            "sampling.samples": 32,
+            "sampling.num_samples": 32,
             "sampling.temperature": 0.7,
             "sampling.top_k": 40,
             "selection.max_per_problem": 10,
         },
         # Baseline of the paper: question -> answer, no rationale anywhere.
-        "direct": {**STAR, **NO_HINTS, "sampling.samples": 0, "training.target": "answer"},
+        "direct": {**STAR, **NO_HINTS, "sampling.num_samples": 0, "training.target": "answer"},
         # Control: the same number of steps on the worked examples alone.
-        "seeds-only": {**STAR, **NO_HINTS, "sampling.samples": 0},
+        "seeds-only": {**STAR, **NO_HINTS, "sampling.num_samples": 0},
         "custom": {},
     }
 )
