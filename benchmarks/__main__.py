@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import drawing, fine_tuning, iteration
+from benchmarks import fine_tuning, generating, iteration
 from benchmarks.record import Record, save, show
 from benchmarks.session import Options, threads_or_all
 from selftaught.errors import ConfigError, SelftaughtError
@@ -86,13 +86,13 @@ def run(name: str, options: Options, *, steps: int) -> Record:
         return fine_tuning.run(name, options, fine_tuning.arithmetic, _tell)
     if name == "iteration":
         return iteration.run(name, options, steps=steps, tell=_tell)
-    workloads: dict[str, Callable[[Options], drawing.Workload]] = {
-        "draw-fixed": drawing.fixed,
-        "draw-natural": drawing.natural,
-        "draw-arithmetic": drawing.arithmetic,
-        "draw-arithmetic-mixed": partial(drawing.arithmetic, is_mixed=True),
+    workloads: dict[str, Callable[[Options], generating.Workload]] = {
+        "draw-fixed": generating.fixed,
+        "draw-natural": generating.natural,
+        "draw-arithmetic": generating.arithmetic,
+        "draw-arithmetic-mixed": partial(generating.arithmetic, is_mixed=True),
     }
-    return drawing.run(name, options, workloads[name], _tell)
+    return generating.run(name, options, workloads[name], _tell)
 
 
 def _options(given: argparse.Namespace) -> Options:

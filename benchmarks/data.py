@@ -64,8 +64,8 @@ def few_shot_prompts(train: Sequence[Problem], number: int) -> Prompts:
     if len(train) < SHOTS + number:
         raise ConfigError(f"{number} questions were asked for, but the file has {len(train)} rows; use a smaller --n")
     return Prompts(
-        texts=tuple(render_prompt(FORMAT, p, hint=False, shots=shots) for p in asked),
-        warm_up=tuple(render_prompt(FORMAT, p, hint=False, shots=shots[::-1]) for p in train[-WARM_UP:]),
+        texts=tuple(render_prompt(FORMAT, p, hint=False, few_shot=shots) for p in asked),
+        warm_up=tuple(render_prompt(FORMAT, p, hint=False, few_shot=shots[::-1]) for p in train[-WARM_UP:]),
     )
 
 
@@ -80,7 +80,7 @@ def gsm8k_task(train: Sequence[Problem], number: int) -> Task:
         name="gsm8k-benchmark",
         prompt_format=FORMAT,
         verifier=tagged_line(RULE),
-        shots=tuple(train[:SHOTS]),
+        few_shot=tuple(train[:SHOTS]),
         train=tuple(train[SHOTS : SHOTS + number]),
         dev=(),
         test=(),

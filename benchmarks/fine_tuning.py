@@ -22,7 +22,7 @@ Pairs = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class TrainingJob:
     """What is learned, in one pass over the rows."""
 
     pairs: Pairs
@@ -37,13 +37,13 @@ class Lesson:
         return len(self.pairs) // self.batch_size
 
 
-def gsm8k(options: Options) -> Lesson:
+def gsm8k(options: Options) -> TrainingJob:
     """D: the released solutions, batches of 8, one epoch."""
     pairs = training_pairs(read_problems(options.data_dir(), "train"), FORMAT)
     return _lesson(pairs[: options.n], pairs[-HELD_OUT:], batch_size=8, learning_rate=2e-5, settings={})
 
 
-def arithmetic(options: Options) -> Lesson:
+def arithmetic(options: Options) -> TrainingJob:
     """C: the worked solutions of the shipped task, with the shipped training settings, one epoch."""
     config = load_config("arithmetic")
     task = load_task(config.task)
@@ -58,21 +58,21 @@ def arithmetic(options: Options) -> Lesson:
         settings={
             **{f"training.{name}": getattr(training, name) for name in same},
             "compute.threads": config.compute.threads,
-            "compute.processes": config.compute.processes,
+            "compute.workers": config.compute.workers,
         },
     )
 
 
 def _lesson(
     pairs: Pairs, held_out: Pairs, *, batch_size: int, learning_rate: float, settings: Mapping[str, Any]
-) -> Lesson:
+) -> TrainingJob:
     own = {
         "training.batch_size": batch_size,
         "training.learning_rate": learning_rate,
         "training.schedule": "linear",
         "training.validation_share": 0.0,
     }
-    return Lesson(
+    return TrainingJob(
         pairs=pairs,
         held_out=held_out,
         batch_size=batch_size,
@@ -81,7 +81,7 @@ def _lesson(
     )
 
 
-def rivals(lesson: Lesson, tokens: int) -> tuple[Rival, ...]:
+def rivals(lesson: TrainingJob, tokens: int) -> tuple[Rival, ...]:
     """`tokens` is the number in all rows; the packed rows are made so long that the number of steps stays the same.
 
     bfloat16 is TRL's default, and switched off where the machine is slow in it (`trl_sft.py`).
@@ -109,7 +109,9 @@ def rivals(lesson: Lesson, tokens: int) -> tuple[Rival, ...]:
     )
 
 
-def run(name: str, options: Options, lesson_of: Callable[[Options], Lesson], tell: Callable[[str], None]) -> Record:
+def run(
+    name: str, options: Options, lesson_of: Callable[[Options], TrainingJob], tell: Callable[[str], None]
+) -> Record:
     lesson = lesson_of(options)
     with session(options, tell) as here:
         codec = Codec(here.model_dir)
@@ -169,7 +171,7 @@ def _job_of(rival: Rival, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(
-    here: Session, lesson: Lesson, rival: Rival, repeat: int, result: Mapping[str, Any], flop_per_token: float
+    here: Session, lesson: TrainingJob, rival: Rival, repeat: int, result: Mapping[str, Any], flop_per_token: float
 ) -> Row:
     tokens, seconds = warm_rate(result["steps"])
     steps = result["steps"]
@@ -196,7 +198,7 @@ def _row(
     )
 
 
-def _loss(here: Session, lesson: Lesson, model: str, name: str) -> float:
+def _loss(here: Session, lesson: TrainingJob, model: str, name: str) -> float:
     found = here.run("reference", here.job(model=model, contexts=[], held_out=lesson.held_out), name)
     here.drop(name)
     return round(float(found["loss"]), 4)

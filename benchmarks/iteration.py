@@ -25,13 +25,13 @@ def run(name: str, options: Options, *, steps: int, tell: Callable[[str], None])
     """`steps` is the number of optimizer steps of 8 rows, the same for both."""
     task = gsm8k_task(read_problems(options.data_dir(), "train"), options.n)
     settings = {
-        "sampling.shots": SHOTS,
+        "sampling.num_shots": SHOTS,
         "sampling.max_new_tokens": MAX_NEW_TOKENS,
         "rationalization.hints": "failed",
         "training.batch_size": BATCH_SIZE,
         "training.learning_rate": LEARNING_RATE,
         "training.schedule": "linear",
-        "training.first_steps": steps,
+        "training.steps_first_iteration": steps,
         "training.validation_share": 0.0,
         **options.settings,
     }
@@ -41,7 +41,7 @@ def run(name: str, options: Options, *, steps: int, tell: Callable[[str], None])
             number=options.n,
             data=str(options.data_dir().resolve()),
             settings=settings,
-            shots=[asdict(problem) for problem in task.shots],
+            few_shot=[asdict(problem) for problem in task.few_shot],
             problems=[asdict(problem) for problem in task.train],
             max_new_tokens=MAX_NEW_TOKENS,
             steps=steps,

@@ -101,7 +101,7 @@ def toy_task(problems: int) -> Task:
         name="shelf",
         prompt_format=FORMAT,
         verifier=tagged_line(RULE),
-        shots=made(SHOTS, "shot"),
+        few_shot=made(SHOTS, "shot"),
         train=made(problems, "train"),
         dev=made(problems // 10, "dev"),
         test=made(problems // 10, "test"),
@@ -145,10 +145,10 @@ def run_here(
     settings = {
         **METHODS["star"],
         "method": "custom",
-        "sampling.shots": SHOTS,
-        "sampling.shots_after_first": SHOTS,
+        "sampling.num_shots": SHOTS,
+        "sampling.num_shots_fine_tuned": SHOTS,
         "sampling.max_new_tokens": 1_000,
-        "training.first_steps": 1,
+        "training.steps_first_iteration": 1,
         "loop.max_iterations": 2,
     }
     config = config_from_values(

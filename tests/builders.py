@@ -78,7 +78,7 @@ def samples_of(problem_id: str, verdicts: str, *, kind: Kind = "rationale", iter
 
 
 def steps_check(*, passed: bool) -> dict[str, CheckResult]:
-    return {"steps": CheckResult(passed=passed, score=1.0 if passed else 0.5, detail="" if passed else "line 2: digit")}
+    return {"steps": CheckResult(passed=passed, share=1.0 if passed else 0.5, detail="" if passed else "line 2: digit")}
 
 
 def counts(**fields: Any) -> SamplingCounts:

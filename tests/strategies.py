@@ -130,7 +130,7 @@ def engine_settings(draw: st.DrawFn) -> dict[str, Any]:
     if name != "local":
         values["engine.concurrency"] = draw(st.integers(0, 4096))
         values["engine.timeout_s"] = draw(st.floats(0, 86400, exclude_min=True))
-        values["engine.retries"] = draw(st.integers(0, 100))
+        values["engine.max_retries"] = draw(st.integers(0, 100))
     if name == "openai":
         host = draw(st.sampled_from(["localhost:8000", "127.0.0.1", "[::1]:80", "models.example/v1/"]))
         values["engine.url"] = draw(st.sampled_from(["http://", "https://"])) + host
@@ -161,13 +161,13 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "task.variant": draw(setting_texts),
         "task.data_seed": draw(st.integers(0, 2**63)),
         "task.choose": choose,
-        "task.train_problems": 0 if choose == "all" else draw(st.integers(0, 10**6)),
+        "task.problems_per_iteration": 0 if choose == "all" else draw(st.integers(0, 10**6)),
         "task.dev_problems": draw(st.integers(0, 10**6)),
         "task.test_problems": draw(st.integers(0, 10**6)),
         **{f"task.{key}": draw(setting_texts) for key in ("data", "dev_data", "test_data")},
         "task.dev_rows": draw(st.integers(0, 10**6)),
         "task.test_rows": draw(st.integers(0, 10**6)),
-        "task.prompt": draw(setting_texts),
+        "task.prompt_file": draw(setting_texts),
         **{f"task.{name}_key": draw(setting_texts) for name in ("question", "answer")},
         "task.answer_is": draw(st.sampled_from(["auto", "label", "text", "index0", "index1", "boxed"])),
         **{f"task.{name}_key": draw(setting_texts) for name in ("choices", "id", "class", "rationale")},
@@ -176,13 +176,13 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
             for key in ("verifier", "verifier_function", "answer_marker", "answer_pattern")
         },
         "task.extraction": draw(st.sampled_from(["strict", "lenient"])),
-        "sampling.samples": samples_per_problem,
+        "sampling.num_samples": samples_per_problem,
         "sampling.temperature": draw(st.floats(1e-3 if samples_per_problem > 1 else 0, 5)),
         "sampling.top_p": draw(st.floats(0, 1, exclude_min=True)),
         "sampling.top_k": draw(st.integers(0, 1000)),
         "sampling.max_new_tokens": draw(st.integers(1, 10**5)),
-        "sampling.shots": draw(st.integers(0, 100)),
-        "sampling.shots_after_first": draw(st.integers(0, 100)),
+        "sampling.num_shots": draw(st.integers(0, 100)),
+        "sampling.num_shots_fine_tuned": draw(st.integers(0, 100)),
         "rationalization.hints": draw(st.sampled_from(["none", "failed"])),
         "rationalization.probability": draw(st.floats(0, 1)),
         "rationalization.temperature": draw(st.floats(0, 5)),
@@ -192,13 +192,13 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "training.window": draw(st.sampled_from(["iteration", "all"])),
         "training.human_solutions": draw(st.booleans()),
         "training.target": draw(st.sampled_from(["rationale", "answer"])),
-        "training.start": draw(st.sampled_from(["base", "previous"])),
+        "training.start_from": draw(st.sampled_from(["base", "previous"])),
         "training.sft_first": draw(st.booleans()),
         "training.objective": "nll",
-        "training.warm_start": draw(st.integers(0, 100)),
+        "training.num_rehearsed": draw(st.integers(0, 100)),
         "training.shots": draw(st.integers(0, 100)),
-        "training.first_steps": draw(st.integers(1, 10**5)),
-        "training.growth": draw(st.floats(1, 10)),
+        "training.steps_first_iteration": draw(st.integers(1, 10**5)),
+        "training.steps_growth": draw(st.floats(1, 10)),
         "training.max_epochs": draw(st.floats(0, 1000, exclude_min=True)),
         "training.batch_size": 2 * draw(st.integers(1, 32)),  # two processes share a step evenly
         "training.micro_batch_tokens": draw(st.integers(0, 10**5)),
@@ -216,13 +216,13 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "loop.max_iterations": draw(st.integers(1, 1000)),
         "loop.patience": draw(st.integers(1, 100)),
         "loop.min_delta": draw(st.floats(0, 1)),
-        "tracking.every_steps": draw(st.integers(1, 1000)),
+        "tracking.log_every_steps": draw(st.integers(1, 1000)),
         "compute.device": draw(st.sampled_from(["auto", "cpu", "cuda"])),
         "compute.threads": draw(st.integers(0, 256)),
-        "compute.processes": draw(st.integers(1, 2)),
+        "compute.workers": draw(st.integers(1, 2)),
         "compute.slots": slots,
         "compute.cache_mib": draw(st.integers(0, 10**6)) if is_local else 0,
-        "compute.pass_tokens": draw(st.integers(0, 10**6)) if is_local else 0,
-        "compute.chunk": draw(st.one_of(st.just(0), st.integers(4 * slots, 4 * slots + 1000))),
+        "compute.prefill_tokens": draw(st.integers(0, 10**6)) if is_local else 0,
+        "compute.chunk_completions": draw(st.one_of(st.just(0), st.integers(4 * slots, 4 * slots + 1000))),
         **engine,
     }

@@ -108,7 +108,7 @@ def test_the_variants_differ_only_in_the_digits_still_to_add(pair: tuple[int, in
 
 @given(operands(), variants)
 def test_every_generated_scratchpad_passes(pair: tuple[int, int], variant: Variant) -> None:
-    assert check(*pair, variant, worked_lines(*pair, variant)) == CheckResult(passed=True, score=1.0)
+    assert check(*pair, variant, worked_lines(*pair, variant)) == CheckResult(passed=True, share=1.0)
 
 
 @given(operands(min_digits=3))
@@ -330,7 +330,7 @@ def test_the_splits_have_their_documented_sizes(variant: Variant) -> None:
 @pytest.mark.parametrize("data_seed", range(4))
 def test_no_measured_problem_is_trained_on_in_either_order(data_seed: int) -> None:
     task = arithmetic(data_seed=data_seed)
-    trained_on = {*unordered_pairs(task.train), *unordered_pairs(task.seen), *unordered_pairs(task.shots)}
+    trained_on = {*unordered_pairs(task.train), *unordered_pairs(task.seen), *unordered_pairs(task.few_shot)}
     measured = [pair for split in MEASURED for pair in unordered_pairs(task.split(split))]
     assert not trained_on & set(measured)
     assert len(measured) == len(set(measured))
@@ -396,7 +396,7 @@ def test_operands_come_in_either_order_and_over_the_whole_range() -> None:
 
 
 def test_shots_take_the_classes_in_turn() -> None:
-    shots = arithmetic().shots
+    shots = arithmetic().few_shot
     assert [p.class_name for p in shots[:10]] == list("1234512345")
     assert Counter(p.class_name for p in shots) == {"1": 21, "2": 50, "3": 50, "4": 50, "5": 50}
     assert [p.class_name for p in shots[-4:]] == list("2345")
@@ -404,8 +404,8 @@ def test_shots_take_the_classes_in_turn() -> None:
 
 def test_shots_are_worked_and_among_the_seen() -> None:
     task = arithmetic()
-    assert all(p.rationale for p in task.shots)
-    assert {p.id for p in task.shots} <= {p.id for p in task.seen}
+    assert all(p.rationale for p in task.few_shot)
+    assert {p.id for p in task.few_shot} <= {p.id for p in task.seen}
 
 
 def test_an_unknown_variant_is_refused_by_name() -> None:
@@ -493,7 +493,7 @@ def test_a_task_may_have_no_extrapolation_split() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_reference_answer_and_worked_solution_verifies(variant: Variant) -> None:
     task = arithmetic(variant)
-    check_reference_answers(task, (*task.shots, *task.seen, *task.dev, *task.test, *task.extrapolation))
+    check_reference_answers(task, (*task.few_shot, *task.seen, *task.dev, *task.test, *task.extrapolation))
     check_reference_answers(task, task.train[:500])
 
 

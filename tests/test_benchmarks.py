@@ -25,7 +25,7 @@ from benchmarks.fine_tuning import warm_rate
 from benchmarks.outputs import agreement, verdict
 from benchmarks.record import Record, Row, speed, summary
 from benchmarks.rivals.generate import ended
-from benchmarks.rivals.small_script import is_right
+from benchmarks.rivals.small_script import is_correct
 from benchmarks.runner import RivalFailed, run_rival
 from benchmarks.session import Rival, Session, refuse_hopeless
 from builders import problem
@@ -284,15 +284,15 @@ def test_a_model_without_end_has_one_more_token_whose_logit_is_zero(tiny: Path, 
 
 def test_the_task_of_the_iteration_verifies_its_own_solutions(questions: Path) -> None:
     task = gsm8k_task(read_problems(questions, "train"), 20)
-    assert (len(task.shots), len(task.train)) == (6, 20)
-    check_reference_answers(task, (*task.shots, *task.train))
+    assert (len(task.few_shot), len(task.train)) == (6, 20)
+    check_reference_answers(task, (*task.few_shot, *task.train))
 
 
 @pytest.mark.parametrize(
     "text", [" so 3\n#### 7", " so 3\n#### 8", " no answer", " 7 or so\n####  7\n", " 7\n#### 7.5"]
 )
 def test_the_small_script_judges_as_we_do(text: str) -> None:
-    assert is_right(text, "7") == (tagged_line(RULE)(text, problem(answer="7")).verdict == "correct")
+    assert is_correct(text, "7") == (tagged_line(RULE)(text, problem(answer="7")).verdict == "correct")
 
 
 def test_completions_are_those_that_were_released(questions: Path) -> None:

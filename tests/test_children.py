@@ -65,12 +65,17 @@ def test_no_verifier_runs_a_module_of_the_current_folder_by_chance(
         folder, command = trapped(tmp_path, without=frozenset(BEFORE_US)), [sys.executable, "-m", "selftaught"]
     else:
         folder, command = trapped(tmp_path), [sys.executable, "-P", "-m", "selftaught"]
-    chosen = ["training.warm_start=0", "training.human_solutions=false", "sampling.shots_after_first=0", *verifier]
+    chosen = [
+        "training.num_rehearsed=0",
+        "training.human_solutions=false",
+        "sampling.num_shots_fine_tuned=0",
+        *verifier,
+    ]
     run_in(folder, command, "tasks", "check", "c.toml", *(part for item in chosen for part in ("--set", item)))
 
 
 def test_a_whole_run_of_two_processes_runs_no_module_of_the_current_folder(tmp_path: Path) -> None:
-    arguments = ["run", "arithmetic", "--run-dir", "run", *settings({**QUICK, "compute.processes": 2})]
+    arguments = ["run", "arithmetic", "--run-dir", "run", *settings({**QUICK, "compute.workers": 2})]
     run_in(trapped(tmp_path), [sys.executable, "-P", "-m", "selftaught"], *arguments)
 
 

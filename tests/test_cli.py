@@ -24,8 +24,8 @@ from toy import folder_bytes
 COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check", "init"]
 QUICK = {
     **SETTINGS,
-    "compute.processes": 1,  # a second one would only have to start here; tests/test_kill.py has two
-    "task.train_problems": 24,
+    "compute.workers": 1,  # a second one would only have to start here; tests/test_kill.py has two
+    "task.problems_per_iteration": 24,
     "task.dev_problems": 10,
     "task.test_problems": 10,
     "loop.max_iterations": 1,
@@ -262,15 +262,15 @@ def test_a_dry_run_shows_config_prompts_loss_tokens_and_cost_and_writes_nothing(
     [
         (["run"], "give a task or a config file"),
         (["run", "arithmetik"], "neither a task with a shipped config"),
-        (["run", "arithmetic", "--set", "sampling.shot=3"], "did you mean 'sampling.shots'"),
+        (["run", "arithmetic", "--set", "sampling.shot=3"], "did you mean 'sampling.num_shots'"),
         (["run", "arithmetic", "--set", "loop.patience=no"], "loop.patience = 'no'"),
         (["run", "arithmetic", "--set", "method=starr"], "did you mean 'star'"),
         (["run", "arithmetic", "--set", "training.objective=dpo"], "training.objective = 'dpo'"),
         (["run", "arithmetic", "--set", "model.path=./nowhere"], "no such folder"),
         (["run", "arithmetic", "--set", "model.path=builtin:multiplier"], "the shipped models are"),
         (["run", "arithmetic", "--set", "task.variant=roman"], "arithmetic knows paper, restated"),
-        (["run", "arithmetic", "--set", "training.warm_start=9999"], "has 221 worked examples"),
-        (["run", "arithmetic", "--dry-run", "--set", "sampling.shots=500"], "has 221 worked examples"),
+        (["run", "arithmetic", "--set", "training.num_rehearsed=9999"], "has 221 worked examples"),
+        (["run", "arithmetic", "--dry-run", "--set", "sampling.num_shots=500"], "has 221 worked examples"),
         (["run", "arithmetic", "--set", "task.choose=all"], "takes every problem"),
         (["run", "arithmetic", "--set", "seed=" + "9" * 5_000], "seed = "),
         (["run", "arithmetic-fewshot"], "no such folder"),
@@ -464,7 +464,7 @@ def test_samples_without_their_run_json_are_not_taken_over(finished: Path, tmp_p
     ("name", "content"),
     [
         ("run.json", '{"format": 1, "config": "x"}'),
-        ("run.json", '{"format": 1, "config": {}, "chosen": {"a": 1}, "model": {}}'),
+        ("run.json", '{"format": 1, "config": {}, "resolved": {"a": 1}, "model": {}}'),
         ("run.json", "{"),
         ("iterations.jsonl", '{"iteration": "one"}\n'),
         ("evaluations.jsonl", "[]\n"),
@@ -482,7 +482,7 @@ def test_a_damaged_choice_is_named_and_costs_no_sample(finished: Path, tmp_path:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
     about = json.loads((copy / "run.json").read_text())
-    about["chosen"][key] = value
+    about["resolved"][key] = value
     (copy / "run.json").write_text(json.dumps(about))
     assert f"run.json: chosen.{key}: input should be" in refused(selftaught("run", "--resume", str(copy)))
     assert folder_bytes(copy, "samples") == folder_bytes(finished, "samples")
@@ -518,6 +518,6 @@ def test_a_run_of_a_version_that_knew_of_one_process_is_carried_on(finished: Pat
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
     about = json.loads((copy / "run.json").read_text())
-    assert about["chosen"].pop("processes") == 1
+    assert about["resolved"].pop("processes") == 1
     (copy / "run.json").write_text(json.dumps(about))
     assert selftaught("run", "--resume", str(copy)).returncode == 0

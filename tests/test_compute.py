@@ -16,15 +16,15 @@ from selftaught.records import ModelRef
 
 
 def test_the_cache_and_the_tokens_of_a_pass_are_those_of_the_settings(adder: Path) -> None:
-    chosen = choose(config(compute={"device": "cpu", "cache_mib": 7, "pass_tokens": 99}), ModelRef(path=str(adder)))
-    assert (chosen.cache_bytes, chosen.pass_tokens) == (7 * 1024 * 1024, 99)
+    chosen = choose(config(compute={"device": "cpu", "cache_mib": 7, "prefill_tokens": 99}), ModelRef(path=str(adder)))
+    assert (chosen.cache_bytes, chosen.prefill_tokens) == (7 * 1024 * 1024, 99)
 
 
 def test_what_is_not_set_is_chosen_for_the_machine(adder: Path) -> None:
     chosen = choose(config(compute={"device": "cpu"}), ModelRef(path=str(adder)))
     assert chosen.cache_bytes > 0
     assert chosen.cache_bytes % (64 << 20) == 0
-    assert (chosen.pass_tokens, chosen.slots, chosen.chunk) == (2048, 128, 512)
+    assert (chosen.prefill_tokens, chosen.slots, chosen.chunk) == (2048, 128, 512)
     assert chosen.threads >= 1
 
 
@@ -69,7 +69,7 @@ def test_the_slots_are_those_of_each_process_and_the_memory_is_shared_out(adder:
 
 
 def test_processes_that_cannot_share_a_training_step_evenly_are_refused(adder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"compute.processes = 3 cannot share .* training.batch_size = 8 rows"):
+    with pytest.raises(ConfigError, match=r"compute.workers = 3 cannot share .* training.batch_size = 8 rows"):
         config(compute={"processes": 3}, training={"batch_size": 8})
 
 
@@ -86,7 +86,7 @@ def test_a_shipped_config_is_for_a_machine_with_a_gpu_too(
 
 THREADS = """
 import sys, torch
-from selftaught.engines.divided import open_local
+from selftaught.engines.multi_process import open_local
 from selftaught.records import ModelRef
 settings = {"dtype": "float32", "device": "cpu", "threads": 2, "slots": 4}
 for _ in range(2):

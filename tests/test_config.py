@@ -85,7 +85,7 @@ def test_the_file_wins_over_the_defaults(tmp_path: Path) -> None:
 
 def test_the_method_fixes_its_knobs(tmp_path: Path) -> None:
     found = load_config(written(tmp_path, 'method = "rest-em"\n'))
-    assert (found.sampling.samples, found.sampling.top_k, found.selection.max_per_problem) == (32, 40, 10)
+    assert (found.sampling.num_samples, found.sampling.top_k, found.selection.max_per_problem) == (32, 40, 10)
 
 
 def test_set_wins_over_the_file(tmp_path: Path) -> None:
@@ -93,21 +93,23 @@ def test_set_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_set_wins_over_the_method(tmp_path: Path) -> None:
-    found = load_config(written(tmp_path, 'method = "rest-em"\n'), ["sampling.samples=4", "sampling.temperature=1.5"])
-    assert (found.sampling.samples, found.sampling.temperature) == (4, 1.5)
+    found = load_config(
+        written(tmp_path, 'method = "rest-em"\n'), ["sampling.num_samples=4", "sampling.temperature=1.5"]
+    )
+    assert (found.sampling.num_samples, found.sampling.temperature) == (4, 1.5)
     assert found.sampling.top_k == 40
 
 
 def test_a_method_given_by_set_wins_over_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, 'method = "rft"\n[sampling]\nsamples = 100\n[loop]\nmax_iterations = 1\n')
     found = load_config(path, ["method=star-accumulate"])
-    assert (found.method, found.sampling.samples, found.training.window) == ("star-accumulate", 1, "all")
+    assert (found.method, found.sampling.num_samples, found.training.window) == ("star-accumulate", 1, "all")
     assert found.loop.max_iterations == 1  # star leaves it to the file
 
 
 def test_set_wins_over_a_method_given_by_set() -> None:
-    found = load_config("arithmetic", ["sampling.samples=3", "method=rft"])
-    assert (found.sampling.samples, found.sampling.temperature) == (3, 0.7)
+    found = load_config("arithmetic", ["sampling.num_samples=3", "method=rft"])
+    assert (found.sampling.num_samples, found.sampling.temperature) == (3, 0.7)
 
 
 def test_of_two_sets_of_one_key_the_last_wins() -> None:
@@ -116,7 +118,7 @@ def test_of_two_sets_of_one_key_the_last_wins() -> None:
 
 def test_method_custom_leaves_every_knob_to_the_file(tmp_path: Path) -> None:
     found = load_config(written(tmp_path, 'method = "custom"\n[sampling]\nsamples = 4\ntemperature = 0.9\n'))
-    assert (found.sampling.samples, found.sampling.temperature) == (4, 0.9)
+    assert (found.sampling.num_samples, found.sampling.temperature) == (4, 0.9)
 
 
 def test_a_knob_that_repeats_what_the_method_says_is_accepted(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_set_takes_a_toml_value_or_plain_text(override: str, key: str, value: An
     [
         (
             "[sampling]\n\nsample = 3\n",
-            "run.toml:3: unknown setting 'sampling.sample'; did you mean 'sampling.samples'?",
+            "run.toml:3: unknown setting 'sampling.sample'; did you mean 'sampling.num_samples'?",
         ),
         ("sede = 3\n", "run.toml:1: unknown setting 'sede'; did you mean 'seed'?"),
         (
@@ -208,7 +210,7 @@ def test_a_key_is_found_in_its_own_section(tmp_path: Path) -> None:
 def test_a_file_that_contradicts_its_own_method_is_refused(tmp_path: Path) -> None:
     message = refusal(tmp_path, 'method = "star-continue"\n[training]\nstart = "base"\n')
     assert message.startswith(
-        "run.toml:3: training.start = 'base', but method 'star-continue' fixes it to 'previous'; "
+        "run.toml:3: training.start_from = 'base', but method 'star-continue' fixes it to 'previous'; "
     )
 
 
@@ -227,7 +229,7 @@ def test_the_way_out_of_a_contradiction_works(tmp_path: Path, text: str) -> None
 
 
 def test_a_knob_of_the_wrong_type_is_refused_though_the_method_fixes_it(tmp_path: Path) -> None:
-    assert "sampling.samples = True" in refusal(tmp_path, "[sampling]\nsamples = true\n")
+    assert "sampling.num_samples = True" in refusal(tmp_path, "[sampling]\nsamples = true\n")
 
 
 def test_a_bad_dotted_key_is_named_with_its_line(tmp_path: Path) -> None:
@@ -384,11 +386,14 @@ def test_an_override_that_is_not_as_documented_is_refused(override: str, expecte
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["sampling.samples=4"], "sampling.temperature is 0, so all 4 samples of a problem would be the same"),
+        (["sampling.num_samples=4"], "sampling.temperature is 0, so all 4 samples of a problem would be the same"),
         (["training.noise_scale=true", "training.batch_size=1"], "training.batch_size = 1 cannot be split"),
         (["training.validation_share=1.0"], "training.validation_share = 1 leaves nothing to train on"),
-        (["sampling.samples=0", "training.warm_start=0"], "sampling.samples = 0 draws nothing"),
-        (["compute.slots=8", "compute.chunk=31"], "compute.chunk = 31 is less than four times compute.slots = 8"),
+        (["sampling.num_samples=0", "training.num_rehearsed=0"], "sampling.num_samples = 0 draws nothing"),
+        (
+            ["compute.slots=8", "compute.chunk_completions=31"],
+            "compute.chunk_completions = 31 is less than four times compute.slots = 8",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides: list[str], expected: str) -> None:
@@ -398,14 +403,14 @@ def test_settings_that_contradict_each_other_are_refused(overrides: list[str], e
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["sampling.samples=4", "sampling.temperature=0.7"],
-        ["sampling.samples=1", "sampling.temperature=0.0"],
+        ["sampling.num_samples=4", "sampling.temperature=0.7"],
+        ["sampling.num_samples=1", "sampling.temperature=0.0"],
         ["training.noise_scale=true", "training.batch_size=2"],
-        ["sampling.samples=0", "training.warm_start=1"],
-        ["sampling.samples=0", "training.warm_start=0", "training.human_solutions=true"],
-        ["sampling.samples=0", "training.warm_start=0", "training.target=answer"],
-        ["compute.slots=8", "compute.chunk=32"],
-        ["compute.chunk=31"],
+        ["sampling.num_samples=0", "training.num_rehearsed=1"],
+        ["sampling.num_samples=0", "training.num_rehearsed=0", "training.human_solutions=true"],
+        ["sampling.num_samples=0", "training.num_rehearsed=0", "training.target=answer"],
+        ["compute.slots=8", "compute.chunk_completions=32"],
+        ["compute.chunk_completions=31"],
     ],
 )
 def test_settings_that_go_together_are_accepted(overrides: list[str]) -> None:
@@ -475,7 +480,7 @@ def test_a_setting_of_another_engine_is_refused_and_says_whose_it_is(key: str, v
 
 
 def test_slots_and_their_memory_belong_to_the_local_engine() -> None:
-    for key in ("slots", "cache_mib", "pass_tokens"):
+    for key in ("slots", "cache_mib", "prefill_tokens"):
         assert f"compute.{key} = 4 belongs to engine.name = 'local'" in refusal_of(*SERVED, f"compute.{key}=4")
 
 

@@ -55,7 +55,7 @@ def test_greedy_tokens_in_slots_are_exactly_those_of_generate(
     kind: str, heads: str, slots: int, model_of: ModelFolder
 ) -> None:
     folder, texts, notes = model_of(kind), texts_of(ENOUGH[slots], *HEADS[heads]), list[str]()
-    engine = open_engine(folder, slots=slots, pass_tokens=64, note=notes.append)
+    engine = open_engine(folder, slots=slots, prefill_tokens=64, note=notes.append)
     assert ids_of(sample(engine, texts)) == generated(folder, texts)
     assert notes == []
 
@@ -154,7 +154,7 @@ def test_draws_are_the_same_with_and_without_a_shared_prefix(model_of: ModelFold
 
 def test_a_cache_for_a_single_slot_gives_the_same_tokens(model_of: ModelFolder) -> None:
     folder, texts = model_of("llama"), texts_of(34, *HEADS["two prefixes"])
-    assert ids_of(sample(open_engine(folder, cache_bytes=1, pass_tokens=1), texts)) == generated(folder, texts)
+    assert ids_of(sample(open_engine(folder, cache_bytes=1, prefill_tokens=1), texts)) == generated(folder, texts)
 
 
 def test_rows_that_end_far_apart_are_moved_together_and_draw_the_same_tokens(model_of: ModelFolder) -> None:
@@ -176,7 +176,7 @@ def test_rows_that_end_far_apart_are_moved_together_and_draw_the_same_tokens(mod
         shared=20,
         num_slots=32,
         length=10 + 60,
-        pass_tokens=100,
+        prefill_tokens=100,
         draw=lambda logits, rows: engine._draw(logits, rows, params),
         endings=Endings(codec, params),
     )
@@ -250,7 +250,7 @@ def test_scores_are_those_of_a_plain_forward_pass(kind: str, heads: str, model_o
     folder, texts = model_of(kind), texts_of(40, *HEADS[heads])
     completions = ["", *texts_of(39, "", "+1", seed=1)]
     requests = [Request(prompt=text, seed=0) for text in texts]
-    scores = open_engine(folder, pass_tokens=50).score(requests, completions)
+    scores = open_engine(folder, prefill_tokens=50).score(requests, completions)
     # The fallback's log-probabilities are float32.
     limit = 1e-9 if kind != "gpt-j" else 1e-5
     for text, completion, score in zip(texts, completions, scores, strict=True):

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from builders import task_named
-from selftaught.engines.draws import draw_tokens
 from selftaught.engines.local import LocalEngine
+from selftaught.engines.token_sampling import sample_tokens
 from selftaught.errors import EngineError, ModelError, RefusedError
 from selftaught.prompts import render_prompt
 from selftaught.records import Completion, ModelRef, Request, SamplingParams
@@ -28,7 +28,7 @@ def open_engine(folder: Path, *, slots: int = 16) -> LocalEngine:
 def prompts(number: int, *, shots: int = 0) -> list[str]:
     task = task_named("arithmetic")
     some = task.dev[:: len(task.dev) // number][:number]
-    return [render_prompt(task.prompt_format, p, hint=False, shots=task.shots[:shots]) for p in some]
+    return [render_prompt(task.prompt_format, p, hint=False, few_shot=task.few_shot[:shots]) for p in some]
 
 
 def sample(engine: LocalEngine, texts: list[str], **params: object) -> list[Completion]:
@@ -62,7 +62,7 @@ def test_greedy_tokens_equal_those_of_generate(
     which: str, slots: int, shots: int, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(which)
-    texts = prompts(6, shots=shots if which == "adder" else 0)
+    texts = prompts(6, few_shot=shots if which == "adder" else 0)
     found = sample(open_engine(folder, slots=slots), texts)
     assert [list(c.token_ids or ()) for c in found] == [generate(folder, text, 40) for text in texts]
 
@@ -105,11 +105,11 @@ def test_samples_follow_the_distribution_of_the_model(tiny: Path) -> None:
 def test_top_k_and_top_p_rule_out_what_they_should() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).repeat(1_000, 1)
     numbers = torch.arange(1_000, dtype=torch.float64) / 1_000
-    assert set(draw_tokens(logits, SamplingParams(temperature=1.0, top_k=2), numbers)[0].tolist()) == {0, 1}
+    assert set(sample_tokens(logits, SamplingParams(temperature=1.0, top_k=2), numbers)[0].tolist()) == {0, 1}
     # Probabilities are 0.64, 0.24, 0.09, 0.03: the nucleus of 0.7 is the first two.
-    assert set(draw_tokens(logits, SamplingParams(temperature=1.0, top_p=0.7), numbers)[0].tolist()) == {0, 1}
-    assert set(draw_tokens(logits, SamplingParams(temperature=1.0), numbers)[0].tolist()) == {0, 1, 2, 3}
-    assert set(draw_tokens(logits, SamplingParams(temperature=1e-3), numbers)[0].tolist()) == {0}
+    assert set(sample_tokens(logits, SamplingParams(temperature=1.0, top_p=0.7), numbers)[0].tolist()) == {0, 1}
+    assert set(sample_tokens(logits, SamplingParams(temperature=1.0), numbers)[0].tolist()) == {0, 1, 2, 3}
+    assert set(sample_tokens(logits, SamplingParams(temperature=1e-3), numbers)[0].tolist()) == {0}
 
 
 def test_log_probabilities_are_those_of_a_plain_forward_pass(adder: Path) -> None:

@@ -16,7 +16,7 @@ def warnings(**given: Any) -> tuple[str, ...]:
         **{
             "rationale": counts(),
             "rationalization": counts(samples=40, correct=10, incorrect=30),
-            "examples_by_source": {"rationale": 60, "rationalization": 10, "warm-start": 20},
+            "examples_by_source": {"rationale": 60, "rationalization": 10, "rehearsed": 20},
             "batch_size": 8,
             "dev": measurement(60),
             "dev_before": measurement(50),
@@ -56,7 +56,7 @@ def test_no_hints_are_no_failed_hints() -> None:
 
 @pytest.mark.parametrize(("rationales", "warned"), [(8, False), (7, True)])
 def test_fewer_kept_rationales_than_a_batch_are_warned_of(rationales: int, warned: bool) -> None:
-    found = warnings(examples_by_source={"rationale": rationales - 2, "rationalization": 2, "warm-start": 50})
+    found = warnings(examples_by_source={"rationale": rationales - 2, "rationalization": 2, "rehearsed": 50})
     assert found == (("only 7 sampled rationales were kept, fewer than one batch of 8",) if warned else ())
 
 

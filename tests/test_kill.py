@@ -13,20 +13,20 @@ from selftaught.store import read_summaries
 from toy import folder_bytes
 
 SETTINGS = {
-    "task.train_problems": 96,
+    "task.problems_per_iteration": 96,
     "task.dev_problems": 24,
     "task.test_problems": 24,
     "sampling.max_new_tokens": 64,
     "rationalization.probability": 0.5,
-    "training.warm_start": 10,
-    "training.first_steps": 6,
+    "training.num_rehearsed": 10,
+    "training.steps_first_iteration": 6,
     "training.batch_size": 8,
     "loop.max_iterations": 2,
-    "tracking.every_steps": 1,
+    "tracking.log_every_steps": 1,
     "compute.threads": 1,
-    "compute.processes": 2,
+    "compute.workers": 2,
     "compute.slots": 4,
-    "compute.chunk": 32,
+    "compute.chunk_completions": 32,
 }
 
 

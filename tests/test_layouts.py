@@ -16,7 +16,7 @@ from selftaught.problems import Task
 from selftaught.starter import write_starter
 from selftaught.task_check import check_task
 from selftaught.tasks import load_task
-from selftaught.tasks.prompt_file import worked_examples_in
+from selftaught.tasks.prompt_file import few_shot_examples_in
 
 LAYOUTS: list[dict[str, Any]] = json_case("layouts.json")
 REFUSED: list[dict[str, Any]] = json_case("layouts_refused.json")
@@ -70,7 +70,7 @@ def begin(data: Path, overrides: tuple[str, ...] = (), **given: str) -> tuple[st
 
 
 def every(task: Task) -> list[Any]:
-    return [*task.shots, *task.train, *task.dev, *task.test]
+    return [*task.few_shot, *task.train, *task.dev, *task.test]
 
 
 @pytest.mark.parametrize("case", LAYOUTS, ids=lambda case: case["name"])
@@ -78,14 +78,14 @@ def test_a_layout_is_read_as_its_columns_are_meant(case: dict[str, Any], tmp_pat
     said, path = begin(write_case(case, tmp_path), **case.get("given", {}))
     config = load_config(str(path))
     usual = type(config.task).model_fields
-    wanted = {"name": "own", "data": config.task.data, "prompt": config.task.prompt, **case["settings"]}
+    wanted = {"name": "own", "data": config.task.data, "prompt": config.task.prompt_file, **case["settings"]}
     assert {key: value for key, value in config.task.model_dump().items() if value != usual[key].default} == wanted
     task = load_task(config.task)
     asked = [p for p in every(task) if p.question == case["question"]]
     assert len(asked) == case.get("of", 1)
     found = next(p for p in asked if list(p.choices) == case.get("choices", []))
     assert found.answer == case["answer"]
-    if "rationale" in case and found not in task.shots:
+    if "rationale" in case and found not in task.few_shot:
         assert found.rationale == case["rationale"]
     unused = case.get("unused", [])
     assert (f"columns not used: {', '.join(unused)}\n" in said) == bool(unused)
@@ -271,7 +271,7 @@ def test_the_shared_duplicates_are_all_named_at_once(tmp_path: Path) -> None:
 @shared_cases
 @pytest.mark.parametrize("name", ["A_prompt_choices_on_one_line.txt", "F36_prompt_text_with_label.txt"])
 def test_the_shared_prompt_files_are_read(name: str) -> None:
-    found = worked_examples_in(str(SHARED / name))
+    found = few_shot_examples_in(str(SHARED / name))
     assert found[0].question == "What do people use to hold loose papers together?"
     assert found[0].choices == ("clip", "cup", "lamp", "chair", "shoe")
     assert [p.answer for p in found] == ["A", "B"][: len(found)]

@@ -87,7 +87,7 @@ def test_training_shots_stand_in_the_trained_prompt(tmp_path: Path) -> None:
 
 def test_warm_start_rows_are_worked_examples_in_both_forms(tmp_path: Path) -> None:
     run_toy(tmp_path, config=toy_config(loop__max_iterations=1, training__warm_start=2))
-    warm = [e for e in examples(tmp_path) if e["source"] == "warm-start"]
+    warm = [e for e in examples(tmp_path) if e["source"] == "rehearsed"]
     assert [(e["problem_id"], "(answer" in str(e["prompt"])) for e in warm] == [
         ("lemur", False),
         ("lemur", True),

@@ -33,7 +33,7 @@ KNOB_TABLE = {
 }
 
 KNOBS = {
-    "sampling.samples",
+    "sampling.num_samples",
     "sampling.temperature",
     "sampling.top_p",
     "sampling.top_k",
@@ -44,7 +44,7 @@ KNOBS = {
     "training.window",
     "training.human_solutions",
     "training.target",
-    "training.start",
+    "training.start_from",
     "training.sft_first",
     "training.objective",
 }
@@ -93,7 +93,7 @@ def run_method(folder: Path, method: str, *, validation_share: float = 0.0) -> l
         train=problems("a", "b", "c", "d", rationale="by a human"),
         dev=problems("v"),
         test=(problem("t"),),
-        shots=(worked("s1"), worked("s2")),
+        few_shot=(worked("s1"), worked("s2")),
         check_steps=None,
     )
     run_toy(folder, config=config, task=task, chunk=64, open_engine=lambda model: engine_for(model, asked))
@@ -146,7 +146,7 @@ def test_no_training_problem_is_trained_on_with_its_hint(method: str, tmp_path: 
     run_method(tmp_path, method)
     for path in (tmp_path / "examples").iterdir():
         hinted = [(e["source"], e["problem_id"]) for e in lines(path) if "(answer" in e["prompt"]]
-        assert set(hinted) <= {("warm-start", "s1")}
+        assert set(hinted) <= {("rehearsed", "s1")}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -221,14 +221,14 @@ def test_the_knobs_are_those_of_the_published_table(method: str) -> None:
     knobs = METHODS[method]
     training_set = {"iteration": "this", "all": "all"}[str(knobs["training.window"])]
     found = (
-        knobs["sampling.samples"],
+        knobs["sampling.num_samples"],
         knobs["sampling.temperature"],
         knobs["rationalization.hints"],
         knobs["selection.accept"],
         knobs["selection.unique_by"],
         knobs["selection.max_per_problem"],
         f"gold + {training_set}" if knobs["training.human_solutions"] else training_set,
-        knobs["training.start"],
+        knobs["training.start_from"],
         knobs["training.objective"],
     )
     assert found == KNOB_TABLE[method]
@@ -249,8 +249,8 @@ def test_what_sets_a_method_apart_beside_the_table() -> None:
     assert apart["direct"]["training.target"] == "answer"
     assert apart["star-no-rationalization"] == {"rationalization.hints": "none"}
     assert apart["star-accumulate"] == {"training.window": "all"}
-    assert apart["star-continue"] == {"training.start": "previous"}
-    assert apart["seeds-only"] == {"rationalization.hints": "none", "sampling.samples": 0}
+    assert apart["star-continue"] == {"training.start_from": "previous"}
+    assert apart["seeds-only"] == {"rationalization.hints": "none", "sampling.num_samples": 0}
 
 
 @pytest.mark.parametrize("method", KNOB_TABLE)

@@ -17,7 +17,7 @@ from selftaught.metrics import (
     wilson_interval,
 )
 from selftaught.problems import Problem, Verdict
-from selftaught.records import Measurement, Sample, Score
+from selftaught.records import Measurement, Rate, Sample
 
 rates = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -52,7 +52,7 @@ def test_the_interval_is_wilsons(correct: int, n: int, low: float, high: float) 
 
 
 def test_nothing_is_known_of_a_rate_over_nothing() -> None:
-    assert score(0, 0) == Score(n=0, correct=0, accuracy=0.0, interval=(0.0, 1.0))
+    assert score(0, 0) == Rate(n=0, correct=0, accuracy=0.0, interval=(0.0, 1.0))
 
 
 @given(rates)

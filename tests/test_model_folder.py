@@ -15,7 +15,7 @@ from selftaught.engines.local import LocalEngine
 from selftaught.errors import ModelError
 from selftaught.records import ModelRef
 from selftaught.task_check import check_task
-from selftaught.weights import look_at_model, resolve_model
+from selftaught.weights import check_model_path, resolve_model
 from test_cli import refused, selftaught
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea423c2713d436b5ee50593a9640e0018c1550b5a0002f74190d6caea8\nsize 269060552\n"  # noqa: E501
@@ -164,7 +164,7 @@ def folder(adder: Path, tmp_path: Path) -> Path:
 
 def line_of(path: str) -> str:
     with pytest.raises(ModelError) as caught:
-        look_at_model(path)
+        check_model_path(path)
     with pytest.raises(ModelError) as again:
         resolve_model(path)
     line = str(caught.value)
@@ -190,7 +190,7 @@ def test_a_folder_with_more_in_it_than_is_read_passes(folder: Path) -> None:
     (folder / "onnx").mkdir()
     (folder / "onnx" / "config.json").write_text("{")
     set_in_config(quantization_config=None)(folder)
-    assert look_at_model(str(folder)) == folder
+    assert check_model_path(str(folder)) == folder
     assert resolve_model(str(folder)).path == str(folder)
 
 

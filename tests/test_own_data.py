@@ -289,7 +289,7 @@ def test_a_row_that_is_a_worked_example_is_in_no_split_and_that_is_said(tmp_path
     task = own(data, prompt=str(prompt))
     asked = questions(task)
     assert not measured & {*asked["train"], *asked["dev"], *asked["test"]}
-    assert len(task.shots) == len(measured)
+    assert len(task.few_shot) == len(measured)
     assert sum(map(len, asked.values())) == len(ADDITIONS) - len(measured)
     (note,) = task.notes
     assert f"shows them as worked examples: {len(measured)} (" in note
@@ -394,6 +394,6 @@ def test_the_fingerprint_is_the_sha256_of_every_split_as_json_however_many_probl
     from toy import toy_problem, toy_task
 
     task = toy_task(train=tuple(toy_problem(f"word{k}", "easy\n") for k in range(number)))
-    parts = {"shots": task.shots, **{split: task.split(split) for split in SPLITS}}
+    parts = {"shots": task.few_shot, **{split: task.split(split) for split in SPLITS}}
     written = [json.dumps([name, [list(asdict(p).values()) for p in problems]]) for name, problems in parts.items()]
     assert data_sha256(task) == hashlib.sha256("".join(written).encode()).hexdigest()

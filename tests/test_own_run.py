@@ -24,11 +24,11 @@ ADDITIONS = [{"question": f"{a} + {b}", "answer": a + b} for a in range(10) for 
 SETTINGS = {
     "model.path": "builtin:adder",
     "sampling.max_new_tokens": 24,
-    "training.warm_start": 2,
-    "training.first_steps": 2,
+    "training.num_rehearsed": 2,
+    "training.steps_first_iteration": 2,
     "training.batch_size": 2,
     "training.learning_rate": 1e-5,
-    "task.train_problems": 4,
+    "task.problems_per_iteration": 4,
     "loop.max_iterations": 1,
     "compute.threads": 1,
 }
@@ -72,9 +72,9 @@ def test_init_says_what_to_do_next(began: Path) -> None:
 def test_a_run_on_ones_own_rows_trains_and_measures(began: Path) -> None:
     about = json.loads((began / "run" / "run.json").read_text())
     assert about["config"]["task.data"] == str(began / "rows.jsonl")
-    assert about["config"]["task.prompt"] == str(began / "rows-prompt.toml")
+    assert about["config"]["task.prompt_file"] == str(began / "rows-prompt.toml")
     (iteration,) = [json.loads(line) for line in (began / "run" / "iterations.jsonl").read_text().splitlines()]
-    assert iteration["examples_by_source"]["warm-start"] >= 2
+    assert iteration["examples_by_source"]["rehearsed"] >= 2
     assert iteration["dev"]["task"] == "own"
 
 
@@ -149,7 +149,7 @@ def test_tasks_check_reports_the_task_of_a_config(began: Path, monkeypatch: pyte
     assert "because the prompt shows them as worked examples: 4 (" in left_out
     assert facts["failing_answers"] == {"number": 0, "first": []}
     assert facts["lengths_in"].startswith("words (no tokenizer: model.path = './model'")
-    assert facts["worked_examples"]["there"] == 4
+    assert facts["few_shot_examples"]["there"] == 4
     plain, hinted, row = found.prompts.values()
     assert "Hint: the answer is" not in plain
     assert "Hint: the answer is" in hinted
@@ -161,7 +161,7 @@ def test_without_a_prompt_file_worked_examples_cannot_be_shown(began: Path, monk
     with pytest.raises(
         ConfigError, match=r"sampling\.shots = 2, but task 'own' has 0 worked examples.*selftaught init"
     ):
-        check_task("own", ["task.data=rows.jsonl", "sampling.shots=2"])
+        check_task("own", ["task.data=rows.jsonl", "sampling.num_shots=2"])
 
 
 def test_tasks_check_counts_every_answer_that_fails_and_names_rows(tmp_path: Path) -> None:
@@ -269,8 +269,8 @@ def test_init_guesses_the_columns_and_the_verifier_and_its_config_loads(
     }
     fill_in(tmp_path / "out" / "rows-prompt.toml")
     task = load_task(config.task)
-    assert len(task.shots) == config.sampling.shots == 4
-    assert not {shot.question for shot in task.shots} & {p.question for p in (*task.dev, *task.test)}
+    assert len(task.few_shot) == config.sampling.num_shots == 4
+    assert not {shot.question for shot in task.few_shot} & {p.question for p in (*task.dev, *task.test)}
 
 
 def test_the_examples_of_a_prompt_file_with_choices_do_not_favour_a_label(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_any_text_survives_the_prompt_file(tmp_path: Path) -> None:
     rows = [{"question": f"{odd} {n}", "answer": odd, "rationale": odd} for n in range(20)]
     write_starter(str(write_rows(tmp_path / "rows.jsonl", rows)), tmp_path)
     config = load_config(str(tmp_path / "rows.toml"))
-    assert {shot.rationale for shot in load_task(config.task).shots} == {odd}
+    assert {shot.rationale for shot in load_task(config.task).few_shot} == {odd}
 
 
 def test_init_overwrites_nothing(tmp_path: Path) -> None:

@@ -151,15 +151,15 @@ def test_the_same_rows_in_parquet_are_the_same_task(name: str, request: pytest.F
 @pytest.mark.parametrize("name", ["gsm8k", "commonsenseqa"])
 def test_the_worked_examples_pass_their_own_checks(name: str, request: pytest.FixtureRequest) -> None:
     task = load(name, request.getfixturevalue(name))
-    assert len(task.shots) == 10
-    check_reference_answers(task, task.shots)
+    assert len(task.few_shot) == 10
+    check_reference_answers(task, task.few_shot)
     if task.check_steps is not None:
-        for shot in task.shots:
+        for shot in task.few_shot:
             for check in (task.check_steps, *task.other_checks.values()):
                 result = check(shot, render_completion(task.prompt_format, shot))
                 assert result.passed, (shot.question, result.detail)
     else:
-        assert set(Counter(shot.answer for shot in task.shots).values()) == {2}, "no label may be favored"
+        assert set(Counter(shot.answer for shot in task.few_shot).values()) == {2}, "no label may be favored"
 
 
 def test_a_flawed_released_solution_is_counted_and_a_flawed_worked_example_refused(gsm8k: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_flawed_released_solution_is_counted_and_a_flawed_worked_example_refus
     row["answer"] = "There are 5000 + 7 = 5008 nuts.\n#### 5007"
     write_lines(gsm8k / "test.jsonl", [row, sum_row(1)])
     task = load("gsm8k", gsm8k)
-    check_reference_answers(task, (*task.shots, *task.test))
+    check_reference_answers(task, (*task.few_shot, *task.test))
     assert failing_solutions(task, task.test) == {"test-1": "5000+7=5008 is wrong"}
     (gsm8k / "mine.toml").write_text(
         '[[example]]\nquestion = "How many?"\nrationale = "2 + 2 = 5."\nanswer = "5"\n', encoding="utf-8"
@@ -239,7 +239,7 @@ def test_arithmetic_refuses_settings_that_it_would_ignore() -> None:
     for key, value in {"data": "x.jsonl", "dev_rows": 3, "verifier": "numeric", "extraction": "lenient"}.items():
         with pytest.raises(ConfigError, match=f"task.{key}"):
             task_named("arithmetic", **{key: value})
-    config = config_from_values({"method": "custom", "selection.unique_by": "equations", "sampling.shots": 0})
+    config = config_from_values({"method": "custom", "selection.unique_by": "equations", "sampling.num_shots": 0})
     with pytest.raises(ConfigError, match="no equations to compare"):
         check_before_start(config, task_named("arithmetic"))
 
@@ -274,8 +274,8 @@ def test_a_scripted_run_keeps_solved_and_hinted_problems_and_reports_the_checks(
     name: str, checks: set[str], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     task = load(name, request.getfixturevalue(name))
-    values = {"task.name": name, "sampling.shots": 2, "sampling.shots_after_first": 0, "loop.max_iterations": 1}
-    config = config_from_values({**values, "training.validation_share": 0.0, "training.first_steps": 1})
+    values = {"task.name": name, "sampling.num_shots": 2, "sampling.num_shots_fine_tuned": 0, "loop.max_iterations": 1}
+    config = config_from_values({**values, "training.validation_share": 0.0, "training.steps_first_iteration": 1})
     outcome = run_toy(tmp_path / "run", config=config, task=task, reply=solver(task))
     (summary,) = outcome.summaries
     assert summary.rationale.correct == sum(int(p.id[-1]) % 2 == 0 for p in task.train)
@@ -312,7 +312,7 @@ def test_samples_with_the_same_equations_are_duplicates(gsm8k: Path) -> None:
 def test_every_reference_answer_of_the_released_files_verifies(name: str, sizes: tuple[int, int, int]) -> None:
     task = load_task(TaskConfig(name=name, data=str(Path(DATA) / name)))
     assert (len(task.train), len(task.dev), len(task.test)) == sizes
-    check_reference_answers(task, (*task.shots, *task.train, *task.dev, *task.test))
+    check_reference_answers(task, (*task.few_shot, *task.train, *task.dev, *task.test))
 
 
 @real_files
@@ -355,8 +355,8 @@ def test_the_samples_of_a_verifier_with_two_extractions_say_whether_they_agree()
 
     def one(index: int, verdict: Verdict, agree: bool, steps: bool) -> Any:
         checks = {
-            "steps": CheckResult(passed=steps, score=float(steps)),
-            "extraction": CheckResult(passed=agree, score=float(agree)),
+            "steps": CheckResult(passed=steps, share=float(steps)),
+            "extraction": CheckResult(passed=agree, share=float(agree)),
         }
         return sample(index=index, verdict=verdict, checks=checks)
 
@@ -378,7 +378,7 @@ def test_the_report_shows_the_rates_of_checks_and_older_folders_have_none(tmp_pa
     from selftaught.report import Run, render_markdown
     from selftaught.store import dump_measurement
 
-    about = {"config": {}, "chosen": {}, "model": {}}
+    about = {"config": {}, "resolved": {}, "model": {}}
     checked = summary(rationale=counts(checks={"steps": score(40, 60), "extraction": score(99, 100)}))
     page = render_markdown(
         [Run(name="new", about=about, summaries=(checked,), measured={}, result=None)], plot="accuracy.svg"

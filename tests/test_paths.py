@@ -48,7 +48,7 @@ def test_the_home_of_nobody_is_refused_and_a_file_of_that_name_is_a_file(home: P
 
 
 def test_every_path_of_a_config_may_begin_with_a_tilde(home: Path) -> None:
-    keys = ["model.path", "task.data", "task.dev_data", "task.test_data", "task.prompt"]
+    keys = ["model.path", "task.data", "task.dev_data", "task.test_data", "task.prompt_file"]
     given = [*(f"{key}=~/x" for key in keys), "task.verifier_function=~/checks.py:f"]
     found = load_config("arithmetic", given)
     assert found.model.path == f"{home}/x"

@@ -24,7 +24,7 @@ def test_a_pretrained_model_with_ten_worked_examples_goes_through_an_iteration_a
 ) -> None:
     changes: dict[str, object] = {
         "model.path": MODEL,
-        "task.train_problems": 20,
+        "task.problems_per_iteration": 20,
         "task.dev_problems": 10,
         "task.test_problems": 10,
         "loop.max_iterations": 1,

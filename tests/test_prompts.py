@@ -28,8 +28,8 @@ def test_the_prompts_of_arithmetic_match_the_golden_file() -> None:
     prompts = {
         "unhinted, also the prompt that is trained on": render_prompt(fmt, ADDITION, hint=False),
         "hinted": render_prompt(fmt, ADDITION, hint=True),
-        "unhinted, two shots": render_prompt(fmt, ADDITION, hint=False, shots=SHOTS),
-        "hinted, two shots": render_prompt(fmt, ADDITION, hint=True, shots=SHOTS),
+        "unhinted, two shots": render_prompt(fmt, ADDITION, hint=False, few_shot=SHOTS),
+        "hinted, two shots": render_prompt(fmt, ADDITION, hint=True, few_shot=SHOTS),
         "completion": render_completion(fmt, ADDITION),
         "completion without a rationale": render_completion(fmt, replace(ADDITION, rationale="")),
     }
@@ -44,12 +44,14 @@ def test_the_unhinted_prompt_does_not_depend_on_the_answer(
     fmt: PromptFormat, asked: Problem, other: str, shots: list[Problem]
 ) -> None:
     changed = replace(asked, answer=other, rationale=other)
-    assert render_prompt(fmt, changed, hint=False, shots=shots) == render_prompt(fmt, asked, hint=False, shots=shots)
+    assert render_prompt(fmt, changed, hint=False, few_shot=shots) == render_prompt(
+        fmt, asked, hint=False, few_shot=shots
+    )
 
 
 @given(problems(), shot_lists)
 def test_the_hint_is_in_the_hinted_prompt(asked: Problem, shots: list[Problem]) -> None:
-    hinted = render_prompt(PROMPT_FORMAT, asked, hint=True, shots=shots)
+    hinted = render_prompt(PROMPT_FORMAT, asked, hint=True, few_shot=shots)
     assert hinted.endswith(f"Input:\n{asked.question}\nTarget: {asked.answer}\n")
 
 
@@ -58,13 +60,15 @@ def test_a_hinted_prompt_differs_from_the_unhinted_one_by_the_hints_alone(
     fmt: PromptFormat, asked: Problem, shots: list[Problem]
 ) -> None:
     blind = replace(fmt, hint="")
-    assert render_prompt(blind, asked, hint=True, shots=shots) == render_prompt(fmt, asked, hint=False, shots=shots)
+    assert render_prompt(blind, asked, hint=True, few_shot=shots) == render_prompt(
+        fmt, asked, hint=False, few_shot=shots
+    )
 
 
 def test_worked_examples_show_the_hint_where_the_question_does() -> None:
     shots = (worked("s1", answer="7"), worked("s2", answer="8"))
-    assert render_prompt(FORMAT, problem(answer="9"), hint=True, shots=shots).count("(answer: ") == 3
-    assert "(answer: " not in render_prompt(FORMAT, problem(answer="9"), hint=False, shots=shots)
+    assert render_prompt(FORMAT, problem(answer="9"), hint=True, few_shot=shots).count("(answer: ") == 3
+    assert "(answer: " not in render_prompt(FORMAT, problem(answer="9"), hint=False, few_shot=shots)
 
 
 @given(prompt_formats(), problems(), problems(), st.booleans())
@@ -72,13 +76,13 @@ def test_a_worked_example_is_the_prompt_that_it_answers_and_its_completion(
     fmt: PromptFormat, asked: Problem, shot: Problem, hint: bool
 ) -> None:
     """So that what a base model sees worked out is what it is asked to write, to the character."""
-    prompt = render_prompt(fmt, asked, hint=hint, shots=[shot])
+    prompt = render_prompt(fmt, asked, hint=hint, few_shot=[shot])
     example = render_prompt(fmt, shot, hint=hint) + render_completion(fmt, shot)
     assert prompt == example + fmt.separator + render_prompt(fmt, asked, hint=hint)
 
 
 def test_worked_examples_stand_in_the_order_given() -> None:
-    prompt = render_prompt(FORMAT, problem(), hint=False, shots=[worked("s1"), worked("s2"), worked("s3")])
+    prompt = render_prompt(FORMAT, problem(), hint=False, few_shot=[worked("s1"), worked("s2"), worked("s3")])
     places = [prompt.index(f"what is {name}?") for name in ("s1", "s2", "s3", "p1")]
     assert places == sorted(places)
 

@@ -90,7 +90,9 @@ def requests(number: int, *, shots: int = 2) -> list[Request]:
     task = task_named("arithmetic")
     some = task.dev[:: len(task.dev) // number][:number]
     return [
-        Request(prompt=render_prompt(task.prompt_format, p, hint=False, shots=task.shots[:shots]), seed=(1 << 50) + i)
+        Request(
+            prompt=render_prompt(task.prompt_format, p, hint=False, few_shot=task.few_shot[:shots]), seed=(1 << 50) + i
+        )
         for i, p in enumerate(some)
     ]
 
@@ -149,12 +151,12 @@ RUN = {
     "engine.vllm_args": ARGUMENTS,
     "engine.concurrency": 16,
     "compute.threads": 1,
-    "task.train_problems": 128,
+    "task.problems_per_iteration": 128,
     "task.dev_problems": 32,
     "task.test_problems": 32,
     "sampling.max_new_tokens": 96,
-    "training.warm_start": 10,
-    "training.first_steps": 20,
+    "training.num_rehearsed": 10,
+    "training.steps_first_iteration": 20,
     "loop.max_iterations": 2,
 }
 

@@ -64,10 +64,10 @@ MODELS: dict[str, Callable[[Path], object]] = {
 }
 SETTINGS: dict[str, dict[str, object]] = {
     "a device that is not there": {"compute.device": "cuda"},
-    "a chunk that is too small": {"compute.chunk": 5},
+    "a chunk that is too small": {"compute.chunk_completions": 5},
     "a server that does not answer": {
-        "engine.name": "openai", "engine.url": "http://127.0.0.1:1", "engine.retries": 0, "compute.slots": 0,
-        "compute.chunk": 0,
+        "engine.name": "openai", "engine.url": "http://127.0.0.1:1", "engine.max_retries": 0, "compute.slots": 0,
+        "compute.chunk_completions": 0,
     },
     "prompts beyond the context": {"sampling.max_new_tokens": 100_000},
 }  # fmt: skip

@@ -26,7 +26,7 @@ FIRST = {"1": (40, 50), "2": (21, 50)}
 def measurement(
     classes: Mapping[str, tuple[int, int]], *, iteration: int = 0, split: str = "dev", **changed: Any
 ) -> Measurement:
-    total = score(sum(right for right, _ in classes.values()), sum(n for _, n in classes.values()))
+    total = rate(sum(right for right, _ in classes.values()), sum(n for _, n in classes.values()))
     values: dict[str, Any] = {
         "task": "arithmetic",
         "split": split,
@@ -72,7 +72,7 @@ def summary(iteration: int = 1, classes: Mapping[str, tuple[int, int]] = FIRST, 
         "rationale": counts(200, 71, 5),
         "rationalization": counts(129, 83, 17),
         "examples": 260,
-        "examples_by_source": {"rationalization": 80, "rationale": 70, "warm-start": 110},
+        "examples_by_source": {"rationalization": 80, "rationale": 70, "rehearsed": 110},
         "validation_examples": 4,
         "left_out": {"incorrect": 168, "unparseable": 7, "held out for validation": 4},
         "train": TrainingSummary(**training | changed.pop("train", {})),
@@ -99,7 +99,7 @@ def write_run(
     about = {
         "format": FORMAT,
         "config": config,
-        "chosen": {"device": "cpu", "dtype": "float32", "threads": 3, "slots": 16, "chunk": 64},
+        "resolved": {"device": "cpu", "dtype": "float32", "threads": 3, "slots": 16, "chunk": 64},
         "model": {"path": "/models/adder", "sha256": "0123456789abcdef"},
         "versions": {"python": "3.11.7", "torch": "2.13.0"},
         "git_commit": None,
@@ -283,7 +283,7 @@ def test_a_window_over_all_iterations_counts_the_earlier_samples_too(tmp_path: P
     second = summary(
         iteration=2,
         examples=410,
-        examples_by_source={"rationalization": 160, "rationale": 140, "warm-start": 110},
+        examples_by_source={"rationalization": 160, "rationale": 140, "rehearsed": 110},
         left_out={"incorrect": 336, "unparseable": 14, "held out for validation": 8},
     )
     settings = {"method": "star-accumulate"}

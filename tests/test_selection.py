@@ -16,8 +16,8 @@ from selftaught.selection import (
     Selection,
     examples_from_samples,
     examples_from_solutions,
+    rehearsed_examples,
     select,
-    warm_start_examples,
 )
 from strategies import IDS, awkward_texts, knobs, problems, sample_sets
 from toy import FORMAT
@@ -263,12 +263,12 @@ def test_the_shots_that_are_trained_on_are_in_every_trained_prompt() -> None:
     shots = [worked("s1")]
     (sampled,) = examples_from_samples([sample()], {"p1": problem()}, FORMAT, shots)
     (human,) = examples_from_solutions([problem()], FORMAT, shots, iteration=1)
-    assert sampled.prompt == human.prompt == render_prompt(FORMAT, problem(), hint=False, shots=shots)
+    assert sampled.prompt == human.prompt == render_prompt(FORMAT, problem(), hint=False, few_shot=shots)
     assert "what is s1?" in sampled.prompt
 
 
 def test_worked_examples_are_rehearsed_with_and_without_a_hint_if_the_method_hints() -> None:
-    found = warm_start_examples([worked("s1"), worked("s2")], FORMAT, with_hints=True, iteration=3)
+    found = rehearsed_examples([worked("s1"), worked("s2")], FORMAT, with_hints=True, iteration=3)
     assert [(e.problem_id, e.index, "(answer: 3)" in e.prompt) for e in found] == [
         ("s1", 0, False),
         ("s1", 1, True),
@@ -276,13 +276,13 @@ def test_worked_examples_are_rehearsed_with_and_without_a_hint_if_the_method_hin
         ("s2", 1, True),
     ]
     assert {(e.source, e.iteration, e.completion) for e in found} == {
-        ("warm-start", 3, render_completion(FORMAT, worked("s1"))),
-        ("warm-start", 3, render_completion(FORMAT, worked("s2"))),
+        ("rehearsed", 3, render_completion(FORMAT, worked("s1"))),
+        ("rehearsed", 3, render_completion(FORMAT, worked("s2"))),
     }
 
 
 def test_a_method_without_hints_rehearses_no_hinted_prompt() -> None:
-    found = warm_start_examples([worked("s1"), worked("s2")], FORMAT, with_hints=False, iteration=3)
+    found = rehearsed_examples([worked("s1"), worked("s2")], FORMAT, with_hints=False, iteration=3)
     assert [e.problem_id for e in found] == ["s1", "s2"]
     assert not any("(answer:" in e.prompt for e in found)
 

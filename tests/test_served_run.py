@@ -18,18 +18,18 @@ path = "{model}"
 
 [task]
 name = "arithmetic"
-train_problems = 4
+problems_per_iteration = 4
 dev_problems = 3
 test_problems = 3
 
 [sampling]
 shots = 0
-shots_after_first = 0
+num_shots_fine_tuned = 0
 max_new_tokens = 16
 
 [training]
-warm_start = 8
-first_steps = 6
+num_rehearsed = 8
+steps_first_iteration = 6
 batch_size = 4
 learning_rate = 1e-2
 
@@ -66,7 +66,7 @@ def test_eval_measures_a_server_as_it_measures_the_model_itself(model: Path) -> 
 
 
 def test_eval_refuses_to_set_what_has_an_option_of_its_own(model: Path) -> None:
-    for key in ("sampling.shots=3", "model.path=x"):
+    for key in ("sampling.num_shots=3", "model.path=x"):
         done = selftaught("eval", str(model), "--task", "arithmetic", "--set", key)
         assert done.returncode == 2
         assert "an argument of its own" in done.stderr

@@ -84,7 +84,7 @@ def test_any_samples_survive_being_written_and_read(given_samples: list[Sample])
     with fresh_store() as store:
         path = written_in_chunks(store, given_samples, 4)
         assert list(store.samples(1, "rationale")) == given_samples
-        assert store.whole_chunks(path, planned=len(given_samples), chunk=4) == given_samples
+        assert store.finished_chunks(path, planned=len(given_samples), chunk=4) == given_samples
         again = store.samples_path(1, "again")
         store.append_samples(again, list(store.samples(1, "rationale")))
         assert not given_samples or again.read_bytes() == path.read_bytes()
@@ -115,7 +115,7 @@ def test_a_file_cut_at_any_byte_keeps_its_whole_chunks_and_is_completed_to_the_s
         ends = [sum(len(line) for line in content.splitlines(keepends=True)[:n]) for n in range(6)]
         for cut in range(len(content) + 1):
             path.write_bytes(content[:cut])
-            done = store.whole_chunks(path, planned=5, chunk=chunk)
+            done = store.finished_chunks(path, planned=5, chunk=chunk)
             assert len(done) == max(n for n in (0, 2, 4, 5) if ends[n] <= cut)
             assert done == given_samples[: len(done)]
             assert path.read_bytes() == content[: ends[len(done)]]
@@ -131,7 +131,7 @@ def test_what_is_kept_of_a_cut_file_is_a_whole_number_of_chunks(number: int, chu
         content = path.read_bytes()
         cut = data.draw(st.integers(0, len(content)))
         path.write_bytes(content[:cut])
-        done = store.whole_chunks(path, planned=number, chunk=chunk)
+        done = store.finished_chunks(path, planned=number, chunk=chunk)
         lines = content[:cut].count(b"\n")
         assert len(done) == (number if lines == number else lines // chunk * chunk)
         assert content.startswith(path.read_bytes())
@@ -144,13 +144,13 @@ def test_whatever_follows_the_last_line_is_cut(tail: bytes) -> None:
         path = written_in_chunks(store, numbered(3), 2)
         content = path.read_bytes()
         path.write_bytes(content + tail)
-        assert store.whole_chunks(path, planned=3, chunk=2) == numbered(3)
+        assert store.finished_chunks(path, planned=3, chunk=2) == numbered(3)
         assert path.read_bytes() == content
 
 
 def test_a_stage_that_has_not_begun_has_no_chunks(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
-        assert store.whole_chunks(store.samples_path(1, "rationale"), planned=5, chunk=2) == []
+        assert store.finished_chunks(store.samples_path(1, "rationale"), planned=5, chunk=2) == []
         assert list(store.samples(1, "rationale")) == []
 
 
@@ -158,7 +158,7 @@ def test_more_samples_than_were_planned_are_of_another_run_and_stay_as_they_are(
     with RunStore(tmp_path) as store:
         path = written_in_chunks(store, numbered(3), 2)
         content = path.read_bytes()
-        message = one_line_error(lambda: store.whole_chunks(path, planned=2, chunk=2))
+        message = one_line_error(lambda: store.finished_chunks(path, planned=2, chunk=2))
         assert "3 samples, but only 2 were planned" in message
         assert path.read_bytes() == content
 
@@ -205,7 +205,7 @@ def test_a_damaged_line_is_an_error_that_names_file_and_line(
         before = path.read_bytes()
         for read in (
             lambda: list(store.samples(1, "rationale")),
-            lambda: store.whole_chunks(path, planned=3, chunk=3),
+            lambda: store.finished_chunks(path, planned=3, chunk=3),
             lambda: list(read_samples(tmp_path)),
         ):
             assert one_line_error(read).startswith(f"{path}:2: {what}")
@@ -358,7 +358,7 @@ def test_replacing_leaves_no_temporary_file(tmp_path: Path) -> None:
 
 
 def test_the_description_and_the_result_of_a_run_are_read_as_they_were_written(tmp_path: Path) -> None:
-    description = {"format": FORMAT, "config": {"seed": 1}, "chosen": {}, "model": {"path": "é"}}
+    description = {"format": FORMAT, "config": {"seed": 1}, "resolved": {}, "model": {"path": "é"}}
     result = {"best_iteration": 1, "checkpoint": "checkpoints/001", "base": {}, "test": {}}
     with RunStore(tmp_path) as store:
         store.write_json("run.json", description)
@@ -476,7 +476,7 @@ def test_a_first_chunk_that_does_not_fit_leaves_an_empty_stage(tmp_path: Path) -
     with RunStore(tmp_path) as store:
         path = store.samples_path(1, "rationale")
         failed_write(f"store.append_samples(Path({str(path)!r}), [sample() for k in range(50)])", tmp_path, 2000)
-        assert store.whole_chunks(path, planned=50, chunk=50) == []
+        assert store.finished_chunks(path, planned=50, chunk=50) == []
 
 
 def test_a_line_that_does_not_fit_is_not_there_at_all(tmp_path: Path) -> None:

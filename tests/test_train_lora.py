@@ -51,7 +51,7 @@ def fine_tune(start: Path, out_dir: Path, dtype: str = "float32", **changes: Any
 
 def test_only_the_adapters_are_trained(tiny: Path, tmp_path: Path) -> None:
     codec = Codec(str(tiny))
-    rows = [Row(*codec.lay_out(e)) for e in EXAMPLES]
+    rows = [Row(*codec.encode_example(e)) for e in EXAMPLES]
     built = trainer().build(load_float32(str(tiny)), codec, rows, [0, 1, 2, 3] * 3, plan=PLAN, out_dir=tmp_path)
     before = {name: p.detach().clone() for name, p in built.model.named_parameters()}
     built.train()

@@ -150,7 +150,7 @@ def test_a_model_that_was_taught_eight_sums_writes_them(tiny: Path, tmp_path: Pa
 def test_prompt_tokens_carry_no_loss_and_the_completion_and_one_end_token_all_of_it(adder: Path) -> None:
     codec = Codec(str(adder))
     for example in examples(20):
-        ids, labels = codec.lay_out(example)
+        ids, labels = codec.encode_example(example)
         prompt = codec.encode_prompt(example.prompt)
         assert labels[: len(prompt)] == [IGNORED] * len(prompt)
         assert labels[len(prompt) :] == ids[len(prompt) :]
@@ -162,7 +162,7 @@ def test_prompt_tokens_carry_no_loss_and_the_completion_and_one_end_token_all_of
 def test_a_label_under_the_mask_changes_nothing_and_a_prompt_token_changes_the_loss(tiny: Path, tmp_path: Path) -> None:
     # The prompt is context (it changes the loss) but is not learned: the gradient of its own prediction is zero.
     codec, model = Codec(str(tiny)), load_float32(str(tiny))
-    ids, labels = codec.lay_out(examples()[3])
+    ids, labels = codec.encode_example(examples()[3])
     logits = model(torch.tensor([ids])).logits
     logits.retain_grad()
     torch.nn.functional.cross_entropy(logits[0, :-1], torch.tensor(labels[1:]), ignore_index=IGNORED).backward()
@@ -181,7 +181,7 @@ def test_a_label_under_the_mask_changes_nothing_and_a_prompt_token_changes_the_l
 
 def test_trl_trains_on_exactly_the_masked_loss(trained_either_way: Path, tmp_path: Path) -> None:
     codec, model = Codec(str(trained_either_way)), load_float32(str(trained_either_way))
-    rows = [codec.lay_out(e) for e in examples(4)]
+    rows = [codec.encode_example(e) for e in examples(4)]
     total = tokens = 0.0
     with torch.no_grad():
         for ids, labels in rows:
@@ -207,7 +207,7 @@ def test_gradients_of_one_row_eight_times_and_of_eight_rows_at_once_agree(
     trained_either_way: Path, tiny: Path, tmp_path: Path
 ) -> None:
     codec = Codec(str(trained_either_way))
-    rows = [Row(*codec.lay_out(e)) for e in examples()]
+    rows = [Row(*codec.encode_example(e)) for e in examples()]
     plan = TrainingPlan(iteration=1, steps=1, seed=1, examples_sha256="x")
     found = {}
     for micro, tokens in ((1, 1), (8, 100_000)):
@@ -256,7 +256,7 @@ def test_validation_and_dev_losses_are_means_per_token(tiny: Path, tmp_path: Pat
     codec, model = Codec(str(tmp_path)), load_float32(str(tmp_path))
     for rows, loss in ((examples(3), found.train.validation_loss), (examples(2), found.train.dev_answer_loss)):
         total = tokens = 0.0
-        for ids, labels in map(codec.lay_out, rows):
+        for ids, labels in map(codec.encode_example, rows):
             with torch.no_grad():
                 logits = model(torch.tensor([ids])).logits[0, :-1]
             total += float(
@@ -288,7 +288,7 @@ def test_the_probe_is_scored_by_the_new_weights(tiny: Path, tmp_path: Path) -> N
 def test_sampled_ids_are_trained_on_as_they_are(tiny: Path) -> None:
     codec = Codec(str(tiny))
     example = TrainingExample(**{**_fields(examples(1)[0]), "completion_ids": (7, 8, 9)})
-    ids, labels = codec.lay_out(example)
+    ids, labels = codec.encode_example(example)
     assert [i for i in labels if i != IGNORED] == [7, 8, 9, codec.end_id]
     assert ids[-4:] == [7, 8, 9, codec.end_id]
 
@@ -297,7 +297,7 @@ def test_sampled_ids_are_trained_on_as_they_are(tiny: Path) -> None:
 def test_an_empty_completion_and_an_end_token_inside_one_are_refused(tiny: Path, ids: tuple[int, ...]) -> None:
     example = TrainingExample(**{**_fields(examples(1)[0]), "completion_ids": ids})
     with pytest.raises(RefusedError, match=r"empty completion|end token inside"):
-        Codec(str(tiny)).lay_out(example)
+        Codec(str(tiny)).encode_example(example)
 
 
 @pytest.mark.parametrize(
@@ -375,14 +375,14 @@ def test_step_metrics_count_tokens_without_padding(tiny: Path, tmp_path: Path) -
     found = fine_tune(tiny, tmp_path, steps=4, on_step=steps.append)
     codec = Codec(str(tiny))
     # 4 steps of 4 rows over 8 examples: every example twice.
-    assert found.train.tokens == steps[-1].tokens == 2 * sum(len(codec.lay_out(e)[0]) for e in examples())
+    assert found.train.tokens == steps[-1].tokens == 2 * sum(len(codec.encode_example(e)[0]) for e in examples())
 
 
 def test_prompts_are_encoded_alike_for_drawing_and_training(adder: Path) -> None:
     codec = Codec(str(adder))
     for example, problem in zip(examples(10), TASK.shots[:10], strict=True):
         drawn_from = codec.encode_prompt(render_prompt(TASK.prompt_format, problem, hint=False))
-        assert codec.lay_out(example)[0][: len(drawn_from)] == drawn_from
+        assert codec.encode_example(example)[0][: len(drawn_from)] == drawn_from
 
 
 def _fields(example: TrainingExample) -> dict[str, Any]:

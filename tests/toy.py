@@ -40,7 +40,7 @@ def toy_problem(word: str, skill: str, class_name: str = "words") -> Problem:
 
 def check_steps(problem: Problem, completion: str) -> CheckResult:
     passed = "count" in completion
-    return CheckResult(passed=passed, score=float(passed), detail="" if passed else "no counting")
+    return CheckResult(passed=passed, share=float(passed), detail="" if passed else "no counting")
 
 
 def reply(prompt: str, seed: int) -> str:
@@ -90,12 +90,12 @@ def toy_task(**changes: Any) -> Task:
 
 def toy_config(method: str = "star", **changes: Any) -> Any:
     values: dict[str, Any] = {
-        "sampling.shots": 2,
-        "sampling.shots_after_first": 0,
+        "sampling.num_shots": 2,
+        "sampling.num_shots_fine_tuned": 0,
         "training.validation_share": 0.0,
         "training.batch_size": 2,
-        "training.first_steps": 2,
-        "training.warm_start": 1 if method == "seeds-only" else 0,
+        "training.steps_first_iteration": 2,
+        "training.num_rehearsed": 1 if method == "seeds-only" else 0,
         "loop.max_iterations": 2,
         **METHODS[method],
         "method": method,

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.child import Clock, Job, Laps, serve, work_of
 from benchmarks.data import gsm8k_task, read_problems
 from benchmarks.rivals.ours import settle
-from selftaught.compute import engine_opener, further_processes, trainer_opener
+from selftaught.compute import engine_opener, further_workers, trainer_opener
 from selftaught.lineage import Models
 from selftaught.problems import Task, by_id
 from selftaught.progress import Silent
@@ -48,17 +48,17 @@ def run(job: Job) -> dict[str, Any]:
     run_dir = Path(job["folder"]) / "run"
     with Clock() as clock:
         laps = Laps()
-        check_reference_answers(task, (*task.shots, *task.train))
-        config, base, chosen = settle(job)
-        with RunStore(run_dir) as store, further_processes(chosen) as peers:
+        check_reference_answers(task, (*task.few_shot, *task.train))
+        config, base, resolved = settle(job)
+        with RunStore(run_dir) as store, further_workers(resolved) as workers:
             setup = Setup(
                 config=config,
                 task=task,
                 base=base,
                 store=store,
-                open_engine=engine_opener(config, chosen, peers),
-                open_trainer=trainer_opener(config, chosen, peers),
-                chunk=chosen.chunk,
+                open_engine=engine_opener(config, resolved, workers),
+                open_trainer=trainer_opener(config, resolved, workers),
+                chunk=resolved.chunk_completions,
                 progress=progress,
             )
             with Models(setup) as models:
@@ -78,12 +78,12 @@ def run(job: Job) -> dict[str, Any]:
         **clock.record(),
         "laps": laps.seconds,
         "work": _work(task, base.path, rationales, hinted, examples),
-        "dtype": chosen.dtype,
+        "dtype": resolved.dtype,
         "trained_tokens": checkpoint.train.tokens,
         "kept": len(examples),
         "still_failed": len(problems) - len(selection.kept),
         "steps": progress.steps,
-        "settings": asdict(chosen),
+        "settings": asdict(resolved),
         "out": str(run_dir / checkpoint.path),
     }
 
@@ -98,7 +98,10 @@ def _work(
     problems = by_id(task.train)
     drawings = [
         (
-            [render_prompt(task.prompt_format, problems[s.problem_id], hint=hint, shots=task.shots) for s in samples],
+            [
+                render_prompt(task.prompt_format, problems[s.problem_id], hint=hint, few_shot=task.few_shot)
+                for s in samples
+            ],
             [s.num_tokens for s in samples],
         )
         for hint, samples in ((False, rationales), (True, hinted))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Clock, Job, drawn, serve
-from selftaught.compute import Chosen, choose, engine_opener, further_processes, trainer_opener
+from selftaught.compute import Resolved, engine_opener, further_workers, resolve, trainer_opener
 from selftaught.config import config_from_values
 from selftaught.engines import Engine
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingExample, TrainingPlan
@@ -19,8 +19,8 @@ from selftaught.settings import RunConfig
 from selftaught.weights import resolve_model
 
 
-def settle(job: Job) -> tuple[RunConfig, ModelRef, Chosen]:
-    """The job's config, model and what `compute.choose` makes of them; job["settings"] are `section.key` values."""
+def settle(job: Job) -> tuple[RunConfig, ModelRef, Resolved]:
+    """The job's config, model and what `compute.resolve` makes of them; job["settings"] are `section.key` values."""
     values = {
         "method": "custom",
         "model.path": job["model"],
@@ -30,24 +30,24 @@ def settle(job: Job) -> tuple[RunConfig, ModelRef, Chosen]:
     }
     config = config_from_values(values)
     model = resolve_model(config.model.path)
-    return config, model, choose(config, model)
+    return config, model, resolve(config, model)
 
 
 def draw(job: Job) -> dict[str, Any]:
     """job: model, device, threads, settings, prompts, warm_up, max_new_tokens, stop."""
     began = time.perf_counter()
-    config, model, chosen = settle(job)
+    config, model, resolved = settle(job)
     params = SamplingParams(temperature=0.0, max_new_tokens=job["max_new_tokens"], stop=tuple(job["stop"]))
-    with further_processes(chosen) as peers:
-        engine = engine_opener(config, chosen, peers)(model)
+    with further_workers(resolved) as workers:
+        engine = engine_opener(config, resolved, workers)(model)
         load = time.perf_counter() - began
         began = time.perf_counter()
-        _sample(engine, job["warm_up"], params, chosen.chunk)
+        _sample(engine, job["warm_up"], params, resolved.chunk_completions)
         warm_up = time.perf_counter() - began
         with Clock() as clock:
-            completions = _sample(engine, job["prompts"], params, chosen.chunk)
+            completions = _sample(engine, job["prompts"], params, resolved.chunk_completions)
     rows = [{"ids": list(c.token_ids or ()), "text": c.text, "tokens": c.num_tokens} for c in completions]
-    return drawn(clock, rows, load_s=load, warm_up_s=warm_up, dtype=chosen.dtype, settings=asdict(chosen))
+    return drawn(clock, rows, load_s=load, warm_up_s=warm_up, dtype=resolved.dtype, settings=asdict(resolved))
 
 
 def _sample(engine: Engine, prompts: Sequence[str], params: SamplingParams, chunk: int) -> list[Completion]:
@@ -64,7 +64,7 @@ def _sample(engine: Engine, prompts: Sequence[str], params: SamplingParams, chun
 
 def fine_tune(job: Job) -> dict[str, Any]:
     """job: model, device, threads, settings, pairs, steps, seed, out_dir."""
-    config, model, chosen = settle(job)
+    config, model, resolved = settle(job)
     examples = [
         TrainingExample(
             problem_id=str(i), prompt=p, completion=c, completion_ids=None, source="human", iteration=1, index=0
@@ -79,10 +79,16 @@ def fine_tune(job: Job) -> dict[str, Any]:
     def on_step(metrics: StepMetrics) -> None:
         steps.append({"at": time.perf_counter(), "tokens": metrics.tokens, "loss": metrics.loss})
 
-    with further_processes(chosen) as peers, Clock() as clock:
-        trainer = trainer_opener(config, chosen, peers)()
+    with further_workers(resolved) as workers, Clock() as clock:
+        trainer = trainer_opener(config, resolved, workers)()
         trainer.fine_tune(examples, validation=(), start=model, out_dir=out_dir, plan=plan, on_step=on_step)
-    return {**clock.record(), "steps": steps, "dtype": chosen.dtype, "settings": asdict(chosen), "out": str(out_dir)}
+    return {
+        **clock.record(),
+        "steps": steps,
+        "dtype": resolved.dtype,
+        "settings": asdict(resolved),
+        "out": str(out_dir),
+    }
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def prompt(shots: list[dict[str, str]], problem: dict[str, str], hint: bool) -> 
     return "\n\n".join([*shown, question(problem, hint)])
 
 
-def is_right(text: str, answer: str) -> bool:
+def is_correct(text: str, answer: str) -> bool:
     found = re.search(r"#### *(-?[0-9][0-9,]*(?:\.[0-9]+)?) *(?:\n|$)", text)
     return found is not None and found[1] == answer
 
@@ -64,7 +64,7 @@ def run(job: Job) -> dict[str, Any]:
             prompts = [prompt(job["shots"], p, hint) for p in asked]
             texts, tokens = draw(model, tokenizer, prompts, job["max_new_tokens"])
             drawings.append((prompts, tokens))
-            right = [is_right(text, p["answer"]) for p, text in zip(asked, texts, strict=True)]
+            right = [is_correct(text, p["answer"]) for p, text in zip(asked, texts, strict=True)]
             kept += [(question(p, False), t) for p, t, ok in zip(asked, texts, right, strict=True) if ok]
             failed = [p for p, ok in zip(asked, right, strict=True) if not ok]
             laps.lap("rationalization" if hint else "rationale")

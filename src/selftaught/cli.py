@@ -129,9 +129,9 @@ def run(
         from selftaught.compute import check_trainer
         from selftaught.dryrun import describe
         from selftaught.launch import check_before_start
-        from selftaught.weights import look_at_model
+        from selftaught.weights import check_model_path
 
-        model_dir = look_at_model(config.model.path)
+        model_dir = check_model_path(config.model.path)
         task = task_of(config)
         check_before_start(config, task)
         check_trainer(config)
@@ -162,8 +162,10 @@ def evaluate_command(
     task: Annotated[str | None, typer.Option(help="Task to measure on; default: the run's.")] = None,
     variant: Annotated[str | None, typer.Option(help="Form of the task; default: the run's.")] = None,
     split: Annotated[str, typer.Option(help="train, dev, test or extrapolation.")] = "dev",
-    shots: Annotated[int | None, typer.Option(help="Worked examples in the prompt; default: the run's.")] = None,
-    samples: Annotated[
+    num_shots: Annotated[
+        int | None, typer.Option(min=0, help="Few-shot examples in the prompt; default: the run's.")
+    ] = None,
+    num_samples: Annotated[
         int, typer.Option(min=1, help="Completions per problem, K; over 1 adds pass@k and majority@K.")
     ] = 1,
     temperature: Annotated[
@@ -190,8 +192,8 @@ def evaluate_command(
         task_name=task,
         variant=variant,
         split=split,
-        shots=shots,
-        samples=samples,
+        num_shots=num_shots,
+        num_samples=num_samples,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         overrides=parse_overrides(overrides or ()),

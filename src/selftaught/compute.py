@@ -1,7 +1,7 @@
-"""What this machine offers, chosen once at a run's first start and reused ever after (written to run.json).
+"""What this machine offers, resolved once at a run's first start and reused ever after (written to run.json).
 
-Batches, and with them the last bits of every sum, depend on these choices; measuring them again on resume could
-change a sample.
+Batches, and with them the last bits of every sum, depend on these values; measuring them again on resume could change
+a sample.
 """
 
 import math
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import PositiveInt
 
 from selftaught.engines import Engine
 from selftaught.errors import ConfigError
-from selftaught.peers import Peer, Peers
 from selftaught.records import ModelRef
 from selftaught.settings import RunConfig
 from selftaught.training import Trainer
+from selftaught.workers import Worker, Workers
 
 SMALL_MODEL_BYTES = 64 << 20
 MUCH_FASTER = 1.5
@@ -46,20 +46,20 @@ VERSIONS_OF = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class Resolved:
     device: str
     dtype: str
     threads: PositiveInt
-    processes: PositiveInt
+    workers: PositiveInt
     slots: PositiveInt
     cache_bytes: PositiveInt
-    pass_tokens: PositiveInt
-    chunk: PositiveInt
+    prefill_tokens: PositiveInt
+    chunk_completions: PositiveInt
     compiled: bool
     """Whether the engine is handed the compiled operations (engines/cpu)."""
 
 
-def choose(config: RunConfig, model: ModelRef) -> Chosen:
+def resolve(config: RunConfig, model: ModelRef) -> Resolved:
     """Resolve every `auto` of the config. Raises ConfigError for a device or number type that is not there."""
     import torch
 
@@ -69,35 +69,39 @@ def choose(config: RunConfig, model: ModelRef) -> Chosen:
         raise ConfigError("several GPUs are visible, and a run uses one; choose it with CUDA_VISIBLE_DEVICES=0")
     if device == "cuda" and not has_gpu:
         raise ConfigError("compute.device = 'cuda', but torch sees no GPU here; use --set compute.device=cpu")
-    processes = config.compute.processes if device == "cpu" else 1
-    threads = config.compute.threads or max(1, _available_cpus() // processes)
+    workers = config.compute.workers if device == "cpu" else 1
+    threads = _or(config.compute.threads, max(1, _available_cpus() // workers))
     dtype = config.model.dtype
     if dtype == "auto":
         dtype = "bfloat16" if _is_bfloat16_fast(device, threads, model) else "float32"
-    slots = (
-        config.engine.concurrency or CONCURRENCY[config.engine.name]
-        if config.engine.name != "local"
-        else config.compute.slots or (256 if device == "cuda" else 128)
+    is_local = config.engine.name == "local"
+    slots = _or(
+        config.compute.slots if is_local else config.engine.concurrency,
+        CONCURRENCY.get(config.engine.name, 256 if device == "cuda" else 128),
     )
-    at_a_time = slots * (processes if config.engine.name == "local" else 1)
-    chunk = config.compute.chunk or 4 * at_a_time
+    at_a_time = slots * (workers if is_local else 1)
+    chunk = _or(config.compute.chunk_completions, 4 * at_a_time)
     if chunk < 4 * at_a_time:
         raise ConfigError(
-            f"compute.chunk = {chunk} is less than four times the {at_a_time} completions drawn at a time (slots times "
-            "processes); raise it, or set it to 0"
+            f"compute.chunk_completions = {chunk} is less than four times the {at_a_time} completions generated at a "
+            "time (slots times workers); raise it, or leave it out"
         )
-    return Chosen(
+    cache_mib = _or(config.compute.cache_mib, max(1, _free_bytes(device) // 3 // workers // (64 << 20)) * 64)
+    return Resolved(
         device=device,
         dtype=dtype,
         threads=threads,
-        processes=processes,
+        workers=workers,
         slots=slots,
-        cache_bytes=(config.compute.cache_mib << 20)
-        or max(1, _free_bytes(device) // 3 // processes // (64 << 20)) * (64 << 20),
-        pass_tokens=config.compute.pass_tokens or (8192 if device == "cuda" else 2048),
-        chunk=chunk,
+        cache_bytes=cache_mib << 20,
+        prefill_tokens=8192 if device == "cuda" else 2048,
+        chunk_completions=chunk,
         compiled=config.compute.compiled == "auto" and device == "cpu" and has_compiler(),
     )
+
+
+def _or(value: int | Literal["auto"], otherwise: int) -> int:
+    return otherwise if isinstance(value, str) else value
 
 
 def has_compiler() -> bool:
@@ -168,7 +172,7 @@ def versions(config: RunConfig) -> dict[str, str]:
     if config.engine.name == "vllm":
         from selftaught.engines.vllm import vllm_version
 
-        found["vllm"] = vllm_version(config.engine.vllm_python)
+        found["vllm"] = vllm_version(config.engine.vllm_python or "")
     for name in VERSIONS_OF:
         try:
             found[name] = metadata.version(name)
@@ -188,7 +192,7 @@ def check_engine(config: RunConfig) -> None:
     if config.engine.name == "vllm":
         from selftaught.engines.vllm import vllm_version
 
-        vllm_version(config.engine.vllm_python)
+        vllm_version(config.engine.vllm_python or "")
 
 
 def check_trainer(config: RunConfig) -> None:
@@ -196,15 +200,15 @@ def check_trainer(config: RunConfig) -> None:
     rank = config.training.lora_rank
     if rank and find_spec("peft") is None:
         raise ConfigError(
-            f"training.lora_rank = {rank} needs the package peft; install selftaught[lora], or set "
-            "training.lora_rank=0 to train all weights"
+            f"training.lora_rank = {rank} needs the package peft; install selftaught[lora], or "
+            "leave it out to train all weights"
         )
 
 
-def check_model_and_tokenizer(config: RunConfig, model: ModelRef, peers: Sequence[Peer]) -> None:
+def check_model_and_tokenizer(config: RunConfig, model: ModelRef, workers: Sequence[Worker]) -> None:
     """Raise for a model that no engine or trainer could open, without reading its weights."""
-    for peer in peers:
-        peer.load("selftaught.engines.divided")  # while this process imports the same and more
+    for worker in workers:
+        worker.load("selftaught.engines.multi_process")  # while this process imports the same and more
     from selftaught.model_loading import check_model
     from selftaught.tokens import Codec
 
@@ -212,15 +216,15 @@ def check_model_and_tokenizer(config: RunConfig, model: ModelRef, peers: Sequenc
     Codec(model.path, trust_remote_code=config.model.trust_remote_code)
 
 
-def further_processes(chosen: Chosen) -> Peers:
-    """The processes of a run beside this one, for `engine_opener` and `trainer_opener`; started when needed."""
-    return Peers(chosen.processes - 1)
+def further_workers(resolved: Resolved) -> Workers:
+    """The workers of a run beside this process, for `engine_opener` and `trainer_opener`; started when needed."""
+    return Workers(resolved.workers - 1)
 
 
 def engine_opener(
     config: RunConfig,
-    chosen: Chosen,
-    peers: Sequence[Peer],
+    resolved: Resolved,
+    workers: Sequence[Worker],
     *,
     log_dir: Path | None = None,
     note: Callable[[str], None] = lambda line: None,
@@ -231,76 +235,80 @@ def engine_opener(
     """
     check_engine(config)
     if config.engine.name == "vllm":
-        return _open_vllm(config, chosen, log_dir)
-    return _open_openai(config, chosen) if config.engine.name == "openai" else _open_local(config, chosen, peers, note)
+        return _open_vllm(config, resolved, log_dir)
+    return (
+        _open_openai(config, resolved)
+        if config.engine.name == "openai"
+        else _open_local(config, resolved, workers, note)
+    )
 
 
 def _open_local(
-    config: RunConfig, chosen: Chosen, peers: Sequence[Peer], note: Callable[[str], None]
+    config: RunConfig, resolved: Resolved, workers: Sequence[Worker], note: Callable[[str], None]
 ) -> Callable[[ModelRef], Engine]:
     settings: dict[str, Any] = {
-        "dtype": chosen.dtype,
-        "device": chosen.device,
-        "threads": chosen.threads,
-        "slots": chosen.slots,
-        "cache_bytes": chosen.cache_bytes,
-        "pass_tokens": chosen.pass_tokens,
+        "dtype": resolved.dtype,
+        "device": resolved.device,
+        "threads": resolved.threads,
+        "slots": resolved.slots,
+        "cache_bytes": resolved.cache_bytes,
+        "prefill_tokens": resolved.prefill_tokens,
         "trust_remote_code": config.model.trust_remote_code,
     }
 
-    if chosen.compiled and not has_compiler():
+    if resolved.compiled and not has_compiler():
         raise ConfigError(
             "the run began with compiled operations, but numba is not installed here; install it (pip install numba), "
             'or start a new run with compute.compiled = "off"'
         )
 
     def open_engine(model: ModelRef) -> Engine:
-        for peer in peers:
-            peer.load("selftaught.engines.divided")  # while this process does
-        from selftaught.engines.divided import DividedEngine, open_local
+        for worker in workers:
+            worker.load("selftaught.engines.multi_process")  # while this process does
+        from selftaught.engines.multi_process import MultiProcessEngine, open_local
 
-        if peers:
-            return DividedEngine(model, peers, settings, compiled=chosen.compiled, note=note)
-        return open_local(model, settings, compiled=chosen.compiled, note=note)
+        if workers:
+            return MultiProcessEngine(model, workers, settings, compiled=resolved.compiled, note=note)
+        return open_local(model, settings, compiled=resolved.compiled, note=note)
 
     return open_engine
 
 
-def _open_openai(config: RunConfig, chosen: Chosen) -> Callable[[ModelRef], Engine]:
+def _open_openai(config: RunConfig, resolved: Resolved) -> Callable[[ModelRef], Engine]:
     def open_engine(model: ModelRef) -> Engine:
         from selftaught.engines.openai import OpenAIEngine
         from selftaught.engines.transport import Server
 
         check_model_and_tokenizer(config, model, ())  # the trainer will load it
         engine = config.engine
-        server = Server(url=engine.url, key=_key(config), timeout_s=engine.timeout_s, retries=engine.retries)
+        server = Server(url=engine.url or "", key=_key(config), timeout_s=engine.timeout_s, retries=engine.max_retries)
         return OpenAIEngine(
             model,
             server=server,
-            served_name=engine.model,
-            concurrency=chosen.slots,
+            served_name=engine.model or "",
+            concurrency=resolved.slots,
             trust_remote_code=config.model.trust_remote_code,
         )
 
     return open_engine
 
 
-def _open_vllm(config: RunConfig, chosen: Chosen, log_dir: Path | None) -> Callable[[ModelRef], Engine]:
+def _open_vllm(config: RunConfig, resolved: Resolved, log_dir: Path | None) -> Callable[[ModelRef], Engine]:
     def open_engine(model: ModelRef) -> Engine:
         from selftaught.engines.vllm import VllmEngine, VllmSettings
 
         check_model_and_tokenizer(config, model, ())  # not when the server is up
         engine = config.engine
         settings = VllmSettings(
-            python=engine.vllm_python,
-            arguments=engine.vllm_args,
-            dtype=chosen.dtype,
-            device=chosen.device,
-            threads=chosen.threads,
-            concurrency=chosen.slots,
+            python=engine.vllm_python or "",
+            arguments=engine.vllm_args or "",
+            dtype=resolved.dtype,
+            device=resolved.device,
+            threads=resolved.threads,
+            concurrency=resolved.slots,
             start_timeout_s=engine.start_timeout_s,
             timeout_s=engine.timeout_s,
-            retries=engine.retries,
+            retries=engine.max_retries,
             trust_remote_code=config.model.trust_remote_code,
         )
         return VllmEngine(model, settings, log=log_dir / f"vllm-{model.iteration:03d}.log" if log_dir else None)
@@ -312,20 +320,20 @@ def _key(config: RunConfig) -> str:
     return os.environ.get(config.engine.api_key_env, "").strip() if config.engine.api_key_env else ""
 
 
-def trainer_opener(config: RunConfig, chosen: Chosen, peers: Sequence[Peer]) -> Callable[[], Trainer]:
+def trainer_opener(config: RunConfig, resolved: Resolved, workers: Sequence[Worker]) -> Callable[[], Trainer]:
     """How to get the run's trainer; its libraries take seconds to import, so a run that trains nothing does not."""
 
     def open_trainer() -> Trainer:
-        for peer in peers:
-            peer.load("selftaught.training.peer_gradients")  # while this process loads the same and more
+        for worker in workers:
+            worker.load("selftaught.training.worker_gradients")  # while this process loads the same and more
         from selftaught.training.sft import SftTrainer
 
         return SftTrainer(
             config.training,
-            dtype=chosen.dtype,
-            device=chosen.device,
-            threads=chosen.threads,
-            peers=peers,
+            dtype=resolved.dtype,
+            device=resolved.device,
+            threads=resolved.threads,
+            workers=workers,
             trust_remote_code=config.model.trust_remote_code,
         )
 

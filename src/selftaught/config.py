@@ -80,7 +80,9 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     return with_homes(config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key)))
 
 
-def config_without_training(values: Mapping[str, Any], origin_of: Callable[[str], str] = lambda key: "config") -> RunConfig:
+def config_without_training(
+    values: Mapping[str, Any], origin_of: Callable[[str], str] = lambda key: "config"
+) -> RunConfig:
     """As `config_from_values`, for what trains nothing: a model and a learning rate need not be given."""
     return config_from_values({"model.path": "builtin:adder", "training.learning_rate": 1e-5, **values}, origin_of)
 

@@ -26,7 +26,7 @@ def describe(config: RunConfig, task: Task, model_dir: Path) -> str:
     problems = choose_problems(
         task.train,
         how=config.task.choose,
-        number=config.task.train_problems,
+        number=config.task.problems_per_iteration,
         solved=frozenset(),
         seed=config.seed,
         iteration=1,
@@ -42,10 +42,10 @@ def describe(config: RunConfig, task: Task, model_dir: Path) -> str:
 
 
 def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
-    kinds = {"rationale" if config.sampling.samples else "evaluation": False}
+    kinds = {"rationale" if config.sampling.num_samples else "evaluation": False}
     kinds |= {"rationalization": True} if config.rationalization.hints != "none" else {}
     for kind, hint in kinds.items():
-        spec = sampling_spec(config, task, shots=config.sampling.shots, temperature=0.0, hint=hint)
+        spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=0.0, hint=hint)
         for problem in problems[:PROMPTS_SHOWN]:
             prompt = spec.prompt(task, problem)
             yield f"\n# {kind} prompt of problem {problem.id!r}, {len(codec.encode_prompt(prompt))} tokens"
@@ -55,9 +55,8 @@ def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: 
 def _training_rows(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
     """The rows that do not depend on what is sampled, and few-shot examples encoded as accepted samples will be."""
     rows: list[tuple[str, TrainingExample]] = []
-    if config.sampling.samples:
-        shots = task.shots[: config.training.shots]
-        few_shot = examples_from_solutions(task.shots[:ROWS_SHOWN], task.prompt_format, shots, iteration=1)
+    if config.sampling.num_samples:
+        few_shot = examples_from_solutions(task.few_shot[:ROWS_SHOWN], task.prompt_format, iteration=1)
         rows += [("a sample, if it reads like the few-shot example", example) for example in few_shot]
     with suppress(NothingAccepted):
         fixed = training_examples(config, task, 1, Selection(kept=(), held_out=(), left_out=()), problems)
@@ -65,7 +64,7 @@ def _training_rows(config: RunConfig, task: Task, problems: Sequence[Problem], c
             of_source = [example for example in fixed if example.source == source]
             rows += [(f"a row of source {source}, one of {len(of_source)},", e) for e in of_source[:ROWS_SHOWN]]
     for what, example in rows:
-        ids, labels = codec.lay_out(example)
+        ids, labels = codec.encode_example(example)
         with_loss = [codec.decode([i]) for i, label in zip(ids, labels, strict=True) if label != IGNORED]
         yield f"\n# training on {what} of problem {example.problem_id!r}:"
         yield f"{len(with_loss)} of {len(ids)} tokens carry loss"
@@ -75,28 +74,28 @@ def _training_rows(config: RunConfig, task: Task, problems: Sequence[Problem], c
 
 def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
     sampling, training = config.sampling, config.training
-    hinted = len(problems) if config.rationalization.hints != "none" and sampling.samples else 0
+    hinted = len(problems) if config.rationalization.hints != "none" and sampling.num_samples else 0
     dev = len(measured_problems(config, task, "dev"))
     test = sum(len(measured_problems(config, task, split)) for split in ("test", "extrapolation"))
     iterations = range(1, config.loop.max_iterations + 1)
     steps = [
         steps_for(
             n,
-            first=training.first_steps,
-            growth=training.growth,
+            first=training.steps_first_iteration,
+            growth=training.steps_growth,
             max_epochs=training.max_epochs,
             num_examples=_most_examples(config, problems, n),
             batch_size=training.batch_size,
         )
         for n in iterations
     ]
-    rationales = len(problems) * sampling.samples
+    rationales = len(problems) * sampling.num_samples
     yield "\n# cost, at most"
     yield f"an iteration samples {rationales} rationales, up to {hinted} rationalizations and {dev} dev completions,"
     yield f"each of up to {sampling.max_new_tokens} new tokens;"
     yield f"the base model and the best one answer {test} test problems each;"
     yield f"{len(steps)} iterations of {steps[0]} to {steps[-1]} optimizer steps of {training.batch_size} sequences;"
-    first = training.first_steps if training.sft_first else 0
+    first = training.steps_first_iteration if training.sft_first else 0
     if first:
         yield f"before them {first} steps on the human solutions;"
     total = len(steps) * (rationales + hinted + dev) + dev + 2 * test
@@ -110,4 +109,4 @@ def _most_examples(config: RunConfig, problems: Sequence[Problem], n: int) -> in
     hinted = config.rationalization.hints != "none"
     iterations = n if training.window == "all" else 1
     solutions = len(problems) if training.human_solutions or training.target == "answer" else 0
-    return iterations * len(problems) * sampling.samples + solutions + training.warm_start * (2 if hinted else 1)
+    return iterations * len(problems) * sampling.num_samples + solutions + training.num_rehearsed * (2 if hinted else 1)

@@ -7,7 +7,7 @@
       + EngineError      drawing completions failed
       + VerifierError    a user's verifier failed instead of giving a verdict
       + TrainingError    fine-tuning failed or would not do what was asked
-      + PeerDied         a further process of the run ended in the middle of its work
+      + WorkerDied         a further process of the run ended in the middle of its work
       + RefusedError     an invariant broke; going on would give silently wrong results
         + NothingAccepted  an iteration has nothing to train on
       + Interrupted      the user asked to stop; everything finished is saved
@@ -58,7 +58,7 @@ class TrainingError(SelftaughtError, RuntimeError):
     """Fine-tuning cannot start, or its loss is not finite."""
 
 
-class PeerDied(SelftaughtError, RuntimeError):
+class WorkerDied(SelftaughtError, RuntimeError):
     """A further process of a run ended in the middle of its work."""
 
 

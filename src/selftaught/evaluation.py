@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftaught.commands import command
-from selftaught.compute import check_engine, choose, engine_opener, further_processes
-from selftaught.config import config_from_values, flat_values, load_config, shipped_configs, with_homes
+from selftaught.compute import check_engine, engine_opener, further_workers, resolve
+from selftaught.config import (
+    config_from_values,
+    config_without_training,
+    flat_values,
+    load_config,
+    shipped_configs,
+    with_homes,
+)
 from selftaught.errors import ConfigError, StoreError
 from selftaught.launch import check_before_start, config_of_run, refuse_other_data, task_of
 from selftaught.methods import Value
@@ -29,7 +36,7 @@ class Target:
     model: ModelRef
     config: RunConfig
     iteration: int
-    shots: int
+    num_shots: int
     run_dir: Path | None = None
     """The run that the model is of."""
 
@@ -47,13 +54,13 @@ def find_target(name: str, *, task: str | None) -> Target:
         config = config_of_run(folder.parent.parent)
         iteration = int(folder.name)
         model, run_dir = model_in_folder(folder), folder.parent.parent
-        return Target(model, config, iteration, config.sampling.shots_after_first, run_dir)
+        return Target(model, config, iteration, config.sampling.shots(fine_tuned=True), run_dir)
     if task is None:
         raise ConfigError(_no_run(name))
-    config = config_from_values({"task.name": task, "model.path": name})
+    config = config_without_training({"task.name": task, "model.path": name})
     if task in shipped_configs() and (shipped := load_config(task)).model.path == name:
         config = shipped
-    return Target(resolve_model(name), config, 0, config.sampling.shots)
+    return Target(resolve_model(name), config, 0, config.sampling.num_shots)
 
 
 def evaluate(
@@ -62,8 +69,8 @@ def evaluate(
     task_name: str | None,
     variant: str | None,
     split: str,
-    shots: int | None,
-    samples: int,
+    num_shots: int | None,
+    num_samples: int,
     temperature: float | None,
     max_new_tokens: int | None,
     overrides: Mapping[str, Value] | None = None,
@@ -78,13 +85,13 @@ def evaluate(
     """
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
-    temperature = temperature if temperature is not None else (0.0 if samples == 1 else 0.7)
+    temperature = temperature if temperature is not None else (0.0 if num_samples == 1 else 0.7)
     given: dict[str, Value | None] = {
         "task.name": task_name,
         "task.variant": variant,
-        "sampling.samples": samples,
+        "sampling.num_samples": num_samples,
         "sampling.temperature": temperature,
-        "sampling.shots": target.shots if shots is None else shots,
+        "sampling.num_shots": target.num_shots if num_shots is None else num_shots,
         "sampling.max_new_tokens": max_new_tokens,
     }
     config = _with(target.config, given, overrides or {})
@@ -96,10 +103,10 @@ def evaluate(
     problems = measured_problems(config, task, split)
     if not problems:
         raise ConfigError(f"task {task.name!r} has no {split} split")
-    chosen = choose(config, target.model)
+    resolved = resolve(config, target.model)
     samples_of_problems: list[Sample] = []
-    with further_processes(chosen) as peers:
-        engine = engine_opener(config, chosen, peers)(target.model)
+    with further_workers(resolved) as workers:
+        engine = engine_opener(config, resolved, workers)(target.model)
         if engine.serves is not None:
             note(f"measured: what {config.engine.url} serves, by its own word {engine.serves!r}")
         try:
@@ -107,11 +114,11 @@ def evaluate(
                 lambda: engine,
                 task,
                 by_id(problems),
-                planned_samples(problems, kind="evaluation", samples=samples),
-                spec=sampling_spec(config, task, shots=config.sampling.shots, temperature=temperature),
+                planned_samples(problems, kind="evaluation", samples=num_samples),
+                spec=sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=temperature),
                 iteration=target.iteration,
                 run_seed=config.seed,
-                chunk=chosen.chunk,
+                chunk=resolved.chunk_completions,
             ):
                 samples_of_problems += chunk
         finally:
@@ -122,15 +129,18 @@ def evaluate(
         task=task.name,
         split=split,
         iteration=target.iteration,
-        shots=config.sampling.shots,
+        num_shots=config.sampling.num_shots,
         temperature=temperature,
         has_step_check=task.check_steps is not None,
     )
 
 
+HOW_MANY = {"choose", "problems_per_iteration", "dev_problems", "test_problems", "extraction"}
+
+
 def _data_of(config: RunConfig) -> dict[str, Value]:
     """The settings that say which problems a task has, as opposed to how many of them are used."""
-    return config.task.model_dump(exclude={"choose", "train_problems", "dev_problems", "test_problems", "extraction"})
+    return config.task.model_dump(exclude=HOW_MANY)
 
 
 def _with(config: RunConfig, given: Mapping[str, Value | None], overrides: Mapping[str, Value]) -> RunConfig:
@@ -171,6 +181,6 @@ def _target_of_run(folder: Path) -> Target:
     best = int(result["best_iteration"])
     sampling = config.sampling
     if best == 0:
-        return Target(resolve_model(config.model.path), config, 0, sampling.shots, folder)
+        return Target(resolve_model(config.model.path), config, 0, sampling.num_shots, folder)
     model = model_in_folder(folder / str(result["checkpoint"]))
-    return Target(model, config, best, sampling.shots_after_first, folder)
+    return Target(model, config, best, sampling.shots(fine_tuned=True), folder)

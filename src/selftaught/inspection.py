@@ -84,7 +84,7 @@ def regraded(run_dir: Path) -> Iterator[tuple[Path, Sample, Verification | None]
 def sample_text(path: Path, sample: Sample, answer: str | None) -> str:
     """A sample for a person to read; what a model wrote is shown with control characters escaped."""
     checks = "".join(
-        f"  {name}: {'passed' if c.passed else f'failed at {c.detail}'} ({c.score:.2f})"
+        f"  {name}: {'passed' if c.passed else f'failed at {c.detail}'} ({c.share:.2f})"
         for name, c in sample.checks.items()
     )
     logprob = "–" if sample.logprob is None else f"{sample.logprob:.3f}"
@@ -120,7 +120,8 @@ def change_text(path: Path, sample: Sample, now: Verification) -> str:
 def measurement_text(m: Measurement) -> str:
     """A measurement for a person: every rate with its count and interval."""
     lines = [
-        f"{m.task} {m.split}, {m.shots} shots, {m.samples} per problem at temperature {m.temperature}",
+        f"{m.task} {m.split}, {m.num_shots} few-shot examples, {m.num_samples} samples per problem at temperature "
+        f"{m.temperature}",
         f"accuracy  {rate_text(m)}",
         *(f"  {name}  {rate_text(rate)}" for name, rate in m.by_class.items()),
         f"unparseable {m.unparseable}  truncated {m.truncated}  false positives "
@@ -130,7 +131,7 @@ def measurement_text(m: Measurement) -> str:
         lines.append("checks  " + "  ".join(f"{name} {rate.correct}/{rate.n}" for name, rate in m.checks.items()))
     if m.pass_at_k:
         rates = "  ".join(f"pass@{k} {rate:.3f}" for k, rate in m.pass_at_k.items())
-        lines.append(f"{rates}  majority@{m.samples} {m.majority_at_k:.3f}  (n = {m.n} problems)")
+        lines.append(f"{rates}  majority@{m.num_samples} {m.majority_at_k:.3f}  (n = {m.n} problems)")
     return "\n".join(lines)
 
 

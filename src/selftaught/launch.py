@@ -16,13 +16,13 @@ from selftaught.allocator import collecting_rarely
 from selftaught.checks.weights import NOISE, NOISE_BFLOAT16
 from selftaught.commands import command
 from selftaught.compute import (
-    Chosen,
+    Resolved,
     check_engine,
     check_model_and_tokenizer,
     check_trainer,
-    choose,
     engine_opener,
-    further_processes,
+    further_workers,
+    resolve,
     trainer_opener,
     versions,
 )
@@ -41,14 +41,14 @@ from selftaught.summary import work_text
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.verification import check_reference_answers
-from selftaught.weights import look_at_model, resolve_model
+from selftaught.weights import check_model_path, resolve_model
 
 HOW_A_SERVER_IS_REACHED = (
     "engine.url",
     "engine.model",
     "engine.api_key_env",
     "engine.timeout_s",
-    "engine.retries",
+    "engine.max_retries",
     "engine.vllm_python",
     "engine.start_timeout_s",
 )
@@ -64,7 +64,7 @@ def launch(
     config = with_absolute_paths(config)
     refuse_other_encodings(str(run_dir), "--run-dir")
     refuse_other_encodings(config.model.path, "model.path")
-    look_at_model(config.model.path)
+    check_model_path(config.model.path)
     task = task_of(config)
     base = resolve_model(config.model.path)
     check_before_start(config, task)
@@ -72,15 +72,15 @@ def launch(
     check_trainer(config)
     data = data_sha256(task)
     held = _held(config, run_dir, base, data)
-    chosen = held or choose(config, base)
-    with further_processes(chosen) as peers:
-        open_trainer = trainer_opener(config, chosen, peers)
+    resolved = held or resolve(config, base)
+    with further_workers(resolved) as workers:
+        open_trainer = trainer_opener(config, resolved, workers)
         # Whatever can be refused is refused before there is a folder, which would bind the mended command.
         if held is None:
-            check_model_and_tokenizer(config, base, peers)
+            check_model_and_tokenizer(config, base, workers)
         if not read_summaries(run_dir):
             open_trainer()  # what its libraries lack is found out before anything is drawn
-        with RunStore(run_dir) as store, _begun(store, held or _description(config, chosen, base, data)):
+        with RunStore(run_dir) as store, _begun(store, held or _description(config, resolved, base, data)):
             for line in (announcement, *task.notes, *_other_versions(config, run_dir)):
                 progress.note(line)
             store.cut_torn_tails()
@@ -89,10 +89,10 @@ def launch(
                 task=task,
                 base=base,
                 store=store,
-                open_engine=engine_opener(config, chosen, peers, log_dir=store.dir / "logs", note=progress.note),
+                open_engine=engine_opener(config, resolved, workers, log_dir=store.dir / "logs", note=progress.note),
                 open_trainer=open_trainer,
-                chunk=chosen.chunk,
-                noise=NOISE_BFLOAT16 if chosen.dtype == "bfloat16" else NOISE,
+                chunk=resolved.chunk_completions,
+                noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
                 progress=progress,
                 should_stop=should_stop,
             )
@@ -131,8 +131,8 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     folder."""
     config = with_homes(config)
     task = config.task
-    changed = {key: os.path.abspath(value) for key in FILES if os.path.exists(value := getattr(task, key))}
-    file, colon, function = task.verifier_function.rpartition(":")
+    changed = {key: os.path.abspath(value) for key in FILES if os.path.exists(value := getattr(task, key) or "")}
+    file, colon, function = (task.verifier_function or "").rpartition(":")
     if os.path.isfile(file):
         changed["verifier_function"] = f"{os.path.abspath(file)}{colon}{function}"
     model = config.model
@@ -157,19 +157,18 @@ def check_settings(config: RunConfig, task: Task) -> None:
             "use 'text' or 'normalized-text'"
         )
     wanted = {
-        "sampling.shots": config.sampling.shots,
-        "sampling.shots_after_first": config.sampling.shots_after_first,
-        "training.shots": config.training.shots,
-        "training.warm_start": config.training.warm_start,
+        "sampling.num_shots": config.sampling.num_shots,
+        "sampling.num_shots_fine_tuned": config.sampling.shots(fine_tuned=True),
+        "training.num_rehearsed": config.training.num_rehearsed,
     }
     for key, number in wanted.items():
-        if number > len(task.shots):
+        if number > len(task.few_shot):
             raise ConfigError(
-                f"{key} = {number}, but task {task.name!r} has {len(task.shots)} worked examples; use at most that"
+                f"{key} = {number}, but task {task.name!r} has {len(task.few_shot)} few-shot examples; use at most that"
                 + (
                     ""
-                    if task.shots
-                    else ", or give a prompt file (task.prompt); `selftaught init` writes one to fill in"
+                    if task.few_shot
+                    else ", or give a prompt file (task.prompt_file); `selftaught init` writes one to fill in"
                 )
             )
 
@@ -191,10 +190,10 @@ def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
 
 
 @contextmanager
-def _begun(store: RunStore, held: Chosen | dict[str, Any]) -> Iterator[None]:
+def _begun(store: RunStore, held: Resolved | dict[str, Any]) -> Iterator[None]:
     """Writes run.json at the first start, whose content it is given then; and takes all of a new run back that fails
     before it has drawn anything, so that the mended command may use the folder."""
-    if isinstance(held, Chosen):
+    if isinstance(held, Resolved):
         yield
         return
     if (store.dir / "run.json").exists():
@@ -211,21 +210,21 @@ def _begun(store: RunStore, held: Chosen | dict[str, Any]) -> Iterator[None]:
         raise
 
 
-def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Chosen | None:
-    """What was chosen when the folder was begun; None for a new one. Refuses to carry on another run's folder."""
+def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Resolved | None:
+    """What was resolved when the folder was begun; None for a new one. Refuses to carry on another run's folder."""
     path = run_dir / "run.json"
     if not path.exists():
         return None
     found = read_run_json(run_dir)
-    held = {"processes": 1, **found["chosen"]}  # a run of a version that knew of one only
-    if {f.name for f in fields(Chosen)} != held.keys() or "sha256" not in found["model"]:
-        raise StoreError(f"{path}: chosen or model is damaged; restore the file or start a new run")
+    held = {"processes": 1, **found["resolved"]}  # a run of a version that knew of one only
+    if {f.name for f in fields(Resolved)} != held.keys() or "sha256" not in found["model"]:
+        raise StoreError(f"{path}: resolved or model is damaged; restore the file or start a new run")
     try:
-        chosen = TypeAdapter(Chosen).validate_python(held)
+        resolved = TypeAdapter(Resolved).validate_python(held)
     except ValidationError as error:
         wrong = error.errors()[0]
         raise StoreError(
-            f"{path}: chosen.{wrong['loc'][0]}: {wrong['msg'].lower()}, got {wrong['input']!r}; restore the file or "
+            f"{path}: resolved.{wrong['loc'][0]}: {wrong['msg'].lower()}, got {wrong['input']!r}; restore the file or "
             "start a new run"
         ) from error
     # Read as a config, so that a setting which the run's version did not have yet has its default.
@@ -240,7 +239,7 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Chosen
             f"{(base.sha256 or '')[:12]}); restore the model, or use another --run-dir"
         )
     _refuse_other_data(run_dir, found, data)
-    return chosen
+    return resolved
 
 
 def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
@@ -267,11 +266,11 @@ def _refuse_other_data(run_dir: Path, found: Mapping[str, Any], data: str) -> No
         )
 
 
-def _description(config: RunConfig, chosen: Chosen, base: ModelRef, data: str) -> dict[str, Any]:
+def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": flat_values(config),
-        "chosen": asdict(chosen),
+        "resolved": asdict(resolved),
         "model": {"path": base.path, "sha256": base.sha256},
         "data_sha256": data,
         "versions": versions(config),

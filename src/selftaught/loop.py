@@ -54,7 +54,7 @@ def run(setup: Setup) -> Outcome:
         summaries = read_summaries(setup.store.dir)
         dev = [base_dev, *(s.dev for s in summaries)]
         while len(summaries) < loop.max_iterations and not has_plateaued(
-            [m.accuracy for m in dev], patience=loop.patience, min_delta=loop.min_delta
+            [m.accuracy for m in dev], patience=loop.patience
         ):
             try:
                 summaries.append(run_iteration(len(dev), setup, models, dev_before=dev[-1]))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import comb, sqrt
 
 from selftaught.problems import Problem, Verdict
-from selftaught.records import Measurement, Sample, SamplingCounts, Score
+from selftaught.records import Measurement, Rate, Sample, SamplingCounts
 
 Z_95 = 1.959963984540054
 
@@ -21,11 +21,11 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return (min(max(0.0, center - half), rate), max(min(1.0, center + half), rate))
 
 
-def score(correct: int, n: int) -> Score:
-    return Score(n=n, correct=correct, accuracy=correct / n if n else 0.0, interval=wilson_interval(correct, n))
+def rate(correct: int, n: int) -> Rate:
+    return Rate(n=n, correct=correct, accuracy=correct / n if n else 0.0, interval=wilson_interval(correct, n))
 
 
-def rate_text(rate: Score | Measurement, *, digits: int = 3, with_counts: bool = True) -> str:
+def rate_text(rate: Rate | Measurement, *, digits: int = 3, with_counts: bool = True) -> str:
     """A rate for a person: 65/492 0.132 [0.105, 0.165]."""
     low, high = rate.interval
     counts = f"{rate.correct}/{rate.n} " if with_counts else ""
@@ -62,14 +62,14 @@ def count_samples(samples: Iterable[Sample], *, has_step_check: bool) -> Samplin
     )
 
 
-def check_rates(samples: Iterable[Sample]) -> dict[str, Score]:
+def check_rates(samples: Iterable[Sample]) -> dict[str, Rate]:
     """How many samples passed each of their checks: of those with the correct answer, for `extraction` of all."""
     passed: dict[str, list[bool]] = {}
     for sample in samples:
         for name, result in sample.checks.items():
             if name == "extraction" or sample.verdict is Verdict.CORRECT:
                 passed.setdefault(name, []).append(result.passed)
-    return {name: score(sum(results), len(results)) for name, results in passed.items()}
+    return {name: rate(sum(results), len(results)) for name, results in passed.items()}
 
 
 def measure(
@@ -79,7 +79,7 @@ def measure(
     task: str,
     split: str,
     iteration: int,
-    shots: int,
+    num_shots: int,
     temperature: float,
     has_step_check: bool,
 ) -> Measurement:
@@ -96,14 +96,14 @@ def measure(
     (k_max,) = sizes
     first = {problem.id: by_problem[problem.id][0] for problem in problems}
     is_correct = {pid: sample.verdict is Verdict.CORRECT for pid, sample in first.items()}
-    total = score(sum(is_correct.values()), len(problems))
+    total = rate(sum(is_correct.values()), len(problems))
     return Measurement(
         task=task,
         split=split,
         iteration=iteration,
-        shots=shots,
+        num_shots=num_shots,
         temperature=temperature,
-        samples=k_max,
+        num_samples=k_max,
         n=total.n,
         correct=total.correct,
         accuracy=total.accuracy,
@@ -119,15 +119,15 @@ def measure(
     )
 
 
-def mean_over_classes(by_class: Mapping[str, Score]) -> float:
+def mean_over_classes(by_class: Mapping[str, Rate]) -> float:
     return sum(s.accuracy for s in by_class.values()) / len(by_class) if by_class else 0.0
 
 
-def _by_class(problems: Sequence[Problem], is_correct: Mapping[str, bool]) -> dict[str, Score]:
+def _by_class(problems: Sequence[Problem], is_correct: Mapping[str, bool]) -> dict[str, Rate]:
     groups: dict[str, list[bool]] = {}
     for problem in problems:
         groups.setdefault(problem.class_name, []).append(is_correct[problem.id])
-    return {name: score(sum(group), len(group)) for name, group in groups.items()}
+    return {name: rate(sum(group), len(group)) for name, group in groups.items()}
 
 
 def _pass_at_powers_of_two(groups: Sequence[Sequence[Sample]], k_max: int) -> dict[str, float]:

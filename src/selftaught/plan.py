@@ -6,13 +6,13 @@ from typing import Literal
 
 from selftaught.problems import Problem, Verdict
 from selftaught.records import Kind, PlannedSample, Sample
-from selftaught.seeds import generator, seed_for, uniform
+from selftaught.seeds import generator
 
-Choice = Literal["all", "random", "random-per-class", "unsolved-first"]
+Choice = Literal["random", "random-per-class", "unsolved-first"]
 
 
 def choose_problems(
-    train: Sequence[Problem], *, how: Choice, number: int, solved: Set[str], seed: int, iteration: int
+    train: Sequence[Problem], *, how: Choice, number: int | Literal["all"], solved: Set[str], seed: int, iteration: int
 ) -> list[Problem]:
     """The training problems of one iteration, in the order of `train`.
 
@@ -20,7 +20,7 @@ def choose_problems(
     does so with the same number of each class, as far as a class has them; "unsolved-first" takes problems without a
     correct answer so far before the others, at random among equals.
     """
-    if how == "all" or number == 0 or number >= len(train):
+    if isinstance(number, str) or number >= len(train):
         return list(train)
     positions = list(range(len(train)))
     generator(seed, iteration, "problems").shuffle(positions)
@@ -32,9 +32,9 @@ def choose_problems(
     return [train[i] for i in sorted(positions[:number])]
 
 
-def spread_over_classes(problems: Sequence[Problem], number: int) -> tuple[Problem, ...]:
-    """The first problems of each class in turn, `number` in all (0: all), in the order of `problems`."""
-    if number == 0 or number >= len(problems):
+def spread_over_classes(problems: Sequence[Problem], number: int | Literal["all"]) -> tuple[Problem, ...]:
+    """The first problems of each class in turn, `number` in all, in the order of `problems`."""
+    if isinstance(number, str) or number >= len(problems):
         return tuple(problems)
     rank: dict[str, int] = {}
     keyed = []
@@ -54,17 +54,10 @@ def solved_ids(samples: Iterable[Sample]) -> set[str]:
     return {s.problem_id for s in samples if s.kind == "rationale" and s.verdict is Verdict.CORRECT}
 
 
-def problems_to_hint(
-    problems: Iterable[Problem], samples: Iterable[Sample], *, probability: float, seed: int, iteration: int
-) -> list[Problem]:
+def problems_to_hint(problems: Iterable[Problem], samples: Iterable[Sample]) -> list[Problem]:
     """The failed problems that get a hint; a problem solved without one never does."""
     solved = solved_ids(samples)
-    return [
-        p
-        for p in problems
-        if p.id not in solved
-        and (probability >= 1.0 or uniform(seed_for(seed, iteration, "hint", p.id), 0) < probability)
-    ]
+    return [p for p in problems if p.id not in solved]
 
 
 def steps_for(
@@ -104,11 +97,11 @@ def best_iteration(accuracies: Sequence[float]) -> int:
     return max(range(len(accuracies)), key=lambda i: (accuracies[i], -i))
 
 
-def has_plateaued(accuracies: Sequence[float], *, patience: int, min_delta: float) -> bool:
-    """Whether the last `patience` iterations did not raise dev accuracy by more than min_delta over what came before.
+def has_plateaued(accuracies: Sequence[float], *, patience: int) -> bool:
+    """Whether the last `patience` iterations did not raise dev accuracy over what came before.
 
     `accuracies[0]` is the base model's.
     """
     if len(accuracies) <= patience:
         return False
-    return max(accuracies[-patience:]) <= max(accuracies[:-patience]) + min_delta
+    return max(accuracies[-patience:]) <= max(accuracies[:-patience])

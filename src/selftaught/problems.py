@@ -77,7 +77,7 @@ class CheckResult:
     """What a check of the reasoning (not of the answer) found."""
 
     passed: bool
-    score: float
+    share: float
     """Share of the steps that are right before the first wrong one, 0 to 1."""
     detail: str = ""
     """The first thing that is wrong; empty when the check passed."""
@@ -97,8 +97,8 @@ class Task:
     name: str
     prompt_format: PromptFormat
     verifier: Verifier
-    shots: tuple[Problem, ...]
-    """Worked examples (each has a rationale), best first: a prompt with k shots takes the first k."""
+    few_shot: tuple[Problem, ...]
+    """Worked examples (each has a rationale), best first: a prompt with k of them takes the first k."""
     train: tuple[Problem, ...]
     dev: tuple[Problem, ...]
     test: tuple[Problem, ...]
@@ -128,7 +128,7 @@ class Task:
 
     def with_splits(self) -> tuple[Problem, ...]:
         """The worked examples and the problems of all splits."""
-        return (*self.shots, *self.train, *self.dev, *self.test, *self.extrapolation)
+        return (*self.few_shot, *self.train, *self.dev, *self.test, *self.extrapolation)
 
 
 SPLITS = ("train", "dev", "test", "extrapolation")

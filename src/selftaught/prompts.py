@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 from selftaught.problems import LABELS, Problem, PromptFormat
 
 
-def render_prompt(fmt: PromptFormat, problem: Problem, *, hint: bool, shots: Sequence[Problem] = ()) -> str:
+def render_prompt(fmt: PromptFormat, problem: Problem, *, hint: bool, few_shot: Sequence[Problem] = ()) -> str:
     """The text that a model completes: few-shot examples, then the question.
 
     With `hint` the reference answer stands beside the question, and beside each few-shot example's question too
     (Zelikman et al. 2022, section 3.2). Without it the text does not depend on `problem.answer`.
     """
-    return render_prompts(fmt, [problem], hint=hint, shots=shots)[0]
+    return render_prompts(fmt, [problem], hint=hint, few_shot=few_shot)[0]
 
 
 def render_prompts(
-    fmt: PromptFormat, problems: Iterable[Problem], *, hint: bool, shots: Sequence[Problem] = ()
+    fmt: PromptFormat, problems: Iterable[Problem], *, hint: bool, few_shot: Sequence[Problem] = ()
 ) -> list[str]:
     """A prompt per problem, as `render_prompt` makes it; the few-shot examples are rendered once for all of them."""
-    examples = [_question(fmt, shot, hint=hint) + render_completion(fmt, shot) for shot in shots]
+    examples = [_question(fmt, example, hint=hint) + render_completion(fmt, example) for example in few_shot]
     before = "".join(example + fmt.separator for example in examples)
     return [before + _question(fmt, problem, hint=hint) for problem in problems]
 

@@ -16,7 +16,7 @@ Kind = Literal["rationale", "rationalization", "evaluation"]
 FinishReason = Literal["end", "stop", "length"]
 """How a completion ended: the end token, a stop string, or the limit on new tokens."""
 
-Source = Literal["rationale", "rationalization", "human", "answer", "warm-start"]
+Source = Literal["rationale", "rationalization", "human", "answer", "rehearsed"]
 """Where a training example comes from; the last three are not sampled."""
 
 
@@ -37,8 +37,8 @@ class SamplingParams:
     """0 is greedy."""
     top_p: float = 1.0
     """In (0, 1]; 1 is no limit."""
-    top_k: int = 0
-    """0 is no limit."""
+    top_k: int | None = None
+    """None is no limit."""
     max_new_tokens: int = 256
     """Tokens, the end token included."""
     stop: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
+class Rate:
     """A rate with its count and 95 % Wilson interval."""
 
     n: int
@@ -161,16 +161,16 @@ class Measurement:
     split: str
     iteration: int
     """Of the model; 0 is the base model."""
-    shots: int
+    num_shots: int
     temperature: float
-    samples: int
+    num_samples: int
     """Completions per problem, K."""
     n: int
     correct: int
     """Problems whose first completion is correct."""
     accuracy: float
     interval: tuple[float, float]
-    by_class: Mapping[str, Score]
+    by_class: Mapping[str, Rate]
     unparseable: int
     truncated: int
     false_positive: int | None
@@ -181,7 +181,7 @@ class Measurement:
     """Tokens generated for it."""
     majority_at_k: float | None = None
     """Share of problems whose most frequent prediction of K is correct; None for K = 1."""
-    checks: Mapping[str, Score] = field(default_factory=dict)
+    checks: Mapping[str, Rate] = field(default_factory=dict)
     """As in `SamplingCounts`, over each problem's first completion; empty in older folders."""
 
 
@@ -195,7 +195,7 @@ class SamplingCounts:
     unparseable: int
     truncated: int
     false_positive: int | None
-    checks: Mapping[str, Score] = field(default_factory=dict)
+    checks: Mapping[str, Rate] = field(default_factory=dict)
     """By name, how many of the correct answers passed a check of the reasoning; and as `extraction`, for how many of
     all samples strict and lenient extraction give the same verdict. Empty in older folders."""
 

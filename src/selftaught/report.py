@@ -19,7 +19,7 @@ from selftaught.errors import ConfigError, StoreError
 from selftaught.methods import METHODS
 from selftaught.metrics import mean_over_classes, rate_text
 from selftaught.paths import link_to_nothing
-from selftaught.records import IterationSummary, Measurement, SamplingCounts, Score
+from selftaught.records import IterationSummary, Measurement, Rate, SamplingCounts
 from selftaught.signs import fold_space
 from selftaught.store import read_measurements, read_result, read_run_json, read_summaries
 
@@ -177,7 +177,7 @@ def _settings(run: Run) -> str:
         "task": run.setting("task.name") + (f" ({variant})" if variant else ""),
         "model": f"{run.setting('model.path')} (sha256 {sha256[:12] if sha256 else DASH})",
         "seed": run.setting("seed"),
-        **{what: ", ".join(f"{k} {v}" for k, v in about.get(what, {}).items()) for what in ("chosen", "versions")},
+        **{what: ", ".join(f"{k} {v}" for k, v in about.get(what, {}).items()) for what in ("resolved", "versions")},
         "git commit": about.get("git_commit"),
         "started": about.get("started"),
     }
@@ -285,7 +285,7 @@ def _short(text: str, width: int = 10_000) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def _rate(rate: Score | Measurement | None) -> str:
+def _rate(rate: Rate | Measurement | None) -> str:
     return rate_text(rate) if rate and rate.n else DASH
 
 

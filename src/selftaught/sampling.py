@@ -19,7 +19,7 @@ from selftaught.verification import run_checks
 class SamplingSpec:
     """How completions of problems are sampled: what a prompt shows, and the engine's parameters."""
 
-    shots: tuple[Problem, ...]
+    few_shot: tuple[Problem, ...]
     params: SamplingParams
     hint: bool = False
 
@@ -27,12 +27,14 @@ class SamplingSpec:
         return self.prompts(task, [problem])[0]
 
     def prompts(self, task: Task, problems: Iterable[Problem]) -> list[str]:
-        return render_prompts(task.prompt_format, problems, hint=self.hint, shots=self.shots)
+        return render_prompts(task.prompt_format, problems, hint=self.hint, few_shot=self.few_shot)
 
 
-def sampling_spec(config: RunConfig, task: Task, *, shots: int, temperature: float, hint: bool = False) -> SamplingSpec:
+def sampling_spec(
+    config: RunConfig, task: Task, *, num_shots: int, temperature: float, hint: bool = False
+) -> SamplingSpec:
     """How a config samples. A model that is trained to answer alone sees few-shot examples without their rationales."""
-    examples = task.shots[:shots]
+    examples = task.few_shot[:num_shots]
     params = SamplingParams(
         temperature=temperature,
         top_p=config.sampling.top_p,
@@ -41,7 +43,7 @@ def sampling_spec(config: RunConfig, task: Task, *, shots: int, temperature: flo
         stop=task.prompt_format.stop,
     )
     answer_only = config.training.target == "answer"
-    return SamplingSpec(shots=without_rationales(examples) if answer_only else examples, params=params, hint=hint)
+    return SamplingSpec(few_shot=without_rationales(examples) if answer_only else examples, params=params, hint=hint)
 
 
 def without_rationales(problems: Sequence[Problem]) -> tuple[Problem, ...]:
@@ -128,4 +130,4 @@ def _extraction_check(verification: Verification) -> dict[str, CheckResult]:
         return {}
     agree = verification.other is verification.verdict
     detail = "" if agree else f"{verification.other} under the other extraction"
-    return {"extraction": CheckResult(passed=agree, score=float(agree), detail=detail)}
+    return {"extraction": CheckResult(passed=agree, share=float(agree), detail=detail)}

@@ -31,7 +31,7 @@ def select(
     *,
     accept: Accept,
     unique_by: UniqueBy,
-    max_per_problem: int,
+    max_per_problem: int | None,
     validation_share: float,
     seed: int,
     never_held_out: Set[str] = frozenset(),
@@ -40,7 +40,7 @@ def select(
     """Apply the knobs (d) and (e), then hold out a share of the problems.
 
     Within a problem, samples are taken by iteration, then without hint before with hint, then by index; of
-    duplicates the first stays, and `max_per_problem` (0: no cap) counts what stays. Problems that are trained on in
+    duplicates the first stays, and `max_per_problem` counts what stays. Problems that are trained on in
     another form, such as rehearsed worked examples, are `never_held_out`. `solution_key` is the task's key of a
     completion, for `unique_by="equations"`.
     """
@@ -54,7 +54,7 @@ def select(
             reason = _rejection(sample, accept)
             if reason is None and key in keys:
                 reason = "duplicate"
-            if reason is None and max_per_problem and len(keys) >= max_per_problem:
+            if reason is None and max_per_problem is not None and len(keys) >= max_per_problem:
                 reason = "over the cap"
             if reason is None:
                 keys.add(key)
@@ -79,10 +79,10 @@ def select(
 
 
 def examples_from_samples(
-    samples: Sequence[Sample], problems: Mapping[str, Problem], fmt: PromptFormat, shots: Sequence[Problem]
+    samples: Sequence[Sample], problems: Mapping[str, Problem], fmt: PromptFormat
 ) -> list[TrainingExample]:
     """Training examples of accepted samples: the prompt is rendered without the hint, whatever drew the sample."""
-    prompts = render_prompts(fmt, (problems[s.problem_id] for s in samples), hint=False, shots=shots)
+    prompts = render_prompts(fmt, (problems[s.problem_id] for s in samples), hint=False)
     return [
         TrainingExample(
             problem_id=s.problem_id,
@@ -97,11 +97,9 @@ def examples_from_samples(
     ]
 
 
-def examples_from_solutions(
-    problems: Sequence[Problem], fmt: PromptFormat, shots: Sequence[Problem], *, iteration: int
-) -> list[TrainingExample]:
+def examples_from_solutions(problems: Sequence[Problem], fmt: PromptFormat, *, iteration: int) -> list[TrainingExample]:
     """Training examples of what humans wrote: the worked solution, or the bare answer of a problem without one."""
-    prompts = render_prompts(fmt, problems, hint=False, shots=shots)
+    prompts = render_prompts(fmt, problems, hint=False)
     return [
         TrainingExample(
             problem_id=p.id,
@@ -115,7 +113,7 @@ def examples_from_solutions(
     ]
 
 
-def warm_start_examples(
+def rehearsed_examples(
     worked: Iterable[Problem], fmt: PromptFormat, *, with_hints: bool, iteration: int
 ) -> list[TrainingExample]:
     """Worked examples to rehearse: each without a hint and, if the method uses hints, also with one.
@@ -129,7 +127,7 @@ def warm_start_examples(
             prompt=render_prompt(fmt, p, hint=hint),
             completion=render_completion(fmt, p),
             completion_ids=None,
-            source="warm-start",
+            source="rehearsed",
             iteration=iteration,
             index=int(hint),
         )

@@ -99,7 +99,8 @@ class TaskConfig(Section):
 
 class SamplingConfig(Section):
     num_samples: Count = Field(
-        1, description="Completions per problem without a hint, K; with 0 nothing is sampled to train on (the baselines)."
+        1,
+        description="Completions per problem without a hint, K; with 0 nothing is sampled to train on (the baselines).",
     )
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 is greedy.")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus: the smallest set of tokens with this probability.")
@@ -112,6 +113,11 @@ class SamplingConfig(Section):
         None,
         description="Few-shot examples in the prompts of a fine-tuned model (iteration 2 on, and its measurements); absent is as many as `num_shots`.",
     )
+
+    def shots(self, *, fine_tuned: bool) -> int:
+        """Few-shot examples in the prompts of the base model, or of a fine-tuned one."""
+        number = self.num_shots_fine_tuned if fine_tuned else None
+        return self.num_shots if number is None else number
 
 
 class RationalizationConfig(Section):
@@ -184,7 +190,9 @@ class TrainingConfig(Section):
     lora_alpha: Positive | None = Field(
         None, description="The adapters' scale times their rank; absent is twice the rank."
     )
-    validation_share: Share = Field(0.05, description="Share of the accepted problems held out for the validation loss.")
+    validation_share: Share = Field(
+        0.05, description="Share of the accepted problems held out for the validation loss."
+    )
 
 
 class LoopConfig(Section):
@@ -229,7 +237,8 @@ class EngineConfig(Section):
         description="What generates completions: `local` (this process), `openai` (any server with OpenAI's completions API, which you start) or `vllm` (a vLLM server that the run starts). docs/engines.md says which to take.",
     )
     url: Text | None = Field(
-        None, description="`openai`: where the server is, such as `http://127.0.0.1:8000`; without a user name or a key."
+        None,
+        description="`openai`: where the server is, such as `http://127.0.0.1:8000`; without a user name or a key.",
     )
     model: Text | None = Field(
         None, description="`openai`: the served model's name; absent takes the only one that the server lists."

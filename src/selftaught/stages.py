@@ -44,8 +44,8 @@ from selftaught.selection import (
     Selection,
     examples_from_samples,
     examples_from_solutions,
+    rehearsed_examples,
     select,
-    warm_start_examples,
 )
 from selftaught.settings import RunConfig, TrainingConfig
 from selftaught.setup import Setup
@@ -66,7 +66,7 @@ def chosen_problems(setup: Setup, n: int) -> list[Problem]:
     return choose_problems(
         setup.task.train,
         how=task.choose,
-        number=task.train_problems,
+        number=task.problems_per_iteration,
         solved=solved,
         seed=setup.config.seed,
         iteration=n,
@@ -75,10 +75,9 @@ def chosen_problems(setup: Setup, n: int) -> list[Problem]:
 
 def failed_problems(setup: Setup, n: int, problems: Sequence[Problem], rationales: Sequence[Sample]) -> list[Problem]:
     """The problems without a correct answer that get a hint, by config; none for a method without hints."""
-    settings = setup.config.rationalization
-    if settings.hints == "none":
+    if setup.config.rationalization.hints == "none":
         return []
-    return problems_to_hint(problems, rationales, probability=settings.probability, seed=setup.config.seed, iteration=n)
+    return problems_to_hint(problems, rationales)
 
 
 def select_and_write_left_out(setup: Setup, n: int, samples: Sequence[Sample]) -> Selection:
@@ -98,7 +97,7 @@ def select_and_write_left_out(setup: Setup, n: int, samples: Sequence[Sample]) -
         max_per_problem=config.selection.max_per_problem,
         validation_share=config.training.validation_share,
         seed=config.seed,
-        never_held_out={p.id for p in setup.task.shots[: config.training.warm_start]},
+        never_held_out={p.id for p in setup.task.few_shot[: config.training.num_rehearsed]},
         solution_key=setup.task.solution_key,
     )
     setup.store.write_left_out(n, selection.left_out)
@@ -110,36 +109,35 @@ def training_examples(
 ) -> list[TrainingExample]:
     """What iteration n trains on: accepted samples, human solutions by config, and the rehearsed few-shot examples.
 
-    No prompt here holds a hint but those of hinted few-shot examples (`warm_start_examples`).
+    No prompt here holds a hint but those of hinted few-shot examples (`rehearsed_examples`).
     """
     training, fmt = config.training, task.prompt_format
-    rehearsed, shots = task.shots[: training.warm_start], task.shots[: training.shots]
+    rehearsed = task.few_shot[: training.num_rehearsed]
     held_out = {s.problem_id for s in selection.held_out}
     others = [p for p in problems if p.id not in held_out]
     if training.target == "answer":
-        rehearsed, shots = without_rationales(rehearsed), without_rationales(shots)
-        others = list(without_rationales(others))
-    examples = examples_from_samples(selection.kept, by_id(task.train), fmt, shots)
+        rehearsed, others = without_rationales(rehearsed), list(without_rationales(others))
+    examples = examples_from_samples(selection.kept, by_id(task.train), fmt)
     if training.target == "answer":
-        examples += examples_from_solutions(others, fmt, shots, iteration=n)
+        examples += examples_from_solutions(others, fmt, iteration=n)
     elif training.human_solutions:
-        examples += examples_from_solutions([p for p in others if p.rationale], fmt, shots, iteration=n)
+        examples += examples_from_solutions([p for p in others if p.rationale], fmt, iteration=n)
     with_hints = config.rationalization.hints != "none"
-    examples += warm_start_examples(rehearsed, fmt, with_hints=with_hints, iteration=n)
+    examples += rehearsed_examples(rehearsed, fmt, with_hints=with_hints, iteration=n)
     if not examples:
         counts = Counter(i.reason for i in selection.left_out).most_common()
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
         raise NothingAccepted(
             f"iteration {n}: no sample was accepted ({reasons or 'none was generated'}), so there is nothing to train "
-            "on; look at `selftaught show`, give more shots, set training.warm_start, or use a stronger model"
+            "on; look at `selftaught show`, raise sampling.num_shots, set training.num_rehearsed, or use a stronger "
+            "model"
         )
     return examples
 
 
 def validation_examples(setup: Setup, selection: Selection) -> list[TrainingExample]:
     """The accepted samples that are held out, as they would be trained on."""
-    shots = setup.task.shots[: setup.config.training.shots]
-    return examples_from_samples(selection.held_out, by_id(setup.task.train), setup.task.prompt_format, shots)
+    return examples_from_samples(selection.held_out, by_id(setup.task.train), setup.task.prompt_format)
 
 
 def fine_tune(
@@ -160,8 +158,8 @@ def fine_tune(
 def _steps(training: TrainingConfig, n: int, examples: Sequence[TrainingExample]) -> int:
     return steps_for(
         n,
-        first=training.first_steps,
-        growth=training.growth,
+        first=training.steps_first_iteration,
+        growth=training.steps_growth,
         max_epochs=training.max_epochs,
         num_examples=len(examples),
         batch_size=training.batch_size,
@@ -171,11 +169,10 @@ def _steps(training: TrainingConfig, n: int, examples: Sequence[TrainingExample]
 def fine_tune_on_solutions(setup: Setup, models: Models) -> None:
     """Iteration 0 of RFT: the model that is sampled first is the base fine-tuned on the human solutions."""
     training = setup.config.training
-    shots = setup.task.shots[: training.shots]
     solved = [p for p in chosen_problems(setup, 1) if p.rationale]
     if not solved:
         raise RefusedError(f"training.sft_first needs human solutions, and task {setup.task.name!r} has none in train")
-    examples = examples_from_solutions(solved, setup.task.prompt_format, shots, iteration=0)
+    examples = examples_from_solutions(solved, setup.task.prompt_format, iteration=0)
     examples_sha256 = setup.store.write_examples(0, examples)
     _train(setup, models, 0, examples, [], steps=_steps(training, 1, examples), examples_sha256=examples_sha256)
 
@@ -199,7 +196,7 @@ def _train(
             f"{store.checkpoint_dir(n)} was trained on other examples than this version selects from the same samples; "
             "finish the run with the version that began it (run.json), or start a new one"
         )
-    start = models.before(n) if config.training.start == "previous" and n > 0 else setup.base
+    start = models.before(n) if config.training.start_from == "previous" and n > 0 else setup.base
     needed = expected_checkpoint_bytes(start)
     if (free := free_bytes(store.dir)) < needed:
         raise StoreError(
@@ -241,7 +238,7 @@ def sample_stage(
 ) -> list[Sample]:
     """The samples of one stage of iteration n: what is on disk, and what is still owed, chunk by chunk."""
     config = setup.config
-    num_samples = 1 if hint else config.sampling.samples
+    num_samples = 1 if hint else config.sampling.num_samples
     temperature = config.rationalization.temperature if hint else config.sampling.temperature
     spec = _spec(setup, model, temperature=temperature, hint=hint)
     return _sample(setup, models, model, n, kind, problems, spec=spec, kind=kind, num_samples=num_samples)
@@ -258,7 +255,7 @@ def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> 
         task=setup.task.name,
         split=split,
         iteration=model.iteration,
-        shots=len(spec.shots),
+        num_shots=len(spec.few_shot),
         temperature=0.0,
         has_step_check=setup.task.check_steps is not None,
     )
@@ -282,7 +279,7 @@ def _sample(
     planned = planned_samples(problems, kind=kind, samples=num_samples)
     total = len(problems) * num_samples
     path = setup.store.samples_path(n, stage)
-    samples = setup.store.whole_chunks(path, planned=total, chunk=setup.chunk)
+    samples = setup.store.finished_chunks(path, planned=total, chunk=setup.chunk)
     for s, wanted in zip(samples, islice(planned, len(samples)), strict=True):
         seed = sample_seed(setup.config.seed, n, wanted)
         if (s.problem_id, s.kind, s.index, s.seed) != (wanted.problem_id, wanted.kind, wanted.index, seed):
@@ -315,9 +312,8 @@ def _sample(
 
 
 def _spec(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> SamplingSpec:
-    sampling = setup.config.sampling
-    shots = sampling.shots if model.path == setup.base.path else sampling.shots_after_first
-    return sampling_spec(setup.config, setup.task, shots=shots, temperature=temperature, hint=hint)
+    num_shots = setup.config.sampling.shots(fine_tuned=model.path != setup.base.path)
+    return sampling_spec(setup.config, setup.task, num_shots=num_shots, temperature=temperature, hint=hint)
 
 
 def _probe(engine: Engine, examples: Sequence[TrainingExample]) -> tuple[ProbeRow, ...]:
@@ -353,7 +349,7 @@ def _dev_answers(setup: Setup) -> tuple[TrainingExample, ...]:
 
 
 def _step_recorder(setup: Setup, n: int, steps: int) -> Callable[[StepMetrics], None]:
-    every = setup.config.tracking.every_steps
+    every = setup.config.tracking.log_every_steps
 
     def on_step(metrics: StepMetrics) -> None:
         if metrics.step == 1 or metrics.step == steps or metrics.step % every == 0:

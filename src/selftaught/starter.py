@@ -14,7 +14,7 @@ from typing import Any
 
 from selftaught.amounts import read_quantity
 from selftaught.commands import command
-from selftaught.config import config_from_values
+from selftaught.config import config_without_training
 from selftaught.errors import ConfigError, RefusedError, StoreError
 from selftaught.paths import link_to_nothing
 from selftaught.problems import LABELS, Problem, Task
@@ -89,7 +89,7 @@ def write_starter(
     rows = read_rows(data)
     guess = _guess(rows, _given(question_key, answer_key, overrides or {}))
     values = {"data": data, "answer_marker": guess.marker, **_key_settings(guess), **guess.others}
-    config = config_from_values({f"task.{key}": value for key, value in {"name": "own", **values}.items()})
+    config = config_without_training({f"task.{key}": value for key, value in {"name": "own", **values}.items()})
     try:
         task = own.load(config.task)  # raises for what a run could not use either
     except RefusedError as error:
@@ -132,7 +132,7 @@ def _given(question_key: str, answer_key: str, overrides: Mapping[str, Any]) -> 
     given = {}
     for key, value in overrides.items():
         section, _, name = key.rpartition(".")
-        if section != "task" or name in ("name", "data", "prompt"):
+        if section != "task" or name in ("name", "data", "prompt_file"):
             raise ConfigError(
                 f"--set {key}: `init` takes settings of [task] that say how rows are read, such as task.answer_is; "
                 "write others into the config afterwards"
@@ -251,7 +251,7 @@ def _examples(problems: Sequence[Problem]) -> list[Problem]:
     return [group[i] for i in range(most) for group in turns if i < len(group)][:most]
 
 
-def _config_text(data: str, prompt: str, guess: _Guess, shots: int, sizes: tuple[int, int, int]) -> str:
+def _config_text(data: str, prompt: str, guess: _Guess, num_shots: int, sizes: tuple[int, int, int]) -> str:
     keys = _key_settings(guess)
     lines = [
         f"# STaR on {data}, written by `selftaught init`. Every key is explained in docs/config.md.",
@@ -264,7 +264,7 @@ def _config_text(data: str, prompt: str, guess: _Guess, shots: int, sizes: tuple
         "[task]",
         'name = "own"',
         f"data = {_quoted(data)}  # {sum(sizes)} rows; paths are from the folder that you run in",
-        f"prompt = {_quoted(prompt)}  # the worked examples: fill it in first",
+        f"prompt_file = {_quoted(prompt)}  # the few-shot examples: fill it in first",
         *(f"{name} = {_quoted(key)}{_why_key(name, key)}" for name, key in keys.items()),
         f"verifier = {_quoted(guess.verifier)}  # {guess.verifier_reason}",
     ]
@@ -273,22 +273,16 @@ def _config_text(data: str, prompt: str, guess: _Guess, shots: int, sizes: tuple
         lines.append(f"answer_marker = {_quoted(guess.marker)}  # {guess.marker_reason}")
     lines += [
         "# dev and test are cut from the rows by a hash of the question: "
-        f"train {sizes[0] - shots}, dev {sizes[1]}, test {sizes[2]} rows, and {shots} as worked examples.",
+        f"train {sizes[0] - num_shots}, dev {sizes[1]}, test {sizes[2]} rows, and {num_shots} as few-shot examples.",
         "# Set dev_rows and test_rows for other sizes, or dev_data and test_data if you have files for them.",
         *(f"# {note}" for note in guess.notes),
         *([f"# Columns that are not used: {', '.join(map(_in_comment, guess.unused))}."] if guess.unused else []),
         "",
         "[sampling]",
-        f"shots = {shots}  # as many as the prompt file holds",
-        f"shots_after_first = {shots}",
-        "max_new_tokens = 256  # a longer completion is cut and counts as truncated",
+        f"num_shots = {num_shots}  # as many as the prompt file holds",
         "",
         "[training]",
         "learning_rate = 1e-5  # for a model below a billion parameters; the paper's 1e-6 is for six billion",
-        "warmup_steps = 5",
-        "",
-        "[loop]",
-        "max_iterations = 4",
         "",
     ]
     return "\n".join(lines)

@@ -111,7 +111,7 @@ class RunStore:
 
     # Sampling: the chunk is the unit.
 
-    def whole_chunks(self, path: Path, *, planned: int, chunk: int) -> list[Sample]:
+    def finished_chunks(self, path: Path, *, planned: int, chunk: int) -> list[Sample]:
         """The samples of the finished chunks of a stage; whatever follows them in the file is cut off.
 
         A stage's file holds its planned samples in order, `chunk` at a time, so a count of lines says which chunks
@@ -124,7 +124,7 @@ class RunStore:
             return []
         samples: list[Sample] = []
         kept_bytes = 0
-        whole_lines = _whole_lines(path)
+        whole_lines = _complete_lines(path)
         while lines := list(islice(whole_lines, chunk)):
             number = len(samples) + len(lines)
             if number > planned:
@@ -257,7 +257,7 @@ def read_run_json(run_dir: Path) -> dict[str, Any]:
     content = _read_json(path)
     if content.get("format") != FORMAT:
         raise StoreError(f"{path}: run folder format is {content.get('format')!r}, this version reads {FORMAT}")
-    if missing := [name for name in ("chosen", "config", "model") if not isinstance(content.get(name), dict)]:
+    if missing := [name for name in ("resolved", "config", "model") if not isinstance(content.get(name), dict)]:
         raise StoreError(f"{path}: {', '.join(missing)} missing or damaged; restore the file or start a new run")
     return content
 
@@ -317,10 +317,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_lines(kind: type[R], path: Path) -> Iterator[R]:
     """The records of a file, one at a time; none if there is no file."""
     if path.exists():
-        yield from _parsed(kind, _whole_lines(path), path)
+        yield from _parsed(kind, _complete_lines(path), path)
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
+def _complete_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file with their ends; what follows the last newline is torn, and passed over."""
     with _as_store_error(path, "read"), open(path, "rb") as file:
         for line in file:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selftaught.config import config_from_values, load_config, parse_overrides, shipped_configs, with_homes
+from selftaught.config import config_without_training, load_config, parse_overrides, shipped_configs, with_homes
 from selftaught.errors import ConfigError
 from selftaught.launch import check_settings, task_of
+from selftaught.methods import Value
 from selftaught.problems import SPLITS, Problem, Task
 from selftaught.prompts import render_completion, render_prompt, render_prompts
 from selftaught.selection import examples_from_solutions
@@ -21,7 +22,7 @@ from selftaught.tasks import TASKS, key_of_problem
 from selftaught.tasks.near_duplicates import near_duplicates
 from selftaught.tokens import Codec
 from selftaught.verification import failing_references, failing_solutions, run_checks
-from selftaught.weights import look_at_model
+from selftaught.weights import check_model_path
 
 SHOWN = 5
 """Of the problems that something is wrong with."""
@@ -75,20 +76,20 @@ def check_task(
         refusals.append(
             f"{len(too_long)} prompts and sampling.max_new_tokens = {config.sampling.max_new_tokens} exceed the "
             f"model's context of {ruler.context}, first problem {places.get(too_long[0], too_long[0])}; use fewer "
-            "shots, fewer new tokens or a model with a longer context"
+            "few-shot examples, fewer new tokens or a model with a longer context"
         )
     near = near_duplicates(
-        {"the worked examples": task.shots, **{name: task.split(name) for name in SPLITS}},
+        {"the worked examples": task.few_shot, **{name: task.split(name) for name in SPLITS}},
         ("test", "dev", "extrapolation"),
     )
     facts: dict[str, Any] = {"task": task.name, "lengths_in": ruler.unit}
     facts |= {split: _split_facts(task, task.split(split), ruler) for split in SPLITS}
-    shots = task.shots[: config.sampling.shots]
+    few_shot = task.few_shot[: config.sampling.num_shots]
     facts |= {
-        "worked_examples": {
-            "there": len(task.shots),
-            "in_the_prompt": len(shots),
-            "length": _prefix_length(task, shots, ruler),
+        "few_shot_examples": {
+            "there": len(task.few_shot),
+            "in_the_prompt": len(few_shot),
+            "length": _prefix_length(task, few_shot, ruler),
         },
         "seen_by_shipped_models": len(task.seen),
         "step_check": task.check_steps is not None,
@@ -140,17 +141,16 @@ def _config(name: str, overrides: Sequence[str], variant: str, data_seed: int) -
         return load_config(name, [*given, *overrides])
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}, and no such config file; known tasks: {', '.join(sorted(TASKS))}")
-    values = {"task.name": name, "task.variant": variant, "task.data_seed": data_seed, **parse_overrides(overrides)}
-    return with_homes(
-        config_from_values({"sampling.shots": 0, "sampling.shots_after_first": 0, **values}, lambda key: "tasks check")
-    )
+    values: dict[str, Value] = {"task.name": name, "task.variant": variant or None, "task.data_seed": data_seed}
+    values |= parse_overrides(overrides)
+    return with_homes(config_without_training({"sampling.num_shots": 0, **values}, lambda key: "tasks check"))
 
 
 def _ruler(config: RunConfig) -> _Ruler:
     path = config.model.path
     if not path.startswith("builtin:") and not os.path.lexists(path):
         return _Ruler(f"words (no tokenizer: model.path = {path!r} is not a folder here)", _words)
-    folder, trust = str(look_at_model(path)), config.model.trust_remote_code
+    folder, trust = str(check_model_path(path)), config.model.trust_remote_code
     codec = Codec(folder, trust_remote_code=trust)
     return _Ruler(
         f"tokens of {path}",
@@ -201,12 +201,12 @@ def _spread(lengths: Sequence[int]) -> dict[str, float]:
     return {"median": statistics.median(lengths), "longest": max(lengths)}
 
 
-def _prefix_length(task: Task, shots: Sequence[Problem], ruler: _Ruler) -> int:
+def _prefix_length(task: Task, few_shot: Sequence[Problem], ruler: _Ruler) -> int:
     """Of the worked examples as they stand before a question."""
-    if not shots:
+    if not few_shot:
         return 0
-    last = shots[-1]
-    before = render_prompt(task.prompt_format, last, hint=False, shots=shots)
+    last = few_shot[-1]
+    before = render_prompt(task.prompt_format, last, hint=False, few_shot=few_shot)
     return ruler.lengths([before])[0] - ruler.lengths([render_prompt(task.prompt_format, last, hint=False)])[0]
 
 
@@ -214,7 +214,7 @@ def _too_long(config: RunConfig, task: Task, ruler: _Ruler) -> list[str]:
     """Ids of the problems that the base model's prompts cannot ask; hinted prompts are the longest."""
     if ruler.context is None:
         return []
-    shots = task.shots[: config.sampling.shots]
+    few_shot = task.few_shot[: config.sampling.num_shots]
     room = ruler.context - config.sampling.max_new_tokens
     found: list[str] = []
     for hint, problems in (
@@ -222,10 +222,12 @@ def _too_long(config: RunConfig, task: Task, ruler: _Ruler) -> list[str]:
         (False, (*task.dev, *task.test, *task.extrapolation)),
     ):
         alone = ruler.lengths(render_prompts(task.prompt_format, problems, hint=hint))
-        before = ruler.lengths([render_prompt(task.prompt_format, problems[0], hint=hint, shots=shots)])[0] - alone[0]
+        before = (
+            ruler.lengths([render_prompt(task.prompt_format, problems[0], hint=hint, few_shot=few_shot)])[0] - alone[0]
+        )
         for problem, length in zip(problems, alone, strict=True):
             if before + length + SEAM > room:
-                whole = render_prompt(task.prompt_format, problem, hint=hint, shots=shots)
+                whole = render_prompt(task.prompt_format, problem, hint=hint, few_shot=few_shot)
                 found += [problem.id] if ruler.lengths([whole])[0] > room else []
     return found
 
@@ -245,13 +247,14 @@ def _rates(task: Task) -> dict[str, str]:
 def _prompts(config: RunConfig, task: Task) -> dict[str, str]:
     """A plain prompt, a hinted one, and a row that is trained on."""
     problem, fmt = task.train[0], task.prompt_format
-    shots = task.shots[: config.sampling.shots]
-    worked = next((p for p in (*task.train, *task.shots) if p.rationale), problem)
-    (row,) = examples_from_solutions([worked], fmt, task.shots[: config.training.shots], iteration=1)
+    few_shot = task.few_shot[: config.sampling.num_shots]
+    worked = next((p for p in (*task.train, *task.few_shot) if p.rationale), problem)
+    (row,) = examples_from_solutions([worked], fmt, iteration=1)
     ends = "⟨the model goes on here⟩"
     return {
-        f"a prompt (problem {problem.id})": render_prompt(fmt, problem, hint=False, shots=shots) + ends,
-        f"the same with its hint (problem {problem.id})": render_prompt(fmt, problem, hint=True, shots=shots) + ends,
+        f"a prompt (problem {problem.id})": render_prompt(fmt, problem, hint=False, few_shot=few_shot) + ends,
+        f"the same with its hint (problem {problem.id})": render_prompt(fmt, problem, hint=True, few_shot=few_shot)
+        + ends,
         f"a row that is trained on, if a sample reads like the worked solution of problem {worked.id}": (
             f"{row.prompt}⟨from here on with loss⟩{row.completion}⟨end⟩"
         ),

@@ -18,7 +18,7 @@ from rich.text import Text
 from selftaught.errors import StoreError
 from selftaught.metrics import check_rates, mean_over_classes, rate_text
 from selftaught.problems import Problem, Verdict
-from selftaught.records import Checkpoint, IterationSummary, Measurement, Sample, Score, StepMetrics
+from selftaught.records import Checkpoint, IterationSummary, Measurement, Rate, Sample, StepMetrics
 from selftaught.summary import work_text
 from selftaught.tables import fitting
 
@@ -198,7 +198,7 @@ def _indented(name: str, text: str) -> list[str]:
     return [f"    {name}:", *(f"      | {line}" for line in printable.split("\n"))]
 
 
-def _rates(checks: Mapping[str, Score]) -> list[str]:
+def _rates(checks: Mapping[str, Rate]) -> list[str]:
     return [f"{name} {rate.correct}/{rate.n}" for name, rate in checks.items()]
 
 

@@ -101,7 +101,7 @@ class Codec:
             kept += self._encode(rest, add_special_tokens=False)
         return text, kept, True
 
-    def lay_out(self, example: TrainingExample) -> tuple[list[int], list[int]]:
+    def encode_example(self, example: TrainingExample) -> tuple[list[int], list[int]]:
         """(input ids, labels) of a training example: prompt without loss, completion and one end token with it."""
         prompt = self.encode_prompt(example.prompt)
         completion = example.completion_ids

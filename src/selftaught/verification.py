@@ -25,7 +25,7 @@ def check_reference_answers(task: Task, problems: Iterable[Problem]) -> None:
 
 def failing_references(task: Task, problems: Iterable[Problem]) -> Iterator[tuple[Problem, str]]:
     """Every problem that fails by the task's own standard (see `check_reference_answers`), and what it fails."""
-    shown = set(task.shots)
+    shown = set(task.few_shot)
     for problem in problems:
         found = task.verifier(render_completion(task.prompt_format, problem), problem)
         if found.verdict is not Verdict.CORRECT:

@@ -26,7 +26,7 @@ def resolve_model(path: str) -> ModelRef:
     return model_in_folder(_folder(path), named=path)
 
 
-def look_at_model(path: str) -> Path:
+def check_model_path(path: str) -> Path:
     """The folder of the base model that a config names; of a model on the hub, its small files.
 
     Raises ModelError for what `resolve_model` would refuse, as far as that shows without reading weights: cheap enough

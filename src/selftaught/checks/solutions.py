@@ -44,18 +44,18 @@ def check_steps(problem: Problem, completion: str) -> CheckResult:
     equations = find_equations(reasoning(completion))
     for number, equation in enumerate(equations):
         if equation.error:
-            return CheckResult(passed=False, score=number / len(equations), detail=equation.error)
+            return CheckResult(passed=False, share=number / len(equations), detail=equation.error)
     if not equations:
-        return CheckResult(passed=False, score=0.0, detail=NO_EQUATION)
+        return CheckResult(passed=False, share=0.0, detail=NO_EQUATION)
     if _gives(equations[-1], problem):
-        return CheckResult(passed=True, score=1.0)
-    return CheckResult(passed=False, score=1.0, detail=f"the last equation, {equations[-1].text}, gives no answer")
+        return CheckResult(passed=True, share=1.0)
+    return CheckResult(passed=False, share=1.0, detail=f"the last equation, {equations[-1].text}, gives no answer")
 
 
 def check_equations(problem: Problem, completion: str) -> CheckResult:
     """There is an equation at all, right or wrong."""
     found = bool(find_equations(reasoning(completion)))
-    return CheckResult(passed=found, score=float(found), detail="" if found else NO_EQUATION)
+    return CheckResult(passed=found, share=float(found), detail="" if found else NO_EQUATION)
 
 
 def check_grounding(problem: Problem, completion: str) -> CheckResult:
@@ -71,11 +71,11 @@ def check_grounding(problem: Problem, completion: str) -> CheckResult:
         for operand in first.numbers if first is not None and first.computes else ():
             if not any(close(operand, value) for value in known):
                 detail = f"{float(operand):g} in {equation.text} comes from nowhere"
-                return CheckResult(passed=False, score=number / len(equations), detail=detail)
+                return CheckResult(passed=False, share=number / len(equations), detail=detail)
         known += [value for side in equation.sides for value in (side.value, *side.numbers)]
     if not equations:
-        return CheckResult(passed=False, score=0.0, detail=NO_EQUATION)
-    return CheckResult(passed=True, score=1.0)
+        return CheckResult(passed=False, share=0.0, detail=NO_EQUATION)
+    return CheckResult(passed=True, share=1.0)
 
 
 def check_flow(problem: Problem, completion: str) -> CheckResult:
@@ -87,10 +87,10 @@ def check_flow(problem: Problem, completion: str) -> CheckResult:
             if number == len(equations) - 1 and _gives(equation, problem):
                 break
             detail = f"the result of {equation.text} is not used"
-            return CheckResult(passed=False, score=number / len(equations), detail=detail)
+            return CheckResult(passed=False, share=number / len(equations), detail=detail)
     if not equations:
-        return CheckResult(passed=False, score=0.0, detail=NO_EQUATION)
-    return CheckResult(passed=True, score=1.0)
+        return CheckResult(passed=False, share=0.0, detail=NO_EQUATION)
+    return CheckResult(passed=True, share=1.0)
 
 
 def equations_key(completion: str) -> str:

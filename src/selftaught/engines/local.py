@@ -16,13 +16,13 @@ from transformers import GenerationConfig
 from selftaught.allocator import return_freed_memory
 from selftaught.attention_kinds import window_of
 from selftaught.engines import forward
-from selftaught.engines.draws import draw_tokens
 from selftaught.engines.forward import Runner
 from selftaught.engines.generate import generate
 from selftaught.engines.prefixes import prefix_groups, shared_length
 from selftaught.engines.rows import Endings, Row
 from selftaught.engines.slot_batch import SlotBatch
 from selftaught.engines.slots import ATTENTION, Kernels, SlotCache
+from selftaught.engines.token_sampling import sample_tokens
 from selftaught.errors import EngineError, RefusedError
 from selftaught.model_loading import load_model
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, TokenScores
@@ -34,11 +34,11 @@ KEPT_LOGITS = 1 << 26
 
 
 class LocalEngine:
-    """Draws completions from the model in a folder. Raises ModelError for a model that cannot be loaded.
+    """Generates completions with the model in a folder. Raises ModelError for a model that cannot be loaded.
 
-    `slots` bounds the completions drawn at a time, `cache_bytes` the memory of their keys and values, `pass_tokens` the
-    prompt tokens run at a time; `kernels` are used if they suit the model. `note` is told once why a model is not drawn
-    in slots.
+    `slots` bounds the completions generated at a time, `cache_bytes` the memory of their keys and values,
+    `prefill_tokens` the prompt tokens run at a time; `kernels` are used if they suit the model. `note` is called once
+    with the reason why a model is not run in slots.
     """
 
     serves = None
@@ -52,7 +52,7 @@ class LocalEngine:
         threads: int,
         slots: int,
         cache_bytes: int = 4 << 30,
-        pass_tokens: int = 2048,
+        prefill_tokens: int = 2048,
         trust_remote_code: bool = False,
         kernels: Kernels | None = None,
         note: Callable[[str], None] = lambda line: None,
@@ -60,7 +60,7 @@ class LocalEngine:
         torch.set_num_threads(threads)
         self._path = model.path
         self._device = torch.device(device)
-        self._slots, self._cache_bytes, self._pass_tokens = slots, cache_bytes, pass_tokens
+        self._slots, self._cache_bytes, self._pass_tokens = slots, cache_bytes, prefill_tokens
         self._note = note
         self._codec = Codec(model.path, trust_remote_code=trust_remote_code)
         loaded = load_model(model.path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
@@ -121,7 +121,7 @@ class LocalEngine:
                 shared=shared,
                 num_slots=min(len(members), self._slots_for(length)),
                 length=length,
-                pass_tokens=self._pass_tokens,
+                prefill_tokens=self._pass_tokens,
                 draw=draw,
                 endings=endings,
             ).run()
@@ -184,7 +184,7 @@ class LocalEngine:
         else:
             decided_by = [row.next_number() for row in rows] if params.temperature else []
             numbers = torch.tensor(decided_by, dtype=torch.float64, device=logits.device)
-            tokens, logprobs = (found.tolist() for found in draw_tokens(logits, params, numbers))
+            tokens, logprobs = (found.tolist() for found in sample_tokens(logits, params, numbers))
         if not all(map(math.isfinite, logprobs)):
             raise EngineError(
                 f"model {self._path}: its logits are not finite; the weights are broken or overflow in {logits.dtype}"
@@ -215,7 +215,7 @@ class LocalEngine:
         if longest > self._context:
             raise RefusedError(
                 f"a prompt of {max(lengths)} tokens and {new} new ones exceed the model's context of {self._context}; "
-                "use fewer shots or a smaller sampling.max_new_tokens"
+                "use fewer few-shot examples (sampling.num_shots) or a smaller sampling.max_new_tokens"
             )
         return longest
 

@@ -139,7 +139,8 @@ class OpenAIEngine:
         if reply.finish == "length" and drawn is not None and drawn < params.max_new_tokens:
             raise RefusedError(
                 f"{who}: the server ended the completion after {drawn} tokens, not at sampling.max_new_tokens = "
-                f"{params.max_new_tokens}: its context is too short; start it with a longer one, or use fewer shots"
+                f"{params.max_new_tokens}: its context is too short; start it with a longer one, or lower "
+                "sampling.num_shots"
             )
 
     def _completion(self, position: int, reply: Reply, prompt_ids: Sequence[int], params: SamplingParams) -> Completion:

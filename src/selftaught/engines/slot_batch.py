@@ -25,12 +25,12 @@ class SlotBatch:
         shared: int,
         num_slots: int,
         length: int,
-        pass_tokens: int,
+        prefill_tokens: int,
         draw: Callable[[Tensor, Sequence[Row]], None],
         endings: Endings,
     ) -> None:
-        """`length` is what a slot must hold after the prefix; `pass_tokens` bounds the prompt tokens of one pass."""
-        self._runner, self._shared, self._pass_tokens = runner, shared, pass_tokens
+        """`length` is what a slot must hold after the prefix; `prefill_tokens` bounds the prompt tokens of one pass."""
+        self._runner, self._shared, self._pass_tokens = runner, shared, prefill_tokens
         self._draw, self._endings = draw, endings
         # Longest first: prompts of like length share a pass, and a lack of memory shows at once.
         self._waiting = deque(sorted(rows, key=lambda row: -len(row.prompt_ids)))

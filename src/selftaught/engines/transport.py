@@ -191,8 +191,8 @@ def _turned_down(who: str, status: int, problem: str) -> EngineError | RefusedEr
     words = problem.lower()
     if status == 400 and "context" in words and any(w in words for w in ("length", "size", "window", "exceed")):
         return RefusedError(
-            f"{who}: prompt and new tokens are longer than the server's context ({problem}); use fewer shots, a "
-            "smaller sampling.max_new_tokens, or start the server with a longer context"
+            f"{who}: prompt and new tokens are longer than the server's context ({problem}); lower sampling.num_shots "
+            "or sampling.max_new_tokens, or start the server with a longer context"
         )
     next_step = {
         401: "put the server's key into the environment variable that engine.api_key_env names",

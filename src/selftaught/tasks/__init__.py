@@ -25,7 +25,7 @@ class TaskSource:
     """Where each problem stands, by its id (file and line), for a task whose rows are the user's."""
 
 
-OF_EVERY_TASK = frozenset({"name", "choose", "train_problems", "dev_problems", "test_problems"})
+OF_EVERY_TASK = frozenset({"name", "choose", "problems_per_iteration", "dev_problems", "test_problems"})
 """The settings of [task] that the loop uses, whatever the task."""
 
 TASKS: Mapping[str, TaskSource] = MappingProxyType(
@@ -104,7 +104,7 @@ def check_splits(task: Task) -> None:
     wanted = {key for keys in measured.values() for key in keys}  # far fewer than what is trained on
     trained_on = {
         key: (place, p.id)
-        for place, problems in (("seen", task.seen), ("the worked examples", task.shots), ("train", task.train))
+        for place, problems in (("seen", task.seen), ("the worked examples", task.few_shot), ("train", task.train))
         for p in problems
         if (key := key_of(p)) in wanted
     }

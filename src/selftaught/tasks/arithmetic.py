@@ -68,7 +68,7 @@ def load(settings: TaskConfig) -> Task:
         name="arithmetic",
         prompt_format=PROMPT_FORMAT,
         verifier=tagged_line(ANSWER_RULE),
-        shots=_shots(seen),
+        few_shot=_few_shot(seen),
         train=train,
         dev=dev,
         test=test,
@@ -80,7 +80,7 @@ def load(settings: TaskConfig) -> Task:
 
 
 def seen_problems(variant: Variant) -> tuple[Problem, ...]:
-    """What `builtin:adder` was made from; its worked examples (the shots) are among them."""
+    """What `builtin:adder` was made from; its worked examples (the few_shot) are among them."""
     found: list[Problem] = []
     for digits, number in SEEN_PER_CLASS.items():
         rng = generator("arithmetic", "seen", digits)
@@ -113,10 +113,10 @@ def check_scratchpad(problem: Problem, completion: str, *, variant: Variant) -> 
         if have != want:
             is_answer = number == len(expected) and have is not None
             what = "final mismatch" if is_answer else _what_is_wrong(have, want, expected[number:], got[number:])
-            return CheckResult(passed=False, score=(number - 1) / len(expected), detail=f"line {number}: {what}")
+            return CheckResult(passed=False, share=(number - 1) / len(expected), detail=f"line {number}: {what}")
     if len(got) > len(expected):
-        return CheckResult(passed=False, score=1.0, detail=f"line {len(expected) + 1}: extra line")
-    return CheckResult(passed=True, score=1.0)
+        return CheckResult(passed=False, share=1.0, detail=f"line {len(expected) + 1}: extra line")
+    return CheckResult(passed=True, share=1.0)
 
 
 def _lines(a: int, b: int, variant: Variant) -> Iterator[str]:
@@ -215,7 +215,7 @@ def _extrapolation(variant: Variant, data_seed: int) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def _shots(seen: tuple[Problem, ...]) -> tuple[Problem, ...]:
+def _few_shot(seen: tuple[Problem, ...]) -> tuple[Problem, ...]:
     """Worked examples, the classes in turn, so that the first ten show every class twice."""
     classes = [[p for p in seen if p.class_name == str(d)][:SHOTS_PER_CLASS] for d in TRAIN_DIGITS]
     return tuple(group[i] for i in range(SHOTS_PER_CLASS) for group in classes if i < len(group))

@@ -20,10 +20,10 @@ from selftaught.tasks.released import (
     Split,
     as_template,
     cut_dev,
+    few_shot_examples,
     released_rows,
     verifier_of,
     without_shown,
-    worked_examples,
 )
 from selftaught.tasks.rows import Row
 
@@ -39,13 +39,13 @@ def load(settings: TaskConfig) -> Task:
     """The task. Raises ConfigError for rows that are not there or not as released."""
     marker = settings.answer_marker or MARKER
     train, dev = cut_dev(_problems(settings, TRAIN), settings, name="commonsenseqa")
-    shots = worked_examples(settings, name="commonsenseqa")
-    train, notes = without_shown(train, shots)
+    few_shot = few_shot_examples(settings, name="commonsenseqa")
+    train, notes = without_shown(train, few_shot)
     return Task(
         name="commonsenseqa",
         prompt_format=prompt_format(marker),
         verifier=verifier_of(settings, name="choice", marker=marker),
-        shots=shots,
+        few_shot=few_shot,
         train=train,
         notes=notes,
         dev=dev,

@@ -11,7 +11,7 @@ def data_sha256(task: Task) -> str:
     """Of every field of every few-shot example and of every problem of the splits."""
     names = [field.name for field in fields(Problem)]
     digest = hashlib.sha256()
-    for name, problems in (("shots", task.shots), *((split, task.split(split)) for split in SPLITS)):
+    for name, problems in (("shots", task.few_shot), *((split, task.split(split)) for split in SPLITS)):
         values = [[getattr(problem, field) for field in names] for problem in problems]
         digest.update(json.dumps([name, values]).encode())
     return digest.hexdigest()

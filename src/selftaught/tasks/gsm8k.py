@@ -19,10 +19,10 @@ from selftaught.tasks.released import (
     Split,
     as_template,
     cut_dev,
+    few_shot_examples,
     released_rows,
     verifier_of,
     without_shown,
-    worked_examples,
 )
 from selftaught.tasks.rows import Row
 
@@ -37,13 +37,13 @@ def load(settings: TaskConfig) -> Task:
     """The task. Raises ConfigError for rows that are not there or not as released."""
     marker = settings.answer_marker or MARKER
     train, dev = cut_dev(_problems(settings, TRAIN), settings, name="gsm8k")
-    shots = worked_examples(settings, name="gsm8k")
-    train, notes = without_shown(train, shots)
+    few_shot = few_shot_examples(settings, name="gsm8k")
+    train, notes = without_shown(train, few_shot)
     return Task(
         name="gsm8k",
         prompt_format=prompt_format(marker),
         verifier=verifier_of(settings, name="numeric", marker=marker),
-        shots=shots,
+        few_shot=few_shot,
         train=train,
         notes=notes,
         dev=dev,

@@ -17,9 +17,9 @@ from selftaught.errors import ConfigError
 from selftaught.problems import Problem, PromptFormat, Task, Verdict, Verification, Verifier
 from selftaught.settings import TaskConfig
 from selftaught.signs import fold
-from selftaught.tasks.released import NEXT_QUESTION, STOP, as_template, worked_examples
+from selftaught.tasks.released import NEXT_QUESTION, STOP, as_template, few_shot_examples
 
-USES = frozenset({"variant", "data_seed", "dev_rows", "test_rows", "prompt", "answer_marker"})
+USES = frozenset({"variant", "data_seed", "dev_rows", "test_rows", "prompt_file", "answer_marker"})
 """The settings of [task], beyond those that every task has, that mean something here."""
 
 TRAIN_ROWS, DEV_ROWS, TEST_ROWS = 2_000, 200, 500
@@ -45,7 +45,7 @@ def load(settings: TaskConfig) -> Task:
     """The task. Raises ConfigError if the library or the generator is missing, or the generator cannot serve."""
     dataset = _dataset(settings)
     marker = settings.answer_marker or MARKER
-    items = _distinct(dataset, settings.variant)
+    items = _distinct(dataset, str(settings.variant))
     sizes = {"test": settings.test_rows or TEST_ROWS, "dev": settings.dev_rows or DEV_ROWS, "train": TRAIN_ROWS}
     entries: dict[str, dict[str, Any]] = {}
     splits: dict[str, tuple[Problem, ...]] = {}
@@ -65,7 +65,7 @@ def load(settings: TaskConfig) -> Task:
         name="reasoning-gym",
         prompt_format=_prompt_format(marker),
         verifier=_verifier(dataset, entries, marker),
-        shots=worked_examples(settings, name="reasoning-gym") if settings.prompt else (),
+        few_shot=few_shot_examples(settings, name="reasoning-gym") if settings.prompt_file else (),
         train=splits["train"],
         dev=splits["dev"],
         test=splits["test"],

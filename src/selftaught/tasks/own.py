@@ -18,7 +18,7 @@ from selftaught.signs import fold
 from selftaught.statements import last_box
 from selftaught.tasks.choice_answers import labels_of
 from selftaught.tasks.columns import choices_of, has_key, joined_texts, note_of_labels, optional_texts, texts
-from selftaught.tasks.prompt_file import note_of_shown, worked_examples_in
+from selftaught.tasks.prompt_file import few_shot_examples_in, note_of_shown
 from selftaught.tasks.rows import Row, read_rows
 from selftaught.verifiers import make_verifier
 
@@ -40,7 +40,7 @@ READING = {
 """What of `choice_answers.labels_of` is called how."""
 
 USES = frozenset(
-    {"data", "data_seed", "dev_data", "test_data", "dev_rows", "test_rows", "prompt", "question_key", "answer_key"}
+    {"data", "data_seed", "dev_data", "test_data", "dev_rows", "test_rows", "prompt_file", "question_key", "answer_key"}
     | {*OPTIONAL_KEYS, "answer_is", "verifier", "verifier_function", "answer_marker", "answer_pattern", "extraction"}
 )
 """The settings of [task], beyond those that every task has, that mean something here."""
@@ -60,9 +60,9 @@ def load(settings: TaskConfig) -> Task:
     Raises ConfigError, with file and line, for what cannot be read; RefusedError for a problem that is there twice,
     and for one that a measured split shares with train or with the worked examples.
     """
-    shots = _worked_examples(settings)
-    splits, reading = _splits(settings, shots)
-    has_choices = any(problem.choices for problem in shots) or any(p.problem.choices for p in splits["train"])
+    few_shot = _few_shot_examples(settings)
+    splits, reading = _splits(settings, few_shot)
+    has_choices = any(problem.choices for problem in few_shot) or any(p.problem.choices for p in splits["train"])
     marker = settings.answer_marker or MARKER
     verifier = settings.verifier or ("choice" if has_choices else "exact")
     if verifier == "choice" and not has_choices:
@@ -76,13 +76,13 @@ def load(settings: TaskConfig) -> Task:
         verifier=make_verifier(
             verifier,
             # A pattern of the user's says itself where the answer is, unless they name a marker too.
-            marker=settings.answer_marker if verifier == "regex" else marker,
+            marker=(settings.answer_marker or "") if verifier == "regex" else marker,
             extraction=settings.extraction,
-            pattern=settings.answer_pattern,
-            function=settings.verifier_function,
+            pattern=settings.answer_pattern or "",
+            function=settings.verifier_function or "",
             next_question=("\nQ:",),
         ),
-        shots=shots,
+        few_shot=few_shot,
         train=tuple(placed.problem for placed in splits["train"]),
         dev=tuple(placed.problem for placed in splits["dev"]),
         test=tuple(placed.problem for placed in splits["test"]),
@@ -94,7 +94,7 @@ def load(settings: TaskConfig) -> Task:
 
 def places(settings: TaskConfig) -> dict[str, str]:
     """Problem id -> file and line of its row."""
-    splits, _ = _splits(settings, _worked_examples(settings))
+    splits, _ = _splits(settings, _few_shot_examples(settings))
     return {placed.problem.id: placed.place for found in splits.values() for placed in found}
 
 
@@ -116,11 +116,13 @@ def same_problem(problem: Problem) -> str:
     return "\n".join([fold(problem.question), *sorted(map(fold, problem.choices))])
 
 
-def _worked_examples(settings: TaskConfig) -> tuple[Problem, ...]:
-    return worked_examples_in(settings.prompt, marker=settings.answer_marker) if settings.prompt else ()
+def _few_shot_examples(settings: TaskConfig) -> tuple[Problem, ...]:
+    return (
+        few_shot_examples_in(settings.prompt_file, marker=settings.answer_marker or "") if settings.prompt_file else ()
+    )
 
 
-def _splits(settings: TaskConfig, shots: Sequence[Problem]) -> tuple[dict[str, list[_Placed]], tuple[str, ...]]:
+def _splits(settings: TaskConfig, few_shot: Sequence[Problem]) -> tuple[dict[str, list[_Placed]], tuple[str, ...]]:
     """The rows of train, dev, test and of the worked examples ("shown") as problems, each problem once; and how they
     were read."""
     if not settings.data:
@@ -140,8 +142,8 @@ def _splits(settings: TaskConfig, shots: Sequence[Problem]) -> tuple[dict[str, l
     problems, reading = _problems([row for rows in files.values() for row in rows], settings)
     found = iter(problems)
     splits = {split: [next(found) for _ in rows] for split, rows in files.items()}
-    _refuse_repeats(splits, shots)
-    return _cut(splits, settings, shown=frozenset(map(same_problem, shots))), reading
+    _refuse_repeats(splits, few_shot)
+    return _cut(splits, settings, shown=frozenset(map(same_problem, few_shot))), reading
 
 
 def _problems(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[_Placed], tuple[str, ...]]:
@@ -222,11 +224,11 @@ def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[l
     return answers, [re.sub(r"\s*\n\s*\n\s*", "\n", solution.replace("\r\n", "\n")).strip() for solution in solutions]
 
 
-def _refuse_repeats(splits: Mapping[str, Sequence[_Placed]], shots: Sequence[Problem]) -> None:
+def _refuse_repeats(splits: Mapping[str, Sequence[_Placed]], few_shot: Sequence[Problem]) -> None:
     """Raise RefusedError for questions and ids that are there twice, with all of them in one go."""
     ids: dict[str, str] = {}
     asked: dict[str, tuple[str, _Placed]] = {}
-    shown = {same_problem(shot): shot for shot in shots}
+    shown = {same_problem(shot): shot for shot in few_shot}
     across: list[str] = []
     repeated: list[tuple[_Placed, _Placed]] = []
     same_id: list[str] = []

@@ -69,7 +69,7 @@ def read_prompt_file(text: str, where: str, *, markers: Sequence[str] = ()) -> t
     return found
 
 
-def worked_examples_in(path: str, *, marker: str = "") -> tuple[Problem, ...]:
+def few_shot_examples_in(path: str, *, marker: str = "") -> tuple[Problem, ...]:
     """Those of a user's prompt file; `marker` is the task's own. Raises ConfigError as `read_prompt_file` does."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

@@ -11,7 +11,7 @@ from selftaught.problems import Problem, Verifier
 from selftaught.seeds import seed_for
 from selftaught.settings import TaskConfig
 from selftaught.signs import fold
-from selftaught.tasks.prompt_file import note_of_shown, read_prompt_file, worked_examples_in
+from selftaught.tasks.prompt_file import few_shot_examples_in, note_of_shown, read_prompt_file
 from selftaught.tasks.rows import Row, read_rows
 from selftaught.verifiers import make_verifier
 
@@ -19,7 +19,7 @@ DEV_ROWS = 500
 """Cut from train by default; 500 tell accuracies apart to within about four points."""
 
 USES = frozenset(
-    {"data", "data_seed", "dev_rows", "prompt", "verifier", "verifier_function", "answer_marker", "answer_pattern"}
+    {"data", "data_seed", "dev_rows", "prompt_file", "verifier", "verifier_function", "answer_marker", "answer_pattern"}
     | {"extraction"}
 )
 """The settings of [task], beyond those that every task has, that mean something for such a task."""
@@ -79,18 +79,18 @@ def cut_dev(
     return train, tuple(p for p in problems if hashes[p.id] <= last)
 
 
-def worked_examples(settings: TaskConfig, *, name: str) -> tuple[Problem, ...]:
-    """Those of `task.prompt`, or the task's own, which come with the package."""
-    if not settings.prompt:
+def few_shot_examples(settings: TaskConfig, *, name: str) -> tuple[Problem, ...]:
+    """Those of `task.prompt_file`, or the task's own, which come with the package."""
+    if not settings.prompt_file:
         where = f"{name}.toml"
         text = (resources.files("selftaught") / "examples" / where).read_text(encoding="utf-8")
         return read_prompt_file(text, where)
-    return worked_examples_in(settings.prompt, marker=settings.answer_marker)
+    return few_shot_examples_in(settings.prompt_file, marker=settings.answer_marker or "")
 
 
-def without_shown(train: Sequence[Problem], shots: Sequence[Problem]) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+def without_shown(train: Sequence[Problem], few_shot: Sequence[Problem]) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
     """The training problems that are no worked examples, and what to say of the others."""
-    shown = {fold(shot.question) for shot in shots}
+    shown = {fold(shot.question) for shot in few_shot}
     asked = tuple(p for p in train if fold(p.question) not in shown)
     return asked, note_of_shown([p.id for p in train if fold(p.question) in shown])
 
@@ -101,8 +101,8 @@ def verifier_of(settings: TaskConfig, *, name: str, marker: str) -> Verifier:
         settings.verifier or name,
         marker=marker,
         extraction=settings.extraction,
-        pattern=settings.answer_pattern,
-        function=settings.verifier_function,
+        pattern=settings.answer_pattern or "",
+        function=settings.verifier_function or "",
         next_question=NEXT_QUESTION,
     )
 

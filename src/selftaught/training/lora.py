@@ -10,10 +10,11 @@ def with_adapters(model: Any, settings: TrainingConfig) -> Any:
     """PEFT's model around `model`: new adapters on every linear layer but the output head, all else frozen."""
     from peft import LoraConfig, get_peft_model
 
+    rank = settings.lora_rank
+    assert rank is not None, "adapters are made only where a rank is given"
     adapters = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
-        lora_dropout=settings.lora_dropout,
+        r=rank,
+        lora_alpha=2 * rank if settings.lora_alpha is None else settings.lora_alpha,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )

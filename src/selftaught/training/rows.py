@@ -34,8 +34,8 @@ def check_rows(rows: Sequence[Row], codec: Codec, *, context: int) -> None:
         where = f"training row {position}"
         if len(row.input_ids) > context:
             raise RefusedError(
-                f"{where} has {len(row.input_ids)} tokens, more than the model's context of {context}; use fewer "
-                "training.shots"
+                f"{where} has {len(row.input_ids)} tokens, more than the model's context of {context}; leave "
+                "such problems out"
             )
         if not 0 < row.num_loss_tokens < len(row.labels):
             raise RefusedError(

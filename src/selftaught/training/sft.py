@@ -1,6 +1,6 @@
 """The trainer `sft`: TRL's SFTTrainer on micro-batches of token ids that are laid out here.
 
-TRL gets input ids and labels, never text or masks: what carries loss is decided by `Codec.lay_out` and asserted
+TRL gets input ids and labels, never text or masks: what carries loss is decided by `Codec.encode_example` and asserted
 again after TRL has prepared its data set. The optimizer changes float32 weights; steps run in the order given.
 """
 
@@ -19,7 +19,6 @@ from trl import SFTConfig
 
 from selftaught.allocator import collecting_what_is_new, return_freed_memory
 from selftaught.errors import StoreError, TrainingError
-from selftaught.peers import Peer
 from selftaught.plan import row_order
 from selftaught.records import (
     Checkpoint,
@@ -39,10 +38,11 @@ from selftaught.training.lora import merged
 from selftaught.training.micro_batches import collator_of
 from selftaught.training.models import load_float32, prepare
 from selftaught.training.noise import NoiseEstimate, noise_scale
-from selftaught.training.peer_gradients import Lesson, PeerGradients
 from selftaught.training.rounding import round_model
 from selftaught.training.rows import Row, as_dataset, check_prepared, check_rows
-from selftaught.training.trl_trainer import MicroBatchTrainer, dealt
+from selftaught.training.trl_trainer import MicroBatchTrainer, collate_first
+from selftaught.training.worker_gradients import TrainingJob, WorkerGradients
+from selftaught.workers import Worker
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 ACTIVATION_BYTES = 4 << 30
@@ -58,14 +58,14 @@ class SftTrainer:
         dtype: str,
         device: str,
         threads: int,
-        peers: Sequence[Peer] = (),
+        workers: Sequence[Worker] = (),
         trust_remote_code: bool = False,
     ) -> None:
-        """`peers` compute their share of every step's gradient, each on `threads` threads."""
+        """`workers` compute their share of every step's gradient, each on `threads` threads."""
         self._settings = settings
         self._device = torch.device(device)
         self._compute = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        self._threads, self._peers = threads, peers
+        self._threads, self._workers = threads, workers
         self._trust = trust_remote_code
 
     @collecting_what_is_new()
@@ -82,13 +82,13 @@ class SftTrainer:
         torch.set_num_threads(self._threads)
         began = time.monotonic()
         codec = Codec(start.path, trust_remote_code=self._trust)
-        rows = [Row(*codec.lay_out(example)) for example in examples]
-        peers = PeerGradients(self._peers, self._lesson(start, rows, plan)) if self._peers else None
+        rows = [Row(*codec.encode_example(example)) for example in examples]
+        workers = WorkerGradients(self._workers, self._lesson(start, rows, plan)) if self._workers else None
         model = load_float32(start.path, trust_remote_code=self._trust)
         check_rows(rows, codec, context=context_of(model))
         order = row_order(len(rows), num_slots=plan.steps * self._settings.batch_size, seed=plan.seed)
-        with peers or nullcontext():
-            trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir, peers=peers)
+        with workers or nullcontext():
+            trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir, workers=workers)
             steps = _Steps(on_step, began, trainer)
             trainer.add_callback(steps)
             trainer.train()
@@ -103,8 +103,8 @@ class SftTrainer:
             seconds=round(time.monotonic() - began, 3),
             first_loss=steps.first_loss,
             last_loss=steps.last_loss,
-            validation_loss=self._mean_loss(model, [codec.lay_out(e) for e in validation]),
-            dev_answer_loss=self._mean_loss(model, [codec.lay_out(e) for e in plan.dev]),
+            validation_loss=self._mean_loss(model, [codec.encode_example(e) for e in validation]),
+            dev_answer_loss=self._mean_loss(model, [codec.encode_example(e) for e in plan.dev]),
             noise_scale=noise_scale(steps.noise),
             notes=trainer.notes,
         )
@@ -132,7 +132,7 @@ class SftTrainer:
         *,
         plan: TrainingPlan,
         out_dir: Path,
-        peers: PeerGradients | None = None,
+        workers: WorkerGradients | None = None,
     ) -> MicroBatchTrainer:
         """TRL's trainer, ready to train on `rows[i] for i in order`, `batch_size` to a step, and on nothing else."""
         settings = self._settings
@@ -140,14 +140,14 @@ class SftTrainer:
         plain_attention = model.config.get_text_config()._attn_implementation
         affordable = self._affordable_tokens(model)
         prepared = prepare(model, settings, compute=self._compute, longest=max(lengths), seed=plan.seed)
-        processes = len(self._peers) + 1 if peers is not None else 1
+        processes = len(self._workers) + 1 if workers is not None else 1
         reason = prepared.why_padded
         notes = [f"the rows of a training step are padded, not packed: {reason}"] if reason else []
         batches = plan_batches(
             lengths,
             order,
             batch_size=settings.batch_size,
-            max_tokens=settings.micro_batch_tokens or affordable,
+            max_tokens=affordable if isinstance(settings.micro_batch_tokens, str) else settings.micro_batch_tokens,
             padded=reason is not None,
             at_least=2 if settings.noise_scale else 1,
             multiple_of=processes,
@@ -161,9 +161,9 @@ class SftTrainer:
             notes=tuple(notes),
             plain_attention=plain_attention,
             model=prepared.model,
-            peers=peers,
+            workers=workers,
             args=self._arguments(plan, out_dir, batches, processes),
-            data_collator=collate if peers is None else dealt(collate),
+            data_collator=collate if workers is None else collate_first(collate),
             train_dataset=as_dataset(rows, batches.flat),
             processing_class=codec.tokenizer,
         )
@@ -171,8 +171,8 @@ class SftTrainer:
         check_prepared(trainer.train_dataset, rows, batches.flat)
         return trainer
 
-    def _lesson(self, start: ModelRef, rows: Sequence[Row], plan: TrainingPlan) -> Lesson:
-        return Lesson(
+    def _lesson(self, start: ModelRef, rows: Sequence[Row], plan: TrainingPlan) -> TrainingJob:
+        return TrainingJob(
             path=start.path,
             settings=self._settings,
             compute=self._compute,

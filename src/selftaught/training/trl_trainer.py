@@ -9,14 +9,14 @@ from selftaught.training.batches import Batches
 from selftaught.training.masters import Masters
 from selftaught.training.micro_batches import Collate, Features, loss_of
 from selftaught.training.noise import NoiseEstimate, estimate_noise
-from selftaught.training.peer_gradients import Part, PeerGradients
+from selftaught.training.worker_gradients import RemoteMicroBatch, WorkerGradients
 
 
-def dealt(collate: Collate) -> Collate:
-    """Collate the first of several micro-batches; the others are for the peers, which collate them there."""
+def collate_first(collate: Collate) -> Collate:
+    """Collate the first of several micro-batches; the others are for the workers, which collate them there."""
 
     def collate_first(features: Features) -> dict[str, Any]:
-        return {**collate(features[:1]), "parts": [Part(feature) for feature in features[1:]]}
+        return {**collate(features[:1]), "parts": [RemoteMicroBatch(feature) for feature in features[1:]]}
 
     return collate_first
 
@@ -26,7 +26,7 @@ NOISE_EVERY = 4
 
 
 class MicroBatchTrainer(SFTTrainer):
-    """One micro-batch is one element of the data set. An input is one of them, or with peers one for every process;
+    """One micro-batch is one element of the data set. An input is one of them, or with workers one for every process;
     `gradient_accumulation_steps` inputs are one step.
 
     The loss of a step is the mean over all its loss tokens, however they are split.
@@ -41,11 +41,11 @@ class MicroBatchTrainer(SFTTrainer):
         batches: Batches,
         notes: tuple[str, ...],
         plain_attention: str,
-        peers: PeerGradients | None = None,
+        workers: WorkerGradients | None = None,
         **arguments: Any,
     ) -> None:
         self.batches, self.notes, self.plain_attention = batches, notes, plain_attention
-        self._compute, self._peers = compute, peers
+        self._compute, self._workers = compute, workers
         self._asked_at = -1
         self._squared_norms: list[float] = []
         self._weights: list[int] = []
@@ -78,15 +78,15 @@ class MicroBatchTrainer(SFTTrainer):
         step = self.state.global_step
         self.masters.measuring = self.batches.per_step > 1 and step % NOISE_EVERY == 0
         parts = inputs.pop("parts", ())
-        if self._peers is not None:
+        if self._workers is not None:
             share = 1.0 / float(num_items_in_batch)
-            self._peers.ask(
+            self._workers.ask(
                 self.masters.trained, parts, share, router_weight=self._router_weight(), is_new=step != self._asked_at
             )
             self._asked_at = step
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._measure()
-        for part in self._peers.answers(self.masters.trained) if self._peers is not None else ():
+        for part in self._workers.answers(self.masters.trained) if self._workers is not None else ():
             self.masters.add(part.gradients)
             self._weights.append(part.num_targets)
             self._measure()

@@ -3,7 +3,7 @@
 torch's attention for CPUs reads a slot's keys at half the speed of the memory, and its results have to be put together
 with those of the shared prefix in several passes. Here a key and a value are read once for all heads that share them,
 and the prefix's part is merged in on the way. Sums are float32. The same machine gives the same bits: how tokens are
-dealt out to threads changes no sum.
+shared out to threads changes no sum.
 """
 
 from functools import cache
@@ -25,7 +25,7 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 whether it compiles both or finds both on disk, and a run that is carried on would differ in its last bits; sums of a
 vector without an order did (`vectors.Rows.sum`)."""
 PARTS_PER_THREAD = 4
-"""Into which the tokens of a pass are dealt out: they do not all see equally much."""
+"""Into which the tokens of a pass are shared out: they do not all see equally much."""
 
 
 def _instructions(rows: Rows, group: int, has_prefix: bool) -> tuple[Any, Any, Any, Any]:

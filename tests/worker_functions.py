@@ -1,4 +1,4 @@
-"""What peers run in tests/test_processes.py; without torch, so that they start at once."""
+"""What workers run in tests/test_processes.py; without torch, so that they start at once."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from selftaught.errors import RefusedError
 
 
 def echo(pipe: Connection, *first: object) -> None:
-    """A peer's function: sends its arguments, then whatever it gets."""
+    """A worker's function: sends its arguments, then whatever it gets."""
     pipe.send(first)
     while (message := pipe.recv()) is not None:
         if isinstance(message, Exception):
@@ -31,7 +31,7 @@ class Odd(Exception):
 
 
 def fail(pipe: Connection, kind: str) -> None:
-    """A peer's function that never takes its job."""
+    """A worker's function that never takes its job."""
     if kind == "ours":
         raise Odd("two", "parts")
     raise RefusedError("no tokens")

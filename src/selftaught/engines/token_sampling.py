@@ -13,7 +13,7 @@ BLOCK = 256
 
 
 @torch.inference_mode()
-def draw_tokens(logits: Tensor, params: SamplingParams, numbers: Tensor) -> tuple[Tensor, Tensor]:
+def sample_tokens(logits: Tensor, params: SamplingParams, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Token ids [B] and their log-probabilities [B] (nats, temperature 1, nothing ruled out).
 
     `logits` is [B, V]; `numbers` [B], float64 in [0, 1), decide the draw. Temperature first, then top-k, then top-p on

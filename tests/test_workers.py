@@ -13,28 +13,28 @@ import torch
 from safetensors.torch import load_file
 
 from builders import task_named
-from peer_functions import echo, fail, half, loaded
-from selftaught.engines.divided import DividedEngine
 from selftaught.engines.local import LocalEngine
-from selftaught.errors import ModelError, PeerDied, RefusedError, TrainingError
-from selftaught.peers import Peer, Peers
+from selftaught.engines.multi_process import MultiProcessEngine
+from selftaught.errors import ModelError, RefusedError, TrainingError, WorkerDied
 from selftaught.prompts import render_prompt
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingPlan
 from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
 from selftaught.training.masters import Masters
-from selftaught.training.peer_gradients import Lesson, Part, PeerGradients, open_memory
 from selftaught.training.sft import SftTrainer
+from selftaught.training.worker_gradients import RemoteMicroBatch, TrainingJob, WorkerGradients, open_memory
+from selftaught.workers import Worker, Workers
+from worker_functions import echo, fail, half, loaded
 
 SETTINGS = {"dtype": "float32", "device": "cpu", "threads": 1, "slots": 4}
 TASK = task_named("arithmetic")
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[tuple[Peer, ...]]:
-    """Two peers, started once; a test that kills one leaves it to be started again."""
-    with Peers(2) as peers:
-        yield tuple(peers)
+def two() -> Iterator[tuple[Worker, ...]]:
+    """Two workers, started once; a test that kills one leaves it to be started again."""
+    with Workers(2) as workers:
+        yield tuple(workers)
 
 
 def requests(number: int, *, shots: int = 0) -> list[Request]:
@@ -51,7 +51,7 @@ def in_order(found: Iterator[Completion]) -> list[Completion]:
     return sorted(found, key=lambda c: c.request)
 
 
-def test_a_peer_runs_one_function_after_the_other_in_the_same_process(two: tuple[Peer, ...]) -> None:
+def test_a_peer_runs_one_function_after_the_other_in_the_same_process(two: tuple[Worker, ...]) -> None:
     for round_ in range(3):
         two[0].begin(round_, echo, "hello", round_)
         assert two[0].receive() == ("hello", round_)
@@ -60,7 +60,7 @@ def test_a_peer_runs_one_function_after_the_other_in_the_same_process(two: tuple
     two[0].end(2)
 
 
-def test_what_a_peer_is_told_to_load_is_there_when_its_function_runs(two: tuple[Peer, ...]) -> None:
+def test_what_a_peer_is_told_to_load_is_there_when_its_function_runs(two: tuple[Worker, ...]) -> None:
     two[0].load("colorsys")
     two[0].begin("me", loaded, "colorsys", "wave")
     assert two[0].receive() == [True, False]
@@ -75,7 +75,7 @@ def test_what_a_peer_is_told_to_load_is_there_when_its_function_runs(two: tuple[
 @pytest.mark.parametrize(("kind", "expected"), [("theirs", RefusedError), ("ours", RuntimeError)])
 @pytest.mark.parametrize("delay_s", [0.0, 0.5])
 def test_what_a_peer_raises_is_raised_here_whatever_was_sent_to_it_since(
-    two: tuple[Peer, ...], kind: str, expected: type[Exception], delay_s: float
+    two: tuple[Worker, ...], kind: str, expected: type[Exception], delay_s: float
 ) -> None:
     def ask() -> None:
         for _ in range(3):
@@ -90,18 +90,18 @@ def test_what_a_peer_raises_is_raised_here_whatever_was_sent_to_it_since(
     assert two[0].receive() == (1,)
 
 
-def test_a_peer_that_dies_in_the_middle_of_a_message_is_named_in_one_line(two: tuple[Peer, ...]) -> None:
+def test_a_peer_that_dies_in_the_middle_of_a_message_is_named_in_one_line(two: tuple[Worker, ...]) -> None:
     two[0].begin("me", half)
-    with pytest.raises(PeerDied, match="signal 9"):
+    with pytest.raises(WorkerDied, match="signal 9"):
         two[0].receive()
 
 
-def test_a_killed_peer_is_named_in_one_line_and_started_again_when_it_is_needed(two: tuple[Peer, ...]) -> None:
+def test_a_killed_peer_is_named_in_one_line_and_started_again_when_it_is_needed(two: tuple[Worker, ...]) -> None:
     two[0].begin("me", echo)
     two[0].receive()
     assert two[0].pid is not None
     os.kill(two[0].pid, signal.SIGKILL)
-    with pytest.raises(PeerDied, match=r"killed by signal 9.*compute\.processes=1") as caught:
+    with pytest.raises(WorkerDied, match=r"killed by signal 9.*compute\.processes=1") as caught:
         two[0].receive()
     assert "\n" not in str(caught.value)
     two[0].begin("me", echo, "alive")
@@ -109,20 +109,22 @@ def test_a_killed_peer_is_named_in_one_line_and_started_again_when_it_is_needed(
 
 
 def test_peers_end_with_their_block() -> None:
-    with Peers(1) as peers:
-        peers[0].begin("me", echo)
-        peers[0].receive()
-        pid = peers[0].pid
+    with Workers(1) as workers:
+        workers[0].begin("me", echo)
+        workers[0].receive()
+        pid = workers[0].pid
         assert pid is not None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
 @pytest.mark.parametrize("number", [1, 2, 25])
-def test_every_process_draws_its_share_as_an_engine_alone_would(tiny: Path, two: tuple[Peer, ...], number: int) -> None:
+def test_every_process_draws_its_share_as_an_engine_alone_would(
+    tiny: Path, two: tuple[Worker, ...], number: int
+) -> None:
     model, asked = ModelRef(path=str(tiny)), requests(number)
     alone = LocalEngine(model, **SETTINGS)  # type: ignore[arg-type]
-    engine = DividedEngine(model, two, SETTINGS)
+    engine = MultiProcessEngine(model, two, SETTINGS)
     found = in_order(engine.sample(asked, params()))
     assert [c.request for c in found] == list(range(number))
     for first in range(3):
@@ -130,11 +132,11 @@ def test_every_process_draws_its_share_as_an_engine_alone_would(tiny: Path, two:
         assert [c.token_ids for c in found[first::3]] == [c.token_ids for c in share]
     assert in_order(engine.sample(asked, params())) == found
     engine.close()
-    assert [peer.owner for peer in two] == [None, None]
+    assert [worker.owner for worker in two] == [None, None]
 
 
-def test_a_call_that_is_broken_off_leaves_the_engine_as_it_was(tiny: Path, two: tuple[Peer, ...]) -> None:
-    engine = DividedEngine(ModelRef(path=str(tiny)), two, SETTINGS)
+def test_a_call_that_is_broken_off_leaves_the_engine_as_it_was(tiny: Path, two: tuple[Worker, ...]) -> None:
+    engine = MultiProcessEngine(ModelRef(path=str(tiny)), two, SETTINGS)
     expected = in_order(engine.sample(requests(12), params()))
     begun = engine.sample(requests(30), params())
     next(begun)
@@ -143,8 +145,8 @@ def test_a_call_that_is_broken_off_leaves_the_engine_as_it_was(tiny: Path, two: 
     engine.close()
 
 
-def test_a_prompt_that_only_a_peer_sees_is_refused_all_the_same(tiny: Path, two: tuple[Peer, ...]) -> None:
-    engine = DividedEngine(ModelRef(path=str(tiny)), two, SETTINGS)
+def test_a_prompt_that_only_a_peer_sees_is_refused_all_the_same(tiny: Path, two: tuple[Worker, ...]) -> None:
+    engine = MultiProcessEngine(ModelRef(path=str(tiny)), two, SETTINGS)
     asked = requests(6)
     asked[4] = Request(prompt="1" * 300, seed=0)
     with pytest.raises(RefusedError, match="exceed the model's context"):
@@ -154,12 +156,12 @@ def test_a_prompt_that_only_a_peer_sees_is_refused_all_the_same(tiny: Path, two:
 
 
 def trained(
-    start: Path, out_dir: Path, peers: tuple[Peer, ...], *, dtype: str = "float32", **settings: Any
+    start: Path, out_dir: Path, workers: tuple[Worker, ...], *, dtype: str = "float32", **settings: Any
 ) -> tuple[dict[str, torch.Tensor], list[StepMetrics]]:
     out_dir.mkdir()
     seen: list[StepMetrics] = []
     values = {"batch_size": 6, "noise_scale": True, "learning_rate": 1e-3, **settings}
-    trainer = SftTrainer(TrainingConfig(**values), dtype=dtype, device="cpu", threads=1, peers=peers)
+    trainer = SftTrainer(TrainingConfig(**values), dtype=dtype, device="cpu", threads=1, workers=workers)
     trainer.fine_tune(
         examples_from_solutions(TASK.shots, TASK.prompt_format, (), iteration=1),
         validation=[],
@@ -177,7 +179,7 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 @pytest.mark.parametrize("kind", ["one input a step", "adapters", "two inputs a step"])
 def test_a_training_in_three_processes_gives_the_weights_and_the_noise_of_one(
-    trained_either_way: Path, tmp_path: Path, two: tuple[Peer, ...], kind: str
+    trained_either_way: Path, tmp_path: Path, two: tuple[Worker, ...], kind: str
 ) -> None:
     # A row to a micro-batch: one process splits its steps as three do, and the noise is measured on the same parts.
     settings: dict[str, Any] = {"micro_batch_tokens": 1, "batch_size": 6 if kind == "two inputs a step" else 3}
@@ -198,7 +200,7 @@ def test_a_training_in_three_processes_gives_the_weights_and_the_noise_of_one(
 
 
 def test_a_training_in_processes_is_the_same_every_time_in_bfloat16_too(
-    trained_either_way: Path, tmp_path: Path, two: tuple[Peer, ...]
+    trained_either_way: Path, tmp_path: Path, two: tuple[Worker, ...]
 ) -> None:
     for dtype in ("float32", "bfloat16"):
         first, _ = trained(trained_either_way, tmp_path / f"{dtype}-1", two, dtype=dtype)
@@ -221,12 +223,12 @@ def test_shared_memory_beyond_the_limit_of_file_sizes_is_refused_in_one_line() -
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
-def test_a_finished_training_leaves_no_shared_memory_open(tiny: Path, tmp_path: Path, two: tuple[Peer, ...]) -> None:
+def test_a_finished_training_leaves_no_shared_memory_open(tiny: Path, tmp_path: Path, two: tuple[Worker, ...]) -> None:
     trained(tiny, tmp_path / "out", two)
-    for peer in two:
-        peer.begin("me", echo)
-        peer.receive()
-    for pid in ("self", *(str(peer.pid) for peer in two)):
+    for worker in two:
+        worker.begin("me", echo)
+        worker.receive()
+    for pid in ("self", *(str(worker.pid) for worker in two)):
         held = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
         maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
         assert not any("memfd:selftaught" in text for text in (*held, maps)), pid
@@ -243,15 +245,17 @@ def test_what_another_process_found_is_kept_where_the_run_has_no_gradient_of_its
     assert [w.grad.tolist() for w in weights if w.grad is not None] == [[4.0, 5.0], [6.0, 7.0]]
 
 
-def test_a_peer_that_dies_in_training_ends_it_with_one_line(tiny: Path, tmp_path: Path, two: tuple[Peer, ...]) -> None:
+def test_a_peer_that_dies_in_training_ends_it_with_one_line(
+    tiny: Path, tmp_path: Path, two: tuple[Worker, ...]
+) -> None:
     def kill(metrics: StepMetrics) -> None:
         pid = two[1].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
 
-    trainer = SftTrainer(TrainingConfig(batch_size=6), dtype="float32", device="cpu", threads=1, peers=two)
-    with pytest.raises(PeerDied, match="signal 9"):
+    trainer = SftTrainer(TrainingConfig(batch_size=6), dtype="float32", device="cpu", threads=1, workers=two)
+    with pytest.raises(WorkerDied, match="signal 9"):
         trainer.fine_tune(
             examples_from_solutions(TASK.shots, TASK.prompt_format, (), iteration=1),
             validation=[],
@@ -264,8 +268,8 @@ def test_a_peer_that_dies_in_training_ends_it_with_one_line(tiny: Path, tmp_path
     assert distance(*(trained(tiny, tmp_path / name, two)[0] for name in ("again", "and again"))) == 0.0
 
 
-def test_a_model_that_peers_cannot_load_is_named(tmp_path: Path, two: tuple[Peer, ...]) -> None:
-    lesson = Lesson(
+def test_a_model_that_peers_cannot_load_is_named(tmp_path: Path, two: tuple[Worker, ...]) -> None:
+    lesson = TrainingJob(
         path=str(tmp_path / "gone"),
         settings=TrainingConfig(batch_size=6),
         compute=torch.float32,
@@ -274,12 +278,12 @@ def test_a_model_that_peers_cannot_load_is_named(tmp_path: Path, two: tuple[Peer
         threads=1,
         trust_remote_code=False,
     )
-    weights, parts = [torch.zeros(3)], [Part({"input_ids": [1], "labels": [1], "seq_lengths": [1]})] * 2
+    weights, parts = [torch.zeros(3)], [RemoteMicroBatch({"input_ids": [1], "labels": [1], "seq_lengths": [1]})] * 2
 
     def train() -> None:
-        with PeerGradients(two, lesson) as peers:
-            peers.ask(weights, parts, 1.0, router_weight=0.0, is_new=True)
-            list(peers.answers(weights))
+        with WorkerGradients(two, lesson) as workers:
+            workers.ask(weights, parts, 1.0, router_weight=0.0, is_new=True)
+            list(workers.answers(weights))
 
     with pytest.raises(ModelError, match="gone"):
         train()

@@ -4,10 +4,10 @@ A model of a few megabytes cannot keep several cores busy from one process: its 
 among threads, and Python's lock hands them out one at a time. Who does what is fixed by the work alone, so results do
 not depend on how busy the machine is.
 
-`python -m selftaught.peers FD FOLDER…` is such a process: it receives functions with their arguments through the pipe
+`python -m selftaught.workers FD FOLDER…` is such a process: it receives functions with their arguments through the pipe
 FD, imports them (from the folders last) and runs one after the other; a function talks with its counterpart through
 the same pipe. Child processes of our own, not
-those of `multiprocessing`, for the reasons given in verifiers/pool.py. A peer ends with its pipe, so it outlives a
+those of `multiprocessing`, for the reasons given in verifiers/pool.py. A worker ends with its pipe, so it outlives a
 killed run by one job at the most, and it writes no files.
 """
 
@@ -25,10 +25,10 @@ from types import TracebackType
 from typing import Any
 
 from selftaught.children import environment, last_folders, module_command
-from selftaught.errors import PeerDied, SelftaughtError
+from selftaught.errors import SelftaughtError, WorkerDied
 
 
-class Peer:
+class Worker:
     """One further process; it is started when it first gets work, and again if it was ended."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Peer:
             raise self._death() from error
 
     def receive(self) -> Any:
-        """The next message. Raises what the peer's function raised, and PeerDied if the process is gone."""
+        """The next message. Raises what the worker's function raised, and WorkerDied if the process is gone."""
         assert self._pipe is not None
         try:
             message = self._pipe.recv()
@@ -97,7 +97,7 @@ class Peer:
 
     @property
     def pipe(self) -> Connection:
-        """To wait for several peers at once."""
+        """To wait for several workers at once."""
         assert self._pipe is not None
         return self._pipe
 
@@ -105,7 +105,7 @@ class Peer:
         """End the owner's function, if it is the one that runs."""
         if self.owner is owner:
             self.owner = None
-            with suppress(PeerDied):
+            with suppress(WorkerDied):
                 self.send(None)
 
     def kill(self) -> None:
@@ -118,7 +118,7 @@ class Peer:
         self.kill()
         self._pipe, theirs = Pipe()
         self._process = subprocess.Popen(
-            module_command("selftaught.peers", str(theirs.fileno()), *last_folders()),
+            module_command("selftaught.workers", str(theirs.fileno()), *last_folders()),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env=environment(),
@@ -141,26 +141,26 @@ class Peer:
             code = self._process.wait(timeout=5)
         how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
         self.kill()
-        return PeerDied(
-            f"a further process of the run {how}; if memory is short, set compute.processes=1 in a new run; what was "
+        return WorkerDied(
+            f"a further process of the run {how}; if memory is short, set compute.workers=1 in a new run; what was "
             "saved is kept, and the same command carries on"
         )
 
 
-class Peers:
+class Workers:
     """The further processes of one run; ended with the `with` block."""
 
     def __init__(self, number: int) -> None:
-        self._peers = tuple(Peer() for _ in range(number))
+        self._workers = tuple(Worker() for _ in range(number))
 
-    def __enter__(self) -> Sequence[Peer]:
-        return self._peers
+    def __enter__(self) -> Sequence[Worker]:
+        return self._workers
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for peer in self._peers:
-            peer.kill()
+        for worker in self._workers:
+            worker.kill()
 
 
 def _end(process: "subprocess.Popen[bytes]", pipe: Connection) -> None:

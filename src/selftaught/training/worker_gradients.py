@@ -1,7 +1,7 @@
 """Gradients of micro-batches computed in further processes of the run.
 
 Weights and gradients lie in memory that all these processes see, each as one line of numbers: the weights are written
-once per optimizer step, a gradient by each peer for its micro-batch.
+once per optimizer step, a gradient by each worker for its micro-batch.
 """
 
 import mmap
@@ -19,16 +19,16 @@ from torch.nn.utils import vector_to_parameters
 
 from selftaught.allocator import return_freed_memory
 from selftaught.errors import TrainingError
-from selftaught.peers import Peer
 from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED
 from selftaught.training.micro_batches import collator_of, loss_of
 from selftaught.training.models import load_float32, prepare
+from selftaught.workers import Worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """What a peer must know to train the same model in the same way."""
+class TrainingJob:
+    """What a worker must know to train the same model in the same way."""
 
     path: str
     settings: TrainingConfig
@@ -40,7 +40,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RemoteMicroBatch:
     """A micro-batch that another process computes: an element of the data set, not yet collated."""
 
     feature: dict[str, list[int]]
@@ -51,7 +51,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class PartGradient:
+class MicroBatchGradient:
     """What the backward pass of one micro-batch gave."""
 
     loss: float
@@ -61,25 +61,25 @@ class PartGradient:
     """Of the parameters that have one."""
 
 
-class PeerGradients:
-    """The peers of one training, each with the model of the same lesson."""
+class WorkerGradients:
+    """The workers of one training, each with the model of the same lesson."""
 
-    def __init__(self, peers: Sequence[Peer], lesson: Lesson) -> None:
-        self._peers = peers
+    def __init__(self, workers: Sequence[Worker], lesson: TrainingJob) -> None:
+        self._workers = workers
         self._lines: tuple[torch.Tensor, ...] = ()
-        for rank, peer in enumerate(peers, start=1):
-            peer.begin(self, serve_gradients, lesson, rank)
+        for rank, worker in enumerate(workers, start=1):
+            worker.begin(self, serve_gradients, lesson, rank)
 
     def ask(
         self,
         trained: Sequence[torch.Tensor],
-        parts: Sequence[Part],
+        parts: Sequence[RemoteMicroBatch],
         share: float,
         *,
         router_weight: float,
         is_new: bool,
     ) -> None:
-        """Start one part in every peer. The loss of a part is `share` times the sum over its loss tokens.
+        """Start one part in every worker. The loss of a part is `share` times the sum over its loss tokens.
 
         `is_new` says that the weights of `trained` have changed since the last call.
         """
@@ -87,30 +87,30 @@ class PeerGradients:
             self._lines = self._share(trained)
         if is_new:
             torch.cat([p.detach().reshape(-1) for p in trained], out=self._lines[0])
-        for peer, part in zip(self._peers, parts, strict=True):
-            peer.send((part, share, router_weight))
+        for worker, part in zip(self._workers, parts, strict=True):
+            worker.send((part, share, router_weight))
 
     def _share(self, trained: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The lines of weights and of every peer's gradients."""
-        for peer in self._peers:
-            peer.receive()  # that it has loaded the model, or why it could not
+        """The lines of weights and of every worker's gradients."""
+        for worker in self._workers:
+            worker.receive()  # that it has loaded the model, or why it could not
         numel = sum(p.numel() for p in trained)
-        number = 1 + len(self._peers)
+        number = 1 + len(self._workers)
         with open_memory(number * numel * trained[0].element_size()) as file:
-            for peer in self._peers:
-                peer.send(number)
-                peer.send_file(file.fileno())
+            for worker in self._workers:
+                worker.send(number)
+                worker.send_file(file.fileno())
             return lines_of(file.fileno(), number, trained[0].dtype)
 
-    def answers(self, trained: Sequence[torch.Tensor]) -> Iterator[PartGradient]:
-        """What the peers found, in their order, so that sums are the same whoever is first.
+    def answers(self, trained: Sequence[torch.Tensor]) -> Iterator[MicroBatchGradient]:
+        """What the workers found, in their order, so that sums are the same whoever is first.
 
         Gradients stay what they are until the next question is asked.
         """
-        for peer, line in zip(self._peers, self._lines[1:], strict=True):
-            loss, num_targets, has_gradient = peer.receive()
+        for worker, line in zip(self._workers, self._lines[1:], strict=True):
+            loss, num_targets, has_gradient = worker.receive()
             pieces = torch.split(line, [p.numel() for p in trained])
-            yield PartGradient(
+            yield MicroBatchGradient(
                 loss,
                 num_targets,
                 tuple(
@@ -118,26 +118,26 @@ class PeerGradients:
                 ),
             )
 
-    def __enter__(self) -> "PeerGradients":
+    def __enter__(self) -> "WorkerGradients":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for peer in self._peers:
+        for worker in self._workers:
             if kind is None and self._lines:
-                peer.end(self)
+                worker.end(self)
             else:
-                peer.kill()  # it may be in the middle of an answer that nobody will read
+                worker.kill()  # it may be in the middle of an answer that nobody will read
 
 
-def serve_gradients(pipe: Connection, lesson: Lesson, rank: int) -> None:
-    """In a peer: load the model, say so, and compute gradients until None comes."""
+def serve_gradients(pipe: Connection, lesson: TrainingJob, rank: int) -> None:
+    """In a worker: load the model, say so, and compute gradients until None comes."""
     _serve(pipe, lesson, rank)
     return_freed_memory()
 
 
-def _serve(pipe: Connection, lesson: Lesson, rank: int) -> None:
+def _serve(pipe: Connection, lesson: TrainingJob, rank: int) -> None:
     torch.set_num_threads(lesson.threads)
     prepared = prepare(
         load_float32(lesson.path, trust_remote_code=lesson.trust_remote_code),
@@ -184,7 +184,7 @@ def open_memory(num_bytes: int) -> IO[bytes]:
         file.close()
         raise TrainingError(
             f"the memory that the processes of a training share ({num_bytes} bytes) cannot be had: {error.strerror}; "
-            "free memory, raise the limit of file sizes (ulimit -f), or set compute.processes = 1"
+            "free memory, raise the limit of file sizes (ulimit -f), or set compute.workers = 1"
         ) from error
     return file
 

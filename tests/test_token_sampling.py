@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selftaught.engines.draws import BLOCK, CANDIDATES, draw_tokens
+from selftaught.engines.token_sampling import BLOCK, CANDIDATES, sample_tokens
 from selftaught.records import SamplingParams
 from selftaught.seeds import uniform
 
@@ -54,7 +54,7 @@ def test_evenly_spaced_numbers_draw_every_token_as_often_as_its_probability(size
     numbers = (torch.arange(number, dtype=torch.float64) + 0.5) / number
     counts = torch.zeros(size)
     for part in numbers.split(500):
-        found, _ = draw_tokens(logits.expand(len(part), -1), params, part)
+        found, _ = sample_tokens(logits.expand(len(part), -1), params, part)
         counts += found.bincount(minlength=size)
     probs = expected_probs(logits, params)
     # A token's numbers are one interval, so its count is off by less than one.
@@ -67,7 +67,7 @@ def test_evenly_spaced_numbers_draw_every_token_as_often_as_its_probability(size
 def test_the_numbers_of_seeds_draw_the_distribution(size: int, way: dict[str, float]) -> None:
     params, logits = SamplingParams(**{"temperature": 1.0, **way}), logits_of(size)  # type: ignore[arg-type]
     numbers = torch.tensor([uniform(seed, 3) for seed in range(MANY)], dtype=torch.float64)
-    found, _ = draw_tokens(logits.expand(MANY, -1), params, numbers)
+    found, _ = sample_tokens(logits.expand(MANY, -1), params, numbers)
     counts, expected = found.bincount(minlength=size), MANY * expected_probs(logits, params)
     common = expected >= 5
     cells = [*zip(counts[common].tolist(), expected[common].tolist(), strict=True)]
@@ -82,7 +82,7 @@ def test_the_numbers_of_seeds_draw_the_distribution(size: int, way: dict[str, fl
 def test_the_check_of_the_distribution_sees_a_wrong_temperature() -> None:
     numbers = (torch.arange(MANY, dtype=torch.float64) + 0.5) / MANY
     logits = logits_of(20)
-    found, _ = draw_tokens(logits.expand(MANY, -1), SamplingParams(temperature=1.1), numbers)
+    found, _ = sample_tokens(logits.expand(MANY, -1), SamplingParams(temperature=1.1), numbers)
     wrong = expected_probs(logits, SamplingParams(temperature=1.0))
     assert float((found.bincount(minlength=20) - MANY * wrong).abs().max()) > 10
 
@@ -113,7 +113,7 @@ def test_a_token_that_is_ruled_out_is_never_drawn(
     for row in logits:
         never = data.draw(st.sets(st.integers(0, size - 1), max_size=min(size - 1, 20)))
         row[list(never)] = float("-inf")
-    found, _ = draw_tokens(logits, params, numbers.double())
+    found, _ = sample_tokens(logits, params, numbers.double())
     for row, token in zip(logits, found.tolist(), strict=True):
         assert 0 <= token < size
         assert row[token] > float("-inf")
@@ -137,7 +137,7 @@ def test_a_single_possible_token_is_drawn_whatever_the_number(
     logits = torch.full((1, size), float("-inf"))
     place = [0, size // 2, size - 1][only]
     logits[0, place] = 0.0
-    found, logprobs = draw_tokens(logits, params, torch.tensor([number], dtype=torch.float64))
+    found, logprobs = sample_tokens(logits, params, torch.tensor([number], dtype=torch.float64))
     assert (found.tolist(), logprobs.tolist()) == ([place], [0.0])
 
 
@@ -147,8 +147,8 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(
     logits: torch.Tensor, params: SamplingParams, data: st.DataObject
 ) -> None:
     numbers = torch.tensor(data.draw(st.lists(fractions, min_size=len(logits), max_size=len(logits)))).double()
-    together = [t.tolist() for t in draw_tokens(logits, params, numbers)]
-    alone = [draw_tokens(logits[i : i + 1], params, numbers[i : i + 1]) for i in range(len(logits))]
+    together = [t.tolist() for t in sample_tokens(logits, params, numbers)]
+    alone = [sample_tokens(logits[i : i + 1], params, numbers[i : i + 1]) for i in range(len(logits))]
     assert together == [[int(t) for t, _ in alone], [float(p) for _, p in alone]]
 
 
@@ -156,10 +156,12 @@ def test_a_row_that_needs_more_candidates_leaves_the_others_as_they_are() -> Non
     flat, peaked = torch.zeros(3 * CANDIDATES), torch.zeros(3 * CANDIDATES)
     peaked[7] = 50.0
     params, number = SamplingParams(temperature=1.0, top_p=0.9), torch.tensor([0.99, 0.99], dtype=torch.float64)
-    both, _ = draw_tokens(torch.stack([flat, peaked]), params, number)
-    alone, _ = draw_tokens(flat[None], params, number[:1])
+    both, _ = sample_tokens(torch.stack([flat, peaked]), params, number)
+    alone, _ = sample_tokens(flat[None], params, number[:1])
     assert both.tolist() == [int(alone), 7]
-    assert len(set(draw_tokens(flat.expand(1_000, -1), params, torch.arange(1_000).double() / 1_000)[0].tolist())) > 900
+    assert (
+        len(set(sample_tokens(flat.expand(1_000, -1), params, torch.arange(1_000).double() / 1_000)[0].tolist())) > 900
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -169,7 +171,7 @@ def test_plain_draws_go_through_the_vocabulary_in_order(
 ) -> None:
     logits = logits_of(size, seed=seed, spread=spread)
     numbers = torch.tensor(sorted(data.draw(st.lists(fractions, min_size=2, max_size=50)))).double()
-    found, _ = draw_tokens(logits.expand(len(numbers), -1), SamplingParams(temperature=1.0), numbers)
+    found, _ = sample_tokens(logits.expand(len(numbers), -1), SamplingParams(temperature=1.0), numbers)
     assert found.tolist() == sorted(found.tolist())
     # And each number falls into its token's part of the distribution function.
     ends = logits.softmax(-1).cumsum(-1)
@@ -183,7 +185,7 @@ def test_plain_draws_go_through_the_vocabulary_in_order(
 def test_log_probabilities_are_those_of_the_model_itself(
     logits: torch.Tensor, params: SamplingParams, number: float
 ) -> None:
-    found, logprobs = draw_tokens(logits, params, torch.full((len(logits),), number, dtype=torch.float64))
+    found, logprobs = sample_tokens(logits, params, torch.full((len(logits),), number, dtype=torch.float64))
     expected = logits.double().log_softmax(-1).gather(-1, found[:, None])[:, 0]
     assert logprobs.dtype == (torch.float64 if logits.dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(logprobs.double(), expected, atol=1e-5, rtol=1e-5)
@@ -194,5 +196,5 @@ def test_logits_that_are_not_finite_show_in_the_log_probability() -> None:
     logits[0, 4] = float("nan")
     logits[1, 4] = float("inf")
     for way in ({"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.5}):
-        _, logprobs = draw_tokens(logits, SamplingParams(**way), torch.full((3,), 0.5, dtype=torch.float64))
+        _, logprobs = sample_tokens(logits, SamplingParams(**way), torch.full((3,), 0.5, dtype=torch.float64))
         assert logprobs.isfinite().tolist() == [False, False, True]
