@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -11,16 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import json_case, problem
+from selftaught.checks import solutions
 from selftaught.checks.equations import MAX_SIDE, evaluate, find_equations
-from selftaught.checks.solutions import (
-    NO_EQUATION,
-    check_equations,
-    check_flow,
-    check_grounding,
-    check_steps,
-    equations_key,
-)
+from selftaught.checks.solutions import NO_EQUATION
+from selftaught.statements import AnswerPlace
 
+PLACE = AnswerPlace(marker="####", next_question=("Q:",))
+check_steps, check_equations, check_grounding, check_flow, equations_key = (
+    partial(function, place=PLACE)
+    for function in (
+        solutions.check_steps,
+        solutions.check_equations,
+        solutions.check_grounding,
+        solutions.check_flow,
+        solutions.equations_key,
+    )
+)
 CHECKS = (check_steps, check_equations, check_grounding, check_flow)
 
 CASES = json_case("equations.json")
@@ -218,6 +225,17 @@ def test_a_solution_passes_if_its_equations_hold_and_the_last_one_gives_the_answ
     assert check_steps(asked, " 12 * 100 = 1200\n#### 1,200\n2 + 2 = 5").passed, (
         "what follows the answer is no reasoning"
     )
+
+
+def test_the_reasoning_ends_where_the_verifier_reads_the_answer() -> None:
+    asked = problem(answer="12")
+    place = AnswerPlace(marker="The answer is", next_question=("Q:",))
+    completion = " 3 * 4 = 12\nThe answer is 12.\nCheck: 3 + 4 = 12"
+    assert solutions.check_steps(asked, completion, place=place).passed
+    assert solutions.equations_key(completion, place=place) == "3*4=12"
+    assert not check_steps(asked, completion).passed, "behind another marker than the task's everything is reasoning"
+    assert check_steps(asked, " 3 * 4 = 12\n#### 12\nQ: What is 1 + 1?\nA: 1 + 1 = 3\n#### 3").passed
+    assert not check_steps(asked, "#### 12\n 3 * 4 = 13\n#### 12").passed, "the last answer counts"
 
 
 def test_a_solution_without_equations_is_not_passed_and_is_told_apart() -> None:

@@ -13,6 +13,7 @@ from selftaught.metrics import (
     mean_over_classes,
     measure,
     pass_at_k,
+    rate_text,
     score,
     wilson_interval,
 )
@@ -196,3 +197,8 @@ def test_a_measurement_needs_the_same_number_of_samples_of_every_problem(
     samples = [s for name, verdicts in answered.items() for s in samples_of(name, verdicts)]
     with pytest.raises(ValueError, match="same number of samples"):
         measured(problems(*asked), samples)
+
+
+def test_a_rate_is_written_with_its_counts_and_its_interval() -> None:
+    assert rate_text(score(65, 492)) == "65/492 0.132 [0.105, 0.165]"
+    assert rate_text(score(65, 492), digits=2, with_counts=False) == "0.13 [0.11, 0.16]"

@@ -13,11 +13,11 @@ from builders import problem, task_named
 from selftaught.config import config_from_values
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.launch import check_before_start
-from selftaught.problems import Task, Verdict
+from selftaught.problems import Problem, Task, Verdict
 from selftaught.prompts import render_completion, render_prompt
 from selftaught.settings import TaskConfig
 from selftaught.store import read_measurements, read_samples
-from selftaught.tasks import load_task
+from selftaught.tasks import gym, load_task
 from selftaught.verification import check_reference_answers, failing_solutions
 from toy import run_toy
 
@@ -336,6 +336,39 @@ def test_a_generator_of_reasoning_gym_is_a_task() -> None:
         assert task.verifier("I wonder", second).verdict is Verdict.UNPARSEABLE
 
 
+class Generator:
+    """A generator of reasoning-gym as its scorer sees it: full marks for the very answer, ValueError for "odd"."""
+
+    def score_answer(self, answer: str, entry: dict[str, Any]) -> float:
+        if answer == "odd":
+            raise ValueError(answer)
+        return float(answer == entry["answer"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "completion", "verdict", "prediction"),
+    [
+        ("5 < 6", "I see.\nThe answer is: **5 < 6**.", Verdict.CORRECT, "5 < 6"),
+        ("12", "So it is \\boxed{12}.", Verdict.CORRECT, "12"),
+        ("12", "The answer is 11. No, the answer is 12.\nQ: next?\nA: The answer is 1", Verdict.CORRECT, "12"),
+        ("It rains.", "The answer is It rains.", Verdict.CORRECT, "It rains."),
+        ("is it raining", "The answer is is it raining", Verdict.CORRECT, "is it raining"),
+        ("1 2\n3  4", "The answer is:\n1 2\n3  4\n", Verdict.CORRECT, "1 2\n3  4"),
+        ("12", "The answer is 11.", Verdict.INCORRECT, "11"),
+        ("12", "The answer is odd", Verdict.UNPARSEABLE, None),
+        ("12", "12", Verdict.UNPARSEABLE, None),
+        ("12", "The answer is", Verdict.UNPARSEABLE, None),
+        ("12", "The answer is " + "1" * 2_000, Verdict.UNPARSEABLE, None),
+    ],
+)
+def test_what_a_scorer_is_given_is_found_as_other_answers_are(
+    answer: str, completion: str, verdict: Verdict, prediction: str | None
+) -> None:
+    verify = gym._verifier(Generator(), {"p": {"answer": answer}}, "The answer is")
+    found = verify(completion, Problem(id="p", question="?", answer=answer))
+    assert (found.verdict, found.prediction) == (verdict, prediction)
+
+
 def test_generators_that_cannot_serve_are_refused_in_one_line() -> None:
     pytest.importorskip("reasoning_gym", reason="the extra reasoning-gym is not installed")
     for name, message in {
@@ -383,7 +416,7 @@ def test_the_report_shows_the_rates_of_checks_and_older_folders_have_none(tmp_pa
     page = render_markdown(
         [Run(name="new", about=about, summaries=(checked,), measured={}, result=None)], plot="accuracy.svg"
     )
-    assert "| iteration | drawn | steps | extraction |" in page
+    assert "| iteration | sampled | steps | extraction |" in page
     assert "| 1 | rationales | 40/60 0.667 [0.541, 0.773] | 99/100 0.990 [0.946, 0.998] |" in page
     old = render_markdown(
         [Run(name="old", about=about, summaries=(summary(),), measured={}, result=None)], plot="accuracy.svg"

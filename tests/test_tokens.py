@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from builders import task_named
 from selftaught.errors import ModelError, RefusedError
 from selftaught.prompts import render_completion, render_prompt
-from selftaught.tokens import Codec
+from selftaught.tokens import Codec, cut_at_stop
 from selftaught.weights import resolve_model
 
 TASK = task_named("arithmetic")
@@ -176,3 +176,10 @@ def test_a_tokenizer_with_fewer_tokens_than_the_embedding_has_rows_is_fine(adder
     assert Codec(str(path.parent)).encode_prompt("12") == CODEC.encode_prompt("12")
     (path.parent / "tokenizer.json").write_text('{"version": "1.0"}')
     assert "its tokenizer cannot be loaded" in refusal_of(path.parent)
+
+
+def test_a_text_is_cut_at_the_stop_string_that_comes_first() -> None:
+    assert cut_at_stop("one\nQ: two\n\nthree", ("\n\n", "\nQ:")) == ("one", True)
+    assert cut_at_stop("one\nQ two", ("\n\n", "\nQ:")) == ("one\nQ two", False)
+    assert cut_at_stop("\n\n", ("\n\n",)) == ("", True)
+    assert cut_at_stop("one", ()) == ("one", False)

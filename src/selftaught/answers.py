@@ -118,6 +118,12 @@ def line_answer(statement: Statement, extraction: Extraction) -> str | None:
     return line if 0 < len(line) <= LONGEST_LINE else None
 
 
+def block_answer(statement: Statement) -> str | None:
+    """All that follows the marker, for an answer of several lines."""
+    block = (statement.behind or "").strip().removeprefix(":").strip()
+    return block or None
+
+
 def formula_answer(statement: Statement, extraction: Extraction) -> str | None:
     """The formula that a completion states: all of a box, mathematics after the marker, or the marker's sentence.
 

@@ -79,9 +79,9 @@ def evaluate(
     """Generate `samples` completions per problem of a split and measure them; dev and test as far as the config says.
 
     Greedy for one sample, temperature 0.7 for several unless another one is given. What is not given comes from the
-    target's config, with `overrides` on top. `note` is called if a server outside is measured, since
-    nothing here proves which weights it serves. Raises ConfigError for settings that the task or the split cannot
-    serve, and for an override of what has an argument of its own.
+    target's config, with `overrides` on top. `note` is called if a server outside is measured, since nothing here
+    proves which weights it serves. Raises ConfigError for settings that the task or the split cannot serve, and for an
+    override of what has an argument of its own.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")

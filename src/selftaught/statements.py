@@ -51,6 +51,8 @@ class Statement:
 
     text: str
     """What the completion says of its own problem."""
+    before: str
+    """All that stands before the last marker; the whole text without one."""
     behind: str | None
     """All that follows the last marker; None without one."""
     stated: str | None
@@ -67,6 +69,7 @@ def statement(completion: str, place: AnswerPlace) -> Statement:
     text = own_part(visible(completion), place.next_question)
     folded = plain(text).lower()
     marker, box = _last_marker(text, folded, place.marker), last_match(_BOX, folded, longest=10)
+    before = text if marker is None else text[: marker.start()]
     behind = None if marker is None else text[marker.end() :]
     if box is not None and (marker is None or box.start() > marker.start()):
         stated, beyond = _boxed(text, box)
@@ -75,25 +78,28 @@ def statement(completion: str, place: AnswerPlace) -> Statement:
             or _PART_BEFORE.search(text, max(0, box.start() - 60), box.start()) is not None
             or continues(beyond)
         )
-        return Statement(text=text, behind=behind, stated=stated, in_box=True, beyond=beyond, is_doubtful=is_doubtful)
+        return Statement(
+            text=text, before=before, behind=behind, stated=stated, in_box=True, beyond=beyond, is_doubtful=is_doubtful
+        )
     if marker is None or behind is None:
-        return Statement(text=text, behind=None, stated=None)
-    line = answer_line(behind[:LONGEST])
+        return Statement(text=text, before=text, behind=None, stated=None)
+    says_is = place.marker.lower().rstrip(": ").endswith(" is")
+    line = answer_line(behind[:LONGEST], lead=_LEAD_BEHIND_IS if says_is else _LEAD)
     is_doubtful = (
         _is_heading(text, marker, line)
         or _is_joined(text, folded, marker, place.marker)
         or _NUMBERED.match(behind[:LONGEST]) is not None
     )
-    return Statement(text=text, behind=behind, stated=line, is_doubtful=is_doubtful)
+    return Statement(text=text, before=before, behind=behind, stated=line, is_doubtful=is_doubtful)
 
 
-def answer_line(behind: str) -> str:
+def answer_line(behind: str, *, lead: re.Pattern[str]) -> str:
     """The line on which an answer stands, without the marks and the words that join it to its marker.
 
     Displayed mathematics, a fenced block and a list are one line, and so are lines that an "or" joins, so that nothing
     that belongs to the answer is cut off.
     """
-    behind = behind[_LEAD.match(behind).end() :]  # type: ignore[union-attr]
+    behind = behind[lead.match(behind).end() :]  # type: ignore[union-attr]
     end, item = _piece_end(behind, 0), _ITEM.match(behind)
     for _ in range(MAX_JOINED):
         next_item = item and re.compile(rf"\s*{re.escape(item[0])}").match(behind, end)
@@ -166,13 +172,17 @@ _THOUGHT_END = re.compile(
     r"</(?:seed:)?(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>|\[/think\]|◁/think▷", re.IGNORECASE
 )
 """What thinking models write around what they think before they answer."""
-_LEAD = re.compile(
-    r"(?:[\"'”](?=[\s:：]))?"
-    r"(?:\s*[\n\r][ \t]*>(?=\s)|\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|</\w{1,8}>"
-    r"|(?<!\s)[*_]{1,3}(?=[\s:：])|is\b(?=[\s:：])"
-    r"|(?i:(?:final\s+)?answer)(?=[:*_]*\s*[\n\r]))*+"
+_LEAD, _LEAD_BEHIND_IS = (
+    re.compile(
+        r"(?:[\"'”](?=[\s:：]))?"
+        r"(?:\s*[\n\r][ \t]*>(?=\s)|\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|</\w{1,8}>"
+        rf"|(?<!\s)[*_]{{1,3}}(?=[\s:：]){verb}"
+        r"|(?i:(?:final\s+)?answer)(?=[:*_]*\s*[\n\r]))*+"
+    )
+    for verb in (r"|is\b(?=[\s:：])", "")
 )
-"""Between a marker and its answer: "**Answer**: …", "Final answer is …", a quotation's mark."""
+"""Between a marker and its answer: "**Answer**: …", "Final answer is …", a quotation's mark. Behind a marker that ends
+with "is", another "is" belongs to the answer."""
 _BLOCK_START = re.compile(
     r"\\\[|\\\(|\$\$|\$(?=\s*(?:[\n\r]|\\begin\b))|```|\\begin\{\w+\*?\}|<(?:answer|final_answer|result)>"
 )
@@ -292,7 +302,7 @@ def _boxed(text: str, box: re.Match[str]) -> tuple[str, str]:
     """
     rest = text[box.end() : box.end() + LONGEST]
     if not rest.lstrip().startswith("{"):
-        return answer_line(rest), ""
+        return answer_line(rest, lead=_LEAD), ""
     inside = _braced(rest)
     end = rest.index("{") + len(inside) + 2 if inside else len(rest)
     return _on_one_line(inside), _LINE_END.split(rest[end:], maxsplit=1)[0]

@@ -14,6 +14,7 @@ from selftaught.config import config_without_training, load_config, parse_overri
 from selftaught.errors import ConfigError
 from selftaught.launch import check_settings, task_of
 from selftaught.methods import Value
+from selftaught.model_config import config_of
 from selftaught.problems import SPLITS, Problem, Task
 from selftaught.prompts import render_completion, render_prompt, render_prompts
 from selftaught.selection import examples_from_solutions
@@ -164,10 +165,8 @@ def _words(texts: Sequence[str]) -> list[int]:
 
 
 def _context(folder: str, *, trust_remote_code: bool) -> int | None:
-    from transformers import AutoConfig
-
-    found = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    limit = getattr(found.get_text_config(), "max_position_embeddings", None)
+    config = config_of(folder, trust_remote_code=trust_remote_code)
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit)
 
 

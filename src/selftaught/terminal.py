@@ -52,7 +52,7 @@ class _Line(ProgressColumn):
 
 
 class TerminalProgress:
-    """One line per stage, one whole sample per iteration, and in between what is going on right now."""
+    """One line per stage, one sample in full per iteration, and in between what is going on right now."""
 
     def __init__(self, console: Console, max_iterations: int, log_dir: Path) -> None:
         self._console = console
@@ -108,7 +108,7 @@ class TerminalProgress:
         if sample.kind == "evaluation":
             return
         lines = [
-            f"{self._where(sample.iteration)}  the first {sample.kind}, whole (problem {problem.id}):",
+            f"{self._where(sample.iteration)}  the first {sample.kind} in full (problem {problem.id}):",
             *_indented("prompt", prompt),
             *_indented("completion", sample.completion),
             f"    prediction {sample.prediction!r}  answer {problem.answer!r}  {sample.verdict}  "

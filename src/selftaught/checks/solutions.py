@@ -1,8 +1,9 @@
 """Judge the reasoning of a solution in words by its equations (checks/equations.py).
 
-The checks take a problem whose answer is a number and a completion that states its answer after `####`; what stands
-before it is the reasoning. `check_steps` decides, so it says only what is certain: equations that do not hold, and a
-last one that does not give the answer. The others have false alarms and are for reports.
+The checks take a problem whose answer is a number, a completion, and the place where the verifier looks for its answer
+(`statements.py`); what stands before the answer is the reasoning. `check_steps` decides, so it says only what is
+certain: equations that do not hold, and a last one that does not give the answer. The others have false alarms and are
+for reports.
 """
 
 import re
@@ -11,8 +12,8 @@ from itertools import pairwise
 
 from selftaught.checks.equations import Equation, close, evaluate, find_equations
 from selftaught.problems import CheckResult, Problem
+from selftaught.statements import AnswerPlace, statement
 
-MARKER = "####"
 NO_EQUATION = "no equation"
 
 CONSTANTS = tuple(map(Fraction, ("0", "0.01", "0.5", "1", "2", "7", "10", "12", "24", "30", "52", "60", "100", "365")))
@@ -34,14 +35,14 @@ _WORDS: dict[str, int] = {
 _NUMBER = re.compile(r"\d+/\d+|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+")
 
 
-def check_steps(problem: Problem, completion: str) -> CheckResult:
+def check_steps(problem: Problem, completion: str, *, place: AnswerPlace) -> CheckResult:
     """Every equation holds, and the last one gives the reference answer.
 
     A completion without an equation does not pass: nothing of it is known to be right, and a filter that let it pass
     would reward bare guesses. `detail` is then NO_EQUATION, so that the two can be told apart. `score` is the share of
     equations before the first wrong one.
     """
-    equations = find_equations(reasoning(completion))
+    equations = find_equations(statement(completion, place).before)
     for number, equation in enumerate(equations):
         if equation.error:
             return CheckResult(passed=False, share=number / len(equations), detail=equation.error)
@@ -52,20 +53,20 @@ def check_steps(problem: Problem, completion: str) -> CheckResult:
     return CheckResult(passed=False, share=1.0, detail=f"the last equation, {equations[-1].text}, gives no answer")
 
 
-def check_equations(problem: Problem, completion: str) -> CheckResult:
+def check_equations(problem: Problem, completion: str, *, place: AnswerPlace) -> CheckResult:
     """There is an equation at all, right or wrong."""
-    found = bool(find_equations(reasoning(completion)))
+    found = bool(find_equations(statement(completion, place).before))
     return CheckResult(passed=found, share=float(found), detail="" if found else NO_EQUATION)
 
 
-def check_grounding(problem: Problem, completion: str) -> CheckResult:
+def check_grounding(problem: Problem, completion: str, *, place: AnswerPlace) -> CheckResult:
     """Every number that is computed with is in the question, an earlier result, or one of CONSTANTS.
 
     Numbers of the question count in words too, as a share (3/4) and its parts, and in percent also as hundredths and
     as what is left of the whole or comes on top of it.
     """
     known = [*CONSTANTS, *_numbers_of(problem.question)]
-    equations = find_equations(reasoning(completion))
+    equations = find_equations(statement(completion, place).before)
     for number, equation in enumerate(equations):
         first = equation.sides[0] if equation.sides else None  # the sides behind it follow from it
         for operand in first.numbers if first is not None and first.computes else ():
@@ -78,9 +79,9 @@ def check_grounding(problem: Problem, completion: str) -> CheckResult:
     return CheckResult(passed=True, share=1.0)
 
 
-def check_flow(problem: Problem, completion: str) -> CheckResult:
+def check_flow(problem: Problem, completion: str, *, place: AnswerPlace) -> CheckResult:
     """Every result but the last is used by a later equation, and the last one is the answer."""
-    equations = find_equations(reasoning(completion))
+    equations = find_equations(statement(completion, place).before)
     for number, equation in enumerate(equations):
         later = [operand for other in equations[number + 1 :] for operand in (*other.operands, *other.results)]
         if not any(close(result, operand) for result in equation.results for operand in later):
@@ -93,19 +94,15 @@ def check_flow(problem: Problem, completion: str) -> CheckResult:
     return CheckResult(passed=True, share=1.0)
 
 
-def equations_key(completion: str) -> str:
+def equations_key(completion: str, *, place: AnswerPlace) -> str:
     """The list of equations under which RFT (Yuan et al. 2023) counts two solutions as the same one.
 
     Those of the calculator annotations if there are any, else those of the text; the order of operands and of steps
     matters. All solutions without an equation have the same key, the empty one.
     """
-    equations = find_equations(reasoning(completion))
+    equations = find_equations(statement(completion, place).before)
     annotated = [equation.text for equation in equations if equation.annotated]
     return "|".join(annotated or [equation.text for equation in equations])
-
-
-def reasoning(completion: str) -> str:
-    return completion.partition(MARKER)[0]
 
 
 def _gives(equation: Equation, problem: Problem) -> bool:

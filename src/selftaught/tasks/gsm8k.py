@@ -8,12 +8,16 @@ The released solutions keep their calculator annotations (`<<48/2=24>>`). The wo
 every step, which a small model does not imitate well, and the step check reads bare equations as exactly.
 """
 
+from functools import partial
+
 from selftaught.checks.solutions import check_equations, check_flow, check_grounding, check_steps, equations_key
 from selftaught.errors import ConfigError
 from selftaught.problems import Problem, PromptFormat, Task
 from selftaught.settings import TaskConfig
+from selftaught.statements import AnswerPlace
 from selftaught.tasks.columns import texts
 from selftaught.tasks.released import (
+    NEXT_QUESTION,
     STOP,
     USES,
     Split,
@@ -36,6 +40,7 @@ MARKER = "####"
 def load(settings: TaskConfig) -> Task:
     """The task. Raises ConfigError for rows that are not there or not as released."""
     marker = settings.answer_marker or MARKER
+    place = AnswerPlace(marker=marker, next_question=NEXT_QUESTION)
     train, dev = cut_dev(_problems(settings, TRAIN), settings, name="gsm8k")
     few_shot = few_shot_examples(settings, name="gsm8k")
     train, notes = without_shown(train, few_shot)
@@ -48,9 +53,13 @@ def load(settings: TaskConfig) -> Task:
         notes=notes,
         dev=dev,
         test=_problems(settings, TEST),
-        check_steps=check_steps,
-        other_checks={"equations": check_equations, "grounding": check_grounding, "flow": check_flow},
-        solution_key=equations_key,
+        check_steps=partial(check_steps, place=place),
+        other_checks={
+            "equations": partial(check_equations, place=place),
+            "grounding": partial(check_grounding, place=place),
+            "flow": partial(check_flow, place=place),
+        },
+        solution_key=partial(equations_key, place=place),
         has_flawed_solutions=True,
     )
 

@@ -2,7 +2,7 @@
 
 `task.variant` names the generator. The library makes item i of seed s from the number s + i; a task takes each number
 once, test first, then dev, then train, and passes over a question that it has already. A completion states its answer
-after `The answer is`; it is right if the scorer gives it full marks.
+after `The answer is`, or in a box; it is correct if the scorer gives it full marks.
 
 Scorers run in this process, on a short text. A generator whose scorer evaluates that text as code is refused.
 """
@@ -10,13 +10,16 @@ Scorers run in this process, on a short text. A generator whose scorer evaluates
 import inspect
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from selftaught.answers import block_answer, line_answer
 from selftaught.errors import ConfigError
 from selftaught.problems import Problem, PromptFormat, Task, Verdict, Verification, Verifier
 from selftaught.settings import TaskConfig
-from selftaught.signs import fold
+from selftaught.signs import fold, without_marks
+from selftaught.statements import AnswerPlace, statement
 from selftaught.tasks.released import NEXT_QUESTION, STOP, as_template, few_shot_examples
 
 USES = frozenset({"variant", "data_seed", "dev_rows", "test_rows", "prompt_file", "answer_marker"})
@@ -125,26 +128,22 @@ def _prompt_format(marker: str) -> PromptFormat:
 
 
 def _verifier(dataset: Any, entries: dict[str, dict[str, Any]], marker: str) -> Verifier:
+    place = AnswerPlace(marker=marker, next_question=NEXT_QUESTION)
+
     def verify(completion: str, problem: Problem) -> Verification:
-        answer = _answer(completion, marker, lines="\n" in problem.answer)
+        said = statement(completion, place)
+        answer = block_answer(said) if "\n" in problem.answer else line_answer(said, "strict")
         if not answer or len(answer) > MAX_ANSWER:
             return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
-        try:
-            right = float(dataset.score_answer(answer, entries[problem.id])) >= 1.0
-        except UNREADABLE:
+        judged: list[tuple[str, bool]] = []
+        for reading in without_marks(answer):
+            with suppress(*UNREADABLE):
+                judged.append((reading, float(dataset.score_answer(reading, entries[problem.id])) >= 1.0))
+        if not judged:
             return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
-        return Verification(verdict=Verdict.CORRECT if right else Verdict.INCORRECT, prediction=answer)
+        correct = next((reading for reading, has_full_marks in judged if has_full_marks), None)
+        if correct is not None:
+            return Verification(verdict=Verdict.CORRECT, prediction=correct)
+        return Verification(verdict=Verdict.INCORRECT, prediction=judged[-1][0])
 
     return verify
-
-
-def _answer(completion: str, marker: str, *, lines: bool) -> str:
-    """What follows the last marker: to the end of the line, or to the end for an answer of several lines."""
-    for opening in NEXT_QUESTION:
-        completion = completion.partition(f"\n{opening}")[0]
-    ends = [match.end() for match in re.finditer(re.escape(marker), completion, re.IGNORECASE)]
-    if not ends:
-        return ""
-    text = completion[ends[-1] :].strip().removeprefix(":").strip()
-    text = text if lines else next(iter(text.splitlines()), "")
-    return text.strip().removesuffix(".")
