@@ -121,6 +121,9 @@ rates = st.floats(0, 1, exclude_max=True)
 plain_words = st.text("abcdefghijklmnopqrstuvwxyz-/é日", min_size=1, max_size=10)
 
 
+absent, auto = st.none(), st.just("auto")
+
+
 @st.composite
 def engine_settings(draw: st.DrawFn) -> dict[str, Any]:
     """The section [engine], with the other engines' settings at their defaults."""
@@ -128,18 +131,18 @@ def engine_settings(draw: st.DrawFn) -> dict[str, Any]:
     values: dict[str, Any] = {f"engine.{key}": field.default for key, field in EngineConfig.model_fields.items()}
     values["engine.name"] = name
     if name != "local":
-        values["engine.concurrency"] = draw(st.integers(0, 4096))
+        values["engine.concurrency"] = draw(st.integers(1, 4096) | auto)
         values["engine.timeout_s"] = draw(st.floats(0, 86400, exclude_min=True))
         values["engine.max_retries"] = draw(st.integers(0, 100))
     if name == "openai":
         host = draw(st.sampled_from(["localhost:8000", "127.0.0.1", "[::1]:80", "models.example/v1/"]))
         values["engine.url"] = draw(st.sampled_from(["http://", "https://"])) + host
-        values["engine.model"] = draw(setting_texts)
-        values["engine.api_key_env"] = draw(st.from_regex(r"([A-Z_][A-Z0-9_]{0,20})?", fullmatch=True))
+        values["engine.model"] = draw(absent | plain_words)
+        values["engine.api_key_env"] = draw(absent | st.from_regex(r"[A-Z_][A-Z0-9_]{0,20}", fullmatch=True))
     if name == "vllm":
-        values["engine.vllm_python"] = draw(plain_words)
+        values["engine.vllm_python"] = draw(absent | plain_words)
         values["engine.start_timeout_s"] = draw(st.floats(0, 86400, exclude_min=True))
-        values["engine.vllm_args"] = draw(st.sampled_from(["", "--max-model-len 2048", "--dtype 'float32' -x"]))
+        values["engine.vllm_args"] = draw(st.sampled_from([None, "--max-model-len 2048", "--dtype 'float32' -x"]))
     return values
 
 
@@ -148,9 +151,9 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
     """Every setting by `section.key`, within its range and free of contradictions."""
     engine = draw(engine_settings())
     is_local = engine["engine.name"] == "local"
-    slots = draw(st.integers(0, 64)) if is_local else 0
-    samples_per_problem = draw(st.integers(1, 64))
-    choose = draw(st.sampled_from(["all", "random", "random-per-class", "unsolved-first"]))
+    slots = draw(st.integers(1, 64) | auto) if is_local else "auto"
+    num_samples = draw(st.integers(1, 64))
+    lora_rank = draw(absent | st.integers(1, 64))
     return {
         "method": draw(st.sampled_from(sorted(METHODS))),
         "seed": draw(st.integers(0, 2**63)),
@@ -158,50 +161,47 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "model.dtype": draw(st.sampled_from(["auto", "float32", "bfloat16"])),
         "model.trust_remote_code": draw(st.booleans()),
         "task.name": draw(plain_words),
-        "task.variant": draw(setting_texts),
+        "task.variant": draw(absent | plain_words),
         "task.data_seed": draw(st.integers(0, 2**63)),
-        "task.choose": choose,
-        "task.problems_per_iteration": 0 if choose == "all" else draw(st.integers(0, 10**6)),
-        "task.dev_problems": draw(st.integers(0, 10**6)),
-        "task.test_problems": draw(st.integers(0, 10**6)),
-        **{f"task.{key}": draw(setting_texts) for key in ("data", "dev_data", "test_data")},
-        "task.dev_rows": draw(st.integers(0, 10**6)),
-        "task.test_rows": draw(st.integers(0, 10**6)),
-        "task.prompt_file": draw(setting_texts),
+        "task.choose": draw(st.sampled_from(["random", "random-per-class", "unsolved-first"])),
+        **{
+            f"task.{key}": draw(st.integers(1, 10**6) | st.just("all"))
+            for key in ("problems_per_iteration", "dev_problems", "test_problems")
+        },
+        **{f"task.{key}": draw(absent | plain_words) for key in ("data", "dev_data", "test_data")},
+        **{f"task.{key}": draw(absent | st.integers(1, 10**6)) for key in ("dev_rows", "test_rows")},
+        "task.prompt_file": draw(absent | plain_words),
         **{f"task.{name}_key": draw(setting_texts) for name in ("question", "answer")},
         "task.answer_is": draw(st.sampled_from(["auto", "label", "text", "index0", "index1", "boxed"])),
         **{f"task.{name}_key": draw(setting_texts) for name in ("choices", "id", "class", "rationale")},
         **{
-            f"task.{key}": draw(setting_texts)
+            f"task.{key}": draw(absent | plain_words)
             for key in ("verifier", "verifier_function", "answer_marker", "answer_pattern")
         },
         "task.extraction": draw(st.sampled_from(["strict", "lenient"])),
-        "sampling.num_samples": samples_per_problem,
-        "sampling.temperature": draw(st.floats(1e-3 if samples_per_problem > 1 else 0, 5)),
+        "sampling.num_samples": num_samples,
+        "sampling.temperature": draw(st.floats(1e-3 if num_samples > 1 else 0, 5)),
         "sampling.top_p": draw(st.floats(0, 1, exclude_min=True)),
-        "sampling.top_k": draw(st.integers(0, 1000)),
+        "sampling.top_k": draw(absent | st.integers(1, 1000)),
         "sampling.max_new_tokens": draw(st.integers(1, 10**5)),
         "sampling.num_shots": draw(st.integers(0, 100)),
-        "sampling.num_shots_fine_tuned": draw(st.integers(0, 100)),
+        "sampling.num_shots_fine_tuned": draw(absent | st.integers(0, 100)),
         "rationalization.hints": draw(st.sampled_from(["none", "failed"])),
-        "rationalization.probability": draw(st.floats(0, 1)),
         "rationalization.temperature": draw(st.floats(0, 5)),
         "selection.accept": draw(st.sampled_from(["answer", "answer+steps"])),
         "selection.unique_by": draw(st.sampled_from(["none", "text", "normalized-text", "equations"])),
-        "selection.max_per_problem": draw(st.integers(0, 100)),
+        "selection.max_per_problem": draw(absent | st.integers(1, 100)),
         "training.window": draw(st.sampled_from(["iteration", "all"])),
         "training.human_solutions": draw(st.booleans()),
         "training.target": draw(st.sampled_from(["rationale", "answer"])),
         "training.start_from": draw(st.sampled_from(["base", "previous"])),
         "training.sft_first": draw(st.booleans()),
-        "training.objective": "nll",
         "training.num_rehearsed": draw(st.integers(0, 100)),
-        "training.shots": draw(st.integers(0, 100)),
         "training.steps_first_iteration": draw(st.integers(1, 10**5)),
         "training.steps_growth": draw(st.floats(1, 10)),
         "training.max_epochs": draw(st.floats(0, 1000, exclude_min=True)),
-        "training.batch_size": 2 * draw(st.integers(1, 32)),  # two processes share a step evenly
-        "training.micro_batch_tokens": draw(st.integers(0, 10**5)),
+        "training.batch_size": 2 * draw(st.integers(1, 32)),  # two workers share a step evenly
+        "training.micro_batch_tokens": draw(auto | st.integers(1, 10**5)),
         "training.noise_scale": draw(st.booleans()),
         "training.learning_rate": draw(st.floats(0, 1, exclude_min=True)),
         "training.schedule": draw(st.sampled_from(["constant", "linear", "cosine"])),
@@ -209,20 +209,18 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "training.weight_decay": draw(st.floats(0, 1)),
         "training.adam_beta2": draw(st.floats(0.5, 1, exclude_max=True)),
         "training.max_grad_norm": draw(st.floats(0, 100, exclude_min=True)),
-        "training.lora_rank": draw(st.integers(0, 64)),
-        "training.lora_alpha": draw(st.integers(0, 64)),
-        "training.lora_dropout": draw(st.floats(0, 1, exclude_max=True)),
+        "training.lora_rank": lora_rank,
+        "training.lora_alpha": draw(absent | st.integers(1, 64)) if lora_rank else None,
         "training.validation_share": draw(rates),
         "loop.max_iterations": draw(st.integers(1, 1000)),
         "loop.patience": draw(st.integers(1, 100)),
-        "loop.min_delta": draw(st.floats(0, 1)),
         "tracking.log_every_steps": draw(st.integers(1, 1000)),
         "compute.device": draw(st.sampled_from(["auto", "cpu", "cuda"])),
-        "compute.threads": draw(st.integers(0, 256)),
+        "compute.threads": draw(auto | st.integers(1, 256)),
         "compute.workers": draw(st.integers(1, 2)),
         "compute.slots": slots,
-        "compute.cache_mib": draw(st.integers(0, 10**6)) if is_local else 0,
-        "compute.prefill_tokens": draw(st.integers(0, 10**6)) if is_local else 0,
-        "compute.chunk_completions": draw(st.one_of(st.just(0), st.integers(4 * slots, 4 * slots + 1000))),
+        "compute.cache_mib": draw(auto | st.integers(1, 10**6)) if is_local else "auto",
+        "compute.chunk_completions": draw(auto | st.integers(256, 10**4)),
+        "compute.compiled": draw(st.sampled_from(["auto", "off"])),
         **engine,
     }

@@ -407,7 +407,7 @@ def test_the_samples_of_a_verifier_with_two_extractions_say_whether_they_agree()
 
 def test_the_report_shows_the_rates_of_checks_and_older_folders_have_none(tmp_path: Path) -> None:
     from builders import counts, measurement, summary
-    from selftaught.metrics import score
+    from selftaught.metrics import rate
     from selftaught.report import Run, render_markdown
     from selftaught.store import dump_measurement
 

@@ -14,7 +14,7 @@ import pytest
 from selftaught.config import config_from_values, flat_values
 from selftaught.errors import StoreError
 from selftaught.methods import METHODS
-from selftaught.metrics import score
+from selftaught.metrics import rate
 from selftaught.records import IterationSummary, Measurement, SamplingCounts, TrainingSummary
 from selftaught.report import CLASS_COLORS, class_names, iteration_table, write_report
 from selftaught.store import FORMAT, RunStore, dump_measurement

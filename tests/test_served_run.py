@@ -23,7 +23,7 @@ dev_problems = 3
 test_problems = 3
 
 [sampling]
-shots = 0
+num_shots = 0
 num_shots_fine_tuned = 0
 max_new_tokens = 16
 
