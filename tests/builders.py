@@ -101,9 +101,9 @@ def measurement(correct: int = 50, n: int = 100, **fields: Any) -> Measurement:
             "task": "toy",
             "split": "dev",
             "iteration": 1,
-            "shots": 0,
+            "num_shots": 0,
             "temperature": 0.0,
-            "samples": 1,
+            "num_samples": 1,
             "n": n,
             "correct": correct,
             "accuracy": correct / n,
@@ -174,14 +174,18 @@ def step_metrics(step: int = 1, **fields: Any) -> StepMetrics:
     return StepMetrics(**{**values, **fields})
 
 
+LEAST = {"model.path": "builtin:adder", "task.name": "arithmetic", "training.learning_rate": 1e-3}
+"""The settings that every config must give."""
+
+
 def config(**sections: Mapping[str, Any]) -> RunConfig:
-    """A config of method `custom` with defaults: config(sampling={"samples": 4})."""
+    """A config of method `custom` with defaults: config(sampling={"num_samples": 4})."""
     values = {f"{section}.{key}": value for section, given in sections.items() for key, value in given.items()}
-    return config_from_values({"method": "custom", **values})
+    return config_from_values({**LEAST, "method": "custom", **values})
 
 
 @cache
-def arithmetic(variant: str = "", data_seed: int = 0) -> Task:
+def arithmetic(variant: str | None = None, data_seed: int = 0) -> Task:
     """The shipped task; made once per process."""
     return task_named("arithmetic", variant=variant, data_seed=data_seed)
 

@@ -62,7 +62,7 @@ def prompt_formats(draw: st.DrawFn) -> PromptFormat:
 
 
 check_results = st.builds(
-    CheckResult, passed=st.booleans(), score=st.floats(min_value=0, max_value=1), detail=awkward_texts
+    CheckResult, passed=st.booleans(), share=st.floats(min_value=0, max_value=1), detail=awkward_texts
 )
 
 
@@ -110,7 +110,7 @@ knobs = st.fixed_dictionaries(
     {
         "accept": st.sampled_from(["answer", "answer+steps"]),
         "unique_by": st.sampled_from(["none", "text", "normalized-text"]),
-        "max_per_problem": st.integers(0, 4),
+        "max_per_problem": st.none() | st.integers(1, 4),
         "validation_share": st.sampled_from([0.0, 0.05, 0.3, 0.6, 1.0]),
         "seed": st.integers(0, 2**32),
     }

@@ -99,7 +99,7 @@ def test_a_run_prints_a_table_a_plot_and_the_next_command(finished: Path) -> Non
     assert "next:  selftaught show" in out
     assert "iteration 1/1  rationale" in err
     assert "iteration 1/1  train" in err
-    assert "the first rationale, whole" in err
+    assert "the first rationale, in full" in err
     for name in ("report.md", "accuracy.svg", "accuracy.png", "result.json"):
         assert (finished / name).stat().st_size > 0
 

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from builders import config
-from selftaught.compute import bfloat16_is_faster, choose
+from selftaught.compute import bfloat16_is_faster, resolve
 from selftaught.config import load_config, shipped_configs
 from selftaught.errors import ConfigError
 from selftaught.records import ModelRef
 
 
 def test_the_cache_and_the_tokens_of_a_pass_are_those_of_the_settings(adder: Path) -> None:
-    chosen = choose(config(compute={"device": "cpu", "cache_mib": 7, "prefill_tokens": 99}), ModelRef(path=str(adder)))
+    chosen = resolve(config(compute={"device": "cpu", "cache_mib": 7, "prefill_tokens": 99}), ModelRef(path=str(adder)))
     assert (chosen.cache_bytes, chosen.prefill_tokens) == (7 * 1024 * 1024, 99)
 
 
 def test_what_is_not_set_is_chosen_for_the_machine(adder: Path) -> None:
-    chosen = choose(config(compute={"device": "cpu"}), ModelRef(path=str(adder)))
+    chosen = resolve(config(compute={"device": "cpu"}), ModelRef(path=str(adder)))
     assert chosen.cache_bytes > 0
     assert chosen.cache_bytes % (64 << 20) == 0
     assert (chosen.prefill_tokens, chosen.slots, chosen.chunk) == (2048, 128, 512)
@@ -30,7 +30,7 @@ def test_what_is_not_set_is_chosen_for_the_machine(adder: Path) -> None:
 
 @pytest.mark.parametrize("asked", ["auto", "float32", "bfloat16"])
 def test_a_small_model_stays_float32_on_a_cpu_unless_the_settings_say_otherwise(asked: str, adder: Path) -> None:
-    chosen = choose(config(compute={"device": "cpu"}, model={"dtype": asked}), ModelRef(path=str(adder)))
+    chosen = resolve(config(compute={"device": "cpu"}, model={"dtype": asked}), ModelRef(path=str(adder)))
     assert chosen.dtype == ("float32" if asked == "auto" else asked)
 
 
@@ -54,14 +54,14 @@ def test_bfloat16_is_chosen_where_it_is_much_faster_and_given_up_early_where_it_
 
 def test_a_chunk_that_would_leave_slots_empty_is_refused(adder: Path) -> None:
     with pytest.raises(ConfigError, match="chunk = 511 is less than four times the 128 completions"):
-        choose(config(compute={"device": "cpu", "chunk": 511}), ModelRef(path=str(adder)))
+        resolve(config(compute={"device": "cpu", "chunk": 511}), ModelRef(path=str(adder)))
     with pytest.raises(ConfigError, match="chunk = 1023 is less than four times the 256 completions"):
-        choose(config(compute={"device": "cpu", "chunk": 1023, "processes": 2}), ModelRef(path=str(adder)))
+        resolve(config(compute={"device": "cpu", "chunk": 1023, "processes": 2}), ModelRef(path=str(adder)))
 
 
 def test_the_slots_are_those_of_each_process_and_the_memory_is_shared_out(adder: Path) -> None:
     one, two = (
-        choose(config(compute={"device": "cpu", "processes": number}), ModelRef(path=str(adder))) for number in (1, 2)
+        resolve(config(compute={"device": "cpu", "processes": number}), ModelRef(path=str(adder))) for number in (1, 2)
     )
     assert (two.slots, two.chunk, two.processes) == (one.slots, 2 * one.chunk, 2)
     assert two.cache_bytes <= one.cache_bytes // 2 + (64 << 20)
@@ -80,8 +80,8 @@ def test_a_shipped_config_is_for_a_machine_with_a_gpu_too(
     for function, value in {"is_available": True, "device_count": 1, "is_bf16_supported": True}.items():
         monkeypatch.setattr(torch.cuda, function, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8 << 30, 16 << 30))
-    chosen = choose(load_config(name), ModelRef(path=str(adder)))
-    assert (chosen.device, chosen.processes) == ("cuda", 1)
+    resolved = resolve(load_config(name), ModelRef(path=str(adder)))
+    assert (resolved.device, resolved.workers) == ("cuda", 1)
 
 
 THREADS = """

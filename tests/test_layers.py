@@ -91,7 +91,7 @@ HEAVY = {
 }
 
 ALLOWED_AT_TOP = {
-    **{f"engines/{name}.py": {"torch"} for name in ("draws", "forward", "slot_batch")},
+    **{f"engines/{name}.py": {"torch"} for name in ("token_sampling", "forward", "slot_batch")},
     **{f"engines/{name}.py": {"torch", "transformers"} for name in ("generate", "local", "slots")},
     **{f"engines/cpu/{name}.py": {"torch", "numba"} for name in ("__init__", "attention", "fused", "likeliest")},
     **{f"engines/cpu/{name}.py": {"numba", "llvmlite"} for name in ("vectors", "cache")},

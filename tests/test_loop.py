@@ -80,13 +80,8 @@ def test_the_first_model_sees_shots_and_later_ones_as_many_as_configured(tmp_pat
     assert all(r.prompt.count("Q: ") == 1 for r in engines[1].requests)
 
 
-def test_training_shots_stand_in_the_trained_prompt(tmp_path: Path) -> None:
-    run_toy(tmp_path, config=toy_config(loop__max_iterations=1, training__shots=2))
-    assert all(str(e["prompt"]).count("Q: ") == 3 and "(answer" not in str(e["prompt"]) for e in examples(tmp_path))
-
-
 def test_warm_start_rows_are_worked_examples_in_both_forms(tmp_path: Path) -> None:
-    run_toy(tmp_path, config=toy_config(loop__max_iterations=1, training__warm_start=2))
+    run_toy(tmp_path, config=toy_config(loop__max_iterations=1, training__num_rehearsed=2))
     warm = [e for e in examples(tmp_path) if e["source"] == "rehearsed"]
     assert [(e["problem_id"], "(answer" in str(e["prompt"])) for e in warm] == [
         ("lemur", False),
@@ -97,7 +92,7 @@ def test_warm_start_rows_are_worked_examples_in_both_forms(tmp_path: Path) -> No
 
 
 def test_without_hints_warm_start_rows_are_unhinted(tmp_path: Path) -> None:
-    run_toy(tmp_path, config=toy_config("star-no-rationalization", loop__max_iterations=1, training__warm_start=2))
+    run_toy(tmp_path, config=toy_config("star-no-rationalization", loop__max_iterations=1, training__num_rehearsed=2))
     assert not any("(answer" in str(e["prompt"]) for e in examples(tmp_path))
 
 
@@ -147,7 +142,7 @@ def test_accumulating_trains_on_earlier_iterations_too(tmp_path: Path) -> None:
 def test_unsolved_first_takes_no_solved_problem_while_others_are_left(tmp_path: Path) -> None:
     engines: list[ScriptedEngine] = []
     config = toy_config(
-        "star-no-rationalization", task__choose="unsolved-first", task__train_problems=3, loop__max_iterations=3
+        "star-no-rationalization", task__choose="unsolved-first", task__problems_per_iteration=3, loop__max_iterations=3
     )
     run_toy(tmp_path, config=config, engines=engines)
     train = {p.id for p in TRAIN}
@@ -166,7 +161,7 @@ def test_every_preset_runs_to_its_result(tmp_path: Path, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["rft", "rest-em"])
 def test_methods_with_many_samples_run_to_their_result(tmp_path: Path, method: str) -> None:
-    outcome = run_toy(tmp_path, config=toy_config(method, sampling__samples=4), chunk=3)
+    outcome = run_toy(tmp_path, config=toy_config(method, sampling__num_samples=4), chunk=3)
     summary = outcome.summaries[0]
     assert summary.rationale.samples == 4 * len(TRAIN)
     # One text per solved problem stays of four; RFT adds the six worked solutions.
@@ -174,7 +169,7 @@ def test_methods_with_many_samples_run_to_their_result(tmp_path: Path, method: s
 
 
 def test_rft_draws_from_the_model_that_was_tuned_on_the_solutions(tmp_path: Path) -> None:
-    run_toy(tmp_path, config=toy_config("rft", sampling__samples=2))
+    run_toy(tmp_path, config=toy_config("rft", sampling__num_samples=2))
     assert {e["source"] for e in examples(tmp_path, 0)} == {"human"}
     assert json.loads((tmp_path / "checkpoints" / "001" / "checkpoint.json").read_text())["started_from"] == "scripted"
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from builders import json_case, problem, problems, worked
-from selftaught.config import flat_values
+from builders import LEAST, json_case, problem, problems, worked
+from selftaught.config import config_from_values, flat_values
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.methods import METHODS
 from selftaught.records import ModelRef
-from selftaught.settings import RunConfig
 from toy import run_toy, toy_config, toy_task
 
 CASES = json_case("methods.json")
@@ -22,14 +21,14 @@ MAX_NEW_TOKENS = 60
 # star_family.md section 3.10, by its letters: (b) samples and temperature, (c) hints, (d) accept, (e) duplicates and
 # cap, (f) training set, (g) start, (h) objective. "this": this iteration's samples; "gold": with human solutions.
 KNOB_TABLE = {
-    "star": (1, 0.0, "failed", "answer", "text", 0, "this", "base", "nll"),
-    "star-no-rationalization": (1, 0.0, "none", "answer", "text", 0, "this", "base", "nll"),
-    "star-accumulate": (1, 0.0, "failed", "answer", "text", 0, "all", "base", "nll"),
-    "star-continue": (1, 0.0, "failed", "answer", "text", 0, "this", "previous", "nll"),
-    "rft": (100, 0.7, "none", "answer", "normalized-text", 0, "gold + this", "base", "nll"),
-    "rest-em": (32, 0.7, "none", "answer", "text", 10, "this", "base", "nll"),
-    "direct": (0, 0.0, "none", "answer", "text", 0, "this", "base", "nll"),
-    "seeds-only": (0, 0.0, "none", "answer", "text", 0, "this", "base", "nll"),
+    "star": (1, 0.0, "failed", "answer", "text", None, "this", "base"),
+    "star-no-rationalization": (1, 0.0, "none", "answer", "text", None, "this", "base"),
+    "star-accumulate": (1, 0.0, "failed", "answer", "text", None, "all", "base"),
+    "star-continue": (1, 0.0, "failed", "answer", "text", None, "this", "previous"),
+    "rft": (100, 0.7, "none", "answer", "normalized-text", None, "gold + this", "base"),
+    "rest-em": (32, 0.7, "none", "answer", "text", 10, "this", "base"),
+    "direct": (0, 0.0, "none", "answer", "text", None, "this", "base"),
+    "seeds-only": (0, 0.0, "none", "answer", "text", None, "this", "base"),
 }
 
 KNOBS = {
@@ -46,7 +45,6 @@ KNOBS = {
     "training.target",
     "training.start_from",
     "training.sft_first",
-    "training.objective",
 }
 
 
@@ -84,9 +82,8 @@ def run_method(folder: Path, method: str, *, validation_share: float = 0.0) -> l
     config = toy_config(
         method,
         sampling__max_new_tokens=MAX_NEW_TOKENS,
-        training__warm_start=1,
+        training__num_rehearsed=1,
         training__validation_share=validation_share,
-        task__choose="all",
         loop__patience=9,
     )
     task = toy_task(
@@ -229,7 +226,6 @@ def test_the_knobs_are_those_of_the_published_table(method: str) -> None:
         knobs["selection.max_per_problem"],
         f"gold + {training_set}" if knobs["training.human_solutions"] else training_set,
         knobs["training.start_from"],
-        knobs["training.objective"],
     )
     assert found == KNOB_TABLE[method]
 
@@ -260,5 +256,5 @@ def test_a_method_fixes_every_knob(method: str) -> None:
 
 def test_custom_fixes_nothing_and_its_defaults_are_stars() -> None:
     assert METHODS["custom"] == {}
-    defaults = flat_values(RunConfig())
+    defaults = flat_values(config_from_values(LEAST))
     assert {key: defaults[key] for key in METHODS["star"]} == dict(METHODS["star"])

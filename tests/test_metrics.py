@@ -13,8 +13,8 @@ from selftaught.metrics import (
     mean_over_classes,
     measure,
     pass_at_k,
+    rate,
     rate_text,
-    score,
     wilson_interval,
 )
 from selftaught.problems import Problem, Verdict
@@ -30,7 +30,7 @@ def measured(asked: tuple[Problem, ...], samples: list[Sample], *, has_step_chec
         task="toy",
         split="dev",
         iteration=2,
-        shots=3,
+        num_shots=3,
         temperature=0.7,
         has_step_check=has_step_check,
     )
@@ -53,7 +53,7 @@ def test_the_interval_is_wilsons(correct: int, n: int, low: float, high: float) 
 
 
 def test_nothing_is_known_of_a_rate_over_nothing() -> None:
-    assert score(0, 0) == Rate(n=0, correct=0, accuracy=0.0, interval=(0.0, 1.0))
+    assert rate(0, 0) == Rate(n=0, correct=0, accuracy=0.0, interval=(0.0, 1.0))
 
 
 @given(rates)
@@ -113,7 +113,7 @@ def test_a_tied_vote_goes_to_what_was_drawn_first_whatever_the_order_of_the_samp
 def test_every_verdict_of_a_stage_is_counted() -> None:
     samples = [*samples_of("a", "ccciiu"), sample("b", finish_reason="length", checks=steps_check(passed=False))]
     found = count_samples(samples, has_step_check=True)
-    assert (found.samples, found.correct, found.incorrect, found.unparseable) == (7, 4, 2, 1)
+    assert (found.num_samples, found.correct, found.incorrect, found.unparseable) == (7, 4, 2, 1)
     assert (found.truncated, found.false_positive) == (1, 1)
 
 
@@ -129,7 +129,7 @@ def test_a_wrong_answer_with_wrong_steps_is_no_false_positive() -> None:
 
 def test_accuracy_is_that_of_each_problems_first_completion() -> None:
     found = measured(problems("a", "b"), [*samples_of("a", "ci"), *samples_of("b", "ic")])
-    assert (found.correct, found.n, found.accuracy, found.samples) == (1, 2, 0.5, 2)
+    assert (found.correct, found.n, found.accuracy, found.num_samples) == (1, 2, 0.5, 2)
     assert found.interval == wilson_interval(1, 2)
 
 
@@ -153,7 +153,7 @@ def test_the_counts_beside_accuracy_are_of_first_completions_and_tokens_are_of_a
 def test_results_are_reported_per_class() -> None:
     asked = (problem("a", class_name="1"), problem("b", class_name="2"), problem("c", class_name="1"))
     found = measured(asked, [*samples_of("a", "c"), *samples_of("b", "i"), *samples_of("c", "i")])
-    assert found.by_class == {"1": score(1, 2), "2": score(0, 1)}
+    assert found.by_class == {"1": rate(1, 2), "2": rate(0, 1)}
     assert mean_over_classes(found.by_class) == 0.25
 
 
@@ -200,5 +200,5 @@ def test_a_measurement_needs_the_same_number_of_samples_of_every_problem(
 
 
 def test_a_rate_is_written_with_its_counts_and_its_interval() -> None:
-    assert rate_text(score(65, 492)) == "65/492 0.132 [0.105, 0.165]"
-    assert rate_text(score(65, 492), digits=2, with_counts=False) == "0.13 [0.11, 0.16]"
+    assert rate_text(rate(65, 492)) == "65/492 0.132 [0.105, 0.165]"
+    assert rate_text(rate(65, 492), digits=2, with_counts=False) == "0.13 [0.11, 0.16]"

@@ -174,7 +174,7 @@ def test_a_flawed_released_solution_is_counted_and_a_flawed_worked_example_refus
     )
     own = load("gsm8k", gsm8k, prompt=str(gsm8k / "mine.toml"))
     with pytest.raises(RefusedError, match="step check"):
-        check_reference_answers(own, own.shots)
+        check_reference_answers(own, own.few_shot)
 
 
 def test_a_training_row_that_is_a_worked_example_is_not_asked(gsm8k: Path) -> None:
@@ -412,7 +412,7 @@ def test_the_report_shows_the_rates_of_checks_and_older_folders_have_none(tmp_pa
     from selftaught.store import dump_measurement
 
     about = {"config": {}, "resolved": {}, "model": {}}
-    checked = summary(rationale=counts(checks={"steps": score(40, 60), "extraction": score(99, 100)}))
+    checked = summary(rationale=counts(checks={"steps": rate(40, 60), "extraction": rate(99, 100)}))
     page = render_markdown(
         [Run(name="new", about=about, summaries=(checked,), measured={}, result=None)], plot="accuracy.svg"
     )

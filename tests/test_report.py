@@ -38,7 +38,7 @@ def measurement(
         "correct": total.correct,
         "accuracy": total.accuracy,
         "interval": total.interval,
-        "by_class": {name: score(right, n) for name, (right, n) in classes.items()},
+        "by_class": {name: rate(right, n) for name, (right, n) in classes.items()},
         "unparseable": 3,
         "truncated": 2,
         "false_positive": 4,

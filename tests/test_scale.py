@@ -76,7 +76,7 @@ def config(**changes: Any) -> Any:
 def test_the_calls_of_a_run_grow_in_step_with_its_problems(changes: dict[str, Any]) -> None:
     calls = []
     for problems in (50, 50, 100, 200):  # the first one fills caches
-        limit = {"task__train_problems": problems - 5} if "task__choose" in changes else {}
+        limit = {"task__problems_per_iteration": problems - 5} if "task__choose" in changes else {}
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder, counted_calls() as found:
             run_toy(Path(folder), task=large_task(problems), config=config(**changes, **limit), chunk=2)
         calls.append(found["calls"])

@@ -237,7 +237,7 @@ def test_a_damaged_checkpoint_record_is_an_error(tmp_path: Path) -> None:
         (b"\xff", "not readable as JSON"),
         (b"[]", "expected a JSON object, got list"),
         (b"{}", f"run folder format is None, this version reads {FORMAT}"),
-        (f'{{"format": {FORMAT}, "config": {{}}}}'.encode(), "chosen, model missing"),
+        (f'{{"format": {FORMAT}, "config": {{}}}}'.encode(), "resolved, model missing"),
         (b'{"format": 99}', f"run folder format is 99, this version reads {FORMAT}"),
     ],
 )
@@ -284,7 +284,7 @@ def test_cutting_torn_tails_of_an_empty_folder_does_nothing(tmp_path: Path) -> N
 
 def test_summaries_and_measurements_are_read_as_they_were_written(tmp_path: Path) -> None:
     measured = measurement(
-        split="test", samples=4, pass_at_k={"1": 0.5, "4": 1 / 3}, majority_at_k=0.1, false_positive=2
+        split="test", num_samples=4, pass_at_k={"1": 0.5, "4": 1 / 3}, majority_at_k=0.1, false_positive=2
     )
     done = summary(1, dev=measured, warnings=("a\nb",), left_out={"over the cap": 2, "incorrect": 1})
     with RunStore(tmp_path) as store:

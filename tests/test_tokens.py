@@ -23,7 +23,7 @@ CODEC = Codec(resolve_model("builtin:adder").path)
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([*TASK.dev, *TASK.extrapolation]), st.booleans(), st.integers(0, 3))
 def test_the_shipped_tokenizer_is_exact_on_prompts_and_scratchpads(problem: object, hint: bool, shots: int) -> None:
-    prompt = render_prompt(TASK.prompt_format, problem, hint=hint, shots=TASK.shots[:shots])  # type: ignore[arg-type]
+    prompt = render_prompt(TASK.prompt_format, problem, hint=hint, few_shot=TASK.few_shot[:shots])  # type: ignore[arg-type]
     completion = render_completion(TASK.prompt_format, problem)  # type: ignore[arg-type]
     ids = CODEC.encode_prompt(prompt)
     assert CODEC.decode(ids) == prompt

@@ -26,13 +26,13 @@ from selftaught.training.rows import Row
 from selftaught.training.sft import SftTrainer, load_float32
 
 TASK = task_named("arithmetic")
-EXAMPLES = examples_from_solutions(TASK.shots[:6], TASK.prompt_format, (), iteration=1)
+EXAMPLES = examples_from_solutions(TASK.few_shot[:6], TASK.prompt_format, (), iteration=1)
 PLAN = TrainingPlan(iteration=1, steps=3, seed=1, examples_sha256="x")
 
 
 def trainer(dtype: str = "float32", **changes: Any) -> SftTrainer:
     values = {"batch_size": 4, "learning_rate": 1e-2, "lora_rank": 2, **changes}
-    return SftTrainer(TrainingConfig(**values), dtype=dtype, device="cpu", threads=1)
+    return SftTrainer(TrainingConfig(**{"learning_rate": 1e-6, **values}), dtype=dtype, device="cpu", threads=1)
 
 
 def fine_tune(start: Path, out_dir: Path, dtype: str = "float32", **changes: Any) -> dict[str, torch.Tensor]:

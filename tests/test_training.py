@@ -36,7 +36,7 @@ TASK = task_named("arithmetic")
 
 
 def examples(number: int = 8) -> list[TrainingExample]:
-    return examples_from_solutions(TASK.shots[:number], TASK.prompt_format, (), iteration=1)
+    return examples_from_solutions(TASK.few_shot[:number], TASK.prompt_format, (), iteration=1)
 
 
 def fine_tune(
@@ -52,7 +52,7 @@ def fine_tune(
 ) -> Checkpoint:
     out_dir.mkdir(parents=True, exist_ok=True)
     values = {"batch_size": 4, "noise_scale": True, "learning_rate": 1e-3, **settings}
-    trainer = SftTrainer(TrainingConfig(**values), dtype="float32", device="cpu", threads=1)
+    trainer = SftTrainer(TrainingConfig(**{"learning_rate": 1e-6, **values}), dtype="float32", device="cpu", threads=1)
     return trainer.fine_tune(
         examples() if rows is None else rows,
         validation=validation or [],
@@ -318,7 +318,7 @@ def test_a_mask_that_is_empty_or_full_and_an_end_token_not_learned_are_refused(
 
 
 def test_a_row_longer_than_the_context_is_refused(tiny: Path, tmp_path: Path) -> None:
-    long = examples_from_solutions(TASK.shots[:1], TASK.prompt_format, TASK.shots[:10], iteration=1)
+    long = examples_from_solutions(TASK.few_shot[:1], TASK.prompt_format, TASK.few_shot[:10], iteration=1)
     with pytest.raises(RefusedError, match="more than the model's context of 256"):
         fine_tune(tiny, tmp_path, rows=long)
 
@@ -380,7 +380,7 @@ def test_step_metrics_count_tokens_without_padding(tiny: Path, tmp_path: Path) -
 
 def test_prompts_are_encoded_alike_for_drawing_and_training(adder: Path) -> None:
     codec = Codec(str(adder))
-    for example, problem in zip(examples(10), TASK.shots[:10], strict=True):
+    for example, problem in zip(examples(10), TASK.few_shot[:10], strict=True):
         drawn_from = codec.encode_prompt(render_prompt(TASK.prompt_format, problem, hint=False))
         assert codec.encode_example(example)[0][: len(drawn_from)] == drawn_from
 

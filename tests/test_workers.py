@@ -39,7 +39,7 @@ def two() -> Iterator[tuple[Worker, ...]]:
 
 def requests(number: int, *, shots: int = 0) -> list[Request]:
     some = TASK.dev[:: len(TASK.dev) // number][:number]
-    texts = [render_prompt(TASK.prompt_format, p, hint=False, shots=TASK.shots[:shots]) for p in some]
+    texts = [render_prompt(TASK.prompt_format, p, hint=False, few_shot=TASK.few_shot[:shots]) for p in some]
     return [Request(prompt=text, seed=i) for i, text in enumerate(texts)]
 
 
@@ -161,9 +161,11 @@ def trained(
     out_dir.mkdir()
     seen: list[StepMetrics] = []
     values = {"batch_size": 6, "noise_scale": True, "learning_rate": 1e-3, **settings}
-    trainer = SftTrainer(TrainingConfig(**values), dtype=dtype, device="cpu", threads=1, workers=workers)
+    trainer = SftTrainer(
+        TrainingConfig(**{"learning_rate": 1e-6, **values}), dtype=dtype, device="cpu", threads=1, workers=workers
+    )
     trainer.fine_tune(
-        examples_from_solutions(TASK.shots, TASK.prompt_format, (), iteration=1),
+        examples_from_solutions(TASK.few_shot, TASK.prompt_format, (), iteration=1),
         validation=[],
         start=ModelRef(path=str(start)),
         out_dir=out_dir,
@@ -254,10 +256,12 @@ def test_a_peer_that_dies_in_training_ends_it_with_one_line(
         os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
 
-    trainer = SftTrainer(TrainingConfig(batch_size=6), dtype="float32", device="cpu", threads=1, workers=two)
+    trainer = SftTrainer(
+        TrainingConfig(batch_size=6, learning_rate=1e-6), dtype="float32", device="cpu", threads=1, workers=two
+    )
     with pytest.raises(WorkerDied, match="signal 9"):
         trainer.fine_tune(
-            examples_from_solutions(TASK.shots, TASK.prompt_format, (), iteration=1),
+            examples_from_solutions(TASK.few_shot, TASK.prompt_format, (), iteration=1),
             validation=[],
             start=ModelRef(path=str(tiny)),
             out_dir=tmp_path,
@@ -271,7 +275,7 @@ def test_a_peer_that_dies_in_training_ends_it_with_one_line(
 def test_a_model_that_peers_cannot_load_is_named(tmp_path: Path, two: tuple[Worker, ...]) -> None:
     lesson = TrainingJob(
         path=str(tmp_path / "gone"),
-        settings=TrainingConfig(batch_size=6),
+        settings=TrainingConfig(batch_size=6, learning_rate=1e-6),
         compute=torch.float32,
         longest=10,
         seed=0,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from builders import LEAST
 from selftaught.answers import AnswerRule
 from selftaught.config import config_from_values
 from selftaught.engines.scripted import ScriptedEngine
@@ -79,7 +80,7 @@ def toy_task(**changes: Any) -> Task:
         "name": "toy",
         "prompt_format": FORMAT,
         "verifier": tagged_line(RULE),
-        "shots": SHOTS,
+        "few_shot": SHOTS,
         "train": TRAIN,
         "dev": DEV,
         "test": TEST,
@@ -90,12 +91,15 @@ def toy_task(**changes: Any) -> Task:
 
 def toy_config(method: str = "star", **changes: Any) -> Any:
     values: dict[str, Any] = {
+        **LEAST,
         "sampling.num_shots": 2,
         "sampling.num_shots_fine_tuned": 0,
         "training.validation_share": 0.0,
         "training.batch_size": 2,
         "training.steps_first_iteration": 2,
         "training.num_rehearsed": 1 if method == "seeds-only" else 0,
+        "training.schedule": "constant",
+        "training.warmup_steps": 0,
         "loop.max_iterations": 2,
         **METHODS[method],
         "method": method,

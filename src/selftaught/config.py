@@ -15,19 +15,18 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from types import NoneType
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
 from selftaught.commands import command
 from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError
 from selftaught.methods import METHODS, Value
 from selftaught.paths import LFS_POINTER, link_to_nothing, with_home
-from selftaught.settings import EngineConfig, RunConfig, Section
+from selftaught.settings import EngineConfig, RunConfig, Section, expected, kinds_of
 
 _OF_A_SERVER = {"name", "concurrency", "timeout_s", "max_retries"}
 ENGINE_SETTINGS = {
@@ -120,9 +119,12 @@ def config_from_values(values: Mapping[str, Any], origin_of: Callable[[str], str
 
 
 def _wrong_setting(error: ValidationError, origin_of: Callable[[str], str]) -> str:
-    first = error.errors()[0]
-    parts = [str(part) for part in first["loc"][:2]]
-    key = next(key for key in (".".join(parts), parts[0]) if key in known_keys() or len(parts) == 1)
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] != "missing"), errors[0])  # what is there comes before what is not
+    parts = [str(part) for part in first["loc"][:2]]  # what follows says which of several types was tried
+    key = parts[0] if parts[0] in known_keys() else ".".join(parts)
+    if key not in known_keys():
+        return f"{origin_of(key)}: unknown setting {key!r}; see docs/config.md"
     if first["type"] == "missing":
         section, _, name = key.rpartition(".")
         return (
@@ -130,33 +132,6 @@ def _wrong_setting(error: ValidationError, origin_of: Callable[[str], str]) -> s
             f"{LEAST_GIVEN[key]}"
         )
     return f"{origin_of(key)}: {key} = {first['input']!r}: expected {expected(known_keys()[key])}; see docs/config.md"
-
-
-def expected(field: FieldInfo) -> str:
-    """What a setting may be, in words: type and range."""
-    return " or ".join(_kind_in_words(kind, field.metadata) for kind in _kinds(field) if kind is not NoneType)
-
-
-def _kinds(field: FieldInfo) -> tuple[Any, ...]:
-    """The types that a setting may have; NoneType for one that may be left out."""
-    is_union = get_origin(field.annotation) in (Union, UnionType)
-    return get_args(field.annotation) if is_union else (field.annotation,)
-
-
-def _kind_in_words(kind: Any, metadata: Sequence[Any]) -> str:
-    if get_origin(kind) is Literal:
-        return " or ".join(f'"{value}"' for value in get_args(kind))
-    if get_origin(kind) is Annotated:
-        kind, *said = get_args(kind)
-        metadata = [*metadata, *(m for field in said for m in field.metadata)]
-    word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-    bounds = [
-        f"{sign} {getattr(m, name)}"
-        for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
-        for m in metadata
-        if hasattr(m, name)
-    ]
-    return " ".join([word, ", ".join(bounds)]).strip()
 
 
 def flat_values(config: RunConfig) -> dict[str, Value]:
@@ -374,21 +349,16 @@ def _parse_override(item: str) -> tuple[str, Value]:
     if not equals:
         raise ConfigError(f"--set {item}: expected section.key=value, for example --set loop.patience=2")
     _check_key(key, f"--set {item}")
-    kinds = _kinds(known_keys()[key])
+    kinds = kinds_of(known_keys()[key])
     if not raw and NoneType in kinds:
         return key, None  # as if the file had left it out
-    if str in map(_plain, kinds) and not raw.startswith(('"', "'")):
+    if str in kinds and not raw.startswith(('"', "'")):
         return key, raw
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except ValueError:  # not TOML (TOMLDecodeError is one), or a number of thousands of digits
         return key, raw
     return key, value if isinstance(value, (str, int, float, bool)) else raw
-
-
-def _plain(kind: Any) -> Any:
-    """A type without what is said of it."""
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _at_line(where: str, text: str, key: str) -> str:

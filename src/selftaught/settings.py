@@ -4,9 +4,12 @@ docs/config.md is generated from this file (a test compares them). `config.py` f
 left out: TOML has no other way to say so.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from selftaught.plan import Choice
 from selftaught.problems import Extraction
@@ -293,3 +296,35 @@ class RunConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     compute: ComputeConfig = ComputeConfig()
     engine: EngineConfig = EngineConfig()
+
+
+def expected(field: FieldInfo) -> str:
+    """What a setting may be, in words: type and range."""
+    said = [kind for kind in _alternatives(field) if kind is not NoneType]
+    return " or ".join(_in_words(kind, field.metadata) for kind in said)
+
+
+def kinds_of(field: FieldInfo) -> list[Any]:
+    """The types that a setting may have; NoneType for one that may be left out."""
+    return [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in _alternatives(field)]
+
+
+def _alternatives(field: FieldInfo) -> tuple[Any, ...]:
+    is_union = get_origin(field.annotation) in (Union, UnionType)
+    return get_args(field.annotation) if is_union else (field.annotation,)
+
+
+def _in_words(kind: Any, metadata: Sequence[Any]) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(f'"{value}"' for value in get_args(kind))
+    if get_origin(kind) is Annotated:
+        kind, *said = get_args(kind)
+        metadata = [*metadata, *(bound for field in said for bound in field.metadata)]
+    word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+    bounds = [
+        f"{sign} {getattr(bound, name)}"
+        for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
+        for bound in metadata
+        if hasattr(bound, name)
+    ]
+    return " ".join([word, ", ".join(bounds)]).strip()
