@@ -330,6 +330,7 @@ def test_what_is_missing_is_said_in_one_line(
 # Each benchmark, small
 
 
+@pytest.mark.slow
 def test_drawing_a_fixed_number_runs_and_compares_outputs(
     capsys: pytest.CaptureFixture[str], tiny: Path, questions: Path, tmp_path: Path
 ) -> None:

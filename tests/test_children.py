@@ -54,26 +54,30 @@ VERIFIERS = {
     "a module": ["task.verifier=python", "task.verifier_function=own_checks:f"],
     "a file": ["task.verifier=python", "task.verifier_function=own_checks.py:f"],
 }
+QUICKLY_TRIED = {("-P", "math"), ("-m", "a file")}
 
 
-@pytest.mark.parametrize("verifier", VERIFIERS.values(), ids=VERIFIERS)
-@pytest.mark.parametrize("started_by", ["-P", "-m"])
+@pytest.mark.parametrize(
+    ("started_by", "verifier"),
+    [
+        pytest.param(started_by, name, marks=() if (started_by, name) in QUICKLY_TRIED else pytest.mark.slow)
+        for started_by in ("-P", "-m")
+        for name in VERIFIERS
+    ],
+)
 def test_no_verifier_runs_a_module_of_the_current_folder_by_chance(
-    verifier: list[str], started_by: str, tmp_path: Path
+    started_by: str, verifier: str, tmp_path: Path
 ) -> None:
     if started_by == "-m":
         folder, command = trapped(tmp_path, without=frozenset(BEFORE_US)), [sys.executable, "-m", "selftaught"]
     else:
         folder, command = trapped(tmp_path), [sys.executable, "-P", "-m", "selftaught"]
-    chosen = [
-        "training.num_rehearsed=0",
-        "training.human_solutions=false",
-        "sampling.num_shots_fine_tuned=0",
-        *verifier,
-    ]
+    chosen = ["training.num_rehearsed=0", "training.human_solutions=false", "sampling.num_shots_fine_tuned=0"]
+    chosen += VERIFIERS[verifier]
     run_in(folder, command, "tasks", "check", "c.toml", *(part for item in chosen for part in ("--set", item)))
 
 
+@pytest.mark.slow
 def test_a_whole_run_of_two_processes_runs_no_module_of_the_current_folder(tmp_path: Path) -> None:
     arguments = ["run", "arithmetic", "--run-dir", "run", *settings({**QUICK, "compute.workers": 2})]
     run_in(trapped(tmp_path), [sys.executable, "-P", "-m", "selftaught"], *arguments)

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -13,10 +14,13 @@ import subprocess
 import sys
 import termios
 import time
+import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from selftaught.cli import main
 from selftaught.errors import one_line
 from test_kill import SETTINGS
 from toy import folder_bytes
@@ -32,9 +36,29 @@ QUICK = {
 }
 
 
-def selftaught(*arguments: str, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def selftaught(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command without a process of its own, whose imports would cost seconds: its exit code and what it printed.
+
+    An error that it does not turn into a line is raised.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd or "."),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch.object(sys, "argv", ["selftaught", *arguments]),
+        patch.dict(os.environ),
+        warnings.catch_warnings(),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def in_a_process(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """The command as a user starts it, for what only a process of its own shows."""
     command = [sys.executable, "-m", "selftaught", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
 
 
 def settings(values: dict[str, object]) -> list[str]:
@@ -64,7 +88,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_help_names_every_command() -> None:
-    done = selftaught("--help")
+    done = in_a_process("--help")
     assert done.returncode == 0
     assert all(command.split()[0] in done.stdout for command in COMMANDS)
 
@@ -344,7 +368,7 @@ def test_a_filter_that_no_sample_passes_says_what_there_is(finished: Path, tmp_p
     assert "has no samples yet" in selftaught("show", str(empty)).stderr
 
 
-@pytest.mark.parametrize("width", [120, 80, 60, 40, 20])
+@pytest.mark.parametrize("width", [80, 20, *(pytest.param(width, marks=pytest.mark.slow) for width in (120, 60, 40))])
 def test_the_result_is_whole_on_a_terminal_of_any_width(finished: Path, width: int) -> None:
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
@@ -417,7 +441,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run_loses_nothing_that_was_done(
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, resource.RLIM_INFINITY)),
     )
     assert "free some space" in refused(limited)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = selftaught(*command[3:])
     assert done.returncode == 0, done.stderr
     for path in (finished / "samples").iterdir():
         assert (run_dir / "samples" / path.name).read_bytes() == path.read_bytes()

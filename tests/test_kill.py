@@ -69,7 +69,7 @@ def kill_when_files_have_grown(run_dir: Path, growths: int, delay_s: float, *, i
     return process.wait() != 0
 
 
-@pytest.mark.parametrize("kills_due", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills_due", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_one(
     kills_due: int, tmp_path: Path
 ) -> None:
@@ -78,7 +78,7 @@ def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_on
     finish(undisturbed)
     kills = killed_in_training = 0
     while kills < kills_due:
-        wants_training = kills in (1, 4)
+        wants_training = kills in (0, 4)
         growths = rng.randint(1, 3 if wants_training else 6)
         if kill_when_files_have_grown(killed, growths, rng.random() * 0.1, in_training=wants_training):
             kills += 1

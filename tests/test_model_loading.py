@@ -52,6 +52,10 @@ TIED = ("llama that ties", "qwen2", "gemma3", "gpt2", "gpt-neo")
 
 examples = settings(max_examples=settings().max_examples // 2)  # of each kind
 every_kind = pytest.mark.parametrize("kind", KINDS)
+QUICK = ("the shipped one", "llama that ties", "mixtral")
+changed_kind = pytest.mark.parametrize(
+    "kind", [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind not in QUICK)]
+)
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def other_name(draw: st.DrawFn, name: str, names: Any) -> str:
     return new if new not in names else new + "2"
 
 
-@pytest.mark.parametrize("kind", ["the shipped one", *KINDS])
+@changed_kind
 @examples
 @given(data=st.data())
 def test_a_tensor_dropped_renamed_added_or_reshaped_is_refused_by_its_name(
@@ -192,7 +196,7 @@ def build_of(config: Mapping[str, Any]) -> Any:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, model.all_tied_weights_keys
 
 
-@pytest.mark.parametrize("kind", ["the shipped one", *KINDS])
+@changed_kind
 @examples
 @given(data=st.data())
 def test_a_number_of_the_config_is_refused_if_and_only_if_it_changes_the_tensors(

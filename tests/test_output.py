@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from builders import PACKAGE, run_python
-from test_cli import QUICK, settings
+from test_cli import QUICK, selftaught, settings
 from test_report import FIRST, measurement, summary, write_run
 from toy import folder_bytes
 
@@ -32,6 +32,7 @@ TERMINALS = {
     "unbuffered": {"PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": "1"},
 }
 each_terminal = pytest.mark.parametrize("terminal", TERMINALS.values(), ids=TERMINALS)
+slow = pytest.mark.slow  # of a table: what differs from its first rows in nothing but the value
 
 
 def run(
@@ -67,7 +68,13 @@ def test_what_a_terminal_cannot_show_is_escaped(terminal: Mapping[str, str]) -> 
     assert done.stderr
 
 
-@each_terminal
+@pytest.mark.parametrize(
+    "terminal",
+    [
+        pytest.param(env, marks=() if name in ("ascii", "C locale") else slow, id=name)
+        for name, env in TERMINALS.items()
+    ],
+)
 def test_no_command_raises_on_what_a_terminal_cannot_show(terminal: Mapping[str, str], hard_run: Path) -> None:
     for arguments in (["report", str(hard_run)], ["show", str(hard_run)], ["tasks"], ["--help"]):
         done = run(*arguments, env=terminal)
@@ -77,7 +84,7 @@ def test_no_command_raises_on_what_a_terminal_cannot_show(terminal: Mapping[str,
     assert (done.returncode, b"Traceback" in done.stderr) == (2, False)
 
 
-@pytest.mark.parametrize("name", ["latin-1", "C locale"])
+@pytest.mark.parametrize("name", [pytest.param("latin-1", marks=slow), "C locale"])
 def test_a_run_ends_with_its_report_on_a_terminal_that_cannot_show_it(name: str, tmp_path: Path) -> None:
     run_dir = tmp_path / ("run" if name == "C locale" else "é – 日")
     done = run("run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK), env=TERMINALS[name])
@@ -115,10 +122,18 @@ CLOSED = {
 }
 
 
-@pytest.mark.parametrize(("shell", "code"), CLOSED.values(), ids=CLOSED)
-@pytest.mark.parametrize("arguments", [["tasks"], ["tasks", "--json"], ["--help"], ["report"]], ids=" ".join)
-def test_output_that_goes_nowhere_is_no_traceback(shell: str, code: int, arguments: list[str], hard_run: Path) -> None:
-    done = run(*arguments, *([str(hard_run)] if arguments == ["report"] else []), shell=shell)
+@pytest.mark.parametrize(
+    ("arguments", "shell", "code"),
+    [
+        pytest.param(
+            command, *how, marks=() if command == "tasks" or name == "disk full" else slow, id=f"{command}, {name}"
+        )
+        for command in ("tasks", "tasks --json", "--help", "report")
+        for name, how in CLOSED.items()
+    ],
+)
+def test_output_that_goes_nowhere_is_no_traceback(arguments: str, shell: str, code: int, hard_run: Path) -> None:
+    done = run(*arguments.split(), *([str(hard_run)] if arguments == "report" else []), shell=shell)
     assert done.returncode == code, done.stderr
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
@@ -132,23 +147,33 @@ def test_a_mistake_keeps_its_exit_code_though_nobody_can_read_of_it(shell: str, 
     assert run("show", "nowhere", shell=shell, cwd=tmp_path).returncode == 2
 
 
-def test_a_run_goes_on_to_its_end_without_readers_and_its_files_are_complete(tmp_path: Path) -> None:
-    shells = {
-        "read": '"$@"',
-        "left": '"$@" 2>&1 | head -c 10',
-        "closed": '"$@" <&- >&- 2>&-',
-        "full": '"$@" >/dev/full',
-    }
-    folders = {}
-    for name, shell in shells.items():
-        folder = tmp_path / name
-        done = run("run", "arithmetic", "--run-dir", str(folder), *settings(QUICK), shell=shell)
-        assert done.returncode == (2 if name == "full" else 0), done.stderr
-        assert (folder / "report.md").exists()
-        assert (folder / "accuracy.png").exists()
-        folders[name] = [folder_bytes(folder, part) for part in ("samples", "examples", "left_out")]
-        assert not any(b"accuracy on dev" in path.read_bytes() for path in folder.glob("*.json*"))
-    assert all(found == folders["read"] for found in folders.values())
+@pytest.fixture(scope="module")
+def read_to_its_end(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "read"
+    assert selftaught("run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK)).returncode == 0
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("shell", "code"),
+    [
+        ('"$@" 2>&1 | head -c 10', 0),
+        pytest.param('"$@" <&- >&- 2>&-', 0, marks=slow),
+        pytest.param('"$@" >/dev/full', 2, marks=slow),
+    ],
+    ids=["left", "closed", "full"],
+)
+def test_a_run_goes_on_to_its_end_without_readers_and_its_files_are_complete(
+    shell: str, code: int, read_to_its_end: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    done = run("run", "arithmetic", "--run-dir", str(folder), *settings(QUICK), shell=shell)
+    assert done.returncode == code, done.stderr
+    assert (folder / "report.md").exists()
+    assert (folder / "accuracy.png").exists()
+    assert not any(b"accuracy on dev" in path.read_bytes() for path in folder.glob("*.json*"))
+    names = ("samples", "examples", "left_out")
+    assert folder_bytes(folder, *names) == folder_bytes(read_to_its_end, *names)
 
 
 def test_a_terminal_that_another_program_made_non_blocking_gets_everything() -> None:
@@ -190,8 +215,12 @@ def test_the_width_is_that_of_columns_where_it_is_a_number(columns: str, expecte
     assert done.stdout.strip() == str(expected)
 
 
+ODD = {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "0"}
+
+
 @pytest.mark.parametrize(
-    "env", [{"HOME": ""}, {"TERM": "dumb"}, {"NO_COLOR": "1"}, {"COLUMNS": "0"}, {"COLUMNS": "20"}]
+    "env",
+    [{"HOME": ""}, {"COLUMNS": "20"}, *(pytest.param({name: value}, marks=slow) for name, value in ODD.items())],
 )
 def test_an_odd_environment_is_no_reason_to_fail(env: Mapping[str, str], hard_run: Path) -> None:
     for arguments in (["report", str(hard_run)], ["tasks"], ["--help"]):

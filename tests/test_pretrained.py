@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from test_cli import selftaught, settings
+from test_cli import in_a_process, settings
 
 MODEL = os.environ.get("SELFTAUGHT_TEST_MODEL", "")
 
@@ -29,7 +29,7 @@ def test_a_pretrained_model_with_ten_worked_examples_goes_through_an_iteration_a
         "task.test_problems": 10,
         "loop.max_iterations": 1,
     }
-    done = selftaught("run", "arithmetic-fewshot", "--run-dir", str(tmp_path), *settings(changes), timeout=3_000)
+    done = in_a_process("run", "arithmetic-fewshot", "--run-dir", str(tmp_path), *settings(changes), timeout=3_000)
     assert done.returncode == 0, done.stderr
     (line,) = (tmp_path / "iterations.jsonl").read_text().splitlines()
     summary = json.loads(line)
