@@ -67,7 +67,7 @@ def trained(start: Path, out_dir: Path, dtype: str) -> dict[str, torch.Tensor]:
     task = task_named("arithmetic")
     settings = TrainingConfig(batch_size=4, learning_rate=1e-5, schedule="constant", warmup_steps=0)
     SftTrainer(settings, dtype=dtype, device="cpu", threads=1).fine_tune(
-        examples_from_solutions(task.few_shot[:8], task.prompt_format, (), iteration=1),
+        examples_from_solutions(task.few_shot[:8], task.prompt_format, iteration=1),
         validation=[],
         start=ModelRef(path=str(start)),
         out_dir=out_dir,

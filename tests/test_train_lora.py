@@ -26,7 +26,7 @@ from selftaught.training.rows import Row
 from selftaught.training.sft import SftTrainer, load_float32
 
 TASK = task_named("arithmetic")
-EXAMPLES = examples_from_solutions(TASK.few_shot[:6], TASK.prompt_format, (), iteration=1)
+EXAMPLES = examples_from_solutions(TASK.few_shot[:6], TASK.prompt_format, iteration=1)
 PLAN = TrainingPlan(iteration=1, steps=3, seed=1, examples_sha256="x")
 
 

@@ -36,7 +36,7 @@ TASK = task_named("arithmetic")
 
 
 def examples(number: int = 8) -> list[TrainingExample]:
-    return examples_from_solutions(TASK.few_shot[:number], TASK.prompt_format, (), iteration=1)
+    return examples_from_solutions(TASK.few_shot[:number], TASK.prompt_format, iteration=1)
 
 
 def fine_tune(

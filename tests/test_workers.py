@@ -165,7 +165,7 @@ def trained(
         TrainingConfig(**{"learning_rate": 1e-6, **values}), dtype=dtype, device="cpu", threads=1, workers=workers
     )
     trainer.fine_tune(
-        examples_from_solutions(TASK.few_shot, TASK.prompt_format, (), iteration=1),
+        examples_from_solutions(TASK.few_shot, TASK.prompt_format, iteration=1),
         validation=[],
         start=ModelRef(path=str(start)),
         out_dir=out_dir,
@@ -261,7 +261,7 @@ def test_a_peer_that_dies_in_training_ends_it_with_one_line(
     )
     with pytest.raises(WorkerDied, match="signal 9"):
         trainer.fine_tune(
-            examples_from_solutions(TASK.few_shot, TASK.prompt_format, (), iteration=1),
+            examples_from_solutions(TASK.few_shot, TASK.prompt_format, iteration=1),
             validation=[],
             start=ModelRef(path=str(tiny)),
             out_dir=tmp_path,

@@ -54,7 +54,7 @@ def find_target(name: str, *, task: str | None) -> Target:
         config = config_of_run(folder.parent.parent)
         iteration = int(folder.name)
         model, run_dir = model_in_folder(folder), folder.parent.parent
-        return Target(model, config, iteration, config.sampling.num_shots(fine_tuned=True), run_dir)
+        return Target(model, config, iteration, config.sampling.num_shots_for(fine_tuned=True), run_dir)
     if task is None:
         raise ConfigError(_no_run(name))
     config = config_without_training({"task.name": task, "model.path": name})
@@ -183,4 +183,4 @@ def _target_of_run(folder: Path) -> Target:
     if best == 0:
         return Target(resolve_model(config.model.path), config, 0, sampling.num_shots, folder)
     model = model_in_folder(folder / str(result["checkpoint"]))
-    return Target(model, config, best, sampling.num_shots(fine_tuned=True), folder)
+    return Target(model, config, best, sampling.num_shots_for(fine_tuned=True), folder)

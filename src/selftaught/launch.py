@@ -158,7 +158,7 @@ def check_settings(config: RunConfig, task: Task) -> None:
         )
     wanted = {
         "sampling.num_shots": config.sampling.num_shots,
-        "sampling.num_shots_fine_tuned": config.sampling.num_shots(fine_tuned=True),
+        "sampling.num_shots_fine_tuned": config.sampling.num_shots_for(fine_tuned=True),
         "training.num_rehearsed": config.training.num_rehearsed,
     }
     for key, number in wanted.items():

@@ -117,7 +117,7 @@ class SamplingConfig(Section):
         description="Few-shot examples in the prompts of a fine-tuned model (iteration 2 on, and its measurements); absent is as many as `num_shots`.",
     )
 
-    def shots(self, *, fine_tuned: bool) -> int:
+    def num_shots_for(self, *, fine_tuned: bool) -> int:
         """Few-shot examples in the prompts of the base model, or of a fine-tuned one."""
         number = self.num_shots_fine_tuned if fine_tuned else None
         return self.num_shots if number is None else number

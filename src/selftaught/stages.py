@@ -312,7 +312,7 @@ def _sample(
 
 
 def _spec(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> SamplingSpec:
-    num_shots = setup.config.sampling.num_shots(fine_tuned=model.path != setup.base.path)
+    num_shots = setup.config.sampling.num_shots_for(fine_tuned=model.path != setup.base.path)
     return sampling_spec(setup.config, setup.task, num_shots=num_shots, temperature=temperature, hint=hint)
 
 
