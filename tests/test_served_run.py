@@ -1,4 +1,4 @@
-"""Whole commands with a server outside: an evaluation, and a run that will not draw from weights that were replaced."""
+"""Commands with a server that the user starts: an evaluation, and a run that refuses a server of other weights."""
 
 import json
 import re
@@ -40,7 +40,7 @@ max_iterations = 1
 name = "openai"
 url = "{url}"
 concurrency = 4
-retries = 0
+max_retries = 0
 timeout_s = 60.0
 """
 
@@ -60,9 +60,9 @@ def test_eval_measures_a_server_as_it_measures_the_model_itself(model: Path) -> 
         served = selftaught(*arguments, *small, "--set", "engine.name=openai", "--set", f"engine.url={address}")
     assert served.returncode == 0, served.stderr
     assert f"what {address} serves, by its own word '{model / 'model.gguf'}'" in served.stderr
-    ours, theirs = json.loads(local.stdout), json.loads(served.stdout)
-    assert ours["n"] == 12
-    assert theirs == ours
+    of_model, of_server = json.loads(local.stdout), json.loads(served.stdout)
+    assert of_model["n"] == 12
+    assert of_server == of_model
 
 
 def test_eval_refuses_to_set_what_has_an_option_of_its_own(model: Path) -> None:
@@ -73,9 +73,9 @@ def test_eval_refuses_to_set_what_has_an_option_of_its_own(model: Path) -> None:
 
 
 def test_a_run_stops_until_the_server_serves_the_weights_that_are_due(model: Path, tmp_path: Path) -> None:
-    """Base, then the checkpoint, then the base again for its score on test: each time the run names the folder.
+    """The base, the checkpoint, and the base again to measure it on test: each time the run names the folder.
 
-    Every server has another port, which is not a change of the run's settings.
+    Every server has another port, and that is not a change of the run's settings.
     """
     run_dir, config = tmp_path / "run", tmp_path / "run.toml"
     checkpoint = run_dir / "checkpoints" / "001"
@@ -100,7 +100,7 @@ def test_a_run_stops_until_the_server_serves_the_weights_that_are_due(model: Pat
     assert list((run_dir / "samples").glob("001-dev*"))
     assert not list((run_dir / "samples").glob("000-test*"))
     (done,) = go(model / "model.gguf")
-    if done.returncode == 2:  # unless no iteration beat the base model on dev
+    if done.returncode == 2:  # an iteration beat the base model on dev, and is measured on test, too
         (done,) = go(trained)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^test, base model: \d+/3", done.stdout, flags=re.MULTILINE)
