@@ -1,4 +1,4 @@
-"""A stand-in for a Python interpreter with vLLM: takes the command line of `vllm serve` and misbehaves as an option says.
+"""A stand-in for a Python interpreter with vLLM: it takes the command line of `vllm serve`; `--fake` says how.
 
     fake_vllm.py -c CODE                     prints what an interpreter with vllm prints as its version
     fake_vllm.py -m MODULE … [--fake WORD]   is the server; WORD is one of the branches of `main`

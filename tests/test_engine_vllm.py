@@ -73,7 +73,9 @@ def is_written(log: Path) -> bool:
 def test_an_engine_answers_through_its_own_server_and_closing_it_leaves_no_process(
     fake_python: str, adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # no process listens there; a server on this machine needs no proxy
+    monkeypatch.setenv(
+        "HTTP_PROXY", "http://127.0.0.1:9"
+    )  # no process listens there; a server on this machine needs no proxy
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     log = tmp_path / "vllm.log"
@@ -213,9 +215,7 @@ time.sleep(600)
 """
 
 
-def test_when_this_process_is_killed_a_server_that_ignores_sigterm_ends_too(
-    fake_python: str, tmp_path: Path
-) -> None:
+def test_when_this_process_is_killed_a_server_that_ignores_sigterm_ends_too(fake_python: str, tmp_path: Path) -> None:
     log = tmp_path / "vllm.log"
     parent = subprocess.Popen(
         [sys.executable, "-c", STUBBORN, fake_python, str(log)],

@@ -281,7 +281,9 @@ def _open_openai(config: RunConfig, resolved: Resolved) -> Callable[[ModelRef], 
 
         check_model_and_tokenizer(config, model, ())  # the trainer will load it
         engine = config.engine
-        server = Server(url=engine.url or "", key=_key(config), timeout_s=engine.timeout_s, max_retries=engine.max_retries)
+        server = Server(
+            url=engine.url or "", key=_key(config), timeout_s=engine.timeout_s, max_retries=engine.max_retries
+        )
         return OpenAIEngine(
             model,
             server=server,

@@ -91,8 +91,8 @@ class Connection:
                     raise _rejection(who, status, problem)
                 wait = _retry_after(headers.get("retry-after", ""))
         raise EngineError(
-            f"{who}: {server.base_url}{path} failed {server.max_retries + 1} times, at last with {problem}; see that the "
-            "server runs and what it logs, then run the same command again"
+            f"{who}: {server.base_url}{path} failed {server.max_retries + 1} times, at last with {problem}; see that "
+            "the server runs and what it logs, then run the same command again"
         )
 
     async def _send(self, path: str, body: dict[str, Any] | None, who: str) -> tuple[int, httpx2.Headers, bytes]:
