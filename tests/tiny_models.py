@@ -107,7 +107,9 @@ def sample(engine: LocalEngine, texts: Sequence[str], **params: Any) -> list[Com
     return sorted(completions, key=lambda c: c.request)
 
 
-def near_ties(folder: Path, text: str, seed: int, ids: Sequence[int], params: SamplingParams) -> list[bool]:
+def near_ties(
+    folder: Path, text: str, seed: int, ids: Sequence[int], params: SamplingParams, *, limit: float = NEAR_TIE
+) -> list[bool]:
     """For each token of a completion, whether rounding alone could have given another one.
 
     Fails for a token that the plain model in float64, after the same tokens, would not sample with the number of this
@@ -118,10 +120,10 @@ def near_ties(folder: Path, text: str, seed: int, ids: Sequence[int], params: Sa
     if params.temperature == 0.0:
         top = logits.topk(2).values
         gaps = top[:, 0] - logits.gather(-1, torch.tensor([*ids])[:, None])[:, 0]
-        assert bool((gaps < NEAR_TIE).all()), (text, ids)
-        return (top[:, 0] - top[:, 1] < NEAR_TIE).tolist()
+        assert bool((gaps < limit).all()), (text, ids)
+        return (top[:, 0] - top[:, 1] < limit).tolist()
     possible = []
-    for shift in (-NEAR_TIE, 0.0, NEAR_TIE):
+    for shift in (-limit, 0.0, limit):
         numbers = [min(max(uniform(seed, place) + shift, 0.0), 1.0 - 2**-53) for place in range(len(ids))]
         tokens, _ = sample_tokens(logits, params, torch.tensor(numbers, dtype=torch.float64))
         possible.append(tokens.tolist())
