@@ -53,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_eval_measures_a_server_as_it_measures_the_model_itself(model: Path) -> None:
-    arguments = ["eval", str(model), "--task", "arithmetic", "--shots", "1", "--max-new-tokens", "12", "--json"]
+    arguments = ["eval", str(model), "--task", "arithmetic", "--num-shots", "1", "--max-new-tokens", "12", "--json"]
     small = ["--set", "task.dev_problems=12", "--set", "compute.threads=1"]
     local = selftaught(*arguments, *small)
     with serving(model / "model.gguf") as address:
