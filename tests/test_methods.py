@@ -18,8 +18,8 @@ CASES = json_case("methods.json")
 
 MAX_NEW_TOKENS = 60
 
-# By the letters of docs/design.md, section 1: (b) samples and temperature, (c) hints, (d) accept, (e) duplicates and cap,
-# (f) training set, (g) start. "this": this iteration's samples; "human": with human solutions.
+# By the letters of docs/design.md, section 1: (b) samples and temperature, (c) hints, (d) accept, (e) duplicates and
+# cap, (f) training set, (g) start. "this": this iteration's samples; "human": with human solutions.
 KNOB_TABLE = {
     "star": (1, 0.0, "failed", "answer", "text", None, "this", "base"),
     "star-no-rationalization": (1, 0.0, "none", "answer", "text", None, "this", "base"),
