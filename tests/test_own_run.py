@@ -11,7 +11,7 @@ import pytest
 
 from selftaught.config import config_from_values, load_config
 from selftaught.errors import ConfigError, RefusedError
-from selftaught.inspection import matching, regraded
+from selftaught.inspection import matching_samples, regraded
 from selftaught.launch import with_absolute_paths
 from selftaught.problems import Problem
 from selftaught.starter import write_starter
@@ -115,7 +115,7 @@ def test_a_run_whose_data_was_changed_is_not_judged_again(changed: Path) -> None
 
 def test_samples_can_be_looked_at_without_their_data(changed: Path) -> None:
     said: list[str] = []
-    found = list(matching(changed, {}, limit=3, note=said.append))
+    found = list(matching_samples(changed, {}, limit=3, note=said.append))
     assert [answer for _, _, answer in found] == [None] * 3
     assert len(said) == 1
     assert "reference answers are not shown" in said[0]
