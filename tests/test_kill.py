@@ -23,7 +23,6 @@ SETTINGS = {
     "loop.max_iterations": 2,
     "tracking.log_every_steps": 1,
     "compute.threads": 1,
-    "compute.workers": 2,
     "compute.slots": 4,
     "compute.chunk_completions": 32,
 }
