@@ -216,10 +216,10 @@ def _what_follows(text: str, number: Quantity, *, in_formula: bool) -> Quantity 
             return Following.MORE
         end = _END.match(text, position)
         if end:
-            return _beside(text, end.end(), default=Following.NOTHING)
+            return _number_next(text, end.end(), default=Following.NOTHING)
         equal = _EQUAL.match(text, position)
         if equal:
-            return _beside(text, equal.end(), default=Following.MORE)
+            return _number_next(text, equal.end(), default=Following.MORE)
         bracket = _BRACKET.match(text, position)
         if bracket:
             if not _is_remark(bracket["inside"].strip(), number, touches=touches or in_formula):
@@ -228,13 +228,13 @@ def _what_follows(text: str, number: Quantity, *, in_formula: bool) -> Quantity 
             continue
         remark = _REMARK.match(text, position)
         if remark:
-            return _beside(text, remark.end(), default=Following.NOTHING)
+            return _number_next(text, remark.end(), default=Following.NOTHING)
         sign = _UNIT_SIGN.match(text, position) or _PER.match(text, position)
         if sign:
             position, words = sign.end(), words + 1
             continue
         if _NEXT.match(text, position):
-            return _beside(text, position, default=Following.MORE)
+            return _number_next(text, position, default=Following.MORE)
         unit = _UNIT.match(text, position)
         if unit is None:
             return Following.MORE
@@ -267,7 +267,7 @@ def _word(text: str, unit: re.Match[str], *, words: int, touches: bool) -> Quant
     if is_place or CLAUSE.match(word) or word.lower() in ("if", "when"):
         rest = text[unit.end() : unit.end() + 200]
         is_listed = _LISTED_LATER.search(_END.split(rest, maxsplit=1)[0])
-        beside = Following.NOTHING if is_place and words else _beside(text, unit.end(), default=Following.NOTHING)
+        beside = Following.NOTHING if is_place and words else _number_next(text, unit.end(), default=Following.NOTHING)
         return Following.MORE if is_listed else beside
     if JOINS.match(word) and _NEXT_OPERAND.match(text, unit.end()):
         return Following.MORE
@@ -288,7 +288,7 @@ _GREEK = re.compile(r"[α-ωΑ-Ω]\Z")
 _WORD_NEXT = re.compile(r"\s+[^\W\d_]{2}")
 
 
-def _beside(text: str, position: int, *, default: Following) -> Quantity | Following:
+def _number_next(text: str, position: int, *, default: Following) -> Quantity | Following:
     """The number at `position`; MORE if it cannot be read; `default` if there is none."""
     following = _NEXT_OPERAND.match(text, position)
     if following is None:

@@ -68,7 +68,7 @@ def number_answer(statement: Statement, extraction: Extraction) -> Quantity | No
         return None
     number = None if stated is None else read_quantity(stated, in_formula=statement.in_box)
     if number is not None and statement.after_box:
-        return read_quantity(number_text(number) + statement.after_box)  # \\boxed{5} million
+        return read_quantity(number_text(number) + statement.after_box)  # \boxed{5} million
     if number is not None or extraction == "strict":
         return number
     if stated is not None:

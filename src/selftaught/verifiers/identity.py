@@ -10,7 +10,7 @@ import sympy
 
 DIGITS = 15
 MAX_DIGITS = 400
-"""Two values differ if DIGITS digits of their difference are correct; sympy computes with at most MAX_DIGITS."""
+"""A difference is not 0 if DIGITS digits of it are correct; for them, sympy raises its precision up to MAX_DIGITS."""
 POINTS = ((2, 3), (5, 7), (11, 13))
 """The points at which two expressions are compared, as numerators and denominators; no letter is an integer there."""
 LOG_BASE = sympy.Symbol("base of log", positive=True)

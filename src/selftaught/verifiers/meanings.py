@@ -16,7 +16,7 @@ from selftaught.verifiers.identity import equal
 from selftaught.verifiers.values import UndecidedError, value
 
 MAX_PLACES = 30
-"""Decimal places of a rounded value."""
+"""The most places of a finite decimal."""
 SETS = {
     "R": sympy.S.Reals,
     "Q": sympy.S.Rationals,

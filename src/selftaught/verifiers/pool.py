@@ -57,7 +57,7 @@ class Pool:
             process = self._idle_or_new()
             try:
                 reply = process.exchange(request, self._limit_s)
-            except BaseException:  # also Ctrl-C: the process would send the reply to this request to the next one
+            except BaseException:  # also Ctrl-C: the process would answer the next request with this reply
                 self._discard(process)
                 raise
             with self._lock:
