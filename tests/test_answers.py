@@ -27,26 +27,26 @@ pieces = st.lists(
 
 @pytest.mark.parametrize("case", json_case("arithmetic_answers.json"), ids=lambda case: case["why"])
 def test_the_verdict_of(case: dict[str, Any]) -> None:
-    found = verify(case["text"] * case.get("times", 1), problem(answer=case["answer"]))
-    assert found.verdict == case["verdict"]
-    if "times" in case and found.prediction is not None:
-        assert found.prediction.startswith(case["prediction"])
+    verification = verify(case["text"] * case.get("times", 1), problem(answer=case["answer"]))
+    assert verification.verdict == case["verdict"]
+    if "times" in case and verification.prediction is not None:
+        assert verification.prediction.startswith(case["prediction"])
     else:
-        assert found.prediction == case["prediction"]
+        assert verification.prediction == case["prediction"]
 
 
-def test_every_verdict_has_cases_and_every_case_a_reason() -> None:
+def test_every_verdict_has_cases_and_every_case_has_a_reason() -> None:
     cases = json_case("arithmetic_answers.json")
     assert {case["verdict"] for case in cases} == set(Verdict)
     assert len({case["why"] for case in cases}) == len(cases) >= 30
 
 
 @given(st.one_of(texts, pieces), awkward_texts)
-def test_any_text_gets_a_verdict_and_only_an_unreadable_one_has_no_prediction(completion: str, answer: str) -> None:
-    found = verify(completion, problem(answer=answer))
-    assert (found.verdict is Verdict.UNPARSEABLE) == (found.prediction is None)
-    assert (found.verdict is Verdict.CORRECT) == (
-        found.prediction is not None and found.prediction == fold_space(answer)
+def test_any_text_gets_a_verdict_and_only_an_unparseable_one_has_no_prediction(completion: str, answer: str) -> None:
+    verification = verify(completion, problem(answer=answer))
+    assert (verification.verdict is Verdict.UNPARSEABLE) == (verification.prediction is None)
+    assert (verification.verdict is Verdict.CORRECT) == (
+        verification.prediction is not None and verification.prediction == fold_space(answer)
     )
 
 
@@ -76,17 +76,17 @@ def test_answers_that_read_differently_are_different() -> None:
 
 
 @given(pieces)
-def test_what_stands_inside_the_reasoning_is_never_the_answer(reasoning: str) -> None:
+def test_text_inside_the_reasoning_is_never_the_answer(reasoning: str) -> None:
     inside = reasoning.replace("</scratch>", "")
     assert extract(f"<scratch>\n{inside}\n</scratch>\n7 7 7", ANSWER_RULE) == "7 7 7"
     assert extract(f"<scratch>\n{inside}", ANSWER_RULE) is None
 
 
 @given(pieces)
-def test_what_follows_the_answer_line_changes_nothing(rest: str) -> None:
+def test_text_after_the_answer_line_changes_nothing(rest: str) -> None:
     assert extract(f"<scratch>\n</scratch>\n7 7 7\n{rest}", ANSWER_RULE) == "7 7 7"
 
 
-def test_the_markers_are_those_of_the_rule() -> None:
+def test_the_tags_are_those_of_the_rule() -> None:
     assert extract("<r>\n</r>\n883", RULE) == "883"
     assert extract("<scratch>\n</scratch>\n883", RULE) is None

@@ -1,4 +1,4 @@
-"""Formulas are read whole, in any notation, and compared exactly."""
+"""Formulas are read completely, in any notation, and compared exactly."""
 
 import math
 import random
@@ -24,9 +24,9 @@ CASES = json_case("formulas.json")
 comparison = cache(formula_comparison)
 
 
-def verdict(answer: str, said: str) -> Verdict:
+def verdict(answer: str, stated: str) -> Verdict:
     pytest.importorskip("sympy")
-    return comparison(10.0)(said, answer)[0]
+    return comparison(10.0)(stated, answer)[0]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " | ".join(case))
@@ -36,7 +36,7 @@ def test_a_pair_of_formulas_has_its_verdict_either_way_round(case: tuple[str, st
 
 
 @pytest.mark.parametrize("formula", sorted({formula for one, other, _ in CASES for formula in (one, other)}))
-def test_every_formula_is_right_against_itself(formula: str) -> None:
+def test_every_formula_is_correct_against_itself(formula: str) -> None:
     assert verdict(formula, formula) is Verdict.CORRECT
     assert verdict(formula, formula.replace(" ", "  ").replace("-", "−")) is Verdict.CORRECT
 
@@ -51,7 +51,7 @@ def test_there_are_cases_of_every_verdict() -> None:
 
 @dataclass(frozen=True)
 class Written:
-    """One expression as it is written, and what it is at x = 7/3: enough to tell two of them apart."""
+    """An expression in three notations, and its value at x = 7/3, which distinguishes two of them."""
 
     latex: str
     plain: str
@@ -134,12 +134,12 @@ def test_a_changed_digit_is_another_formula(written: Written, data: st.DataObjec
     digit = data.draw(st.sampled_from("0123456789"))
     changed = written.latex[:place] + digit + written.latex[place + 1 :]
     if verdict(written.latex, changed) is Verdict.CORRECT:
-        # A product with 0, 1^2 and 1^3: the change has no effect, which the plain text tells exactly.
+        # In a product with 0, or in 1^2 and 1^3, the change has no effect; Python's arithmetic confirms it.
         assert changed == written.latex or _value(changed) == _value(written.latex)
 
 
 def _value(latex: str) -> Fraction:
-    """At two points as one number, by Python's own arithmetic on the test's own text."""
+    """The values at two points as one number, by Python's arithmetic on text that the test itself wrote."""
     import re
 
     text = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"((\1)/(\2))", latex.replace("\\cdot", "*"))
@@ -153,8 +153,8 @@ def _value(latex: str) -> Fraction:
     ["squared", "cubed", "thirds", "factorial", "more", "less", "or more", "halves", "times x", "mod 7", "plus one",
      "over 2", "and a half", "tens", "dozenths", "fifths", "to the power 2", "in base 7", "recurring"]
 ))  # fmt: skip
-def test_words_that_may_change_a_number_are_never_dropped(formula: str, behind: str) -> None:
-    assert verdict(formula, f"{formula} \\text{{ {behind}}}") is not Verdict.CORRECT
+def test_words_that_may_change_a_number_are_never_dropped(formula: str, after: str) -> None:
+    assert verdict(formula, f"{formula} \\text{{ {after}}}") is not Verdict.CORRECT
 
 
 @given(st.integers(2, 36), st.integers(2, 36), st.text("0123456789", min_size=1, max_size=6))
@@ -165,19 +165,19 @@ def test_a_number_to_a_base_equals_itself_alone(base: int, other: int, digits: s
 
 
 @given(st.integers(0, 99), st.text("0123456789", max_size=3), st.text("0123456789", min_size=1, max_size=3))
-def test_repeating_digits_are_the_fraction_that_they_make(whole: int, fixed: str, repeated: str) -> None:
+def test_repeating_digits_equal_their_fraction(integer: int, fixed: str, repeated: str) -> None:
     nines, zeros = 10 ** len(repeated) - 1, 10 ** len(fixed)
-    value = whole + Fraction(int(fixed or "0"), zeros) + Fraction(int(repeated), nines * zeros)
+    value = integer + Fraction(int(fixed or "0"), zeros) + Fraction(int(repeated), nines * zeros)
     for text in (
-        f"{whole}.{fixed}\\overline{{{repeated}}}",
-        f"{whole}.{fixed}" + "".join(f"{d}\u0305" for d in repeated),
+        f"{integer}.{fixed}\\overline{{{repeated}}}",
+        f"{integer}.{fixed}" + "".join(f"{d}\u0305" for d in repeated),
     ):
         assert verdict(f"\\frac{{{value.numerator}}}{{{value.denominator}}}", text) is Verdict.CORRECT
         if int(repeated):
-            assert verdict(f"{whole}.{fixed}{repeated}", text) is not Verdict.CORRECT
+            assert verdict(f"{integer}.{fixed}{repeated}", text) is not Verdict.CORRECT
 
 
-# What formulas of other meanings share
+# Formulas that look alike and differ in meaning
 
 
 @given(st.sampled_from(["()", "[]", "(]", "\\{\\}"]), st.integers(1, 999), st.integers(100, 999))
@@ -211,9 +211,9 @@ UNITS = ("feet", "in.", "cm", "\\text{ hours}", "\\text{ min}", "\\text{ kg}", "
 def test_numbers_of_two_units_are_neither_one_number_nor_a_list(
     one: int, other: int, units: list[str], joint: str
 ) -> None:
-    said = f"{one} {units[0]}{joint}{other} {units[1]}"
+    stated = f"{one} {units[0]}{joint}{other} {units[1]}"
     for answer in (str(one), str(other), f"{one}, {other}", f"\\{{{one},{other}\\}}"):
-        assert verdict(answer, said) is not Verdict.CORRECT
+        assert verdict(answer, stated) is not Verdict.CORRECT
 
 
 @given(
@@ -223,9 +223,9 @@ def test_numbers_of_two_units_are_neither_one_number_nor_a_list(
     st.sampled_from(["\\text{%s}", "\\text{ %s}", "\\,\\mathrm{%s}", " %s"]),
     st.sampled_from(["", " USD", "\\text{ dollars}"]),
 )
-def test_letters_of_scale_are_never_dropped(number: int, sign: str, letters: str, face: str, behind: str) -> None:
-    assume(sign or behind or letters not in ("m", "T", "G"))
-    assert verdict(str(number), sign + str(number) + face % letters + behind) is not Verdict.CORRECT
+def test_letters_of_scale_are_never_dropped(number: int, sign: str, letters: str, face: str, after: str) -> None:
+    assume(sign or after or letters not in ("m", "T", "G"))
+    assert verdict(str(number), sign + str(number) + face % letters + after) is not Verdict.CORRECT
 
 
 SURROUNDINGS = (
@@ -238,7 +238,7 @@ SURROUNDINGS = (
 
 
 @given(expressions, expressions, st.lists(st.sampled_from(SURROUNDINGS), max_size=1))
-def test_what_surrounds_a_formula_changes_nothing(one: Written, other: Written, around: list[str]) -> None:
+def test_text_around_a_formula_changes_nothing(one: Written, other: Written, around: list[str]) -> None:
     for surrounding in around:
         assert verdict(one.latex, surrounding % one.latex) is Verdict.CORRECT, surrounding
         if one.value != other.value:
@@ -254,29 +254,30 @@ def test_factorials_and_powers_side_by_side_are_multiplied(numbers: list[int], b
 
 
 @given(st.integers(1, 60), st.integers(2, 60), st.integers(1, 6), st.integers(-9, 9))
-def test_a_rounded_value_behind_a_number_must_be_its_own(above: int, below: int, places: int, off: int) -> None:
+def test_a_rounded_value_after_a_number_must_be_its_own(above: int, below: int, places: int, off: int) -> None:
     exact = Fraction(above, below)
-    shown = Fraction(round(exact * 10**places) + off, 10**places)
-    text = f"{float(shown):.{places}f}"
+    rounded = Fraction(round(exact * 10**places) + off, 10**places)
+    text = f"{float(rounded):.{places}f}"
     is_close = abs(Fraction(text) - exact) * 10 ** len(text.rstrip("0").partition(".")[2]) < 1
-    found = verdict(f"\\frac{{{above}}}{{{below}}}", f"\\frac{{{above}}}{{{below}}} \\approx {text}")
-    assert found is (Verdict.CORRECT if is_close else Verdict.UNPARSEABLE)
+    result = verdict(f"\\frac{{{above}}}{{{below}}}", f"\\frac{{{above}}}{{{below}}} \\approx {text}")
+    assert result is (Verdict.CORRECT if is_close else Verdict.UNPARSEABLE)
 
 
 @pytest.mark.parametrize(
-    "said", ["m+n=29", "a + b + c = 29", "PQ = 29", "|PQ| = 29", "|w| = 29", "[PQR] = 29", "uv=29", "\\frac{u}{v} = 29"]
+    "stated",
+    ["m+n=29", "a + b + c = 29", "PQ = 29", "|PQ| = 29", "|w| = 29", "[PQR] = 29", "uv=29", "\\frac{u}{v} = 29"],
 )
-def test_a_combination_of_letters_that_is_given_a_value_is_that_value(said: str) -> None:
-    assert verdict("29", said) is Verdict.CORRECT
-    assert verdict("28", said) is Verdict.INCORRECT
-    assert verdict(said, "29") is not Verdict.CORRECT, "the equation may be what was asked for"
+def test_a_combination_of_letters_that_is_given_a_value_is_that_value(stated: str) -> None:
+    assert verdict("29", stated) is Verdict.CORRECT
+    assert verdict("28", stated) is Verdict.INCORRECT
+    assert verdict(stated, "29") is not Verdict.CORRECT, "the equation may be the required answer"
 
 
 @pytest.mark.parametrize(
-    "said", ["u^2 = 29", "2u = 29", "-u = 29", "\\frac{1}{u} = 29", "u + 1 = 29", "u^2+v^2=29", "uu = 29"]
+    "stated", ["u^2 = 29", "2u = 29", "-u = 29", "\\frac{1}{u} = 29", "u + 1 = 29", "u^2+v^2=29", "uu = 29"]
 )
-def test_an_equation_still_to_be_solved_is_not_its_right_side(said: str) -> None:
-    assert verdict("29", said) is Verdict.UNPARSEABLE
+def test_an_unsolved_equation_does_not_equal_its_right_side(stated: str) -> None:
+    assert verdict("29", stated) is Verdict.UNPARSEABLE
 
 
 @pytest.mark.parametrize(
@@ -309,10 +310,10 @@ PIECES = (
 )
 
 
-def test_no_text_takes_the_reader_long_or_deep() -> None:
-    draw = random.Random(0)
+def test_no_text_makes_the_reader_slow_or_recurse_deeply() -> None:
+    rng = random.Random(0)
     long = [piece * (100_000 // len(piece)) for piece in PIECES] + [piece * (1_990 // len(piece)) for piece in PIECES]
-    short = ["".join(draw.choices(PIECES, k=draw.randint(1, 40))) for _ in range(5_000)]
+    short = ["".join(rng.choices(PIECES, k=rng.randint(1, 40))) for _ in range(5_000)]
     for text in (*long, *short):
         start = time.process_time()
         readings(text)
@@ -329,19 +330,19 @@ def test_no_text_takes_the_reader_long_or_deep() -> None:
         *((" . ", None), ("\\( 7 \\)", "7")),
     ],
 )
-def test_the_formula_of_a_span_stands_without_what_surrounds_it(span: str, formula: str | None) -> None:
+def test_the_formula_of_a_span_is_read_without_the_text_around_it(span: str, formula: str | None) -> None:
     assert formula_in(span) == formula
 
 
-def test_a_number_with_a_unit_is_a_quantity_and_an_expression_is_none() -> None:
-    found = quantity(readings("$1{,}250 \\text{ dollars}"))
-    assert found is not None
-    assert (found[0].value, found[1]) == (1250, "dollar")
+def test_a_number_with_a_unit_is_a_quantity_and_an_expression_is_not() -> None:
+    result = quantity(readings("$1{,}250 \\text{ dollars}"))
+    assert result is not None
+    assert (result[0].value, result[1]) == (1250, "dollar")
     assert quantity(readings("2\\pi")) is None
     assert quantity(readings("(1,234)")) is None, "one number or two"
 
 
-def test_units_have_one_name_and_other_words_none() -> None:
+def test_units_have_one_name_and_other_words_have_none() -> None:
     assert unit_name("square centimeters") == unit_name("cm^2") == unit_name("sq. cm") == "cm^2"
     assert unit_name("miles per hour") == unit_name("miles/hour") == unit_name("miles an hour")
     assert unit_name("marbles") == "marble"

@@ -1,4 +1,4 @@
-"""Each kind of answer that was once misread has its members as data, and its rule as a property of generated texts."""
+"""Each kind of answer has cases as data, and its rule is a property of generated texts."""
 
 import json
 from fractions import Fraction
@@ -19,29 +19,29 @@ from selftaught.verifiers import make_verifier
 
 KINDS = json_case("verifier_kinds.json")
 PIECES = json_case("answer_pieces.json")
-"""What answers, and texts that look like them, are put together from."""
+"""The pieces of answers, and of texts that look like answers."""
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "cases"
 make = cache(make_verifier)
 
 
 def verdicts(verifier: str, text: str, *, marker: str, answer: str, choices: tuple[str, ...] = ()) -> list[Verdict]:
-    """Strict and lenient."""
-    asked = problem(answer=answer, choices=choices)
+    """The verdicts under strict and under lenient extraction."""
+    reference = problem(answer=answer, choices=choices)
     return [
-        make(verifier, marker=marker, extraction=extraction, next_question=("Q:",))(text, asked).verdict
+        make(verifier, marker=marker, extraction=extraction, next_question=("Q:",))(text, reference).verdict
         for extraction in ("strict", "lenient")
     ]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind["kind"])
-def test_every_member_of(kind: dict[str, Any]) -> None:
+def test_every_case_of(kind: dict[str, Any]) -> None:
     for case in kind["cases"]:
         choices = tuple(case.get("choices", ()))
-        found = verdicts(case["verifier"], case["text"], marker=case["marker"], answer=case["answer"], choices=choices)
-        assert found == [case["strict"], case["lenient"]], (case["text"], case["answer"])
+        result = verdicts(case["verifier"], case["text"], marker=case["marker"], answer=case["answer"], choices=choices)
+        assert result == [case["strict"], case["lenient"]], (case["text"], case["answer"])
 
 
-def test_every_kind_has_members_and_says_what_it_is() -> None:
+def test_every_kind_has_cases_and_a_description() -> None:
     assert len({kind["kind"] for kind in KINDS}) == len(KINDS) >= 15
     for kind in KINDS:
         assert kind["what"].endswith(".")
@@ -58,12 +58,12 @@ def shared_cases() -> list[dict[str, Any]]:
     return [row for row in rows if "expected_strict" in row]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the cases that users' reports led to are not beside this checkout")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the cases from users' reports are not beside this checkout")
 @pytest.mark.parametrize("case", shared_cases(), ids=lambda case: f"{case['id']} {case['verifier']}")
 def test_the_smallest_case_of_a_report(case: dict[str, Any]) -> None:
     if case["verifier"] == "math":
         pytest.importorskip("sympy")
-    found = verdicts(
+    result = verdicts(
         case["verifier"],
         case["text"],
         marker=case["marker"],
@@ -71,17 +71,17 @@ def test_the_smallest_case_of_a_report(case: dict[str, Any]) -> None:
         choices=tuple(case.get("choices", ())),
     )
     expected = [case["expected_strict"], case.get("expected_lenient", case["expected_strict"])]
-    # An answer that nobody can be sure of may be left unread, also where it is wrong.
+    # A doubtful answer may be unparseable, also where it is wrong.
     assert all(
-        is_as == meant or (meant == "incorrect" and is_as == "unparseable")
-        for is_as, meant in zip(found, expected, strict=True)
-    ), found
+        verdict == wanted or (wanted == "incorrect" and verdict == "unparseable")
+        for verdict, wanted in zip(result, expected, strict=True)
+    ), result
 
 
 # Numbers --------------------------------------------------------------------------------------------------------------
 
 values = st.integers(0, 10**7) | st.decimals(0, 10**5, allow_nan=False, allow_infinity=False, places=2)
-"""As they are said: without a sign, with at most two places."""
+"""Numbers without a sign, with at most two decimal places."""
 
 
 @st.composite
@@ -114,12 +114,12 @@ def test_neither_of_two_numbers_is_the_answer(
 ) -> None:
     (first, a), (second, b) = one, other
     assume(a != b / 100 and b != a / 100)
-    assume(a != b or (" or " not in joint and joint.strip(" ,;(") not in ("or", "")))  # the same number said again
+    assume(a != b or (" or " not in joint and joint.strip(" ,;(") not in ("or", "")))  # the same number, repeated
     text = "#### " + around.format(first + joint + second)
     for value in (a, b):
-        found = verdicts("numeric", text, marker="####", answer=str(value))
-        # What joins them may also make one other number of them (1 and 2 with a slash): never one of the two.
-        assert "correct" not in found, (text, value)
+        result = verdicts("numeric", text, marker="####", answer=str(value))
+        # With a joint, the two may make another number (1 and 2 with a slash), but never one of the two.
+        assert "correct" not in result, (text, value)
 
 
 @given(st.integers(2, 10**6), pieces("parts"), st.sampled_from(["\\boxed{{{}}}", "$\\boxed{{{}}}$"]))
@@ -144,10 +144,10 @@ def test_a_number_is_multiplied_by_its_scale(number: int, scale: tuple[str, str,
 
 
 @given(st.integers(0, 99), st.from_regex(r"\A\d{0,3}\Z"), st.from_regex(r"\A\d{1,4}\Z"))
-def test_repeating_digits_are_the_fraction_that_they_are(whole: int, once: str, again: str) -> None:
-    value = Fraction(f"{whole}.{once or 0}") + Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
+def test_repeating_digits_have_the_value_of_their_fraction(integer: int, once: str, again: str) -> None:
+    value = Fraction(f"{integer}.{once or 0}") + Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
     for bar in ("overline", "bar"):
-        assert parse_number(f"{whole}.{once}\\{bar}{{{again}}}") == value
+        assert parse_number(f"{integer}.{once}\\{bar}{{{again}}}") == value
 
 
 signs = st.characters(categories=["Sm", "Pd", "Po", "So", "Sk", "Pc"], exclude_characters="'\"*_`.,;:!?%°¢#–—-\\@&")
@@ -158,11 +158,11 @@ signs = st.characters(categories=["Sm", "Pd", "Po", "So", "Sk", "Pc"], exclude_c
 def test_no_sign_between_two_numbers_hides_the_second(number: int, sign: str, other: int, space: str) -> None:
     assume(number != other)
     text = f"{number}{space}{sign}{space}{other}"
-    found = read_quantity(text)
-    assert found is None or found.value not in (number, other), text
+    quantity = read_quantity(text)
+    assert quantity is None or quantity.value not in (number, other), text
 
 
-def test_a_minus_may_stand_apart_in_a_formula_only() -> None:
+def test_a_space_may_follow_a_minus_only_in_a_formula() -> None:
     for text in ("\\boxed{- 7}", "#### $- 7$", "#### \\(- 7\\)", "####\n\\[\n- 7\n\\]"):
         assert verdicts("numeric", text, marker="####", answer="-7") == ["correct", "correct"], text
     assert verdicts("numeric", "#### - 7", marker="####", answer="-7") == ["unparseable", "incorrect"]
@@ -170,37 +170,39 @@ def test_a_minus_may_stand_apart_in_a_formula_only() -> None:
 
 # Choices --------------------------------------------------------------------------------------------------------------
 
-some_choices = st.lists(pieces("choices"), min_size=2, max_size=5, unique=True).map(tuple)
+choice_lists = st.lists(pieces("choices"), min_size=2, max_size=5, unique=True).map(tuple)
 
 
-@given(some_choices, st.data(), pieces("namings"), st.sampled_from(["", "\n\nThat is all.", "</answer>"]))
+@given(choice_lists, st.data(), pieces("namings"), st.sampled_from(["", "\n\nThat is all.", "</answer>"]))
 def test_a_choice_is_named_by_label_or_text_in_any_marks(
     choices: tuple[str, ...], data: st.DataObject, form: str, tail: str
 ) -> None:
     place = data.draw(st.integers(0, len(choices) - 1))
     name = form.format(label=LABELS[place], text=choices[place])
-    found = verdicts(
+    result = verdicts(
         "choice", f"So the answer is {name}{tail}", marker="the answer is", answer=LABELS[place], choices=choices
     )
-    assert found == ["correct", "correct"], name
+    assert result == ["correct", "correct"], name
 
 
-@given(some_choices, st.data(), pieces("continuations"))
-def test_a_text_that_goes_on_is_not_the_choice(choices: tuple[str, ...], data: st.DataObject, goes_on: str) -> None:
+@given(choice_lists, st.data(), pieces("continuations"))
+def test_a_text_that_continues_is_not_the_choice(
+    choices: tuple[str, ...], data: st.DataObject, continuation: str
+) -> None:
     place = data.draw(st.integers(0, len(choices) - 1))
-    assume(not (goes_on == "/8" and choices[place] == "银行"))
-    found = verdicts(
+    assume(not (continuation == "/8" and choices[place] == "银行"))
+    result = verdicts(
         "choice",
-        f"the answer is {choices[place]}{goes_on}",
+        f"the answer is {choices[place]}{continuation}",
         marker="the answer is",
         answer=LABELS[place],
         choices=choices,
     )
-    assert found[0] != "correct", choices[place] + goes_on
+    assert result[0] != "correct", choices[place] + continuation
 
 
 @given(
-    some_choices,
+    choice_lists,
     st.data(),
     st.sampled_from([" or ", ", ", "/", " and ", " & ", ", or "]),
     st.sampled_from(["{}", "**{}**"]),
@@ -228,7 +230,7 @@ def test_an_invisible_character_changes_nothing(text: str, data: st.DataObject, 
 
 
 @given(st.text(max_size=60))
-def test_making_a_text_visible_twice_is_making_it_visible_once(text: str) -> None:
+def test_removing_invisible_characters_twice_changes_no_more_than_once(text: str) -> None:
     assert visible(visible(text)) == visible(text)
 
 
@@ -236,14 +238,14 @@ OPENINGS = ("Q:", "**Q:**", "**Q**:", "Question:", "**Question:**", "### Questio
 
 
 @given(st.sampled_from(OPENINGS), st.sampled_from(["\n", "\n\n", "\r\n"]))
-def test_a_next_question_ends_what_is_said_of_this_one(opening: str, line_end: str) -> None:
+def test_a_next_question_ends_the_part_about_this_one(opening: str, line_end: str) -> None:
     assert own_part(f"#### 18{line_end}{opening} Ann has 3?\n#### 3", ("Q:",)).strip() == "#### 18"
     assert "#### 3" in own_part(f"{opening} Ann has 3?\n#### 3", ("Q:",))
     assert "#### 3" in own_part(f"She said {opening} no.\n#### 3", ("Q:",))
 
 
 @given(st.integers(0, 99), st.sampled_from(["<think>", "<thinking>", "<reasoning>", "[THINK]"]))
-def test_an_answer_within_an_unfinished_thought_is_none(number: int, opener: str) -> None:
+def test_an_answer_within_an_unfinished_thought_does_not_count(number: int, opener: str) -> None:
     closer = opener.replace("<", "</").replace("[", "[/")
     thought = f"{opener}\nmaybe #### {number}"
     assert verdicts("numeric", thought, marker="####", answer=str(number)) == ["unparseable", "unparseable"]
@@ -263,7 +265,7 @@ def test_two_boxes_side_by_side_state_nothing(one: int, other: int, joint: str) 
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), min_size=1, max_size=30).filter(str.strip))
-def test_the_marks_taken_off_an_answer_leave_a_piece_of_it(text: str) -> None:
+def test_an_answer_without_its_marks_is_a_piece_of_it(text: str) -> None:
     readings = list(without_marks(text))
     assert readings[0] == text
     assert all(reading in text and len(reading) < len(text) for reading in readings[1:])

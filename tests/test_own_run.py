@@ -11,7 +11,7 @@ import pytest
 
 from selftaught.config import config_from_values, load_config
 from selftaught.errors import ConfigError, RefusedError
-from selftaught.inspection import matching, regraded
+from selftaught.inspection import matching_samples, regraded
 from selftaught.launch import with_absolute_paths
 from selftaught.problems import Problem
 from selftaught.starter import write_starter
@@ -115,7 +115,7 @@ def test_a_run_whose_data_was_changed_is_not_judged_again(changed: Path) -> None
 
 def test_samples_can_be_looked_at_without_their_data(changed: Path) -> None:
     said: list[str] = []
-    found = list(matching(changed, {}, limit=3, note=said.append))
+    found = list(matching_samples(changed, {}, limit=3, note=said.append))
     assert [answer for _, _, answer in found] == [None] * 3
     assert len(said) == 1
     assert "reference answers are not shown" in said[0]
@@ -146,7 +146,7 @@ def test_tasks_check_reports_the_task_of_a_config(began: Path, monkeypatch: pyte
     facts = json.loads(json.dumps(found.facts))
     assert sum(facts[split]["problems"] for split in ("train", "dev", "test")) == 55 - 4
     (left_out,) = facts["left_out"]["first"]
-    assert "because the prompt shows them as worked examples: 4 (" in left_out
+    assert "because they are few-shot examples in the prompt: 4 (" in left_out
     assert facts["failing_answers"] == {"number": 0, "first": []}
     assert facts["lengths_in"].startswith("words (no tokenizer: model.path = './model'")
     assert facts["few_shot_examples"]["there"] == 4

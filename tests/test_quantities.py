@@ -1,4 +1,4 @@
-"""A number has one exact value however it is written; what could be read in two ways is not read."""
+"""A number has one exact value, however it is written; a text with two readings is not read."""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -25,7 +25,7 @@ numbers = st.fractions() | st.integers() | st.decimals(allow_nan=False, allow_in
 
 
 @given(numbers)
-def test_what_is_written_is_read_back_exactly(number: Fraction | int | Decimal) -> None:
+def test_a_written_number_is_read_back_exactly(number: Fraction | int | Decimal) -> None:
     assert parse_number(str(number)) == Fraction(number)
 
 
@@ -36,23 +36,23 @@ def test_grouping_currency_and_a_full_stop_change_nothing(number: int) -> None:
 
 
 @given(pieces | awkward_texts)
-def test_the_one_form_of_a_number_reads_as_the_same_number(text: str) -> None:
-    found = read_quantity(text)
-    if found is not None:
-        again = read_quantity(number_text(found))
+def test_the_text_of_a_number_is_read_as_the_same_number(text: str) -> None:
+    number = read_quantity(text)
+    if number is not None:
+        again = read_quantity(number_text(number))
         assert again is not None
-        assert (again.value, again.percent) == (found.value, found.percent)
+        assert (again.value, again.percent) == (number.value, number.percent)
 
 
 @given(pieces)
-def test_numbers_stand_where_they_say_and_in_order(text: str) -> None:
+def test_the_places_of_numbers_are_true_and_in_order(text: str) -> None:
     end = 0
-    for found in numbers_in(text):
-        if found is None:
+    for number in numbers_in(text):
+        if number is None:
             continue
-        assert end <= found.start < found.end <= len(text)
-        assert number_at(plain(text), found.start) == found
-        end = found.end
+        assert end <= number.start < number.end <= len(text)
+        assert number_at(plain(text), number.start) == number
+        end = number.end
 
 
 @given(pieces, pieces)
@@ -71,7 +71,7 @@ def test_a_number_that_is_too_long_to_be_an_answer_is_not_read(text: str, value:
     assert parse_number(text) == value
 
 
-def test_percent_is_a_unit_that_may_also_be_counted() -> None:
+def test_a_percentage_equals_both_the_number_and_its_hundredth() -> None:
     twenty, fifth, percent = (read_quantity(text) for text in ("20", "0.2", "20%"))
     assert twenty is not None
     assert fifth is not None

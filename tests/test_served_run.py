@@ -59,7 +59,7 @@ def test_eval_measures_a_server_as_it_measures_the_model_itself(model: Path) -> 
     with serving(model / "model.gguf") as address:
         served = selftaught(*arguments, *small, "--set", "engine.name=openai", "--set", f"engine.url={address}")
     assert served.returncode == 0, served.stderr
-    assert f"what {address} serves, by its own word '{model / 'model.gguf'}'" in served.stderr
+    assert f"what {address} serves; the server names '{model / 'model.gguf'}'" in served.stderr
     of_model, of_server = json.loads(local.stdout), json.loads(served.stdout)
     assert of_model["n"] == 12
     assert of_server == of_model
@@ -72,6 +72,7 @@ def test_eval_refuses_to_set_what_has_an_option_of_its_own(model: Path) -> None:
         assert "an argument of its own" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_stops_until_the_server_serves_the_weights_that_are_due(model: Path, tmp_path: Path) -> None:
     """The base, the checkpoint, and the base again to measure it on test: each time the run names the folder.
 

@@ -1,4 +1,4 @@
-"""What may hang runs in a process of its own, and is killed when its time is up."""
+"""Work that may hang runs in a verifier process, which is killed at its time limit."""
 
 import gc
 import os
@@ -16,21 +16,21 @@ from builders import output_of, problem
 from selftaught.errors import ConfigError, VerifierError
 from selftaught.problems import Verdict, Verifier
 from selftaught.verifiers import make_verifier
-from selftaught.verifiers.pool import Pool, TimedOutError, WorkerDiedError
+from selftaught.verifiers.pool import Pool, ProcessDiedError, TimedOutError
 
 FUNCTIONS = """
 import os, sys, time
 
 print("imported: this must not disturb anything")
 
-def right(completion, problem):
+def same_text(completion, problem):
     print("called", input() if False else "")
     return completion.strip() == problem.answer
 
 def named(completion, problem):
     return "incorrect", completion[:3] + problem.choices[0]
 
-def unreadable(completion, problem):
+def unparseable(completion, problem):
     return "unparseable"
 
 def broken(completion, problem):
@@ -80,17 +80,17 @@ def running(pid: int) -> bool:
 
 
 def test_a_function_of_the_user_judges(own: Make) -> None:
-    verify = own("right")
+    verify = own("same_text")
     assert verify(" 3 ", problem(answer="3")).verdict is Verdict.CORRECT
     assert verify("4", problem(answer="3")).verdict is Verdict.INCORRECT
-    found = own("named")("abcdef", problem(choices=("x", "y")))
-    assert (found.verdict, found.prediction) == (Verdict.INCORRECT, "abcx")
-    assert own("unreadable")("x", problem()).prediction is None
+    verification = own("named")("abcdef", problem(choices=("x", "y")))
+    assert (verification.verdict, verification.prediction) == (Verdict.INCORRECT, "abcx")
+    assert own("unparseable")("x", problem()).prediction is None
 
 
-def test_a_function_is_found_by_its_module_on_the_path(functions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_of_a_module_on_the_path_is_loaded(functions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(functions.parent))
-    verify = make_verifier("python", marker="", function="my_checks:right")
+    verify = make_verifier("python", marker="", function="my_checks:same_text")
     assert verify("3", problem(answer="3")).verdict is Verdict.CORRECT
 
 
@@ -113,8 +113,8 @@ def test_a_function_that_fails_is_named_with_the_problem(own: Make, name: str, m
     [
         ("{folder}/my_checks.py:nothing", "AttributeError"),
         ("{folder}/my_checks.py:not_a_function", "expected a function"),
-        ("{folder}/absent.py:right", "FileNotFoundError"),
-        ("no_such_module_anywhere:right", "ModuleNotFoundError"),
+        ("{folder}/absent.py:same_text", "FileNotFoundError"),
+        ("no_such_module_anywhere:same_text", "ModuleNotFoundError"),
     ],
 )
 def test_a_function_that_cannot_be_loaded_is_named(functions: Path, function: str, message: str) -> None:
@@ -131,7 +131,7 @@ def test_a_function_that_hangs_is_killed_and_the_next_call_works(own: Make) -> N
     assert Verdict.CORRECT in retry
 
 
-def test_a_worker_has_neither_torch_nor_the_parents_input(own: Make) -> None:
+def test_a_verifier_process_has_neither_torch_nor_the_parents_input(own: Make) -> None:
     prediction = own("process")("x", problem()).prediction
     assert prediction is not None
     pid, *rest = prediction.split()
@@ -139,21 +139,21 @@ def test_a_worker_has_neither_torch_nor_the_parents_input(own: Make) -> None:
     assert int(pid) != os.getpid()
 
 
-def test_an_expression_that_backtracks_for_ever_is_unreadable_and_costs_its_limit() -> None:
+def test_an_expression_that_backtracks_for_ever_is_unparseable_and_costs_its_limit() -> None:
     verify = make_verifier("regex", marker="", pattern=r"((?:a+)+)$", limit_s=1.0)
     start = time.monotonic()
     assert verify("a" * 60 + "b", problem()).verdict is Verdict.UNPARSEABLE
     assert time.monotonic() - start < 30
 
 
-def test_a_formula_that_takes_for_ever_is_unreadable() -> None:
+def test_a_formula_that_takes_for_ever_is_unparseable() -> None:
     pytest.importorskip("sympy")
     verify = make_verifier("math", marker="####", limit_s=5.0)
     assert verify("\\boxed{10^{10^{10^{10}}}}", problem(answer="1")).verdict is Verdict.UNPARSEABLE
     written_out = "((a+b+c)^2+2(a+b+c)(d+e_1+f)+(d+e_1+f)^2)^{30}"
     start = time.monotonic()
     assert verify(f"\\boxed{{{written_out}}}", problem(answer="(a+b+c+d+e_1+f)^{60}")).verdict is Verdict.UNPARSEABLE
-    assert time.monotonic() - start > 5, "it was ended by its limit"
+    assert time.monotonic() - start > 5, "its limit ended it"
     assert verify("\\boxed{\\sqrt{4}}", problem(answer="2")).verdict is Verdict.CORRECT
 
 
@@ -172,18 +172,18 @@ except ConfigError as error:
 
 
 def test_many_threads_get_their_own_answers(own: Make) -> None:
-    verify = own("right")
+    verify = own("same_text")
     with ThreadPoolExecutor(8) as threads:
-        asked = [(str(k % 7), problem(answer=str(k % 5))) for k in range(200)]
-        found = list(threads.map(lambda pair: verify(*pair).verdict, asked))
-    assert found == [Verdict.CORRECT if k % 7 == k % 5 else Verdict.INCORRECT for k in range(200)]
+        calls = [(str(k % 7), problem(answer=str(k % 5))) for k in range(200)]
+        verdicts = list(threads.map(lambda pair: verify(*pair).verdict, calls))
+    assert verdicts == [Verdict.CORRECT if k % 7 == k % 5 else Verdict.INCORRECT for k in range(200)]
 
 
 def test_a_pool_that_is_closed_leaves_no_process_and_starts_again(functions: Path) -> None:
     pool = Pool({"kind": "python", "function": f"{functions}:process"}, limit_s=60)
     request = {"text": "x", "problem": {"id": "p", "question": "", "answer": "", "choices": []}}
     first = int(pool.call(request)["prediction"].split()[0])
-    assert int(pool.call(request)["prediction"].split()[0]) == first, "a worker is used again"
+    assert int(pool.call(request)["prediction"].split()[0]) == first, "a process is used again"
     pool.close()
     assert not running(first)
     assert int(pool.call(request)["prediction"].split()[0]) != first
@@ -201,13 +201,13 @@ def test_a_pool_that_is_forgotten_leaves_no_process(functions: Path) -> None:
     assert not running(pid)
 
 
-def test_a_killed_worker_is_reported_and_replaced(functions: Path) -> None:
+def test_a_killed_process_is_reported_and_replaced(functions: Path) -> None:
     pool = Pool({"kind": "python", "function": f"{functions}:hangs"}, limit_s=1.0, size=1)
     request = {"text": "hang", "problem": {"id": "p", "question": "", "answer": "", "choices": []}}
     with pytest.raises(TimedOutError):
         pool.call(request)
     pool = Pool({"kind": "python", "function": f"{functions}:dies"}, limit_s=60)
-    with pytest.raises(WorkerDiedError, match="exit code 3"):
+    with pytest.raises(ProcessDiedError, match="exit code 3"):
         pool.call(request)
 
 
@@ -218,11 +218,11 @@ def test_a_script_without_a_main_guard_ends_by_itself_and_leaves_no_process(func
 import threading
 from selftaught.problems import Problem
 from selftaught.verifiers import make_verifier
-asked = Problem(id="p", question="", answer="3")
-print(make_verifier("python", marker="", function={str(functions) + ":process"!r})("x", asked).prediction.split()[0])
+question = Problem(id="p", question="", answer="3")
+print(make_verifier("python", marker="", function={str(functions) + ":process"!r})("x", question).prediction.split()[0])
 verify = make_verifier("python", marker="", function={str(functions) + ":hangs"!r}, limit_s=600)
-verify("go", asked)
-threading.Thread(target=verify, args=("hang", asked), daemon=True).start()
+verify("go", question)
+threading.Thread(target=verify, args=("hang", question), daemon=True).start()
 """)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=True)
     pid = int(done.stdout)

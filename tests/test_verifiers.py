@@ -23,8 +23,8 @@ from strategies import awkward_texts, texts
 FORMATS = ("numeric", "choice", "exact", "math", "regex")
 CASES = [{"verifier": name, **case} for name in FORMATS for case in json_case(f"verifier_{name}.json")]
 TOO_LONG_S = 2.0
-"""A bound for a slow machine: a verifier takes some hundredths of a second for a megabyte, quadratic work minutes. How
-long it takes is measured in benchmarks/verifying.py."""
+"""A bound for a slow machine: a verifier reads a megabyte in some hundredths of a second; quadratic work would take
+minutes. benchmarks/verifying.py measures the time."""
 
 make = cache(make_verifier)
 
@@ -39,16 +39,16 @@ def test_the_verdicts_of(case: dict[str, Any]) -> None:
     if case["verifier"] == "math":
         pytest.importorskip("sympy")
     text = case["text"] + case.get("then", "") * case.get("times", 0)
-    asked = problem(answer=case["answer"], choices=tuple(case.get("choices", ())))
+    reference = problem(answer=case["answer"], choices=tuple(case.get("choices", ())))
     arguments = {"marker": case.get("marker", "####"), "pattern": case.get("pattern", ""), "next_question": ("Q:",)}
-    strict = make(case["verifier"], **arguments, extraction="strict")(text, asked)
-    lenient = make(case["verifier"], **arguments, extraction="lenient")(text, asked)
+    strict = make(case["verifier"], **arguments, extraction="strict")(text, reference)
+    lenient = make(case["verifier"], **arguments, extraction="lenient")(text, reference)
     assert (strict.verdict, lenient.verdict) == (case["strict"], case["lenient"])
     if strict.other is not None or lenient.other is not None:
         assert (strict.other, lenient.other) == (case["lenient"], case["strict"])
 
 
-def test_every_format_has_cases_of_every_verdict_and_every_case_a_reason() -> None:
+def test_every_format_has_cases_of_every_verdict_and_every_case_has_a_reason() -> None:
     assert len(CASES) >= 300
     for name in FORMATS:
         cases = [case for case in CASES if case["verifier"] == name]
@@ -57,53 +57,53 @@ def test_every_format_has_cases_of_every_verdict_and_every_case_a_reason() -> No
 
 
 @given(st.lists(st.sampled_from(SHORT_PIECES), max_size=15).map("".join) | texts, awkward_texts)
-def test_any_text_gets_a_verdict_and_only_an_unreadable_one_has_no_prediction(completion: str, answer: str) -> None:
+def test_any_text_gets_a_verdict_and_only_an_unparseable_one_has_no_prediction(completion: str, answer: str) -> None:
     for marker in ("####", "the answer is"):
         for name, verify in in_process(marker):
-            asked = problem(answer="A" if name == "choice" else answer, choices=CHOICES if name == "choice" else ())
-            found = verify(completion, asked)
-            assert (found.verdict is Verdict.UNPARSEABLE) == (found.prediction is None)
-            if found.verdict is not Verdict.UNPARSEABLE:
-                assert found.other == found.verdict, "lenient only adds to what strict reads"
+            reference = problem(answer="A" if name == "choice" else answer, choices=CHOICES if name == "choice" else ())
+            verification = verify(completion, reference)
+            assert (verification.verdict is Verdict.UNPARSEABLE) == (verification.prediction is None)
+            if verification.verdict is not Verdict.UNPARSEABLE:
+                assert verification.other == verification.verdict, "lenient extraction keeps what strict reads"
 
 
 @given(st.lists(st.sampled_from(SHORT_PIECES), max_size=15).map("".join))
-def test_what_is_right_has_its_prediction_verify_too(completion: str) -> None:
+def test_a_prediction_as_an_answer_gets_the_same_verdict(completion: str) -> None:
     for _, verify in in_process("####"):
-        asked = problem(answer="A", choices=CHOICES)
-        found = verify(completion, asked)
-        if found.prediction is not None:
-            assert verify(f"#### {found.prediction}", asked).verdict == found.verdict
+        reference = problem(answer="A", choices=CHOICES)
+        verification = verify(completion, reference)
+        if verification.prediction is not None:
+            assert verify(f"#### {verification.prediction}", reference).verdict == verification.verdict
 
 
 @pytest.mark.parametrize("extraction", ["strict", "lenient"])
-def test_no_text_makes_a_verifier_work_out_of_proportion(extraction: str) -> None:
+def test_no_text_makes_a_verifier_take_long(extraction: str) -> None:
     """5,000 random and adversarial texts, the longest of several hundred thousand characters."""
-    draw = random.Random(extraction)
+    rng = random.Random(extraction)
     verifiers = [verifier for marker in ("####", "the answer is") for verifier in in_process(marker, extraction)]
-    for text in adversarial_texts(draw, 5_000):
-        name, verify = draw.choice(verifiers)
-        asked = problem(answer="A", choices=CHOICES) if name == "choice" else problem(answer="1/3")
-        assert cpu_s(verify, text, asked) < TOO_LONG_S, (name, text[:40], len(text))
+    for text in adversarial_texts(rng, 5_000):
+        name, verify = rng.choice(verifiers)
+        reference = problem(answer="A", choices=CHOICES) if name == "choice" else problem(answer="1/3")
+        assert cpu_s(verify, text, reference) < TOO_LONG_S, (name, text[:40], len(text))
 
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_the_work_for_a_megabyte_of_one_piece_grows_with_its_length_only(piece: str) -> None:
     for name, verify in in_process("####"):
-        asked = problem(answer="A" if name == "choice" else "1", choices=CHOICES)
+        reference = problem(answer="A" if name == "choice" else "1", choices=CHOICES)
         for text in long_texts(piece):
-            assert cpu_s(verify, text, asked) < TOO_LONG_S, name
+            assert cpu_s(verify, text, reference) < TOO_LONG_S, name
 
 
-def adversarial_texts(draw: random.Random, count: int) -> Iterator[str]:
+def adversarial_texts(rng: random.Random, count: int) -> Iterator[str]:
     for k in range(count):
         if k % 100 == 0:  # long ones
-            pieces = draw.choices(SHORT_PIECES, k=draw.randint(1, 3))
-            text = "".join(pieces) * draw.randint(1_000, 40_000)
+            pieces = rng.choices(SHORT_PIECES, k=rng.randint(1, 3))
+            text = "".join(pieces) * rng.randint(1_000, 40_000)
         elif k % 2:
-            text = "".join(draw.choices(SHORT_PIECES, k=draw.randint(0, 60)))
+            text = "".join(rng.choices(SHORT_PIECES, k=rng.randint(0, 60)))
         else:
-            text = "".join(chr(draw.randint(1, draw.choice([127, 0xD7FF]))) for _ in range(draw.randint(0, 60)))
+            text = "".join(chr(rng.randint(1, rng.choice([127, 0xD7FF]))) for _ in range(rng.randint(0, 60)))
         yield text
 
 
@@ -124,7 +124,7 @@ def test_a_wrong_argument_is_named(arguments: dict[str, str], message: str) -> N
     assert message in str(caught.value)
 
 
-# The released data, where there is a copy: `SELFTAUGHT_TEST_DATA` names a folder with gsm8k/ and commonsenseqa/.
+# The released data, if there is a copy: `SELFTAUGHT_TEST_DATA` names a folder with gsm8k/ and commonsenseqa/.
 
 
 def rows(*names: str) -> list[dict[str, Any]]:
@@ -136,7 +136,7 @@ def rows(*names: str) -> list[dict[str, Any]]:
 
 
 def others(count: int) -> Callable[[int], int]:
-    """For each row another one, the same each time."""
+    """A function that gives another row for each row, the same ones in each call of the test."""
     steps = random.Random(0)
     return lambda row: (row + steps.randrange(1, count)) % count
 
@@ -149,30 +149,33 @@ def test_every_answer_of_gsm8k_verifies_as_itself_and_not_as_another() -> None:
     assert len(answers) == 8_792
     compared = 0
     for index, (solution, answer) in enumerate(zip(solutions, answers, strict=True)):
-        asked = problem(answer=answer)
-        assert verify(f"#### {answer}", asked).verdict is Verdict.CORRECT
-        assert verify(solution, asked).verdict is Verdict.CORRECT
+        reference = problem(answer=answer)
+        assert verify(f"#### {answer}", reference).verdict is Verdict.CORRECT
+        assert verify(solution, reference).verdict is Verdict.CORRECT
         wrong = other(index)
         if parse_number(answers[wrong]) != parse_number(answer):
-            assert verify(solutions[wrong], asked).verdict is Verdict.INCORRECT
+            assert verify(solutions[wrong], reference).verdict is Verdict.INCORRECT
             compared += 1
     assert compared > 8_000
 
 
 def test_every_answer_of_commonsenseqa_verifies_as_itself_and_not_as_another() -> None:
-    asked = [
+    references = [
         problem(answer=row["answerKey"], choices=tuple(choice["text"] for choice in row["question"]["choices"]))
         for row in rows("commonsenseqa/train.jsonl", "commonsenseqa/dev.jsonl")
     ]
     verify = make("choice", marker="the answer is", next_question=("Q:",))
-    assert len(asked) == 10_962
-    for one in asked:
-        folded = [" ".join(text.casefold().split()).rstrip(".") for text in one.choices]
-        for label, text in zip(LABELS, one.choices, strict=False):
-            right = label == one.answer
+    assert len(references) == 10_962
+    for reference in references:
+        folded = [" ".join(text.casefold().split()).rstrip(".") for text in reference.choices]
+        for label, text in zip(LABELS, reference.choices, strict=False):
+            is_correct = label == reference.answer
             for form in (f"{text} ({label})", f"({label.lower()})", f"{label}."):
-                found = verify(f"Therefore, the answer is {form}", one)
-                assert found.verdict is (Verdict.CORRECT if right else Verdict.INCORRECT), (form, one.choices)
-            same_text = folded[LABELS.index(label)] == folded[LABELS.index(one.answer)]
-            found = verify(f"So the answer is {text}.", one)
-            assert (found.verdict is Verdict.CORRECT) == same_text, (text, one.choices)
+                verification = verify(f"Therefore, the answer is {form}", reference)
+                assert verification.verdict is (Verdict.CORRECT if is_correct else Verdict.INCORRECT), (
+                    form,
+                    reference.choices,
+                )
+            same_text = folded[LABELS.index(label)] == folded[LABELS.index(reference.answer)]
+            verification = verify(f"So the answer is {text}.", reference)
+            assert (verification.verdict is Verdict.CORRECT) == same_text, (text, reference.choices)

@@ -1,10 +1,10 @@
 """Find the answer in a completion. Pure text: no model, no randomness, never evaluates what a model wrote.
 
-The one extractor of the project: the loop, `eval`, `regrade` and the tests all come through here, and nothing else
-decides where an answer stands. There is one function per answer format. Strict, the answer stands right after the
-last marker or in the last `\\boxed{}`, whichever comes later, and what stands there is exactly one answer. Lenient, it
-is also what a reader would still find. The marker is looked for in the whole text, the rest in
-bounded pieces of it, so that any completion is read in time linear in its length.
+The one extractor of the project: the loop, `eval`, `regrade` and the tests all call it, and no other code decides where
+an answer is. There is one function per answer format. Strict extraction reads the answer right after the last marker
+or in the last `\\boxed{}`, whichever comes later, and there must be exactly one answer there. Lenient extraction also
+reads an answer that a human reader would still find. The marker is searched for in the complete text, everything else
+in pieces of limited length, so that any completion is read in time linear in its length.
 """
 
 import re
@@ -19,29 +19,29 @@ from selftaught.signs import fold_space, plain
 from selftaught.statements import BLOCK, LONGEST, Statement, last_match
 
 LONGEST_ENDING = 20_000
-"""Characters at the end of a text in which lenient looks for an answer without a marker."""
+"""Characters at the end of a text in which lenient extraction looks for an answer without a marker."""
 LONGEST_LINE = 1_000
-"""Of an answer that is a line."""
+"""Characters of an answer that is a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRule:
-    """Where a completion that wraps its reasoning in tags states its answer."""
+    """Where a completion that puts its reasoning between tags states its answer."""
 
     opener: str
-    """A completion that contains the opener states its answer after the closer, and nowhere else."""
+    """A completion that contains the opener states its answer only after the closer."""
     closer: str
     pattern: str
-    """Regular expression that the whole answer line must match; anything else is unparseable."""
+    """Regular expression that the complete answer line must match; any other line is unparseable."""
 
 
 def extract(completion: str, rule: AnswerRule) -> str | None:
-    """The answer that a completion states, with white space folded, or None if it states none that can be read.
+    """The answer that a completion states, with white space folded; None if it states none that can be read.
 
     A completion that opens its reasoning with `rule.opener` states the answer on the first line with text after
     `rule.closer`; without the closer there is no answer. A completion without the opener states it on its first
-    line with text. (Zelikman et al. 2022's parser takes line 0 in both cases, so that an unfinished rationale
-    counts as a wrong answer; here it is unreadable.)
+    line with text. (The parser of Zelikman et al. 2022 reads line 0 in both cases, so that an unfinished rationale
+    counts as a wrong answer; here it is unparseable.)
     """
     if rule.opener in completion:
         _, closer, rest = completion.partition(rule.closer)
@@ -59,43 +59,44 @@ def extract(completion: str, rule: AnswerRule) -> str | None:
 def number_answer(statement: Statement, extraction: Extraction) -> Quantity | None:
     """The number that a completion states as its answer.
 
-    Lenient, without a readable number right after the marker: the one number of the marker's sentence (after its
-    last "="); without a marker or a number there: the last number of the text. Never one of two that the text offers,
-    and never a part of something longer.
+    Lenient extraction also reads, where no readable number comes right after the marker, the only number of the
+    marker's sentence (after its last "="). Where there is no marker, or no number in its sentence, it reads the last
+    number of the text. No extraction reads one of two numbers that the text offers, or a part of a longer expression.
     """
     text, stated = statement.text[-LONGEST_ENDING:], statement.stated
     if statement.is_doubtful:
         return None
-    found = None if stated is None else read_quantity(stated, in_formula=statement.in_box)
-    if found is not None and statement.beyond:
-        return read_quantity(number_text(found) + statement.beyond)  # \\boxed{5} million
-    if found is not None or extraction == "strict":
-        return found
+    number = None if stated is None else read_quantity(stated, in_formula=statement.in_box)
+    if number is not None and statement.after_box:
+        return read_quantity(number_text(number) + statement.after_box)  # \boxed{5} million
+    if number is not None or extraction == "strict":
+        return number
     if stated is not None:
         sentence = first_sentence(stated)
         result = stated[sentence.rfind("=") + 1 :]
-        found = read_quantity(result, in_formula=statement.in_box)
-        if found is not None or begins_with_number(result, in_formula=statement.in_box):
-            return found
+        number = read_quantity(result, in_formula=statement.in_box)
+        if number is not None or begins_with_number(result, in_formula=statement.in_box):
+            return number
         numbers = list(numbers_in(sentence.rpartition("=")[2]))
         if numbers:
             last = numbers[-1]
-            return last if last and all(number and same_number(last, number) for number in numbers) else None
+            return last if last and all(other and same_number(last, other) for other in numbers) else None
     return _last_number(text)
 
 
 def choice_answer(statement: Statement, choices: tuple[str, ...], extraction: Extraction) -> frozenset[str]:
-    """The labels of the choice that a completion states: several where choices have the same text, none if unreadable.
+    """The labels of the choice that a completion states: several where choices have the same text, none if unparseable.
 
-    Lenient, without a readable choice right after the marker: the one choice that the marker's sentence names;
-    without a marker or a choice there: the last one that the text names.
+    Lenient extraction also reads, where no readable choice comes right after the marker, the only choice that the
+    marker's sentence names. Where there is no marker, or no choice in its sentence, it reads the last choice that the
+    text names.
     """
     text, stated = statement.text[-LONGEST_ENDING:], statement.stated
     if statement.is_doubtful:
         return frozenset()
-    found = None if stated is None else choice_at_start(stated, choices)
-    if found is not None:
-        return frozenset() if offers_another(statement.beyond) else found
+    labels = None if stated is None else choice_at_start(stated, choices)
+    if labels is not None:
+        return frozenset() if offers_another(statement.after_box) else labels
     if extraction == "strict":
         return frozenset()
     if stated is not None:
@@ -106,7 +107,7 @@ def choice_answer(statement: Statement, choices: tuple[str, ...], extraction: Ex
 
 
 def line_answer(statement: Statement, extraction: Extraction) -> str | None:
-    """The first line with text after the marker, white space folded. Lenient, without a marker: the last such line."""
+    """The first line with text after the marker, white space folded; lenient, without a marker, the last such line."""
     text, stated = statement.text[-LONGEST_ENDING:], statement.stated
     if statement.is_doubtful:
         return None
@@ -119,24 +120,24 @@ def line_answer(statement: Statement, extraction: Extraction) -> str | None:
 
 
 def block_answer(statement: Statement) -> str | None:
-    """All that follows the marker, for an answer of several lines."""
-    block = (statement.behind or "").strip().removeprefix(":").strip()
+    """All the text after the marker, for an answer of several lines."""
+    block = (statement.after or "").strip().removeprefix(":").strip()
     return block or None
 
 
 def formula_answer(statement: Statement, extraction: Extraction) -> str | None:
     """The formula that a completion states: all of a box, mathematics after the marker, or the marker's sentence.
 
-    Lenient, without a marker: the last piece of inline mathematics, else the last number.
+    Lenient extraction, without a marker, reads the last piece of inline mathematics, else the last number.
     """
     text, stated = statement.text[-LONGEST_ENDING:], statement.stated
     if statement.is_doubtful:
         return None
     if stated is not None:
         if not statement.in_box:
-            return _one_formula(stated)
-        goes_on = _BEYOND.match(plain(statement.beyond)) is not None
-        return f"{stated} {_plain_sentence(statement.beyond)}".strip() if goes_on else stated or None
+            return _formula_of_line(stated)
+        continues = _ATTACHED.match(plain(statement.after_box)) is not None
+        return f"{stated} {_plain_sentence(statement.after_box)}".strip() if continues else stated or None
     if extraction == "strict":
         return None
     ending = text[-LONGEST:]
@@ -151,66 +152,66 @@ def formula_answer(statement: Statement, extraction: Extraction) -> str | None:
 
 
 def first_sentence(text: str) -> str:
-    """A line up to where its first sentence ends."""
+    """A line up to the end of its first sentence."""
     return _SENTENCE_END.split(text, maxsplit=1)[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
-_SENTENCE_END = re.compile(  # the point of "B. bank" ends no sentence, and 5! = 120 is none
+_SENTENCE_END = re.compile(  # neither the point of "B. bank" nor the sign of 5! = 120 ends a sentence
     r"(?<!\b[A-Za-z])(?:[.?](?=\s)|!(?=\s+[A-Z]|\s*\Z))|[。｡！？।॥؟۔]"
 )
-_FORMULA_END = re.compile(r"(?<!\b[A-Za-z])(?:[.?](?=\s)|!(?=\s+[A-Z][a-z]))|[。｡！？।॥؟۔]")  # 5! - 1 goes on
+_FORMULA_END = re.compile(r"(?<!\b[A-Za-z])(?:[.?](?=\s)|!(?=\s+[A-Z][a-z]))|[。｡！？।॥؟۔]")  # 5! - 1 continues
 _INLINE = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(((?:[^\\]|\\(?!\)))+)\\\)|\\\[((?:[^\\]|\\(?!\]))+)\\\]")
 _DIGIT = re.compile(r"\d|[¼-¾⅐-⅞]")
 
 
 def _last_number(text: str) -> Quantity | None:
-    """The last number of a text, unless it is a part of something, or offered beside another one ("5 or 6")."""
+    """The last number of a text; None if it is a part of an expression, or one of two that are offered ("5 or 6")."""
     digit = last_match(_DIGIT, text, longest=1)
     if digit is None:
         return None
     start = max(0, digit.end() - BLOCK // 8)
     window = text[start : digit.end() + BLOCK // 16]
-    if start > 0:  # the first word may be the rest of a longer one
+    if start > 0:  # the first word may be the end of a longer one
         window = window[len(re.match(r"\S*", window)[0]) :]  # type: ignore[index]
     *_, last = [None, *numbers_in(window)]
     return last
 
 
-def _one_formula(line: str) -> str | None:
-    """The formula that a line consists of, or begins with as inline mathematics that nothing continues."""
+def _formula_of_line(line: str) -> str | None:
+    """The formula that a line consists of, or the inline mathematics that it begins with, if nothing continues it."""
     line = line.strip("*_` ")
     inline = list(_INLINE.finditer(line))
     if not inline:
         return _formula_sentence(line).strip() or None
     if inline[0].start() > 0 or len({_inside(match) for match in inline}) > 1:
         return None
-    behind = line[inline[0].end() :]
-    remark = _REMARK.search(behind)
-    behind = behind[: remark.start()] if remark else behind
-    return f"{_inside(inline[0])} {_plain_sentence(behind)}".strip()
+    rest = line[inline[0].end() :]
+    remark = _REMARK.search(rest)
+    rest = rest[: remark.start()] if remark else rest
+    return f"{_inside(inline[0])} {_plain_sentence(rest)}".strip()
 
 
 _REMARK = re.compile(r"[\s,;:—(-]*(?:\b(?:because|since|as(?!\s+well)|so|which|where|i\.e\.|is|are)\b)", re.IGNORECASE)
-"""Behind inline mathematics: words that say why, or something else."""
+"""Words after inline mathematics that begin a reason or another remark."""
 _PART_BEFORE = re.compile(
     r"(?:[-+*/^<>≤≥≠±√×·\d)$]|\b(?:not|than|least|most|or|and|between|about|times|of|over|plus|minus))\s*\Z",
     re.IGNORECASE,
 )
-"""Before inline mathematics: it is a part of something longer."""
+"""Text before inline mathematics that makes it a part of a longer expression."""
 
 
 def _first_line(text: str) -> str:
     return text.lstrip("\n\r").partition("\n")[0] if not text.strip() else text.partition("\n")[0]
 
 
-_BEYOND = re.compile(
+_ATTACHED = re.compile(
     r"[\s$*)\]]*(?:\\?%|percent\b|or\b|and\s+[\\$(\d]"
     rf"|(?:{'|'.join(map(re.escape, (*POWERS_OF_TEN, *TOUCHING)))})(?!\w))",
     re.IGNORECASE,
 )
-"""Behind a box: what belongs to its number, or stands beside it."""
+"""Text after a box that belongs to its number or offers another one."""
 
 
 def _plain_sentence(text: str) -> str:
@@ -218,7 +219,7 @@ def _plain_sentence(text: str) -> str:
 
 
 def _formula_sentence(text: str) -> str:
-    """Up to where a sentence ends outside of braces, as in \\text{ sq. units}."""
+    """The text up to the end of its first sentence; the point inside the braces of \\text{ sq. units} ends none."""
     for end in _FORMULA_END.finditer(text):
         if text.count("{", 0, end.start()) <= text.count("}", 0, end.start()):
             return text[: end.start()]

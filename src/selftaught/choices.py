@@ -1,10 +1,10 @@
 """Read which of a problem's choices a text names: by label, by text, or by both. Pure text.
 
-A choice is named by its label in a form that nothing else has ("(B)", "b)", "B.", or "B" alone), or by its text; case,
-white space, an article before it and a full stop after it do not matter. A bare letter before a word is an article or
-a pronoun: "A dog" is not choice A. A label beside the text of another choice names neither. What stands behind a name
-must be the end, the end of a sentence or a remark: "bank account" and "bank-robber" are not the choice bank, and
-"5 or 6" is not 5.
+A text names a choice by its label in a form that only a label has ("(B)", "b)", "B.", or "B" alone), or by its text;
+case, white space, an article before it and a full stop after it do not matter. A bare letter before a word is an
+article or a pronoun: "A dog" is not choice A. A label beside the text of another choice names neither. After a name,
+the text or its sentence must end, or a remark begin: "bank account" and "bank-robber" do not name the choice bank, and
+"5 or 6" does not name 5.
 """
 
 import re
@@ -14,45 +14,46 @@ from functools import lru_cache
 
 from selftaught.amounts import parse_number, read_quantity
 from selftaught.problems import LABELS
+from selftaught.quantities import match_end
 from selftaught.signs import CLOSING, OPENING, SENTENCE_END, UNSPACED, fold_space, plain, visible
 
 NONE: frozenset[str] = frozenset()
 LONGEST_NUMBER = 200
-"""Characters looked at for what stands behind a choice that is a number."""
+"""Characters that are read to see whether a number in the text is complete."""
 
 
 def choice_at_start(text: str, choices: tuple[str, ...]) -> frozenset[str] | None:
     """The labels of the choice that `text` begins with; None if it begins with none.
 
-    Empty if it is in doubt which one is meant: another one, or anything else in its place, stands beside it. Several
-    labels only where their choices have the same text and no label was given.
+    Empty if it is unclear which choice is meant, because the text offers another one or something else beside it.
+    Several labels only where their choices have the same text and the text gives no label.
     """
     names, text = _names(choices), plain(text)
     first = names.first(text, 0) or names.first(text, _NOUN.match(text).end())  # type: ignore[union-attr]
     if first is None:
         return None
-    if not first.labels or _goes_on(names, text, first):
+    if not first.labels or _is_continued(names, text, first):
         return NONE
-    # "(A) bank (B) library" lists the choices; a remark may say which one it is not.
+    # "(A) bank (B) library" lists the choices; a remark may name a choice that is not meant.
     sentence = _REMARK.split(text[first.end :], maxsplit=1)[0]
     others = {(match[1] or match[2]).upper() for match in _LISTED.finditer(sentence)} & names.labels
     return first.labels if others <= first.labels else NONE
 
 
 def choices_in(text: str, choices: tuple[str, ...]) -> Iterator[frozenset[str]]:
-    """What `text` names, in order: the labels of each; empty where it is in doubt which one is meant."""
+    """The labels of each choice that `text` names, in order; empty where it is unclear which one is meant."""
     return (mention.labels for mention in _names(choices).mentions(plain(text), 0, len(text)))
 
 
 def last_choice(text: str, choices: tuple[str, ...]) -> frozenset[str]:
-    """The labels of the choice that `text` names last; empty if there is none, or another beside it."""
+    """The labels of the choice that `text` names last; empty if it names none, or another one beside it."""
     names, text = _names(choices), plain(text)
     end = len(text)
     while end > 0:
         start = max(0, end - names.longest)
-        found = list(names.mentions(text, max(0, start - names.longest), min(len(text), end + names.longest)))
-        if found:
-            *_, before, last = [None, *found]
+        mentions = list(names.mentions(text, max(0, start - names.longest), min(len(text), end + names.longest)))
+        if mentions:
+            *_, before, last = [None, *mentions]
             if before is not None and before.labels != last.labels:
                 joint = _JOINT.match(text, before.end)
                 if joint and joint.end() == last.start:
@@ -63,7 +64,7 @@ def last_choice(text: str, choices: tuple[str, ...]) -> frozenset[str]:
 
 
 def offers_another(text: str, end: int = 0) -> bool:
-    """Whether an "or" stands behind the name of a choice that ends at `end`."""
+    """Whether an "or" follows the name of a choice that ends at `end`."""
     return _ALTERNATIVE.match(text, end) is not None
 
 
@@ -84,33 +85,33 @@ _LABEL = re.compile(
     r"|(?P<pointed>[A-Za-z])[).:\]](?=[\s*_`\"'»」』}$<]|\\[)\]]|\Z)"  # B) bank
     rf"|(?P<alone>[A-Za-z])(?!(?!{UNSPACED})[^\W_]|-\w|_+[^\W_])"
 )
-_GLUED = re.compile(r"['’]?[^\W_]|-\w|[\^²³%(]")
-"""Right behind a label in brackets: it is a part of something else, as in (C)'s."""
+_ATTACHED = re.compile(r"['’]?[^\W_]|-\w|[\^²³%(]")
+"""Text right after a label in brackets that makes it a part of something else, as in (C)'s."""
 _TIGHT = re.compile(r"(?P<label>[A-Za-z])[).:\]]")
-"""A label whose text touches it: A)21."""
+"""A label that its text touches: A)21."""
 _BRACKETED = re.compile(rf"{CLOSING}*+[,:–—-]?\s*+[(\[]\s?(?P<label>[A-Za-z])\s?[)\]]")
 _BETWEEN = re.compile(rf"(?:{CLOSING}|[.:–—-])*+")
 _REASON = r"(?:because|since|as(?!\s+well)|so|which|not|while|whereas|but|for|therefore|thus|hence)\b"
-_OVER = re.compile(
+_NAME_ENDS = re.compile(
     rf"(?!#){CLOSING}*+(?:\Z|(?<!\s){SENTENCE_END}|(?:…|\.{{3}}|\.(?!\.))[*_`\"'\s]*\Z|{_COPULA}"
     r"|[,;、](?!\d)|:(?=\s|\Z)|(?<=[^\x00-\u024f]):|(?<=[\s*_)])[–—-](?=\s)"
     rf"|\s?—|(?<=[\s*_`\"'$)])[(\[]|(?<=[^\x00-\u024f])\(|{_REASON})",
     re.IGNORECASE,
 )
-"""After a name: the answer is over, or a remark begins."""
+"""Text after a name that ends the answer or begins a remark."""
 _ALTERNATIVE = re.compile(
     rf"{CLOSING}*+(?:[,;]\s*+)?(?:(?:or|oder|nor|vs|et|und|ou|as\s+well\s+as|along\s+with|together\s+with)\b|[/&+|]"
     r"|[(\[]\s*(?:or|and)\b|(?<![,;]\s)(?<![,;])and\b)",
     re.IGNORECASE,
 )
-"""After a name: it is one of several."""
+"""Text after a name that makes it one of several."""
 _OTHER_THING = re.compile(
     rf"{CLOSING}*+(?:[,;]|\s?—|:)\s*+(?:and\s++)?(?!{_REASON}|\w+ly\b|of course|right\b|indeed"
     rf"|though|too\b|please|thanks|obvious|sure\b|I\b|as\b|it\b|i\.e|etc)"
     rf"(?:[^\W\d_]{{3,}}(?:[ -][^\W\d_]+)?)[*_`\"')]*\s*(?:[.!?]|\Z)",
     re.IGNORECASE,
 )
-"""After the text of a choice: a list of things goes on, with no verb in it."""
+"""Text after the text of a choice that continues a list of things; it has no verb."""
 _JOINT = re.compile(
     rf"{CLOSING}*+(?:,\s*+)?(?:[,/&;:、–—…-]|\.\.\.|→|(?:or|and|vs\.?)\b|(?<=,)|(?<=,\s))\s*+(?:(?:the|an?)\s++)?",
     re.IGNORECASE,
@@ -120,7 +121,7 @@ _JOINT = re.compile(
 @dataclass(frozen=True, slots=True)
 class _Mention:
     labels: frozenset[str]
-    """Empty where label and text contradict each other, or the label is none of the problem's."""
+    """Empty where label and text contradict each other, or where the problem has no such label."""
     start: int
     end: int
 
@@ -131,27 +132,27 @@ class _Names:
 
     labels: frozenset[str]
     texts: re.Pattern[str]
-    """Any choice's text, the longest first, so that "new york city" is not read as "new york"."""
+    """Matches the text of any choice, the longest first, so that "new york city" is not read as "new york"."""
     by_text: dict[str, frozenset[str]]
     """Folded text -> the labels of the choices that have it."""
     numbers: frozenset[str]
     """The folded texts that are numbers."""
     longest: int
-    """Characters of a name with its label and white space, at most."""
+    """The most characters that a name has, with its label and white space."""
 
     def first(self, text: str, start: int) -> _Mention | None:
-        """The choice named at `start`, behind opening marks, some of which may belong to its text (`$10`)."""
-        end = _end(_OPENINGS, text, start)
+        """The choice named at `start`, after opening marks, some of which may belong to its text (`$10`)."""
+        end = match_end(_OPENINGS, text, start)
         for place in range(start, end):
             named = self._text_at(text, place)
-            if named is not None and _OVER.match(text, named.end):
+            if named is not None and _NAME_ENDS.match(text, named.end):
                 return named
         return self._bracketed_label(text, start, end) or self.at(text, end)
 
     def at(self, text: str, start: int) -> _Mention | None:
-        """The choice named right at `start`, by label or text; its name must end there."""
+        """The choice whose name begins right at `start`, a label or a text; no other word may continue the name."""
         by_text = self._text_at(text, start)
-        if by_text is not None and not _OVER.match(text, by_text.end):
+        if by_text is not None and not _NAME_ENDS.match(text, by_text.end):
             by_text = None
         tight = self._tight(text, start)
         label = _LABEL.match(text, start)
@@ -162,22 +163,22 @@ class _Names:
             return by_text
         if by_text is not None and letter not in self.labels:  # a choice "y" among two
             return by_text
-        found = frozenset({letter}) & self.labels
+        labels = frozenset({letter}) & self.labels
         beside, is_marked = self._beside(text, label.end())
-        agrees = beside is not None and bool(beside.labels & found)
-        if label["inside"] and _GLUED.match(text, label.end()) and not agrees:
+        agrees = beside is not None and bool(beside.labels & labels)
+        if label["inside"] and _ATTACHED.match(text, label.end()) and not agrees:
             return None if beside is None else _Mention(NONE, label.start(), beside.end)
-        is_over = _OVER.match(text, label.end()) or offers_another(text, label.end())
+        is_over = _NAME_ENDS.match(text, label.end()) or offers_another(text, label.end())
         if label["alone"] and not is_over and not (agrees and is_marked):
             return None
         if beside is not None and (is_marked or not label["alone"]):
-            return _Mention(found & beside.labels, label.start(), beside.end)
-        if by_text is not None and not by_text.labels & found:  # a choice whose text is the label of another one
+            return _Mention(labels & beside.labels, label.start(), beside.end)
+        if by_text is not None and not by_text.labels & labels:  # a choice whose text is the label of another one
             return _Mention(NONE, label.start(), label.end())
-        return _Mention(found, label.start(), label.end())
+        return _Mention(labels, label.start(), label.end())
 
     def mentions(self, text: str, start: int, end: int) -> Iterator[_Mention]:
-        """Labels in brackets and texts, anywhere; with no label where the text goes on to something else."""
+        """All names that are labels in brackets or texts; a mention has no labels where the text offers another one."""
         position = start
         named = self.texts.search(text, position, end)
         while position < end:
@@ -185,34 +186,34 @@ class _Names:
                 named = self.texts.search(text, position, end)
             label = _ANYWHERE.search(text, position, named.start() if named else end)
             if label is not None:
-                found = self.at(text, label.start())
+                mention = self.at(text, label.start())
             elif named is not None:
-                found = self._text_at(text, named.start())
-                if found is not None and found.end - found.start == 1 and text[found.start].isalpha():
-                    found = None  # "I" or "x" is mostly just a word
+                mention = self._text_at(text, named.start())
+                if mention is not None and mention.end - mention.start == 1 and text[mention.start].isalpha():
+                    mention = None  # "I" or "x" is usually just a word
             else:
                 return
-            if found is None:
+            if mention is None:
                 position = (label or named).end()  # type: ignore[union-attr]
             else:
-                yield _Mention(NONE, found.start, found.end) if offers_another(text, found.end) else found
-                position = found.end
+                yield _Mention(NONE, mention.start, mention.end) if offers_another(text, mention.end) else mention
+                position = mention.end
 
     def _tight(self, text: str, start: int) -> _Mention | None:
-        """A label and its own text that touches it."""
+        """A label and the text of its choice, without a space between them."""
         label = _TIGHT.match(text, start)
         beside = None if label is None else self._text_at(text, label.end())
-        if label is None or beside is None or not _OVER.match(text, beside.end):
+        if label is None or beside is None or not _NAME_ENDS.match(text, beside.end):
             return None
         letter = label["label"].upper()
         return _Mention(frozenset({letter}), start, beside.end) if letter in beside.labels else None
 
     def _beside(self, text: str, end: int) -> tuple[_Mention | None, bool]:
-        """The choice whose text stands behind a label that ends at `end`, and whether more than space is between."""
-        place = _end(_BETWEEN, text, end)
-        for begin in range(end, _end(_OPENINGS, text, place) + 1):
+        """The choice whose text follows a label that ends at `end`, and whether more than space separates the two."""
+        place = match_end(_BETWEEN, text, end)
+        for begin in range(end, match_end(_OPENINGS, text, place) + 1):
             named = self._text_at(text, begin)
-            if named is not None and _OVER.match(text, named.end):
+            if named is not None and _NAME_ENDS.match(text, named.end):
                 return named, not text[end:begin].isspace() and begin > end
         return None, False
 
@@ -223,7 +224,7 @@ class _Names:
         return None if label is None or not label["inside"] else self.at(text, opened)
 
     def _text_at(self, text: str, start: int) -> _Mention | None:
-        """A choice's text at `start`, perhaps after an article and before its label in brackets."""
+        """The text of a choice at `start`, perhaps after an article and before its label in brackets."""
         named = self.texts.match(text, start)
         if named is None:
             article = _MARKED_ARTICLE.match(text, start)
@@ -233,7 +234,7 @@ class _Names:
         name = _fold(named[0])
         if name in self.numbers and not _is_that_number(text, named, name):
             return _Mention(NONE, named.start(), named.end())
-        labels = self.by_text.get(name, NONE)  # for letters whose cases `re` and `lower` see differently
+        labels = self.by_text.get(name, NONE)  # of some letters `re` and `lower` disagree about the case
         beside = _BRACKETED.match(text, named.end())
         if beside is None:
             return _Mention(labels, named.start(), named.end())
@@ -244,12 +245,12 @@ _REMARK = re.compile(r"[.!?](?=\s)|\b(?:because|since|as|so|which|while|whereas|
 _LISTED = re.compile(
     r"(?<!not )(?<!not the )(?<!than )(?<!instead of )(?:[(\[]\s?([A-Za-z])\s?[)\]]|(?<![\w(\[])([A-Z])\)(?=\s|\Z))"
 )
-"""A label in a form that nothing else has."""
+"""A label in a form that only a label has."""
 _ANYWHERE = re.compile(r"[(\[]\s?[A-Za-z]\s?[)\]]|^[ \t]*+[A-Z](?=[).:]?[ \t]*+$)", re.MULTILINE)
 
 
-def _goes_on(names: _Names, text: str, first: _Mention) -> bool:
-    """Whether the text names another choice beside the first one, or offers anything else in its place."""
+def _is_continued(names: _Names, text: str, first: _Mention) -> bool:
+    """Whether the text names another choice beside the first one, or offers something else in its place."""
     is_text = text[first.end - 1] not in ")]" and first.end - first.start > 1
     if offers_another(text, first.end) or (is_text and _OTHER_THING.match(text, first.end)):
         return True
@@ -259,21 +260,17 @@ def _goes_on(names: _Names, text: str, first: _Mention) -> bool:
 
 
 def _is_that_number(text: str, named: re.Match[str], name: str) -> bool:
-    """Whether the number in the text ends where the choice's does: 5 is not chosen by 5/8, 5-6 or 5 million."""
+    """Whether the number in the text ends where the choice does: 5/8, 5-6 and 5 million do not name the choice 5."""
     label = _BRACKETED.match(text, named.end())
-    said = text[named.start() : label.start() if label else named.start() + LONGEST_NUMBER]
-    found = read_quantity(said)
-    chosen = read_quantity(name)
-    return found is not None and chosen is not None and (found.value, found.percent) == (chosen.value, chosen.percent)
-
-
-def _end(pattern: re.Pattern[str], text: str, start: int) -> int:
-    match = pattern.match(text, start)
-    return start if match is None else match.end()
+    end = label.start() if label else named.start() + LONGEST_NUMBER
+    number, choice = read_quantity(text[named.start() : end]), read_quantity(name)
+    if number is None or choice is None:
+        return False
+    return (number.value, number.percent) == (choice.value, choice.percent)
 
 
 def _fold(text: str) -> str:
-    """Without case, spare white space, quotes around it and punctuation after it."""
+    """The text without case, extra white space, quotes around it and punctuation after it."""
     words = fold_space(text.lower().replace("\\$", "$").replace("\\%", "%")).strip("\"' ")
     return words.rstrip(".!?,;: ") or words
 
@@ -288,7 +285,7 @@ def _names(choices: tuple[str, ...]) -> _Names:
     for label, text in zip(LABELS, folded, strict=False):
         if text:
             by_text[text] = by_text.get(text, NONE) | {label}
-    # A choice "the library" is also named by "library", and `$x$` by "x", unless another choice has that text.
+    # "library" also names the choice "the library", and "x" the choice `$x$`, unless another choice has that text.
     for text, labels in list(by_text.items()):
         by_text.setdefault(_ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text, labels)
         paired = _PAIRED.fullmatch(text)
@@ -325,5 +322,5 @@ def _names(choices: tuple[str, ...]) -> _Names:
 
 
 def _is_dunder(text: str) -> bool:
-    """`__init__` is a name whose marks belong to it."""
+    """Whether the marks around a text belong to it, as in `__init__`."""
     return text.startswith("_")

@@ -1,7 +1,7 @@
-"""What the words behind a number do to it, as patterns. Words are an open class: one that is not listed is a unit.
+"""Patterns for the words after a number, by their effect on it. A word that no pattern lists is a unit.
 
-Each pattern matches a word as a whole where it is one word. Listed are English words, and of other languages those
-that models write behind numbers most.
+A pattern for single words matches complete words. The lists hold English words, and the words of other languages that
+models write most often after numbers.
 """
 
 import re
@@ -15,14 +15,14 @@ NUMBER_WORD = (
     r"|half|an?\s++(?:half|quarter|third|dozen|hundred|thousand|million))\b"
     r"(?!-(?!(?:one|two|three|four|five|six|seven|eight|nine)\b)[^\W\d_])"
 )
-"""A number in words; "one-way" is none."""
+"""A number in words; "one-way" is not one."""
 HEDGES = (
     r"(?:(?:about|maybe|perhaps|possibly|even|only|also|then|another|exactly|approximately|around|roughly|nearly|almost"
     r"|plus|and|or|just|probably|remaining|additional|extra|further|more|less|of|to|with)\b\s*+){0,3}"
 )
-"""Words that may stand before a number without changing it, at most three."""
+"""At most three words that may come before a number without changing it."""
 LETTERS = "mgshlLWVJCFc"
-"""Single letters that are units where they touch a number; any other may be a variable (3n)."""
+"""Single letters that are units where they touch a number; other letters may be variables (3n)."""
 ABBREVIATION = re.compile(
     r"(?:[kcmnd]m|[km]g|lbs?|oz|ft|in|yds?|mi|[mk]ph|kmh|hrs?|min|m?sec|ms|[ap]m|st|nd|rd|th|[mcd][lL]|[kKMGT]B"
     r"|[kMG]?Wh?|[kMG]?Hz|k?Pa|cc|pts?|qt|gal|tsp|cal|pcs|yrs?|wks?|mo|px|rpm|USD|EUR|GBP|deg|rad|mol|sq|ha|hp|dB"
@@ -40,21 +40,21 @@ CHANGES = re.compile(
     rf"|.*{LETTER}(?:[兆]).*",
     re.IGNORECASE,
 )
-"""Words that make a number one of several, or a part of a calculation or of an amount."""
+"""Words that make a number one of several, or a part of a calculation or of a larger amount."""
 ADDS = re.compile(
     r"(?:as\s+well\s+as|along\s+with|together\s+with|followed\s+by|and/or|and\s+an?\s"
     r"|with\s+(?:a\s+)?(?:remainder|rest)|in\s+(?:hundred|thousand|million|billion|dozen|lakh|crore)s"
     r"|\(\s*(?:in\s+)?(?:hundred|thousand|million|billion|dozen)s?\b)\b",
     re.IGNORECASE,
 )
-"""Words behind a number that add to it."""
+"""Words after a number that add to it."""
 ADDS_LATER = re.compile(
     r"\b(?:remainder|rem|r)\b[.:]?\s*(?:of|is|=)?\s*\d|(?:余|ост\.?)\s*\d|\b(?:repeating|recurring|rep|bar)\b"
     r"|\bin\s+(?:hundred|thousand|million|billion|dozen|lakh|crore)s\b|\bbase\s+\w|\b(?:mod|modulo|squared|cubed)\b"
     r"|\b(?:plus|minus|times)\s+[\dxyzn]\b",
     re.IGNORECASE,
 )
-"""Anywhere in the sentence behind a number: what is left over, repeats, or is counted in thousands."""
+"""Text anywhere later in a number's sentence: a remainder, repeating digits, or "in thousands"."""
 SCALES = re.compile(
     r"(?:half|halves|quarters?|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|\w*tenths?|\w*hundredths?"
     r"|\w*thousandths?|\w*illionths?|\w*illions?|mil|mille|mn|bil|mii|bin|thou|couple|myriads?|tens|twelves|kilos?"
@@ -62,15 +62,15 @@ SCALES = re.compile(
     r"|(?:dozen|hundred|thousand|lakh|crore)-\w+)(?:-\w+)*\Z",
     re.IGNORECASE,
 )
-"""Words of scale that are not read: the number by itself is none."""
+"""Words of scale that no reader multiplies by: a number with one of them is not read."""
 REASON = re.compile(r"(?:because|since|as|so|which|while|where|who|whose|that|therefore|thus|hence)\Z", re.I)
-"""Words with which a reason begins: its numbers say something else."""
+"""Words that begin a reason; the numbers in it are not the answer."""
 CLAUSE = re.compile(
     r"(?:is|are|was|were|will|would|has|have|had|can|could|should|she|he|they|it|we|i|you|there|this|not|but|and)\Z",
     re.I,
 )
-"""Words with which a clause begins."""
+"""Words that begin a clause."""
 PLACE = re.compile(r"(?:for|in|on|at|after|before|from|within|during|every)\Z", re.IGNORECASE)
-"""Words that say of how much the number is, behind a unit: 18 dollars for 3 days."""
+"""Words after a unit that relate the number to another one: 18 dollars for 3 days."""
 JOINS = re.compile(r"(?:with|by|until|till|out|times|over|of|per|than)\Z", re.IGNORECASE)
-"""Words that join a number behind them to the one before."""
+"""Words that join the number after them to the number before them."""

@@ -1,10 +1,10 @@
-"""Read a number where it stands, as people and models write it, exactly. Pure text: no float, nothing is evaluated.
+"""Read the exact value of a number as people and models write it. Pure text: no float, nothing is evaluated.
 
-Read: groups of digits (1,000 · 1,00,000 · 1{,}000 · 1 234 567), decimals (also 0.\\overline{3}), fractions (3/4 ·
-\\frac{3}{4} · ½), mixed numbers (1 1/2), powers of ten (1e3 · 1.5 x 10^3), signs (ASCII and typographic), currency
-before the number, percent, and words and letters of scale (5 million · $1.5M · 3 dozen · 18万). Whether a text says one
-number and nothing else is for `amounts.py`. Work is bounded: at most `MAX_DIGITS` digits and powers of ten,
-`MAX_DEPTH` nested fractions.
+What is read: groups of digits (1,000 · 1,00,000 · 1{,}000 · 1 234 567), decimals (also 0.\\overline{3}), fractions
+(3/4 · \\frac{3}{4} · ½), mixed numbers (1 1/2), powers of ten (1e3 · 1.5 x 10^3), signs (ASCII and typographic),
+currency before the number, percent, and words and letters of scale (5 million · $1.5M · 3 dozen · 18万). `amounts.py`
+decides whether a text states one number and nothing else. Work is bounded: a number has at most `MAX_DIGITS` digits,
+its power of ten is at most `MAX_DIGITS`, and at most `MAX_DEPTH` fractions are nested.
 """
 
 import re
@@ -16,35 +16,35 @@ from selftaught.scales import POWERS_OF_TEN, TOUCHING
 from selftaught.signs import SPACE
 
 MAX_DIGITS = 1_000
-"""Of a number, and the largest power of ten: what is longer is no answer, and its exact value would take long."""
+"""Digits of a number, and the largest power of ten: a longer number is no answer, and computing it would take long."""
 MAX_DEPTH = 8
-"""Fractions within fractions."""
+"""How deep fractions may be nested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """A number where it stands in a text."""
+    """A number and its place in a text."""
 
     value: Fraction
     """Without its percent sign: 20 for 20%."""
     percent: bool
     start: int
     end: int
-    """Just after the number, its percent sign or its word of scale (5 million); units come after it."""
+    """Right after the number and its percent sign or word of scale (5 million); units come later."""
 
 
 def number_at(text: str, start: int = 0, *, in_formula: bool = False) -> Quantity | None:
-    """The number that begins at `text[start:]`, after white space and currency; None if none begins there.
+    """The number at the beginning of `text[start:]`, after white space and currency; None if there is none.
 
-    `text` is in plain spelling (`signs.plain`). In a formula a space may stand between a minus and its number.
+    `text` is in plain spelling (`signs.plain`). In a formula there may be a space between a minus and its number.
     """
     return _number(text, start, MAX_DEPTH, in_formula)
 
 
 def same_number(one: Quantity, other: Quantity) -> bool:
-    """Whether two quantities are equal; where one alone has a percent sign, 20% is both 20 and 0.2.
+    """Whether two quantities are equal; where only one has a percent sign, 20% equals both 20 and 0.2.
 
-    "What percent" is answered by 20 in some data sets and by 0.2 in others, and a reader takes either for 20%.
+    Some data sets answer "What percent …" with 20 and others with 0.2, and a reader understands both as 20%.
     """
     if one.value == other.value:
         return True
@@ -54,7 +54,7 @@ def same_number(one: Quantity, other: Quantity) -> bool:
 
 
 def number_text(quantity: Quantity) -> str:
-    """The number in one form: digits, a decimal point where it ends, else a fraction; "%" where it had one."""
+    """The number in one form: an integer or a finite decimal, else a fraction; with "%" if it had one."""
     value = quantity.value
     denominator = value.denominator
     twos = (denominator & -denominator).bit_length() - 1
@@ -78,7 +78,7 @@ VULGAR = {
     chr(code): Fraction(*(int(part) for part in unicodedata.normalize("NFKC", chr(code)).split("⁄")))
     for code in (*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189)
 }
-"""½ and its siblings."""
+"""The characters for fractions, such as ½, and their values."""
 _SIGNS_OF_FRACTIONS = "".join(VULGAR)
 
 CURRENCY = (
@@ -86,16 +86,17 @@ CURRENCY = (
     r"|(?:USD|EUR|GBP|INR|CHF|JPY|CNY|RMB|AUD|CAD|SEK|NOK|DKK|PLN|BRL|KRW|Rs\.?|Rp|RM|kr)(?=\s*[-+.\d]))"
 )
 _GROUP = r"(?:,|\{,\}|,\\! ?|\\[,;:]|\{\\[,;:]\}|\u00a0)"
-_WHOLE = (
+_DIGITS = (
     rf"(?:\d{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d)"  # 1,000,000
-    r"|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)"  # 10,00,000: the same signs, grouped as in India, and no other reading
+    r"|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)"  # 10,00,000: grouped as in India; it cannot be read in another way
     r"|\d{1,2}(?:[ ~]\d{3}){2,}(?!\d|[ ,]\d)"  # 1 234 567; one group (1 000) may be two numbers
     r"|\d+)"
 )
-_DECIMAL = rf"(?:{_WHOLE}(?:\.\d+)?|\.\d+)"
-_INTEGER = r"[-+]?\d+"
+_DECIMAL = rf"(?:{_DIGITS}(?:\.\d+)?|\.\d+)"
+_SIGNED_INTEGER = r"[-+]?\d+"
 _TO_THE = (
-    rf"(?:\s*(?:\^|\*\*)\s*(?:\{{\s*(?P<braced>{_INTEGER})\s*\}}|(?P<bare>{_INTEGER}))|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+))"
+    rf"(?:\s*(?:\^|\*\*)\s*(?:\{{\s*(?P<braced>{_SIGNED_INTEGER})\s*\}}|(?P<bare>{_SIGNED_INTEGER}))"
+    r"|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+))"
 )
 _RAISED = str.maketrans("⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "+-0123456789")
 
@@ -109,9 +110,9 @@ _SPACED_SIGN = re.compile(
 )
 _FRACTION = re.compile(r"\\[dtc]?frac\s*")
 _ONE_DIGIT = re.compile(r"\d")
-_SOME_DIGITS = re.compile(rf"(?P<mantissa>{_DECIMAL})")
+_MANTISSA = re.compile(rf"(?P<mantissa>{_DECIMAL})")
 _REPEATING = re.compile(
-    r"(?P<whole>\d*)\.(?P<once>\d*)"
+    r"(?P<integer>\d*)\.(?P<once>\d*)"
     r"(?:\\(?:overline|bar|dot)\s*(?:\{\s*(?P<barred>\d+)\s*\}|(?P<digit>\d))|(?<=\.)\((?P<round>\d+)\))"
 )
 _EXPONENT = re.compile(r"[eE](?P<power>[-+]?\d+)(?!\w|\.\d)")
@@ -119,19 +120,19 @@ _TIMES_TEN = re.compile(rf"{SPACE}(?:[xX×*·⋅]|\\times|\\cdot){SPACE}10{_TO_T
 _POWER_OF_TEN = re.compile(rf"10{_TO_THE}")
 _OVER = re.compile(rf"\s?/\s?(?P<below>{_DECIMAL})")
 _PROPER = re.compile(r"[ \t\u00a0]+(?P<above>\d+)/(?P<below>\d+)(?![\d/])")
-_SHUT = r"(?:[$*_`\"')]{1,3}|\\\)|</\w{1,8}>)?"
-"""What may close between a number and its percent sign or word of scale: **5**%."""
-_PERCENT = re.compile(_SHUT + r"(?:\s|[{}~]|\\[,;:! ])*+(?:\\?%|(?:percent|per cent|pct)\b)")
+_CLOSED = r"(?:[$*_`\"')]{1,3}|\\\)|</\w{1,8}>)?"
+"""Closing marks between a number and its percent sign or word of scale: **5**%."""
+_PERCENT = re.compile(_CLOSED + r"(?:\s|[{}~]|\\[,;:! ])*+(?:\\?%|(?:percent|per cent|pct)\b)")
 
 _SCALE_WORDS = "|".join(sorted(POWERS_OF_TEN, key=len, reverse=True))
 _SCALE = re.compile(
-    rf"(?:{_SHUT}{SPACE}-?(?P<word>{_SCALE_WORDS})(?!\w|-[^\W\d_])"
+    rf"(?:{_CLOSED}{SPACE}-?(?P<word>{_SCALE_WORDS})(?!\w|-[^\W\d_])"
     rf"|{SPACE}(?P<sign>{'|'.join(TOUCHING)})(?![米克瓦卡赫焦伏帕])"  # 18千米 are kilometres
     r"|(?P<letter>[kmbt])(?!\w))",
     re.IGNORECASE,
 )
-_OF_MONEY = re.compile(rf"{SPACE}(?P<letter>k|mm|mn|m|mil|bn|b|tn|t)(?![\w-])", re.IGNORECASE)
-_LETTERS = {"k": 3, "m": 6, "mm": 6, "mn": 6, "mil": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}
+_MONEY_SCALE = re.compile(rf"{SPACE}(?P<letter>k|mm|mn|m|mil|bn|b|tn|t)(?![\w-])", re.IGNORECASE)
+_LETTER_POWERS = {"k": 3, "m": 6, "mm": 6, "mn": 6, "mil": 6, "b": 9, "bn": 9, "t": 12, "tn": 12}
 MAX_SCALES = 3
 """Words of scale in a row: 5 hundred thousand million."""
 
@@ -140,7 +141,7 @@ _CONTINUES = re.compile(
     r"|\s*+\\(?!text|mathrm|mbox|textbf|circ|degree|[,;!: ]|quad|qquad|right|[)\]}$%\\]|n\b"
     r"|checkmark|blacksquare|square|qed|Box)"  # 2\pi, 2\times 3
 )
-"""Right after a number: it was part of something else."""
+"""Text right after a number that makes it a part of a longer expression."""
 
 
 def _number(text: str, start: int, depth: int, in_formula: bool = False) -> Quantity | None:
@@ -165,22 +166,22 @@ def _number(text: str, start: int, depth: int, in_formula: bool = False) -> Quan
 
 
 def _scaled(text: str, value: Fraction, end: int, *, is_money: bool) -> tuple[Fraction, int]:
-    """With the words of scale behind the number; letters of scale are capitals, or belong to money."""
+    """The value times the words of scale after the number; letters of scale are capitals, or belong to money."""
     for _ in range(MAX_SCALES):
-        scale = _SCALE.match(text, end) or (_OF_MONEY.match(text, end) if is_money else None)
+        scale = _SCALE.match(text, end) or (_MONEY_SCALE.match(text, end) if is_money else None)
         if scale is None:
             break
         name = next(group for group in scale.groups() if group)
         if scale.groupdict().get("letter") and name not in "kKMB" and not is_money:
-            break  # 5m are five metres
+            break  # 5m means five metres
         folded = name.lower()
-        power = _LETTERS[folded] if scale.groupdict().get("letter") else (POWERS_OF_TEN | TOUCHING).get(folded)
+        power = _LETTER_POWERS[folded] if scale.groupdict().get("letter") else (POWERS_OF_TEN | TOUCHING).get(folded)
         value, end = value * (12 if power is None else 10**power), scale.end()
     return value, end
 
 
 def _unsigned(text: str, start: int, depth: int) -> tuple[Fraction, int] | None:
-    """A number without sign and unit, and where it ends."""
+    """The value of a number without sign and unit, and where it ends."""
     if _FRACTION.match(text, start):
         return _latex_fraction(text, start, depth)
     if start < len(text) and text[start] in VULGAR:
@@ -192,7 +193,7 @@ def _unsigned(text: str, start: int, depth: int) -> tuple[Fraction, int] | None:
     repeating = _REPEATING.match(text, start)
     if repeating:
         return _repeating(repeating)
-    digits = _SOME_DIGITS.match(text, start)
+    digits = _MANTISSA.match(text, start)
     if digits is None:
         return None
     scientific = _EXPONENT.match(text, digits.end()) or _TIMES_TEN.match(text, digits.end())
@@ -207,23 +208,23 @@ def _exponent(match: re.Match[str]) -> str:
 
 
 def _repeating(match: re.Match[str]) -> tuple[Fraction, int] | None:
-    """0.1\\overline{6} is 1/6."""
+    """The value of a repeating decimal, and where it ends: 0.1\\overline{6} is 1/6."""
     once, again = match["once"], match["barred"] or match["digit"] or match["round"]
     if len(match[0]) > MAX_DIGITS:
         return None
     period = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
-    return Fraction(f"{match['whole'] or 0}.{once or 0}") + period, match.end()
+    return Fraction(f"{match['integer'] or 0}.{once or 0}") + period, match.end()
 
 
 def _with_fraction(text: str, value: Fraction, end: int, depth: int) -> tuple[Fraction, int] | None:
-    """`value` may be the whole part of a mixed number or the upper part of a fraction."""
+    """The number that `value` begins: it may be the integer of a mixed number or the numerator of a fraction."""
     if value.denominator == 1:
         proper = _PROPER.match(text, end)
         if proper:
             above, below = _exact(proper["above"]), _exact(proper["below"])
             if below and above is not None and above < below:
                 return value + above / below, proper.end()
-            return value, end  # not a mixed number; the two numbers stand beside each other
+            return value, end  # not a mixed number, but two numbers side by side
         after = end + 1 if text[end : end + 1] == " " else end
         if text[after : after + 1] in VULGAR and after < len(text):
             return value + VULGAR[text[after]], after + 1
@@ -234,21 +235,21 @@ def _with_fraction(text: str, value: Fraction, end: int, depth: int) -> tuple[Fr
     if over:
         below = _exact(over["below"])
         return None if not below else (value / below, over.end())
-    # A point at the end of a sentence: "18." ends after the digits, so that the point is seen as what follows.
+    # "18." ends after its digits: the point ends the sentence, and the caller examines it.
     return value, end
 
 
 def _latex_fraction(text: str, start: int, depth: int) -> tuple[Fraction, int] | None:
-    """\\frac{a}{b}, \\frac12 and the like; a and b are numbers themselves."""
+    """The value of \\frac{a}{b} or \\frac12, and where it ends; a and b may be any numbers."""
     parts: list[Fraction] = []
-    position = matched(_FRACTION, text, start)
+    position = match_end(_FRACTION, text, start)
     for _ in range(2):
-        position = matched(_BLANKS, text, position)
+        position = match_end(_BLANKS, text, position)
         if text[position : position + 1] == "{" and depth > 0:
             inside = _number(text, position + 1, depth - 1, in_formula=True)
             if inside is None or inside.percent:
                 return None
-            position = matched(_BLANKS, text, inside.end)
+            position = match_end(_BLANKS, text, inside.end)
             if text[position : position + 1] != "}":
                 return None
             parts.append(inside.value)
@@ -259,13 +260,13 @@ def _latex_fraction(text: str, start: int, depth: int) -> tuple[Fraction, int] |
         else:
             return None
     above, below = parts
-    return None if below == 0 or _too_long(above / below) else (above / below, position)
+    return None if below == 0 or _is_too_long(above / below) else (above / below, position)
 
 
 _BLANKS = re.compile(r"\s*")
 
 
-def matched(pattern: re.Pattern[str], text: str, start: int) -> int:
+def match_end(pattern: re.Pattern[str], text: str, start: int) -> int:
     """Where a match of `pattern` at `start` ends; `start` if there is none."""
     match = pattern.match(text, start)
     return start if match is None else match.end()
@@ -278,6 +279,6 @@ def _exact(digits: str, exponent: str = "0") -> Fraction | None:
     return Fraction(digits if digits[-1] != "." else digits[:-1]) * Fraction(10) ** int(exponent)
 
 
-def _too_long(value: Fraction) -> bool:
-    """Nested fractions multiply their lengths: 4 bits are more than a digit."""
+def _is_too_long(value: Fraction) -> bool:
+    """Whether nested fractions, which multiply their lengths, became too long; 8 bits are more than two digits."""
     return max(value.numerator.bit_length(), value.denominator.bit_length()) > 8 * MAX_DIGITS

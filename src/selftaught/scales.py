@@ -1,4 +1,4 @@
-"""Words of scale in the languages that models are asked in: "5 million" is 5,000,000. Data, and nothing else."""
+"""Words of scale in the languages of the problems: "5 million" is 5,000,000. This file holds only data."""
 
 import unicodedata
 
@@ -24,7 +24,7 @@ POWERS_OF_TEN: dict[str, int | None] = {
     for power, words in (*_BY_POWER.items(), (None, _DOZENS))
     for word in words.split()
 }
-"""Word -> the power of ten that it means, None for a dozen; words of their own, in lower case."""
+"""Word in lower case -> the power of ten that it means, None for a dozen. No letter may follow such a word directly."""
 
 TOUCHING: dict[str, int | None] = {
     **dict.fromkeys("百佰백", 2),
@@ -35,4 +35,4 @@ TOUCHING: dict[str, int | None] = {
     **dict.fromkeys("亿億억", 8),
     **dict.fromkeys(["ダース", "다스", "打", "โหล"], None),
 }
-"""The same of scripts without spaces: anything may stand right behind them."""
+"""The same for scripts without spaces: any text may follow such a word directly."""

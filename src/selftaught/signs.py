@@ -1,9 +1,9 @@
 """One spelling for the signs that people and models write in many ways. Pure text.
 
-`visible` is for a text as it comes in: what cannot be seen is gone, and a letter with its accent is one character.
-`plain` is for reading: every character stays where it is, so that places in it are places in the text. `fold_space` and
-`fold` are for comparing texts. What marks may
-stand around an answer, and where a sentence ends, is said here once, for numbers and for choices.
+`visible` prepares a new text: it removes invisible characters and makes a letter with its accent one character.
+`plain` prepares a text for reading: every character keeps its place, so that places in the result are places in the
+text. `fold_space` and `fold` are for comparing texts. The patterns of this file define, for numbers and for choices,
+which marks may be around an answer, and where a sentence ends.
 """
 
 import re
@@ -26,7 +26,7 @@ def _many_accents() -> re.Pattern[str]:
 def visible(text: str) -> str:
     """`text` without invisible characters (joiners, marks of direction, soft hyphens), composed (NFC).
 
-    A run of twenty accents is no writing: such a text is not composed, since sorting its accents would take long.
+    No language has twenty accents in a row: a text with such a run is not composed, since sorting them would take long.
     """
     if text.isascii():
         return text
@@ -37,18 +37,18 @@ def visible(text: str) -> str:
 
 
 def fold_space(text: str) -> str:
-    """With one space for each run of white space, and none around the text."""
+    """`text` with one space for each run of white space, and none around it."""
     return " ".join(text.split())
 
 
 def fold(text: str) -> str:
-    """With white space and case folded: equal for two texts that read the same but for these."""
+    """`text` with white space and case folded: equal for texts that differ only in these."""
     return fold_space(text).casefold()
 
 
 _SAME_LENGTH = {
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if chr(code) not in "！？"},  # full-width forms
-    **{ord(sign): "-" for sign in "‐‑‒–−˗﹣➖⁃"},  # longer dashes only separate
+    **{ord(sign): "-" for sign in "‐‑‒–−˗﹣➖⁃"},  # not longer dashes, which only separate
     **{ord(space): "\u00a0" for space in "\u2007\u2009\u202f"},  # the spaces that group digits
     **{ord(space): " " for space in "\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u200a\u205f\u3000"},
     **{ord(quote): '"' for quote in "“”„‟"},
@@ -72,9 +72,9 @@ def _one_spelling() -> dict[int, str]:
 
 
 def plain(text: str) -> str:
-    """With one spelling per sign and digit, and no \\text{; every character stays where it is.
+    """`text` with one spelling per sign and digit, and no \\text{; every character keeps its place.
 
-    Decimal digits of all scripts are read: their readers agree on their values (unlike ², which is an exponent).
+    The decimal digits of all scripts become ASCII digits; ² does not, since it is an exponent.
     """
     if not text.isascii():
         text = text.translate(_one_spelling())
@@ -83,34 +83,34 @@ def plain(text: str) -> str:
 
 _TEXT_COMMAND = re.compile(r"\\(?:text|textrm|textnormal|mathrm|mbox|textbf|mathbf|textit|mathit|operatorname)\s*\{")
 
-# Possessive quantifiers (*+, ++) never give back what they took, so no text makes a search quadratic.
+# Possessive quantifiers (*+, ++) never backtrack, so that no text makes a search quadratic.
 SPACE = r"(?:[\s~]|\\[,;:! ]|\\(?:quad|qquad)\b)*+"
 """White space as people and LaTeX write it."""
 UNSPACED = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
-"""Letters of scripts that put no space between words, or hang endings on them."""
+"""Letters of scripts that have no spaces between words, or attach endings to them."""
 TAG = r"<(?:/?(?:[biups]|[A-Za-z][\w:-]{1,30})\s?/?|\|[^<>|\n]{1,40}\|)>"
-"""An HTML tag, or an end token written as text; "3<x>2" holds none."""
+"""An HTML tag, or an end token written as text; "3<x>2" contains neither."""
 OPENING = rf"(?:\s|[*_`\"'«‹「『〈《【(\[{{]|\\[(\[{{]|\\left\b|{TAG})"
-"""A mark that may stand before an answer."""
+"""A mark that may come before an answer."""
 CLOSING = (
     r"(?:\s|~|\\[,;:! ]"
-    rf"|\*{{1,3}}(?=[\s.,;:!?)\]}}\"'_`$<。！？，]|{UNSPACED}|\Z)(?<!\s\*)(?<!\s\*\*)"  # emphasis, no operator
+    rf"|\*{{1,3}}(?=[\s.,;:!?)\]}}\"'_`$<。！？，]|{UNSPACED}|\Z)(?<!\s\*)(?<!\s\*\*)"  # emphasis, not an operator
     r"|\*+(?=\s*\Z)|_{1,3}(?!\w)|\|(?=\s*\Z)|\\q?quad\b"
     r"|[`\"'»›」』〉》】)\]}$]|\\[)\]}$]|\\right\b|\\\\(?=\s|\Z)|#+(?=[\s#]*\Z)"
     rf"|{TAG}|\\(?:checkmark|blacksquare|square|qed|Box)\b|[✓✔✅☑∎■□▪◼🎉😀-🙏✨⭐🌟👍🏁🏆💯]"
     r")"
 )
-"""A mark that may stand behind an answer and belongs to nothing else."""
+"""A mark that may come after an answer and does not continue it."""
 SENTENCE_END = (
     r"(?:(?:\.(?!\.)|\?++)(?=[\s*`\"'»)\]}$<]|_{1,3}(?!\w)|\\[)\]]|(?-i:[A-Z][a-z])|\Z)"
     r"|!(?=[*_`\"'»)\]}$]*(?:\s*\Z|\s*[\n\r]|\s+(?-i:[A-Z])|<))|[。｡！？।॥؟۔])"
 )
-"""Where a sentence ends: "3.com", "5! ways" and "5..." end none."""
+"""The end of a sentence; "3.com", "5! ways" and "5..." do not end one."""
 LETTER = (
     r"[^\W\d_\u00b2\u00b3\u00b9\u00bc-\u00be\u02b0-\u02ff\u1d2c-\u1d7f\u2070-\u209c\u2150-\u218b\u2460-\u24ff"
     r"\u2776-\u2793]"
 )
-"""A letter of any script; no digit, fraction or letter that is raised or lowered."""
+"""A letter of any script, but no digit or fraction, and no raised or lowered letter."""
 _LATIN, _ACCENTS = (
     r"A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ",
     r"\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0970-\u0e4e",
@@ -123,7 +123,7 @@ WORD = (
 
 
 def without_marks(text: str) -> Iterator[str]:
-    """`text`, and what is left of it as full stop, tags, emphasis, quotes and signs of a formula are taken off it."""
+    """`text`, and its shorter forms as a full stop, tags, emphasis, quotes and formula signs are removed one by one."""
     yield text
     for _ in range(MAX_LAYERS):
         around = _AROUND.fullmatch(text)
@@ -138,7 +138,7 @@ def without_marks(text: str) -> Iterator[str]:
 
 
 MAX_LAYERS = 8
-"""Marks around marks around an answer."""
+"""How many marks around an answer are removed."""
 _AROUND = re.compile(
     r"(?P<mark>\*{1,3}|_{1,3}|`{1,3}|\${1,2}|[\"'])\s?(?P<a>[^\s].*[^\s]|[^\s])\s?(?P=mark)"
     r"|\\\((?P<b>.+)\\\)|\\\[(?P<c>.+)\\\]"

@@ -1,7 +1,7 @@
-"""Find where a completion states its answer: behind its last marker or in its last box. Pure text.
+"""Find where a completion states its answer: after its last marker or in its last box. Pure text.
 
-The marker is looked for in the whole text, the rest in bounded pieces of it, so that any completion is taken apart in
-time linear in its length. Reading what stands there is for `answers.py`.
+The marker is searched for in the complete text, everything else in pieces of limited length, so that any completion is
+analysed in time linear in its length. `answers.py` reads the answer there.
 """
 
 import re
@@ -12,9 +12,9 @@ from selftaught.amounts import continues
 from selftaught.signs import UNSPACED, plain, visible
 
 LONGEST = 2_000
-"""Characters looked at after a marker, and of a box: what is longer is no answer."""
+"""Characters that are read after a marker or in a box: a longer text is no answer."""
 BLOCK = 4_096
-"""Characters looked through at a time, from the end of a text."""
+"""Characters that are searched at a time, from the end of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +24,15 @@ class AnswerPlace:
     marker: str
     """Text right before the answer ("####", "the answer is"); case and white space do not matter."""
     next_question: tuple[str, ...] = ()
-    """Texts with which a next problem begins: from there on a completion does not speak of its own problem."""
+    """Texts with which a next problem begins: from there on, a completion is about another problem."""
 
 
 def own_part(completion: str, next_question: tuple[str, ...]) -> str:
-    """What a completion says of its own problem: behind its thoughts, and up to where it begins a next problem.
+    """The part of a completion that is about its own problem: after its thoughts, and before a next problem.
 
-    Thoughts end with their tag (`</think>`); unfinished ones say nothing yet. A next problem begins with a line that
-    starts as one ("Q:", "**Q:**", "Question 2:"), after some other text; a completion that starts with the question
-    restates its own.
+    Thoughts end with their closing tag (`</think>`); unfinished thoughts state no answer. A next problem begins with a
+    line that starts like one ("Q:", "**Q:**", "Question 2:") and follows other text; a completion that starts with
+    such a line repeats its own question.
     """
     ends = [match.end() for match in _THOUGHT_END.finditer(completion)]
     completion = completion[ends[-1] :] if ends else completion
@@ -47,21 +47,21 @@ def own_part(completion: str, next_question: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """A completion, taken apart where it states its answer."""
+    """A completion, divided where it states its answer."""
 
     text: str
-    """What the completion says of its own problem."""
+    """The part of the completion that is about its own problem."""
     before: str
-    """All that stands before the last marker; the whole text without one."""
-    behind: str | None
-    """All that follows the last marker; None without one."""
+    """The text before the last marker; all of it if there is no marker."""
+    after: str | None
+    """The text after the last marker; None if there is none."""
     stated: str | None
-    """What stands there or inside the last box, whichever comes later, on one line; None without either."""
+    """The line after the marker or the content of the last box, whichever comes later; None if there is neither."""
     in_box: bool = False
-    beyond: str = ""
-    """Of a box: what stands behind it on its line, at most LONGEST characters."""
+    after_box: str = ""
+    """The rest of the line after the box, at most LONGEST characters."""
     is_doubtful: bool = False
-    """It states two answers side by side, or a heading where the answer should be: no extraction reads it."""
+    """There are two answers side by side, or a heading in place of the answer: no extraction reads it."""
 
 
 def statement(completion: str, place: AnswerPlace) -> Statement:
@@ -70,68 +70,74 @@ def statement(completion: str, place: AnswerPlace) -> Statement:
     folded = plain(text).lower()
     marker, box = _last_marker(text, folded, place.marker), last_match(_BOX, folded, longest=10)
     before = text if marker is None else text[: marker.start()]
-    behind = None if marker is None else text[marker.end() :]
+    after = None if marker is None else text[marker.end() :]
     if box is not None and (marker is None or box.start() > marker.start()):
-        stated, beyond = _boxed(text, box)
+        stated, after_box = _boxed(text, box)
         is_doubtful = (
             _is_one_of_two(text, folded, box, stated)
             or _PART_BEFORE.search(text, max(0, box.start() - 60), box.start()) is not None
-            or continues(beyond)
+            or continues(after_box)
         )
         return Statement(
-            text=text, before=before, behind=behind, stated=stated, in_box=True, beyond=beyond, is_doubtful=is_doubtful
+            text=text,
+            before=before,
+            after=after,
+            stated=stated,
+            in_box=True,
+            after_box=after_box,
+            is_doubtful=is_doubtful,
         )
-    if marker is None or behind is None:
-        return Statement(text=text, before=text, behind=None, stated=None)
-    says_is = place.marker.lower().rstrip(": ").endswith(" is")
-    line = answer_line(behind[:LONGEST], lead=_LEAD_BEHIND_IS if says_is else _LEAD)
+    if marker is None or after is None:
+        return Statement(text=text, before=text, after=None, stated=None)
+    ends_with_is = place.marker.lower().rstrip(": ").endswith(" is")
+    line = answer_line(after[:LONGEST], lead=_LEAD_AFTER_IS if ends_with_is else _LEAD)
     is_doubtful = (
         _is_heading(text, marker, line)
         or _is_joined(text, folded, marker, place.marker)
-        or _NUMBERED.match(behind[:LONGEST]) is not None
+        or _NUMBERED.match(after[:LONGEST]) is not None
     )
-    return Statement(text=text, before=before, behind=behind, stated=line, is_doubtful=is_doubtful)
+    return Statement(text=text, before=before, after=after, stated=line, is_doubtful=is_doubtful)
 
 
-def answer_line(behind: str, *, lead: re.Pattern[str]) -> str:
-    """The line on which an answer stands, without the marks and the words that join it to its marker.
+def answer_line(text: str, *, lead: re.Pattern[str]) -> str:
+    """The line of an answer, without the marks and words between the marker before it and the answer.
 
-    Displayed mathematics, a fenced block and a list are one line, and so are lines that an "or" joins, so that nothing
-    that belongs to the answer is cut off.
+    Displayed mathematics, a fenced block and a list count as one line, and so do lines that an "or" joins, so that no
+    part of the answer is lost.
     """
-    behind = behind[lead.match(behind).end() :]  # type: ignore[union-attr]
-    end, item = _piece_end(behind, 0), _ITEM.match(behind)
+    text = text[lead.match(text).end() :]  # type: ignore[union-attr]
+    end, item = _piece_end(text, 0), _ITEM.match(text)
     for _ in range(MAX_JOINED):
-        next_item = item and re.compile(rf"\s*{re.escape(item[0])}").match(behind, end)
-        is_open = _LEFT_OPEN.search(behind[max(0, end - 20) : end])
-        after = _VISIBLE.search(behind, end)
-        if after is None:
+        next_item = item and re.compile(rf"\s*{re.escape(item[0])}").match(text, end)
+        is_open = _LEFT_OPEN.search(text[max(0, end - 20) : end])
+        visible_character = _VISIBLE.search(text, end)
+        if visible_character is None:
             break
-        both_display = _DISPLAY.match(behind) and _DISPLAY.match(behind, end)
-        both_numbers = _BARE_NUMBER.fullmatch(behind, 0, end) and _is_bare_line(behind, end)
-        if not (next_item or is_open or both_display or both_numbers or _GOES_ON.match(behind, end)):
+        both_display = _DISPLAY.match(text) and _DISPLAY.match(text, end)
+        both_numbers = _BARE_NUMBER.fullmatch(text, 0, end) and _is_bare_line(text, end)
+        if not (next_item or is_open or both_display or both_numbers or _CONTINUED.match(text, end)):
             break
-        end = _piece_end(behind, after.start())
-    return _LANGUAGE.sub("``` ", _on_one_line(behind[:end]))
+        end = _piece_end(text, visible_character.start())
+    return _LANGUAGE.sub("``` ", _on_one_line(text[:end]))
 
 
 _LANGUAGE = re.compile(r"\A```\w+ ")
-"""A fence with the name of its language."""
+"""The opening of a fenced block with the name of its language."""
 
 
 def _on_one_line(text: str) -> str:
-    """With a space for any run of white space but for the spaces that group digits (1\u202f234)."""
+    """The text with one space for each run of white space; spaces that group digits (1\u202f234) stay."""
     return re.sub(r"[^\S\u00a0\u2007\u2009\u202f]+", " ", text).strip()
 
 
 def _is_bare_line(text: str, start: int) -> bool:
-    """Whether the line right behind `start` is a number and nothing else."""
+    """Whether the line after the line end at `start` is a number and nothing else."""
     begin = start + len(text[start : start + 2]) - len(text[start : start + 2].lstrip("\r\n"))
     return _BARE_NUMBER.fullmatch(text, begin, _line_end(text, begin)) is not None
 
 
 def _piece_end(text: str, start: int) -> int:
-    """Where the line that begins at `start` ends, or the line on which the block that begins there is closed."""
+    """The end of the line that begins at `start`; if a block begins there, the end of the line that closes it."""
     block = _BLOCK_START.match(text, start)
     if block is not None:
         closer = {"\\[": "\\]", "\\(": "\\)"}.get(block[0], block[0].replace("<", "</").replace("begin", "end"))
@@ -146,18 +152,18 @@ def _line_end(text: str, start: int) -> int:
 
 
 MAX_JOINED = 8
-"""Lines that are joined to the answer's."""
+"""How many lines may be joined to the first line of an answer."""
 _ITEM = re.compile(r"[-*•]\s+")
-_GOES_ON = re.compile(
+_CONTINUED = re.compile(
     r"\s*(?:(?:or|and|oder|或|plus|minus|times)\b(?=\s*(?:[\n\r\d$\\*(]|\w+\s*(?:[\n\r]|\Z)))|[+=×÷/](?=\s*[\w\\$(])"
     r"|(?:hundred|thousand|million|billion|dozen)s?\b)",
     re.IGNORECASE,
 )
 _DISPLAY = re.compile(r"\s*(?:\\\[|\$\$|\\begin\b)")
 _BARE_NUMBER = re.compile(r"\s*[-+$]*\d[\d.,/]*[\s$.*]*")
-"""A line with nothing but a number."""
+"""A line with a number and nothing else."""
 _NUMBERED = re.compile(r"[\s:*_]*\b1[.)]\s[^\n]*\n\s*2[.)]\s")
-"""A numbered list, which is no answer."""
+"""A numbered list, which is not an answer."""
 _LEFT_OPEN = re.compile(r"(?:\d[)$*\s]*,|\b(?:or|and))\s*\Z", re.IGNORECASE)
 
 
@@ -171,8 +177,8 @@ _THOUGHT = re.compile(
 _THOUGHT_END = re.compile(
     r"</(?:seed:)?(?:think|thinking|thought|reasoning)>|<\|end_of_thought\|>|\[/think\]|◁/think▷", re.IGNORECASE
 )
-"""What thinking models write around what they think before they answer."""
-_LEAD, _LEAD_BEHIND_IS = (
+"""The tags around the thoughts that a thinking model writes before its answer."""
+_LEAD, _LEAD_AFTER_IS = (
     re.compile(
         r"(?:[\"'”](?=[\s:：]))?"
         r"(?:\s*[\n\r][ \t]*>(?=\s)|\s|[:：]|(?<!=)[=＝](?![=＝])|[,，、](?=[^\x00-\u024f]|\d)|</\w{1,8}>"
@@ -181,8 +187,8 @@ _LEAD, _LEAD_BEHIND_IS = (
     )
     for verb in (r"|is\b(?=[\s:：])", "")
 )
-"""Between a marker and its answer: "**Answer**: …", "Final answer is …", a quotation's mark. Behind a marker that ends
-with "is", another "is" belongs to the answer."""
+"""The text between a marker and its answer: "**Answer**: …", "Final answer is …", the mark of a quotation. After a
+marker that ends with "is", another "is" belongs to the answer."""
 _BLOCK_START = re.compile(
     r"\\\[|\\\(|\$\$|\$(?=\s*(?:[\n\r]|\\begin\b))|```|\\begin\{\w+\*?\}|<(?:answer|final_answer|result)>"
 )
@@ -190,7 +196,7 @@ _BLOCK_START = re.compile(
 
 @lru_cache(maxsize=64)
 def _next_question(openings: tuple[str, ...]) -> re.Pattern[str]:
-    """A line that begins a next problem: one of `openings` or "Question", perhaps emphasized, a heading or numbered."""
+    """The beginning of a next problem: a line with one of `openings` or "Question", perhaps emphasized or numbered."""
     words = {opening.strip().rstrip(":： ") for opening in openings if opening.strip()}
     with_colon = [*(re.escape(word) for word in sorted(words) if word), "(?i:question)"]
     named = rf"(?:{'|'.join(with_colon)})(?:\s?\d{{1,3}})?[*_]{{0,3}}\s?[:：]"
@@ -203,42 +209,42 @@ def _next_question(openings: tuple[str, ...]) -> re.Pattern[str]:
 
 @lru_cache(maxsize=64)
 def _marker(marker: str) -> re.Pattern[str]:
-    """`marker` in a plain text in lower case, as words of their own."""
+    """The pattern of `marker`, as complete words, in a plain text in lower case."""
     words = [re.escape(word) for word in plain(marker).lower().split()]
     if not words:
         return re.compile(r"(?!)")
-    # The first word comes first, because a search for a literal is fast; what must not stand before it comes after.
+    # The pattern begins with the first word, since a search for a literal is fast; what must not precede it follows.
     first, colon = (words[0][:-1], words[0][-1]) if words[0][1:].endswith(":") else (words[0], "")
     is_word = rf"(?!{UNSPACED})\w"
     alone = rf"(?<![^\W_]{first})" if re.match(is_word, marker.strip()) else ""
     words = [first + alone + colon, *words[1:]]
-    # The colon of a marker may stand behind the marker's emphasis: **Answer**: …
+    # The colon of a marker may come after the marker's emphasis: **Answer**: …
     words = [re.sub(r"(?<=.):\Z", r"(?:[*_]{1,3}|</\\w{1,8}>)?\\s?:", word) for word in words]
     after = r"(?![^\W_])" if re.match(is_word, marker.strip()[-1:]) else ""
     return re.compile(r"\s{1,20}".join(words) + after)
 
 
 def _last_marker(text: str, folded: str, marker: str) -> re.Match[str] | None:
-    """The last marker that something stands behind; the last one of all if none of the last few has anything."""
+    """The last marker with text after it; the very last marker if none of the last MAX_EMPTY has any."""
     pattern, longest = _marker(marker), 2 * len(marker) + 40
-    last = found = last_match(pattern, folded, longest=longest)
+    last = match = last_match(pattern, folded, longest=longest)
     end = len(text)
     for _ in range(MAX_EMPTY):
-        if found is None:
+        if match is None:
             return last
-        if re.search(r"\w|\\[^\W\d_]", text[found.end() : end][:LONGEST]):
-            return found
-        end = found.start()
-        found = last_match(pattern, folded, longest=longest, end=end)
+        if re.search(r"\w|\\[^\W\d_]", text[match.end() : end][:LONGEST]):
+            return match
+        end = match.start()
+        match = last_match(pattern, folded, longest=longest, end=end)
     return last
 
 
 MAX_EMPTY = 8
-"""Markers at the end of a text with nothing behind them ("#### 18" and then "####")."""
+"""How many markers with no text after them may end a completion ("#### 18" and then "####")."""
 
 
 def _is_heading(text: str, marker: re.Match[str], line: str) -> bool:
-    """Whether the line behind Markdown's "####" is a heading: a number, perhaps its point, and words, no sentence."""
+    """Whether the line after Markdown's "####" is a heading: a number, perhaps a point, and words, but no sentence."""
     heading = _HEADING.match(line) if set(text[marker.start() : marker.end()]) == {"#"} else None
     if heading is None:
         return False
@@ -261,7 +267,7 @@ _HEADING = re.compile(
 
 
 def _is_joined(text: str, folded: str, marker: re.Match[str], name: str) -> bool:
-    """Whether two markers stand side by side on a line: "#### 3 or #### 4"."""
+    """Whether two markers are side by side on a line: "#### 3 or #### 4"."""
     line = max(folded.rfind("\n", 0, marker.start()), marker.start() - LONGEST, 0)
     before = last_match(_marker(name), folded, longest=2 * len(name) + 40, end=marker.start(), start=line)
     return before is not None and _JOINT.fullmatch(text, before.end(), marker.start()) is not None
@@ -271,13 +277,13 @@ _JOINT = re.compile(r"[^.!?\n]{0,60}(?:\b(?:or|and)|[,;/&])[\s*_$]*", re.IGNOREC
 
 
 def _is_one_of_two(text: str, folded: str, box: re.Match[str], stated: str) -> bool:
-    """Whether the box before this one says something else, and only a joint stands between: x = \\boxed{3}, y = …"""
+    """Whether the previous box states another answer, and only a joint is between the two: x = \\boxed{3}, y = …"""
     start = max(0, box.start() - LONGEST)
     before = last_match(_BOX, folded, longest=10, end=box.start(), start=start)
     if before is None:
         return False
     inside = _braced(text[before.end() : box.start()])
-    if not inside:  # the later box stands in this one, or it has no braces
+    if not inside:  # the later box is inside this one, or this one has no braces
         return False
     between = text[text.index(inside, before.end()) + len(inside) : box.start()]
     return _TWO_BOXES.fullmatch(between) is not None and _on_one_line(inside) != stated
@@ -290,15 +296,15 @@ _TWO_BOXES = re.compile(
 
 
 def last_box(text: str) -> str:
-    """What stands in the last \\boxed{…} of a text; empty if there is none that ends."""
+    """The content of the last \\boxed{…} of a text; empty if there is no complete one."""
     box = last_match(_BOX, text, longest=10)
     return "" if box is None else _braced(text[box.end() :]).strip()
 
 
 def _boxed(text: str, box: re.Match[str]) -> tuple[str, str]:
-    """All that stands in a box, on one line, and what stands behind it on its line.
+    """The content of a box, on one line, and the rest of the line after it.
 
-    Nothing stands in a box that does not end within LONGEST characters; one without braces ends with its line.
+    A box that does not end within LONGEST characters is empty; one without braces ends with its line.
     """
     rest = text[box.end() : box.end() + LONGEST]
     if not rest.lstrip().startswith("{"):
@@ -313,14 +319,14 @@ _PART_BEFORE = re.compile(
     r"|\\(?:frac|dfrac|tfrac|sqrt|neq?|leq?|geq?|lt|gt|times|cdot|div|pm|mp|sin|cos|tan|log|ln|pi)\b"
     r"(?:\s*[\[{][^\[\]{}]*[\]}])?\s*\{?)[ \t$]*\Z"
 )
-"""Right before a box: a sign, a factor or an operation that its content is only a part of."""
+"""A sign, a factor or an operation right before a box, which makes its content a part of a longer expression."""
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-z])")
 
 
 def last_match(
     pattern: re.Pattern[str], text: str, *, longest: int, end: int | None = None, start: int = 0
 ) -> re.Match[str] | None:
-    """The last match in `text[start:end]`, looked for from its end, so that many matches cost no more than one."""
+    """The last match in `text[start:end]`, searched for from the end, so that many matches cost no more than one."""
     last = len(text) if end is None else end
     end = last
     while end > start:
@@ -333,7 +339,7 @@ def last_match(
 
 
 def _braced(text: str) -> str:
-    """What stands in the braces that `text` begins with; nothing if it begins with none, or they do not close."""
+    """The content of the braces that `text` begins with; empty if it begins with none, or they do not close."""
     if not text.lstrip().startswith("{"):
         return ""
     depth = 0

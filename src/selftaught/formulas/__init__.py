@@ -1,11 +1,11 @@
-"""Read the whole of a formula into a tree, or nothing: no part of it is ever taken for all of it.
+"""Read all of a formula into a tree, or nothing: a tree never leaves out a part of the formula.
 
-Read: numbers (grouped, decimal, repeating, mixed, to a base, scaled by words), letters with subscripts, the four
-operations, powers, roots, factorials, binomials, functions, ± (`terms.py`); equations, inequalities, intervals, sets,
-tuples, matrices, ratios, and lists of these; units, percent and degrees behind them. A formula with anything else in
-it has no tree, and neither has one that two readers could read in two ways: `1/2x`, `\\ln 2/3`, `5\\frac{7}{2}`.
+What is read: numbers (grouped, decimal, repeating, mixed, to a base, scaled by words), letters with subscripts, the
+four operations, powers, roots, factorials, binomials, functions, ± (`terms.py`); equations, inequalities, intervals,
+sets, tuples, matrices, ratios, and lists of these; units, percent and degrees after them. A formula with anything else
+in it has no tree. Neither has a formula that two readers could read in two ways: `1/2x`, `\\ln 2/3`, `5\\frac{7}{2}`.
 
-Pure text: nothing is computed but fractions, and the time is linear in the text.
+Pure text: only fractions are computed, and the time is linear in the length of the text.
 """
 
 import re
@@ -24,22 +24,22 @@ JOINTS = (",", ";", "or", "and", "\\\\")
 
 
 def readings(text: str) -> tuple[Node, ...]:
-    """The trees of a formula: none, one, or two where a comma in brackets separates or groups digits."""
+    """The trees of a formula: none, one, or two where a comma in brackets may separate numbers or group digits."""
     head, _, inside = text.rstrip().removesuffix(")").rpartition("(")
-    if head and text.rstrip().endswith(")") and not set("()") & set(head + inside) and _explains(head, inside):
+    if head and text.rstrip().endswith(")") and not set("()") & set(head + inside) and _repeats(head, inside):
         text = head
-    found: list[Node] = []
-    written = _without_lead(tokens(text))
-    for pieces in dict.fromkeys((_separated(written), written)):
+    trees: list[Node] = []
+    notation = _without_lead(tokens(text))
+    for pieces in dict.fromkeys((_separated(notation), notation)):
         try:
-            found.append(_Reader(list(pieces)).whole())
+            trees.append(_Reader(list(pieces)).complete())
         except UnreadableError:
             continue
-    return tuple(found)
+    return tuple(trees)
 
 
 _SHORT = re.compile(r"\d*\.?\d+\s*\\?%?|\d+\s*/\s*\d+|\\[dt]?frac\s*\{\d+\}\s*\{\d+\}")
-_SPOKEN = {name: value for value, name in enumerate(("zero", "one", *BASES))}
+_IN_WORDS = {name: value for value, name in enumerate(("zero", "one", *BASES))}
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore) )?(?:(?:the|our|my|its|their) )?(?:(?:final|correct|total|required|desired) )?"
     r"(?:answer|probability|value|sum|area|perimeter|volume|number|solution|result|total|length|distance|ratio)"
@@ -49,23 +49,23 @@ _LEAD = re.compile(
 
 
 def _ordinal(value: object) -> str | None:
-    """The letters that make a whole number an ordinal one: 1st, 12th."""
+    """The letters that make an integer an ordinal number: 1st, 12th."""
     if not isinstance(value, Fraction) or value.denominator != 1:
         return None
     is_teen = value // 10 % 10 == 1
     return "th" if is_teen else {1: "st", 2: "nd", 3: "rd"}.get(int(value % 10), "th")
 
 
-def _explains(head: str, inside: str) -> bool:
-    """Whether a bracket says the number before it in another way: `5 (five)`, `3/4 (0.75)`; 2(3 - 1) is a product."""
+def _repeats(head: str, inside: str) -> bool:
+    """Whether a bracket repeats the number before it in another form, `5 (five)` or `3/4 (0.75)`, unlike 2(3 - 1)."""
     number = quantity(readings(head))
     if number is None:
         return False
-    if inside.casefold() in _SPOKEN:
-        return number[0].value == _SPOKEN[inside.casefold()]
-    is_whole = number[0].value.denominator == 1
+    if inside.casefold() in _IN_WORDS:
+        return number[0].value == _IN_WORDS[inside.casefold()]
+    is_integer = number[0].value.denominator == 1
     if (
-        is_whole
+        is_integer
         or head[-1:].strip()
         or bool(set(".%") & set(head)) == bool(set(".%") & set(inside))
         or not _SHORT.fullmatch(inside)
@@ -75,19 +75,19 @@ def _explains(head: str, inside: str) -> bool:
     return other is not None and same_number(number[0], other[0])
 
 
-def _without_lead(found: tuple[Token, ...]) -> tuple[Token, ...]:
-    """Without `\\text{The probability is }` or `\\text{Answer: }` before a formula."""
-    if not found or found[0].kind != "text":
-        return found
-    match = _LEAD.fullmatch(found[0].text)
+def _without_lead(formula: tuple[Token, ...]) -> tuple[Token, ...]:
+    """The formula without a lead such as `\\text{The probability is }` or `\\text{Answer: }`."""
+    if not formula or formula[0].kind != "text":
+        return formula
+    match = _LEAD.fullmatch(formula[0].text)
     if match is None:
-        return found
-    has_colon = found[1:2] == (Token("sign", ":"),)
-    return found[1 + has_colon :] if has_colon or match["verb"] else found
+        return formula
+    has_colon = formula[1:2] == (Token("sign", ":"),)
+    return formula[1 + has_colon :] if has_colon or match["verb"] else formula
 
 
 def exact(tree: Node) -> Fraction | None:
-    """The value of a tree of whole numbers and the four operations; None for any other, or one that grows large."""
+    """The value of a tree of numbers and the four operations; None for any other tree, or if the value grows large."""
     if tree.op == "number":
         return tree.value if isinstance(tree.value, Fraction) else None
     if tree.op not in ("neg", "add", "mul", "div"):
@@ -104,7 +104,7 @@ def exact(tree: Node) -> Fraction | None:
 
 
 def quantity(trees: tuple[Node, ...]) -> tuple[Quantity, str] | None:
-    """The number that a formula is, and its unit; None for one that is more than a number, or may be two."""
+    """The number and the unit that a formula consists of; None if it is more than a number, or has two readings."""
     if len(trees) != 1:
         return None
     tree, unit = trees[0], ""
@@ -115,11 +115,11 @@ def quantity(trees: tuple[Node, ...]) -> tuple[Quantity, str] | None:
     return None if value is None else (Quantity(value=value, percent=is_percent, start=0, end=0), unit)
 
 
-def _separated(found: tuple[Token, ...]) -> tuple[Token, ...]:
-    """With the bare commas inside brackets as separators, where they may group digits, too."""
+def _separated(formula: tuple[Token, ...]) -> tuple[Token, ...]:
+    """The formula with the bare commas inside brackets as separators, also where they may group digits."""
     separated: list[Token] = []
     depth = 0
-    for token in found:
+    for token in formula:
         depth += {"(": 1, "[": 1, "\\{": 1, ")": -1, "]": -1, "\\}": -1}.get(token.text, 0)
         pieces = token.text.split(",") if token.kind == "number" and depth > 0 else [token.text]
         for index, piece in enumerate(pieces):
@@ -128,9 +128,10 @@ def _separated(found: tuple[Token, ...]) -> tuple[Token, ...]:
 
 
 class _Reader(TermReader):
-    """What joins expressions: relations, lists, set operations, units."""
+    """The grammar that joins expressions: relations, lists, set operations, units."""
 
-    def whole(self) -> Node:
+    def complete(self) -> Node:
+        """The tree of all tokens."""
         tree = self.listed()
         if self.take("\\over"):
             tree = Node("div", (tree, self.listed()))
@@ -149,11 +150,11 @@ class _Reader(TermReader):
                     joints.add(self.next().text)
             items.append(self.statement())
         if len({item.value for item in items if item.op == "unit"}) > 1:
-            raise UnreadableError  # 5 feet, 6 inches are one amount, and not two numbers
-        spoken = joints & {"or", "and"}
-        if len(spoken) > 1:
+            raise UnreadableError  # 5 feet, 6 inches is one amount, and not two numbers
+        conjunctions = joints & {"or", "and"}
+        if len(conjunctions) > 1:
             raise UnreadableError  # 1 or 2 and 3
-        joint = next(iter(spoken), "\\\\" if "\\\\" in joints else ",")
+        joint = next(iter(conjunctions), "\\\\" if "\\\\" in joints else ",")
         return items[0] if len(items) == 1 else Node("list", tuple(items), joint)
 
     def statement(self) -> Node:
@@ -161,14 +162,14 @@ class _Reader(TermReader):
         name = self.name()
         sides = [self.element() if name is None else Node("symbol", value=name)]
         signs: list[str] = []
-        while self.at_relation():
+        while self.move_to_relation():
             signs.append(self.next().text)
             self.take("&")
             sides.append(self.element())
         return Node("relation", tuple(sides), tuple(signs)) if signs else sides[0]
 
-    def at_relation(self) -> bool:
-        """Also on the next line of a display: `x &= 3 + 2 \\\\ &= 5`."""
+    def move_to_relation(self) -> bool:
+        """Whether a relation sign is next, perhaps on a display's next line (`x &= 3 + 2 \\\\ &= 5`); move to it."""
         ahead = 1 if self.at("\\\\") else 0
         ahead += self.peek(ahead).text == "&"
         token = self.peek(ahead)
@@ -177,7 +178,7 @@ class _Reader(TermReader):
         return is_next
 
     def name(self) -> str | None:
-        """What an equation gives a value to, where nothing else is read: `\\text{Area} =`, `P(A \\cap B) =`."""
+        """A name that an equation gives a value to and that is no expression: `\\text{Area} =`, `P(A \\cap B) =`."""
         kind, text = self.peek()
         if kind in ("text", "word") and not is_product(text) and self.peek(1).text == "=":
             self.place += 1
@@ -210,7 +211,7 @@ class _Reader(TermReader):
         return self.with_unit(parts[0], money) if len(parts) == 1 else Node("ratio", tuple(parts))
 
     def at_money(self) -> str:
-        """The unit of the sign of currency before an amount."""
+        """The unit that the currency sign before an amount stands for; empty without such a sign."""
         kind, text = self.peek(self.at("-"))
         return singular(MONEY[text]) if self.depth == 0 and kind == "currency" and text in MONEY else ""
 
@@ -242,7 +243,7 @@ class _Reader(TermReader):
         return Node("unit", (tree,), name) if name else tree
 
     def phrase(self) -> str:
-        """The words behind an amount, with `/` and powers between and behind them."""
+        """The words after an amount, with `/` and powers between and after them."""
         pieces: list[str] = []
         while True:
             kind, text = self.peek()

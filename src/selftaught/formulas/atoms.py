@@ -1,6 +1,6 @@
-"""The grammar of what stands between two signs: numbers, names, brackets, functions, matrices.
+"""The grammar of what is between two signs: numbers, names, brackets, functions, matrices.
 
-Recursive descent over the tokens of `notation.py`. What two readers could read in two ways raises UnreadableError.
+Recursive descent over the tokens of `notation.py`. A formula that has two readings raises UnreadableError.
 """
 
 import re
@@ -13,24 +13,24 @@ from selftaught.formulas.notation import Token
 from selftaught.formulas.trees import Node, UnreadableError, is_product, number
 
 MAX_DEPTH = 30
-"""Brackets, fractions and roots within one another; it bounds the depth of Python's own calls."""
+"""How deep brackets, fractions and roots may be nested; it bounds the depth of Python's own calls."""
 CLOSING = {"(": (")", "]"), "[": ("]", ")"), "\\langle": ("\\rangle",)}
 
 
 class AtomReader(ABC):
-    """A cursor over tokens, with the grammar of what stands between two signs."""
+    """A cursor over tokens, with the grammar of what is between two signs."""
 
-    def __init__(self, found: list[Token]) -> None:
-        self.tokens = found
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens = tokens
         self.place = 0
         self.depth = 0
         self.bars = 0
 
-    # What the files above this one read
+    # Grammar that the subclasses define
 
     @abstractmethod
     def statement(self) -> Node:
-        """What may stand between the commas of a bracket."""
+        """One item between the commas of a bracket."""
 
     @abstractmethod
     def sum(self) -> Node:
@@ -38,7 +38,7 @@ class AtomReader(ABC):
 
     @abstractmethod
     def factor(self) -> Node:
-        """What a product is made of."""
+        """One factor of a product."""
 
     @abstractmethod
     def starts_factor(self) -> bool:
@@ -76,7 +76,7 @@ class AtomReader(ABC):
         return token
 
     def replace(self, *kinds_and_texts: tuple[str, str]) -> None:
-        """Puts several tokens in the place of the next one."""
+        """Replace the next token by several ones."""
         self.tokens[self.place : self.place + 1] = [Token(*pair) for pair in kinds_and_texts]
 
     # Groups
@@ -90,7 +90,7 @@ class AtomReader(ABC):
         return tree
 
     def exponent(self) -> Node:
-        """Of digits all, as whoever writes `x^10` means."""
+        """The exponent after a `^`: all of its digits, since the writer of `x^10` means ten."""
         if self.take("-"):
             if self.at("-"):
                 raise UnreadableError
@@ -100,7 +100,7 @@ class AtomReader(ABC):
         return self.base() if self.peek().kind == "number" else self.argument()
 
     def argument(self) -> Node:
-        """Of a command: a group in braces, or one letter, digit or command, as in `\\frac12`."""
+        """The argument of a command: a group in braces, or one letter, digit or command, as in `\\frac12`."""
         kind, text = self.peek()
         if self.take("{"):
             return self.group("}")
@@ -123,15 +123,15 @@ class AtomReader(ABC):
         elif "}" in close and self.take("\\over"):
             tree = Node("div", (tree, self.sum()))
         elif can_list and self.at(","):
-            found = [tree]
+            items = [tree]
             while self.take(","):
-                found.append(self.sum())
-            tree = Node("set", tuple(found))  # {-2, 3}
+                items.append(self.sum())
+            tree = Node("set", tuple(items))  # {-2, 3}
         self.need(*close)
         self.bars = bars
         return tree
 
-    # What has no sign of its own inside
+    # Expressions without a sign at their top level
 
     def base(self) -> Node:
         kind, text = self.peek()
@@ -229,7 +229,7 @@ class AtomReader(ABC):
         return name
 
     def raw(self) -> str:
-        """A name in braces, as it stands: letters, digits and commas."""
+        """A name in braces, unchanged: letters, digits and commas."""
         self.need("{")
         pieces: list[str] = []
         while not self.take("}"):
@@ -240,7 +240,7 @@ class AtomReader(ABC):
         return "".join(pieces)
 
     def based(self, digits: str) -> Node:
-        """`43_7`, `43_{7}`, `43_{\\text{seven}}`."""
+        """A number to a base: `43_7`, `43_{7}`, `43_{\\text{seven}}`."""
         self.need("_")
         is_braced = self.take("{")
         is_bracketed = self.take("(")
@@ -255,7 +255,7 @@ class AtomReader(ABC):
         return Node("based", value=(digits.lstrip("0") or "0", str(base)))
 
     def bracket(self, open_sign: str) -> Node:
-        """`(x + 1)`, or several things: `(1, 2)`, `[0, 1)`."""
+        """An expression in brackets, `(x + 1)`, or several: `(1, 2)`, `[0, 1)`."""
         kind, digits = self.peek()
         if kind == "number" and [self.peek(ahead).text for ahead in (1, 2)] == [")", "_"]:
             self.place += 2
@@ -270,15 +270,15 @@ class AtomReader(ABC):
 
     def items(self, *close: str) -> list[Node]:
         bars, self.bars = self.bars, 0
-        found = [self.statement()]
+        items = [self.statement()]
         while self.take(",", ";"):
-            found.append(self.statement())
+            items.append(self.statement())
         self.need(*close)
         self.bars = bars
-        return found
+        return items
 
     def braces(self) -> Node:
-        """`\\{1, 2\\}` and `\\{x \\mid x > 3\\}`."""
+        """A set: `\\{1, 2\\}`, `\\{x \\mid x > 3\\}`."""
         if self.take("\\}"):
             return Node("constant", value="empty")
         bars, self.bars = self.bars, 1
@@ -289,10 +289,10 @@ class AtomReader(ABC):
             self.need("\\}")
             tree = Node("builder", (first, condition))
         else:
-            found = [first, *(self.items("\\}") if self.take(",", ";") else [])]
-            if len(found) == 1:
+            items = [first, *(self.items("\\}") if self.take(",", ";") else [])]
+            if len(items) == 1:
                 self.need("\\}")
-            tree = Node("set", tuple(found))
+            tree = Node("set", tuple(items))
         self.bars = bars
         return tree
 
@@ -315,7 +315,7 @@ class AtomReader(ABC):
         return tree if power is None else Node("pow", (tree, power))
 
     def bare_argument(self) -> Node:
-        """`\\sin 2x`: up to the next sign, bracket or function."""
+        """The argument of a function without brackets, up to the next sign, bracket or function: `\\sin 2x`."""
         factors: list[Node] = []
         while self.starts_factor() and not self.at("(", "[", "{", "|", "\\{", "\\langle", *trees.FUNCTIONS):
             if factors and self.peek().kind == "number":

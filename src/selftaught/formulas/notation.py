@@ -1,8 +1,9 @@
-"""One notation for the many in which formulas are written: LaTeX, plain text and Unicode all become the same tokens.
+"""One notation for formulas: LaTeX, plain text and Unicode all become the same tokens.
 
-`10³`, `10^{3}` and `10**3`, `−½` and `-\\frac{1}{2}`, `\\left( 0 , \\; 1 \\right]` and `(0,1]` differ in nothing that a
-reader sees, and in nothing here. Nothing is dropped but what has no meaning (spacing, sizes, invisible characters); a
-character that is not known becomes a token of its own, which no formula has room for (`formulas.py`).
+A reader sees no difference between `10³`, `10^{3}` and `10**3`, between `−½` and `-\\frac{1}{2}`, or between
+`\\left( 0 , \\; 1 \\right]` and `(0,1]`, and their tokens are the same. Only parts without meaning are dropped
+(spacing, sizes, invisible characters). An unknown character becomes a token of its own, which the grammar does not
+accept.
 
 Pure text, linear in its length.
 """
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from selftaught.signs import fold_space
 
 LONGEST = 2_000
-"""Characters of a formula; what is longer is none."""
+"""Characters of a formula; a longer text is not a formula."""
 
 
 class Token(NamedTuple):
@@ -25,32 +26,32 @@ class Token(NamedTuple):
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two formulas are written alike, but for white space, spacing commands and notation."""
+    """Whether two formulas are written in the same way, except for white space, spacing commands and notation."""
     return one.strip() == other.strip() or (_unbraced(tokens(one)) == _unbraced(tokens(other)) != [])
 
 
 def words(text: str) -> str | None:
-    """The words of a text answer (`\\text{Evelyn}`, `Evelyn`), without case; None where there is anything else."""
-    found = tokens(text)
-    if not found or not any(len(token.text) > 1 for token in found):
+    """The words of a text answer (`\\text{Evelyn}`, `Evelyn`), without case; None if it has anything else."""
+    pieces = tokens(text)
+    if not pieces or not any(len(token.text) > 1 for token in pieces):
         return None
-    if any(token.kind not in ("text", "word", "letter") for token in found):
+    if any(token.kind not in ("text", "word", "letter") for token in pieces):
         return None
-    return fold_space(" ".join(token.text for token in found).casefold().rstrip("."))
+    return fold_space(" ".join(token.text for token in pieces).casefold().rstrip("."))
 
 
 @lru_cache(maxsize=1_024)
 def tokens(text: str) -> tuple[Token, ...]:
-    """The tokens of a formula; of one that is too long, the text as a whole."""
+    """The tokens of a formula; a text that is too long becomes a single token."""
     if len(text) > LONGEST:
         return (Token("sign", text),)
     return tuple(_tokens(_latex(text), depth=0))
 
 
-def _unbraced(found: tuple[Token, ...]) -> list[Token]:
-    """Without the braces around one letter, digit or command: x^{2} is x^2."""
+def _unbraced(pieces: tuple[Token, ...]) -> list[Token]:
+    """The tokens without the braces around one letter, digit or command: x^{2} is x^2."""
     kept: list[Token] = []
-    for token in found:
+    for token in pieces:
         kept.append(token)
         is_command = len(kept) > 2 and kept[-2].kind == "command"
         if len(kept) > 2 and token.text == "}" and kept[-3].text == "{" and (len(kept[-2].text) == 1 or is_command):
@@ -128,10 +129,10 @@ _OVERLINED = re.compile("(?:\\d\u0305)+")
 
 
 def _latex(text: str) -> str:
-    """The LaTeX of Unicode's signs, letters and digits."""
+    """The text with LaTeX in place of Unicode's signs, letters and digits."""
     if text.isascii():
         return text
-    # Letters compose; ½ and ² must not become 1⁄2 and 2 unseen, so compatibility comes one character at a time.
+    # NFC only composes letters. NFKC would make 1⁄2 of ½ and 2 of ², so it is applied to single characters, at the end.
     text = unicodedata.normalize("NFC", text)
     text = _OVERLINED.sub(lambda run: "\\overline{" + run[0].replace("\u0305", "") + "}", text)
     text = re.sub("(\\d)\u0307", r"\\dot{\1}", text)
@@ -149,7 +150,7 @@ def _vulgar(sign: str) -> str:
 
 
 def _root(match: re.Match[str]) -> str:
-    """√10 is the root of ten, where \\sqrt10 is the root of one; √x of one letter, √(x+1) of the bracket."""
+    """The LaTeX of a root sign. √10 is the root of ten, but \\sqrt10 is √1 followed by a 0."""
     degree = {"√": "", "∛": "[3]", "∜": "[4]"}[match[1]]
     return f"\\sqrt{degree}" + (f"{{{match[2]}}}" if match[2] else " ")
 
@@ -171,10 +172,10 @@ def _plain_character(character: str) -> str:
 
 
 _GROUP = r"(?:,(?:\\!\s*)?|\{,\}(?:\\!\s*)?|\\,|\u202f)"
-_WHOLE = rf"(?:[1-9]\d{{0,2}}(?:{_GROUP}\d{{3}})+(?!\d)|[1-9]\d?(?:,\d{{2}})+,\d{{3}}(?!\d)|\d+)"
+_DIGITS = rf"(?:[1-9]\d{{0,2}}(?:{_GROUP}\d{{3}})+(?!\d)|[1-9]\d?(?:,\d{{2}})+,\d{{3}}(?!\d)|\d+)"
 _BAR = r"\\(?:overline|bar)\s*(?:\{\s*\d+\s*\}|\d)"
 _REPEATING = rf"\d*\.(?:\(\d+\)|\d*(?:{_BAR}|\{{\s*{_BAR}\s*\}}|\\dot\s*\{{?\d\}}?(?:\d*\\dot\s*\{{?\d\}}?)?))(?!\d)"
-_NUMBER = rf"{_REPEATING}|(?:{_WHOLE}(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+(?![\w.]))?"
+_NUMBER = rf"{_REPEATING}|(?:{_DIGITS}(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+(?![\w.]))?"
 _SKIPPED = (
     r"[\s~\u202f]+|\\[,;:!> \n]|\\(?:quad|qquad|thinspace|medspace|displaystyle|textstyle|limits|null)(?![a-zA-Z])"
     r"|\\(?:bf|it|rm|sf|tt|bfseries|itshape|rmfamily|boldmath|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge|scriptstyle"
@@ -182,7 +183,7 @@ _SKIPPED = (
     r"|\\(?:left|right)\s*\.|\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])|\\hspace\*?\s*\{[^{}]*\}"
 )
 _TEXT = r"\\(?:text(?:rm|bf|it|sf|tt|normal)?|mbox|hbox|mathrm|operatorname\*?)\s*\{"
-_FACE = r"\\(?:mathbf|mathit|mathsf|boldsymbol|bm|ensuremath|mathord|mathbin|mathop)\s*(?=\{)"  # the brace group stays
+_FACE = r"\\(?:mathbf|mathit|mathsf|boldsymbol|bm|ensuremath|mathord|mathbin|mathop)\s*(?=\{)"  # its braces stay
 _LEXER = re.compile(
     rf"(?P<skipped>{_SKIPPED})|(?P<text>{_TEXT})|(?P<face>{_FACE})|(?P<number>{_NUMBER})|(?P<word>[A-Za-z]+)"
     r"|(?P<currency>\\?\$|[€£¥₹₽₩₺₫฿¢]|\\(?:pounds|euro)(?![a-zA-Z]))"
@@ -224,37 +225,37 @@ SYNONYMS = {
     **dict.fromkeys(["\\Rightarrow"], "\\implies"),
     **dict.fromkeys(["\\Leftrightarrow"], "\\iff"),
 }
-"""Two spellings of one sign."""
+"""Another spelling -> the spelling that the grammar knows."""
 NAMES = {
     **{name: f"\\{name}" for name in ("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt", "pi")},
     **{name: f"\\{name}" for name in ("arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "theta", "alpha", "beta")},
     **{name: f"\\{name}" for name in ("gcd", "lcm", "max", "min")},
     **{"infinity": "\\infty", "or": "or", "and": "and"},
 }
-"""Words that are signs where they stand bare or in \\operatorname."""
+"""Words that are signs or functions where they are bare or in \\operatorname."""
 
 
 def _tokens(text: str, depth: int) -> list[Token]:
-    found: list[Token] = []
+    result: list[Token] = []
     place = 0
     while match := _LEXER.match(text, place):
         kind, piece, place = str(match.lastgroup), match[0], match.end()
         if kind == "text":
             end = _closing(text, place)
             if end is None or depth > 3:
-                return [*found, Token("sign", text[match.start() :])]
-            found += _inside_text(text[place:end], depth, is_roman=piece.startswith(("\\mathrm", "\\operatorname")))
+                return [*result, Token("sign", text[match.start() :])]
+            result += _inside_text(text[place:end], depth, is_roman=piece.startswith(("\\mathrm", "\\operatorname")))
             place = end + 1
         elif kind == "number":
-            found.append(Token("number", _number(piece)))
+            result.append(Token("number", _number(piece)))
         elif kind == "currency":
-            found.append(Token("currency", piece.removeprefix("\\")))
+            result.append(Token("currency", piece.removeprefix("\\")))
         elif kind == "word":
-            found.append(_word(piece))
+            result.append(_word(piece))
         elif kind in ("command", "sign"):
             name = SYNONYMS.get(piece, "\\\\" if piece.startswith("\\\\") else piece)
-            found.append(Token("command" if name.startswith("\\") else "sign", name))
-    return found
+            result.append(Token("command" if name.startswith("\\") else "sign", name))
+    return result
 
 
 def _word(piece: str) -> Token:
@@ -265,7 +266,7 @@ def _word(piece: str) -> Token:
 
 
 def _inside_text(content: str, depth: int, *, is_roman: bool) -> list[Token]:
-    """Of \\text{…}: words stay words, all else is read as a formula is."""
+    """The tokens of \\text{…}: words stay words, everything else is read like a formula."""
     stripped = content.strip()
     if stripped == ".":
         return []
@@ -273,19 +274,19 @@ def _inside_text(content: str, depth: int, *, is_roman: bool) -> list[Token]:
         return [Token("letter", stripped)]
     if is_roman and stripped == "d":
         return [Token("command", "\\differential")]
-    found: list[Token] = []
+    result: list[Token] = []
     for piece in _PIECE.findall(content):
         if not re.match("[A-Za-z]", piece):
-            found += _tokens(piece, depth + 1)
+            result += _tokens(piece, depth + 1)
         elif piece.strip() in NAMES:
-            found.append(_word(piece.strip()))
+            result.append(_word(piece.strip()))
         else:
-            found.append(Token("text", fold_space(piece).rstrip(".")))
-    return found
+            result.append(Token("text", fold_space(piece).rstrip(".")))
+    return result
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Where the brace that was opened before `start` closes."""
+    """The place of the brace that closes the one before `start`; None if there is none."""
     depth = 1
     for brace in re.compile(r"\\[\\{}]|[{}]").finditer(text, start):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
@@ -295,7 +296,7 @@ def _closing(text: str, start: int) -> int | None:
 
 
 def _number(text: str) -> str:
-    """In one form: `1000`, `1,000` where a bare comma groups, `0.1(6)` where digits repeat."""
+    """A number in one form: `1000`, `1,000` where a bare comma groups digits, `0.1(6)` where digits repeat."""
     text = re.sub(r"\{,\}(?:\\!\s*)?|,\\!\s*|\\,|\u202f", "", text)
     if "\\dot" in text:
         head, *digits = re.sub(r"[{}\s]", "", text).split("\\dot")

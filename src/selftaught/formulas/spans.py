@@ -1,6 +1,6 @@
-"""What stands around a formula and says nothing: emphasis, `$`, tags, displays, a full stop, the reason behind it.
+"""Remove the text around a formula: emphasis, `$`, tags, displays, a full stop, the reason after it.
 
-Pure text, linear in its length but for a fixed number of passes.
+Pure text; a fixed number of passes, each linear in the length of the text.
 """
 
 import re
@@ -30,9 +30,9 @@ _PASSES = 24
 _END = re.compile(
     r"(?:(?<![\\.])(?<!\\right)(?<!\\left)[.,;:]|\\\\|(?<!\\)\\|[✅✔☑✓🎉😊🙂👍🚀✨🎯💯]\ufe0f?|(?<=\s)\\[,;:!])\Z"
 )
-"""A full stop, a line's end, a command of spacing that lost its space, a mark of satisfaction."""
+"""The end of a formula that has no meaning: punctuation, a line end, a spacing command, an emoji."""
 _PIECES = re.compile(r"(?:[^$\\]|\\.)*(?:\$[^$\s](?:[^$]*[^$\s\\])?\$(?![\d$!^_])(?:[^$\\]|\\.)*)+", re.DOTALL)
-"""Inline mathematics with text between: `$12\\pi$ cm$^2$`. In "$5 and $6" the signs are of money."""
+"""Inline mathematics with text between: `$12\\pi$ cm$^2$`. In "$5 and $6" the signs are those of a currency."""
 _REASON = re.compile(r"\s(?:because|since)\s(?=.*(?:=|[A-Za-z]{2}))", re.DOTALL)
 _SECOND_THOUGHT = re.compile(
     r"\b(?:no|not|n't|wait|but|actually|however|or|should|wrong|incorrect|mistake|instead|sorry|oops|hmm|answer|unless|because|since|if|when|otherwise|else)\b",
@@ -46,7 +46,7 @@ _STRUCK = re.compile(r"~~.*~~", re.DOTALL)
 
 
 def formula_in(span: str) -> str | None:
-    """The formula of an answer span without what surrounds it; None for nothing, and for what is struck out."""
+    """The formula of an answer span without the text around it; None if it is empty or struck out."""
     text = span.strip()
     for _ in range(_PASSES):
         before = text
@@ -66,7 +66,7 @@ def formula_in(span: str) -> str | None:
 
 
 def labelled(formula: str) -> tuple[str, str] | None:
-    """The label of a choice and the number behind it: `\\text{(C) }12`, `\\textbf{(C)}`."""
+    """The label of a choice and the number after it: `\\text{(C) }12`, `\\textbf{(C)}`."""
     match = _LABEL.fullmatch(formula)
     if match is None or re.search(r"\([A-J]\)|\b(?:or|and)\b", match["rest"]):
         return None
@@ -74,7 +74,7 @@ def labelled(formula: str) -> tuple[str, str] | None:
 
 
 def _without_reason(text: str) -> str:
-    """`5, since 2 + 3 = 5`: the answer stands before; not where the reason takes it back."""
+    """The answer before a reason, as in `5, since 2 + 3 = 5`; all of the text if the reason may withdraw the answer."""
     match = _REASON.search(text)
     if match is None or _SECOND_THOUGHT.search(text, match.end()):
         return text

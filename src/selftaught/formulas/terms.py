@@ -1,6 +1,6 @@
-"""The grammar of sums, products and powers (`atoms.py` has what they join, `__init__.py` what joins them).
+"""The grammar of sums, products and powers (`atoms.py` reads their operands, `__init__.py` joins them).
 
-Recursive descent over the tokens of `notation.py`. What two readers could read in two ways raises UnreadableError.
+Recursive descent over the tokens of `notation.py`. A formula that has two readings raises UnreadableError.
 """
 
 from fractions import Fraction
@@ -15,8 +15,6 @@ MAX_SLASHES = 30
 
 class TermReader(AtomReader):
     """Everything up to a sum."""
-
-    # Sums and products
 
     def sum(self) -> Node:
         signs = {"+": "add", "-": "neg", "\\pm": "pm", "\\mp": "mp"}
@@ -37,7 +35,7 @@ class TermReader(AtomReader):
             is_over = self.next().text == "/"
             slashes += is_over
             is_negative = self.take("-")
-            right = self.product(is_single=is_over)  # in 1/2x the x is left over, and nothing takes it
+            right = self.product(is_single=is_over)  # in 1/2x the x is left over, and no rule accepts it
             if slashes > MAX_SLASHES:
                 raise UnreadableError
             if is_negative:
@@ -65,11 +63,11 @@ class TermReader(AtomReader):
         return factors[0] if len(factors) == 1 else Node("mul", tuple(factors))
 
     def is_apart(self, before: list[Node]) -> bool:
-        """Whether the next number is seen to be a factor of its own: 3!2!, n!2^n, 2^3 3^2; not in 5 2!."""
+        """Whether the next number is clearly a factor of its own, as in 3!2!, n!2^n, 2^3 3^2, but not in 5 2!."""
         return before[-1].op in ("fact", "pow") and self.peek(1).text in ("!", "^")
 
-    def mixed(self, whole: Node) -> Node | None:
-        """`1\\frac{1}{2}` and `1 1/2`; a whole number before another fraction of numbers has no one reading."""
+    def mixed(self, integer: Node) -> Node | None:
+        """A mixed number, `1\\frac{1}{2}` or `1 1/2`; an integer before any other fraction has two readings."""
         place = self.place
         if self.at("\\frac"):
             part = self.base()
@@ -83,12 +81,12 @@ class TermReader(AtomReader):
             self.place = place
             return None
         above, below = part.parts
-        values = (whole.value, above.value, below.value)
+        values = (integer.value, above.value, below.value)
         if any(not isinstance(value, Fraction) or value.denominator != 1 for value in values):
             raise UnreadableError
         if not 0 < above.value < below.value:  # type: ignore[operator]
             raise UnreadableError
-        return Node("add", (whole, part))
+        return Node("add", (integer, part))
 
     def starts_factor(self) -> bool:
         kind, text = self.peek()
@@ -117,8 +115,8 @@ class TermReader(AtomReader):
     def factor(self) -> Node:
         return self.nested(self.powered)
 
-    def at_ordinal(self) -> bool:
-        """Whether the `th` of 5^{\\text{th}} is next, of which a word is made."""
+    def take_ordinal(self) -> bool:
+        """Whether the `th` of 5^{\\text{th}} is next; replace its tokens by one word."""
         after = [self.peek(ahead) for ahead in (1, 2, 3)]
         named = after[1] if after[0].text == "{" and after[2].text == "}" else after[0]
         if not self.at("^") or named.text not in ("st", "nd", "rd", "th") or named.kind not in ("text", "word"):
@@ -133,7 +131,7 @@ class TermReader(AtomReader):
                 if self.at("!"):
                     raise UnreadableError  # 5!! is no factorial of a factorial
                 tree = Node("fact", (tree,))
-            elif self.at_ordinal():
+            elif self.take_ordinal():
                 return tree
             elif self.take("^"):
                 circle = [self.peek(ahead).text for ahead in range(3)]

@@ -1,4 +1,4 @@
-"""What formulas are read into, and the names that their grammar knows."""
+"""The trees that formulas are read into, and the names that the grammar knows."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Value = Fraction | str | int | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A piece of a formula. What it is: see the readers in this file and `formulas.py`."""
+    """A part of a formula; the readers in `atoms.py`, `terms.py` and `__init__.py` define the kinds of `op`."""
 
     op: str
     parts: tuple["Node", ...] = ()
@@ -19,7 +19,7 @@ class Node:
 
 
 class UnreadableError(Exception):
-    """The formula, or a part of it, has no reading or more than one."""
+    """The formula, or a part of it, has no reading, or more than one."""
 
 
 CONSTANTS = {"\\pi": "pi", "\\infty": "oo", "\\emptyset": "empty", "e": "e", "i": "i"}
@@ -42,7 +42,7 @@ FUNCTIONS = frozenset(
     )
 )
 SYMMETRIC = frozenset(("\\gcd", "\\lcm", "\\max", "\\min"))
-"""Functions of several things in any order."""
+"""Functions of several arguments in any order."""
 LETTERS = frozenset(
     f"\\{name}"
     for name in (
@@ -59,13 +59,13 @@ MATRICES = frozenset(("pmatrix", "bmatrix", "matrix", "Bmatrix", "array", "small
 _BASE_NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 BASES = {name: base for base, name in enumerate(_BASE_NAMES, start=2)}
 APPLIED = frozenset("fghFGH")
-"""Letters that name a function where a bracket follows; any other one is multiplied."""
+"""Letters that name a function if a bracket follows; any other letter is multiplied by the bracket."""
 NAMING = re.compile("[A-Zpqsuv]")
-"""Letters that do so on the left side of an equation."""
+"""Letters that name a function on the left side of an equation."""
 
 
 def is_product(word: str) -> bool:
-    """Whether bare letters are factors ("xy", "mgh", "abc") rather than a word ("no", "dog") or a differential."""
+    """Whether bare letters are factors ("xy", "mgh", "abc"), and not a word ("no", "dog") or a differential."""
     if len(word) == 2:
         return word.casefold() not in ("no", "on", "of", "so", "to", "ok", "hi", "if") and not re.match("d[r-z]", word)
     folded = word.casefold()
@@ -73,13 +73,13 @@ def is_product(word: str) -> bool:
 
 
 def number(text: str) -> Fraction:
-    """Of a token, exactly; the digits in brackets repeat."""
+    """The exact value of a token; digits in brackets repeat."""
     digits, _, exponent = text.replace(",", "").casefold().partition("e")
     if len(digits) > MAX_DIGITS or len(exponent) > 5 or abs(int(exponent or 0)) > MAX_DIGITS:
         raise UnreadableError
-    head, _, repeated = digits.rstrip(")").partition("(")
-    whole, _, places = head.partition(".")
-    value = Fraction(int(whole + places or "0"), 10 ** len(places))
+    fixed, _, repeated = digits.rstrip(")").partition("(")
+    integer, _, places = fixed.partition(".")
+    value = Fraction(int(integer + places or "0"), 10 ** len(places))
     if repeated:
         value += Fraction(int(repeated), (10 ** len(repeated) - 1) * 10 ** len(places))
     return value * Fraction(10) ** int(exponent or 0)

@@ -1,16 +1,16 @@
-"""The words that stand behind an amount: units of measure, counted things, scales, and everything else.
+"""The words after an amount: units of measure, counted things, scales, and everything else.
 
-A unit tells what is counted and leaves the number as it is ("18 dollars a day"). A word of scale multiplies it
+A unit says what is counted and does not change the number ("18 dollars a day"). A word of scale multiplies it
 ("5 million", "3 dozen"). All other words may change it ("5 squared", "5 thirds", "5 more"), so that no reader of
-numbers may drop them. Number words are a closed class and nouns an open one: a plural that is not listed here counts
-things.
+numbers may drop them. Number words are a closed class, which is listed here, and nouns are an open one: a plural that
+is not listed is a noun and counts things.
 """
 
 import re
 
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
-# Names of one unit in one row; the first is its name here.
+# The names of one unit are separated by spaces; the first is the name that this file returns.
 _LENGTH = "mm millimeter millimetre|cm centimeter centimetre|m meter metre|km kilometer kilometre|inch in inches|\
 foot ft feet|yard yd|mile mi"
 _TIME = "millisecond ms|second sec|minute min|hour hr h|day|week wk|month|year yr|decade|century centuries"
@@ -20,7 +20,7 @@ _MONEY = "cent|dollar buck usd|penny pennies pence|nickel|dime|quarter"
 FAMILIES = tuple(
     tuple(tuple(row.split()) for row in family.split("|")) for family in (_LENGTH, _TIME, _MASS, _VOLUME, _MONEY)
 )
-"""Families of units of which one is so and so many of another."""
+"""Families of units; a unit of a family is a multiple of another one."""
 FAMILY = {name: index for index, family in enumerate(FAMILIES) for row in family for name in row}
 _SIZES = (
     {"mm": 1, "cm": 10, "m": 1_000, "km": 1_000_000},
@@ -42,13 +42,13 @@ _ALMOST = {
 
 
 def ratios(one: str, other: str) -> frozenset[int]:
-    """How many of the smaller of two units of a family make the larger one; none where nobody would say."""
-    found = {
+    """How many of the smaller of two units of a family make the larger one; empty if there is no usual number."""
+    factors = {
         max(sizes[one], sizes[other]) // min(sizes[one], sizes[other])
         for sizes in _SIZES
         if one in sizes and other in sizes
     }
-    return frozenset(found | _ALMOST.get((one, other), set()) | _ALMOST.get((other, one), set()))
+    return frozenset(factors | _ALMOST.get((one, other), set()) | _ALMOST.get((other, one), set()))
 
 
 _OTHER = "degree deg|unit|point pt|euro eur|rupee|peso|yen|yuan|radian rad|mph|kph|kmh|acre|hectare|joule|\
@@ -61,11 +61,11 @@ _NAME = {
     for row in text.split("|")
     for name in row.split()
 }
-del _NAME["half"], _NAME["halves"], _NAME["quarter"]  # fractions, too
+del _NAME["half"], _NAME["halves"], _NAME["quarter"]  # they are fractions, too
 
 _SYMBOLS = {**{letter: letter for letter in "mghl"}, "L": "l", "s": "second", "J": "joule", "N": "newton"}
 _SYMBOLS |= {"W": "watt", "V": "volt", "C": "celsius", "F": "fahrenheit"}
-"""Units of one letter, each as it is written: k, K, M, B and G may be scales, and other letters variables."""
+"""Units of one letter; case matters. k, K, M, B and G may be scales, and other letters variables."""
 _COUNTED = frozenset(("way", "solution", "integer", "value"))
 _KINDS = frozenset(
     (
@@ -74,9 +74,9 @@ _KINDS = frozenset(
         *("consecutive", "two-digit", "three-digit", "four-digit", "five-digit", "intersection", "lattice"),
     )
 )
-"""Which of the things are counted; the number stays as it is."""
+"""Words that say which things are counted; they do not change the number."""
 _REMARKS = frozenset(("old", "long", "tall", "wide", "high", "deep", "away", "left", "remaining"))
-"""What is measured or meant; the number stays as it is."""
+"""Words that say what is measured; they do not change the number."""
 _NO_NOUN = re.compile(
     r".*[isu]s|.*(?:illion|thousand|hundred|dozen|lakh|crore|score|pair|couple|half|halve|third|quarter|th|double|triple)s"
     r"|(?:one|two|three|four|five|sixe|seven|eight|nine|ten|eleven|twelve|.*teen|.*tie|ace|trio|duo|power|log|mil|mill|grand|thou|meg|giga|mega|kilo|lac|bil"
@@ -87,7 +87,7 @@ _NO_NOUN = re.compile(
 
 
 def singular(word: str) -> str:
-    """`hours` -> `hour`; no grammar, just one name for a word and its plural."""
+    """One name for a word and its plural, without grammar: `hours` -> `hour`."""
     word = word.casefold().strip(".")
     if word in _NAME:
         return _NAME[word]
@@ -96,13 +96,13 @@ def singular(word: str) -> str:
 
 
 def unit_name(phrase: str) -> str | None:
-    """One name for a unit as it stands behind a number; None where a word of it may be more than a unit.
+    """One name for the unit after a number; None if one of its words may be more than a unit.
 
     `square centimeters` and `cm^2` are the same, and so are `miles per hour`, `miles an hour` and `miles/hour`.
     """
     text = re.sub(r"\b(?:per|an?|each|every)\b|/", " / ", phrase)
     text = re.sub(r"\s*\^\s*(\d)", r"^\1", text)
-    found: list[str] = []
+    names: list[str] = []
     power = ""
     pieces = re.findall(r"/|[^\s/]+", text)
     if len(pieces) > 1 and pieces[-1] in _REMARKS:
@@ -115,24 +115,24 @@ def unit_name(phrase: str) -> str | None:
         word, _, exponent = piece.partition("^")
         word = word.strip(".")
         if piece == "/":
-            found.append("/")
+            names.append("/")
         elif word in ("square", "sq", "cubic", "cu") and index + 1 < len(pieces) and _measures(pieces[index + 1]):
             power = "^2" if word.startswith("sq") else "^3"
         elif exponent not in ("", "2", "3") or (exponent and power) or not _is_unit(word):
             return None
         elif not power and index > 0 and pieces[index - 1] != "/" and (len(word) <= 2) != (len(pieces[index - 1]) <= 2):
-            return None  # the m of "m dollars" is none of length
+            return None  # the m of "m dollars" is not a metre
         else:
-            found.append(_SYMBOLS.get(word) or singular(word))
-            found[-1] += f"^{exponent}" if exponent else power
+            names.append(_SYMBOLS.get(word) or singular(word))
+            names[-1] += f"^{exponent}" if exponent else power
             power = ""
-    if power or not found or found[0] == "/" or (found[-1] == "/" and "each" not in phrase) or "/ /" in " ".join(found):
+    if power or not names or names[0] == "/" or (names[-1] == "/" and "each" not in phrase) or "/ /" in " ".join(names):
         return None
-    return " ".join(found)
+    return " ".join(names)
 
 
 def _measures(word: str) -> bool:
-    """Whether it can be squared: in "square roots" nothing is."""
+    """Whether a word is a unit that can be squared, unlike the roots of "square roots"."""
     return word in _SYMBOLS or singular(word) in _NAME.values()
 
 

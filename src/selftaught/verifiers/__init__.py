@@ -11,7 +11,7 @@ __all__ = ["NAMES", "make_verifier", "tagged_line"]
 
 NAMES = ("exact", "numeric", "choice", "math", "regex", "python")
 LIMIT_S = 10.0
-"""Wall clock of one call of `math`, `regex` and `python`."""
+"""Wall clock of one call of the verifiers `math`, `regex` and `python`."""
 
 
 def make_verifier(
@@ -26,8 +26,8 @@ def make_verifier(
 ) -> Verifier:
     """The verifier called `name`, one of NAMES (docs/verifiers.md).
 
-    `marker` is the text right before the answer ("####"); without one, strict reads boxes only. `pattern` belongs to
-    `regex`, `function` to `python`. `next_question` are texts with which a next problem begins. Raises ConfigError
+    `marker` is the text right before the answer ("####"); without one, strict extraction reads only boxes. `pattern` is
+    for `regex`, `function` for `python`. `next_question` are texts with which a next problem begins. Raises ConfigError
     for an unknown name, a missing or wrong argument, or a library that is not installed.
     """
     place = AnswerPlace(marker=marker, next_question=next_question)
@@ -49,7 +49,7 @@ def make_verifier(
 
 
 def tagged_line(rule: AnswerRule) -> Verifier:
-    """Compares the line after the reasoning's tags with the reference answer, as text."""
+    """A verifier that compares the line after the reasoning's tags with the reference answer, as text."""
 
     def verify(completion: str, problem: Problem) -> Verification:
         prediction = extract(completion, rule)

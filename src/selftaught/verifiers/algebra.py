@@ -1,6 +1,6 @@
-"""Whether two formulas mean the same, exactly: yes is proved, no is shown, what is neither is None.
+"""Whether two formulas mean the same: True is proved, False is disproved, and None is neither.
 
-Runs in a worker process (`worker.py`), because what sympy is asked may take any time and any memory.
+It runs in a verifier process (`process.py`), because sympy may need any amount of time and memory.
 """
 
 import re
@@ -34,18 +34,18 @@ SCALES = frozenset(map(sympy.Symbol, "kKMBT"))
 
 
 def same_formula(answer: str, prediction: str) -> bool | None:
-    """Of two texts; None where one of them has no reading, or where nobody can tell."""
+    """Whether two texts mean the same; None where one of them has no reading, or where it cannot be decided."""
     try:
-        asked, said = _meaning(answer), _meaning(prediction)
-        found = same(said, asked)
+        reference, stated = _meaning(answer), _meaning(prediction)
+        result = same(stated, reference)
     except UndecidedError:
         return None
-    # x + y = 17 may be asked for as the equation of a line, which 17 is not.
-    return None if found and isinstance(asked, Equation) and isinstance(said, Amount) else found
+    # x + y = 17 may be the required equation of a line, which 17 is not.
+    return None if result and isinstance(reference, Equation) and isinstance(stated, Amount) else result
 
 
 def _meaning(text: str) -> Any:
-    """Of the first reading that has one: a comma in brackets separates, and groups digits where that says nothing."""
+    """The meaning of the first reading that has one: a comma in brackets separates, or else groups digits."""
     for tree in readings(text):
         try:
             return meaning(tree)
@@ -55,47 +55,47 @@ def _meaning(text: str) -> Any:
 
 
 def same(one: Any, other: Any) -> bool | None:
-    """Of two meanings, in either order."""
+    """Whether two meanings are the same, in either order."""
     for left, right in ((one, other), (other, one)):
-        compare = _COMPARED.get((type(left), type(right)))
+        compare = _COMPARISONS.get((type(left), type(right)))
         if compare is not None:
-            found = compare(left, right)
+            result = compare(left, right)
             break
     else:
-        found = False
-    # Lines below one another may be the steps of a solution.
-    return None if found is False and (_is_lines(one) or _is_lines(other)) else found
+        result = False
+    # Several lines may be the steps of a solution.
+    return None if result is False and (_is_lines(one) or _is_lines(other)) else result
 
 
-def _is_lines(found: Any) -> bool:
-    return isinstance(found, Several) and found.joint == "\\\\"
+def _is_lines(value: Any) -> bool:
+    return isinstance(value, Several) and value.joint == "\\\\"
 
 
 def _amounts(one: Amount, other: Amount) -> bool | None:
-    """Units do not count where only one side has them; where both do they must agree. 20% is 20 and 0.2."""
-    found = _degrees(one, other)
+    """Units matter only where both sides have one; then they must agree. 20% equals both 20 and 0.2."""
+    result = _degrees(one, other)
     names = one.value.free_symbols, other.value.free_symbols
     if set() in names and any(len(letters) == 1 and letters <= SCALES for letters in names):
         return None  # 5M may be five million
-    if one.percent != other.percent and found is not True:
-        share, plain = (one, other) if one.percent else (other, one)
-        found = equal(share.value / 100, plain.value)
-    return None if one.unit and other.unit and one.unit != other.unit else found
+    if one.percent != other.percent and result is not True:
+        share, bare = (one, other) if one.percent else (other, one)
+        result = equal(share.value / 100, bare.value)
+    return None if one.unit and other.unit and one.unit != other.unit else result
 
 
 def _degrees(one: Amount, other: Amount) -> bool | None:
-    """90° is 90, and it is π/2; but it is not 90 radians, nor are π/2 degrees π/2."""
+    """90° equals 90 and π/2, but not 90 radians; and π/2 degrees do not equal π/2."""
     if one.value.has(DEGREE) == other.value.has(DEGREE):
         return equal(one.value, other.value)
-    turned, plain = (one, other) if one.value.has(DEGREE) else (other, one)
-    is_bare = plain.unit in ("", turned.unit) and not turned.value.has(sympy.pi)
+    angle, bare = (one, other) if one.value.has(DEGREE) else (other, one)
+    is_bare = bare.unit in ("", angle.unit) and not angle.value.has(sympy.pi)
     sizes = [sympy.pi / 180, *([sympy.Integer(1)] if is_bare else [])]
-    found = [equal(turned.value.subs(DEGREE, size), plain.value) for size in sizes]
-    return True if True in found else (None if None in found else False)
+    results = [equal(angle.value.subs(DEGREE, size), bare.value) for size in sizes]
+    return True if True in results else (None if None in results else False)
 
 
 def _named(one: Named, other: Any) -> bool | None:
-    """`x = 5` is 5 where nothing else is asked for."""
+    """`x = 5` equals 5, unless the other side contains x."""
     if isinstance(other, Named):
         if one.name == other.name:
             return same(one.meaning, other.meaning)
@@ -112,17 +112,17 @@ def _named(one: Named, other: Any) -> bool | None:
 
 
 def _rounded(one: Rounded, other: Any) -> bool | None:
-    """What it is decides; where only what was shown agrees, nobody can tell what was asked for."""
+    """The exact value decides; where only the rounded one agrees, it is unclear which one is required."""
     if isinstance(other, Rounded):
         return same(one.exact, other.exact)
-    found = same(one.exact, other)
-    return found or (None if same(one.shown, other) is not False else found)
+    result = same(one.exact, other)
+    return result or (None if same(one.rounded, other) is not False else result)
 
 
 def _gives(one: Equation, other: Amount) -> bool | None:
-    """`m + n = 17` is 17, `2x = 10` perhaps 10."""
-    found = equal(one.right, other.value)
-    return found if one.gives_value or not found else None
+    """`m + n = 17` equals 17; `2x = 10` may or may not equal 10."""
+    result = equal(one.right, other.value)
+    return result if one.gives_value or not result else None
 
 
 def _equation(named: Named) -> Equation:
@@ -130,7 +130,7 @@ def _equation(named: Named) -> Equation:
 
 
 def _equations(one: Equation, other: Equation) -> bool | None:
-    """Equal if one is the other times a number."""
+    """Two equations are the same if one is the other times a number."""
     first, second = one.left - one.right, other.left - other.right
     if first == second != 0:
         return True
@@ -154,23 +154,23 @@ def _inequalities(one: Inequality, other: Inequality) -> bool | None:
 
 
 def _several(one: Several, other: Several | Braces) -> bool | None:
-    """The same things in any order. With several names, each value must be given to its name on both sides."""
+    """The same items in any order. If several names occur, both sides must give each name the same value."""
     names = [{item.name for item in side.items if isinstance(item, Named)} for side in (one, other)]
     if len(one.items) != len(other.items):
         return False
     if set() in names and _are_numbered(names[0] | names[1]):
-        return _matched(*([getattr(item, "meaning", item) for item in side.items] for side in (one, other)))
+        return _match_in_any_order(*([getattr(item, "meaning", item) for item in side.items] for side in (one, other)))
     if max(map(len, names)) > 1 and (names[0] != names[1] or _is_either(one) != _is_either(other)):
         return None
     if _is_either(one) != _is_either(other) and any(
         isinstance(item, Amount) and is_name(item.value) for item in one.items
     ):
-        return None  # "A, B" may be both, where "A or B" is one of them
-    return _matched(one.items, other.items)
+        return None  # "A, B" may mean both, while "A or B" means one of them
+    return _match_in_any_order(one.items, other.items)
 
 
 def _are_numbered(names: set[Any]) -> bool:
-    """x_1 and x_2: several values of one unknown; those of a sequence are in order."""
+    """Whether x_1, x_2 are several values of one unknown; the values of a sequence have an order."""
     parts = [str(name).partition("_") for name in names]
     return len({letter for letter, _, _ in parts}) == 1 and all(
         re.fullmatch("[xyztr]", part[0]) and part[2] for part in parts
@@ -178,32 +178,32 @@ def _are_numbered(names: set[Any]) -> bool:
 
 
 def _finite(one: Several, other: Region) -> bool | None:
-    """`2, 4` and `x \\in \\{2, 4\\}`."""
+    """A list and a finite set: `2, 4` and `x \\in \\{2, 4\\}`."""
     items = [item for item in one.items if isinstance(item, Amount) and not item.percent and not item.unit]
     if not isinstance(other.set, sympy.FiniteSet) or len(items) < len(one.items):
         return None
-    return _matched(items, [Amount(value) for value in other.set.args])
+    return _match_in_any_order(items, [Amount(value) for value in other.set.args])
 
 
 def _grouped(one: Several, other: Amount) -> bool | None:
-    """`1,\\,234` may be one number."""
+    """A list and a number: `1,\\,234` may be one number."""
     digits = [str(item.value) for item in one.items if isinstance(item, Amount) and item.value.is_Integer]
     are_groups = len(digits) == len(one.items) and all(len(group) == 3 for group in digits[1:]) and one.joint == ","
     return None if are_groups and "".join(digits) == str(other.value) else False
 
 
-def _is_either(found: Several | Braces) -> bool:
-    return isinstance(found, Several) and found.joint == "or"
+def _is_either(value: Several | Braces) -> bool:
+    return isinstance(value, Several) and value.joint == "or"
 
 
-def _matched(ones: Sequence[Any], others: Sequence[Any]) -> bool | None:
-    left = list(others)
+def _match_in_any_order(ones: Sequence[Any], others: Sequence[Any]) -> bool | None:
+    remaining = list(others)
     is_certain = True
     for item in ones:
-        answers = [same(item, other) for other in left]
-        if True in answers:
-            del left[answers.index(True)]
-        elif None in answers:
+        results = [same(item, other) for other in remaining]
+        if True in results:
+            del remaining[results.index(True)]
+        elif None in results:
             is_certain = False
         else:
             return False
@@ -219,16 +219,16 @@ def _sets(one: Braces, other: Braces) -> bool | None:
 
 
 def _any(answers: Any) -> bool | None:
-    found = list(answers)
-    return True if True in found else (None if None in found else False)
+    results = list(answers)
+    return True if True in results else (None if None in results else False)
 
 
 def _rows(one: Row, other: Row) -> bool | None:
     if len(one.items) != len(other.items):
         return False
-    found = every(same(left, right) for left, right in zip(one.items, other.items, strict=True))
-    if one.brackets == other.brackets or not found:
-        return found
+    result = every(same(left, right) for left, right in zip(one.items, other.items, strict=True))
+    if one.brackets == other.brackets or not result:
+        return result
     return None if "\\langle" in one.brackets + other.brackets or len(one.items) != 2 else False
 
 
@@ -245,14 +245,14 @@ def _regions(one: Region, other: Region) -> bool | None:
 
 def _region(one: Region, other: Any) -> bool | None:
     try:
-        found = Region(as_set(other))
+        region = Region(as_set(other))
     except UndecidedError:
         return False if isinstance(other, Row) else None
-    return _regions(one, found)
+    return _regions(one, region)
 
 
 def _ratios(one: Ratio, other: Ratio) -> bool | None:
-    """4:3 and 8:6 are the same ratio, but perhaps not the one that was asked for."""
+    """4:3 and 8:6 are the same ratio, but perhaps not the required form of it."""
     if len(one.items) != len(other.items):
         return False
     if every(equal(left, right) for left, right in zip(one.items, other.items, strict=True)):
@@ -263,7 +263,7 @@ def _ratios(one: Ratio, other: Ratio) -> bool | None:
 
 
 def _based(one: Based, other: Any) -> bool | None:
-    """43_7 is written in the base that was asked for: 31 has its value, 43 its digits, and neither is it."""
+    """43_7 is in the required base: 31 has the same value and 43 the same digits, but neither is the same number."""
     if isinstance(other, Based):
         return (one.digits, one.base) == (other.digits, other.base) or (None if one.value == other.value else False)
     if one.base == 10:
@@ -272,19 +272,19 @@ def _based(one: Based, other: Any) -> bool | None:
     return None if is_near else False
 
 
-def _unsure(_one: Any, _other: Any) -> None:
+def _undecided(_one: Any, _other: Any) -> None:
     return None
 
 
-def _loose(one: Several | Braces, other: Any) -> bool | None:
-    """`1, 2` and `(1, 2)`, `\\{5\\}` and 5: other things of the same parts, perhaps meant as the same."""
+def _with_same_parts(one: Several | Braces, other: Any) -> bool | None:
+    """`1, 2` and `(1, 2)`, `\\{5\\}` and 5: different things with the same parts, which may be meant as the same."""
     items = other.items if isinstance(other, Row) else (other,)
     names = [str(item.name) for item in one.items if isinstance(item, Named)]
     if names and names == [*"xyz"][: len(one.items)] and isinstance(other, Row) and not _is_either(one):
-        found = _rows(Row(tuple(item.meaning for item in one.items), other.brackets), other)
-        return True if found and other.brackets == "()" else None
-    found = len(one.items) == len(items) and _matched(one.items, items)
-    return None if found is not False else False
+        is_same = _rows(Row(tuple(item.meaning for item in one.items), other.brackets), other)
+        return True if is_same and other.brackets == "()" else None
+    has_same_parts = len(one.items) == len(items) and _match_in_any_order(one.items, items)
+    return None if has_same_parts is not False else False
 
 
 def _matrix_and_row(one: Amount, other: Row) -> bool | None:
@@ -292,7 +292,7 @@ def _matrix_and_row(one: Amount, other: Row) -> bool | None:
     return None if is_vector else False
 
 
-_COMPARED: dict[tuple[type, type], Callable[[Any, Any], bool | None]] = {
+_COMPARISONS: dict[tuple[type, type], Callable[[Any, Any], bool | None]] = {
     (Amount, Amount): _amounts,
     **{(Named, kind): _named for kind in (Named, Equation, Amount, Several, Braces, Row, Region, Ratio, Based)},
     (Equation, Equation): _equations,
@@ -302,22 +302,22 @@ _COMPARED: dict[tuple[type, type], Callable[[Any, Any], bool | None]] = {
         for kind in (Rounded, Named, Equation, Amount, Several, Braces, Row, Region, Ratio, Based)
     },
     (Inequality, Inequality): _inequalities,
-    (Inequality, Region): _unsure,
+    (Inequality, Region): _undecided,
     (Several, Several): _several,
     (Several, Braces): _several,
-    (Several, Row): _loose,
+    (Several, Row): _with_same_parts,
     (Several, Region): _finite,
     (Several, Amount): _grouped,
     (Braces, Braces): _sets,
-    (Braces, Amount): _loose,
+    (Braces, Amount): _with_same_parts,
     (Row, Row): _rows,
     (Region, Region): _regions,
     (Region, Row): _region,
     (Region, Braces): _region,
     (Ratio, Ratio): _ratios,
-    (Ratio, Amount): _unsure,
+    (Ratio, Amount): _undecided,
     (Based, Based): _based,
     (Based, Amount): _based,
     (Amount, Row): _matrix_and_row,
 }
-"""By the kinds of the two; kinds that are not here differ."""
+"""The comparison of two kinds of meaning; kinds without an entry are different."""

@@ -1,6 +1,6 @@
-"""Whether two values of sympy are equal, exactly: without a float of ours and without a tolerance.
+"""Whether two values of sympy are exactly equal, without Python floats and without a tolerance.
 
-Yes is proved and no is shown; what is neither is None.
+True is proved, False is disproved, and None is neither.
 """
 
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ import sympy
 
 DIGITS = 15
 MAX_DIGITS = 400
-"""A difference counts once so many of its digits are right; sympy raises its precision up to MAX_DIGITS for them."""
+"""A difference is not 0 if DIGITS digits of it are correct; for them, sympy raises its precision up to MAX_DIGITS."""
 POINTS = ((2, 3), (5, 7), (11, 13))
-"""Where two expressions are compared: no letter is a simple number at any of them."""
+"""The points at which two expressions are compared, as numerators and denominators; no letter is an integer there."""
 LOG_BASE = sympy.Symbol("base of log", positive=True)
-"""\\log without a base is to any one: what is said of it must hold for all, or for none of those in use."""
+"""The base of \\log without one. Values are equal if they are for every base, and differ if they do for all in use."""
 BASES_IN_USE = (sympy.Integer(10), sympy.E, sympy.Integer(2))
 
 
 def equal(one: Any, other: Any) -> bool | None:
-    """Of expressions for all values of their letters, of matrices cell by cell."""
+    """Whether two expressions are equal for all values of their letters; matrices are compared cell by cell."""
     if isinstance(one, sympy.MatrixBase) or isinstance(other, sympy.MatrixBase):
         if not (isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase)) or one.shape != other.shape:
             return False
@@ -31,17 +31,17 @@ def equal(one: Any, other: Any) -> bool | None:
     if sympy.oo in (one, other) or -sympy.oo in (one, other):
         return False if one.is_number and other.is_number else None
     difference = one - other
-    found = is_zero(difference)
-    if found is False and difference.has(LOG_BASE):
+    result = is_zero(difference)
+    if result is False and difference.has(LOG_BASE):
         in_use = [is_zero(difference.subs(LOG_BASE, base)) for base in BASES_IN_USE]
         return False if in_use == [False] * len(BASES_IN_USE) else None
-    return found
+    return result
 
 
 def every(answers: Iterator[bool | None]) -> bool | None:
-    """Of several: no if one is, yes if all are."""
-    found = list(answers)
-    return False if False in found else (None if None in found else True)
+    """False if any answer is False, True if all are True, else None."""
+    results = list(answers)
+    return False if False in results else (None if None in results else True)
 
 
 def is_zero(difference: Any) -> bool | None:
@@ -65,20 +65,20 @@ def _points(difference: Any, *, positive: bool) -> Iterator[dict[Any, Any]]:
 
 
 def _differs(difference: Any, point: dict[Any, Any]) -> bool:
-    """Whether the value there is beyond doubt another one than 0."""
+    """Whether the value at a point is certainly not 0."""
     functions = difference.atoms(sympy.core.function.AppliedUndef)
     known = {name: sympy.Symbol(f"value {index}") for index, name in enumerate(sorted(functions, key=str))}
     values = {symbol: sympy.Rational(17 + 2 * index, 19 + index) for index, symbol in enumerate(known.values())}
     value = difference.xreplace(known).xreplace(values).xreplace(point)
     number = value.evalf(DIGITS, maxn=MAX_DIGITS) if isinstance(value, sympy.Expr) else sympy.nan
-    # What is 0, or cannot be told from it, comes back as 0 or without a right digit.
+    # A value that is 0, or cannot be distinguished from it, is returned as 0 or without a correct digit.
     return any(part.is_Float and part != 0 and part._prec > 1 for part in number.as_real_imag()) or (
         number.is_Rational and number != 0
     )
 
 
 def _forms(difference: Any) -> Iterator[Any]:
-    """The expression in simpler and simpler forms, each at more cost than the one before."""
+    """Forms of the expression that are simpler and simpler, and take longer and longer to compute."""
     yield sympy.expand(difference)
     yield sympy.cancel(sympy.together(difference))
     yield sympy.expand_trig(sympy.expand_log(sympy.expand(difference), force=False))

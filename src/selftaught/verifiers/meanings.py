@@ -1,6 +1,6 @@
-"""What the tree of a formula means, in sympy's terms: an amount, an equation, a set, several of these.
+"""The meaning of a formula's tree, in sympy's terms: an amount, an equation, a set, several of these.
 
-What has no meaning here, or would be too large to compute, raises UndecidedError.
+A tree that has no meaning here, or would be too large to compute, raises UndecidedError.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from selftaught.verifiers.identity import equal
 from selftaught.verifiers.values import UndecidedError, value
 
 MAX_PLACES = 30
-"""Of a decimal that ends."""
+"""The most places of a finite decimal."""
 SETS = {
     "R": sympy.S.Reals,
     "Q": sympy.S.Rationals,
@@ -37,7 +37,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Several:
-    """`1, 2`, `x = 1 or x = 2`, `\\pm 1`: in any order."""
+    """Several meanings in any order: `1, 2`, `x = 1 or x = 2`, `\\pm 1`."""
 
     items: tuple[Any, ...]
     joint: str = ","
@@ -52,7 +52,7 @@ class Braces:
 
 @dataclass(frozen=True)
 class Row:
-    """Things in brackets, in order; of two things perhaps an interval."""
+    """Items in brackets, in order; two items may be an interval."""
 
     items: tuple[Any, ...]
     brackets: str
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Region:
-    """A set of sympy's; of a solved inequality with its variable."""
+    """A set of sympy; the solution of an inequality also has its variable."""
 
     set: Any
     variable: Any = None
@@ -71,20 +71,20 @@ class Equation:
     left: Any
     right: Any
     gives_value: bool = False
-    """Whether its right side says what its left side is: `m + n = 17`, `BC = 5`."""
+    """Whether the right side is the value of the left side: `m + n = 17`, `BC = 5`."""
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """`\\frac{1}{3} \\approx 0.33`: what it is, and what was shown for it."""
+    """An exact value and its rounded form: `\\frac{1}{3} \\approx 0.33`."""
 
     exact: Any
-    shown: Any
+    rounded: Any
 
 
 @dataclass(frozen=True)
 class Named:
-    """`A = \\{1, 2\\}`."""
+    """A name and the meaning it is given: `A = \\{1, 2\\}`."""
 
     name: Any
     meaning: Any
@@ -92,7 +92,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Inequality:
-    """`difference sign 0` in several variables, or of a higher degree."""
+    """`difference sign 0`, an inequality in several variables or of a higher degree."""
 
     difference: Any
     sign: str
@@ -124,8 +124,8 @@ def meaning(tree: Node) -> Any:
         return Several(_flat(meaning(_with_sign(tree, upper=upper)) for upper in (True, False)))
     match tree.op:
         case "list":
-            if tree.value == "or" and len(tree.parts) == 2 and (found := _in_decimals(*tree.parts)) is not None:
-                return found
+            if tree.value == "or" and len(tree.parts) == 2 and (rounded := _in_decimals(*tree.parts)) is not None:
+                return rounded
             return _listed([meaning(part) for part in tree.parts], str(tree.value))
         case "set":
             return Braces(_flat(meaning(part) for part in tree.parts))
@@ -170,7 +170,7 @@ def _flat(items: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def _listed(items: list[Any], joint: str) -> Any:
-    """Inequalities of one variable are one set; everything else is several things."""
+    """Inequalities of one variable are one set; any other list is several meanings."""
     if joint in ("or", "and") and all(isinstance(item, Region) and item.variable is not None for item in items):
         if len({item.variable for item in items}) > 1:
             raise UndecidedError
@@ -208,16 +208,16 @@ def _related(tree: Node) -> Any:
     return _listed(pieces, "and")
 
 
-def _rounded(sides: tuple[Node, ...], shown: Node) -> Rounded:
-    """Of a number and its first digits."""
+def _rounded(sides: tuple[Node, ...], rounded: Node) -> Rounded:
+    """A number and its first digits."""
     exact = _equated([meaning(part) for part in sides]) if len(sides) > 1 else meaning(sides[0])
     amount = exact.meaning if isinstance(exact, Named) else exact
-    digits = meaning(shown)
+    digits = meaning(rounded)
     if not isinstance(amount, Amount) or not isinstance(digits, Amount) or amount.percent != digits.percent:
         raise UndecidedError
-    whole = digits.value.q if digits.value.is_Rational else 0
-    places = next((places for places in range(MAX_PLACES) if whole and 10**places % whole == 0), None)
-    if places is None or shown.op not in ("number", "unit", "percent", "neg"):
+    denominator = digits.value.q if digits.value.is_Rational else 0
+    places = next((places for places in range(MAX_PLACES) if denominator and 10**places % denominator == 0), None)
+    if places is None or rounded.op not in ("number", "unit", "percent", "neg"):
         raise UndecidedError
     if not amount.value.is_extended_real or amount.value.free_symbols:
         raise UndecidedError
@@ -226,19 +226,19 @@ def _rounded(sides: tuple[Node, ...], shown: Node) -> Rounded:
     return Rounded(exact, digits)
 
 
-def _in_decimals(exact: Node, shown: Node) -> Rounded | None:
-    """`\\frac{1}{3} or 0.333`; "0.4 or 0.36" are two numbers."""
+def _in_decimals(exact: Node, rounded: Node) -> Rounded | None:
+    """A fraction and its decimals, `\\frac{1}{3} or 0.333`; None for two numbers, "0.4 or 0.36"."""
     try:
-        found = _rounded((exact,), shown)
+        candidate = _rounded((exact,), rounded)
     except UndecidedError:
         return None
-    amounts = (getattr(found.exact, "value", None), found.shown.value)
+    amounts = (getattr(candidate.exact, "value", None), candidate.rounded.value)
     ends = amounts[0] is None or (amounts[0].is_Rational and 10**MAX_PLACES % amounts[0].q == 0)
-    return None if ends or amounts[1].q == 1 else found
+    return None if ends or amounts[1].q == 1 else candidate
 
 
 def _is_combined(tree: Node) -> bool:
-    """Whether an equation's left side is asked for as it stands: `m + n`, `xy`, `BC`, `|AB|`, each letter once."""
+    """Whether a problem may ask for this left side of an equation: `m + n`, `xy`, `BC`, `|AB|`, each letter once."""
     letters: list[Node] = []
 
     def only_joins(part: Node, *, is_first: bool = True) -> bool:
@@ -255,7 +255,7 @@ def _is_combined(tree: Node) -> bool:
 
 
 def _equated(sides: list[Any], *, gives_value: bool = False) -> Any:
-    """`x = 5` as an equation; `1/2 = 0.5` as its number, and `x = 10/2 = 5` as its ends, where they are equal."""
+    """The meaning of equal sides: `x = 5` is an equation, `1/2 = 0.5` a number, and `x = 10/2 = 5` is `x = 5`."""
     first, last = sides[0], sides[-1]
     for left, right in pairwise(sides[1:]):
         if not (isinstance(left, Amount) and isinstance(right, Amount) and equal(left.value, right.value)):
@@ -302,7 +302,7 @@ def _is_named(name: Any, value: Any) -> bool:
 
 
 def _inequality(left: Any, sign: str, right: Any) -> Any:
-    """Solved where it is linear in one variable; the sign is then one of `<`, `\\le`, `\\ne`."""
+    """An inequality, solved if it is linear in one variable; else its sign is one of `<`, `\\le`, `\\ne`."""
     if sign in (">", "\\ge"):
         left, right, sign = right, left, {">": "<", "\\ge": "\\le"}[sign]
     if sympy.oo in (left, right) or -sympy.oo in (left, right):
@@ -326,7 +326,7 @@ def _inequality(left: Any, sign: str, right: Any) -> Any:
 
 
 def _of_size(difference: Any, sign: str) -> Region | None:
-    """Of `|x - 1| < 2` and `|x - 1| > 2`, the solution."""
+    """The solution of `|x - 1| < 2` or `|x - 1| > 2`."""
     sizes = list(difference.atoms(sympy.Abs))
     if len(sizes) != 1 or sign == "\\ne":
         return None
@@ -345,7 +345,7 @@ def _of_size(difference: Any, sign: str) -> Region | None:
 
 
 def _built(first: Node, condition: Node) -> Any:
-    """`\\{x \\mid x > 3\\}`, `\\{x \\in \\mathbb{R} : x > 3\\}`."""
+    """A set with a condition: `\\{x \\mid x > 3\\}`, `\\{x \\in \\mathbb{R} : x > 3\\}`."""
     head: Any = meaning(first)
     region = meaning(condition)
     within = sympy.S.Reals
@@ -356,22 +356,22 @@ def _built(first: Node, condition: Node) -> Any:
     return Region(sympy.Intersection(within, region.set))
 
 
-def as_set(found: Any) -> Any:
-    if isinstance(found, Region) and found.variable is None:
-        return found.set
-    if isinstance(found, Braces) and all(isinstance(item, Amount) and not item.percent for item in found.items):
-        return sympy.FiniteSet(*(item.value for item in found.items))
-    if isinstance(found, Row) and len(found.items) == 2 and found.brackets in ("()", "[]", "(]", "[)"):
-        ends = [item.value for item in found.items if isinstance(item, Amount) and not item.percent]
+def as_set(candidate: Any) -> Any:
+    if isinstance(candidate, Region) and candidate.variable is None:
+        return candidate.set
+    if isinstance(candidate, Braces) and all(isinstance(item, Amount) and not item.percent for item in candidate.items):
+        return sympy.FiniteSet(*(item.value for item in candidate.items))
+    if isinstance(candidate, Row) and len(candidate.items) == 2 and candidate.brackets in ("()", "[]", "(]", "[)"):
+        ends = [item.value for item in candidate.items if isinstance(item, Amount) and not item.percent]
         if (
             len(ends) == 2
             and all(end.is_extended_real and not end.free_symbols for end in ends)
-            and _rises(ends, found.brackets)
+            and _rises(ends, candidate.brackets)
         ):
-            return sympy.Interval(*ends, found.brackets[0] == "(", found.brackets[1] == ")")
+            return sympy.Interval(*ends, candidate.brackets[0] == "(", candidate.brackets[1] == ")")
     raise UndecidedError
 
 
 def _rises(ends: list[Any], brackets: str) -> bool:
-    """(2, 1) and (1, 1) are points: nobody writes an empty interval so."""
+    """Whether two ends make an interval; (2, 1) and (1, 1) are points, not empty intervals."""
     return bool(ends[0] < ends[1]) or (brackets == "[]" and ends[0] == ends[1])

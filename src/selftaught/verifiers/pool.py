@@ -1,8 +1,9 @@
-"""Run what may hang in worker processes with a hard time limit: a worker that runs over is killed and replaced.
+"""Run work that may hang in verifier processes with a time limit: a process that exceeds it is killed and replaced.
 
-Plain child processes that speak JSON lines, not `multiprocessing`: its fork would copy a process with torch's threads
-in it, and its spawn imports the user's main script again (which may have no main guard). There is no signal handler,
-so it works off the main thread and from several threads. A worker starts when it is first needed.
+They are plain child processes that exchange JSON lines with this one. `multiprocessing` is not used: its fork would
+copy a process that has torch's threads, and its spawn imports the user's main script again (which may have no main
+guard). No signal handler is needed, so calls work outside the main thread and from several threads. A process starts
+when it is first needed.
 """
 
 import json
@@ -21,84 +22,84 @@ from selftaught.children import environment, last_folders, module_command
 from selftaught.errors import ConfigError
 
 START_LIMIT_S = 120.0
-"""To start Python and import what the worker needs; a cold disk is slow."""
+"""Limit for starting Python and importing the libraries; a cold disk is slow."""
 
 
 class TimedOutError(Exception):
-    """The call ran into its time limit; its worker was killed."""
+    """The call exceeded its time limit; its process was killed."""
 
 
-class WorkerDiedError(Exception):
-    """The worker ended in the middle of a call; says how."""
+class ProcessDiedError(Exception):
+    """The process ended in the middle of a call; the message says how."""
 
 
 class Pool:
-    """Up to `size` workers of one kind, used from any number of threads."""
+    """Up to `size` verifier processes of one kind, used from any number of threads."""
 
     def __init__(self, setup: Mapping[str, Any], *, limit_s: float, size: int = 0) -> None:
-        """`setup` is the first line that each worker reads (`worker.py`); `limit_s` is the wall clock of one call."""
+        """`setup` is the first line that each process reads (`process.py`); `limit_s` is the wall clock of one call."""
         self._setup = {**setup, "limit_s": limit_s, "folders": last_folders()}
         self._limit_s = limit_s
-        self._idle: list[_Worker] = []
-        self._all: set[_Worker] = set()
+        self._idle: list[_VerifierProcess] = []
+        self._all: set[_VerifierProcess] = set()
         self._lock = threading.Lock()
-        self._free = threading.Semaphore(size or min(4, os.cpu_count() or 1))
+        self._slots = threading.Semaphore(size or min(4, os.cpu_count() or 1))
         weakref.finalize(self, _kill_all, self._all)  # also when the interpreter exits
 
     def close(self) -> None:
-        """End all workers and wait for them. A call in progress fails; a later one starts a new worker."""
+        """End all processes and wait for them. A call in progress fails; a later call starts a new process."""
         with self._lock:
             _kill_all(self._all)
 
     def call(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The worker's reply. Raises TimedOutError or WorkerDiedError; ConfigError if a worker cannot be set up."""
-        with self._free:
-            worker = self._take()
+        """A process's reply. Raises TimedOutError or ProcessDiedError; ConfigError if a process cannot be set up."""
+        with self._slots:
+            process = self._idle_or_new()
             try:
-                reply = worker.ask(request, self._limit_s)
-            except BaseException:  # Ctrl-C too: a worker in the middle of a call answers the wrong question next
-                self._drop(worker)
+                reply = process.exchange(request, self._limit_s)
+            except BaseException:  # also Ctrl-C: the process would answer the next request with this reply
+                self._discard(process)
                 raise
             with self._lock:
-                self._idle.append(worker)
+                self._idle.append(process)
             return reply
 
-    def _take(self) -> "_Worker":
+    def _idle_or_new(self) -> "_VerifierProcess":
         with self._lock:
             while self._idle:
-                worker = self._idle.pop()
-                if worker in self._all:  # not ended by `close`
-                    return worker
-            worker = _Worker()
-            self._all.add(worker)
+                process = self._idle.pop()
+                if process in self._all:  # not ended by `close`
+                    return process
+            process = _VerifierProcess()
+            self._all.add(process)
         try:
-            ready = worker.ask(self._setup, START_LIMIT_S)
+            ready = process.exchange(self._setup, START_LIMIT_S)
         except TimedOutError as error:
-            self._drop(worker)
+            self._discard(process)
             raise ConfigError(f"verifier {self._setup['kind']}: not loaded within {START_LIMIT_S:.0f} s") from error
-        except WorkerDiedError as error:
-            self._drop(worker)
+        except ProcessDiedError as error:
+            self._discard(process)
             raise ConfigError(f"verifier {self._setup['kind']}: its process {error} while it loaded") from error
         except BaseException:
-            self._drop(worker)
+            self._discard(process)
             raise
         if "error" in ready:
-            self._drop(worker)
+            self._discard(process)
             raise ConfigError(f"verifier {self._setup['kind']} cannot be loaded: {ready['error']}")
-        return worker
+        return process
 
-    def _drop(self, worker: "_Worker") -> None:
-        worker.kill()
+    def _discard(self, process: "_VerifierProcess") -> None:
+        process.kill()
         with self._lock:
-            self._all.discard(worker)
+            self._all.discard(process)
 
 
-class _Worker:
-    """One child process."""
+class _VerifierProcess:
+    """A child process that runs `process.py`."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            module_command("selftaught.verifiers.worker"),
+            module_command("selftaught.verifiers.process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -111,10 +112,10 @@ class _Worker:
         os.set_blocking(self._stdin, False)
         os.set_blocking(self._stdout, False)
 
-    def ask(self, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
-        """Send a line, wait for a line. Neither the sending nor the waiting lasts longer than the limit."""
+    def exchange(self, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
+        """Send a line and wait for a line; together they take no longer than the limit."""
         deadline = time.monotonic() + limit_s
-        waiting = memoryview(json.dumps(request).encode() + b"\n")
+        unsent = memoryview(json.dumps(request).encode() + b"\n")
         reply = bytearray()
         with selectors.DefaultSelector() as selector:
             selector.register(self._stdin, selectors.EVENT_WRITE)
@@ -125,13 +126,13 @@ class _Worker:
                     raise TimedOutError
                 for key, _ in events:
                     if key.fd == self._stdin:
-                        waiting = waiting[self._write(waiting) :]
-                        if not waiting:
+                        unsent = unsent[self._write(unsent) :]
+                        if not unsent:
                             selector.unregister(self._stdin)
                     else:
                         piece = os.read(self._stdout, 1 << 16)
                         if not piece:
-                            raise WorkerDiedError(self._ending())
+                            raise ProcessDiedError(self._how_it_ended())
                         reply += piece
         answer: dict[str, Any] = json.loads(reply)
         return answer
@@ -140,16 +141,16 @@ class _Worker:
         try:
             return os.write(self._stdin, data)
         except BrokenPipeError as error:
-            raise WorkerDiedError(self._ending()) from error
+            raise ProcessDiedError(self._how_it_ended()) from error
 
-    def _ending(self) -> str:
+    def _how_it_ended(self) -> str:
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=5)
             return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return "closed its output"
 
     def kill(self) -> None:
-        """End the process and what it started, and wait for it, so that no zombie stays."""
+        """End the process and its children, and wait for it, so that no zombie remains."""
         if self._process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -160,7 +161,7 @@ class _Worker:
                 pipe.close()
 
 
-def _kill_all(workers: set[_Worker]) -> None:
-    for worker in list(workers):
-        worker.kill()
-    workers.clear()
+def _kill_all(processes: set[_VerifierProcess]) -> None:
+    for process in list(processes):
+        process.kill()
+    processes.clear()

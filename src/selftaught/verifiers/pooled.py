@@ -1,7 +1,7 @@
-"""The verifiers whose work may hang or fail: it is done in worker processes with a time limit (`pool.py`).
+"""The verifiers whose work may hang or fail: it runs in verifier processes with a time limit (`pool.py`).
 
-A completion that runs into the limit is unparseable. The limit is wall clock: on a machine that is busy enough, a
-verdict that takes nearly that long can differ from run to run.
+A completion that exceeds the limit is unparseable. The limit is wall clock: on a busy machine, a verdict that takes
+nearly that long can differ from run to run.
 """
 
 import importlib.util
@@ -18,77 +18,79 @@ from selftaught.problems import Extraction, Problem, Verdict, Verification, Veri
 from selftaught.quantities import number_text, same_number
 from selftaught.signs import fold_space
 from selftaught.statements import AnswerPlace, own_part, statement
-from selftaught.verifiers.pool import Pool, TimedOutError, WorkerDiedError
-from selftaught.verifiers.text import UNREADABLE, Finding, both, finding
+from selftaught.verifiers.pool import Pool, ProcessDiedError, TimedOutError
+from selftaught.verifiers.text import UNPARSEABLE, Judgement, judgement, under_both
 
 
 def mathematics(place: AnswerPlace, extraction: Extraction, limit_s: float) -> Verifier:
-    """Equal as mathematics: the same text, the same number, or proved to be the same by sympy (`algebra.py`)."""
+    """Equal as mathematics: the same text, the same number, or proved to be equal by sympy (`algebra.py`)."""
     compare = formula_comparison(limit_s)
 
     def verify(completion: str, problem: Problem) -> Verification:
-        said = statement(completion, place)
-        known: dict[str, Finding] = {}  # strict and lenient mostly find the same formula
+        stated = statement(completion, place)
+        judgements: dict[str, Judgement] = {}  # strict and lenient extraction usually read the same formula
 
-        def judge(extraction: Extraction) -> Finding:
-            span = formula_answer(said, extraction)
+        def judge(extraction: Extraction) -> Judgement:
+            span = formula_answer(stated, extraction)
             if span is None:
-                return UNREADABLE
-            if span not in known:
-                known[span] = compare(span, problem.answer)
-            return known[span]
+                return UNPARSEABLE
+            if span not in judgements:
+                judgements[span] = compare(span, problem.answer)
+            return judgements[span]
 
-        return both(judge, extraction)
+        return under_both(judge, extraction)
 
     return verify
 
 
-def formula_comparison(limit_s: float) -> Callable[[str, str], Finding]:
-    """A function of the span of an answer and of the reference.
+def formula_comparison(limit_s: float) -> Callable[[str, str], Judgement]:
+    """A function that judges the span of an answer against the reference answer.
 
-    A formula that cannot be read whole is right where it is the reference to the letter, and else unparseable; so is
-    one that nothing decides within the limit.
+    A formula that cannot be read completely is correct if it is the reference, letter for letter, and else unparseable.
+    Unparseable is also a formula that is not decided within the limit.
     """
     if importlib.util.find_spec("sympy") is None:
         raise ConfigError("verifier math: sympy is not installed, expected; run: pip install 'selftaught[math]'")
     pool = Pool({"kind": "math"}, limit_s=limit_s)
 
-    def compare(span: str, reference: str) -> Finding:
+    def compare(span: str, reference: str) -> Judgement:
         if span.strip() == reference.strip() != "":
             return Verdict.CORRECT, fold_space(formula_in(span) or span)
         formula, answer = formula_in(span), formula_in(reference)
         if formula is None or answer is None:
-            return UNREADABLE
+            return UNPARSEABLE
         prediction = fold_space(formula)
         if same_text(formula, answer):
             return Verdict.CORRECT, prediction
         label, other_label = labelled(formula), labelled(answer)
         if label and other_label and "" in (label[1], other_label[1]) and readings(label[1] or other_label[1]):
-            return finding(right=label[0] == other_label[0], prediction=prediction)
-        found, wanted = readings(formula), readings(answer)
-        if not found or not wanted:
-            said, asked = words(formula), words(answer)
-            return UNREADABLE if said is None or asked is None else finding(right=said == asked, prediction=prediction)
-        number, other = quantity(found), quantity(wanted)
+            return judgement(is_correct=label[0] == other_label[0], prediction=prediction)
+        trees, answer_trees = readings(formula), readings(answer)
+        if not trees or not answer_trees:
+            text, answer_text = words(formula), words(answer)
+            if text is None or answer_text is None:
+                return UNPARSEABLE
+            return judgement(is_correct=text == answer_text, prediction=prediction)
+        number, other = quantity(trees), quantity(answer_trees)
         if number is not None:
             prediction = number_text(number[0])
         if number is not None and other is not None and (number[1] == other[1] or "" in (number[1], other[1])):
-            return finding(right=same_number(number[0], other[0]), prediction=prediction)
+            return judgement(is_correct=same_number(number[0], other[0]), prediction=prediction)
         try:
             reply = pool.call({"prediction": formula, "answer": answer})
-        except (TimedOutError, WorkerDiedError):
-            return UNREADABLE
+        except (TimedOutError, ProcessDiedError):
+            return UNPARSEABLE
         if "error" in reply or reply["verdict"] == Verdict.UNPARSEABLE:
-            return UNREADABLE
+            return UNPARSEABLE
         return Verdict(reply["verdict"]), prediction
 
     return compare
 
 
 def regex(pattern: str, place: AnswerPlace, extraction: Extraction, limit_s: float) -> Verifier:
-    """The first group of the last match of the user's expression, compared as text but for white space.
+    """The first group of the last match of the user's expression, compared as text except for white space.
 
-    With a marker, strict looks behind the last marker only; without one there is one way to extract.
+    With a marker, strict extraction searches only after the last one; without one, there is one way to extract.
     """
     try:
         groups = re.compile(pattern).groups
@@ -100,29 +102,29 @@ def regex(pattern: str, place: AnswerPlace, extraction: Extraction, limit_s: flo
         )
     pool = Pool({"kind": "regex", "pattern": pattern}, limit_s=limit_s)
 
-    def search(text: str, answer: str) -> Finding:
+    def search(text: str, answer: str) -> Judgement:
         try:
             reply = pool.call({"text": text, "answer": answer})
         except TimedOutError:
-            return UNREADABLE
-        except WorkerDiedError as error:
+            return UNPARSEABLE
+        except ProcessDiedError as error:
             raise VerifierError(f"verifier regex: its process {error}; free memory, or simplify the pattern") from error
         if "error" in reply:
             raise VerifierError(f"verifier regex: {pattern!r} failed with {reply['error']}; simplify the pattern")
         return Verdict(reply["verdict"]), reply["prediction"]
 
     def verify(completion: str, problem: Problem) -> Verification:
-        said = statement(completion, place)
+        stated = statement(completion, place)
         if not place.marker:
-            verdict, prediction = search(said.text, problem.answer)
+            verdict, prediction = search(stated.text, problem.answer)
             return Verification(verdict=verdict, prediction=prediction)
 
-        def judge(extraction: Extraction) -> Finding:
+        def judge(extraction: Extraction) -> Judgement:
             if extraction == "lenient":
-                return search(said.text, problem.answer)
-            return UNREADABLE if said.behind is None else search(said.behind, problem.answer)
+                return search(stated.text, problem.answer)
+            return UNPARSEABLE if stated.after is None else search(stated.after, problem.answer)
 
-        return both(judge, extraction)
+        return under_both(judge, extraction)
 
     return verify
 
@@ -142,7 +144,7 @@ def python(function: str, place: AnswerPlace, limit_s: float) -> Verifier:
             reply = pool.call({"text": text, "problem": asdict(problem)})
         except TimedOutError:
             return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
-        except WorkerDiedError as error:
+        except ProcessDiedError as error:
             raise VerifierError(
                 f"{function}, problem {problem.id!r}: its process {error}; correct the function"
             ) from error

@@ -1,4 +1,4 @@
-"""The verifiers that run in this process: any text is judged in time linear in its length."""
+"""The verifiers that run in the caller's process: they judge any text in time linear in its length."""
 
 from collections.abc import Callable
 
@@ -9,82 +9,83 @@ from selftaught.quantities import number_text, same_number
 from selftaught.signs import fold_space, visible, without_marks
 from selftaught.statements import AnswerPlace, statement
 
-Finding = tuple[Verdict, str | None]
+Judgement = tuple[Verdict, str | None]
 """Verdict and prediction under one extraction."""
-UNREADABLE: Finding = (Verdict.UNPARSEABLE, None)
+UNPARSEABLE: Judgement = (Verdict.UNPARSEABLE, None)
 
 
-def both(judge: Callable[[Extraction], Finding], extraction: Extraction) -> Verification:
-    """Judge under both extractions, and report the chosen one's verdict first."""
+def under_both(judge: Callable[[Extraction], Judgement], extraction: Extraction) -> Verification:
+    """Judge under both extractions; the verdict is that of `extraction`, `other` that of the other one."""
     verdict, prediction = judge(extraction)
     other, _ = judge("lenient" if extraction == "strict" else "strict")
     return Verification(verdict=verdict, prediction=prediction, other=other)
 
 
-def finding(*, right: bool, prediction: str) -> Finding:
-    return (Verdict.CORRECT if right else Verdict.INCORRECT), prediction
+def judgement(*, is_correct: bool, prediction: str) -> Judgement:
+    return (Verdict.CORRECT if is_correct else Verdict.INCORRECT), prediction
 
 
 def numeric(place: AnswerPlace, extraction: Extraction) -> Verifier:
     """Equal as numbers, exactly; how they are written does not matter (`quantities.py`)."""
 
     def verify(completion: str, problem: Problem) -> Verification:
-        said = statement(completion, place)
+        stated = statement(completion, place)
         reference = read_quantity(problem.answer)
 
-        def judge(extraction: Extraction) -> Finding:
-            found = number_answer(said, extraction)
-            if found is None:
-                return UNREADABLE
-            right = reference is not None and same_number(found, reference)
-            return finding(right=right, prediction=number_text(found))
+        def judge(extraction: Extraction) -> Judgement:
+            number = number_answer(stated, extraction)
+            if number is None:
+                return UNPARSEABLE
+            is_correct = reference is not None and same_number(number, reference)
+            return judgement(is_correct=is_correct, prediction=number_text(number))
 
-        return both(judge, extraction)
+        return under_both(judge, extraction)
 
     return verify
 
 
 def choice(place: AnswerPlace, extraction: Extraction) -> Verifier:
-    """The right choice, named by label, text or both (`choices.py`).
+    """The correct choice, named by label, text or both (`choices.py`).
 
-    The text of two choices with the same text names both, so it is right if either is; its label names one.
+    Where two choices have the same text, the text names both of them, and is correct if one of them is; a label names
+    one choice.
     """
 
     def verify(completion: str, problem: Problem) -> Verification:
-        said = statement(completion, place)
+        stated = statement(completion, place)
 
-        def judge(extraction: Extraction) -> Finding:
-            labels = choice_answer(said, problem.choices, extraction)
+        def judge(extraction: Extraction) -> Judgement:
+            labels = choice_answer(stated, problem.choices, extraction)
             if not labels:
-                return UNREADABLE
-            right = problem.answer in labels
-            return finding(right=right, prediction=problem.answer if right else min(labels))
+                return UNPARSEABLE
+            is_correct = problem.answer in labels
+            return judgement(is_correct=is_correct, prediction=problem.answer if is_correct else min(labels))
 
-        return both(judge, extraction)
+        return under_both(judge, extraction)
 
     return verify
 
 
 def exact(place: AnswerPlace, extraction: Extraction) -> Verifier:
-    """The same text but for white space and for marks around it; case matters, since names and code differ by case.
+    """The same text, except for white space and marks around it; case matters, since names and code differ by case.
 
-    A full stop that the reference answer does not have belongs to the sentence; emphasis, quotes, tags and the signs
-    of a formula around the answer belong to the page. Of true, false, yes and no the case does not matter.
+    A full stop that the reference answer does not have belongs to the sentence. Emphasis, quotes, tags and formula
+    signs around the answer are formatting. For the answers true, false, yes and no, case does not matter.
     """
 
     def verify(completion: str, problem: Problem) -> Verification:
-        said = statement(completion, place)
+        stated = statement(completion, place)
         reference = fold_space(visible(problem.answer))
 
-        def judge(extraction: Extraction) -> Finding:
-            found = line_answer(said, extraction)
-            if found is None:
-                return UNREADABLE
-            readings = list(without_marks(found))
-            right = any(_same_text(reading, reference) for reading in readings)
-            return finding(right=right, prediction=reference if right else readings[-1])
+        def judge(extraction: Extraction) -> Judgement:
+            line = line_answer(stated, extraction)
+            if line is None:
+                return UNPARSEABLE
+            readings = list(without_marks(line))
+            is_correct = any(_same_text(reading, reference) for reading in readings)
+            return judgement(is_correct=is_correct, prediction=reference if is_correct else readings[-1])
 
-        return both(judge, extraction)
+        return under_both(judge, extraction)
 
     return verify
 

@@ -1,6 +1,6 @@
 """The value of an expression's tree, by sympy's own operators.
 
-What has none here, or would be too large to compute, raises UndecidedError.
+A tree that has no value here, or would be too large to compute, raises UndecidedError.
 """
 
 import math
@@ -14,11 +14,11 @@ from selftaught.formulas.trees import Node
 from selftaught.verifiers.identity import LOG_BASE
 
 MAX_BITS = 100_000
-"""Of a power of numbers."""
+"""Bits of a power of numbers."""
 MAX_DEGREE = 10_000
-"""Of a power of letters."""
+"""Exponent of a power of letters."""
 MAX_ARGUMENT = 3_000
-"""Of a factorial."""
+"""Argument of a factorial or a binomial."""
 
 DEGREE = sympy.Symbol("degree", positive=True)
 CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "oo": sympy.oo}
@@ -34,45 +34,45 @@ class UndecidedError(Exception):
 
 
 def value(tree: Node) -> Any:
-    """Of an expression, by sympy's own operators."""
+    """The value of an expression."""
     parts = [value(part) for part in tree.parts] if tree.op != "matrix" else []
     match tree.op:
         case "number" if isinstance(tree.value, Fraction):
-            found = sympy.Rational(tree.value.numerator, tree.value.denominator)
+            result = sympy.Rational(tree.value.numerator, tree.value.denominator)
         case "symbol":
-            found = sympy.Symbol(str(tree.value))
+            result = sympy.Symbol(str(tree.value))
         case "constant" if tree.value in CONSTANTS:
-            found = CONSTANTS[str(tree.value)]
+            result = CONSTANTS[str(tree.value)]
         case "based" if isinstance(tree.value, tuple):
-            found = sympy.Integer(int(tree.value[0], int(tree.value[1])))
+            result = sympy.Integer(int(tree.value[0], int(tree.value[1])))
         case "neg":
-            found = -parts[0]
+            result = -parts[0]
         case "add":
-            found = sum(parts[1:], start=parts[0])
+            result = sum(parts[1:], start=parts[0])
         case "mul":
-            found = math.prod(parts[1:], start=parts[0])
+            result = math.prod(parts[1:], start=parts[0])
         case "div":
-            found = parts[0] / parts[1]
+            result = parts[0] / parts[1]
         case "pow":
-            found = _power(*parts)
+            result = _power(*parts)
         case "root":
-            found = _root(*parts)
+            result = _root(*parts)
         case "fact" | "binom":
             if any(part.is_number and not abs(part) <= MAX_ARGUMENT for part in parts):
                 raise UndecidedError
-            found = sympy.factorial(*parts) if tree.op == "fact" else sympy.binomial(*parts)
+            result = sympy.factorial(*parts) if tree.op == "fact" else sympy.binomial(*parts)
         case "degree":
-            found = parts[0] * DEGREE
+            result = parts[0] * DEGREE
         case "matrix" if isinstance(tree.value, int):
             cells = [value(part) for part in tree.parts]
-            found = sympy.ImmutableMatrix(tree.value, len(cells) // tree.value, cells)
+            result = sympy.ImmutableMatrix(tree.value, len(cells) // tree.value, cells)
         case "call":
-            found = _called(str(tree.value), parts)
+            result = _called(str(tree.value), parts)
         case _:
             raise UndecidedError
-    if not isinstance(found, sympy.Expr | sympy.MatrixBase) or found.has(sympy.nan, sympy.zoo):
+    if not isinstance(result, sympy.Expr | sympy.MatrixBase) or result.has(sympy.nan, sympy.zoo):
         raise UndecidedError
-    return found
+    return result
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -83,12 +83,12 @@ def _power(base: Any, exponent: Any) -> Any:
     elif exponent.is_Integer and abs(exponent) > MAX_DEGREE:
         raise UndecidedError
     if base.is_negative and exponent.is_Rational and exponent.q % 2 and exponent.q > 1:
-        raise UndecidedError  # (-8)^{1/3} is -2 for some
+        raise UndecidedError  # some readers take (-8)^{1/3} for -2
     return base**exponent
 
 
 def _root(base: Any, degree: Any) -> Any:
-    """The cube root of -8 is -2, and not one of the others."""
+    """A root; the cube root of -8 is -2, not a complex one."""
     if base.is_negative and degree.is_Integer and degree % 2:
         return -_power(-base, 1 / degree)
     return _power(base, 1 / degree)
@@ -106,7 +106,7 @@ def _called(name: str, arguments: list[Any]) -> Any:
 
 
 def _shared(name: str, arguments: list[Any]) -> Any:
-    """Of whole numbers the value; of letters a function of them in any order."""
+    """The value for integers; for other arguments a function of them in any order."""
     if all(argument.is_Integer for argument in arguments):
         return sympy.Integer(getattr(math, name)(*(int(argument) for argument in arguments)))
     return sympy.Function(name)(*sorted(arguments, key=str))

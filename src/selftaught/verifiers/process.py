@@ -1,8 +1,8 @@
-"""The process in which a verifier's slow or foreign part runs: sympy, a user's expression or function.
+"""The verifier process: it runs what may be slow or belongs to a user: sympy, a regular expression, a function.
 
-`python -m selftaught.verifiers.worker` reads one JSON object per line from standard input and answers each with one
-line; `pool.py` starts and kills it. The first line says what to load. It imports no torch. What a user's function
-prints goes to standard error, and its standard input is empty, so that it cannot disturb the conversation.
+`python -m selftaught.verifiers.process` reads one JSON object per line from standard input and replies to each with one
+line; `pool.py` starts and kills it. The first line names what to load. It does not import torch. A user's function
+prints to standard error and has an empty standard input, so that it cannot disturb the exchange of lines.
 """
 
 import contextlib
@@ -24,42 +24,42 @@ from selftaught.children import current_folder
 from selftaught.problems import Problem, Verdict
 from selftaught.signs import fold_space
 
-Answer = tuple[str, str | None]
+Judgement = tuple[str, str | None]
 """Verdict and prediction."""
-Job = Callable[[dict[str, Any]], Answer]
+Judge = Callable[[dict[str, Any]], Judgement]
 
 MATH_MEMORY = 4 << 30
-"""Bytes: a power of powers must not take the machine's memory before its time is up."""
+"""Bytes; a power of powers must not fill the machine's memory before its time limit."""
 
 
 def main() -> None:
-    questions, answers = _private_pipes()
-    setup = json.loads(questions.readline())
+    requests, replies = _private_pipes()
+    setup = json.loads(requests.readline())
     sys.path += _users_folders(setup)
     try:
-        job = LOADERS[setup["kind"]](setup)
-    except Exception as error:  # whatever a user's module raises while it is imported is the user's to see
-        answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
+        judge = LOADERS[setup["kind"]](setup)
+    except Exception as error:  # the user gets to see whatever the import of their module raises
+        replies.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
         return
-    answers.write(json.dumps({"ready": True}) + "\n")
-    for line in questions:
-        # The parent kills this process at its limit. If the parent is dead, the kernel does it, even in C code.
+    replies.write(json.dumps({"ready": True}) + "\n")
+    for line in requests:
+        # The parent kills this process at its limit. If the parent is dead, this timer does it, even in C code.
         signal.setitimer(signal.ITIMER_REAL, 2 * setup["limit_s"] + 5)
         try:
-            verdict, prediction = job(json.loads(line))
+            verdict, prediction = judge(json.loads(line))
             reply: dict[str, Any] = {"verdict": verdict, "prediction": prediction}
-        except Exception as error:  # named to the user by the parent, with the problem
+        except Exception as error:  # the parent reports it to the user, with the problem
             reply = {"error": f"{type(error).__name__}: {error}"}
         signal.setitimer(signal.ITIMER_REAL, 0)
-        answers.write(json.dumps(reply) + "\n")
+        replies.write(json.dumps(reply) + "\n")
 
 
-def load_math(_setup: dict[str, Any]) -> Job:
+def load_math(_setup: dict[str, Any]) -> Judge:
     from selftaught.verifiers.algebra import same_formula
 
     resource.setrlimit(resource.RLIMIT_AS, (MATH_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
-    def judge(request: dict[str, Any]) -> Answer:
+    def judge(request: dict[str, Any]) -> Judgement:
         is_same = same_formula(request["answer"], request["prediction"])
         if is_same is None:
             return Verdict.UNPARSEABLE, None
@@ -68,14 +68,14 @@ def load_math(_setup: dict[str, Any]) -> Job:
     return judge
 
 
-def load_regex(setup: dict[str, Any]) -> Job:
+def load_regex(setup: dict[str, Any]) -> Judge:
     pattern = re.compile(setup["pattern"])
 
-    def judge(request: dict[str, Any]) -> Answer:
-        found = None
+    def judge(request: dict[str, Any]) -> Judgement:
+        group = None
         for match in pattern.finditer(request["text"]):
-            found = match[1]
-        prediction = fold_space(found or "")
+            group = match[1]
+        prediction = fold_space(group or "")
         if not prediction:
             return Verdict.UNPARSEABLE, None
         is_same = prediction == fold_space(request["answer"])
@@ -84,17 +84,17 @@ def load_regex(setup: dict[str, Any]) -> Job:
     return judge
 
 
-def load_python(setup: dict[str, Any]) -> Job:
-    function = _imported(setup["function"])
+def load_python(setup: dict[str, Any]) -> Judge:
+    function = _import_function(setup["function"])
 
-    def judge(request: dict[str, Any]) -> Answer:
+    def judge(request: dict[str, Any]) -> Judgement:
         problem = {**request["problem"], "choices": tuple(request["problem"]["choices"])}
-        return _as_answer(function(request["text"], Problem(**problem)))
+        return _as_judgement(function(request["text"], Problem(**problem)))
 
     return judge
 
 
-LOADERS: dict[str, Callable[[dict[str, Any]], Job]] = {
+LOADERS: dict[str, Callable[[dict[str, Any]], Judge]] = {
     "math": load_math,
     "regex": load_regex,
     "python": load_python,
@@ -102,7 +102,7 @@ LOADERS: dict[str, Callable[[dict[str, Any]], Job]] = {
 
 
 def _users_folders(setup: dict[str, Any]) -> list[str]:
-    """Where a user's modules lie: behind everything else, or a `logging.py` would be run in place of Python's own."""
+    """The folders of a user's modules. They come last in `sys.path`, or a `logging.py` would replace Python's own."""
     if setup["kind"] != "python":
         return list(setup["folders"])
     where = setup["function"].rpartition(":")[0]
@@ -110,10 +110,10 @@ def _users_folders(setup: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys([*beside, *setup["folders"], *current_folder()]))
 
 
-def _imported(path: str) -> Callable[[str, Problem], Any]:
-    """The function that `module:name` or `file.py:name` names; a file is taken whatever it is called."""
+def _import_function(path: str) -> Callable[[str, Problem], Any]:
+    """The function that `module:name` or `file.py:name` names; a file may have any name."""
     where, _, name = path.rpartition(":")
-    module = _module_of_file(where) if where.endswith(".py") else importlib.import_module(where)
+    module = _import_file(where) if where.endswith(".py") else importlib.import_module(where)
     if not hasattr(module, name):
         own = f"{where.replace('.', '/')}.py"
         way_out = f"; the file in this folder is {own}:{name}" if os.path.isfile(own) else ""
@@ -124,8 +124,8 @@ def _imported(path: str) -> Callable[[str, Problem], Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _module_of_file(where: str) -> ModuleType:
-    """Under a name of its own: as `json` or `re` it would take the place of Python's."""
+def _import_file(where: str) -> ModuleType:
+    """The module of a file, under a special name: as `json` or `re` it would replace Python's own module."""
     spec = importlib.util.spec_from_file_location(f"verifier_function_{Path(where).stem}", where)
     if spec is None or spec.loader is None:
         raise ImportError(f"{where} is no Python file")
@@ -135,8 +135,8 @@ def _module_of_file(where: str) -> ModuleType:
     return module
 
 
-def _as_answer(returned: Any) -> Answer:
-    """What a user's function returned, as verdict and prediction; a bare verdict is its own prediction."""
+def _as_judgement(returned: Any) -> Judgement:
+    """The result of a user's function as verdict and prediction; a bare verdict is its own prediction."""
     verdict, prediction = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     if isinstance(verdict, bool):
         verdict = Verdict.CORRECT if verdict else Verdict.INCORRECT
@@ -151,14 +151,14 @@ def _as_answer(returned: Any) -> Answer:
 
 
 def _private_pipes() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
-    """The two pipes to the parent, out of reach of `print` and `input`."""
-    questions = os.fdopen(os.dup(0), "r", encoding="utf-8")
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    """The two pipes to the parent, which `print` and `input` of a user's function do not reach."""
+    requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     with contextlib.suppress(OSError):  # a parent without standard error
         os.dup2(2, 1)
     with open(os.devnull, encoding="utf-8") as nothing:
         os.dup2(nothing.fileno(), 0)
-    return questions, answers
+    return requests, replies
 
 
 if __name__ == "__main__":
