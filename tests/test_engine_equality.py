@@ -45,11 +45,6 @@ ENOUGH = {1: 34, 16: 40, 128: 150}
 """Slots, and a number of prompts that refills some of them and makes two groups worth a prefix each."""
 
 both_ways = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
-ways_and_types = pytest.mark.parametrize(
-    ("dtype", "compiled"),
-    [("float64", False), ("float32", False), ("float32", True)],
-    ids=["float64", "plain", "compiled"],
-)
 
 
 @pytest.mark.parametrize(("heads", "expected"), [("nothing", [0]), ("a prefix", [20]), ("two prefixes", [38, 38])])
@@ -174,8 +169,9 @@ def uses_kernels(engine: LocalEngine) -> bool:
 
 
 @both_ways
-@pytest.mark.parametrize("how", [{}, {"top_k": 5, "top_p": 0.9}], ids=["all tokens", "top-k and top-p"])
-@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+@pytest.mark.parametrize(
+    ("kind", "how"), [("llama", {}), ("qwen3", {"top_k": 5, "top_p": 0.9})], ids=["all tokens", "top-k and top-p"]
+)
 def test_in_float32_refilled_slots_sample_the_tokens_of_the_plain_model(
     kind: str, how: dict[str, Any], compiled: bool, model_of: ModelFolder
 ) -> None:
@@ -311,9 +307,11 @@ def test_sampling_leaves_no_tensor_to_the_collector(kind: str, model_of: ModelFo
     assert alive[2] == alive[0] > 0
 
 
-@ways_and_types
+@pytest.mark.parametrize(
+    ("heads", "dtype", "compiled"),
+    [(heads, "float64", False) for heads in HEADS] + [("two prefixes", "float32", way) for way in (False, True)],
+)
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt-neox", "gpt-j"])
-@pytest.mark.parametrize("heads", HEADS)
 def test_scores_are_those_of_a_plain_forward_pass(
     kind: str, heads: str, dtype: str, compiled: bool, model_of: ModelFolder
 ) -> None:
@@ -348,7 +346,11 @@ def test_a_completion_that_does_not_fit_the_context_is_refused(kind: str, model_
         engine.score([prompt], ["2" * 157])
 
 
-@ways_and_types
+@pytest.mark.parametrize(
+    ("dtype", "compiled"),
+    [("float64", False), ("float32", False), ("float32", True)],
+    ids=["float64", "plain", "compiled"],
+)
 def test_the_logprob_of_a_completion_is_the_sum_of_its_scores(
     dtype: str, compiled: bool, model_of: ModelFolder
 ) -> None:
