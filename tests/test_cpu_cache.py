@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,27 +87,32 @@ def test_a_second_process_loads_the_kernel_and_gets_the_same_numbers(tmp_path: P
     assert run(tmp_path / "new" / "folder") == (RESULT, 1)
 
 
-def test_a_damaged_entry_is_compiled_and_written_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda entry: entry[: len(entry) // 2] + bytes([entry[len(entry) // 2] ^ 1]) + entry[len(entry) // 2 + 1 :],
+        pytest.param(lambda entry: entry[:-100], marks=pytest.mark.slow),
+        pytest.param(lambda entry: b"", marks=pytest.mark.slow),
+    ],
+    ids=["a bit", "its end", "all of it"],
+)
+def test_a_damaged_entry_is_compiled_and_written_again(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     run(tmp_path)
     (entry,) = tmp_path.iterdir()
-    good = entry.read_bytes()
-    middle = len(good) // 2
-    flipped = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
-    for damaged in (b"", good[:-100], flipped):
-        entry.write_bytes(damaged)
-        assert run(tmp_path) == (RESULT, 0)
-        assert run(tmp_path) == (RESULT, 1)
+    entry.write_bytes(damage(entry.read_bytes()))
+    assert run(tmp_path) == (RESULT, 0)
+    assert run(tmp_path) == (RESULT, 1)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        PROGRAM.replace("some parameter", "another"),
-        PROGRAM.replace("4.5), sum", "4), kernel(3, 4.5), sum"),
         "import selftaught.engines.cpu.cache as c\nc._build = lambda: ('another version',)\n" + PROGRAM,
-        "import numba\nnumba.config.LOOP_VECTORIZE = 0\n" + PROGRAM,
+        pytest.param(PROGRAM.replace("some parameter", "another"), marks=pytest.mark.slow),
+        pytest.param(PROGRAM.replace("4.5), sum", "4), kernel(3, 4.5), sum"), marks=pytest.mark.slow),
+        pytest.param("import numba\nnumba.config.LOOP_VECTORIZE = 0\n" + PROGRAM, marks=pytest.mark.slow),
     ],
-    ids=["parameters", "types", "sources", "settings"],
+    ids=["sources", "parameters", "types", "settings"],
 )
 def test_other_parameters_types_sources_and_settings_have_entries_of_their_own(other: str, tmp_path: Path) -> None:
     run(tmp_path)
@@ -115,6 +121,7 @@ def test_other_parameters_types_sources_and_settings_have_entries_of_their_own(o
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_process_does_not_mix_up_kernels_that_several_processes_compiled(tmp_path: Path) -> None:
     """Their symbols differ by more than a number that every process counts from the same start."""
     kinds = ["64f", "20f"]
@@ -161,6 +168,7 @@ def test_processes_that_compile_at_the_same_time_leave_one_valid_entry(tmp_path:
     assert run(tmp_path) == (results.pop(), 1)
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     not_a_folder = tmp_path / "file"
     not_a_folder.write_text("not a folder")
