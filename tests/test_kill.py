@@ -17,7 +17,6 @@ SETTINGS = {
     "task.dev_problems": 24,
     "task.test_problems": 24,
     "sampling.max_new_tokens": 64,
-    "rationalization.probability": 0.5,
     "training.num_rehearsed": 10,
     "training.steps_first_iteration": 6,
     "training.batch_size": 8,

@@ -246,7 +246,9 @@ def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
     then, now = read_run_json(run_dir).get("versions", {}), versions(config)
     other = [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]
     return (
-        [f"warning: the run was begun with {'; '.join(other)}: what is sampled from here on may differ"] if other else []
+        [f"warning: the run was begun with {'; '.join(other)}: what is sampled from here on may differ"]
+        if other
+        else []
     )
 
 

@@ -28,7 +28,7 @@ from selftaught.weights import check_model_path
 LISTED = 5
 """Of the problems that something is wrong with."""
 SEAM = 8
-"""Tokens by which a prompt may differ from the sum of its parts; a prompt that near the limit is counted as one text."""
+"""Tokens by which a prompt may differ from the sum of its parts; a prompt this near the limit is counted as a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
