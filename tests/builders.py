@@ -1,4 +1,4 @@
-"""Records with defaults, so that a test states only what it is about; and the few helpers that tests share."""
+"""Records with defaults, so that a test states only what matters to it; and a few helpers that tests share."""
 
 import json
 import os
@@ -40,13 +40,13 @@ def problems(*ids: str, **fields: Any) -> tuple[Problem, ...]:
     return tuple(problem(id, **fields) for id in ids)
 
 
-def worked(id: str = "s1", **fields: Any) -> Problem:
-    """A worked example."""
+def few_shot_example(id: str = "s1", **fields: Any) -> Problem:
+    """A problem with a rationale."""
     return problem(id, **{"rationale": f"because of {id}", **fields})
 
 
 def sample(problem_id: str = "p1", **fields: Any) -> Sample:
-    """A right, whole completion without a hint, unless told otherwise."""
+    """A correct, complete sample without a hint; fields replace these defaults."""
     values: dict[str, Any] = {
         "problem_id": problem_id,
         "iteration": 1,
@@ -70,9 +70,9 @@ def sample(problem_id: str = "p1", **fields: Any) -> Sample:
 
 def samples_of(problem_id: str, verdicts: str, *, kind: Kind = "rationale", iteration: int = 1) -> list[Sample]:
     """One distinct sample per letter: c(orrect), i(ncorrect), u(nparseable)."""
-    named = {"c": Verdict.CORRECT, "i": Verdict.INCORRECT, "u": Verdict.UNPARSEABLE}
+    verdict_of = {"c": Verdict.CORRECT, "i": Verdict.INCORRECT, "u": Verdict.UNPARSEABLE}
     return [
-        sample(problem_id, index=k, verdict=named[letter], completion=f"{k}", kind=kind, iteration=iteration)
+        sample(problem_id, index=k, verdict=verdict_of[letter], completion=f"{k}", kind=kind, iteration=iteration)
         for k, letter in enumerate(verdicts)
     ]
 
@@ -186,7 +186,7 @@ def config(**sections: Mapping[str, Any]) -> RunConfig:
 
 @cache
 def arithmetic(variant: str | None = None, data_seed: int = 0) -> Task:
-    """The shipped task; made once per process."""
+    """The shipped task, loaded once per process."""
     return task_named("arithmetic", variant=variant, data_seed=data_seed)
 
 
@@ -199,7 +199,7 @@ def task_named(name: str, **settings: Any) -> Task:
 
 
 def run_python(code: str, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a program in a fresh process that sees the package under test."""
+    """Run a program in a new process that imports the package under test."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *map(str, args)],
         capture_output=True,
@@ -211,7 +211,7 @@ def run_python(code: str, *args: object, env: Mapping[str, str] | None = None) -
 
 
 def output_of(code: str, *args: object, env: Mapping[str, str] | None = None) -> str:
-    """What a program prints; its errors are the test's."""
-    done = run_python(code, *args, env=env)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    """What a program prints; fails if the program fails."""
+    process = run_python(code, *args, env=env)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()

@@ -12,8 +12,8 @@ from selftaught.problems import CheckResult, Problem, PromptFormat, Verdict
 from selftaught.records import Sample, sample_key
 from selftaught.settings import EngineConfig
 
-# The same examples every time, so that a test is red for everybody or for nobody; HYPOTHESIS_PROFILE=search looks for
-# new ones.
+# The same examples every time, so that a test fails everywhere or nowhere; HYPOTHESIS_PROFILE=search looks for new
+# ones.
 settings.register_profile("repeatable", max_examples=50, deadline=None, derandomize=True, database=None)
 settings.register_profile("search", max_examples=1000, deadline=None, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
@@ -21,10 +21,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 IDS = ("a", "b", "c", "d", "e")
 
 setting_texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1, max_size=40)
-"""What a config may hold: no control characters (and none of the tabs that could be half a LaTeX command)."""
+"""Text that a config may hold: without control characters (a tab could be the start of a LaTeX command)."""
 
 texts = st.text(max_size=40)
-"""Any text without surrogates, which no tokenizer can produce."""
+"""Any text without surrogates; no tokenizer can produce those."""
 
 awkward_texts = st.one_of(
     texts,
@@ -50,7 +50,7 @@ def problems(draw: st.DrawFn, /, **fixed: Any) -> Problem:
 
 @st.composite
 def prompt_formats(draw: st.DrawFn) -> PromptFormat:
-    """A layout whose pieces are told apart by marks that no drawn text holds."""
+    """A prompt format with arbitrary text between its fields."""
     word = st.text(st.characters(codec="utf-8", exclude_characters="{}"), max_size=5)
     return PromptFormat(
         question=draw(word) + "{question}" + draw(word) + "{hint}" + draw(word),
@@ -68,7 +68,7 @@ check_results = st.builds(
 
 @st.composite
 def samples(draw: st.DrawFn) -> Sample:
-    """Any sample record at all."""
+    """Any sample record."""
     verdict = draw(st.sampled_from(list(Verdict)))
     return Sample(
         problem_id=draw(awkward_texts),
@@ -90,7 +90,7 @@ def samples(draw: st.DrawFn) -> Sample:
 
 @st.composite
 def judged_samples(draw: st.DrawFn) -> Sample:
-    """A sample as a sampling stage makes it: few problems and few texts, so that duplicates are common."""
+    """A sample as a sampling stage makes it; few problems and few texts make duplicates common."""
     return sample(
         draw(st.sampled_from(IDS)),
         iteration=draw(st.integers(1, 2)),
@@ -104,7 +104,7 @@ def judged_samples(draw: st.DrawFn) -> Sample:
 
 
 sample_sets = st.lists(judged_samples(), max_size=30, unique_by=sample_key)
-"""What `select` is given: any samples, no two of the same name."""
+"""Samples for `select`: any samples with different keys."""
 
 knobs = st.fixed_dictionaries(
     {

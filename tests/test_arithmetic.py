@@ -515,7 +515,7 @@ def test_a_reference_answer_that_its_verifier_cannot_read_is_refused(answer: str
 def test_a_worked_solution_that_its_check_rejects_is_refused() -> None:
     bad = replace(addition(624, 259), rationale=scratchpad(624, 258, "paper"))
     with pytest.raises(
-        RefusedError, match=r"problem '624\+259': the worked solution fails the step check \(line 2: copy"
+        RefusedError, match=r"problem '624\+259': the human solution fails the step check \(line 2: copy"
     ):
         check_reference_answers(arithmetic(), [bad])
 

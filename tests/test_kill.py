@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends like one that was not: the guarantee of docs/design.md, section 5."""
+"""A run that is killed repeatedly ends with the same files as an undisturbed one: docs/design.md, section 5."""
 
 import random
 import shutil
@@ -35,32 +35,32 @@ def command(run_dir: Path) -> list[str]:
 
 
 def finish(run_dir: Path, arguments: list[str] | None = None) -> None:
-    done = subprocess.run(arguments or command(run_dir), capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(arguments or command(run_dir), capture_output=True, text=True, check=False, timeout=300)
+    assert process.returncode == 0, process.stderr
 
 
-def sizes(run_dir: Path) -> dict[str, int]:
-    found = {}
+def file_sizes(run_dir: Path) -> dict[str, int]:
+    sizes = {}
     for path in run_dir.rglob("*"):
         try:
-            found[str(path)] = path.stat().st_size
+            sizes[str(path)] = path.stat().st_size
         except FileNotFoundError:
-            continue  # a temporary file that was renamed between the listing and the look
-    return found
+            continue  # a temporary file that was renamed after it was listed
+    return sizes
 
 
-def kill_when_files_have_grown(run_dir: Path, growths: int, delay_s: float, *, in_training: bool) -> bool:
-    """Start the run and SIGKILL it shortly after its files have changed so many times; False if it ended before.
+def kill_after_changes(run_dir: Path, changes_due: int, delay_s: float, *, in_training: bool) -> bool:
+    """Start the run and SIGKILL it `delay_s` after so many changes of its files; False if it ended before.
 
-    With `in_training` only changes made while a checkpoint is being built count.
+    With `in_training`, only changes during a training count.
     """
     process = subprocess.Popen(command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    before, seen = sizes(run_dir), 0
+    before, changes = file_sizes(run_dir), 0
     while process.poll() is None:
-        now = sizes(run_dir)
-        seen += now != before and (not in_training or any(run_dir.glob("checkpoints/*.tmp")))
+        now = file_sizes(run_dir)
+        changes += now != before and (not in_training or any(run_dir.glob("checkpoints/*.tmp")))
         before = now
-        if seen >= growths:
+        if changes >= changes_due:
             time.sleep(delay_s)
             process.kill()
             break
@@ -78,14 +78,14 @@ def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_on
     kills = killed_in_training = 0
     while kills < kills_due:
         wants_training = kills in (0, 4)
-        growths = rng.randint(1, 3 if wants_training else 6)
-        if kill_when_files_have_grown(killed, growths, rng.random() * 0.1, in_training=wants_training):
+        changes_due = rng.randint(1, 3 if wants_training else 6)
+        if kill_after_changes(killed, changes_due, rng.random() * 0.1, in_training=wants_training):
             kills += 1
             killed_in_training += any(killed.glob("checkpoints/*.tmp"))
-        else:  # it ended before it could be killed: the rest of the kills fall on a new one
+        else:  # the run ended before the kill: the other kills are of a new run
             shutil.rmtree(killed)
     assert killed_in_training >= 1
-    # What a kill in the middle of a write leaves behind, on top of what these kills left.
+    # Add what a kill in the middle of a write can leave.
     (killed / "checkpoints" / "002.tmp").mkdir(exist_ok=True)
     (killed / "checkpoints" / "002.tmp" / "model.safetensors").write_bytes(b"half of it")
     for path in (killed / "samples").glob("*.jsonl"):

@@ -1,4 +1,4 @@
-"""The loop with a scripted model: what it asks, what it keeps, when it stops, and that a stopped run carries on."""
+"""The loop with a scripted model: what it samples and keeps, when it stops, and that a stopped run can be resumed."""
 
 import dataclasses
 import json
@@ -24,8 +24,8 @@ def examples(run_dir: Path, iteration: int = 1) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run_dir / "examples" / f"{iteration:03d}.jsonl").read_text().splitlines()]
 
 
-def asked(engine: ScriptedEngine) -> list[str]:
-    """The words asked for, in order, with a * where the hint was shown."""
+def sampled(engine: ScriptedEngine) -> list[str]:
+    """The words of the problems that were sampled, in order, with a * if the prompt had a hint."""
     questions = [request.prompt.rpartition("Q: ")[2].partition("\nA:")[0] for request in engine.requests]
     return [q.split()[0] + ("*" if "(answer" in q else "") for q in questions]
 
@@ -40,14 +40,13 @@ def test_one_iteration_writes_the_golden_files(tmp_path: Path) -> None:
     assert got == folder_bytes(GOLDEN, "samples", "examples", "left_out")
 
 
-def test_only_failed_problems_are_hinted_and_none_that_was_solved(tmp_path: Path) -> None:
+def test_failed_problems_and_no_others_get_hints(tmp_path: Path) -> None:
     engines: list[ScriptedEngine] = []
     run_toy(tmp_path, config=toy_config(loop__max_iterations=1), engines=engines)
-    base = asked(engines[0])
-    assert base == ["gnu", "hare", *[p.id for p in TRAIN], "bear*", "cat*", "dingo*"]
+    assert sampled(engines[0]) == ["gnu", "hare", *[p.id for p in TRAIN], "bear*", "cat*", "dingo*"]
 
 
-def test_kept_examples_are_the_right_ones_and_their_prompts_hold_neither_hint_nor_shots(tmp_path: Path) -> None:
+def test_examples_have_correct_answers_and_their_prompts_neither_hint_nor_few_shot_examples(tmp_path: Path) -> None:
     run_toy(tmp_path, config=toy_config(loop__max_iterations=1))
     assert [(e["problem_id"], e["source"]) for e in examples(tmp_path)] == [
         ("ant", "rationale"),
@@ -59,7 +58,7 @@ def test_kept_examples_are_the_right_ones_and_their_prompts_hold_neither_hint_no
     assert examples(tmp_path)[1]["completion"] == " <r>count bear</r>\n4"
 
 
-def test_the_step_check_leaves_out_a_right_answer_with_wrong_reasoning(tmp_path: Path) -> None:
+def test_the_step_check_leaves_out_a_correct_answer_with_wrong_reasoning(tmp_path: Path) -> None:
     run_toy(tmp_path, config=toy_config(loop__max_iterations=1, selection__accept="answer+steps"))
     assert "fox" not in [e["problem_id"] for e in examples(tmp_path)]
     (summary,) = read_summaries(tmp_path)
@@ -67,23 +66,23 @@ def test_the_step_check_leaves_out_a_right_answer_with_wrong_reasoning(tmp_path:
     assert summary.rationale.false_positive == 1
 
 
-def test_kept_and_left_out_make_up_everything_that_was_drawn(tmp_path: Path) -> None:
+def test_kept_and_left_out_add_up_to_everything_that_was_sampled(tmp_path: Path) -> None:
     run_toy(tmp_path)
     for s in read_summaries(tmp_path):
         assert s.examples + sum(s.left_out.values()) == s.rationale.samples + s.rationalization.samples
 
 
-def test_the_first_model_sees_shots_and_later_ones_as_many_as_configured(tmp_path: Path) -> None:
+def test_the_base_model_and_fine_tuned_ones_get_the_configured_numbers_of_few_shot_examples(tmp_path: Path) -> None:
     engines: list[ScriptedEngine] = []
     run_toy(tmp_path, engines=engines)
     assert all(r.prompt.count("Q: ") == 3 for r in engines[0].requests)
     assert all(r.prompt.count("Q: ") == 1 for r in engines[1].requests)
 
 
-def test_warm_start_rows_are_worked_examples_in_both_forms(tmp_path: Path) -> None:
+def test_few_shot_examples_are_rehearsed_with_and_without_hints(tmp_path: Path) -> None:
     run_toy(tmp_path, config=toy_config(loop__max_iterations=1, training__num_rehearsed=2))
-    warm = [e for e in examples(tmp_path) if e["source"] == "rehearsed"]
-    assert [(e["problem_id"], "(answer" in str(e["prompt"])) for e in warm] == [
+    rehearsed = [e for e in examples(tmp_path) if e["source"] == "rehearsed"]
+    assert [(e["problem_id"], "(answer" in str(e["prompt"])) for e in rehearsed] == [
         ("lemur", False),
         ("lemur", True),
         ("mole", False),
@@ -91,23 +90,28 @@ def test_warm_start_rows_are_worked_examples_in_both_forms(tmp_path: Path) -> No
     ]
 
 
-def test_without_hints_warm_start_rows_are_unhinted(tmp_path: Path) -> None:
+def test_a_method_without_hints_rehearses_without_them(tmp_path: Path) -> None:
     run_toy(tmp_path, config=toy_config("star-no-rationalization", loop__max_iterations=1, training__num_rehearsed=2))
     assert not any("(answer" in str(e["prompt"]) for e in examples(tmp_path))
 
 
-def test_test_problems_are_asked_only_after_every_iteration_is_finished(tmp_path: Path) -> None:
-    finished_when_asked: list[int] = []
+def test_test_problems_are_sampled_only_after_every_iteration_is_finished(tmp_path: Path) -> None:
+    finished_iterations: list[int] = []
 
     def watching(prompt: str, seed: int) -> str:
         word = prompt.rpartition("Q: ")[2].split()[0]
         if word in {p.id for p in TEST}:
-            finished_when_asked.append(len(read_summaries(tmp_path)))
+            finished_iterations.append(len(read_summaries(tmp_path)))
         return reply(prompt, seed)
 
     run_toy(tmp_path, reply=watching)
-    assert finished_when_asked
-    assert set(finished_when_asked) == {2}
+    assert finished_iterations
+    assert set(finished_iterations) == {2}
+
+
+def test_every_problem_of_extrapolation_is_measured_for_the_base_model_and_the_best_one(tmp_path: Path) -> None:
+    outcome = run_toy(tmp_path, task=toy_task(extrapolation=(toy_problem("newt", "easy"), toy_problem("owl", "never"))))
+    assert [(m.n, m.correct) for m in outcome.measured["extrapolation"]] == [(2, 1)]
 
 
 def test_dev_problems_never_reach_the_training_files(tmp_path: Path) -> None:
@@ -116,20 +120,20 @@ def test_dev_problems_never_reach_the_training_files(tmp_path: Path) -> None:
     assert not any(p.id in text for p in (*DEV, *TEST))
 
 
-def test_ties_go_to_the_earlier_model_and_the_base_model_competes(tmp_path: Path) -> None:
+def test_of_models_with_equal_accuracy_the_earliest_is_best_even_if_it_is_the_base_model(tmp_path: Path) -> None:
     outcome = run_toy(tmp_path)
     assert outcome.best == 0
     assert [s.dev.accuracy for s in outcome.summaries] == [0.5, 0.5]
 
 
-def test_the_loop_stops_when_dev_has_not_risen_for_as_long_as_patience(tmp_path: Path) -> None:
+def test_the_loop_stops_after_patience_iterations_without_a_rise_on_dev(tmp_path: Path) -> None:
     outcome = run_toy(tmp_path, config=toy_config(loop__max_iterations=9, loop__patience=2))
     assert len(outcome.summaries) == 2
 
 
 def test_accumulating_trains_on_earlier_iterations_too(tmp_path: Path) -> None:
     def forgetful(prompt: str, seed: int) -> str:
-        # The base model is asked with shots, later ones without: they forget `ant`.
+        # Only the base model has few-shot examples in its prompts; fine-tuned models forget `ant`.
         question = prompt.rpartition("Q: ")[2]
         return " <r>count</r>\n99" if question.startswith("ant") and prompt.count("Q: ") == 1 else reply(prompt, seed)
 
@@ -139,21 +143,21 @@ def test_accumulating_trains_on_earlier_iterations_too(tmp_path: Path) -> None:
     assert "ant" not in {e["problem_id"] for e in examples(tmp_path / "b", 2)}
 
 
-def test_unsolved_first_takes_no_solved_problem_while_others_are_left(tmp_path: Path) -> None:
+def test_unsolved_first_chooses_no_solved_problem_while_there_are_others(tmp_path: Path) -> None:
     engines: list[ScriptedEngine] = []
     config = toy_config(
         "star-no-rationalization", task__choose="unsolved-first", task__problems_per_iteration=3, loop__max_iterations=3
     )
     run_toy(tmp_path, config=config, engines=engines)
     train = {p.id for p in TRAIN}
-    first, second = ({w for w in asked(engine) if w in train} for engine in engines[:2])
-    solved_at_first = first & {"ant", "eel", "fox"}
-    assert solved_at_first
-    assert not second & solved_at_first
+    first, second = ({w for w in sampled(engine) if w in train} for engine in engines[:2])
+    solved = first & {"ant", "eel", "fox"}
+    assert solved
+    assert not second & solved
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {"custom", "rft", "rest-em"}))
-def test_every_preset_runs_to_its_result(tmp_path: Path, method: str) -> None:
+def test_every_method_runs_to_its_result(tmp_path: Path, method: str) -> None:
     outcome = run_toy(tmp_path, config=toy_config(method))
     assert len(outcome.summaries) == 2
     assert outcome.measured["test"][0].n == len(TEST)
@@ -164,11 +168,11 @@ def test_methods_with_many_samples_run_to_their_result(tmp_path: Path, method: s
     outcome = run_toy(tmp_path, config=toy_config(method, sampling__num_samples=4), chunk=3)
     summary = outcome.summaries[0]
     assert summary.rationale.samples == 4 * len(TRAIN)
-    # One text per solved problem stays of four; RFT adds the six worked solutions.
+    # Of four equal texts per solved problem one is kept; RFT adds the six human solutions.
     assert summary.examples_by_source == {"rationale": 3} | ({"human": 6} if method == "rft" else {})
 
 
-def test_rft_draws_from_the_model_that_was_tuned_on_the_solutions(tmp_path: Path) -> None:
+def test_rft_trains_on_human_solutions_first_and_then_from_the_base_model(tmp_path: Path) -> None:
     run_toy(tmp_path, config=toy_config("rft", sampling__num_samples=2))
     assert {e["source"] for e in examples(tmp_path, 0)} == {"human"}
     assert json.loads((tmp_path / "checkpoints" / "001" / "checkpoint.json").read_text())["started_from"] == "scripted"
@@ -183,16 +187,16 @@ def test_continuing_starts_from_the_previous_model(tmp_path: Path) -> None:
     assert started[1].endswith("checkpoints/001")
 
 
-def test_direct_trains_on_bare_answers_and_draws_nothing(tmp_path: Path) -> None:
+def test_direct_trains_on_answers_alone_and_samples_nothing(tmp_path: Path) -> None:
     outcome = run_toy(tmp_path, config=toy_config("direct"))
     assert [e["completion"] for e in examples(tmp_path)] == [f" {p.answer}" for p in TRAIN]
     assert outcome.summaries[0].rationale.samples == 0
 
 
-def test_a_run_stopped_after_any_chunk_carries_on_to_the_same_files(tmp_path: Path) -> None:
+def test_a_run_stopped_after_any_chunk_resumes_to_the_same_files(tmp_path: Path) -> None:
     names = ("samples", "examples", "left_out")
-    run_toy(tmp_path / "whole")
-    whole = folder_bytes(tmp_path / "whole", *names)
+    run_toy(tmp_path / "undisturbed")
+    undisturbed = folder_bytes(tmp_path / "undisturbed", *names)
     for stop_after in range(12):
         folder = tmp_path / f"stopped-{stop_after}"
         calls = 0
@@ -205,12 +209,12 @@ def test_a_run_stopped_after_any_chunk_carries_on_to_the_same_files(tmp_path: Pa
         with pytest.raises(Interrupted, match="run --resume"):
             run_toy(folder, should_stop=should_stop)
         run_toy(folder)
-        assert folder_bytes(folder, *names) == whole
+        assert folder_bytes(folder, *names) == undisturbed
         assert len(read_summaries(folder)) == 2
-        assert len(read_measurements(folder)) == len(read_measurements(tmp_path / "whole"))
+        assert len(read_measurements(folder)) == len(read_measurements(tmp_path / "undisturbed"))
 
 
-def test_a_finished_run_started_again_draws_nothing(tmp_path: Path) -> None:
+def test_a_finished_run_started_again_samples_nothing(tmp_path: Path) -> None:
     run_toy(tmp_path)
     engines: list[ScriptedEngine] = []
     run_toy(tmp_path, engines=engines)
@@ -223,9 +227,9 @@ def test_nothing_accepted_is_refused_with_the_reasons(tmp_path: Path) -> None:
         run_toy(tmp_path, task=task)
 
 
-def test_an_iteration_that_accepts_nothing_ends_a_run_that_has_a_result_already(tmp_path: Path) -> None:
+def test_an_iteration_that_accepts_nothing_ends_a_run_after_an_earlier_one(tmp_path: Path) -> None:
     def tired(prompt: str, seed: int) -> str:
-        # Right with shots (the base model), wrong without (the fine-tuned one).
+        # Correct with few-shot examples (the base model), incorrect without (the fine-tuned one).
         return reply(prompt, seed) if prompt.count("Q: ") > 1 else " <r>tired</r>\n99"
 
     outcome = run_toy(tmp_path, reply=tired)
@@ -241,7 +245,7 @@ def test_a_stage_file_of_another_run_is_refused(tmp_path: Path) -> None:
         run_toy(tmp_path, config=toy_config(loop__max_iterations=1), task=shuffled)
 
 
-class Forgetful(ScriptedEngine):
+class Incomplete(ScriptedEngine):
     """Leaves out its last completion."""
 
     def sample(self, requests, params):  # type: ignore[no-untyped-def]
@@ -250,16 +254,16 @@ class Forgetful(ScriptedEngine):
 
 def test_an_engine_that_leaves_a_request_unanswered_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="left 1 of 2 requests unanswered"):
-        run_toy(tmp_path, open_engine=lambda model: Forgetful(reply))
+        run_toy(tmp_path, open_engine=lambda model: Incomplete(reply))
 
 
 class ScoredTrainer(NullTrainer):
-    """Says that the new weights give every probe token a log-probability of -1."""
+    """Claims that the new weights give every probe token a log-probability of -1."""
 
     def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
-        found: Checkpoint = super().fine_tune(examples, **kwargs)
-        new = tuple((-1.0,) * len(row.old_logprobs) for row in found.probe)
-        return dataclasses.replace(found, new_logprobs=new)
+        checkpoint: Checkpoint = super().fine_tune(examples, **kwargs)
+        new = tuple((-1.0,) * len(row.old_logprobs) for row in checkpoint.probe)
+        return dataclasses.replace(checkpoint, new_logprobs=new)
 
 
 class Scored(ScriptedEngine):
@@ -273,13 +277,13 @@ class Scored(ScriptedEngine):
         return [TokenScores(token_ids=(0,) * len(c), logprobs=(self.logprob,) * len(c)) for c in completions]
 
 
-def test_an_engine_that_goes_on_serving_the_old_weights_is_refused(tmp_path: Path) -> None:
+def test_an_engine_that_still_serves_the_old_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="does not serve the new weights"):
         run_toy(tmp_path, trainer=ScoredTrainer(), open_engine=lambda model: Scored(-3.0))
 
 
-def test_an_engine_in_bfloat16_is_not_refused_for_a_difference_that_its_rounding_makes(tmp_path: Path) -> None:
-    """The files are compared instead; a difference beyond rounding is refused, with the number type as the hint."""
+def test_an_engine_in_bfloat16_is_not_refused_for_a_difference_that_its_rounding_can_make(tmp_path: Path) -> None:
+    """Then the files are compared; a larger difference is refused, with float32 as the next step."""
     run_toy(
         tmp_path / "small",
         config=toy_config(loop__max_iterations=1),
@@ -307,7 +311,7 @@ def test_an_engine_that_serves_the_new_weights_passes(tmp_path: Path) -> None:
 
 
 class Served(Scored):
-    """A server outside that serves one iteration's weights, whatever it is asked for; each has its own number."""
+    """An external server that serves one iteration's weights for every model; each iteration has its own number."""
 
     def __init__(self, iteration: int, serves: str = "") -> None:
         super().__init__(-3.0 + iteration)
@@ -315,22 +319,20 @@ class Served(Scored):
 
 
 class ServedTrainer(NullTrainer):
-    """Says that the weights of iteration n give every probe token a log-probability of n - 3."""
+    """Claims that the weights of iteration n give every probe token a log-probability of n - 3."""
 
     def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
-        found: Checkpoint = super().fine_tune(examples, **kwargs)
-        new = tuple((-3.0 + found.iteration,) * len(row.old_logprobs) for row in found.probe)
-        return dataclasses.replace(found, new_logprobs=new)
+        checkpoint: Checkpoint = super().fine_tune(examples, **kwargs)
+        new = tuple((-3.0 + checkpoint.iteration,) * len(row.old_logprobs) for row in checkpoint.probe)
+        return dataclasses.replace(checkpoint, new_logprobs=new)
 
 
 def served(run_dir: Path, iteration: int, **changes: Any) -> None:
-    """Go on with a run of two iterations while a server serves the weights of one."""
+    """Resume a run of two iterations while a server serves the weights of one iteration."""
     run_toy(run_dir, **{"trainer": ServedTrainer(), "open_engine": lambda model: Served(iteration), **changes})
 
 
-def test_a_server_is_asked_for_before_every_change_of_weights_and_draws_nothing_until_it_has_them(
-    tmp_path: Path,
-) -> None:
+def test_a_server_samples_nothing_until_it_serves_the_weights_that_are_due(tmp_path: Path) -> None:
     again = r"; restart the server on .*{} and run the same command again"
     wrong = "the server does not serve the weights of iteration {}: .*"
     for serves, due in ((0, 1), (0, 1), (1, 2), (0, 2), (1, 2)):
@@ -343,50 +345,50 @@ def test_a_server_is_asked_for_before_every_change_of_weights_and_draws_nothing_
     assert (tmp_path / "samples" / "000-test.jsonl").exists()
 
 
-def test_a_server_that_went_on_to_later_weights_is_refused(tmp_path: Path) -> None:
-    """Nearer to the wanted weights than to those before them, but not the wanted ones."""
+def test_a_server_that_serves_later_weights_is_refused(tmp_path: Path) -> None:
+    """They are nearer to the wanted weights than to the ones before, but they are not the wanted ones."""
     with pytest.raises(RefusedError, match="weights of iteration 1"):
         served(tmp_path, 0)
     with pytest.raises(RefusedError, match="weights of iteration 2"):
         served(tmp_path, 1)
-    (tmp_path / "samples" / "001-dev.jsonl").unlink()  # iteration 1 is owed again
+    (tmp_path / "samples" / "001-dev.jsonl").unlink()  # iteration 1 must be measured again
     (tmp_path / "iterations.jsonl").unlink()
     with pytest.raises(RefusedError, match="weights of iteration 1"):
         served(tmp_path, 2)
 
 
-def test_weights_that_hardly_changed_are_told_by_what_the_server_names(tmp_path: Path) -> None:
-    """Below noise only its own word tells: the folder of the checkpoint, or a file in it."""
+def test_weights_that_hardly_changed_are_identified_by_the_name_that_the_server_gives(tmp_path: Path) -> None:
+    """Below noise only the name decides: it must be the folder of the checkpoint, or a file in it."""
 
-    def go(name: Any) -> None:
+    def run_with(name: Any) -> None:
         run_toy(
             tmp_path,
             config=toy_config(loop__max_iterations=1),
-            trainer=ScoredTrainer(),  # -1, as `Served(2)` says of every model
+            trainer=ScoredTrainer(),  # -1, as `Served(2)` scores every model
             open_engine=lambda model: Served(2, serves=str(name) if model.iteration else "scripted"),
         )
 
     for name in ("", "m", tmp_path / "checkpoints", tmp_path / "checkpoints" / "0010"):
         with pytest.raises(RefusedError, match=r"differ by 0\.0000 nats"):
-            go(name)
-    go(tmp_path / "checkpoints" / "001" / "model.gguf")
+            run_with(name)
+    run_with(tmp_path / "checkpoints" / "001" / "model.gguf")
 
 
-def test_a_server_that_cannot_score_is_found_out_before_it_draws(tmp_path: Path) -> None:
-    class Mute(Served):
+def test_a_server_that_cannot_score_is_refused_before_it_generates(tmp_path: Path) -> None:
+    class WithoutScores(Served):
         def score(self, requests, completions):  # type: ignore[no-untyped-def]
             raise EngineError("cannot score")
 
     with pytest.raises(EngineError, match="cannot score"):
-        run_toy(tmp_path, open_engine=lambda model: Mute(0))
+        run_toy(tmp_path, open_engine=lambda model: WithoutScores(0))
     assert not list((tmp_path / "samples").iterdir())
 
 
 def test_below_noise_the_weight_files_are_compared(tmp_path: Path) -> None:
     class Damaging(NullTrainer):
         def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
-            found: Checkpoint = super().fine_tune(examples, **kwargs)
-            return dataclasses.replace(found, sha256="0" * 64)
+            checkpoint: Checkpoint = super().fine_tune(examples, **kwargs)
+            return dataclasses.replace(checkpoint, sha256="0" * 64)
 
     with pytest.raises(RefusedError, match="hash to"):
         run_toy(tmp_path, trainer=Damaging())
@@ -396,13 +398,13 @@ def test_a_disk_too_full_for_the_next_checkpoint_is_refused_before_training(tmp_
     model = tmp_path / "model"
     model.mkdir()
     with open(model / "model.safetensors", "wb") as file:
-        file.truncate(1 << 43)  # sparse: it takes no room itself
+        file.truncate(1 << 43)  # a sparse file needs no space itself
     with pytest.raises(StoreError, match="the next checkpoint needs about"):
         run_toy(tmp_path / "run", base=ModelRef(path=str(model)))
     assert not (tmp_path / "run" / "iterations.jsonl").exists()
 
 
-def test_long_garbage_is_unparseable_and_loses_nothing(tmp_path: Path) -> None:
+def test_long_garbage_is_unparseable_and_changes_nothing_else(tmp_path: Path) -> None:
     def garbage(prompt: str, seed: int) -> str:
         question = prompt.rpartition("Q: ")[2]
         return "\x00\x1b[31m<r>ü\u2028" * 10_000 if question.startswith("bear") else reply(prompt, seed)

@@ -1,13 +1,13 @@
-"""Each method, as a setting of the knobs, keeps and leaves out what was worked out by hand (cases/methods.json)."""
+"""Each method keeps and leaves out the samples that cases/methods.json lists, which were determined by hand."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builders import LEAST, json_case, problem, problems, worked
+from builders import LEAST, few_shot_example, json_case, problem, problems
 from selftaught.config import config_from_values, flat_values
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.methods import METHODS
@@ -18,14 +18,14 @@ CASES = json_case("methods.json")
 
 MAX_NEW_TOKENS = 60
 
-# star_family.md section 3.10, by its letters: (b) samples and temperature, (c) hints, (d) accept, (e) duplicates and
-# cap, (f) training set, (g) start, (h) objective. "this": this iteration's samples; "gold": with human solutions.
+# By the letters of docs/design.md, section 1: (b) samples and temperature, (c) hints, (d) accept, (e) duplicates and
+# cap, (f) training set, (g) start. "this": this iteration's samples; "human": with human solutions.
 KNOB_TABLE = {
     "star": (1, 0.0, "failed", "answer", "text", None, "this", "base"),
     "star-no-rationalization": (1, 0.0, "none", "answer", "text", None, "this", "base"),
     "star-accumulate": (1, 0.0, "failed", "answer", "text", None, "all", "base"),
     "star-continue": (1, 0.0, "failed", "answer", "text", None, "this", "previous"),
-    "rft": (100, 0.7, "none", "answer", "normalized-text", None, "gold + this", "base"),
+    "rft": (100, 0.7, "none", "answer", "normalized-text", None, "human + this", "base"),
     "rest-em": (32, 0.7, "none", "answer", "text", 10, "this", "base"),
     "direct": (0, 0.0, "none", "answer", "text", None, "this", "base"),
     "seeds-only": (0, 0.0, "none", "answer", "text", None, "this", "base"),
@@ -57,8 +57,8 @@ def completion(scripted: str) -> str:
     return f" <r>{reasoning}</r>\n{3 if outcome == 'ok' else 4}"
 
 
-def engine_for(model: ModelRef, asked: list[str]) -> ScriptedEngine:
-    """A model that says for the k-th time that it is asked a question what the script has in place k."""
+def engine_for(model: ModelRef, sampled: list[str]) -> ScriptedEngine:
+    """A model whose k-th completion of a prompt is entry k of the script; it adds the problems to `sampled`."""
     iteration = str(model.iteration + 1)
     times: dict[str, int] = defaultdict(int)
 
@@ -68,17 +68,17 @@ def engine_for(model: ModelRef, asked: list[str]) -> ScriptedEngine:
         kind = "rationalization" if "(answer" in question else "rationale"
         if name in "vt":  # dev and test
             return completion("r1 bad")
-        asked.append(f"{name}{'*' if kind == 'rationalization' else ''}/{iteration}")
-        answers = CASES["script"][iteration][kind][name]
-        place, times[prompt] = times[prompt], times[prompt] + 1
-        return completion(answers[min(place, len(answers) - 1)])
+        sampled.append(f"{name}{'*' if kind == 'rationalization' else ''}/{iteration}")
+        entries = CASES["script"][iteration][kind][name]
+        k, times[prompt] = times[prompt], times[prompt] + 1
+        return completion(entries[min(k, len(entries) - 1)])
 
     return ScriptedEngine(reply)
 
 
 def run_method(folder: Path, method: str, *, validation_share: float = 0.0) -> list[str]:
-    """Run a method on the script with one worked example rehearsed; returns what was asked, in order."""
-    asked: list[str] = []
+    """Run a method on the script with one rehearsed few-shot example; returns the sampled problems, in order."""
+    sampled: list[str] = []
     config = toy_config(
         method,
         sampling__max_new_tokens=MAX_NEW_TOKENS,
@@ -90,11 +90,11 @@ def run_method(folder: Path, method: str, *, validation_share: float = 0.0) -> l
         train=problems("a", "b", "c", "d", rationale="by a human"),
         dev=problems("v"),
         test=(problem("t"),),
-        few_shot=(worked("s1"), worked("s2")),
+        few_shot=(few_shot_example("s1"), few_shot_example("s2")),
         check_steps=None,
     )
-    run_toy(folder, config=config, task=task, chunk=64, open_engine=lambda model: engine_for(model, asked))
-    return asked
+    run_toy(folder, config=config, task=task, chunk=64, open_engine=lambda model: engine_for(model, sampled))
+    return sampled
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -103,21 +103,21 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def spelled_out(items: list[str]) -> list[str]:
     """'d/1/rationale/0-2 truncated' as three items."""
-    found = []
+    spelled = []
     for item in items:
         before, _, rest = item.rpartition("/")
         numbers, _, reason = rest.partition(" ")
         first, _, last = numbers.partition("-")
-        found += [f"{before}/{k} {reason}".strip() for k in range(int(first), int(last or first) + 1)]
-    return found
+        spelled += [f"{before}/{k} {reason}".strip() for k in range(int(first), int(last or first) + 1)]
+    return spelled
 
 
 def finished(folder: Path) -> dict[str, dict[str, Any]]:
     """What each iteration of a run kept, left out and started from, as in the cases."""
-    found = {}
+    iterations = {}
     for path in sorted((folder / "examples").iterdir()):
         started_from = json.loads((folder / "checkpoints" / path.stem / "checkpoint.json").read_text())["started_from"]
-        found[str(int(path.stem))] = {
+        iterations[str(int(path.stem))] = {
             "kept": [f"{e['source']} {e['problem_id']}/{e['iteration']}/{e['index']}" for e in lines(path)],
             "left_out": [
                 f"{i['problem_id']}/{i['iteration']}/{i['kind']}/{i['index']} {i['reason']}"
@@ -125,11 +125,11 @@ def finished(folder: Path) -> dict[str, dict[str, Any]]:
             ],
             "started_from": "base" if started_from == "scripted" else str(Path(started_from).relative_to(folder)),
         }
-    return found
+    return iterations
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_selections_of(method: str, tmp_path: Path) -> None:
+def test_every_iteration_keeps_and_leaves_out_the_listed_samples(method: str, tmp_path: Path) -> None:
     run_method(tmp_path, method)
     expected = {
         n: {**case, "kept": spelled_out(case["kept"]), "left_out": spelled_out(case["left_out"])}
@@ -147,27 +147,17 @@ def test_no_training_problem_is_trained_on_with_its_hint(method: str, tmp_path: 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_kept_and_left_out_add_up_to_what_was_drawn(method: str, tmp_path: Path) -> None:
+def test_kept_and_left_out_add_up_to_what_was_sampled(method: str, tmp_path: Path) -> None:
     run_method(tmp_path, method)
     stages = [path for path in (tmp_path / "samples").iterdir() if path.stem.split("-")[1].startswith("rational")]
-    drawn = {str(s["iteration"]): 0 for path in stages for s in lines(path)}
-    for path in stages:
-        for s in lines(path):
-            drawn[str(s["iteration"])] += 1
-    seen = 0
+    sampled = Counter(str(s["iteration"]) for path in stages for s in lines(path))
+    total = 0
     for n, case in finished(tmp_path).items():
-        seen = drawn.get(n, 0) + (seen if method == "star-accumulate" else 0)
-        assert sum(item.startswith("rational") for item in case["kept"]) + len(case["left_out"]) == seen
+        total = sampled[n] + (total if method == "star-accumulate" else 0)
+        assert sum(item.startswith("rational") for item in case["kept"]) + len(case["left_out"]) == total
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "star",
-        "rest-em",
-        "rft",
-    ],
-)
+@pytest.mark.parametrize("method", ["star", "rest-em", "rft"])
 def test_a_problem_held_out_for_validation_is_not_trained_on_in_any_form(method: str, tmp_path: Path) -> None:
     run_method(tmp_path, method, validation_share=0.5)
     held_out = {i["problem_id"] for i in lines(tmp_path / "left_out" / "001.jsonl") if "held out" in i["reason"]}
@@ -175,8 +165,8 @@ def test_a_problem_held_out_for_validation_is_not_trained_on_in_any_form(method:
     assert not held_out & {e["problem_id"] for e in lines(tmp_path / "examples" / "001.jsonl")}
 
 
-def test_star_hints_every_failed_problem_once_and_no_other(tmp_path: Path) -> None:
-    """A right answer that was cut at the limit is not kept, but it is no failure either."""
+def test_star_gives_every_failed_problem_one_hint_and_no_other_problem_any(tmp_path: Path) -> None:
+    """A correct answer in a truncated completion is not kept, but its problem has not failed."""
     assert run_method(tmp_path, "star") == [
         "a/1",
         "b/1",
@@ -193,17 +183,16 @@ def test_star_hints_every_failed_problem_once_and_no_other(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("method", ["star-no-rationalization", "rft", "rest-em"])
-def test_a_method_without_hints_shows_none(method: str, tmp_path: Path) -> None:
+def test_a_method_without_hints_gives_none(method: str, tmp_path: Path) -> None:
     assert not [item for item in run_method(tmp_path, method) if "*" in item]
 
 
 @pytest.mark.parametrize("method", ["direct", "seeds-only"])
-def test_a_baseline_draws_nothing_to_train_on(method: str, tmp_path: Path) -> None:
+def test_a_baseline_samples_nothing_to_train_on(method: str, tmp_path: Path) -> None:
     assert run_method(tmp_path, method) == []
 
 
-def test_rft_draws_from_the_model_tuned_on_human_solutions_and_for_one_iteration(tmp_path: Path) -> None:
-    """So the models are base, 0 (tuned on the solutions) and 1, and the last two start from the base."""
+def test_rft_trains_on_human_solutions_first_and_then_for_one_iteration(tmp_path: Path) -> None:
     run_method(tmp_path, "rft")
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000", "001"]
 
@@ -217,36 +206,36 @@ def test_the_direct_baseline_trains_on_answers_alone(tmp_path: Path) -> None:
 def test_the_knobs_are_those_of_the_published_table(method: str) -> None:
     knobs = METHODS[method]
     training_set = {"iteration": "this", "all": "all"}[str(knobs["training.window"])]
-    found = (
+    row = (
         knobs["sampling.num_samples"],
         knobs["sampling.temperature"],
         knobs["rationalization.hints"],
         knobs["selection.accept"],
         knobs["selection.unique_by"],
         knobs["selection.max_per_problem"],
-        f"gold + {training_set}" if knobs["training.human_solutions"] else training_set,
+        f"human + {training_set}" if knobs["training.human_solutions"] else training_set,
         knobs["training.start_from"],
     )
-    assert found == KNOB_TABLE[method]
+    assert row == KNOB_TABLE[method]
 
 
 def test_the_table_has_every_method_but_custom() -> None:
     assert set(METHODS) == {*KNOB_TABLE, "custom"} == set(CASES["expected"])
 
 
-def test_what_sets_a_method_apart_beside_the_table() -> None:
-    apart = {
+def test_each_method_differs_from_star_in_its_own_knobs() -> None:
+    differences = {
         name: {key: value for key, value in knobs.items() if value != METHODS["star"].get(key)}
         for name, knobs in METHODS.items()
     }
-    assert apart["rest-em"]["sampling.top_k"] == 40
-    assert apart["rft"]["training.sft_first"] is True
-    assert apart["rft"]["loop.max_iterations"] == 1
-    assert apart["direct"]["training.target"] == "answer"
-    assert apart["star-no-rationalization"] == {"rationalization.hints": "none"}
-    assert apart["star-accumulate"] == {"training.window": "all"}
-    assert apart["star-continue"] == {"training.start_from": "previous"}
-    assert apart["seeds-only"] == {"rationalization.hints": "none", "sampling.num_samples": 0}
+    assert differences["rest-em"]["sampling.top_k"] == 40
+    assert differences["rft"]["training.sft_first"] is True
+    assert differences["rft"]["loop.max_iterations"] == 1
+    assert differences["direct"]["training.target"] == "answer"
+    assert differences["star-no-rationalization"] == {"rationalization.hints": "none"}
+    assert differences["star-accumulate"] == {"training.window": "all"}
+    assert differences["star-continue"] == {"training.start_from": "previous"}
+    assert differences["seeds-only"] == {"rationalization.hints": "none", "sampling.num_samples": 0}
 
 
 @pytest.mark.parametrize("method", KNOB_TABLE)

@@ -23,9 +23,9 @@ from selftaught.records import Measurement, Rate, Sample
 rates = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
 
-def measured(asked: tuple[Problem, ...], samples: list[Sample], *, has_step_check: bool = False) -> Measurement:
+def measured(of: tuple[Problem, ...], samples: list[Sample], *, has_step_check: bool = False) -> Measurement:
     return measure(
-        asked,
+        of,
         samples,
         task="toy",
         split="dev",
@@ -48,11 +48,11 @@ def measured(asked: tuple[Problem, ...], samples: list[Sample], *, has_step_chec
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_the_interval_is_wilsons(correct: int, n: int, low: float, high: float) -> None:
+def test_the_interval_is_that_of_wilson(correct: int, n: int, low: float, high: float) -> None:
     assert wilson_interval(correct, n) == pytest.approx((low, high), abs=6e-4)
 
 
-def test_nothing_is_known_of_a_rate_over_nothing() -> None:
+def test_the_interval_of_a_rate_over_nothing_is_everything() -> None:
     assert rate(0, 0) == Rate(n=0, correct=0, accuracy=0.0, interval=(0.0, 1.0))
 
 
@@ -71,7 +71,7 @@ def test_the_interval_of_the_failures_is_the_mirror_image(rate: tuple[int, int])
 
 
 @given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
-def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_one(case: tuple[int, int, int]) -> None:
+def test_pass_at_k_is_the_share_of_k_subsets_with_a_correct_one(case: tuple[int, int, int]) -> None:
     n, correct, k = case
     subsets = list(combinations([i < correct for i in range(n)], k))
     assert pass_at_k(n, correct, k) == pytest.approx(sum(map(any, subsets)) / len(subsets), abs=1e-12)
@@ -84,7 +84,7 @@ def test_pass_at_k_grows_with_k(case: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize(("n", "correct", "k"), [(4, 5, 1), (4, -1, 1), (4, 1, 0), (4, 1, 5), (0, 0, 1)])
-def test_pass_at_k_refuses_what_makes_no_sense(n: int, correct: int, k: int) -> None:
+def test_pass_at_k_refuses_impossible_numbers(n: int, correct: int, k: int) -> None:
     with pytest.raises(ValueError, match=f"got n={n}, correct={correct}, k={k}"):
         pass_at_k(n, correct, k)
 
@@ -105,16 +105,16 @@ def test_unreadable_completions_have_no_vote() -> None:
     assert majority_prediction(predicted(None, None)) is None
 
 
-def test_a_tied_vote_goes_to_what_was_drawn_first_whatever_the_order_of_the_samples() -> None:
+def test_of_tied_predictions_the_first_by_index_wins_whatever_the_order_of_the_samples() -> None:
     samples = predicted("4", "3", "4", "3")
     assert majority_prediction(samples) == majority_prediction(samples[::-1]) == "4"
 
 
 def test_every_verdict_of_a_stage_is_counted() -> None:
     samples = [*samples_of("a", "ccciiu"), sample("b", finish_reason="length", checks=steps_check(passed=False))]
-    found = count_samples(samples, has_step_check=True)
-    assert (found.num_samples, found.correct, found.incorrect, found.unparseable) == (7, 4, 2, 1)
-    assert (found.truncated, found.false_positive) == (1, 1)
+    counts = count_samples(samples, has_step_check=True)
+    assert (counts.samples, counts.correct, counts.incorrect, counts.unparseable) == (7, 4, 2, 1)
+    assert (counts.truncated, counts.false_positive) == (1, 1)
 
 
 def test_false_positives_are_unknown_without_a_step_check() -> None:
@@ -123,14 +123,14 @@ def test_false_positives_are_unknown_without_a_step_check() -> None:
 
 def test_a_wrong_answer_with_wrong_steps_is_no_false_positive() -> None:
     wrong = sample(verdict=Verdict.INCORRECT, checks=steps_check(passed=False))
-    right = sample(checks=steps_check(passed=True), index=1)
-    assert count_samples([wrong, right], has_step_check=True).false_positive == 0
+    correct = sample(checks=steps_check(passed=True), index=1)
+    assert count_samples([wrong, correct], has_step_check=True).false_positive == 0
 
 
 def test_accuracy_is_that_of_each_problems_first_completion() -> None:
-    found = measured(problems("a", "b"), [*samples_of("a", "ci"), *samples_of("b", "ic")])
-    assert (found.correct, found.n, found.accuracy, found.num_samples) == (1, 2, 0.5, 2)
-    assert found.interval == wilson_interval(1, 2)
+    measurement = measured(problems("a", "b"), [*samples_of("a", "ci"), *samples_of("b", "ic")])
+    assert (measurement.correct, measurement.n, measurement.accuracy, measurement.num_samples) == (1, 2, 0.5, 2)
+    assert measurement.interval == wilson_interval(1, 2)
 
 
 def test_the_first_completion_is_the_one_with_index_0_whatever_the_order_of_the_samples() -> None:
@@ -146,57 +146,57 @@ def test_the_counts_beside_accuracy_are_of_first_completions_and_tokens_are_of_a
         sample("b", index=0, verdict=Verdict.UNPARSEABLE, finish_reason="length", num_tokens=11),
         sample("b", index=1, checks=steps_check(passed=False), num_tokens=13),
     ]
-    found = measured(problems("a", "b"), samples, has_step_check=True)
-    assert (found.unparseable, found.truncated, found.false_positive, found.tokens) == (1, 1, 1, 36)
+    measurement = measured(problems("a", "b"), samples, has_step_check=True)
+    assert (measurement.unparseable, measurement.truncated) == (1, 1)
+    assert (measurement.false_positive, measurement.tokens) == (1, 36)
 
 
 def test_results_are_reported_per_class() -> None:
-    asked = (problem("a", class_name="1"), problem("b", class_name="2"), problem("c", class_name="1"))
-    found = measured(asked, [*samples_of("a", "c"), *samples_of("b", "i"), *samples_of("c", "i")])
-    assert found.by_class == {"1": rate(1, 2), "2": rate(0, 1)}
-    assert mean_over_classes(found.by_class) == 0.25
+    in_classes = (problem("a", class_name="1"), problem("b", class_name="2"), problem("c", class_name="1"))
+    measurement = measured(in_classes, [*samples_of("a", "c"), *samples_of("b", "i"), *samples_of("c", "i")])
+    assert measurement.by_class == {"1": rate(1, 2), "2": rate(0, 1)}
+    assert mean_over_classes(measurement.by_class) == 0.25
 
 
 def test_pass_at_k_is_given_for_powers_of_two_and_for_all_and_is_the_mean_over_problems() -> None:
-    found = measured(problems("a", "b"), [*samples_of("a", "cciiii"), *samples_of("b", "iiiiii")])
-    assert list(found.pass_at_k) == ["1", "2", "4", "6"]
-    assert found.pass_at_k["1"] == pytest.approx(1 / 6)
-    assert found.pass_at_k["2"] == pytest.approx((1 - 6 / 15) / 2)
-    assert found.pass_at_k["6"] == 0.5
+    measurement = measured(problems("a", "b"), [*samples_of("a", "cciiii"), *samples_of("b", "iiiiii")])
+    assert list(measurement.pass_at_k) == ["1", "2", "4", "6"]
+    assert measurement.pass_at_k["1"] == pytest.approx(1 / 6)
+    assert measurement.pass_at_k["2"] == pytest.approx((1 - 6 / 15) / 2)
+    assert measurement.pass_at_k["6"] == 0.5
 
 
-def test_the_majority_of_k_is_right_only_if_it_was_judged_right() -> None:
-    asked = problems("a", "b", "c")
+def test_the_majority_of_k_is_correct_only_if_its_verdict_is_correct() -> None:
     samples = [
         *samples_of("a", "cci"),  # predictions 3 3 4
         *samples_of("b", "cii"),  # 3 4 4
         *samples_of("c", "uuu"),  # none
     ]
-    assert measured(asked, samples).majority_at_k == pytest.approx(1 / 3)
+    assert measured(problems("a", "b", "c"), samples).majority_at_k == pytest.approx(1 / 3)
 
 
 def test_one_completion_per_problem_has_neither_pass_at_k_nor_majority() -> None:
-    found = measured(problems("a"), samples_of("a", "c"))
-    assert found.pass_at_k == {}
-    assert found.majority_at_k is None
+    measurement = measured(problems("a"), samples_of("a", "c"))
+    assert measurement.pass_at_k == {}
+    assert measurement.majority_at_k is None
 
 
 @pytest.mark.parametrize(
-    ("asked", "answered"),
+    ("measured_ids", "verdicts_by_id"),
     [
         (("a", "b"), {"a": "c"}),  # one problem lacks a sample
         (("a", "b"), {"a": "cc", "b": "c"}),  # different numbers
-        (("a",), {"a": "c", "b": "c"}),  # a sample of a problem that was not asked
+        (("a",), {"a": "c", "b": "c"}),  # a sample of a problem that is not measured
         (("a", "a"), {"a": "c"}),  # a problem twice
         ((), {}),  # nothing to measure
     ],
 )
 def test_a_measurement_needs_the_same_number_of_samples_of_every_problem(
-    asked: tuple[str, ...], answered: dict[str, str]
+    measured_ids: tuple[str, ...], verdicts_by_id: dict[str, str]
 ) -> None:
-    samples = [s for name, verdicts in answered.items() for s in samples_of(name, verdicts)]
+    samples = [s for id, verdicts in verdicts_by_id.items() for s in samples_of(id, verdicts)]
     with pytest.raises(ValueError, match="same number of samples"):
-        measured(problems(*asked), samples)
+        measured(problems(*measured_ids), samples)
 
 
 def test_a_rate_is_written_with_its_counts_and_its_interval() -> None:

@@ -12,7 +12,7 @@ import pytest
 from builders import LEAST
 from selftaught.config import config_from_values, flatten, known_keys, load_config
 from selftaught.errors import ConfigError, RefusedError
-from selftaught.inspection import matching, regraded
+from selftaught.inspection import matching_samples, regraded
 from selftaught.launch import with_absolute_paths
 from selftaught.problems import Problem
 from selftaught.starter import write_starter
@@ -117,7 +117,7 @@ def test_a_run_whose_data_was_changed_is_not_judged_again(changed: Path) -> None
 
 def test_samples_can_be_printed_without_their_data(changed: Path) -> None:
     notes: list[str] = []
-    samples = list(matching(changed, {}, limit=3, note=notes.append))
+    samples = list(matching_samples(changed, {}, limit=3, note=notes.append))
     assert [answer for _, _, answer in samples] == [None] * 3
     (note,) = notes
     assert "reference answers are not" in note

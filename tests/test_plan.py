@@ -1,4 +1,4 @@
-"""What comes next is a function of the seed and of what is solved, and the schedules are the published ones."""
+"""Plans depend only on the seed and on what is solved, and the schedules are the published ones."""
 
 from collections import Counter
 from typing import get_args
@@ -25,7 +25,7 @@ from selftaught.records import PlannedSample, Sample
 
 TRAIN = problems(*(f"p{i:03d}" for i in range(100)))
 
-AT_RANDOM = get_args(Choice)
+CHOICES = get_args(Choice)
 
 PAPER_STEPS = [40, 48, 57, 69, 82, 99, 119, 143, 171, 206, 247, 297, 356, 427, 513, 616]
 """Zelikman et al. 2022, section 4.1: 16 iterations."""
@@ -50,20 +50,20 @@ def hinted(samples: list[Sample]) -> list[Problem]:
     return problems_to_hint(TRAIN, samples)
 
 
-@pytest.mark.parametrize("how", get_args(Choice))
+@pytest.mark.parametrize("how", CHOICES)
 @pytest.mark.parametrize("number", ["all", 100, 101])
-def test_all_problems_are_taken_if_no_fewer_are_wanted(how: str, number: int | str) -> None:
+def test_all_problems_are_chosen_if_no_fewer_are_wanted(how: str, number: int | str) -> None:
     assert chosen(how, number) == list(TRAIN)
 
 
 @given(
-    st.sampled_from(AT_RANDOM),
+    st.sampled_from(CHOICES),
     st.integers(1, 99),
     st.sets(st.sampled_from([p.id for p in TRAIN])),
     st.integers(0, 2**32),
     st.integers(1, 50),
 )
-def test_a_choice_is_that_many_different_problems_in_their_order(
+def test_the_wanted_number_of_different_problems_is_chosen_in_their_order(
     how: str, number: int, solved: set[str], seed: int, iteration: int
 ) -> None:
     ids = [p.id for p in chosen(how, number, solved=solved, seed=seed, iteration=iteration)]
@@ -72,26 +72,26 @@ def test_a_choice_is_that_many_different_problems_in_their_order(
 
 
 @given(st.integers(1, 99), st.sets(st.sampled_from([p.id for p in TRAIN])), st.integers(0, 2**32))
-def test_unsolved_first_takes_a_solved_problem_only_when_no_unsolved_one_is_left(
+def test_unsolved_first_chooses_a_solved_problem_only_when_no_unsolved_one_is_left(
     number: int, solved: set[str], seed: int
 ) -> None:
-    taken = {p.id for p in chosen("unsolved-first", number, solved=solved, seed=seed)}
+    ids = {p.id for p in chosen("unsolved-first", number, solved=solved, seed=seed)}
     unsolved = {p.id for p in TRAIN} - solved
-    assert taken <= unsolved or taken >= unsolved
+    assert ids <= unsolved or ids >= unsolved
 
 
 @given(st.text("xyz", min_size=1, max_size=30), st.integers(1, 30), st.integers(0, 2**32))
-def test_random_per_class_takes_as_many_of_every_class_as_there_are_or_within_one_of_the_others(
+def test_random_per_class_chooses_equally_many_of_every_class_that_has_enough(
     classes: str, number: int, seed: int
 ) -> None:
     train = [problem(f"{i:02d}", class_name=name) for i, name in enumerate(classes)]
-    taken = choose_problems(train, how="random-per-class", number=number, solved=set(), seed=seed, iteration=1)
-    assert len(taken) == min(number, len(train))
-    had, got = Counter(classes), Counter(p.class_name for p in taken)
-    assert all(got[name] == had[name] or got[name] >= max(got.values()) - 1 for name in had)
+    problems = choose_problems(train, how="random-per-class", number=number, solved=set(), seed=seed, iteration=1)
+    assert len(problems) == min(number, len(train))
+    available, chosen = Counter(classes), Counter(p.class_name for p in problems)
+    assert all(chosen[c] == available[c] or chosen[c] >= max(chosen.values()) - 1 for c in available)
 
 
-def test_random_per_class_takes_every_problem_of_a_class_equally_often() -> None:
+def test_random_per_class_chooses_every_problem_of_a_class_equally_often() -> None:
     train = [problem(f"{i:02d}", class_name="small" if i < 10 else "large") for i in range(50)]
     times = Counter(
         p.id
@@ -104,18 +104,18 @@ def test_random_per_class_takes_every_problem_of_a_class_equally_often() -> None
     assert 25 < min(large) <= max(large) < 80  # 50 expected
 
 
-def test_random_does_not_look_at_what_is_solved() -> None:
+def test_random_does_not_depend_on_what_is_solved() -> None:
     assert chosen("random", 50, solved={p.id for p in TRAIN[:50]}) == chosen("random", 50)
 
 
-@pytest.mark.parametrize("how", AT_RANDOM)
-def test_every_iteration_and_every_run_seed_chooses_afresh(how: str) -> None:
+@pytest.mark.parametrize("how", CHOICES)
+def test_every_iteration_and_every_run_seed_chooses_anew(how: str) -> None:
     choices = [chosen(how, 50, seed=seed, iteration=iteration) for seed in (0, 1) for iteration in (1, 2)]
     assert all(one != other for i, one in enumerate(choices) for other in choices[:i])
     assert chosen(how, 50, seed=1, iteration=2) == choices[-1]
 
 
-@pytest.mark.parametrize("how", AT_RANDOM)
+@pytest.mark.parametrize("how", CHOICES)
 def test_every_problem_is_chosen_about_equally_often(how: str) -> None:
     times = Counter(p.id for iteration in range(400) for p in chosen(how, 20, iteration=iteration))
     assert len(times) == 100
@@ -123,11 +123,11 @@ def test_every_problem_is_chosen_about_equally_often(how: str) -> None:
     assert max(times.values()) < 115
 
 
-def test_the_first_problems_of_each_class_are_taken_in_turn() -> None:
+def test_spreading_takes_the_first_problems_of_each_class_in_turn() -> None:
     classes = ["x"] * 4 + ["y"] * 3 + ["z"]
-    some = [problem(str(i), class_name=name) for i, name in enumerate(classes)]
-    taken = {number: [p.id for p in spread_over_classes(some, number)] for number in range(1, 9)}
-    assert taken == {
+    given_problems = [problem(str(i), class_name=name) for i, name in enumerate(classes)]
+    ids = {number: [p.id for p in spread_over_classes(given_problems, number)] for number in range(1, 9)}
+    assert ids == {
         1: ["0"],
         2: ["0", "4"],
         3: ["0", "4", "7"],
@@ -140,19 +140,17 @@ def test_the_first_problems_of_each_class_are_taken_in_turn() -> None:
 
 
 @given(st.lists(st.sampled_from("xyz"), max_size=30), st.integers(1, 30))
-def test_spreading_takes_as_many_of_every_class_as_there_are_or_within_one_of_the_others(
-    classes: list[str], number: int
-) -> None:
-    asked = [problem(f"{i:02d}", class_name=name) for i, name in enumerate(classes)]
-    taken = spread_over_classes(asked, number)
-    assert len(taken) == min(number, len(asked))
-    assert [p.id for p in taken] == sorted({p.id for p in taken})
-    had, got = Counter(classes), Counter(p.class_name for p in taken)
-    assert all(got[name] == had[name] or got[name] >= max(got.values()) - 1 for name in had)
+def test_spreading_takes_equally_many_of_every_class_that_has_enough(classes: list[str], number: int) -> None:
+    given_problems = [problem(f"{i:02d}", class_name=name) for i, name in enumerate(classes)]
+    spread = spread_over_classes(given_problems, number)
+    assert len(spread) == min(number, len(given_problems))
+    assert [p.id for p in spread] == sorted({p.id for p in spread})
+    available, chosen = Counter(classes), Counter(p.class_name for p in spread)
+    assert all(chosen[c] == available[c] or chosen[c] >= max(chosen.values()) - 1 for c in available)
 
 
 def test_samples_are_planned_problem_by_problem_and_index_by_index() -> None:
-    assert list(planned_samples(problems("b", "a"), kind="rationale", samples=2)) == [
+    assert list(planned_samples(problems("b", "a"), kind="rationale", num_samples=2)) == [
         PlannedSample(problem_id="b", kind="rationale", index=0),
         PlannedSample(problem_id="b", kind="rationale", index=1),
         PlannedSample(problem_id="a", kind="rationale", index=0),
@@ -161,16 +159,16 @@ def test_samples_are_planned_problem_by_problem_and_index_by_index() -> None:
 
 
 def test_no_samples_per_problem_means_that_none_is_planned() -> None:
-    assert list(planned_samples(TRAIN, kind="rationale", samples=0)) == []
+    assert list(planned_samples(TRAIN, kind="rationale", num_samples=0)) == []
 
 
 @given(st.integers(0, 20), st.integers(0, 20))
-def test_every_draw_is_planned_exactly_once(num_problems: int, samples: int) -> None:
-    planned = list(planned_samples(TRAIN[:num_problems], kind="evaluation", samples=samples))
-    assert len(planned) == len(set(planned)) == num_problems * samples
+def test_every_sample_is_planned_exactly_once(num_problems: int, num_samples: int) -> None:
+    planned = list(planned_samples(TRAIN[:num_problems], kind="evaluation", num_samples=num_samples))
+    assert len(planned) == len(set(planned)) == num_problems * num_samples
 
 
-def test_a_problem_is_solved_by_a_right_answer_without_a_hint_only() -> None:
+def test_a_problem_is_solved_by_a_correct_answer_without_a_hint_only() -> None:
     samples = [
         *samples_of("a", "iic"),
         *samples_of("b", "iu"),
@@ -205,10 +203,10 @@ def test_the_steps_are_the_published_ones() -> None:
     assert steps(30) == 7912
 
 
-def test_few_examples_cap_the_steps_at_so_many_passes() -> None:
+def test_with_few_examples_the_epochs_limit_the_steps() -> None:
     assert [steps(n, max_epochs=3.0, num_examples=54) for n in (1, 2, 8)] == [21, 21, 21]
     assert [steps(n, max_epochs=0.5, num_examples=800) for n in range(1, 5)] == [40, 48, 50, 50]
-    assert steps(5000, growth=10.0, max_epochs=1.0, num_examples=80) == 10  # though the growth is beyond all bounds
+    assert steps(5000, growth=10.0, max_epochs=1.0, num_examples=80) == 10  # though 10^4999 is no float
 
 
 def test_without_growth_every_iteration_has_the_same_steps() -> None:
@@ -223,39 +221,39 @@ def test_there_is_always_a_step_and_never_fewer_than_the_iteration_before(
         steps(i, first=first, growth=growth, max_epochs=max_epochs, num_examples=num_examples) for i in (n, n + 1)
     )
     assert 1 <= now <= after
-    assert (after - 1) * 8 < max_epochs * num_examples  # all but the last step are within the passes
+    assert (after - 1) * 8 < max_epochs * num_examples  # all steps but the last are within the epochs
 
 
 @given(st.integers(1, 30), st.integers(0, 200), st.integers(0, 2**32))
-def test_every_row_is_used_equally_often_or_once_more(rows: int, slots: int, seed: int) -> None:
-    order = row_order(rows, num_slots=slots, seed=seed)
+def test_every_row_is_used_equally_often_or_once_more(rows: int, places: int, seed: int) -> None:
+    order = row_order(rows, num_places=places, seed=seed)
     times = Counter(order)
-    assert len(order) == slots
-    assert {times[row] for row in range(rows)} <= {slots // rows, slots // rows + 1}
+    assert len(order) == places
+    assert {times[row] for row in range(rows)} <= {places // rows, places // rows + 1}
     assert set(times) <= set(range(rows))
 
 
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 2**32))
-def test_every_epoch_shows_every_row(rows: int, epochs: int, seed: int) -> None:
-    order = row_order(rows, num_slots=rows * epochs, seed=seed)
+def test_every_epoch_has_every_row(rows: int, epochs: int, seed: int) -> None:
+    order = row_order(rows, num_places=rows * epochs, seed=seed)
     assert all(sorted(order[e * rows : (e + 1) * rows]) == list(range(rows)) for e in range(epochs))
 
 
 @given(st.integers(1, 30), st.integers(0, 100), st.integers(0, 100), st.integers(0, 2**32))
-def test_a_shorter_training_sees_the_beginning_of_a_longer_ones_rows(rows: int, a: int, b: int, seed: int) -> None:
-    longer = row_order(rows, num_slots=a + b, seed=seed)
-    assert row_order(rows, num_slots=a, seed=seed) == longer[:a]
+def test_a_shorter_training_uses_the_first_rows_of_a_longer_one(rows: int, a: int, b: int, seed: int) -> None:
+    longer = row_order(rows, num_places=a + b, seed=seed)
+    assert row_order(rows, num_places=a, seed=seed) == longer[:a]
 
 
 def test_epochs_and_seeds_differ_in_their_order() -> None:
-    order = row_order(50, num_slots=100, seed=0)
+    order = row_order(50, num_places=100, seed=0)
     assert order[:50] != order[50:] != list(range(50))
-    assert row_order(50, num_slots=50, seed=1) != order[:50]
+    assert row_order(50, num_places=50, seed=1) != order[:50]
 
 
-def test_rows_are_needed_to_order_them() -> None:
+def test_an_order_of_no_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one row"):
-        row_order(0, num_slots=4, seed=0)
+        row_order(0, num_places=4, seed=0)
 
 
 def test_ties_for_the_best_iteration_go_to_the_earlier() -> None:

@@ -1,4 +1,4 @@
-"""One renderer lays everything out, and no hint reaches a prompt that is trained on."""
+"""Prompts and completions are rendered by one format, and no hint reaches a prompt that is trained on."""
 
 import os
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import GOLDEN, arithmetic, problem, worked
+from builders import GOLDEN, arithmetic, few_shot_example, problem
 from selftaught.problems import Problem, PromptFormat
 from selftaught.prompts import prompt_sha256, render_completion, render_prompt
 from selftaught.tasks.arithmetic import PROMPT_FORMAT, scratchpad
@@ -14,22 +14,22 @@ from strategies import awkward_texts, problems, prompt_formats
 from toy import FORMAT
 
 ADDITION = problem("259+624", question="6 2 4 + 2 5 9", answer="8 8 3", rationale=scratchpad(624, 259, "paper"))
-SHOTS = (
+FEW_SHOT = (
     problem("1+2", question="1 + 2", answer="3", rationale=scratchpad(1, 2, "paper")),
     problem("57+98", question="5 7 + 9 8", answer="1 5 5", rationale=scratchpad(57, 98, "paper")),
 )
 
-shot_lists = st.lists(problems(), max_size=3)
+few_shot_lists = st.lists(problems(), max_size=3)
 
 
 def test_the_prompts_of_arithmetic_match_the_golden_file() -> None:
-    """UPDATE_GOLDEN=1 rewrites the file; read the difference like code."""
+    """UPDATE_GOLDEN=1 rewrites the file; review the difference like code."""
     fmt = arithmetic().prompt_format
     prompts = {
-        "unhinted, also the prompt that is trained on": render_prompt(fmt, ADDITION, hint=False),
-        "hinted": render_prompt(fmt, ADDITION, hint=True),
-        "unhinted, two shots": render_prompt(fmt, ADDITION, hint=False, few_shot=SHOTS),
-        "hinted, two shots": render_prompt(fmt, ADDITION, hint=True, few_shot=SHOTS),
+        "without a hint, as it is trained on": render_prompt(fmt, ADDITION, hint=False),
+        "with a hint": render_prompt(fmt, ADDITION, hint=True),
+        "without a hint, two few-shot examples": render_prompt(fmt, ADDITION, hint=False, few_shot=FEW_SHOT),
+        "with a hint, two few-shot examples": render_prompt(fmt, ADDITION, hint=True, few_shot=FEW_SHOT),
         "completion": render_completion(fmt, ADDITION),
         "completion without a rationale": render_completion(fmt, replace(ADDITION, rationale="")),
     }
@@ -39,64 +39,65 @@ def test_the_prompts_of_arithmetic_match_the_golden_file() -> None:
     assert got == (GOLDEN / "prompts.txt").read_text(encoding="utf-8")
 
 
-@given(prompt_formats(), problems(), awkward_texts, shot_lists)
-def test_the_unhinted_prompt_does_not_depend_on_the_answer(
-    fmt: PromptFormat, asked: Problem, other: str, shots: list[Problem]
+@given(prompt_formats(), problems(), awkward_texts, few_shot_lists)
+def test_a_prompt_without_a_hint_does_not_depend_on_the_answer(
+    fmt: PromptFormat, problem: Problem, other: str, few_shot: list[Problem]
 ) -> None:
-    changed = replace(asked, answer=other, rationale=other)
-    assert render_prompt(fmt, changed, hint=False, few_shot=shots) == render_prompt(
-        fmt, asked, hint=False, few_shot=shots
+    changed = replace(problem, answer=other, rationale=other)
+    assert render_prompt(fmt, changed, hint=False, few_shot=few_shot) == render_prompt(
+        fmt, problem, hint=False, few_shot=few_shot
     )
 
 
-@given(problems(), shot_lists)
-def test_the_hint_is_in_the_hinted_prompt(asked: Problem, shots: list[Problem]) -> None:
-    hinted = render_prompt(PROMPT_FORMAT, asked, hint=True, few_shot=shots)
-    assert hinted.endswith(f"Input:\n{asked.question}\nTarget: {asked.answer}\n")
+@given(problems(), few_shot_lists)
+def test_a_prompt_with_a_hint_has_the_answer(problem: Problem, few_shot: list[Problem]) -> None:
+    prompt = render_prompt(PROMPT_FORMAT, problem, hint=True, few_shot=few_shot)
+    assert prompt.endswith(f"Input:\n{problem.question}\nTarget: {problem.answer}\n")
 
 
-@given(prompt_formats(), problems(answer="GOLD"), shot_lists)
-def test_a_hinted_prompt_differs_from_the_unhinted_one_by_the_hints_alone(
-    fmt: PromptFormat, asked: Problem, shots: list[Problem]
+@given(prompt_formats(), problems(answer="GOLD"), few_shot_lists)
+def test_prompts_with_and_without_hints_differ_by_the_hints_alone(
+    fmt: PromptFormat, problem: Problem, few_shot: list[Problem]
 ) -> None:
-    blind = replace(fmt, hint="")
-    assert render_prompt(blind, asked, hint=True, few_shot=shots) == render_prompt(
-        fmt, asked, hint=False, few_shot=shots
+    with_empty_hints = replace(fmt, hint="")
+    assert render_prompt(with_empty_hints, problem, hint=True, few_shot=few_shot) == render_prompt(
+        fmt, problem, hint=False, few_shot=few_shot
     )
 
 
-def test_worked_examples_show_the_hint_where_the_question_does() -> None:
-    shots = (worked("s1", answer="7"), worked("s2", answer="8"))
-    assert render_prompt(FORMAT, problem(answer="9"), hint=True, few_shot=shots).count("(answer: ") == 3
-    assert "(answer: " not in render_prompt(FORMAT, problem(answer="9"), hint=False, few_shot=shots)
+def test_few_shot_examples_have_the_hint_where_the_question_has_it() -> None:
+    few_shot = (few_shot_example("s1", answer="7"), few_shot_example("s2", answer="8"))
+    assert render_prompt(FORMAT, problem(answer="9"), hint=True, few_shot=few_shot).count("(answer: ") == 3
+    assert "(answer: " not in render_prompt(FORMAT, problem(answer="9"), hint=False, few_shot=few_shot)
 
 
 @given(prompt_formats(), problems(), problems(), st.booleans())
-def test_a_worked_example_is_the_prompt_that_it_answers_and_its_completion(
-    fmt: PromptFormat, asked: Problem, shot: Problem, hint: bool
+def test_a_few_shot_example_is_its_own_prompt_and_completion(
+    fmt: PromptFormat, problem: Problem, example: Problem, hint: bool
 ) -> None:
-    """So that what a base model sees worked out is what it is asked to write, to the character."""
-    prompt = render_prompt(fmt, asked, hint=hint, few_shot=[shot])
-    example = render_prompt(fmt, shot, hint=hint) + render_completion(fmt, shot)
-    assert prompt == example + fmt.separator + render_prompt(fmt, asked, hint=hint)
+    """A few-shot example must match what the model is to write, to the character."""
+    prompt = render_prompt(fmt, problem, hint=hint, few_shot=[example])
+    text = render_prompt(fmt, example, hint=hint) + render_completion(fmt, example)
+    assert prompt == text + fmt.separator + render_prompt(fmt, problem, hint=hint)
 
 
-def test_worked_examples_stand_in_the_order_given() -> None:
-    prompt = render_prompt(FORMAT, problem(), hint=False, few_shot=[worked("s1"), worked("s2"), worked("s3")])
-    places = [prompt.index(f"what is {name}?") for name in ("s1", "s2", "s3", "p1")]
-    assert places == sorted(places)
+def test_few_shot_examples_are_in_the_given_order() -> None:
+    few_shot = [few_shot_example(name) for name in ("s1", "s2", "s3")]
+    prompt = render_prompt(FORMAT, problem(), hint=False, few_shot=few_shot)
+    positions = [prompt.index(f"what is {name}?") for name in ("s1", "s2", "s3", "p1")]
+    assert positions == sorted(positions)
 
 
 def test_braces_in_a_problem_are_text() -> None:
-    asked = problem(question="{answer} {hint} {0}", answer="{question}")
-    assert render_prompt(FORMAT, asked, hint=True) == "Q: {answer} {hint} {0} (answer: {question})\nA:"
-    assert render_completion(FORMAT, replace(asked, rationale="{answer}")) == " <r>{answer}</r>\n{question}"
+    with_braces = problem(question="{answer} {hint} {0}", answer="{question}")
+    assert render_prompt(FORMAT, with_braces, hint=True) == "Q: {answer} {hint} {0} (answer: {question})\nA:"
+    assert render_completion(FORMAT, replace(with_braces, rationale="{answer}")) == " <r>{answer}</r>\n{question}"
 
 
 def test_a_problem_without_a_rationale_is_completed_by_its_answer_alone() -> None:
     assert render_completion(FORMAT, problem(rationale="")) == " 3"
 
 
-def test_prompts_are_told_apart_by_16_hex_digits_of_their_sha256() -> None:
+def test_a_prompt_is_identified_by_16_hex_digits_of_its_sha256() -> None:
     # printf 'a' | sha256sum  ->  ca978112ca1bbdca...
     assert prompt_sha256("a") == "ca978112ca1bbdca"

@@ -1,4 +1,4 @@
-"""The report of run folders that are written by hand, without a model."""
+"""The report of run folders that the tests write, without a model."""
 
 import re
 import struct
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from builders import LEAST
 from selftaught.config import config_from_values, flat_values
 from selftaught.errors import StoreError
 from selftaught.methods import METHODS
@@ -26,19 +27,19 @@ FIRST = {"1": (40, 50), "2": (21, 50)}
 def measurement(
     classes: Mapping[str, tuple[int, int]], *, iteration: int = 0, split: str = "dev", **changed: Any
 ) -> Measurement:
-    total = rate(sum(right for right, _ in classes.values()), sum(n for _, n in classes.values()))
+    total = rate(sum(correct for correct, _ in classes.values()), sum(n for _, n in classes.values()))
     values: dict[str, Any] = {
         "task": "arithmetic",
         "split": split,
         "iteration": iteration,
-        "shots": 0,
+        "num_shots": 0,
         "temperature": 0.0,
-        "samples": 1,
+        "num_samples": 1,
         "n": total.n,
         "correct": total.correct,
         "accuracy": total.accuracy,
         "interval": total.interval,
-        "by_class": {name: rate(right, n) for name, (right, n) in classes.items()},
+        "by_class": {name: rate(correct, n) for name, (correct, n) in classes.items()},
         "unparseable": 3,
         "truncated": 2,
         "false_positive": 4,
@@ -93,9 +94,9 @@ def write_run(
     result: int | None = None,
     settings: Mapping[str, Any] = {},
 ) -> Path:
-    """A run folder; with `result`, the best iteration, it is finished."""
+    """Write a run folder; the run is finished if `result`, its best iteration, is given."""
     method = settings.get("method", "star")
-    config = flat_values(config_from_values({**METHODS[method], "method": method, **settings}))
+    config = flat_values(config_from_values({**LEAST, **METHODS[method], "method": method, **settings}))
     about = {
         "format": FORMAT,
         "config": config,
@@ -179,7 +180,7 @@ def test_the_dev_table_states_every_class_with_count_and_interval(tmp_path: Path
     ]
 
 
-def test_the_mean_over_classes_weighs_classes_not_problems(tmp_path: Path) -> None:
+def test_the_mean_over_classes_weights_classes_equally(tmp_path: Path) -> None:
     (row,) = table_after(
         report_text(write_run(tmp_path / "a", base={"1": (10, 10), "2": (0, 90)})), "### Accuracy on dev"
     )
@@ -200,19 +201,19 @@ def test_the_work_table_states_the_numbers_of_the_summary(tmp_path: Path) -> Non
             "loss": "1.9346 → 0.1235",
             "validation loss": "0.6789",
             "seconds": "12.2",
-            "of them other": "0.8",
+            "of which other": "0.8",
         }
     ]
 
 
-def test_what_was_not_measured_is_a_dash_and_never_a_zero(tmp_path: Path) -> None:
+def test_a_missing_number_is_a_dash_and_never_a_zero(tmp_path: Path) -> None:
     nothing = {"first_loss": None, "last_loss": None, "validation_loss": None}
     done = summary(rationale=counts(200, 150, None), rationalization=counts(0, 0, None), train=nothing, work_s={})
     run_dir = write_run(tmp_path / "a", summaries=[done])
     (row,) = table_after(report_text(run_dir), "### Sampled and trained")
     dashes = {name for name, cell in row.items() if cell == "–"}
-    unhinted = {"hints accepted", "false positives", "false positives, hinted"}
-    assert dashes == unhinted | {"loss", "validation loss", "of them other"}
+    unknown = {"hints accepted", "false positives", "false positives, hinted", "loss", "validation loss"}
+    assert dashes == unknown | {"of which other"}
     _, (_, row_1) = iteration_table(run_dir)
     assert row_1[4:] == ["150/200", "–", "–/–", "260", "44", "–", "12"]
 
@@ -236,7 +237,7 @@ def test_the_result_table_states_base_and_best_on_test(tmp_path: Path) -> None:
     assert "Best on dev: iteration 1 (checkpoints/001)" in text
 
 
-def test_extrapolation_is_shown_when_it_was_measured(tmp_path: Path) -> None:
+def test_extrapolation_is_listed_if_it_was_measured(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "a", summaries=[summary()], result=1)
     with RunStore(run_dir) as store:
         store.append_measurement(measurement({"6": (0, 20)}, split="extrapolation"))
@@ -250,12 +251,12 @@ def test_extrapolation_is_shown_when_it_was_measured(tmp_path: Path) -> None:
     }
 
 
-def test_a_run_that_nothing_improved_says_that_the_base_model_is_best(tmp_path: Path) -> None:
+def test_the_report_of_a_run_without_improvement_says_that_the_base_model_is_best(tmp_path: Path) -> None:
     text = report_text(write_run(tmp_path / "a", summaries=[summary()], result=0))
     assert "Best on dev: the base model, which no iteration beat" in text
 
 
-def test_kept_and_left_out_are_shown_by_reason_and_add_up(tmp_path: Path) -> None:
+def test_kept_and_left_out_are_listed_by_reason_and_add_up(tmp_path: Path) -> None:
     text = report_text(write_run(tmp_path / "a", summaries=[summary()]))
     (row,) = table_after(text, "### Samples left out")
     assert row == {
@@ -265,7 +266,7 @@ def test_kept_and_left_out_are_shown_by_reason_and_add_up(tmp_path: Path) -> Non
         "incorrect": "168",
         "unparseable": "7",
         "held out for validation": "4",
-        "other rows": "110 warm-start",
+        "other rows": "110 rehearsed",
         "examples": "260",
     }
     assert 329 == 150 + 168 + 7 + 4
@@ -292,7 +293,7 @@ def test_a_window_over_all_iterations_counts_the_earlier_samples_too(tmp_path: P
     assert "does not add up" not in text
 
 
-def test_only_settings_that_differ_from_the_method_and_the_defaults_are_listed(tmp_path: Path) -> None:
+def test_only_settings_that_differ_from_the_method_and_the_defaults_or_have_none_are_listed(tmp_path: Path) -> None:
     settings = {"method": "rest-em", "training.batch_size": 16, "sampling.top_k": 7, "seed": 5}
     text = report_text(write_run(tmp_path / "a", settings=settings))
     facts, different = text.partition("### What was run")[2].partition("| setting |")[::2]
@@ -301,7 +302,11 @@ def test_only_settings_that_differ_from_the_method_and_the_defaults_are_listed(t
     assert "device cpu, dtype float32" in facts
     assert "torch 2.13.0" in facts
     listed = [line for line in different.partition("\n\n")[0].splitlines() if "." in line]
-    assert listed == ["| sampling.top\\_k | 7 | 40 |", "| training.batch\\_size | 16 | 8 |"]
+    assert listed == [
+        "| sampling.top\\_k | 7 | 40 |",
+        "| training.batch\\_size | 16 | 8 |",
+        "| training.learning\\_rate | 0.001 | – |",
+    ]
 
 
 def test_the_warnings_of_each_iteration_are_listed(tmp_path: Path) -> None:
@@ -311,7 +316,7 @@ def test_the_warnings_of_each_iteration_are_listed(tmp_path: Path) -> None:
     assert warnings == ["- iteration 2: dev accuracy fell", "- iteration 2: only 3 &lt;kept&gt;"]
 
 
-def test_an_unfinished_run_says_so_and_how_far_it_is(tmp_path: Path) -> None:
+def test_the_report_of_an_unfinished_run_says_how_far_it_is(tmp_path: Path) -> None:
     text = report_text(write_run(tmp_path / "a", summaries=[summary()], settings={"loop.max_iterations": 9}))
     assert "**Unfinished**: 1 of at most 9 iterations so far; there is no result." in text
     assert "### Result" not in text
@@ -326,7 +331,7 @@ def test_a_run_without_a_finished_iteration_still_gets_a_report(
     assert len(iteration_table(run_dir)[1]) == (base is not None)
 
 
-def test_several_runs_make_one_report_that_names_and_compares_each(tmp_path: Path) -> None:
+def test_the_report_of_several_runs_names_and_compares_each(tmp_path: Path) -> None:
     first = write_run(tmp_path / "with hints", summaries=[summary()], result=1)
     second = write_run(tmp_path / "without", summaries=[summary()], settings={"method": "star-no-rationalization"})
     written = write_report([first, second], tmp_path / "out")
@@ -345,18 +350,18 @@ def test_several_runs_make_one_report_that_names_and_compares_each(tmp_path: Pat
         "test, best": "55/100 0.550 [0.452, 0.644]",
     }
     assert [unfinished[name] for name in ("best", "dev, best", "test, base", "test, best")] == ["–"] * 4
-    drawn = written.svg.read_text()
+    svg = written.svg.read_text()
     for name in ("with hints", "without", "star-no-rationalization", "mean over classes", "class", "run"):
-        assert f"<!-- {name}" in drawn
+        assert f"<!-- {name}" in svg
 
 
-def test_runs_whose_folders_have_the_same_name_are_told_apart(tmp_path: Path) -> None:
+def test_runs_whose_folders_have_the_same_name_are_named_by_their_paths(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / parent / "run", base=BASE) for parent in "xy"]
     headings = [line for line in report_text(*runs, out_dir=tmp_path).splitlines() if line.startswith("## ")]
     assert headings == [f"## {tmp_path}/{parent}/run".replace("_", "\\_") for parent in "xy"]
 
 
-def test_classes_that_only_some_runs_or_iterations_have_are_drawn_and_listed(tmp_path: Path) -> None:
+def test_classes_that_only_some_runs_or_iterations_have_are_plotted_and_listed(tmp_path: Path) -> None:
     wider = summary(classes={"1": (40, 50), "2": (21, 50), "10": (3, 50)})
     runs = [write_run(tmp_path / "a", summaries=[wider])]
     runs += [write_run(tmp_path / name, base={f"only {name}": (1, 2)}) for name in ("b", "c", "d")]
@@ -366,7 +371,7 @@ def test_classes_that_only_some_runs_or_iterations_have_are_drawn_and_listed(tmp
     assert [row["class 10"] for row in rows] == ["–", "3/50 0.060 [0.021, 0.162]"]
 
 
-def test_classes_are_in_the_order_of_their_numbers_and_always_the_same() -> None:
+def test_classes_are_sorted_by_their_numbers() -> None:
     assert class_names([measurement(dict.fromkeys(("10 b", "2", "01", "10", "1", "²", "a"), (1, 2)))]) == [
         "01",
         "1",
@@ -391,25 +396,25 @@ def test_text_from_data_is_escaped_in_the_page_and_in_the_picture(tmp_path: Path
     assert not [e for e in ET.parse(written.svg).iter() if e.tag.endswith("script")]
 
 
-def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is(tmp_path: Path) -> None:
+def test_a_name_that_looks_like_a_formula_is_plotted_as_text(tmp_path: Path) -> None:
     written = write_report([write_run(tmp_path / "$\\no$", base={"$\\such$": (1, 2), "_formula": (1, 2)})])
     assert {"<!-- $\\such$ -->", "<!-- _formula -->"} <= set(re.findall("<!-- .* -->", written.svg.read_text()))
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, summaries=[summary()], result=1) for name in "ab"]
-    for chosen in (runs, runs[:1]):
-        one, two = (write_report(chosen, tmp_path / out) for out in ("one", "two"))
-        assert one.svg.read_bytes() == two.svg.read_bytes()
-        assert one.markdown.read_bytes() == two.markdown.read_bytes()
+    for reported in (runs, runs[:1]):
+        first, second = (write_report(reported, tmp_path / out) for out in ("one", "two"))
+        assert first.svg.read_bytes() == second.svg.read_bytes()
+        assert first.markdown.read_bytes() == second.markdown.read_bytes()
 
 
-def test_the_lines_of_the_picture_are_at_the_accuracies_of_base_and_iterations(tmp_path: Path) -> None:
+def test_the_lines_of_the_picture_go_through_the_accuracies_of_all_iterations(tmp_path: Path) -> None:
     later = summary(iteration=2, classes={"1": (50, 50), "2": (0, 50)})
-    drawn = write_report([write_run(tmp_path / "a", summaries=[summary(), later])]).svg.read_text()
+    svg = write_report([write_run(tmp_path / "a", summaries=[summary(), later])]).svg.read_text()
     heights = []
     for color in CLASS_COLORS[:2]:
-        points = re.search(rf'<path d="M ([^"z]*)" style="fill: none; stroke: {color.lower()}', drawn)
+        points = re.search(rf'<path d="M ([^"z]*)" style="fill: none; stroke: {color.lower()}', svg)
         assert points, color
         heights.append([float(point.split()[1]) for point in points[1].split("L")])
     zero, one = heights[1][2], heights[0][2]
@@ -417,13 +422,13 @@ def test_the_lines_of_the_picture_are_at_the_accuracies_of_base_and_iterations(t
     assert accuracies == [pytest.approx([0.6, 0.8, 1.0]), pytest.approx([0.2, 0.42, 0.0])]
 
 
-def test_one_run_is_drawn_with_intervals_and_several_without(tmp_path: Path) -> None:
+def test_one_run_is_plotted_with_intervals_and_several_without(tmp_path: Path) -> None:
     iterated = write_run(tmp_path / "a", summaries=[summary()])
     only_base = write_run(tmp_path / "b")
     for runs, bands, bars in (([iterated], 2, 0), ([only_base], 2, 2), ([iterated, only_base], 0, 0)):
-        drawn = write_report(runs, tmp_path / "out").svg.read_text()
-        assert drawn.count('id="FillBetweenPolyCollection_') == bands
-        assert drawn.count('id="LineCollection_') == bars
+        svg = write_report(runs, tmp_path / "out").svg.read_text()
+        assert svg.count('id="FillBetweenPolyCollection_') == bands
+        assert svg.count('id="LineCollection_') == bars
 
 
 def test_the_terminal_table_states_the_numbers_of_the_records(tmp_path: Path) -> None:
@@ -451,7 +456,7 @@ def test_the_terminal_table_of_a_large_run_fits_into_120_columns(tmp_path: Path)
     assert sum(widths) + 2 * (len(widths) - 1) <= 120
 
 
-def test_a_folder_that_is_no_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_folder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "a", summaries=[summary()])
     (tmp_path / "not a run").mkdir()
     with pytest.raises(StoreError, match=r"not a run is not a run folder \(no run.json\)"):
@@ -476,5 +481,5 @@ def test_the_report_needs_neither_the_loop_nor_torch_nor_pyplot(tmp_path: Path) 
         "unwanted = ('torch', 'transformers', 'matplotlib.pyplot', 'selftaught.loop', 'selftaught.stages')\n"
         "print([name for name in unwanted if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout == "[]\n"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert process.stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""The cost of the loop grows with the number of problems and no faster. Calls and lines are counted, not seconds."""
+"""The cost of the loop is linear in the number of problems. The tests count calls and lines, not seconds."""
 
 import gc
 import os
@@ -28,35 +28,35 @@ CHUNK = 8
 STORE_PARSED = store._parsed.__code__
 VALIDATE_JSON = TypeAdapter.validate_json.__code__
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-"""Where a sync costs nothing."""
+"""A folder where a sync costs nothing, if there is one."""
 
 
 def large_task(problems: int, name: str = "word") -> Task:
-    made = (toy_problem(f"{name}{k}", SKILLS[k % len(SKILLS)]) for k in range(problems))
-    return toy_task(train=tuple(made), dev=DEV, test=TEST)
+    train = tuple(toy_problem(f"{name}{k}", SKILLS[k % len(SKILLS)]) for k in range(problems))
+    return toy_task(train=train, dev=DEV, test=TEST)
 
 
 @contextmanager
 def counted_calls() -> Iterator[Counter[object]]:
-    """Under "calls" the calls of Python and C functions; under (file, line) how often the store parsed that line."""
-    found: Counter[object] = Counter()
+    """Under "calls" the calls of Python and C functions; under (file, line) how often the store parses that line."""
+    counts: Counter[object] = Counter()
 
     def on_event(frame: FrameType, event: str, argument: Any) -> None:
-        found["calls"] += event in ("call", "c_call")
+        counts["calls"] += event in ("call", "c_call")
         caller = frame.f_back
         if event == "call" and frame.f_code is VALIDATE_JSON and caller is not None and caller.f_code is STORE_PARSED:
-            found[caller.f_locals["path"], caller.f_locals["number"]] += 1
+            counts[caller.f_locals["path"], caller.f_locals["number"]] += 1
 
     before = sys.getprofile()
     sys.setprofile(on_event)
     try:
-        yield found
+        yield counts
     finally:
         sys.setprofile(before)
 
 
-def parsed_samples(found: Counter[object]) -> dict[object, int]:
-    return {key: times for key, times in found.items() if isinstance(key, tuple) and key[0].parent.name == "samples"}
+def parsed_samples(counts: Counter[object]) -> dict[object, int]:
+    return {key: times for key, times in counts.items() if isinstance(key, tuple) and key[0].parent.name == "samples"}
 
 
 def config(**changes: Any) -> Any:
@@ -73,13 +73,13 @@ def config(**changes: Any) -> Any:
     ],
     ids=["star", "star-accumulate", "unsolved-first", "with-validation"],
 )
-def test_the_calls_of_a_run_grow_in_step_with_its_problems(changes: dict[str, Any]) -> None:
+def test_the_calls_of_a_run_are_linear_in_its_problems(changes: dict[str, Any]) -> None:
     calls = []
-    for problems in (50, 50, 100, 200):  # the first one fills caches
+    for problems in (50, 50, 100, 200):  # the first run fills caches
         limit = {"task__problems_per_iteration": problems - 5} if "task__choose" in changes else {}
-        with tempfile.TemporaryDirectory(dir=MEMORY) as folder, counted_calls() as found:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder, counted_calls() as counts:
             run_toy(Path(folder), task=large_task(problems), config=config(**changes, **limit), chunk=2)
-        calls.append(found["calls"])
+        calls.append(counts["calls"])
     _, few, more, most = calls
     assert 1.9 < (most - more) / (more - few) < 2.1
 
@@ -90,9 +90,9 @@ def test_a_resume_parses_no_line_of_samples_twice_and_none_of_a_finished_iterati
     with pytest.raises(Interrupted):
         run_toy(stopped, task=task, config=config(), chunk=CHUNK, should_stop=last.exists)
     engines: list[ScriptedEngine] = []
-    with counted_calls() as found:
+    with counted_calls() as counts:
         run_toy(stopped, task=task, config=config(), chunk=CHUNK, engines=engines)
-    parsed = parsed_samples(found)
+    parsed = parsed_samples(counts)
     assert set(parsed.values()) == {1}
     assert Counter(path.name for path, _ in parsed) == {  # type: ignore[misc, has-type]
         "000-dev.jsonl": len(DEV),
@@ -106,12 +106,12 @@ def test_a_resume_parses_no_line_of_samples_twice_and_none_of_a_finished_iterati
     assert folder_bytes(stopped, *names) == folder_bytes(tmp_path / "undisturbed", *names)
 
 
-def test_samples_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+def test_samples_are_read_only_when_needed(tmp_path: Path) -> None:
     run_toy(tmp_path, task=large_task(100), config=config(), chunk=CHUNK)
-    with counted_calls() as found:
+    with counted_calls() as counts:
         first = next(read_samples(tmp_path))
     assert first[1].problem_id == DEV[0].id
-    assert list(parsed_samples(found).values()) == [1]
+    assert list(parsed_samples(counts).values()) == [1]
 
 
 def test_the_samples_of_an_iteration_are_gone_when_its_training_begins(tmp_path: Path) -> None:
@@ -119,15 +119,15 @@ def test_the_samples_of_an_iteration_are_gone_when_its_training_begins(tmp_path:
 
     class Counting(NullTrainer):
         def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
-            samples = [found for found in gc.get_objects() if type(found) is Sample]
-            alive.append(sum(s.problem_id.startswith("passing") for s in samples))
+            samples = [item for item in gc.get_objects() if type(item) is Sample]
+            alive.append(sum(s.problem_id.startswith("short-lived") for s in samples))
             return super().fine_tune(examples, **kwargs)
 
-    run_toy(tmp_path, task=large_task(100, "passing"), config=config(), chunk=CHUNK, trainer=Counting())
+    run_toy(tmp_path, task=large_task(100, "short-lived"), config=config(), chunk=CHUNK, trainer=Counting())
     assert alive == [0, 0]
 
 
-def test_the_time_of_an_iteration_is_accounted_for_by_stage_and_by_work(tmp_path: Path) -> None:
+def test_the_seconds_by_stage_and_by_work_add_up_to_the_same(tmp_path: Path) -> None:
     outcome = run_toy(tmp_path, task=large_task(20), config=config(), chunk=CHUNK)
     for s in outcome.summaries:
         assert list(s.work_s) == ["sampling", "training", "loading", "other"]

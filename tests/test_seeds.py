@@ -1,4 +1,4 @@
-"""Seeds are named, stable for ever, and good enough to sample tokens with."""
+"""Seeds come from names, never change, and are random enough to sample tokens with."""
 
 import hashlib
 import json
@@ -66,14 +66,14 @@ def test_a_seed_is_exact_as_a_json_number_in_any_reader(names: list[str | int]) 
     assert 0 <= seed_for(*names) < 2**53
 
 
-def test_seeds_do_not_depend_on_the_order_in_which_they_are_asked_for() -> None:
+def test_seeds_do_not_depend_on_the_order_in_which_they_are_computed() -> None:
     samples = [(iteration, f"p{i}", k) for iteration in (1, 2) for i in range(20) for k in range(3)]
     in_order = {name: (seed_for(0, *name), uniform(seed_for(0, *name), 5)) for name in samples}
     random.Random(0).shuffle(samples)
     assert {name: (seed_for(0, *name), uniform(seed_for(0, *name), 5)) for name in samples} == in_order
 
 
-def test_a_generator_starts_afresh_every_time_it_is_named() -> None:
+def test_generators_of_the_same_name_start_at_the_same_number() -> None:
     assert [generator("x", 1).random() for _ in range(3)] == [generator("x", 1).random()] * 3
     assert generator("x", 1).random() != generator("x", 2).random()
 
@@ -97,7 +97,7 @@ def test_the_seeds_of_one_position_are_equidistributed() -> None:
     assert chi_square(counts) < 50
 
 
-def test_neighbouring_positions_are_not_related() -> None:
+def test_neighbouring_positions_are_independent() -> None:
     counts = [0] * 25
     for position in range(0, 40_000, 2):
         row, column = int(uniform(1, position) * 5), int(uniform(1, position + 1) * 5)
@@ -105,7 +105,7 @@ def test_neighbouring_positions_are_not_related() -> None:
     assert chi_square(counts) < 57  # 24 degrees of freedom
 
 
-def test_neighbouring_seeds_are_not_related() -> None:
+def test_neighbouring_seeds_are_independent() -> None:
     counts = [0] * 25
     for seed in range(20_000):
         counts[int(uniform(seed, 0) * 5) * 5 + int(uniform(seed + 1, 0) * 5)] += 1

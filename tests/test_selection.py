@@ -1,4 +1,4 @@
-"""What is kept, what is left out and why; and that no hint reaches a training problem's example."""
+"""Which samples are kept, which are left out and why; and that no hint of a training problem reaches an example."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from builders import problem, sample, steps_check, worked
+from builders import few_shot_example, problem, sample, steps_check
 from selftaught.problems import Problem, Verdict
 from selftaught.prompts import render_completion, render_prompt
 from selftaught.records import Sample, sample_key
@@ -26,7 +26,7 @@ HELD_OUT = "held out for validation"
 
 
 def selected(*samples: Sample, **knobs: Any) -> Selection:
-    """Select with the paper's knobs and nothing held out, unless told otherwise."""
+    """Select with the paper's knobs and nothing held out; other knobs as given."""
     defaults = {"accept": "answer", "unique_by": "text", "max_per_problem": None, "validation_share": 0.0, "seed": 0}
     return select(samples, **{**defaults, **knobs})
 
@@ -42,9 +42,9 @@ def text_key(sample: Sample, unique_by: str) -> object:
 
 
 @given(sample_sets, knobs)
-def test_kept_and_left_out_are_what_was_seen_each_exactly_once(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    found = select(samples, **knobs)
-    assert Counter([*map(sample_key, found.kept), *map(sample_key, found.left_out)]) == Counter(
+def test_every_sample_is_either_kept_or_left_out(samples: list[Sample], knobs: dict[str, Any]) -> None:
+    selection = select(samples, **knobs)
+    assert Counter([*map(sample_key, selection.kept), *map(sample_key, selection.left_out)]) == Counter(
         map(sample_key, samples)
     )
 
@@ -53,8 +53,10 @@ def test_kept_and_left_out_are_what_was_seen_each_exactly_once(samples: list[Sam
 def test_held_out_samples_are_among_the_left_out_with_their_reason(
     samples: list[Sample], knobs: dict[str, Any]
 ) -> None:
-    found = select(samples, **knobs)
-    assert sorted(map(sample_key, found.held_out)) == [sample_key(i) for i in found.left_out if i.reason == HELD_OUT]
+    selection = select(samples, **knobs)
+    assert sorted(map(sample_key, selection.held_out)) == [
+        sample_key(i) for i in selection.left_out if i.reason == HELD_OUT
+    ]
 
 
 @given(sample_sets, knobs, st.randoms())
@@ -65,9 +67,9 @@ def test_the_order_of_the_samples_does_not_matter(samples: list[Sample], knobs: 
 
 
 @given(sample_sets, knobs)
-def test_everything_kept_is_right_whole_and_as_accepted(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    found = select(samples, **knobs)
-    for kept in (*found.kept, *found.held_out):
+def test_every_kept_sample_is_correct_complete_and_accepted(samples: list[Sample], knobs: dict[str, Any]) -> None:
+    selection = select(samples, **knobs)
+    for kept in (*selection.kept, *selection.held_out):
         assert kept.verdict is Verdict.CORRECT
         assert kept.finish_reason != "length"
         assert knobs["accept"] == "answer" or kept.checks["steps"].passed
@@ -76,42 +78,42 @@ def test_everything_kept_is_right_whole_and_as_accepted(samples: list[Sample], k
 @given(sample_sets, knobs)
 def test_no_problem_keeps_more_than_the_cap(samples: list[Sample], knobs: dict[str, Any]) -> None:
     assume(knobs["max_per_problem"])
-    found = select(samples, **knobs)
-    kept = Counter(s.problem_id for s in (*found.kept, *found.held_out))
+    selection = select(samples, **knobs)
+    kept = Counter(s.problem_id for s in (*selection.kept, *selection.held_out))
     assert all(count <= knobs["max_per_problem"] for count in kept.values())
 
 
 @given(sample_sets, knobs)
 def test_only_a_full_problem_leaves_a_sample_out_over_the_cap(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    found = select(samples, **knobs)
-    kept = Counter(s.problem_id for s in (*found.kept, *found.held_out))
-    for item in found.left_out:
+    selection = select(samples, **knobs)
+    kept = Counter(s.problem_id for s in (*selection.kept, *selection.held_out))
+    for item in selection.left_out:
         assert item.reason != "over the cap" or kept[item.problem_id] == knobs["max_per_problem"]
 
 
 @given(sample_sets, knobs)
-def test_no_problem_keeps_two_of_a_kind(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    found = select(samples, **knobs)
-    keys = [(s.problem_id, text_key(s, knobs["unique_by"])) for s in (*found.kept, *found.held_out)]
+def test_no_problem_keeps_two_samples_with_the_same_key(samples: list[Sample], knobs: dict[str, Any]) -> None:
+    selection = select(samples, **knobs)
+    keys = [(s.problem_id, text_key(s, knobs["unique_by"])) for s in (*selection.kept, *selection.held_out)]
     assert len(keys) == len(set(keys))
 
 
 @given(sample_sets, knobs)
-def test_a_duplicate_stands_behind_the_sample_that_it_repeats(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    found = select(samples, **knobs)
+def test_a_duplicate_comes_after_the_sample_that_it_repeats(samples: list[Sample], knobs: dict[str, Any]) -> None:
+    selection = select(samples, **knobs)
     by_key = {sample_key(s): s for s in samples}
     first: dict[tuple[str, object], Any] = {}
-    for s in (*found.kept, *found.held_out):
+    for s in (*selection.kept, *selection.held_out):
         first[s.problem_id, text_key(s, knobs["unique_by"])] = sample_key(s)
-    for item in found.left_out:
+    for item in selection.left_out:
         if item.reason == "duplicate":
             own = by_key[sample_key(item)]
             assert first[own.problem_id, text_key(own, knobs["unique_by"])] < sample_key(own)
 
 
 @given(sample_sets, knobs)
-def test_without_a_cap_every_acceptable_text_is_kept_once(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    found = select(samples, **{**knobs, "max_per_problem": None})
+def test_without_a_cap_every_accepted_text_is_kept_once(samples: list[Sample], knobs: dict[str, Any]) -> None:
+    selection = select(samples, **{**knobs, "max_per_problem": None})
     wanted = {
         (s.problem_id, text_key(s, knobs["unique_by"]))
         for s in samples
@@ -119,19 +121,19 @@ def test_without_a_cap_every_acceptable_text_is_kept_once(samples: list[Sample],
         and s.finish_reason != "length"
         and (knobs["accept"] == "answer" or s.checks["steps"].passed)
     }
-    assert {(s.problem_id, text_key(s, knobs["unique_by"])) for s in (*found.kept, *found.held_out)} == wanted
+    assert {(s.problem_id, text_key(s, knobs["unique_by"])) for s in (*selection.kept, *selection.held_out)} == wanted
 
 
 @given(sample_sets, knobs)
 def test_holding_out_keeps_all_samples_of_a_problem_together(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    found = select(samples, **knobs)
-    assert not {s.problem_id for s in found.kept} & {s.problem_id for s in found.held_out}
+    selection = select(samples, **knobs)
+    assert not {s.problem_id for s in selection.kept} & {s.problem_id for s in selection.held_out}
 
 
 @given(sample_sets, knobs)
-def test_holding_out_never_takes_everything(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    found = select(samples, **knobs)
-    assert found.kept or not found.held_out
+def test_not_every_sample_is_held_out(samples: list[Sample], knobs: dict[str, Any]) -> None:
+    selection = select(samples, **knobs)
+    assert selection.kept or not selection.held_out
 
 
 @given(sample_sets, knobs)
@@ -141,16 +143,16 @@ def test_holding_out_changes_nothing_else(samples: list[Sample], knobs: dict[str
     assert with_none.held_out == ()
 
 
-def test_the_share_of_problems_that_is_held_out_is_the_one_asked_for() -> None:
-    found = selected(*(sample(f"p{i}") for i in range(2000)), validation_share=0.1)
-    assert 150 < len(found.held_out) < 250
+def test_the_share_of_problems_that_is_held_out_is_the_configured_one() -> None:
+    selection = selected(*(sample(f"p{i}") for i in range(2000)), validation_share=0.1)
+    assert 150 < len(selection.held_out) < 250
 
 
 def test_a_problem_is_held_out_in_every_iteration_or_in_none() -> None:
-    one = selected(*(sample(f"p{i}", iteration=1) for i in range(100)), validation_share=0.3)
-    two = selected(*(sample(f"p{i}", iteration=2) for i in range(0, 100, 2)), validation_share=0.3)
-    held_out = {s.problem_id for s in one.held_out}
-    assert {s.problem_id for s in two.held_out} == {f"p{i}" for i in range(0, 100, 2)} & held_out
+    first = selected(*(sample(f"p{i}", iteration=1) for i in range(100)), validation_share=0.3)
+    second = selected(*(sample(f"p{i}", iteration=2) for i in range(0, 100, 2)), validation_share=0.3)
+    held_out = {s.problem_id for s in first.held_out}
+    assert {s.problem_id for s in second.held_out} == {f"p{i}" for i in range(0, 100, 2)} & held_out
     assert held_out
 
 
@@ -168,20 +170,20 @@ def test_the_reason_for_leaving_out(given_sample: Sample, accept: str, reason: s
     assert reasons(selected(given_sample, accept=accept)) == [reason]
 
 
-def test_wrong_steps_are_kept_unless_the_method_asks_for_right_ones() -> None:
+def test_wrong_steps_are_kept_unless_the_method_filters_by_steps() -> None:
     assert selected(sample(checks=steps_check(passed=False))).kept
     assert selected(sample(checks=steps_check(passed=True)), accept="answer+steps").kept
 
 
 def test_a_sample_without_a_hint_stays_before_the_same_one_with_a_hint() -> None:
-    found = selected(sample(kind="rationalization"), sample(kind="rationale"))
-    assert [s.kind for s in found.kept] == ["rationale"]
-    assert reasons(found) == ["duplicate"]
+    selection = selected(sample(kind="rationalization"), sample(kind="rationale"))
+    assert [s.kind for s in selection.kept] == ["rationale"]
+    assert reasons(selection) == ["duplicate"]
 
 
 def test_the_sample_of_an_earlier_iteration_stays() -> None:
-    found = selected(sample(iteration=2), sample(iteration=1, kind="rationalization"))
-    assert [s.iteration for s in found.kept] == [1]
+    selection = selected(sample(iteration=2), sample(iteration=1, kind="rationalization"))
+    assert [s.iteration for s in selection.kept] == [1]
 
 
 def test_the_same_text_for_two_problems_is_no_duplicate() -> None:
@@ -194,15 +196,15 @@ def test_a_rejected_sample_neither_makes_duplicates_nor_counts_towards_the_cap()
 
 
 def test_a_duplicate_does_not_count_towards_the_cap() -> None:
-    found = selected(
+    selection = selected(
         sample(index=0, completion="x"),
         sample(index=1, completion="x"),
         sample(index=2, completion="y"),
         sample(index=3, completion="z"),
         max_per_problem=2,
     )
-    assert [s.index for s in found.kept] == [0, 2]
-    assert reasons(found) == ["duplicate", "over the cap"]
+    assert [s.index for s in selection.kept] == [0, 2]
+    assert reasons(selection) == ["duplicate", "over the cap"]
 
 
 @pytest.mark.parametrize(("unique_by", "kept"), [("none", 4), ("text", 3), ("normalized-text", 1)])
@@ -227,7 +229,7 @@ def test_the_trained_prompt_does_not_depend_on_the_answer(samples: list[Sample],
 
 
 @given(sample_sets)
-def test_an_example_is_its_samples_completion_after_the_unhinted_prompt(samples: list[Sample]) -> None:
+def test_an_example_is_the_prompt_without_a_hint_and_its_samples_completion(samples: list[Sample]) -> None:
     train = {name: problem(name) for name in IDS}
     for example, source in zip(examples_from_samples(samples, train, FORMAT), samples, strict=True):
         assert example.prompt == render_prompt(FORMAT, train[source.problem_id], hint=False)
@@ -247,54 +249,58 @@ def test_an_example_keeps_the_ids_that_were_sampled() -> None:
 
 @given(st.lists(problems(), max_size=4), awkward_texts)
 def test_examples_of_human_solutions_carry_no_hint(solved: list[Problem], other: str) -> None:
-    found = examples_from_solutions(solved, FORMAT, iteration=1)
+    examples = examples_from_solutions(solved, FORMAT, iteration=1)
     changed = examples_from_solutions([replace(p, answer=other) for p in solved], FORMAT, iteration=1)
-    assert [e.prompt for e in found] == [e.prompt for e in changed]
-    assert [e.completion for e in found] == [render_completion(FORMAT, p) for p in solved]
+    assert [e.prompt for e in examples] == [e.prompt for e in changed]
+    assert [e.completion for e in examples] == [render_completion(FORMAT, p) for p in solved]
 
 
 def test_a_solution_with_a_rationale_is_human_and_one_without_is_an_answer() -> None:
-    found = examples_from_solutions([worked("a"), problem("b")], FORMAT, iteration=4)
-    assert [(e.source, e.iteration, e.completion_ids) for e in found] == [("human", 4, None), ("answer", 4, None)]
+    examples = examples_from_solutions([few_shot_example("a"), problem("b")], FORMAT, iteration=4)
+    assert [(e.source, e.iteration, e.completion_ids) for e in examples] == [("human", 4, None), ("answer", 4, None)]
 
 
-def test_worked_examples_are_rehearsed_with_and_without_a_hint_if_the_method_hints() -> None:
-    found = rehearsed_examples([worked("s1"), worked("s2")], FORMAT, with_hints=True, iteration=3)
-    assert [(e.problem_id, e.index, "(answer: 3)" in e.prompt) for e in found] == [
+def test_few_shot_examples_are_rehearsed_with_and_without_a_hint_if_the_method_uses_hints() -> None:
+    examples = rehearsed_examples(
+        [few_shot_example("s1"), few_shot_example("s2")], FORMAT, with_hints=True, iteration=3
+    )
+    assert [(e.problem_id, e.index, "(answer: 3)" in e.prompt) for e in examples] == [
         ("s1", 0, False),
         ("s1", 1, True),
         ("s2", 0, False),
         ("s2", 1, True),
     ]
-    assert {(e.source, e.iteration, e.completion) for e in found} == {
-        ("rehearsed", 3, render_completion(FORMAT, worked("s1"))),
-        ("rehearsed", 3, render_completion(FORMAT, worked("s2"))),
+    assert {(e.source, e.iteration, e.completion) for e in examples} == {
+        ("rehearsed", 3, render_completion(FORMAT, few_shot_example("s1"))),
+        ("rehearsed", 3, render_completion(FORMAT, few_shot_example("s2"))),
     }
 
 
-def test_a_method_without_hints_rehearses_no_hinted_prompt() -> None:
-    found = rehearsed_examples([worked("s1"), worked("s2")], FORMAT, with_hints=False, iteration=3)
-    assert [e.problem_id for e in found] == ["s1", "s2"]
-    assert not any("(answer:" in e.prompt for e in found)
+def test_a_method_without_hints_rehearses_no_prompt_with_a_hint() -> None:
+    examples = rehearsed_examples(
+        [few_shot_example("s1"), few_shot_example("s2")], FORMAT, with_hints=False, iteration=3
+    )
+    assert [e.problem_id for e in examples] == ["s1", "s2"]
+    assert not any("(answer:" in e.prompt for e in examples)
 
 
-def test_select_of_nothing_is_nothing() -> None:
+def test_without_samples_the_selection_is_empty() -> None:
     assert selected() == Selection(kept=(), held_out=(), left_out=())
 
 
 @given(sample_sets, knobs)
 def test_what_is_kept_held_out_and_left_out_is_in_canonical_order(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    found = select(samples, **knobs)
-    for part in (found.kept, found.held_out, found.left_out):
+    selection = select(samples, **knobs)
+    for part in (selection.kept, selection.held_out, selection.left_out):
         keys = [sample_key(item) for item in part]
         assert keys == sorted(keys)
 
 
-def test_the_first_of_each_problem_fill_its_cap() -> None:
+def test_the_first_samples_of_each_problem_are_kept_up_to_the_cap() -> None:
     samples = [sample(name, index=k, completion=str(k)) for name in "cab" for k in (2, 0, 1)]
-    found = selected(*samples, max_per_problem=2)
+    selection = selected(*samples, max_per_problem=2)
     groups: dict[str, list[int]] = defaultdict(list)
-    for s in found.kept:
+    for s in selection.kept:
         groups[s.problem_id].append(s.index)
     assert list(groups.items()) == [("a", [0, 1]), ("b", [0, 1]), ("c", [0, 1])]
-    assert [(i.problem_id, i.index) for i in found.left_out] == [("a", 2), ("b", 2), ("c", 2)]
+    assert [(i.problem_id, i.index) for i in selection.left_out] == [("a", 2), ("b", 2), ("c", 2)]

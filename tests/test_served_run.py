@@ -59,7 +59,7 @@ def test_eval_measures_a_server_as_it_measures_the_model_itself(model: Path) -> 
     with serving(model / "model.gguf") as address:
         served = selftaught(*arguments, *small, "--set", "engine.name=openai", "--set", f"engine.url={address}")
     assert served.returncode == 0, served.stderr
-    assert f"what {address} serves, by its own word '{model / 'model.gguf'}'" in served.stderr
+    assert f"what {address} serves; the server names '{model / 'model.gguf'}'" in served.stderr
     ours, theirs = json.loads(local.stdout), json.loads(served.stdout)
     assert ours["n"] == 12
     assert theirs == ours

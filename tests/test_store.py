@@ -1,4 +1,4 @@
-"""The run folder: what was written is what is read, and a kill or a full disk leaves nothing half done."""
+"""The run folder: what is read equals what was written, and a kill or a full disk leaves nothing incomplete."""
 
 import json
 import os
@@ -48,12 +48,12 @@ EXAMPLE = TrainingExample(
 
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-"""Where a sync costs nothing, for tests that write a file hundreds of times."""
+"""A folder where a sync costs nothing, if there is one, for tests that write a file hundreds of times."""
 
 
 @contextmanager
 def fresh_store() -> Iterator[RunStore]:
-    """A store in a folder of its own, for property tests, whose examples must not share one."""
+    """A store in a new folder, for property tests, whose examples must not share one."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder, RunStore(Path(folder) / "run") as store:
         yield store
 
@@ -99,7 +99,7 @@ def test_a_sample_is_one_line_whatever_its_text(given_samples: list[Sample]) -> 
     assert [json.loads(line) for line in content.splitlines()] == [dump_sample(s) for s in given_samples]
 
 
-def test_what_a_chunk_holds_does_not_depend_on_how_it_is_cut_into_chunks() -> None:
+def test_the_bytes_of_a_stage_do_not_depend_on_the_size_of_its_chunks() -> None:
     contents = set()
     for chunk in (1, 3, 7):
         with fresh_store() as store:
@@ -107,7 +107,7 @@ def test_what_a_chunk_holds_does_not_depend_on_how_it_is_cut_into_chunks() -> No
     assert len(contents) == 1
 
 
-def test_a_file_cut_at_any_byte_keeps_its_whole_chunks_and_is_completed_to_the_same_bytes() -> None:
+def test_a_file_cut_at_any_byte_keeps_its_complete_chunks_and_is_completed_to_the_same_bytes() -> None:
     given_samples, chunk = numbered(5), 2  # chunks of 2, 2 and 1
     with fresh_store() as store:
         path = written_in_chunks(store, given_samples, chunk)
@@ -125,7 +125,7 @@ def test_a_file_cut_at_any_byte_keeps_its_whole_chunks_and_is_completed_to_the_s
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.data())
-def test_what_is_kept_of_a_cut_file_is_a_whole_number_of_chunks(number: int, chunk: int, data: st.DataObject) -> None:
+def test_only_complete_chunks_of_a_cut_file_are_kept(number: int, chunk: int, data: st.DataObject) -> None:
     with fresh_store() as store:
         path = written_in_chunks(store, numbered(number), chunk)
         content = path.read_bytes()
@@ -154,7 +154,7 @@ def test_a_stage_that_has_not_begun_has_no_chunks(tmp_path: Path) -> None:
         assert list(store.samples(1, "rationale")) == []
 
 
-def test_more_samples_than_were_planned_are_of_another_run_and_stay_as_they_are(tmp_path: Path) -> None:
+def test_a_file_with_more_samples_than_planned_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         path = written_in_chunks(store, numbered(3), 2)
         content = path.read_bytes()
@@ -163,21 +163,24 @@ def test_more_samples_than_were_planned_are_of_another_run_and_stay_as_they_are(
         assert path.read_bytes() == content
 
 
-def test_read_samples_goes_file_by_file_and_passes_over_a_torn_last_line(tmp_path: Path) -> None:
+def test_read_samples_reads_file_by_file_and_skips_an_incomplete_last_line(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         store.append_samples(store.samples_path(2, "rationale"), [sample("c", iteration=2)])
         store.append_samples(store.samples_path(1, "rationale"), [sample("a"), sample("b")])
         with open(store.samples_path(1, "rationale"), "ab") as file:
             file.write(b'{"problem_id": "torn')
-    found = [(path.name, s.problem_id) for path, s in read_samples(tmp_path)]
-    assert found == [("001-rationale.jsonl", "a"), ("001-rationale.jsonl", "b"), ("002-rationale.jsonl", "c")]
+    assert [(path.name, s.problem_id) for path, s in read_samples(tmp_path)] == [
+        ("001-rationale.jsonl", "a"),
+        ("001-rationale.jsonl", "b"),
+        ("002-rationale.jsonl", "c"),
+    ]
 
 
 # Damage.
 
 
 def damaged(path: Path, line: int, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change one line (from 1) of a file of JSON lines; text goes in as it is."""
+    """Change one line (from 1) of a file of JSON lines; a change that is text replaces the line as it is."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     changed = change(json.loads(lines[line - 1]))
     lines[line - 1] = changed if isinstance(changed, str) else json.dumps(changed)
@@ -246,7 +249,7 @@ def test_a_damaged_or_foreign_run_json_is_an_error(tmp_path: Path, content: byte
     assert what in one_line_error(lambda: read_run_json(tmp_path))
 
 
-def test_a_folder_without_run_json_is_no_run(tmp_path: Path) -> None:
+def test_a_folder_without_run_json_is_no_run_folder(tmp_path: Path) -> None:
     assert "is not a run folder" in one_line_error(lambda: read_run_json(tmp_path))
 
 
@@ -256,11 +259,11 @@ def test_a_damaged_result_is_an_error(tmp_path: Path, content: str) -> None:
     assert one_line_error(lambda: read_result(tmp_path)).startswith(f"{tmp_path}/result.json: ")
 
 
-# The files that grow line by line.
+# The files of one line per record.
 
 
 @pytest.mark.parametrize("name", ["iterations.jsonl", "evaluations.jsonl", "metrics.jsonl"])
-def test_a_torn_tail_is_cut_at_any_byte_and_whole_lines_stay(name: str) -> None:
+def test_an_incomplete_last_line_is_cut_off_at_any_byte_and_complete_lines_stay(name: str) -> None:
     with fresh_store() as store:
         for n in (1, 2):
             store.finish_iteration(summary(n))
@@ -302,7 +305,7 @@ def test_a_measurement_that_is_computed_again_adds_nothing(tmp_path: Path) -> No
     assert read_measurements(tmp_path) == [measurement(1), measurement(2)]
 
 
-def test_metrics_say_their_iteration(tmp_path: Path) -> None:
+def test_a_line_of_metrics_has_its_iteration(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         store.append_metrics(3, step_metrics(7, loss=0.25))
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -318,7 +321,7 @@ def test_metrics_are_json_for_any_reader_whatever_the_gradients(tmp_path: Path) 
     assert json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)["grad_norm"] is None
 
 
-def test_a_measurement_in_other_files_is_as_in_evaluations(tmp_path: Path) -> None:
+def test_a_measurement_is_the_same_in_other_files_as_in_evaluations(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         store.append_measurement(measurement())
     assert dump_measurement(measurement()) == json.loads((tmp_path / "evaluations.jsonl").read_text())
@@ -327,7 +330,7 @@ def test_a_measurement_in_other_files_is_as_in_evaluations(tmp_path: Path) -> No
 # Small files.
 
 
-def test_examples_are_hashed_as_they_stand_on_disk(tmp_path: Path) -> None:
+def test_the_hash_of_the_examples_is_that_of_their_file(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         digest = store.write_examples(1, [EXAMPLE, replace(EXAMPLE, completion="é\n", completion_ids=None)])
         content = store.examples_path(1).read_bytes()
@@ -357,7 +360,7 @@ def test_replacing_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_the_description_and_the_result_of_a_run_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_run_json_and_result_json_are_read_as_they_were_written(tmp_path: Path) -> None:
     description = {"format": FORMAT, "config": {"seed": 1}, "resolved": {}, "model": {"path": "é"}}
     result = {"best_iteration": 1, "checkpoint": "checkpoints/001", "base": {}, "test": {}}
     with RunStore(tmp_path) as store:
@@ -367,12 +370,12 @@ def test_the_description_and_the_result_of_a_run_are_read_as_they_were_written(t
     assert read_result(tmp_path) == result
 
 
-def test_a_run_without_a_result_has_none(tmp_path: Path) -> None:
+def test_the_result_of_an_unfinished_run_is_none(tmp_path: Path) -> None:
     assert read_result(tmp_path) is None
 
 
 def test_times_and_rates_are_not_in_samples_or_examples(tmp_path: Path) -> None:
-    """So that a run that was killed ends with the same bytes."""
+    """A killed and resumed run must end with the same bytes."""
     with RunStore(tmp_path) as store:
         store.append_samples(store.samples_path(1, "rationale"), [sample(checks=steps_check(passed=False))])
         store.write_examples(1, [EXAMPLE])
@@ -380,7 +383,7 @@ def test_times_and_rates_are_not_in_samples_or_examples(tmp_path: Path) -> None:
     assert not [key for key in keys if "second" in key or "time" in key or "per_s" in key]
 
 
-def test_a_reader_of_a_file_that_is_replaced_reads_the_old_one_to_its_end(tmp_path: Path) -> None:
+def test_a_reader_of_a_file_that_is_replaced_can_finish_the_old_one(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         store.write_json("result.json", {"old": 1})
         with open(tmp_path / "result.json") as reader:
@@ -397,7 +400,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         RunStore(tmp_path).__enter__()
 
 
-def test_a_writer_that_was_refused_does_not_take_the_lock_away(tmp_path: Path) -> None:
+def test_a_writer_that_was_refused_leaves_the_lock_to_the_first(tmp_path: Path) -> None:
     with RunStore(tmp_path):
         for _ in range(2):
             with pytest.raises(StoreError):
@@ -436,7 +439,7 @@ def test_a_writer_in_another_process_is_refused_and_a_killed_one_leaves_no_lock(
         pass
 
 
-# Failed writes. EFBIG stands for a full disk: it comes from the same calls, and needs no disk of its own.
+# Failed writes. A limit on file sizes replaces a full disk: its error (EFBIG) comes from the same calls.
 
 LIMITED = """
 import resource, sys
@@ -462,7 +465,7 @@ def failed_write(action: str, folder: Path, limit: int) -> str:
     return message
 
 
-def test_a_chunk_that_does_not_fit_is_not_there_at_all(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_chunk_that_does_not_fit(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         path = written_in_chunks(store, numbered(4), 4)
         content = path.read_bytes()
@@ -479,7 +482,7 @@ def test_a_first_chunk_that_does_not_fit_leaves_an_empty_stage(tmp_path: Path) -
         assert store.finished_chunks(path, planned=50, chunk=50) == []
 
 
-def test_a_line_that_does_not_fit_is_not_there_at_all(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_line_that_does_not_fit(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         store.finish_iteration(summary(1))
     content = (tmp_path / "iterations.jsonl").read_bytes()
@@ -488,7 +491,7 @@ def test_a_line_that_does_not_fit_is_not_there_at_all(tmp_path: Path) -> None:
     assert (tmp_path / "iterations.jsonl").read_bytes() == content
 
 
-@pytest.mark.parametrize("size", [500, 100_000])  # below and above Python's buffer: it fails in flush, or in write
+@pytest.mark.parametrize("size", [500, 100_000])  # below and above the size of Python's buffer: flush fails, or write
 def test_a_file_that_cannot_be_replaced_is_as_before(tmp_path: Path, size: int) -> None:
     with RunStore(tmp_path) as store:
         store.write_json("result.json", {"a": 1})
@@ -499,7 +502,7 @@ def test_a_file_that_cannot_be_replaced_is_as_before(tmp_path: Path, size: int) 
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_checkpoint_whose_record_does_not_fit_is_not_there_at_all(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_checkpoint_whose_record_does_not_fit(tmp_path: Path) -> None:
     with RunStore(tmp_path):
         pass
     action = (
@@ -512,11 +515,11 @@ def test_a_checkpoint_whose_record_does_not_fit_is_not_there_at_all(tmp_path: Pa
     assert not RunStore(tmp_path).checkpoint_dir(1).exists()
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file", tmp_path / "file" / "run"):
-        message = one_line_error(lambda place=place: RunStore(place).__enter__())  # type: ignore[misc]
-        assert message.startswith(f"cannot create {place}: ")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        message = one_line_error(lambda folder=folder: RunStore(folder).__enter__())  # type: ignore[misc]
+        assert message.startswith(f"cannot create {folder}: ")
         assert message.endswith("check the path and its permissions")
 
 
@@ -532,7 +535,7 @@ def test_replacing_below_a_file_is_an_error(tmp_path: Path) -> None:
     assert "Not a directory" in one_line_error(lambda: store.replace(tmp_path / "file" / "x.json", [b"{}"]))
 
 
-# Kills. The process ends itself at the k-th file operation, for every k until the work is done without a kill.
+# Kills. The process ends itself at its k-th file operation, for every k until it finishes without a kill.
 
 KILLED = """
 import json, os, sys
@@ -593,30 +596,29 @@ NEW_CHECKPOINT = """
         (folder / name).write_text(NAME)
     store.publish_checkpoint(folder, checkpoint(1, sha256=NAME))
 """
+CHECKPOINT_FILES = {"config.json", "model.safetensors", "tokenizer.json", "checkpoint.json"}
 CHECKPOINT_STATE = """
     folder = store.checkpoint_dir(1)
     return {path.name: path.read_text() for path in folder.iterdir()} if folder.exists() else None
 """
 
 
-def test_a_checkpoint_published_while_the_process_is_killed_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_checkpoint_published_while_the_process_is_killed_is_complete_or_missing(tmp_path: Path) -> None:
     states = states_after_kills(tmp_path, work=NEW_CHECKPOINT.replace("NAME", "'new'"), state=CHECKPOINT_STATE)
-    whole = {"config.json", "model.safetensors", "tokenizer.json", "checkpoint.json"}
     assert None in states
-    assert all(found is None or set(found) == whole for found in states)
+    assert all(state is None or set(state) == CHECKPOINT_FILES for state in states)
     assert states[-1]["model.safetensors"] == "new"
 
 
-def test_a_checkpoint_replaced_while_the_process_is_killed_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_checkpoint_replaced_while_the_process_is_killed_is_complete_or_missing(tmp_path: Path) -> None:
     states = states_after_kills(
         tmp_path,
         prepare=NEW_CHECKPOINT.replace("NAME", "'old'").strip().replace("\n    ", "\n        "),
         work=NEW_CHECKPOINT.replace("NAME", "'new'"),
         state=CHECKPOINT_STATE,
     )
-    whole = {"config.json", "model.safetensors", "tokenizer.json", "checkpoint.json"}
     assert states[-1]["model.safetensors"] == "new"
-    assert all(found is None or set(found) == whole for found in states)
+    assert all(state is None or set(state) == CHECKPOINT_FILES for state in states)
 
 
 # Checkpoints.
@@ -641,7 +643,7 @@ def test_an_iteration_without_a_checkpoint_has_none(tmp_path: Path) -> None:
         assert store.checkpoint(1) is None
 
 
-def test_what_a_killed_training_left_is_not_in_the_next_ones_folder(tmp_path: Path) -> None:
+def test_files_of_a_killed_training_are_not_in_the_folder_of_the_next(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         (store.new_checkpoint_dir(1) / "model.safetensors").write_bytes(b"half")
         assert list(store.new_checkpoint_dir(1).iterdir()) == []

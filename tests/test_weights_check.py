@@ -1,4 +1,4 @@
-"""An engine that goes on serving old weights is found out, and noise is not taken for an answer."""
+"""An engine that still serves old weights is detected, and a difference below noise decides nothing."""
 
 import pytest
 from hypothesis import given
@@ -20,38 +20,40 @@ def test_an_engine_with_the_new_weights_passes(old: list[list[float]], gap: floa
 
 
 @given(logprobs, st.floats(2 * NOISE, 5))
-def test_an_engine_with_the_old_weights_is_found_out(old: list[list[float]], gap: float) -> None:
+def test_an_engine_with_the_old_weights_is_detected(old: list[list[float]], gap: float) -> None:
     wrong = serves_old_weights(old, new=shifted(old, -gap), old=old)
     assert wrong is not None
     assert "0.000 from the old ones" in wrong
 
 
 @given(logprobs, st.floats(2 * NOISE, 5), st.floats(-0.4, 0.4))
-def test_an_engine_a_little_off_is_taken_for_the_nearer_one(old: list[list[float]], gap: float, off: float) -> None:
-    """Another number type or batch shape moves every log-probability a little."""
+def test_an_engine_with_slightly_different_numbers_passes_for_the_nearer_weights(
+    old: list[list[float]], gap: float, off: float
+) -> None:
+    """Another number type or batch shape changes every log-probability a little."""
     new = shifted(old, -gap)
     assert serves_old_weights(shifted(new, off * gap), new=new, old=old) is None
     assert serves_old_weights(shifted(old, off * gap), new=new, old=old) is not None
 
 
-def test_an_engine_half_way_is_refused() -> None:
+def test_an_engine_half_way_between_old_and_new_is_refused() -> None:
     assert serves_old_weights([[-1.5]], new=[[-1.0]], old=[[-2.0]]) is not None
 
 
-def test_an_engine_with_weights_of_its_own_is_judged_by_the_nearer_ones() -> None:
+def test_an_engine_with_other_weights_is_judged_by_the_nearer_ones() -> None:
     assert serves_old_weights([[-9.0]], new=[[-1.0]], old=[[-2.0]]) is not None
     assert serves_old_weights([[-0.1]], new=[[-1.0]], old=[[-2.0]]) is None
 
 
 @pytest.mark.parametrize("gap", [0.0, NOISE / 2, NOISE * 0.99])
-def test_weights_that_differ_by_less_than_noise_cannot_be_told_apart(gap: float) -> None:
+def test_weights_that_differ_by_less_than_noise_cannot_be_distinguished(gap: float) -> None:
     old = [[-1.0, -2.0], [-3.0]]
     with pytest.raises(ValueError, match=r"differ by 0\.0\d+ nats, less than 0\.02"):
         serves_old_weights(old, new=shifted(old, gap), old=old)
 
 
-def test_noise_is_what_the_caller_says_it_is() -> None:
-    """The old weights' own log-probabilities in bfloat16 pass for neither of two models in float32."""
+def test_the_caller_says_what_noise_is() -> None:
+    """In bfloat16, the rounding of the old weights' log-probabilities may be larger than the difference here."""
     old, new = [[-1.0, -2.0], [-3.0]], [[-1.2, -2.2], [-3.2]]
     with pytest.raises(CannotTell, match=r"less than 0\.3"):
         serves_old_weights(old, new=new, old=old, noise=NOISE_BFLOAT16)
@@ -64,18 +66,18 @@ def test_a_difference_beyond_noise_is_enough() -> None:
 
 
 @pytest.mark.parametrize("rows", [[], [[]], [[], []]])
-def test_a_probe_without_tokens_tells_nothing(rows: list[list[float]]) -> None:
+def test_a_probe_without_tokens_decides_nothing(rows: list[list[float]]) -> None:
     with pytest.raises(ValueError, match="no tokens"):
         serves_old_weights(rows, new=rows, old=rows)
 
 
-def test_only_the_tenth_of_the_tokens_that_differ_most_is_looked_at() -> None:
-    """Training moves a few tokens far and most hardly at all; the many would drown the few in noise."""
+def test_only_the_tenth_of_the_tokens_that_differ_most_is_compared() -> None:
+    """Training changes a few tokens much and most hardly at all; the noise of the many would hide the few."""
     old, new = [-1.0] * 100, [-1.0] * 100
-    for place in range(0, 100, 10):
-        new[place] = -3.0
+    for position in range(0, 100, 10):
+        new[position] = -3.0
     noisy_new = [value if value == -3.0 else -1.9 for value in new]
-    noisy_old = [-1.0 if place % 10 == 0 else -1.9 for place in range(100)]
+    noisy_old = [-1.0 if position % 10 == 0 else -1.9 for position in range(100)]
     assert serves_old_weights([noisy_new], new=[new], old=[old]) is None
     wrong = serves_old_weights([noisy_old], new=[new], old=[old])
     assert wrong is not None
@@ -92,7 +94,7 @@ def test_an_engine_whose_numbers_are_not_finite_is_refused() -> None:
     assert serves_old_weights([[float("nan")]], new=[[-1.0]], old=[[-2.0]]) is not None
 
 
-def test_an_engine_that_scores_another_number_of_tokens_is_not_trusted() -> None:
+def test_an_engine_that_scores_another_number_of_tokens_is_refused() -> None:
     wrong = serves_old_weights([[-1.0]], new=[[-1.0, -2.0]], old=[[-2.0, -3.0]])
     assert wrong is not None
     assert "scored [1] tokens" in wrong

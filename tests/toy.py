@@ -1,7 +1,7 @@
 """A task of a few problems, a scripted model for it, and runs of the loop on both: no weights, no torch.
 
-The toy's problems ask for the length of a word. Which problems the model solves with and without a hint is written
-in the problem's question, so that a test can work out by hand what a run must do.
+The problems ask for the length of a word. The question says whether the model solves the problem, and whether it needs
+a hint for it, so that a test can say in advance what a run must do.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ RULE = AnswerRule(opener="<r>", closer="</r>", pattern=r"\d+")
 
 
 def toy_problem(word: str, skill: str, class_name: str = "words") -> Problem:
-    """skill: `easy` is solved at once, `hinted` only with a hint, `never` never, `mute` gives no readable answer,
-    `lucky` is solved with wrong reasoning."""
+    """By skill: `easy` is solved without a hint, `hinted` only with one, `never` not at all; `mute` gets no readable
+    answer, and `lucky` is solved with wrong reasoning."""
     return Problem(
         id=word, question=f"{word} {skill}", answer=str(len(word)), class_name=class_name, rationale=f"count {word}"
     )
@@ -45,7 +45,7 @@ def check_steps(problem: Problem, completion: str) -> CheckResult:
 
 
 def reply(prompt: str, seed: int) -> str:
-    """What the scripted model says to the last question of a prompt."""
+    """The scripted model's completion of a prompt, by the prompt's last question."""
     question = prompt.rpartition("Q: ")[2].partition("\nA:")[0]
     word, _, rest = question.partition(" ")
     skill, _, hint = rest.partition(" ")
@@ -72,7 +72,7 @@ TRAIN = tuple(
 )
 DEV = tuple(toy_problem(w, s) for w, s in (("gnu", "easy"), ("hare", "never")))
 TEST = tuple(toy_problem(w, s) for w, s in (("ibis", "easy"), ("jackal", "never"), ("koala", "easy")))
-SHOTS = tuple(toy_problem(w, "easy") for w in ("lemur", "mole"))
+FEW_SHOT = tuple(toy_problem(w, "easy") for w in ("lemur", "mole"))
 
 
 def toy_task(**changes: Any) -> Task:
@@ -80,7 +80,7 @@ def toy_task(**changes: Any) -> Task:
         "name": "toy",
         "prompt_format": FORMAT,
         "verifier": tagged_line(RULE),
-        "few_shot": SHOTS,
+        "few_shot": FEW_SHOT,
         "train": TRAIN,
         "dev": DEV,
         "test": TEST,
@@ -119,7 +119,7 @@ def run_toy(
     trainer: Trainer | None = None,
     **changes: Any,
 ) -> Outcome:
-    """Run the loop on the toy; `engines` collects every engine that was opened, in order."""
+    """Run the loop on the toy task; adds every engine that it opens to `engines`, in order."""
 
     def open_engine(model: ModelRef) -> ScriptedEngine:
         engine = ScriptedEngine(reply)
@@ -143,7 +143,7 @@ def run_toy(
 
 
 def folder_bytes(run_dir: Path, *names: str) -> dict[str, bytes]:
-    """Every file below the named folders, by relative path."""
+    """The content of every file in the named folders, by relative path."""
     return {
         str(path.relative_to(run_dir)): path.read_bytes()
         for name in names

@@ -3,9 +3,9 @@
 import os
 import sys
 
-# `python -m selftaught` has put the current folder before the standard library, so that a `typing.py` there would be
-# run in its place; Python shows it by this first argument, as long as it looks for the program. What Python imports
-# before this line may still be taken from there; not so with the command `selftaught`, nor with `python -P -m`.
+# `python -m selftaught` puts the current folder before the standard library, so that a `typing.py` there would be
+# imported instead of Python's own. While Python looks for the program, its first argument is `-m`. What Python imports
+# before this line may still come from that folder; the command `selftaught` and `python -P -m` do not have the problem.
 if (
     sys.argv[:1] == ["-m"]
     and not sys.flags.safe_path

@@ -214,19 +214,19 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print samples of a run, with everything that is known of them."""
-    from selftaught.inspection import matching, nothing_found, sample_text
+    from selftaught.inspection import matching_samples, no_match_text, sample_text
 
     folder = given_path(run_dir, "DIR")
     options = {"problem_id": problem, "iteration": iteration, "kind": kind, "verdict": verdict}
     wanted = {key: value for key, value in options.items() if value is not None}
     printed = 0
-    for path, sample, answer in matching(folder, wanted, limit=limit, note=_note):
+    for path, sample, answer in matching_samples(folder, wanted, limit=limit, note=_note):
         print(json.dumps(_sample_json(sample, answer)) if as_json else sample_text(path, sample, answer))
         printed += 1
         if is_lost(sys.stdout):
             return  # whoever reads has seen enough, as in `selftaught show DIR | head`
     if not printed:
-        _note(nothing_found(folder, wanted))
+        _note(no_match_text(folder, wanted))
 
 
 @app.command(short_help="Judge a run's saved samples again.")

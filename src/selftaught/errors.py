@@ -4,24 +4,22 @@
       + ConfigError      a setting is unknown, out of range or contradicts another
       + ModelError       a model folder is missing, broken or of an unsupported kind
       + StoreError       the run folder cannot be read or written
-      + EngineError      drawing completions failed
+      + EngineError      generating or scoring completions failed
       + VerifierError    a user's verifier failed instead of giving a verdict
-      + TrainingError    fine-tuning failed or would not do what was asked
-      + WorkerDied         a further process of the run ended in the middle of its work
-      + RefusedError     an invariant broke; going on would give silently wrong results
+      + TrainingError    fine-tuning cannot start or its loss is not finite
+      + WorkerDied       a worker of the run ended in the middle of its work
+      + RefusedError     an invariant is broken, so that the result would be wrong without a sign of it
         + NothingAccepted  an iteration has nothing to train on
-      + Interrupted      the user asked to stop; everything finished is saved
+      + Interrupted      the user stopped the run; everything finished is saved
 
-Every message says what, got, expected and the next step, on one line. The command line prints it and exits with
-`exit_code`; anything that is not a SelftaughtError is our own mistake and keeps its traceback (exit code 1).
+Every message says on one line what is wrong, what was given, what is expected and what to do next. The command line
+prints it and exits with `exit_code`. Any other exception is a mistake of this program: it keeps its traceback and exits
+with 1.
 """
 
 
 def one_line(text: object) -> str:
-    """Text from anywhere as one whole line, in which a control character is seen and does nothing.
-
-    An error that says nothing is named by its type.
-    """
+    """Any text on one line, with control characters escaped; an error without a message gives its type."""
     line = " ".join(part for line in str(text).splitlines() if (part := line.strip()))
     if not line and isinstance(text, BaseException):
         return type(text).__name__
@@ -47,7 +45,7 @@ class StoreError(SelftaughtError, OSError):
 
 
 class EngineError(SelftaughtError, RuntimeError):
-    """An engine could not draw or score completions."""
+    """An engine could not generate or score completions."""
 
 
 class VerifierError(SelftaughtError, RuntimeError):
@@ -59,18 +57,18 @@ class TrainingError(SelftaughtError, RuntimeError):
 
 
 class WorkerDied(SelftaughtError, RuntimeError):
-    """A further process of a run ended in the middle of its work."""
+    """A worker of a run ended in the middle of its work."""
 
 
 class RefusedError(SelftaughtError, RuntimeError):
-    """A cheap invariant is broken; the run stops because the result would be silently wrong."""
+    """An invariant is broken; the run stops because its result would be wrong without a sign of it."""
 
 
 class NothingAccepted(RefusedError):
-    """An iteration accepted no sample and has no other rows, so there is nothing to train on."""
+    """An iteration accepted no sample and has no other examples, so there is nothing to train on."""
 
 
 class Interrupted(SelftaughtError):
-    """Ctrl-C: what was finished is on disk, and the message says how to carry on."""
+    """Ctrl-C: everything finished is on disk, and the message says how to carry on."""
 
     exit_code = 130

@@ -1,4 +1,4 @@
-"""Measure a model or a run's result on a split, outside the loop: the same sampling and the same judging."""
+"""Measure a model or the result of a run on a split, outside the loop but sampled and verified as in it."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -31,20 +31,20 @@ from selftaught.weights import model_in_folder, resolve_model
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model to measure, with the settings that it was trained under (the defaults for a model outside a run)."""
+    """A model to measure, with the settings of its run (the defaults for a model outside a run)."""
 
     model: ModelRef
     config: RunConfig
     iteration: int
     num_shots: int
     run_dir: Path | None = None
-    """The run that the model is of."""
+    """The run of the model, if it has one."""
 
 
 def find_target(name: str, *, task: str | None) -> Target:
-    """A run folder (its result), a checkpoint in one, or a model: a folder, a hub id, or builtin:adder.
+    """The target of a name: a run folder (its result), a checkpoint in one, or a model (folder, hub id, builtin:adder).
 
-    A model outside a run needs a task. It takes the settings of the task's shipped config if that names this model,
+    A model outside a run needs a task. Its settings are those of the task's shipped config if that names this model,
     else the defaults.
     """
     folder = Path(name)
@@ -76,12 +76,12 @@ def evaluate(
     overrides: Mapping[str, Value] | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Measurement:
-    """Generate `samples` completions per problem of a split and measure them; dev and test as far as the config says.
+    """Sample `num_samples` completions per problem of a split and measure them; the config limits dev and test.
 
-    Greedy for one sample, temperature 0.7 for several unless another one is given. What is not given comes from the
-    target's config, with `overrides` on top. `note` is called if a server outside is measured, since nothing here
-    proves which weights it serves. Raises ConfigError for settings that the task or the split cannot serve, and for an
-    override of what has an argument of its own.
+    Without a given temperature, one sample is greedy and several have temperature 0.7. Other settings that are not
+    given come from the target's config, with `overrides` on top. For an external server, `note` is called with what the
+    server says it serves, because nothing here checks it. Raises ConfigError for settings that the task or the split
+    cannot be measured with, and for an override of a setting that has its own argument.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
@@ -104,28 +104,28 @@ def evaluate(
     if not problems:
         raise ConfigError(f"task {task.name!r} has no {split} split")
     resolved = resolve(config, target.model)
-    samples_of_problems: list[Sample] = []
+    samples: list[Sample] = []
     with further_workers(resolved) as workers:
         engine = engine_opener(config, resolved, workers)(target.model)
         if engine.serves is not None:
-            note(f"measured: what {config.engine.url} serves, by its own word {engine.serves!r}")
+            note(f"measured: what {config.engine.url} serves; the server names {engine.serves!r}")
         try:
             for chunk in generate_in_chunks(
                 lambda: engine,
                 task,
                 by_id(problems),
-                planned_samples(problems, kind="evaluation", samples=num_samples),
+                planned_samples(problems, kind="evaluation", num_samples=num_samples),
                 spec=sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=temperature),
                 iteration=target.iteration,
                 run_seed=config.seed,
                 chunk=resolved.chunk_completions,
             ):
-                samples_of_problems += chunk
+                samples += chunk
         finally:
             engine.close()
     return measure(
         problems,
-        samples_of_problems,
+        samples,
         task=task.name,
         split=split,
         iteration=target.iteration,
@@ -135,26 +135,27 @@ def evaluate(
     )
 
 
-HOW_MANY = {"choose", "problems_per_iteration", "dev_problems", "test_problems", "extraction"}
+SETTINGS_OF_USE = {"choose", "problems_per_iteration", "dev_problems", "test_problems", "extraction"}
+"""The settings of [task] that do not change which problems the task has."""
 
 
 def _data_of(config: RunConfig) -> dict[str, Value]:
-    """The settings that say which problems a task has, as opposed to how many of them are used."""
-    return config.task.model_dump(exclude=HOW_MANY)
+    """The settings that decide which problems a task has."""
+    return config.task.model_dump(exclude=SETTINGS_OF_USE)
 
 
 def _with(config: RunConfig, given: Mapping[str, Value | None], overrides: Mapping[str, Value]) -> RunConfig:
-    """A config with overrides and the arguments that were given."""
+    """A config with overrides and with the given arguments."""
     if fixed := sorted(overrides.keys() & {*given, "model.path"}):
-        raise ConfigError(f"--set {fixed[0]}: eval takes it from an argument of its own; see `selftaught eval --help`")
+        raise ConfigError(f"--set {fixed[0]}: `eval` has an argument of its own for it; see `selftaught eval --help`")
     values = {**flat_values(config), **overrides, **{key: v for key, v in given.items() if v is not None}}
     return with_homes(config_from_values(values, lambda key: "eval"))
 
 
 def _no_run(name: str) -> str:
-    """Why a target without a task is none: what is there, or that nothing is."""
+    """Why `name` cannot be measured without a task."""
     if name.startswith("builtin:"):
-        return f"{name!r} is a model of no run, so --task is needed; see `selftaught tasks`"
+        return f"{name!r} belongs to no run, so --task is needed; see `selftaught tasks`"
     if os.path.isdir(name):
         return (
             f"{name!r} is no run folder (no run.json in it); give the folder of a run, or for a model folder the task "
@@ -162,8 +163,8 @@ def _no_run(name: str) -> str:
         )
     if os.path.exists(name):
         return f"{name!r} is a file; give the folder of a run, or the folder of a model and --task"
-    found = link_to_nothing(Path(name)) or f"no such folder{'' if os.path.isabs(name) else f' in {os.getcwd()}'}"
-    return f"{name!r}: {found}; give the folder of a run, or for a model on the hub the task to measure on, --task"
+    reason = link_to_nothing(Path(name)) or f"no such folder{'' if os.path.isabs(name) else f' in {os.getcwd()}'}"
+    return f"{name!r}: {reason}; give the folder of a run, or for a model on the hub the task to measure on, --task"
 
 
 def _target_of_run(folder: Path) -> Target:

@@ -1,4 +1,4 @@
-"""Look at what is on disk: filter samples, judge them again. Reads only."""
+"""Read the samples of a run: filter them, verify them again. Writes nothing."""
 
 import difflib
 from collections import Counter
@@ -14,59 +14,59 @@ from selftaught.problems import SPLITS, Problem, Task, Verdict, Verification
 from selftaught.records import Kind, Measurement, Sample
 from selftaught.store import read_samples
 
-VALUES_SHOWN = 20
-"""Of a field, in the message about a filter that nothing passes."""
+MAX_VALUES = 20
+"""Values of a field that are listed if no sample matches."""
 
 
-def matching(
+def matching_samples(
     run_dir: Path, wanted: Mapping[str, str | int], *, limit: int, note: Callable[[str], None]
 ) -> Iterator[tuple[Path, Sample, str | None]]:
-    """Samples whose fields equal those of `wanted`, with the reference answer; at most `limit` (0: all).
+    """Samples whose fields equal those of `wanted`, with file and reference answer; at most `limit` (0: all).
 
-    Samples can be looked at without the data that they were drawn for: then there are no reference answers, and
-    `note` is told why. Raises ConfigError for a kind or verdict that does not exist.
+    If the data of the task is missing, there are no reference answers, and `note` gets the reason. Raises ConfigError
+    for a kind or verdict that does not exist.
     """
     for field, known in (("kind", get_args(Kind)), ("verdict", tuple(Verdict))):
         if field in wanted and wanted[field] not in known:
             raise ConfigError(f"--{field} {wanted[field]}: expected one of {', '.join(known)}")
     problems: dict[str, Problem] = {}
-    config_of_run(run_dir)  # raises for what is no run
+    config_of_run(run_dir)  # raises if the folder is not a run folder
     try:
         problems = _problems(task_of_run(run_dir))
     except SelftaughtError as error:
         note(f"reference answers are not shown: {error}")
-    found = (
+    matches = (
         (path, sample, problems[sample.problem_id].answer if sample.problem_id in problems else None)
         for path, sample in read_samples(run_dir)
         if all(getattr(sample, field) == value for field, value in wanted.items())
     )
-    return islice(found, limit or None)
+    return islice(matches, limit or None)
 
 
-def nothing_found(run_dir: Path, wanted: Mapping[str, str | int]) -> str:
-    """What to say of filters that no sample passes: what the run has in their place."""
-    there: dict[str, Counter[str]] = {field: Counter() for field in wanted}
+def no_match_text(run_dir: Path, wanted: Mapping[str, str | int]) -> str:
+    """The message if no sample matches `wanted`: which values the samples of the run have instead."""
+    counts_by_field: dict[str, Counter[str]] = {field: Counter() for field in wanted}
     number = 0
     for _, sample in read_samples(run_dir):
         number += 1
-        for field, counts in there.items():
+        for field, counts in counts_by_field.items():
             counts[str(getattr(sample, field))] += 1
     if not number:
         return f"{run_dir} has no samples yet"
-    asked = " and ".join(f"{field} {value!r}" for field, value in wanted.items())
-    parts = [f"{field}: {_values(counts, str(wanted[field]))}" for field, counts in there.items()]
-    return f"none of {number} samples has {asked}; there are, by {'; by '.join(parts)}"
+    filters = " and ".join(f"{field} {value!r}" for field, value in wanted.items())
+    parts = [f"{field}: {_values(counts, str(wanted[field]))}" for field, counts in counts_by_field.items()]
+    return f"none of {number} samples has {filters}; there are, by {'; by '.join(parts)}"
 
 
 def _values(counts: Counter[str], wanted: str) -> str:
-    """Values with their counts; of very many those that are most like the one that was asked for."""
-    shown = sorted(counts) if len(counts) <= VALUES_SHOWN else difflib.get_close_matches(wanted, counts, n=3, cutoff=0)
-    more = f" and {len(counts) - len(shown)} others" if len(counts) > len(shown) else ""
-    return ", ".join(f"{value} ({counts[value]})" for value in shown) + more
+    """Values with their counts; of more than MAX_VALUES, the three that are most similar to the wanted one."""
+    listed = sorted(counts) if len(counts) <= MAX_VALUES else difflib.get_close_matches(wanted, counts, n=3, cutoff=0)
+    more = f" and {len(counts) - len(listed)} others" if len(counts) > len(listed) else ""
+    return ", ".join(f"{value} ({counts[value]})" for value in listed) + more
 
 
 def regraded(run_dir: Path) -> Iterator[tuple[Path, Sample, Verification | None]]:
-    """Every sample with today's verification if its verdict or prediction differs from the saved one, else None."""
+    """Every sample, with its present verification if that differs in verdict or prediction from the saved one."""
     task = task_of_run(run_dir)
     problems = _problems(task)
     for path, sample in read_samples(run_dir):
@@ -82,7 +82,7 @@ def regraded(run_dir: Path) -> Iterator[tuple[Path, Sample, Verification | None]
 
 
 def sample_text(path: Path, sample: Sample, answer: str | None) -> str:
-    """A sample for a person to read; what a model wrote is shown with control characters escaped."""
+    """A sample for people to read; control characters in the completion are escaped."""
     checks = "".join(
         f"  {name}: {'passed' if c.passed else f'failed at {c.detail}'} ({c.share:.2f})"
         for name, c in sample.checks.items()
@@ -118,7 +118,7 @@ def change_text(path: Path, sample: Sample, now: Verification) -> str:
 
 
 def measurement_text(m: Measurement) -> str:
-    """A measurement for a person: every rate with its count and interval."""
+    """A measurement for people to read: every rate with its count and interval."""
     lines = [
         f"{m.task} {m.split}, {m.num_shots} few-shot examples, {m.num_samples} samples per problem at temperature "
         f"{m.temperature}",

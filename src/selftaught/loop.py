@@ -1,10 +1,10 @@
-"""STaR, Algorithm 1 of Zelikman et al. 2022 (arXiv 2203.14465), and its siblings: the outer loop and nothing else.
+"""STaR, Algorithm 1 of Zelikman et al. 2022 (arXiv 2203.14465), and related methods: the outer loop and nothing else.
 
-Knows the seams Engine and Trainer, never a library behind them. Everything that is finished is on disk; a run that
-is started again computes what is still owed and does only that.
+It knows the protocols Engine and Trainer, never a library behind them. Everything finished is on disk, and a run that
+is started again does only what is still missing.
 
-Deviations from the paper: only failed problems are hinted (as in the authors' code), and the base model competes on
-dev too, so that a run never ships something worse than what it started from.
+Deviations from the paper: only failed problems get a hint (as in the authors' code), and the base model is compared on
+dev too, so that the result of a run is never worse on dev than the model it started from.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from selftaught.stages import (
     validation_examples,
 )
 from selftaught.store import read_summaries
-from selftaught.summary import Clock, Gathered, summarize, tally
+from selftaught.summary import Clock, TrainingSet, summarize, tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +40,11 @@ class Outcome:
     measured: dict[str, tuple[Measurement, ...]]
     """Split -> (base model, best model), or the base model alone if it is the best; for test and extrapolation."""
     work_s: Mapping[str, float]
-    """Seconds of this process by what was worked on (`Clock.work_s`)."""
+    """Seconds of this process by kind of work (`Clock.work_s`)."""
 
 
 def run(setup: Setup) -> Outcome:
-    """The whole of STaR: iterate until dev stops rising, then measure the best model on test, once."""
+    """Iterate until accuracy on dev stops rising, then measure the best model on test, once."""
     loop = setup.config.loop
     with Models(setup) as models:
         clock = Clock(models)
@@ -75,22 +75,25 @@ def run(setup: Setup) -> Outcome:
 
 
 def run_iteration(n: int, setup: Setup, models: Models, *, dev_before: Measurement) -> IterationSummary:
-    """One pass: gather training examples with M_{n-1}, fine-tune, measure on dev."""
+    """One pass: make the training set with M_{n-1}, fine-tune, measure on dev."""
     clock = Clock(models)
-    gathered = gather(n, setup, models, clock)
-    checkpoint = fine_tune(setup, models, n, gathered.examples, gathered.validation)
+    training_set = make_training_set(n, setup, models, clock)
+    checkpoint = fine_tune(setup, models, n, training_set.examples, training_set.validation)
     clock.lap("train")
     dev = measure_split(setup, models, models.of(n), "dev")
     clock.lap("dev")
 
-    summary = summarize(setup, n, gathered, checkpoint.train, dev, dev_before, clock)
+    summary = summarize(setup, n, training_set, checkpoint.train, dev, dev_before, clock)
     setup.store.finish_iteration(summary)
     setup.progress.iteration_done(summary)
     return summary
 
 
-def gather(n: int, setup: Setup, models: Models, clock: Clock) -> Gathered:
-    """Sample, hint the failures and sample again, keep what is correct; the samples then leave the memory."""
+def make_training_set(n: int, setup: Setup, models: Models, clock: Clock) -> TrainingSet:
+    """Sample, sample the failed problems again with hints, keep what is correct.
+
+    The samples stay local to this function, so that their memory is free during training.
+    """
     model = models.before(n)
     problems = chosen_problems(setup, n)
 
@@ -102,7 +105,7 @@ def gather(n: int, setup: Setup, models: Models, clock: Clock) -> Gathered:
 
     selection = select_and_write_left_out(setup, n, [*rationales, *rationalizations])
     has_steps = setup.task.check_steps is not None
-    return Gathered(
+    return TrainingSet(
         rationale=count_samples(rationales, has_step_check=has_steps),
         rationalization=count_samples(rationalizations, has_step_check=has_steps),
         examples=training_examples(setup.config, setup.task, n, selection, problems),

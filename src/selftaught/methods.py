@@ -1,16 +1,17 @@
-"""The methods of the STaR family as settings of the loop's knobs, and nothing else.
+"""The methods of the STaR family, each as the values of the settings by which they differ (its knobs).
 
-Letters are the knobs of docs/design.md section 1. A method fixes the knobs it names; `custom` fixes none.
+The letters are those of the knobs in docs/design.md, section 1. A method fixes the knobs that it lists; `custom` lists
+none.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
 Value = str | int | float | bool | None
-"""Of a setting; None is one that is left out."""
+"""The value of a setting; None for one that is left out."""
 
-# Zelikman et al. 2022 (arXiv 2203.14465), Algorithm 1: one greedy sample per problem, one hinted retry of a failed
-# one, fine-tuning restarts from the base model on this iteration's rationales.
+# Zelikman et al. 2022 (arXiv 2203.14465), Algorithm 1: one greedy sample per problem, one with a hint for each failed
+# problem, and fine-tuning from the base model on this iteration's samples.
 STAR: Mapping[str, Value] = MappingProxyType(
     {
         "sampling.num_samples": 1,  # (b)
@@ -36,14 +37,15 @@ METHODS: Mapping[str, Mapping[str, Value]] = MappingProxyType(
         "star": STAR,
         # The ablation of section 4.3 of the paper.
         "star-no-rationalization": {**STAR, **NO_HINTS},
-        # Training set = everything accepted so far.
+        # The training set is everything accepted so far.
         "star-accumulate": {**STAR, "training.window": "all"},
-        # Each iteration trains on from the last one ("STaR-Acc" in arXiv 2505.16322).
+        # Each iteration trains the model of the one before ("STaR-Acc" in arXiv 2505.16322).
         "star-continue": {**STAR, "training.start_from": "previous"},
-        # Yuan et al. 2023 (arXiv 2308.01825): fine-tune on human solutions, sample 100 at 0.7 from that model, once,
-        # then train the base on human and distinct sampled solutions. Their key of distinctness is the list of
-        # equations, `--set selection.unique_by=equations` where the task has one; what every task has is the text, with
-        # white space and case folded. Of duplicates the first stays, not the one least like the others.
+        # Yuan et al. 2023 (arXiv 2308.01825): fine-tune on the human solutions, sample 100 completions at temperature
+        # 0.7 from that model, once, then train the base model on the human and the distinct sampled solutions. The
+        # paper calls two solutions the same if they have the same list of equations: that is `--set
+        # selection.unique_by=equations`, for tasks that have equations. Every task has a text, compared here with white
+        # space and case folded. Of duplicates the first is kept; the paper keeps the one least like the others.
         "rft": {
             **STAR,
             **NO_HINTS,
@@ -65,7 +67,7 @@ METHODS: Mapping[str, Mapping[str, Value]] = MappingProxyType(
         },
         # Baseline of the paper: question -> answer, no rationale anywhere.
         "direct": {**STAR, **NO_HINTS, "sampling.num_samples": 0, "training.target": "answer"},
-        # Control: the same number of steps on the worked examples alone.
+        # Control: the same number of steps on the few-shot examples alone.
         "seeds-only": {**STAR, **NO_HINTS, "sampling.num_samples": 0},
         "custom": {},
     }

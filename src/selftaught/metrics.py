@@ -1,4 +1,4 @@
-"""Numbers with their counts and intervals. Pure: samples in, records out."""
+"""Rates with their counts and intervals. Pure: samples in, records out."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +11,13 @@ Z_95 = 1.959963984540054
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a rate (Wilson 1927), within [0, 1]; (0, 1) when n is 0."""
+    """95 % interval of a rate (Wilson 1927), within [0, 1]; (0, 1) if n is 0."""
     if n == 0:
         return (0.0, 1.0)
     rate, z2 = correct / n, Z_95**2
     center = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * sqrt(rate * (1 - rate) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    # Rounding can push the bound past the observed rate at 0 and at 1.
+    # At rates of 0 and 1 rounding can move a bound past the rate.
     return (min(max(0.0, center - half), rate), max(min(1.0, center + half), rate))
 
 
@@ -26,14 +26,14 @@ def rate(correct: int, n: int) -> Rate:
 
 
 def rate_text(rate: Rate | Measurement, *, digits: int = 3, with_counts: bool = True) -> str:
-    """A rate for a person: 65/492 0.132 [0.105, 0.165]."""
+    """A rate for people to read: 65/492 0.132 [0.105, 0.165]."""
     low, high = rate.interval
     counts = f"{rate.correct}/{rate.n} " if with_counts else ""
     return f"{counts}{rate.accuracy:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that one of k completions, taken without return from n, is correct (Chen et al. 2021, eq. 1).
+    """Chance that at least one of k completions, chosen at random among n, is correct (Chen et al. 2021, eq. 1).
 
     Raises ValueError unless 0 <= correct <= n and 1 <= k <= n.
     """
@@ -43,7 +43,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def majority_prediction(samples: Sequence[Sample]) -> str | None:
-    """The most frequent prediction; ties go to the one of the lowest index; None if none can be read."""
+    """The most frequent prediction, of equally frequent ones the first by index; None without any prediction."""
     counts = Counter(s.prediction for s in sorted(samples, key=lambda s: s.index) if s.prediction is not None)
     return counts.most_common(1)[0][0] if counts else None
 
@@ -63,7 +63,7 @@ def count_samples(samples: Iterable[Sample], *, has_step_check: bool) -> Samplin
 
 
 def check_rates(samples: Iterable[Sample]) -> dict[str, Rate]:
-    """How many samples passed each of their checks: of those with the correct answer, for `extraction` of all."""
+    """How many of the samples with a correct answer passed each check; for `extraction`, how many of all samples."""
     passed: dict[str, list[bool]] = {}
     for sample in samples:
         for name, result in sample.checks.items():
@@ -83,17 +83,17 @@ def measure(
     temperature: float,
     has_step_check: bool,
 ) -> Measurement:
-    """Accuracy is that of each problem's first completion (@1); pass@k and majority@k need K > 1 samples each.
+    """Accuracy is over each problem's first completion; pass@k and majority@k need K > 1 samples per problem.
 
     Raises ValueError if a problem lacks a sample or the problems differ in their number of samples.
     """
     by_problem: dict[str, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda s: s.index):
         by_problem[sample.problem_id].append(sample)
-    sizes = {len(by_problem[problem.id]) for problem in problems}
-    if len(sizes) != 1 or 0 in sizes or len(by_problem) != len(problems):
-        raise ValueError(f"every problem needs the same number of samples, at least 1; got {sorted(sizes)}")
-    (k_max,) = sizes
+    numbers = {len(by_problem[problem.id]) for problem in problems}
+    if len(numbers) != 1 or 0 in numbers or len(by_problem) != len(problems):
+        raise ValueError(f"every problem needs the same number of samples, at least 1; got {sorted(numbers)}")
+    (num_samples,) = numbers
     first = {problem.id: by_problem[problem.id][0] for problem in problems}
     is_correct = {pid: sample.verdict is Verdict.CORRECT for pid, sample in first.items()}
     total = rate(sum(is_correct.values()), len(problems))
@@ -103,7 +103,7 @@ def measure(
         iteration=iteration,
         num_shots=num_shots,
         temperature=temperature,
-        num_samples=k_max,
+        num_samples=num_samples,
         n=total.n,
         correct=total.correct,
         accuracy=total.accuracy,
@@ -114,13 +114,13 @@ def measure(
         false_positive=sum(s.is_false_positive for s in first.values()) if has_step_check else None,
         checks=check_rates(first.values()),
         tokens=sum(s.num_tokens for s in samples),
-        pass_at_k=_pass_at_powers_of_two(list(by_problem.values()), k_max) if k_max > 1 else {},
-        majority_at_k=_majority_at_k(by_problem) if k_max > 1 else None,
+        pass_at_k=_pass_at_powers_of_two(list(by_problem.values()), num_samples) if num_samples > 1 else {},
+        majority_at_k=_majority_at_k(by_problem) if num_samples > 1 else None,
     )
 
 
 def mean_over_classes(by_class: Mapping[str, Rate]) -> float:
-    return sum(s.accuracy for s in by_class.values()) / len(by_class) if by_class else 0.0
+    return sum(rate.accuracy for rate in by_class.values()) / len(by_class) if by_class else 0.0
 
 
 def _by_class(problems: Sequence[Problem], is_correct: Mapping[str, bool]) -> dict[str, Rate]:

@@ -16,19 +16,19 @@ def choose_problems(
 ) -> list[Problem]:
     """The training problems of one iteration, in the order of `train`.
 
-    `number` 0 means all. "random" chooses anew each iteration, so that iterations share problems; "random-per-class"
-    does so with the same number of each class, as far as a class has them; "unsolved-first" takes problems without a
-    correct answer so far before the others, at random among equals.
+    "random" chooses anew each iteration, so that iterations share problems. "random-per-class" does so with the same
+    number of each class, as far as a class has them. "unsolved-first" takes problems without a correct answer so far
+    before the others, and chooses at random within both groups.
     """
     if isinstance(number, str) or number >= len(train):
         return list(train)
     positions = list(range(len(train)))
     generator(seed, iteration, "problems").shuffle(positions)
     if how == "unsolved-first":
-        positions.sort(key=lambda i: train[i].id in solved)  # stable: the shuffle decides among equals
+        positions.sort(key=lambda i: train[i].id in solved)  # stable, so each group stays shuffled
     if how == "random-per-class":
-        taken = {p.id for p in spread_over_classes([train[i] for i in positions], number)}
-        return [p for p in train if p.id in taken]
+        chosen = {p.id for p in spread_over_classes([train[i] for i in positions], number)}
+        return [p for p in train if p.id in chosen]
     return [train[i] for i in sorted(positions[:number])]
 
 
@@ -44,18 +44,18 @@ def spread_over_classes(problems: Sequence[Problem], number: int | Literal["all"
     return tuple(problems[position] for position in sorted(p for _, p in sorted(keyed)[:number]))
 
 
-def planned_samples(problems: Iterable[Problem], *, kind: Kind, samples: int) -> Iterator[PlannedSample]:
+def planned_samples(problems: Iterable[Problem], *, kind: Kind, num_samples: int) -> Iterator[PlannedSample]:
     """Every sample of a stage, in the order in which they are generated and stored."""
-    return (PlannedSample(problem_id=p.id, kind=kind, index=k) for p in problems for k in range(samples))
+    return (PlannedSample(problem_id=p.id, kind=kind, index=k) for p in problems for k in range(num_samples))
 
 
 def solved_ids(samples: Iterable[Sample]) -> set[str]:
-    """Problems with a correct answer that was sampled without a hint."""
+    """The problems with a correct answer that was sampled without a hint."""
     return {s.problem_id for s in samples if s.kind == "rationale" and s.verdict is Verdict.CORRECT}
 
 
 def problems_to_hint(problems: Iterable[Problem], samples: Iterable[Sample]) -> list[Problem]:
-    """The failed problems that get a hint; a problem solved without one never does."""
+    """The failed problems, which get a hint; a problem that was solved without one never does."""
     solved = solved_ids(samples)
     return [p for p in problems if p.id not in solved]
 
@@ -63,10 +63,10 @@ def problems_to_hint(problems: Iterable[Problem], samples: Iterable[Sample]) -> 
 def steps_for(
     iteration: int, *, first: int, growth: float, max_epochs: float, num_examples: int, batch_size: int
 ) -> int:
-    """Optimizer steps of an iteration (from 1): int(first * growth^(iteration-1)), at most `max_epochs` passes.
+    """Optimizer steps of an iteration (from 1): int(first * growth^(iteration-1)), at most `max_epochs` epochs.
 
-    40 and 1.2 are the paper's (Zelikman et al. 2022, section 4.1), where thousands of examples are accepted; on the few
-    that a small model may get, the same steps would be many passes over them. The last step may fill up the last pass.
+    40 and 1.2 are the paper's (Zelikman et al. 2022, section 4.1), where thousands of examples are accepted. A small
+    model may get few, and the same steps would repeat them many times. The limit is rounded up to a full step.
     """
     most = max(1, math.ceil(max_epochs * num_examples / batch_size))
     try:
@@ -75,30 +75,30 @@ def steps_for(
         return most
 
 
-def row_order(num_rows: int, *, num_slots: int, seed: int) -> list[int]:
-    """Which row fills each of `num_slots` places of a training: whole epochs, each a fresh permutation.
+def row_order(num_rows: int, *, num_places: int, seed: int) -> list[int]:
+    """Which row takes each of the `num_places` places of a training: epoch after epoch, each a new permutation.
 
-    Every row is used floor(num_slots / num_rows) times or once more. Raises ValueError without rows.
+    Every row is used floor(num_places / num_rows) times or once more. Raises ValueError without rows.
     """
     if num_rows < 1:
         raise ValueError("row_order needs at least one row")
     order: list[int] = []
     epoch = 0
-    while len(order) < num_slots:
+    while len(order) < num_places:
         permutation = list(range(num_rows))
         generator(seed, "epoch", epoch).shuffle(permutation)
         order += permutation
         epoch += 1
-    return order[:num_slots]
+    return order[:num_places]
 
 
 def best_iteration(accuracies: Sequence[float]) -> int:
-    """Position of the highest dev accuracy; position 0 is the base model; ties go to the earlier."""
+    """Position of the highest dev accuracy, the earliest one if several are equal; position 0 is the base model."""
     return max(range(len(accuracies)), key=lambda i: (accuracies[i], -i))
 
 
 def has_plateaued(accuracies: Sequence[float], *, patience: int) -> bool:
-    """Whether the last `patience` iterations did not raise dev accuracy over what came before.
+    """Whether none of the last `patience` iterations raised dev accuracy above all earlier ones.
 
     `accuracies[0]` is the base model's.
     """

@@ -1,4 +1,4 @@
-"""What the loop tells while it works. The loop calls it and does not know who listens."""
+"""What the loop reports while it works. The loop does not know who receives it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,13 +9,13 @@ from selftaught.records import Checkpoint, IterationSummary, Measurement, Sample
 
 class Progress(Protocol):
     def stage(self, iteration: int, name: str, total: int, done: Sequence[Sample] = ()) -> None:
-        """A stage of `total` samples (or optimizer steps) begins; `done` were on disk already."""
+        """A stage of `total` samples (or optimizer steps) begins; `done` are already on disk."""
 
     def sample(self, sample: Sample) -> None:
-        """A sample has been drawn; its chunk is not saved yet."""
+        """A sample is complete; its chunk is not saved yet."""
 
     def show(self, prompt: str, problem: Problem, sample: Sample) -> None:
-        """The first sample of a stage, whole, for a person to look at."""
+        """The first sample of a stage, for a person to read in full."""
 
     def stage_done(self, iteration: int, name: str, samples: Sequence[Sample]) -> None: ...
 
@@ -28,11 +28,11 @@ class Progress(Protocol):
     def iteration_done(self, summary: IterationSummary) -> None: ...
 
     def note(self, text: str) -> None:
-        """Something out of the ordinary, in a sentence."""
+        """Something unusual, in a sentence."""
 
 
 class Silent:
-    """Listens to nothing."""
+    """Ignores every report."""
 
     def stage(self, iteration: int, name: str, total: int, done: Sequence[Sample] = ()) -> None:
         pass

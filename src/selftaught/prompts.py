@@ -1,4 +1,4 @@
-"""Render problems as text. The one renderer: generation, training, evaluation and `--dry-run` all use it."""
+"""Render problems as text, for generation, training, evaluation and `--dry-run` alike."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -9,8 +9,8 @@ from selftaught.problems import LABELS, Problem, PromptFormat
 def render_prompt(fmt: PromptFormat, problem: Problem, *, hint: bool, few_shot: Sequence[Problem] = ()) -> str:
     """The text that a model completes: few-shot examples, then the question.
 
-    With `hint` the reference answer stands beside the question, and beside each few-shot example's question too
-    (Zelikman et al. 2022, section 3.2). Without it the text does not depend on `problem.answer`.
+    With `hint`, the question and the question of every few-shot example have their reference answers beside them
+    (Zelikman et al. 2022, section 3.2). Without it, the text does not depend on `problem.answer`.
     """
     return render_prompts(fmt, [problem], hint=hint, few_shot=few_shot)[0]
 
@@ -18,14 +18,14 @@ def render_prompt(fmt: PromptFormat, problem: Problem, *, hint: bool, few_shot: 
 def render_prompts(
     fmt: PromptFormat, problems: Iterable[Problem], *, hint: bool, few_shot: Sequence[Problem] = ()
 ) -> list[str]:
-    """A prompt per problem, as `render_prompt` makes it; the few-shot examples are rendered once for all of them."""
+    """One prompt per problem, as by `render_prompt`; the few-shot examples are rendered once for all of them."""
     examples = [_question(fmt, example, hint=hint) + render_completion(fmt, example) for example in few_shot]
     before = "".join(example + fmt.separator for example in examples)
     return [before + _question(fmt, problem, hint=hint) for problem in problems]
 
 
 def render_completion(fmt: PromptFormat, problem: Problem) -> str:
-    """What follows a few-shot example's question: its rationale and answer, or the answer alone if it has none."""
+    """What follows the question of a few-shot example: rationale and answer, or only the answer without a rationale."""
     choice = problem.choices[LABELS.index(problem.answer)] if problem.choices else ""
     if problem.rationale:
         return fmt.completion.format(rationale=problem.rationale, answer=problem.answer, choice=choice)
@@ -33,7 +33,7 @@ def render_completion(fmt: PromptFormat, problem: Problem) -> str:
 
 
 def prompt_sha256(prompt: str) -> str:
-    """The first 16 hex digits: enough to tell prompts apart, short enough for every line of a sample file."""
+    """The first 16 hex digits: enough to distinguish prompts, and short for a file with one on every line."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 

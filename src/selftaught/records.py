@@ -1,6 +1,9 @@
 """The words of the project as frozen records: the only things that travel between modules.
 
 One record is one line on disk (`store.py`). Nothing here does I/O or knows a task, model or library.
+
+`iteration` means the same in every record: the pass of the outer loop, counted from 1, that the record belongs to. 0 is
+before the first pass: the base model, what is sampled to measure it, and a fine-tuning that precedes the loop.
 """
 
 from collections.abc import Mapping
@@ -28,7 +31,7 @@ class ModelRef:
     sha256: str | None = None
     """Of the weight files, in name order; None for a model that has no files (the scripted engine)."""
     iteration: int = 0
-    """The outer iteration that made it; 0 is the base model."""
+    """The iteration that trained the model; 0 for the base model and for one trained before the first iteration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +57,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What an engine generated for the request at position `request` of the sequence it was given."""
+    """What an engine generated for one request; `request` is its position in the sequence of requests."""
 
     request: int
     text: str
     """Without the stop string and what follows it."""
     token_ids: tuple[int, ...] | None
-    """Ids that decode to `text`, without the end token; None if the engine does not know them."""
+    """The ids that decode to `text`, without the end token; None if the engine does not know them."""
     finish_reason: FinishReason
     logprob: float | None
     """Sum over the generated tokens of their log-probability at temperature 1 (nats)."""
     num_tokens: int
-    """Generated tokens, the end token and cut ones included: the unit of tokens/s."""
+    """Generated tokens, with the end token and those that were cut off; tokens/s counts these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ class TokenScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedSample:
-    """One sample that a plan asks for; with the run seed and the iteration it fixes the sample's seed."""
+    """One sample to make; with the run seed and the iteration it determines the sample's seed."""
 
     problem_id: str
     kind: Kind
@@ -91,7 +94,8 @@ class Sample:
 
     problem_id: str
     iteration: int
-    """In which it was sampled; its model is the one of iteration - 1 (evaluation: of this iteration)."""
+    """The iteration that the sample is made for; 0 is before the first. A rationale or rationalization is sampled from
+    the model that the iteration starts with, an evaluation sample from the model that the iteration trained."""
     kind: Kind
     index: int
     seed: int
@@ -104,12 +108,12 @@ class Sample:
     prediction: str | None
     verdict: Verdict
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
-    """By name; `steps` is the task's exact check of the reasoning, `extraction` passes if strict and lenient
-    extraction give the same verdict."""
+    """Results of checks by name: `steps` is the task's exact check of the reasoning, `extraction` passes if strict and
+    lenient extraction give the same verdict."""
 
     @property
     def is_false_positive(self) -> bool:
-        """Correct answer, wrong reasoning: needs a step check, without one it is never true."""
+        """Whether the answer is correct and the reasoning wrong; always False without a step check."""
         steps = self.checks.get("steps")
         return self.verdict is Verdict.CORRECT and steps is not None and not steps.passed
 
@@ -120,14 +124,16 @@ class TrainingExample:
 
     problem_id: str
     prompt: str
-    """Never holds the hint of a training problem; only rehearsed few-shot examples may be hinted."""
+    """Never holds the hint of a training problem; only rehearsed few-shot examples may have hints."""
     completion: str
     completion_ids: tuple[int, ...] | None
-    """The ids that were sampled; None where the text was not sampled as ids and has to be encoded."""
+    """The sampled ids; None if there are none, so that the text has to be encoded."""
     source: Source
     iteration: int
-    """Of the sample it came from, with `index`; the current iteration for rows that were not sampled."""
+    """The iteration that the example comes from: the one of its sample, or for an example that was not sampled the one
+    that adds it to its training set. 0 is before the first."""
     index: int = 0
+    """Of its sample; for a rehearsed few-shot example, 1 with a hint and 0 without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,19 +154,19 @@ class Rate:
     n: int
     correct: int
     accuracy: float
-    """correct / n, 0 to 1; 0 when n is 0."""
+    """correct / n, 0 to 1; 0 if n is 0."""
     interval: tuple[float, float]
-    """Low and high, 0 to 1."""
+    """Lower and upper end, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """A model measured on a split of a task."""
+    """The accuracy of a model on a split of a task, with what it was measured by."""
 
     task: str
     split: str
     iteration: int
-    """Of the model; 0 is the base model."""
+    """The iteration that trained the measured model; 0 is the base model."""
     num_shots: int
     temperature: float
     num_samples: int
@@ -176,18 +182,18 @@ class Measurement:
     false_positive: int | None
     """Correct answer, wrong reasoning; None where the task has no step check."""
     pass_at_k: Mapping[str, float] = field(default_factory=dict)
-    """k -> chance that one of k completions is correct, mean over problems; empty for K = 1."""
+    """k -> chance that at least one of k completions is correct, mean over problems; empty for K = 1."""
     tokens: int = 0
-    """Tokens generated for it."""
+    """Tokens that were generated for the measurement."""
     majority_at_k: float | None = None
     """Share of problems whose most frequent prediction of K is correct; None for K = 1."""
     checks: Mapping[str, Rate] = field(default_factory=dict)
-    """As in `SamplingCounts`, over each problem's first completion; empty in older folders."""
+    """As in `SamplingCounts`, over each problem's first completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingCounts:
-    """One sampling stage of one iteration; the four verdict and finish counts are over its samples."""
+    """The samples of one stage of one iteration, counted by verdict and by how they ended."""
 
     samples: int
     correct: int
@@ -196,29 +202,33 @@ class SamplingCounts:
     truncated: int
     false_positive: int | None
     checks: Mapping[str, Rate] = field(default_factory=dict)
-    """By name, how many of the correct answers passed a check of the reasoning; and as `extraction`, for how many of
-    all samples strict and lenient extraction give the same verdict. Empty in older folders."""
+    """By name, how many of the samples with a correct answer passed a check of the reasoning. `extraction` is over all
+    samples: for how many strict and lenient extraction give the same verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSummary:
     steps: int
-    tokens: int  # that went through the model: prompts included, padding not
-    seconds: float  # wall clock, from loading to the last step
+    tokens: int
+    """Tokens that went through the model: prompts included, padding not."""
+    seconds: float
+    """Wall clock, from loading to the last step."""
     first_loss: float | None
     last_loss: float | None
     """Of the first and the last step: mean over the step's loss tokens (nats)."""
     validation_loss: float | None
-    """Mean loss per token on the held-out slice of accepted examples; None if nothing was held out."""
+    """Mean loss per token on the accepted samples that are held out; None if there are none."""
     dev_answer_loss: float | None
-    """Mean loss per token on the reference answers of dev; it decides nothing."""
-    noise_scale: float | None = None  # in loss tokens; None where a step is one forward pass, or drowned in noise
-    notes: tuple[str, ...] = ()  # what was out of the ordinary, in sentences
+    """Mean loss per token on the reference answers of dev; reported only, it decides nothing."""
+    noise_scale: float | None = None
+    """Gradient noise scale in loss tokens; None if no step had several micro-batches, or the noise hid the gradient."""
+    notes: tuple[str, ...] = ()
+    """What was unusual, in sentences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IterationSummary:
-    """A finished iteration: its line in iterations.jsonl is the marker that it is finished."""
+    """A finished iteration; its line in iterations.jsonl marks it as finished."""
 
     iteration: int
     rationale: SamplingCounts
@@ -230,11 +240,11 @@ class IterationSummary:
     train: TrainingSummary
     dev: Measurement
     seconds: Mapping[str, float]
-    """By stage, of the process that finished the iteration (a resumed stage counts what was left of it)."""
+    """By stage, of the process that finished the iteration; of a resumed stage, what this process did of it."""
     tokens_per_s: Mapping[str, float]
     warnings: tuple[str, ...] = ()
-    work_s: Mapping[str, float] = field(default_factory=dict)
-    """The same seconds by what was worked on: `sampling`, `training`, `loading`, `other`; empty in older folders."""
+    work_s: Mapping[str, float]
+    """The same seconds by kind of work: `sampling`, `training`, `loading`, `other`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,23 +260,24 @@ class StepMetrics:
     seconds: float
     """Since the training started."""
     tokens: int
-    """Tokens of all steps so far, padding not counted; with `seconds`, the tokens/s between two lines."""
-    noise: tuple[float, float] | None = None  # unbiased |G|^2 and tr(S) (training/noise.py); None for one forward pass
+    """Tokens of all steps so far, without padding; with `seconds` they give the tokens/s between two lines."""
+    noise: tuple[float, float] | None = None
+    """Unbiased estimates of |G|^2 and tr(S) (training/noise.py); None for a step of one micro-batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRow:
-    """A completion whose log-probability tells old weights from new ones."""
+    """A completion whose log-probabilities differ between old and new weights."""
 
     prompt: str
     completion: str
     old_logprobs: tuple[float, ...]
-    """Under the weights that the engine served before this training."""
+    """Under the weights that the engine serves before this training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """Everything about one fine-tuning but the examples."""
+    """Everything about one fine-tuning except the examples."""
 
     iteration: int
     steps: int
@@ -282,6 +293,7 @@ class Checkpoint:
     """A fine-tuned model: checkpoints/<iteration>/checkpoint.json beside the weights."""
 
     iteration: int
+    """The iteration that trained it; 0 for a training before the first iteration."""
     path: str
     """Relative to the run folder."""
     sha256: str
@@ -293,12 +305,12 @@ class Checkpoint:
     train: TrainingSummary
     probe: tuple[ProbeRow, ...] = ()
     new_logprobs: tuple[tuple[float, ...], ...] = ()
-    """Of the probe, under the weights just trained, computed by the trainer itself."""
+    """Of the probe under the newly trained weights, as the trainer computes them."""
 
     def ref(self, run_dir: Path) -> ModelRef:
         return ModelRef(path=str(run_dir / self.path), sha256=self.sha256, iteration=self.iteration)
 
 
 def sample_key(sample: Sample | LeftOut) -> tuple[str, int, str, int]:
-    """What names a sample within a run; also the canonical order of samples."""
+    """What identifies a sample within a run; samples are sorted by it."""
     return (sample.problem_id, sample.iteration, sample.kind, sample.index)

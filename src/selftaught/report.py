@@ -1,7 +1,7 @@
 """A report of one or several runs: a Markdown page, and accuracy on dev against iteration as a picture.
 
-A function of run folders and nothing else. What a folder does not hold is shown as `–`, never guessed; text that
-comes from data or from a model is escaped. The picture follows the arithmetic figures of Zelikman et al. 2022.
+A function of run folders and nothing else. What a folder does not hold is written as `–`, never guessed. Text from
+data or from a model is escaped. The picture follows the arithmetic figures of Zelikman et al. 2022.
 """
 
 import json
@@ -14,7 +14,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftaught.config import config_from_values, flat_values
+from selftaught.config import known_keys
 from selftaught.errors import ConfigError, StoreError
 from selftaught.methods import METHODS
 from selftaught.metrics import mean_over_classes, rate_text
@@ -28,22 +28,21 @@ if TYPE_CHECKING:
 
 DASH = "–"
 SPECIAL = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"} | {c: f"\\{c}" for c in "\\`*_[]~$!#"}
-# Okabe and Ito's colours, told apart by colour-blind readers too; with 8 markers, 56 classes look different.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish; with 8 markers, 56 classes look different.
 CLASS_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 RUN_COLORS = ("#222222", "#8C510A", "#7B3294", "#4D9221", "#2166AC", "#B2182B")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-# A fixed salt for the ids in an SVG makes its bytes a function of the runs; names are text, not formulas.
+# With a fixed salt for its ids, an SVG of the same runs has the same bytes; names are text, not formulas.
 STYLE: dict[Any, Any] = {"svg.hashsalt": "selftaught", "text.parse_math": False, "font.size": 11} | {
     "axes.titlesize": 11, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 10
 }  # fmt: skip
-NOTES = f"""Iteration 0 is the base model. Accuracy is greedy, at the first completion, with its 95 % Wilson interval;
-`{DASH}` is what there is no number for. Rationales and hints are correct of sampled; false positives, correct answers
-that rest on wrong reasoning, are of the correct ones. Seconds are those of the process that finished the iteration;
-"of them other" is the part outside of sampling, training and loading."""
+NOTES = f"""Iteration 0 is the base model. Accuracy is over each problem's first, greedy completion, with a 95 % Wilson
+interval; `{DASH}` means that there is no number. Rationales and hints: correct of sampled. False positives, correct
+answers with wrong reasoning: of the correct ones. Seconds are those of the process that finished the iteration; "of
+which other" is the time outside of sampling, training and loading."""
 
-
-CHECKS = """Correct answers that passed each check of the reasoning; `extraction` is the share of all completions to
-which strict and lenient extraction of the answer give the same verdict."""
+CHECKS = """Of the correct answers, how many passed each check of the reasoning; `extraction` is the share of all
+completions to which strict and lenient extraction of the answer give the same verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +54,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a run folder says of its run."""
+    """The content of a run folder, as far as the report needs it."""
 
     name: str
     about: Mapping[str, Any]
@@ -64,11 +63,11 @@ class Run:
     measured: Mapping[tuple[str, int], Measurement]
     """By split and iteration."""
     result: Mapping[str, Any] | None
-    """The content of result.json, whose measurements are in `measured` too; None for a run that has not finished."""
+    """The content of result.json; None for an unfinished run. Its measurements are in `measured` as well."""
 
     @property
     def dev(self) -> list[Measurement]:
-        """Of the base model, if it is there yet, and of every finished iteration."""
+        """Measurements on dev: of the base model, if there is one yet, and of every finished iteration."""
         base = self.measured.get(("dev", 0))
         return [*([base] if base else []), *(s.dev for s in self.summaries)]
 
@@ -79,8 +78,8 @@ class Run:
 def write_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Report:
     """Write report.md, accuracy.svg and accuracy.png; by default into the run folder, or into report/ for several.
 
-    Raises ConfigError for a run that is given twice, StoreError for a folder that is not a run, and for an `out_dir`
-    that cannot be written.
+    Raises ConfigError for a run that is given twice, and StoreError for a folder that is not a run folder or that
+    cannot be written.
     """
     assert run_dirs, "a report needs at least one run folder"
     for i, run_dir in enumerate(run_dirs):
@@ -101,7 +100,7 @@ def write_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Repor
 
 
 def read_run(run_dir: Path, *, name: str = "") -> Run:
-    """Everything that the report says of a run. Raises StoreError if the folder is not a run or is damaged."""
+    """Everything that the report needs of a run. Raises StoreError if the folder is not a run folder or is damaged."""
     return Run(
         name=name or run_dir.resolve().name,
         about=read_run_json(run_dir),
@@ -112,16 +111,16 @@ def read_run(run_dir: Path, *, name: str = "") -> Run:
 
 
 def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows for a terminal, 120 columns for up to five short classes; row 0 is the base model.
+    """Header and rows for a terminal, at most 120 columns for five short classes; row 0 is the base model.
 
-    `correct`: rationales correct/sampled; `hints`: accepted/given; `false +`: false positives unhinted/hinted;
-    `s`: seconds.
+    `correct`: rationales correct/sampled; `hints`: rationalizations correct/sampled; `false +`: false positives among
+    rationales/rationalizations; `s`: seconds.
     """
     run = read_run(run_dir)
-    known = class_names(run.dev)
+    classes = class_names(run.dev)
     rows = []
     for m in run.dev:
-        by_class = (f"{m.by_class[name].accuracy:.2f}" if name in m.by_class else DASH for name in known)
+        by_class = (f"{m.by_class[name].accuracy:.2f}" if name in m.by_class else DASH for name in classes)
         rows.append([str(m.iteration), *by_class, rate_text(m, digits=2, with_counts=False)])
     work = [[DASH] * 7] * (len(run.dev) - len(run.summaries))
     for s in run.summaries:
@@ -129,18 +128,18 @@ def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
         false = "/".join(DASH if c.false_positive is None else str(c.false_positive) for c in stages)
         trained = [str(s.examples), str(s.train.steps), _losses(s, "{:.3f}→{:.3f}")]
         work.append([*(_of(c.correct, c.samples) for c in stages), false, *trained, f"{sum(s.seconds.values()):.0f}"])
-    header = ["iter", *map(_short, known), "dev", "correct", "hints", "false +", "examples", "steps"]
+    header = ["iter", *map(_short, classes), "dev", "correct", "hints", "false +", "examples", "steps"]
     return [*header, "loss", "s"], [[*left, *right] for left, right in zip(rows, work, strict=True)]
 
 
 def class_names(measurements: Iterable[Measurement]) -> list[str]:
-    """Every class that was measured, in the order a person counts: 2 before 10."""
-    found = {name for m in measurements for name in m.by_class}
-    return sorted(sorted(found), key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
+    """Every measured class, sorted with numbers by their value: 2 before 10."""
+    names = {name for m in measurements for name in m.by_class}
+    return sorted(sorted(names), key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
 
 
 def render_markdown(runs: Sequence[Run], *, plot: str) -> str:
-    """The page; `plot` is the address of the picture, relative to the page."""
+    """The page; `plot` is the path of the picture, relative to the page."""
     title = f"# Report: {_md(', '.join(run.name for run in runs))}"
     parts = [title, f"![accuracy on dev per class against iteration]({plot})", NOTES]
     if len(runs) > 1:
@@ -169,7 +168,7 @@ def _status(run: Run) -> str:
 
 
 def _settings(run: Run) -> str:
-    """What was run, on what, and the settings in which it differs from the defaults and its method's table."""
+    """Task, model and machine of a run, and its settings that differ from the defaults and from those of its method."""
     about, config = run.about, run.about.get("config", {})
     variant, sha256 = config.get("task.variant"), about.get("model", {}).get("sha256")
     facts = {
@@ -181,7 +180,8 @@ def _settings(run: Run) -> str:
         "git commit": about.get("git_commit"),
         "started": about.get("started"),
     }
-    usual = {**flat_values(config_from_values({})), **METHODS.get(run.setting("method"), {})}
+    defaults = {key: field.default for key, field in known_keys().items() if not field.is_required()}
+    usual = {**defaults, **METHODS.get(run.setting("method"), {})}
     different = [
         [_md(key), _md(json.dumps(value, ensure_ascii=False)), _md(json.dumps(usual[key])) if key in usual else DASH]
         for key, value in config.items()
@@ -193,9 +193,9 @@ def _settings(run: Run) -> str:
 
 
 def _dev_table(run: Run) -> str:
-    known = class_names(run.dev)
-    rows = [[str(m.iteration), *(_rate(m.by_class.get(c)) for c in known), _rate(m), _mean(m)] for m in run.dev]
-    return _table(["iteration", *(f"class {_md(name)}" for name in known), "dev", "mean over classes"], rows)
+    classes = class_names(run.dev)
+    rows = [[str(m.iteration), *(_rate(m.by_class.get(c)) for c in classes), _rate(m), _mean(m)] for m in run.dev]
+    return _table(["iteration", *(f"class {_md(name)}" for name in classes), "dev", "mean over classes"], rows)
 
 
 def _work_table(run: Run) -> str:
@@ -208,11 +208,11 @@ def _work_table(run: Run) -> str:
         other = f"{s.work_s['other']:.1f}" if "other" in s.work_s else DASH
         rows.append([str(s.iteration), *sampled, *trained, validation, f"{sum(s.seconds.values()):.1f}", other])
     header = ["iteration", "rationales correct", "hints accepted", "false positives", "false positives, hinted"]
-    return _table([*header, "examples", "steps", "loss", "validation loss", "seconds", "of them other"], rows)
+    return _table([*header, "examples", "steps", "loss", "validation loss", "seconds", "of which other"], rows)
 
 
 def _checks_table(run: Run) -> str:
-    """A row per stage of each iteration that was checked; empty if none was."""
+    """A row for every stage of an iteration that has checks; empty if none has."""
     stages = [
         (s.iteration, what, counts.checks)
         for s in run.summaries
@@ -224,10 +224,10 @@ def _checks_table(run: Run) -> str:
 
 
 def _left_out_table(run: Run) -> str:
-    """Where every sample went; says so if a row does not add up."""
+    """How many samples were kept and left out, by reason; says so if the numbers of a row do not add up."""
     reasons = [reason for reason, _ in sum((Counter(s.left_out) for s in run.summaries), Counter()).most_common()]
     takes_earlier = run.setting("training.window") == "all"
-    rows, wrong, samples = [], [], 0
+    rows, errors, samples = [], [], 0
     for s in run.summaries:
         samples = (samples if takes_earlier else 0) + s.rationale.samples + s.rationalization.samples
         others = Counter(s.examples_by_source)
@@ -236,10 +236,10 @@ def _left_out_table(run: Run) -> str:
         added = ", ".join(f"{n} {_md(source)}" for source, n in others.items()) or "0"
         rows.append([str(s.iteration), str(samples), str(kept), *counts, added, str(s.examples)])
         if samples != kept + sum(s.left_out.values()) or s.examples != kept + others.total():
-            wrong.append(f"**Iteration {s.iteration} does not add up.**")
+            errors.append(f"**Iteration {s.iteration} does not add up.**")
     header = ["iteration", "samples so far" if takes_earlier else "samples", "kept", *map(_md, reasons)]
-    note = "Samples are those kept and those left out, by reason; examples are those kept and the other rows."
-    return "\n\n".join([_table([*header, "other rows", "examples"], rows), note, *wrong])
+    note = "Samples = kept + left out, by reason. Examples = kept + other rows."
+    return "\n\n".join([_table([*header, "other rows", "examples"], rows), note, *errors])
 
 
 def _result_table(run: Run, best: int) -> str:
@@ -270,17 +270,17 @@ def _comparison(runs: Sequence[Run]) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the cells are escaped already."""
+    """A Markdown table of cells that are already escaped."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def _md(text: object) -> str:
-    """Text from outside as one line that Markdown and HTML show as it is."""
+    """Any text as one line, escaped so that Markdown and HTML show it unchanged."""
     return "".join(SPECIAL.get(c, c) for c in _short(str(text)))
 
 
 def _short(text: str, width: int = 10_000) -> str:
-    """One line without control characters, cut to a width."""
+    """Text as one line without control characters, cut to a width."""
     line = fold_space("".join(c if c.isprintable() else " " for c in text))
     return line if len(line) <= width else line[: width - 1] + "…"
 
@@ -312,12 +312,12 @@ def _write_plot(runs: Sequence[Run], written: Report) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    several, known = len(runs) > 1, class_names(m for run in runs for m in run.dev)
+    several, classes = len(runs) > 1, class_names(m for run in runs for m in run.dev)
     panels, last = len(runs) + several, max([1, *(m.iteration for run in runs for m in run.dev)])
     rows, columns = ceil(panels / 3), ceil(panels / ceil(panels / 3))
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph ")  # a name in a script without a font here shows as boxes
-        height = max(1.2 + 3.6 * rows, 0.26 * (len(known) + len(runs) + 5))  # the legends stand one above the other
+        warnings.filterwarnings("ignore", message="Glyph ")  # without a font for its script, a name appears as boxes
+        height = max(1.2 + 3.6 * rows, 0.26 * (len(classes) + len(runs) + 5))  # one legend is above the other
         figure = Figure(figsize=(10, height), layout="constrained")
         axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
         for index, ax in enumerate(axes):
@@ -328,9 +328,9 @@ def _write_plot(runs: Sequence[Run], written: Report) -> None:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.spines[["top", "right"]].set_visible(False)
         for run, ax in zip(runs, axes, strict=False):
-            _draw_run(ax, run, known, with_interval=not several)
-        names = [_short(name, 24) for name in known]
-        figure.legend(axes[0].get_lines(), names, title="class" if known else "", loc="outside right upper")
+            _plot_run(ax, run, classes, with_interval=not several)
+        names = [_short(name, 24) for name in classes]
+        figure.legend(axes[0].get_lines(), names, title="class" if classes else "", loc="outside right upper")
         if several:
             axes[len(runs)].set_title("mean over classes\nof each run")
             for run in runs:
@@ -344,14 +344,14 @@ def _write_plot(runs: Sequence[Run], written: Report) -> None:
         figure.savefig(written.png, dpi=160)
 
 
-def _draw_run(ax: "Axes", run: Run, known: Sequence[str], *, with_interval: bool) -> None:
+def _plot_run(ax: "Axes", run: Run, classes: Sequence[str], *, with_interval: bool) -> None:
     ax.set_title(f"{_short(run.name, 28)}\n{_short(run.setting('method'), 28) if run.dev else 'not measured yet'}")
-    for name in known:
-        scores = {m.iteration: m.by_class[name] for m in run.dev if name in m.by_class}
-        # Not in the layout: an empty line that is not clipped would take all of the room.
-        (line,) = ax.plot(list(scores), [s.accuracy for s in scores.values()], clip_on=False, in_layout=False)
+    for name in classes:
+        rates = {m.iteration: m.by_class[name] for m in run.dev if name in m.by_class}
+        # Not in the layout: with an empty line that is not clipped, the layout would leave no space for the rest.
+        (line,) = ax.plot(list(rates), [r.accuracy for r in rates.values()], clip_on=False, in_layout=False)
         if with_interval:
-            low, high = ([s.interval[side] for s in scores.values()] for side in (0, 1))
-            ax.fill_between(list(scores), low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-            if len(scores) == 1:  # a band has no width there
-                ax.vlines(list(scores), low, high, color=line.get_color(), alpha=0.3)
+            low, high = ([r.interval[side] for r in rates.values()] for side in (0, 1))
+            ax.fill_between(list(rates), low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+            if len(rates) == 1:  # the band of a single point has no width
+                ax.vlines(list(rates), low, high, color=line.get_color(), alpha=0.3)

@@ -1,4 +1,4 @@
-"""Problems -> prompts -> completions -> judged samples: the one way in which the loop and `eval` generate."""
+"""Problems -> prompts -> completions -> samples with verdicts, for the loop and for `eval`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from selftaught.verification import run_checks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSpec:
-    """How completions of problems are sampled: what a prompt shows, and the engine's parameters."""
+    """How to sample: what the prompts hold besides the question, and the engine's parameters."""
 
     few_shot: tuple[Problem, ...]
     params: SamplingParams
@@ -33,7 +33,7 @@ class SamplingSpec:
 def sampling_spec(
     config: RunConfig, task: Task, *, num_shots: int, temperature: float, hint: bool = False
 ) -> SamplingSpec:
-    """How a config samples. A model that is trained to answer alone sees few-shot examples without their rationales."""
+    """How a config samples. For a model that is trained on answers alone, few-shot examples have no rationales."""
     examples = task.few_shot[:num_shots]
     params = SamplingParams(
         temperature=temperature,
@@ -51,9 +51,9 @@ def without_rationales(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 
 
 def measured_problems(config: RunConfig, task: Task, split: str) -> tuple[Problem, ...]:
-    """The problems of a split on which a config measures a model: of dev and test as many as it says."""
+    """The problems of a split on which a config measures a model; the config limits those of dev and test."""
     limits = {"dev": config.task.dev_problems, "test": config.task.test_problems}
-    return spread_over_classes(task.split(split), limits.get(split, 0))
+    return spread_over_classes(task.split(split), limits.get(split, "all"))
 
 
 def sample_seed(run_seed: int, iteration: int, planned: PlannedSample) -> int:
@@ -72,34 +72,34 @@ def generate_in_chunks(
     chunk: int,
     on_sample: Callable[[Sample], None] = lambda sample: None,
 ) -> Iterator[list[Sample]]:
-    """Generate and judge the planned samples, `chunk` at a time; the samples of a chunk are in the order of the plan.
+    """Make the planned samples, `chunk` at a time; the samples of a chunk are in the order of the plan.
 
-    `open_engine` is called for every chunk, and so not at all if nothing is planned. `on_sample` sees each sample as it
-    finishes. Raises EngineError if the engine does not answer every request once.
+    `open_engine` is called for every chunk, and so not at all if nothing is planned. `on_sample` gets each sample as
+    soon as it is complete. Raises EngineError unless the engine answers every request exactly once.
     """
     rest = iter(planned)
-    while members := list(islice(rest, chunk)):
-        prompts = spec.prompts(task, (problems[one.problem_id] for one in members))
+    while plans := list(islice(rest, chunk)):
+        prompts = spec.prompts(task, (problems[plan.problem_id] for plan in plans))
         requests = [
-            Request(prompt=prompt, seed=sample_seed(run_seed, iteration, one))
-            for prompt, one in zip(prompts, members, strict=True)
+            Request(prompt=prompt, seed=sample_seed(run_seed, iteration, plan))
+            for prompt, plan in zip(prompts, plans, strict=True)
         ]
         samples: dict[int, Sample] = {}
         for completion in open_engine().sample(requests, spec.params):
             position = completion.request
-            one = members[position]
+            plan = plans[position]
             if position in samples:
                 raise EngineError(
-                    f"the engine answered twice for problem {one.problem_id!r}; this is a fault of the engine"
+                    f"the engine answered twice for problem {plan.problem_id!r}; this is a fault of the engine"
                 )
-            samples[position] = _judge(task, problems[one.problem_id], one, requests[position], completion, iteration)
+            samples[position] = _judge(task, problems[plan.problem_id], plan, requests[position], completion, iteration)
             on_sample(samples[position])
-        missing = [one.problem_id for position, one in enumerate(members) if position not in samples]
+        missing = [plan.problem_id for position, plan in enumerate(plans) if position not in samples]
         if missing:
             raise EngineError(
-                f"the engine left {len(missing)} of {len(members)} requests unanswered, first {missing[0]!r}"
+                f"the engine left {len(missing)} of {len(plans)} requests unanswered, first {missing[0]!r}"
             )
-        yield [samples[position] for position in range(len(members))]
+        yield [samples[position] for position in range(len(plans))]
 
 
 def _judge(
@@ -125,7 +125,7 @@ def _judge(
 
 
 def _extraction_check(verification: Verification) -> dict[str, CheckResult]:
-    """Whether strict and lenient extraction agree, for a task that has both."""
+    """Whether strict and lenient extraction give the same verdict; empty for a task with one kind of extraction."""
     if verification.other is None:
         return {}
     agree = verification.other is verification.verdict

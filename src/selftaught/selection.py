@@ -1,6 +1,6 @@
-"""Samples -> training examples + everything left out and why. Pure; the order of the samples does not matter.
+"""Samples -> training examples, and the samples left out with their reasons. Pure; the order of samples is irrelevant.
 
-kept + left out = seen, always; the samples held out for validation are among those left out, with that reason.
+Every sample is either kept or left out. Samples held out for validation are left out, with that reason.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -22,7 +22,7 @@ UniqueBy = Literal["none", "text", "normalized-text", "equations"]
 class Selection:
     kept: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
-    """Accepted too, but kept apart by problem id to measure the validation loss."""
+    """Accepted samples of the problems whose samples serve to measure the validation loss."""
     left_out: tuple[LeftOut, ...]
 
 
@@ -37,11 +37,11 @@ def select(
     never_held_out: Set[str] = frozenset(),
     solution_key: Callable[[str], str] | None = None,
 ) -> Selection:
-    """Apply the knobs (d) and (e), then hold out a share of the problems.
+    """Leave out what is not accepted, duplicates and what exceeds the cap; then hold out a share of the problems.
 
-    Within a problem, samples are taken by iteration, then without hint before with hint, then by index; of
-    duplicates the first stays, and `max_per_problem` counts what stays. Problems that are trained on in
-    another form, such as rehearsed worked examples, are `never_held_out`. `solution_key` is the task's key of a
+    Within a problem, samples are in the order of their iterations, then rationales before rationalizations, then by
+    index. Of duplicates the first is kept, and `max_per_problem` counts kept samples. Problems that are trained on in
+    another form, such as rehearsed few-shot examples, are `never_held_out`. `solution_key` is the task's key of a
     completion, for `unique_by="equations"`.
     """
     kept: list[Sample] = []
@@ -68,7 +68,7 @@ def select(
         and uniform(seed_for(seed, "validation", s.problem_id), 0) < validation_share
     ]
     if len(held_out) == len(kept):
-        held_out = []  # too few to spare any
+        held_out = []  # else nothing would be left to train on
     held_out_ids = {s.problem_id for s in held_out}
     left_out += [_leave_out(s, "held out for validation") for s in held_out]
     return Selection(
@@ -81,7 +81,7 @@ def select(
 def examples_from_samples(
     samples: Sequence[Sample], problems: Mapping[str, Problem], fmt: PromptFormat
 ) -> list[TrainingExample]:
-    """Training examples of accepted samples: the prompt is rendered without the hint, whatever drew the sample."""
+    """Training examples from accepted samples: the prompt has no hint, even if the sample's own prompt had one."""
     prompts = render_prompts(fmt, (problems[s.problem_id] for s in samples), hint=False)
     return [
         TrainingExample(
@@ -98,7 +98,7 @@ def examples_from_samples(
 
 
 def examples_from_solutions(problems: Sequence[Problem], fmt: PromptFormat, *, iteration: int) -> list[TrainingExample]:
-    """Training examples of what humans wrote: the worked solution, or the bare answer of a problem without one."""
+    """Training examples from the data: the human solution, or the answer alone of a problem without one."""
     prompts = render_prompts(fmt, problems, hint=False)
     return [
         TrainingExample(
@@ -114,12 +114,12 @@ def examples_from_solutions(problems: Sequence[Problem], fmt: PromptFormat, *, i
 
 
 def rehearsed_examples(
-    worked: Iterable[Problem], fmt: PromptFormat, *, with_hints: bool, iteration: int
+    few_shot: Iterable[Problem], fmt: PromptFormat, *, with_hints: bool, iteration: int
 ) -> list[TrainingExample]:
-    """Worked examples to rehearse: each without a hint and, if the method uses hints, also with one.
+    """Training examples from few-shot examples: each without a hint and, if the method uses hints, also with one.
 
-    These are the only hinted prompts that are ever trained on. Their answers are the worked examples' own, so no
-    training problem's answer can reach a prompt this way.
+    No other prompts with hints are trained on. The hints here are the few-shot examples' own answers, so that no
+    training problem's answer reaches a prompt.
     """
     return [
         TrainingExample(
@@ -131,7 +131,7 @@ def rehearsed_examples(
             iteration=iteration,
             index=int(hint),
         )
-        for p in worked
+        for p in few_shot
         for hint in ((False, True) if with_hints else (False,))
     ]
 
@@ -159,7 +159,7 @@ def _leave_out(sample: Sample, reason: str) -> LeftOut:
 def _key_of(unique_by: UniqueBy, solution_key: Callable[[str], str] | None) -> Callable[[Sample], str]:
     if unique_by != "equations":
         return _KEYS[unique_by]
-    assert solution_key is not None, "check_before_start refuses a task without a key of its solutions"
+    assert solution_key is not None, "check_before_start refuses a task without a key for its solutions"
     return lambda sample: solution_key(sample.completion)
 
 

@@ -1,4 +1,4 @@
-"""What a run needs from outside, as one record: the loop takes it, launch.py makes it."""
+"""Everything that a run needs from outside, as one record: launch.py makes it, the loop uses it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Setup:
     open_engine: Callable[[ModelRef], Engine]
     open_trainer: Callable[[], Trainer]
     chunk: int
-    """Completions drawn and saved as one unit."""
+    """Completions that are generated and saved as one unit."""
     noise: float = NOISE
-    """Below this (nats) log-probabilities of the engine cannot tell two models apart."""
+    """If two models differ by less than this (nats), the engine's log-probabilities cannot distinguish them."""
     progress: Progress
     should_stop: Callable[[], bool] = lambda: False
-    """Asked after every chunk and every optimizer step; True stops the run there, with everything finished saved."""
+    """Called after every chunk and every optimizer step; True stops the run there, with everything finished saved."""

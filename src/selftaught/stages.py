@@ -1,4 +1,4 @@
-"""The stages of an iteration: choose problems, sample, assemble, fine-tune, measure; each does only what is owed."""
+"""The stages of an iteration: choose problems, sample, select, fine-tune, measure; each does only what is missing."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -57,6 +57,7 @@ DEV_LOSS_PROBLEMS = 200
 
 
 def chosen_problems(setup: Setup, n: int) -> list[Problem]:
+    """The training problems of iteration n."""
     task = setup.config.task
     solved = (
         solved_ids(s for k in range(1, n) for s in setup.store.samples(k, "rationale"))
@@ -74,16 +75,16 @@ def chosen_problems(setup: Setup, n: int) -> list[Problem]:
 
 
 def failed_problems(setup: Setup, n: int, problems: Sequence[Problem], rationales: Sequence[Sample]) -> list[Problem]:
-    """The problems without a correct answer that get a hint, by config; none for a method without hints."""
+    """The problems without a correct answer, which get a hint; none for a method without hints."""
     if setup.config.rationalization.hints == "none":
         return []
     return problems_to_hint(problems, rationales)
 
 
 def select_and_write_left_out(setup: Setup, n: int, samples: Sequence[Sample]) -> Selection:
-    """What is kept of this iteration's samples, and of earlier ones if the training window takes them in.
+    """Select among this iteration's samples, and earlier ones if the training window includes them.
 
-    The others, with their reasons, are written to left_out/.
+    Writes the samples that are left out, with their reasons, to left_out/<n>.jsonl.
     """
     config = setup.config
     earlier: list[Sample] = []
@@ -109,7 +110,7 @@ def training_examples(
 ) -> list[TrainingExample]:
     """What iteration n trains on: accepted samples, human solutions by config, and the rehearsed few-shot examples.
 
-    No prompt here holds a hint but those of hinted few-shot examples (`rehearsed_examples`).
+    The only prompts with a hint are those of rehearsed few-shot examples (`rehearsed_examples`).
     """
     training, fmt = config.training, task.prompt_format
     rehearsed = task.few_shot[: training.num_rehearsed]
@@ -136,7 +137,7 @@ def training_examples(
 
 
 def validation_examples(setup: Setup, selection: Selection) -> list[TrainingExample]:
-    """The accepted samples that are held out, as they would be trained on."""
+    """The held-out samples as training examples."""
     return examples_from_samples(selection.held_out, by_id(setup.task.train), setup.task.prompt_format)
 
 
@@ -147,7 +148,7 @@ def fine_tune(
     examples: Sequence[TrainingExample],
     validation: Sequence[TrainingExample],
 ) -> Checkpoint:
-    """M_n from the base model (or from M_{n-1}, by config); redone from its start after a kill."""
+    """Train M_n from the base model (or from M_{n-1}, by config); after a kill, the training begins again."""
     training = setup.config.training
     examples_sha256 = setup.store.write_examples(n, examples)
     return _train(
@@ -167,7 +168,7 @@ def _steps(training: TrainingConfig, n: int, examples: Sequence[TrainingExample]
 
 
 def fine_tune_on_solutions(setup: Setup, models: Models) -> None:
-    """Iteration 0 of RFT: the model that is sampled first is the base fine-tuned on the human solutions."""
+    """Train the model that RFT samples from: the base model, fine-tuned on the human solutions before iteration 1."""
     training = setup.config.training
     solved = [p for p in chosen_problems(setup, 1) if p.rationale]
     if not solved:
@@ -236,7 +237,7 @@ def _train(
 def sample_stage(
     setup: Setup, models: Models, model: ModelRef, n: int, kind: Kind, problems: Sequence[Problem], *, hint: bool
 ) -> list[Sample]:
-    """The samples of one stage of iteration n: what is on disk, and what is still owed, chunk by chunk."""
+    """All samples of one stage of iteration n; those that are not on disk yet are made and saved, chunk by chunk."""
     config = setup.config
     num_samples = 1 if hint else config.sampling.num_samples
     temperature = config.rationalization.temperature if hint else config.sampling.temperature
@@ -245,7 +246,7 @@ def sample_stage(
 
 
 def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> Measurement:
-    """Greedy accuracy of a model on a split; on record in evaluations.jsonl."""
+    """Measure a model's greedy accuracy on a split, and record it in evaluations.jsonl."""
     problems = measured_problems(setup.config, setup.task, split)
     spec = _spec(setup, model, temperature=0.0, hint=False)
     samples = _sample(setup, models, model, model.iteration, split, problems, spec=spec, kind="evaluation")
@@ -276,24 +277,24 @@ def _sample(
     kind: Kind,
     num_samples: int = 1,
 ) -> list[Sample]:
-    planned = planned_samples(problems, kind=kind, samples=num_samples)
+    planned = planned_samples(problems, kind=kind, num_samples=num_samples)
     total = len(problems) * num_samples
     path = setup.store.samples_path(n, stage)
     samples = setup.store.finished_chunks(path, planned=total, chunk=setup.chunk)
-    for s, wanted in zip(samples, islice(planned, len(samples)), strict=True):
-        seed = sample_seed(setup.config.seed, n, wanted)
-        if (s.problem_id, s.kind, s.index, s.seed) != (wanted.problem_id, wanted.kind, wanted.index, seed):
+    for s, expected in zip(samples, islice(planned, len(samples)), strict=True):
+        seed = sample_seed(setup.config.seed, n, expected)
+        if (s.problem_id, s.kind, s.index, s.seed) != (expected.problem_id, expected.kind, expected.index, seed):
             raise StoreError(
-                f"{path}: holds {s.problem_id!r} (seed {s.seed}) where {wanted.problem_id!r} (seed {seed}) is planned; "
-                "the file is not this run's"
+                f"{path}: holds {s.problem_id!r} (seed {s.seed}) where {expected.problem_id!r} (seed {seed}) is "
+                "planned; the file is not this run's"
             )
     setup.progress.stage(n, stage, total, samples)
-    known = by_id(problems)
+    problem_by_id = by_id(problems)
     for chunk in generate_in_chunks(
         lambda: models.engine(model),
         setup.task,
-        known,
-        planned,  # what is left of it is owed
+        problem_by_id,
+        planned,  # only the rest: the samples on disk have been taken from it
         spec=spec,
         iteration=n,
         run_seed=setup.config.seed,
@@ -303,10 +304,10 @@ def _sample(
         setup.store.append_samples(path, chunk)
         models.tokens += sum(s.num_tokens for s in chunk)
         if not samples:
-            problem = known[chunk[0].problem_id]
+            problem = problem_by_id[chunk[0].problem_id]
             setup.progress.show(spec.prompt(setup.task, problem), problem, chunk[0])
         samples += chunk
-        stop_if_asked(setup)
+        raise_if_stopped(setup)
     setup.progress.stage_done(n, stage, samples)
     return samples
 
@@ -317,7 +318,7 @@ def _spec(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> S
 
 
 def _probe(engine: Engine, examples: Sequence[TrainingExample]) -> tuple[ProbeRow, ...]:
-    """The first few examples with their log-probabilities under the weights that are served now."""
+    """The first few examples with their log-probabilities under the weights that the engine serves now."""
     rows = examples[:PROBE_ROWS]
     scores = engine.score([Request(prompt=e.prompt, seed=0) for e in rows], [e.completion for e in rows])
     return tuple(
@@ -327,19 +328,19 @@ def _probe(engine: Engine, examples: Sequence[TrainingExample]) -> tuple[ProbeRo
 
 
 def _dev_answers(setup: Setup) -> tuple[TrainingExample, ...]:
-    """Dev problems with their human solution (if there is one) in the prompt, so that the loss is the answer's."""
+    """Reference answers of dev; a human solution goes into the prompt, so that the loss is over the answer alone."""
     answers = []
     for problem in spread_over_classes(setup.task.dev, DEV_LOSS_PROBLEMS):
         if setup.config.training.target == "answer":
             (problem,) = without_rationales([problem])
         completion = render_completion(setup.task.prompt_format, problem)
-        place = completion.rfind(problem.answer)
-        prompt = render_prompt(setup.task.prompt_format, problem, hint=False) + completion[:place]
+        start = completion.rfind(problem.answer)
+        prompt = render_prompt(setup.task.prompt_format, problem, hint=False) + completion[:start]
         answers.append(
             TrainingExample(
                 problem_id=problem.id,
                 prompt=prompt,
-                completion=completion[place:],
+                completion=completion[start:],
                 completion_ids=None,
                 source="answer",
                 iteration=0,
@@ -355,12 +356,13 @@ def _step_recorder(setup: Setup, n: int, steps: int) -> Callable[[StepMetrics], 
         if metrics.step == 1 or metrics.step == steps or metrics.step % every == 0:
             setup.store.append_metrics(n, metrics)
         setup.progress.step(metrics)
-        stop_if_asked(setup)
+        raise_if_stopped(setup)
 
     return on_step
 
 
-def stop_if_asked(setup: Setup) -> None:
+def raise_if_stopped(setup: Setup) -> None:
+    """Raise Interrupted if the user has stopped the run."""
     if setup.should_stop():
         raise Interrupted(
             f"stopped; what is finished is saved. Carry on with: {command('run', '--resume', setup.store.dir)}"

@@ -1,7 +1,8 @@
-"""The run folder: append whole chunks, cut torn tails, replace small files in one step, let one process write.
+"""The run folder: append complete chunks, cut off incomplete lines, replace small files in one step, one writer.
 
-docs/run-folder.md describes every file. Reading goes through pydantic, so that a damaged line is an error that
-names file and line, never a wrong number. Times and rates never enter samples/ or examples/.
+docs/run-folder.md describes every file. pydantic checks what is read, so that a damaged line is an error that names
+file and line, never a wrong number. Times and rates are not in samples/ and examples/, so that a resumed run writes the
+same bytes.
 """
 
 import contextlib
@@ -42,22 +43,22 @@ class RunStore:
     def __init__(self, run_dir: Path) -> None:
         self.dir = run_dir
         self._lock: BinaryIO | None = None
-        self._made: list[Path] = []
-        """The folder and those above it that were not there, innermost first."""
-        self._found: set[Path] = set()
-        """What of the folder was there, as far as `withdraw` could take it away."""
+        self._created: list[Path] = []
+        """The folder and its parents, as far as this process created them; innermost first."""
+        self._existing: set[Path] = set()
+        """What the folder held before; `withdraw` does not remove it."""
 
     def __enter__(self) -> "RunStore":
-        places = [self.dir, *self.dir.parents]
+        folders = [self.dir, *self.dir.parents]
         while not self._holds_the_lock():
             with _as_store_error(self.dir, "create"):
-                self._made = [place for place in places if not place.exists()]
-                self._found = {*self.dir.glob("*"), *self.dir.glob("logs/*")}
+                self._created = [folder for folder in folders if not folder.exists()]
+                self._existing = {*self.dir.glob("*"), *self.dir.glob("logs/*")}
                 for name in SUBFOLDERS:
                     (self.dir / name).mkdir(parents=True, exist_ok=True)
                 self._lock = open(self.dir / "lock", "ab")
             try:
-                # The kernel drops the lock with the process, so a killed run never leaves a stale one.
+                # The kernel releases the lock when the process ends, so a killed run leaves no lock.
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 self._lock.close()
@@ -71,31 +72,31 @@ class RunStore:
             self._lock.close()
 
     def _holds_the_lock(self) -> bool:
-        """False if the locked file is not the folder's any more: a run that was withdrawn took it away."""
+        """False if the folder has no lock file or another one: a run that withdrew has removed the locked one."""
         if self._lock is None:
             return False
         try:
-            is_there = os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.dir / "lock"))
+            is_same = os.path.samestat(os.fstat(self._lock.fileno()), os.stat(self.dir / "lock"))
         except FileNotFoundError:
-            is_there = False
-        if not is_there:
+            is_same = False
+        if not is_same:
             self._lock.close()
-        return is_there
+        return is_same
 
     def withdraw(self) -> None:
-        """Take away what this process has made of a run that has no samples yet; a folder with more stays as it is.
+        """Remove what this process has created of a run that has no samples yet; a folder with more stays as it is.
 
-        A server's log stays, for the error that led here speaks of it.
+        A server's log stays, because the error that led here refers to it.
         """
-        with contextlib.suppress(OSError):  # the error that led here is what the user should read
+        with contextlib.suppress(OSError):  # the user should read the error that led here
             if any(any((self.dir / name).iterdir()) for name in SUBFOLDERS if name != "logs"):
                 return
             logs = self.dir.glob("logs/attempt-*.log")
             for path in (self.dir / "run.json", self.dir / "run.json.tmp", *logs, self.dir / "lock"):
-                if path not in self._found:
+                if path not in self._existing:
                     path.unlink(missing_ok=True)
-            for folder in (*(self.dir / name for name in SUBFOLDERS), *self._made):
-                if folder not in self._found and not any(folder.iterdir()):
+            for folder in (*(self.dir / name for name in SUBFOLDERS), *self._created):
+                if folder not in self._existing and not any(folder.iterdir()):
                     folder.rmdir()
 
     # Paths, which readers use too.
@@ -112,23 +113,22 @@ class RunStore:
     # Sampling: the chunk is the unit.
 
     def finished_chunks(self, path: Path, *, planned: int, chunk: int) -> list[Sample]:
-        """The samples of the finished chunks of a stage; whatever follows them in the file is cut off.
+        """The samples of the finished chunks of a stage; cuts off what follows them in the file.
 
-        A stage's file holds its planned samples in order, `chunk` at a time, so a count of lines says which chunks
-        are whole: the last chunk may be shorter than the others, any other remainder is a torn one. Raises StoreError
-        for a damaged line in a whole chunk, and for a file with more than `planned` samples, and leaves both as they
-        are.
+        A stage's file holds its planned samples in order, `chunk` at a time, so the number of lines says which chunks
+        are complete: only the last of a stage may be shorter. Raises StoreError for a damaged line in a complete chunk
+        and for a file with more than `planned` samples; both files stay as they are.
         """
         assert chunk > 0
         if not path.exists():
             return []
         samples: list[Sample] = []
         kept_bytes = 0
-        whole_lines = _complete_lines(path)
-        while lines := list(islice(whole_lines, chunk)):
+        all_lines = _complete_lines(path)
+        while lines := list(islice(all_lines, chunk)):
             number = len(samples) + len(lines)
             if number > planned:
-                total = number + sum(1 for _ in whole_lines)
+                total = number + sum(1 for _ in all_lines)
                 raise StoreError(
                     f"{path}: {total} samples, but only {planned} were planned; the file is not this run's"
                 )
@@ -143,17 +143,17 @@ class RunStore:
         return samples
 
     def append_samples(self, path: Path, samples: Sequence[Sample]) -> None:
-        """Append one finished chunk, whole or not at all."""
+        """Append one finished chunk, completely or not at all."""
         _append(path, b"".join(_dump(Sample, s) for s in samples))
 
     def samples(self, iteration: int, stage: str) -> Iterator[Sample]:
-        """The samples of a finished stage; none if the stage had none to generate."""
+        """The samples of a finished stage; none if none was planned."""
         return _read_lines(Sample, self.samples_path(iteration, stage))
 
-    # Small files, written whole.
+    # Small files, each written in one step.
 
     def write_examples(self, iteration: int, examples: Iterable[TrainingExample]) -> str:
-        """Write what an iteration trains on; returns the sha256 of the file."""
+        """Write what an iteration trains on, and return the sha256 of the file."""
         digest = hashlib.sha256()
 
         def lines() -> Iterator[bytes]:
@@ -170,11 +170,11 @@ class RunStore:
         self.replace(path, (_dump(LeftOut, item) for item in left_out))
 
     def finish_iteration(self, summary: IterationSummary) -> None:
-        """Write the marker of a finished iteration: after everything else of it is on disk."""
+        """Mark an iteration as finished, once everything else of it is on disk."""
         _append(self.dir / "iterations.jsonl", _dump(IterationSummary, summary))
 
     def append_measurement(self, measurement: Measurement) -> None:
-        """Record a measurement, once: a resumed run computes the same one again and adds nothing."""
+        """Record a measurement unless it is recorded already, as it is in a resumed run."""
         if measurement not in read_measurements(self.dir):
             _append(self.dir / "evaluations.jsonl", _dump(Measurement, measurement))
 
@@ -190,7 +190,7 @@ class RunStore:
         self.replace(self.dir / name, [json.dumps(values, indent=2).encode() + b"\n"])
 
     def replace(self, path: Path, pieces: Iterable[bytes]) -> None:
-        """Write a file piece by piece, so that it is there whole or, after a kill, as it was before."""
+        """Write a file in one step: after a kill it is either complete or as it was before."""
         temporary = path.with_name(path.name + ".tmp")
         try:
             with _as_store_error(path, "write"):
@@ -206,17 +206,17 @@ class RunStore:
             raise
 
     def cut_torn_tails(self) -> None:
-        """Cut what a killed process left after the last whole line of the files that grow line by line."""
+        """Cut off the incomplete last line that a killed process may have left in the files of one line per record."""
         for name in ("iterations.jsonl", "evaluations.jsonl", "metrics.jsonl"):
             path = self.dir / name
             if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
                 with _as_store_error(path, "cut"), open(path, "r+b") as file:
                     file.truncate(content.rfind(b"\n") + 1)
 
-    # Checkpoints: built in a temporary folder, renamed when complete.
+    # Checkpoints: made in a temporary folder, renamed when complete.
 
     def new_checkpoint_dir(self, iteration: int) -> Path:
-        """An empty temporary folder for a training; what a killed one left there is removed."""
+        """An empty temporary folder for a training; removes what a killed training left there."""
         temporary = self.checkpoint_dir(iteration).with_suffix(".tmp")
         with _as_store_error(temporary, "create"):
             shutil.rmtree(temporary, ignore_errors=True)
@@ -224,7 +224,7 @@ class RunStore:
         return temporary
 
     def publish_checkpoint(self, temporary: Path, checkpoint: Checkpoint) -> None:
-        """Sync every file of a finished training and give the folder its name, in one step."""
+        """Sync every file of a finished training, then give the folder its final name in one step."""
         final = self.checkpoint_dir(checkpoint.iteration)
         with _as_store_error(temporary, "write"):
             (temporary / "checkpoint.json").write_bytes(_adapter(Checkpoint).dump_json(checkpoint, indent=2) + b"\n")
@@ -235,7 +235,7 @@ class RunStore:
             old = final.with_suffix(".old")
             shutil.rmtree(old, ignore_errors=True)
             if final.exists():
-                os.replace(final, old)  # removing it under its own name would leave half of it after a kill
+                os.replace(final, old)  # a kill while it is removed under its own name would leave half of it
             os.replace(temporary, final)
             _sync_dir(final.parent)
             shutil.rmtree(old, ignore_errors=True)
@@ -250,7 +250,7 @@ class RunStore:
 
 
 def read_run_json(run_dir: Path) -> dict[str, Any]:
-    """The content of run.json. Raises StoreError if the folder is not a run or of another format."""
+    """The content of run.json. Raises StoreError if the folder is not a run folder or has another format."""
     path = run_dir / "run.json"
     if not os.path.isfile(path):  # False, not an error, for a name that no file could have
         raise StoreError(f"{run_dir} is not a run folder{what_is_there_of_a_run(run_dir)}")
@@ -284,14 +284,14 @@ def read_measurements(run_dir: Path) -> list[Measurement]:
 
 
 def read_samples(run_dir: Path) -> Iterator[tuple[Path, Sample]]:
-    """Every sample of a run with the file it is in, file by file in name order; a torn last line is passed over."""
+    """Every sample of a run with its file, file by file in the order of names; skips an incomplete last line."""
     for path in sorted((run_dir / "samples").glob("*.jsonl")):
         for sample in _read_lines(Sample, path):
             yield path, sample
 
 
 def dump_measurement(measurement: Measurement) -> dict[str, Any]:
-    """As it stands in evaluations.jsonl, for the JSON files and outputs that hold measurements."""
+    """A measurement as in evaluations.jsonl, for other JSON files and outputs."""
     return cast(dict[str, Any], _adapter(Measurement).dump_python(measurement, mode="json"))
 
 
@@ -321,7 +321,7 @@ def _read_lines(kind: type[R], path: Path) -> Iterator[R]:
 
 
 def _complete_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file with their ends; what follows the last newline is torn, and passed over."""
+    """The lines of a file with their line ends; skips what follows the last one, an incomplete line."""
     with _as_store_error(path, "read"), open(path, "rb") as file:
         for line in file:
             if line.endswith(b"\n"):
@@ -329,7 +329,7 @@ def _complete_lines(path: Path) -> Iterator[bytes]:
 
 
 def _parsed(kind: type[R], lines: Iterable[bytes], path: Path, *, first: int = 1) -> Iterator[R]:
-    """The records of some lines of a file, of which the first has the number `first`."""
+    """The records of consecutive lines of a file; the first line has the number `first`."""
     adapter = _adapter(cast(Hashable, kind))
     for number, line in enumerate(lines, start=first):
         try:
@@ -349,7 +349,7 @@ def _dump(kind: type[Any], record: object) -> bytes:
 
 
 def _append(path: Path, content: bytes, *, sync: bool = True) -> None:
-    # Unbuffered, so that nothing is left to be written after a failed write was cut off again.
+    # Unbuffered, so that no buffer is written later, after a failed write has been cut off.
     with _as_store_error(path, "append to"), open(path, "ab", buffering=0) as file:
         before = file.tell()
         try:

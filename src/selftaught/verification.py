@@ -1,4 +1,4 @@
-"""Judge completions beyond their answers, and a task by its own standard."""
+"""Check the reasoning of completions, and check a task's own answers and solutions."""
 
 from collections.abc import Iterable, Iterator
 
@@ -14,36 +14,36 @@ def run_checks(task: Task, problem: Problem, completion: str) -> dict[str, Check
 
 
 def check_reference_answers(task: Task, problems: Iterable[Problem]) -> None:
-    """Raise RefusedError for the first problem whose own answer or worked solution does not verify.
+    """Raise RefusedError for the first problem whose reference answer or human solution fails.
 
-    A verifier that rejects its own reference answers would call every right completion wrong, in silence. Worked
-    solutions must pass the step check too, but for those of a task that is known to hold flawed ones.
+    A verifier that rejects the reference answers would reject correct completions as well, and nobody would notice.
+    Human solutions must also pass the step check, except in a task that is known to have flawed ones.
     """
-    for problem, what in failing_references(task, problems):
-        raise RefusedError(f"task {task.name!r}, problem {problem.id!r}: {what}")
+    for problem, reason in failing_references(task, problems):
+        raise RefusedError(f"task {task.name!r}, problem {problem.id!r}: {reason}")
 
 
 def failing_references(task: Task, problems: Iterable[Problem]) -> Iterator[tuple[Problem, str]]:
-    """Every problem that fails by the task's own standard (see `check_reference_answers`), and what it fails."""
-    shown = set(task.few_shot)
+    """Every problem that fails (see `check_reference_answers`), and the reason in a sentence."""
+    few_shot = set(task.few_shot)
     for problem in problems:
-        found = task.verifier(render_completion(task.prompt_format, problem), problem)
-        if found.verdict is not Verdict.CORRECT:
+        verification = task.verifier(render_completion(task.prompt_format, problem), problem)
+        if verification.verdict is not Verdict.CORRECT:
             yield (
                 problem,
-                f"the reference answer {problem.answer!r} fails its own verifier (read as {found.prediction!r}, "
-                f"{found.verdict}); correct the row or the answer format",
+                f"the reference answer {problem.answer!r} fails its own verifier (read as "
+                f"{verification.prediction!r}, {verification.verdict}); correct the row or the answer format",
             )
             continue
-        steps = None if task.has_flawed_solutions and problem not in shown else _check_solution(task, problem)
+        steps = None if task.has_flawed_solutions and problem not in few_shot else _check_solution(task, problem)
         if steps is not None and not steps.passed:
-            yield problem, f"the worked solution fails the step check ({steps.detail}); correct the row or the check"
+            yield problem, f"the human solution fails the step check ({steps.detail}); correct the row or the check"
 
 
 def failing_solutions(task: Task, problems: Iterable[Problem]) -> dict[str, str]:
-    """Problem id -> what the step check finds wrong with its worked solution; for those that fail."""
-    found = {problem.id: _check_solution(task, problem) for problem in problems}
-    return {id: steps.detail for id, steps in found.items() if steps is not None and not steps.passed}
+    """Problem id -> the first mistake in its human solution; for the problems whose solution fails the step check."""
+    results = {problem.id: _check_solution(task, problem) for problem in problems}
+    return {id: steps.detail for id, steps in results.items() if steps is not None and not steps.passed}
 
 
 def _check_solution(task: Task, problem: Problem) -> CheckResult | None:

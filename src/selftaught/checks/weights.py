@@ -1,21 +1,21 @@
-"""Does the engine draw from the weights that were just trained? Pure: log-probabilities in, a sentence out.
+"""Check that the engine serves the newly trained weights. Pure: log-probabilities in, a sentence out.
 
-An engine that goes on serving old weights looks like slow learning and costs people weeks (docs/design.md,
-section 6), so every new checkpoint is proven before it is used.
+An engine that still serves old weights looks like a model that learns slowly, which can cost weeks (docs/design.md,
+section 6), so every new checkpoint is checked before it is used.
 """
 
 from collections.abc import Sequence
 
 NOISE = 0.02
-"""Mean difference of a log-probability (nats) below which two sets of weights cannot be told apart this way:
-above what a change of batch shape or program does to the most sensitive tokens of a small model in float32."""
+"""Mean difference of log-probabilities (nats) below which this check cannot distinguish two sets of weights. It is more
+than another batch shape or program changes on the most sensitive tokens of a small model in float32."""
 NOISE_BFLOAT16 = 0.3
-"""The same for an engine in bfloat16. Log-probabilities under the same weights in float32 and in bfloat16 were 0.13
-nats apart on the tenth of the tokens of worked GSM8K solutions that moved most (SmolLM2-135M)."""
+"""The same for an engine in bfloat16. Measured with SmolLM2-135M on human solutions of GSM8K: the log-probabilities of
+the same weights in float32 and in bfloat16 differ by 0.13 nats on the tenth of the tokens that differ most."""
 
 
 class CannotTell(ValueError):
-    """Log-probabilities cannot tell the old weights from the new ones."""
+    """Log-probabilities cannot distinguish the old weights from the new ones."""
 
 
 def serves_old_weights(
@@ -27,9 +27,9 @@ def serves_old_weights(
 ) -> str | None:
     """Compare an engine's log-probabilities of the probe with those of the new and of the old weights.
 
-    Looks only at the tenth of the tokens where old and new differ most. Returns what is wrong, or None if the
-    engine is nearer to the new weights. Raises CannotTell if old and new differ by less than `noise` (nats) even
-    there, or if there are no tokens: then nothing can be told, and the caller must compare the files instead.
+    Compares only the tenth of the tokens where old and new differ most. Returns the problem, or None if the engine is
+    nearer to the new weights. Raises CannotTell if old and new differ by less than `noise` (nats) even there, or if
+    there are no tokens; then the caller must compare the files instead.
     """
     if not _flat(new):
         raise CannotTell("the trainer scored no tokens of the probe")

@@ -86,7 +86,7 @@ class SftTrainer:
         workers = WorkerGradients(self._workers, self._lesson(start, rows, plan)) if self._workers else None
         model = load_float32(start.path, trust_remote_code=self._trust)
         check_rows(rows, codec, context=context_of(model))
-        order = row_order(len(rows), num_slots=plan.steps * self._settings.batch_size, seed=plan.seed)
+        order = row_order(len(rows), num_places=plan.steps * self._settings.batch_size, seed=plan.seed)
         with workers or nullcontext():
             trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir, workers=workers)
             steps = _Steps(on_step, began, trainer)
