@@ -35,7 +35,7 @@ class ModelConfig(Section):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Number type for sampling and training. `auto` is bfloat16 on a GPU that has it and float32 elsewhere; training computes in it over float32 master weights.",
+        description="Number type for sampling and training. `auto` is bfloat16 on a GPU that has it and on a CPU where it is much faster, else float32; training computes in it over float32 master weights.",
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model. Off unless you trust this very model."
