@@ -297,6 +297,34 @@ def test_init_writes_at_most_fifteen_keys_and_none_with_its_default(name: str, t
     assert "for a model of" in line.partition("#")[2]
 
 
+def test_false_leaves_out_a_column_of_a_usual_name(tmp_path: Path) -> None:
+    rows = [
+        {"question": f"q{n}", "answer": "x", "id": f"r{n}", "class": "ab"[n % 2], "choices": ["x", "y"]}
+        | {"rationale": f"Count to {n}."}
+        for n in range(20)
+    ]
+    values = {**LEAST, "task.name": "own", "task.data": str(write_rows(tmp_path / "rows.jsonl", rows))}
+    columns = {f"task.{name}_key": False for name in ("id", "class", "choices", "rationale")}
+    used, left_out = (load_task(config_from_values(each).task).train[0] for each in (values, {**values, **columns}))
+    assert (used.id[0], used.choices, used.answer) == ("r", ("x", "y"), "A")
+    assert used.class_name in ("a", "b")
+    assert used.rationale.startswith("Count")
+    assert left_out.id[0] != "r"
+    assert (left_out.choices, left_out.answer, left_out.class_name, left_out.rationale) == ((), "x", "all", "")
+    with pytest.raises(ConfigError, match=r"have none \(task\.choices_key = false\); set task\.choices_key"):
+        load_task(config_from_values({**values, **columns, "task.answer_is": "label"}).task)
+
+
+def test_solutions_in_two_columns_are_refused_until_one_is_left_out(tmp_path: Path) -> None:
+    rows = [{"question": f"q{n}", "answer": f"So.\n#### {n}", "rationale": "Other."} for n in range(20)]
+    values = {**LEAST, "task.name": "own", "task.data": str(write_rows(tmp_path / "rows.jsonl", rows))}
+    values |= {"task.answer_marker": "####"}
+    with pytest.raises(ConfigError, match=r"set task\.rationale_key = false to leave those out"):
+        load_task(config_from_values(values).task)
+    task = load_task(config_from_values({**values, "task.rationale_key": False}).task)
+    assert {problem.rationale for problem in task.train} == {"So."}
+
+
 def test_the_examples_of_a_prompt_file_with_choices_do_not_favour_a_label(tmp_path: Path) -> None:
     choices = ["dog", "cat"]
     rows = [{"question": f"q{n}", "answer": choices[n > 15], "choices": choices} for n in range(30)]
