@@ -87,7 +87,7 @@ def config_without_training(
 
 
 def with_homes(config: RunConfig) -> RunConfig:
-    """The config with the homes that `~` stands for in its paths. Raises ConfigError for the home of an unknown user."""
+    """The config with every `~` in its paths replaced by the home. Raises ConfigError for an unknown user's home."""
     task, model = config.task, config.model
     changed = {key: with_home(value, f"task.{key}") for key in FILES if (value := getattr(task, key))}
     if task.verifier_function is not None:
