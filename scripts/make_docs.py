@@ -3,8 +3,9 @@
 
 python scripts/make_docs.py
 
-Complete pages: docs/config.md, docs/cli.md, docs/results.md. Blocks between `<!-- NAME:start -->` and `<!-- NAME:end -->`:
-the session and the results in README.md, the tables in docs/speed.md, what `init` says in docs/own-data.md.
+Complete pages: docs/config.md, docs/cli.md, docs/results.md. Blocks between `<!-- NAME:start -->` and
+`<!-- NAME:end -->`: the session and the results in README.md, the tables in docs/speed.md, what `init` says in
+docs/own-data.md.
 """
 
 import contextlib

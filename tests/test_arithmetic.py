@@ -1,4 +1,4 @@
-"""The addition task: its scratchpads are the paper's, its check is exact, its splits are apart."""
+"""The addition task: its scratchpads are the paper's, its check is exact, its splits do not overlap."""
 
 import hashlib
 from collections import Counter
@@ -49,8 +49,8 @@ def addition(a: int, b: int) -> Problem:
     return problem(f"{a}+{b}", question=f"{spaced(a)} + {spaced(b)}", answer=spaced(a + b))
 
 
-def worked_lines(a: int, b: int, variant: Variant) -> list[str]:
-    """A right completion, line by line; line 1 is at position 0."""
+def correct_lines(a: int, b: int, variant: Variant) -> list[str]:
+    """A correct completion, line by line; line 1 is at position 0."""
     return [*scratchpad(a, b, variant).split("\n"), spaced(a + b)]
 
 
@@ -85,14 +85,14 @@ def test_the_scratchpad_that_restates_all_digits_still_to_add() -> None:
 
 
 def test_a_carry_out_of_the_last_column_is_the_first_digit() -> None:
-    lines = worked_lines(57, 98, "paper")
+    lines = correct_lines(57, 98, "paper")
     assert lines[1:] == ["5 7 + 9 8 , C: 0", "5 + 9 , 5 C: 1", ", 5 5 C: 1", "1 5 5", "</scratch>", "1 5 5"]
 
 
 @given(operands(), variants)
 def test_a_scratchpad_ends_on_the_sum(pair: tuple[int, int], variant: Variant) -> None:
     a, b = pair
-    assert int(worked_lines(a, b, variant)[-3].replace(" ", "")) == a + b
+    assert int(correct_lines(a, b, variant)[-3].replace(" ", "")) == a + b
 
 
 @given(operands(), variants)
@@ -108,60 +108,64 @@ def test_the_variants_differ_only_in_the_digits_still_to_add(pair: tuple[int, in
 
 @given(operands(), variants)
 def test_every_generated_scratchpad_passes(pair: tuple[int, int], variant: Variant) -> None:
-    assert check(*pair, variant, worked_lines(*pair, variant)) == CheckResult(passed=True, share=1.0)
+    assert check(*pair, variant, correct_lines(*pair, variant)) == CheckResult(passed=True, share=1.0)
 
 
 @given(operands(min_digits=3))
 def test_a_scratchpad_of_the_other_variant_does_not_pass(pair: tuple[int, int]) -> None:
-    assert not check(*pair, "paper", worked_lines(*pair, "restated")).passed
-    assert not check(*pair, "restated", worked_lines(*pair, "paper")).passed
+    assert not check(*pair, "paper", correct_lines(*pair, "restated")).passed
+    assert not check(*pair, "restated", correct_lines(*pair, "paper")).passed
 
 
 @given(operands(), variants)
 def test_white_space_at_the_ends_of_lines_and_between_words_is_no_mistake(
     pair: tuple[int, int], variant: Variant
 ) -> None:
-    lines = [f"  {line.replace(' ', chr(9) + ' ')} \r" for line in worked_lines(*pair, variant)]
+    lines = [f"  {line.replace(' ', chr(9) + ' ')} \r" for line in correct_lines(*pair, variant)]
     assert check(*pair, variant, lines).passed
 
 
 @given(operands(), variants, st.data())
-def test_changing_any_line_to_any_other_text_is_found_on_that_line(
+def test_a_change_of_any_line_to_any_other_text_is_reported_on_that_line(
     pair: tuple[int, int], variant: Variant, data: st.DataObject
 ) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     place = data.draw(st.integers(0, len(lines) - 1))
     other = data.draw(st.one_of(st.sampled_from(lines), st.text("0123456789 +,C:", min_size=1, max_size=12)))
     changed = " ".join(other.split())
     if changed in (lines[place], ""):
         return
-    found = check(*pair, variant, [*lines[:place], other, *lines[place + 1 :]])
-    assert not found.passed
-    assert found.detail.startswith(f"line {place + 1}: ")
-    assert found.score == pytest.approx(place / len(lines))
+    result = check(*pair, variant, [*lines[:place], other, *lines[place + 1 :]])
+    assert not result.passed
+    assert result.detail.startswith(f"line {place + 1}: ")
+    assert result.share == pytest.approx(place / len(lines))
 
 
 @given(operands(), variants, st.data())
-def test_leaving_out_any_line_is_found(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
-    lines = worked_lines(*pair, variant)
+def test_a_completion_without_any_one_line_does_not_pass(
+    pair: tuple[int, int], variant: Variant, data: st.DataObject
+) -> None:
+    lines = correct_lines(*pair, variant)
     place = data.draw(st.integers(0, len(lines) - 1))
-    found = check(*pair, variant, lines[:place] + lines[place + 1 :])
-    assert not found.passed
-    assert found.detail
+    result = check(*pair, variant, lines[:place] + lines[place + 1 :])
+    assert not result.passed
+    assert result.detail
 
 
 @given(operands(), variants, st.data())
-def test_putting_in_any_line_is_found(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
-    lines = worked_lines(*pair, variant)
+def test_a_completion_with_any_additional_line_does_not_pass(
+    pair: tuple[int, int], variant: Variant, data: st.DataObject
+) -> None:
+    lines = correct_lines(*pair, variant)
     place = data.draw(st.integers(1, len(lines)))
-    found = check(*pair, variant, [*lines[:place], data.draw(st.sampled_from(lines)), *lines[place:]])
-    assert not found.passed
-    assert found.detail
+    result = check(*pair, variant, [*lines[:place], data.draw(st.sampled_from(lines)), *lines[place:]])
+    assert not result.passed
+    assert result.detail
 
 
 @given(operands(), variants, st.data())
 def test_a_wrong_digit_to_add_is_a_copy_mistake(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     digits = len(str(pair[0]))
     row = data.draw(st.integers(1, digits))  # the question, then every line with digits still to add
     still_to_add, comma, state = lines[row].partition(",")
@@ -175,7 +179,7 @@ def test_a_wrong_digit_to_add_is_a_copy_mistake(pair: tuple[int, int], variant: 
 def test_a_wrong_digit_of_the_result_so_far_is_a_copy_mistake(
     pair: tuple[int, int], variant: Variant, data: st.DataObject
 ) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     digits = len(str(pair[0]))
     row = data.draw(st.integers(3, digits + 1))  # a line with a digit of an earlier column
     still_to_add, comma, state = lines[row].partition(",")
@@ -189,7 +193,7 @@ def test_a_wrong_digit_of_the_result_so_far_is_a_copy_mistake(
 
 @given(operands(), variants, st.data())
 def test_a_wrong_new_digit_is_a_digit_mistake(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     row = data.draw(st.integers(2, len(str(pair[0])) + 1))
     still_to_add, _, state = lines[row].partition(", ")
     lines[row] = f"{still_to_add}, {other_digit(state[0], data.draw(st.integers(1, 9)))}{state[1:]}"
@@ -200,7 +204,7 @@ def test_a_wrong_new_digit_is_a_digit_mistake(pair: tuple[int, int], variant: Va
 def test_a_wrong_digit_in_the_line_of_the_sum_is_a_digit_mistake(
     pair: tuple[int, int], variant: Variant, data: st.DataObject
 ) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     result = lines[-3].split()
     place = data.draw(st.integers(0, len(result) - 1))
     result[place] = other_digit(result[place], data.draw(st.integers(1, 9)))
@@ -210,7 +214,7 @@ def test_a_wrong_digit_in_the_line_of_the_sum_is_a_digit_mistake(
 
 @given(operands(), variants, st.data())
 def test_a_wrong_carry_is_a_carry_mistake(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     row = data.draw(st.integers(1, len(str(pair[0])) + 1))
     lines[row] = lines[row][:-1] + ("1" if lines[row][-1] == "0" else "0")
     assert check(*pair, variant, lines).detail == f"line {row + 1}: carry"
@@ -218,27 +222,27 @@ def test_a_wrong_carry_is_a_carry_mistake(pair: tuple[int, int], variant: Varian
 
 @given(operands(), variants, st.data())
 def test_swapped_numbers_are_an_order_mistake(pair: tuple[int, int], variant: Variant, data: st.DataObject) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     row = data.draw(st.integers(1, len(str(pair[0]))))
     still_to_add, comma, state = lines[row].partition(" ,")
     left, right = still_to_add.split(" + ")
     lines[row] = f"{right} + {left}{comma}{state}"
-    found = check(*pair, variant, lines)
-    assert found.passed if left == right else found.detail == f"line {row + 1}: order"
+    result = check(*pair, variant, lines)
+    assert result.passed if left == right else result.detail == f"line {row + 1}: order"
 
 
 @given(operands(), variants, st.data())
-def test_words_instead_of_a_step_are_a_form_mistake(
+def test_words_in_place_of_a_step_are_a_form_mistake(
     pair: tuple[int, int], variant: Variant, data: st.DataObject
 ) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     row = data.draw(st.integers(0, len(lines) - 4))
     lines[row] = data.draw(st.sampled_from(["I see", "carry the one", "-"]))
     assert check(*pair, variant, lines).detail == f"line {row + 1}: form"
 
 
-def test_words_instead_of_the_sum_are_a_form_mistake() -> None:
-    lines = worked_lines(624, 259, "paper")
+def test_words_in_place_of_the_sum_are_a_form_mistake() -> None:
+    lines = correct_lines(624, 259, "paper")
     lines[5] = "I guess"
     assert len(lines[5]) == len("0 8 8 3")
     assert check(624, 259, "paper", lines).detail == "line 6: form"
@@ -248,37 +252,37 @@ def test_words_instead_of_the_sum_are_a_form_mistake() -> None:
 def test_a_completion_that_ends_early_misses_its_next_line(
     pair: tuple[int, int], variant: Variant, number: int
 ) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     kept = lines[: min(number, len(lines) - 1)]
     assert check(*pair, variant, kept).detail == f"line {len(kept) + 1}: missing line"
 
 
 @given(operands(), variants, st.integers(1, 10))
 def test_a_scratchpad_that_is_closed_early_misses_a_line(pair: tuple[int, int], variant: Variant, number: int) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     kept = lines[: min(number, len(lines) - 3)]
-    found = check(*pair, variant, [*kept, *lines[-2:]])
-    assert found.detail == f"line {len(kept) + 1}: missing line"
+    result = check(*pair, variant, [*kept, *lines[-2:]])
+    assert result.detail == f"line {len(kept) + 1}: missing line"
 
 
 @given(operands(), variants, st.data())
 def test_one_line_too_many_at_the_end_is_an_extra_line(
     pair: tuple[int, int], variant: Variant, data: st.DataObject
 ) -> None:
-    lines = worked_lines(*pair, variant)
+    lines = correct_lines(*pair, variant)
     place = data.draw(st.sampled_from([len(lines) - 2, len(lines)]))  # before the scratchpad closes, after the answer
-    steps = [line for line in lines[:-2] if line != lines[-1]]  # the answer, said too soon, would miss the closing
-    found = check(*pair, variant, [*lines[:place], data.draw(st.sampled_from(steps)), *lines[place:]])
-    assert found.detail == f"line {place + 1}: extra line"
+    steps = [line for line in lines[:-2] if line != lines[-1]]  # the answer too early would miss the closing line
+    result = check(*pair, variant, [*lines[:place], data.draw(st.sampled_from(steps)), *lines[place:]])
+    assert result.detail == f"line {place + 1}: extra line"
 
 
 @given(operands(), variants, st.integers(1, 10**6))
 def test_another_answer_than_the_scratchpads_is_a_final_mismatch(
     pair: tuple[int, int], variant: Variant, by: int
 ) -> None:
-    lines = worked_lines(*pair, variant)
-    found = check(*pair, variant, [*lines[:-1], spaced(sum(pair) + by)])
-    assert found.detail == f"line {len(lines)}: final mismatch"
+    lines = correct_lines(*pair, variant)
+    result = check(*pair, variant, [*lines[:-1], spaced(sum(pair) + by)])
+    assert result.detail == f"line {len(lines)}: final mismatch"
 
 
 def test_a_leading_zero_in_the_answer_is_a_final_mismatch() -> None:
@@ -287,23 +291,23 @@ def test_a_leading_zero_in_the_answer_is_a_final_mismatch() -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 7])
 def test_a_line_left_out_between_others_is_a_missing_line(number: int) -> None:
-    lines = worked_lines(624, 259, "paper")
-    found = check(624, 259, "paper", lines[: number - 1] + lines[number:])
-    assert found.detail == f"line {number}: missing line"
+    lines = correct_lines(624, 259, "paper")
+    result = check(624, 259, "paper", lines[: number - 1] + lines[number:])
+    assert result.detail == f"line {number}: missing line"
 
 
 @pytest.mark.parametrize("line", ["2 + 5, 3 C: 1", "2 + 5 , 3 C:1", "2+5 , 3 C: 1"])
 def test_a_step_written_with_other_spaces_is_a_form_mistake(line: str) -> None:
-    lines = worked_lines(624, 259, "paper")
+    lines = correct_lines(624, 259, "paper")
     assert check(624, 259, "paper", [*lines[:2], line, *lines[3:]]).detail == "line 3: form"
 
 
 @given(operands(), variants, st.text(max_size=200))
 def test_any_text_can_be_checked(pair: tuple[int, int], variant: Variant, text: str) -> None:
-    found = check_scratchpad(addition(*pair), text, variant=variant)
-    assert not found.passed
-    assert 0.0 <= found.score <= 1.0
-    assert found.detail
+    result = check_scratchpad(addition(*pair), text, variant=variant)
+    assert not result.passed
+    assert 0.0 <= result.share <= 1.0
+    assert result.detail
 
 
 # The splits.
@@ -361,18 +365,18 @@ def test_what_the_shipped_model_has_seen_does_not_depend_on_the_data_seed() -> N
     assert arithmetic(data_seed=0).few_shot == arithmetic(data_seed=1).few_shot
 
 
-def test_what_the_shipped_model_has_seen_is_what_it_was_made_from() -> None:
-    """Another seed rule or generator would measure `builtin:adder` on its own training data; it must be made anew."""
+def test_the_seen_problems_are_those_that_the_shipped_model_was_trained_on() -> None:
+    """If this changes, `builtin:adder` would be measured on its own training data, so it must be trained anew."""
     questions = " ".join(p.question for p in seen_problems("paper"))
     digest = hashlib.sha256(questions.encode()).hexdigest()
     assert digest == "c73558a64e14ed34b73079e67940e21c6924784be84227761e7faa48a9278eca"
 
 
-def test_the_variants_ask_the_same_problems() -> None:
+def test_the_variants_have_the_same_problems() -> None:
     paper, restated = arithmetic("paper"), arithmetic("restated")
     for split in ("train", *MEASURED):
-        asked = [[(p.id, p.question, p.answer) for p in task.split(split)] for task in (paper, restated)]
-        assert asked[0] == asked[1]
+        texts = [[(p.id, p.question, p.answer) for p in task.split(split)] for task in (paper, restated)]
+        assert texts[0] == texts[1]
 
 
 def test_the_first_variant_is_the_default() -> None:
@@ -385,7 +389,7 @@ def test_the_operands_of_a_class_have_its_number_of_digits() -> None:
         assert {len(n.split()) for n in p.question.split("+")} == {int(p.class_name)}
 
 
-def test_operands_come_in_either_order_and_over_the_whole_range() -> None:
+def test_operands_come_in_either_order_and_over_the_complete_range() -> None:
     pairs = [tuple(int(n.replace(" ", "")) for n in p.question.split("+")) for p in arithmetic().train]
     for digits in (1, 2, 5):
         of_class = [(a, b) for a, b in pairs if len(str(a)) == digits and a != b]
@@ -396,14 +400,14 @@ def test_operands_come_in_either_order_and_over_the_whole_range() -> None:
     assert 530 < sum(three_digits) / len(three_digits) < 570
 
 
-def test_shots_take_the_classes_in_turn() -> None:
-    shots = arithmetic().few_shot
-    assert [p.class_name for p in shots[:10]] == list("1234512345")
-    assert Counter(p.class_name for p in shots) == {"1": 21, "2": 50, "3": 50, "4": 50, "5": 50}
-    assert [p.class_name for p in shots[-4:]] == list("2345")
+def test_few_shot_examples_take_the_classes_in_turn() -> None:
+    few_shot = arithmetic().few_shot
+    assert [p.class_name for p in few_shot[:10]] == list("1234512345")
+    assert Counter(p.class_name for p in few_shot) == {"1": 21, "2": 50, "3": 50, "4": 50, "5": 50}
+    assert [p.class_name for p in few_shot[-4:]] == list("2345")
 
 
-def test_shots_are_worked_and_among_the_seen() -> None:
+def test_few_shot_examples_have_rationales_and_are_among_the_seen() -> None:
     task = arithmetic()
     assert all(p.rationale for p in task.few_shot)
     assert {p.id for p in task.few_shot} <= {p.id for p in task.seen}
@@ -428,12 +432,12 @@ def test_every_task_loads_in_every_variant() -> None:
 # Refusals.
 
 
-def test_splits_that_are_apart_are_accepted() -> None:
+def test_splits_that_do_not_overlap_are_accepted() -> None:
     check_splits(toy_task())
 
 
 @pytest.mark.parametrize("split", MEASURED)
-@pytest.mark.parametrize("place", ["train", "shots", "seen"])
+@pytest.mark.parametrize("place", ["train", "few_shot", "seen"])
 def test_a_measured_problem_that_is_trained_on_is_refused(split: str, place: str) -> None:
     both = toy_problem("newt", "easy")
     task = toy_task(**{split: (both,), place: (*getattr(toy_task(), place), replace(both, id="other"))})
@@ -492,17 +496,17 @@ def test_a_task_may_have_no_extrapolation_split() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_reference_answer_and_worked_solution_verifies(variant: Variant) -> None:
+def test_every_reference_answer_and_rationale_verifies(variant: Variant) -> None:
     task = arithmetic(variant)
     check_reference_answers(task, (*task.few_shot, *task.seen, *task.dev, *task.test, *task.extrapolation))
     check_reference_answers(task, task.train[:500])
 
 
 @given(operands(), variants)
-def test_the_worked_solution_of_any_addition_is_correct(pair: tuple[int, int], variant: Variant) -> None:
-    asked = replace(addition(*pair), rationale=scratchpad(*pair, variant))
-    completion = render_completion(PROMPT_FORMAT, asked)
-    assert arithmetic().verifier(completion, asked).verdict is Verdict.CORRECT
+def test_the_rationale_of_any_addition_is_correct(pair: tuple[int, int], variant: Variant) -> None:
+    solved = replace(addition(*pair), rationale=scratchpad(*pair, variant))
+    completion = render_completion(PROMPT_FORMAT, solved)
+    assert arithmetic().verifier(completion, solved).verdict is Verdict.CORRECT
 
 
 @pytest.mark.parametrize("answer", ["883", "eight", "", "8 8 3\n4"])
@@ -512,7 +516,7 @@ def test_a_reference_answer_that_its_verifier_cannot_read_is_refused(answer: str
         check_reference_answers(arithmetic(), [addition(1, 2), bad])
 
 
-def test_a_worked_solution_that_its_check_rejects_is_refused() -> None:
+def test_a_rationale_that_its_check_rejects_is_refused() -> None:
     bad = replace(addition(624, 259), rationale=scratchpad(624, 258, "paper"))
     with pytest.raises(
         RefusedError, match=r"problem '624\+259': the human solution fails the step check \(line 2: copy"
@@ -520,5 +524,5 @@ def test_a_worked_solution_that_its_check_rejects_is_refused() -> None:
         check_reference_answers(arithmetic(), [bad])
 
 
-def test_a_task_without_a_step_check_needs_right_answers_only() -> None:
+def test_a_task_without_a_step_check_needs_correct_answers_only() -> None:
     check_reference_answers(toy_task(check_steps=None), TEST)

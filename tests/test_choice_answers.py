@@ -1,4 +1,4 @@
-"""What an answer that names a choice means is decided by its whole column, or not at all."""
+"""The meaning of an answer that names a choice is decided by the complete column, or not at all."""
 
 import random
 from collections.abc import Sequence
@@ -28,16 +28,16 @@ def read(answers: Sequence[str], given: Sequence[Choices], answer_is: str = "aut
 
 
 def answers_for(reading: str, positions: Sequence[int], given: Sequence[Choices]) -> list[str]:
-    """How a file would write these positions."""
+    """The answers of a file that means these positions."""
     if reading == "label":
-        return [one.labels[i] for i, one in zip(positions, given, strict=True)]
+        return [choices.labels[i] for i, choices in zip(positions, given, strict=True)]
     if reading == "text":
-        return [one.texts[i] for i, one in zip(positions, given, strict=True)]
+        return [choices.texts[i] for i, choices in zip(positions, given, strict=True)]
     return [str(i + int(reading[-1])) for i in positions]
 
 
 def numeric_choices(rng: random.Random, rows: int, *, small: bool) -> list[Choices]:
-    """Four numbers a row; small ones are those that numbers of choices look like."""
+    """Four numbers a row; small ones may be taken for the numbers of choices."""
     numbers = rng.choice([range(4), range(1, 5), range(5)]) if small else range(10, 99)
     return [given_of(*map(str, rng.sample(numbers, 4))) for _ in range(rows)]
 
@@ -55,16 +55,16 @@ def test_a_column_is_read_as_it_was_written_or_refused(
         assert read(answers, given)[0] == wanted
     except ConfigError as error:
         refusal = str(error)
-    # Beside numbers that cannot be numbers of choices, nothing but the first number can be in doubt.
+    # If the texts cannot be numbers of choices, only the first number can be in doubt.
     proved = not reading.startswith("index") or (positions.count(0) > 1 and positions.count(3) > 1)
     assert not refusal or ("task.answer_is" in refusal and (small or not proved))
 
 
 @given(POSITIONS, st.integers(0, 29), st.sampled_from(["index0", "index1"]), st.randoms(use_true_random=False))
-def test_one_row_with_numeric_choices_turns_no_other(
+def test_one_row_with_numeric_choices_does_not_change_how_others_are_read(
     positions: list[int], odd: int, reading: str, rng: random.Random
 ) -> None:
-    positions = [0, 3, *positions]  # what proves where the numbers begin
+    positions = [0, 3, *positions]  # these prove where the numbers begin
     assume(positions.count(0) > 1 and positions.count(3) > 1)
     given = [given_of(*rng.sample(WORDS, 4)) for _ in positions]
     given[odd % len(given)] = numeric_choices(rng, 1, small=True)[0]
@@ -73,7 +73,7 @@ def test_one_row_with_numeric_choices_turns_no_other(
 
 @pytest.mark.parametrize("odd", ["9", "-1", "door?", "4", "", "E"])
 @pytest.mark.parametrize("reading", ["index0", "label", "text"])
-def test_an_odd_row_is_named_and_the_others_are_not_turned(reading: str, odd: str) -> None:
+def test_an_odd_row_is_named_and_does_not_change_how_others_are_read(reading: str, odd: str) -> None:
     given = [given_of("door", "roof", "wall", "gate")] * 12
     answers = answers_for(reading, [0, 1, 2, 3] * 3, given)
     answers[7] = odd
@@ -81,7 +81,7 @@ def test_an_odd_row_is_named_and_the_others_are_not_turned(reading: str, odd: st
         read(answers, given)
 
 
-def test_a_way_of_reading_that_only_an_odd_row_speaks_against_is_not_passed_over() -> None:
+def test_a_way_of_reading_that_fails_only_in_an_odd_row_is_not_excluded() -> None:
     given = [given_of(*row) for row in ("3021", "3102", "0213", "2301", "3210", "1203")] * 2
     answers = ["1", "1", "2", "3", "0", "2"] * 2
     odd = given_of("7", "8", "9", "6")
@@ -89,7 +89,7 @@ def test_a_way_of_reading_that_only_an_odd_row_speaks_against_is_not_passed_over
         read([*answers, "7"], [*given, odd])
 
 
-def test_one_zero_among_a_hundred_rows_does_not_say_where_all_of_them_begin() -> None:
+def test_one_zero_among_a_hundred_rows_does_not_prove_where_numbers_begin() -> None:
     given = [given_of("door", "roof", "wall", "gate")] * 100
     answers = [*["1", "2", "3"] * 33, "0"]
     with pytest.raises(ConfigError, match=r"x\.jsonl:1: .*count from 0 or from 1.*'index0' or 'index1'"):
@@ -155,7 +155,7 @@ def test_a_label_beside_its_text_is_one_answer(answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["clip (b)", "(b) clip", "b) clip", "(b). Clip", "the clip (b)", "Option B: clip"])
-def test_a_label_beside_the_text_of_another_choice_is_said_to_contradict_it(answer: str) -> None:
+def test_a_label_beside_the_text_of_another_choice_is_a_contradiction(answer: str) -> None:
     with pytest.raises(ConfigError, match=r"x: the answer .* contradicts itself: B is 'cup', .* that of A; correct"):
         label_of(answer, given_of("clip", "cup"), "x")
 
@@ -169,11 +169,11 @@ def test_an_answer_that_is_not_certain_names_no_choice(answer: str) -> None:
 
 
 @pytest.mark.parametrize(("yes", "no"), [("yes", "no"), ("Yes", "No"), ("True", "False")])
-@pytest.mark.parametrize(("said", "other"), [("true", "false"), ("yes", "no"), ("Yes.", "No.")])
-@pytest.mark.parametrize("turned", [False, True])
-def test_true_and_false_are_yes_and_no(yes: str, no: str, said: str, other: str, turned: bool) -> None:
-    given = [given_of(*((no, yes) if turned else (yes, no)))] * 4
-    assert read([said, other, said, said], given) == (list("BABB" if turned else "ABAA"), "text")
+@pytest.mark.parametrize(("answer", "other"), [("true", "false"), ("yes", "no"), ("Yes.", "No.")])
+@pytest.mark.parametrize("no_first", [False, True])
+def test_true_and_false_are_yes_and_no(yes: str, no: str, answer: str, other: str, no_first: bool) -> None:
+    given = [given_of(*((no, yes) if no_first else (yes, no)))] * 4
+    assert read([answer, other, answer, answer], given) == (list("BABB" if no_first else "ABAA"), "text")
 
 
 def test_true_is_no_yes_beside_a_third_choice() -> None:
@@ -205,7 +205,7 @@ ORDERS = st.randoms(use_true_random=False)
 
 
 def rows_with(*choices: Sequence[str]) -> list[Row]:
-    return [Row(place=f"x:{n}", values={"choices": list(one)}) for n, one in enumerate(choices)]
+    return [Row(place=f"x:{n}", values={"choices": list(texts)}) for n, texts in enumerate(choices)]
 
 
 def carrying(form: str, labels: Sequence[str], texts: Sequence[str]) -> list[str]:
@@ -213,34 +213,34 @@ def carrying(form: str, labels: Sequence[str], texts: Sequence[str]) -> list[str
 
 
 @given(ROWS, st.sampled_from((*FORMS, *OTHER_FORMS, *LETTER_FORMS)), st.sampled_from(LABELS), st.booleans(), ORDERS)
-def test_labels_that_choices_carry_are_taken_off_and_are_what_answers_name(
+def test_labels_that_choices_carry_are_removed_and_answers_name_them(
     rows: list[list[str]], form: str, alphabet: str, in_order: bool, rng: random.Random
 ) -> None:
     assume(alphabet != "12345" or form not in LETTER_FORMS)
     labels = [list(alphabet[: len(row)]) for row in rows]
     if not in_order:
-        for one in labels:
-            rng.shuffle(one)
-    found = choices_of(rows_with(*(carrying(form, own, row) for own, row in zip(labels, rows, strict=True))), "choices")
-    assert [list(one.texts) for one in found] == rows
-    assert [list(one.labels) for one in found] == labels
+        for row_labels in labels:
+            rng.shuffle(row_labels)
+    given = choices_of(rows_with(*(carrying(form, own, row) for own, row in zip(labels, rows, strict=True))), "choices")
+    assert [list(choices.texts) for choices in given] == rows
+    assert [list(choices.labels) for choices in given] == labels
     picked = [rng.randrange(len(row)) for row in rows]
     answers = [own[i] for own, i in zip(labels, picked, strict=True)]
-    assert read(answers, found)[0] == ["ABCDE"[i] for i in picked]
+    assert read(answers, given)[0] == ["ABCDE"[i] for i in picked]
 
 
 @given(ROWS, st.sampled_from(FORMS), st.sampled_from(LABELS), st.integers(0, 99))
-def test_a_row_without_labels_turns_no_other_and_is_said(
+def test_a_row_without_labels_changes_no_other_and_is_reported(
     rows: list[list[str]], form: str, alphabet: str, odd: int
 ) -> None:
     carried = [carrying(form, alphabet, row) for row in rows]
     odd %= len(rows)
     carried[odd] = rows[odd]
     places = rows_with(*carried)
-    found = choices_of(places, "choices")
-    assert [list(one.texts) for one in found] == rows
-    (note,) = note_of_labels(places, found)
-    assert f"taken off in {len(rows) - 1} of {len(rows)} rows" in note
+    given = choices_of(places, "choices")
+    assert [list(choices.texts) for choices in given] == rows
+    (note,) = note_of_labels(places, given)
+    assert f"removed from the choices' texts in {len(rows) - 1} of {len(rows)} rows" in note
     assert f"such as x:{odd}" in note
 
 
@@ -259,26 +259,26 @@ def test_a_choice_without_a_label_among_others_is_refused_with_its_row(
 @pytest.mark.parametrize("form", ["({}) ", "{}) ", "{}. ", "{} - ", "{}."])
 def test_labels_that_do_not_begin_with_a_are_never_read_by_position(labels: str, form: str) -> None:
     texts = ["kl", "mn", "op", "qr"][: len(labels)]
-    found = choices_of(rows_with(*[carrying(form, labels, texts)] * 6), "choices")
+    given = choices_of(rows_with(*[carrying(form, labels, texts)] * 6), "choices")
     for answers in (labels[:2], labels[-1] * 2, labels[:3]):
         wanted = ["ABCD"[labels.index(answer)] for answer in answers]
-        # A point or a dash is no surer than initials are: both readings are kept, and no other is taken.
+        # A point or a dash may also belong to initials, so both readings count, and a column with two is refused.
         may_differ = any(
             answer.upper() in "ABCD"[: len(labels)] and answer.upper() != "ABCD"[labels.index(answer)]
             for answer in answers
         )
         try:
-            found_labels = read(answers, found[: len(answers)])[0]
+            read_labels = read(answers, given[: len(answers)])[0]
         except ConfigError as error:
             refusal = str(error)
             assert "may mean" in refusal
             assert may_differ
         else:
-            assert found_labels == wanted
+            assert read_labels == wanted
 
 
 @given(ROWS, st.integers(0, 99), st.sampled_from(["{} - ", "{} ", "{}.", "{}. ", "**{}** "]), ORDERS)
-def test_a_row_whose_labels_are_written_otherwise_is_read_by_its_own(
+def test_a_row_with_labels_in_another_form_is_read_by_its_own(
     rows: list[list[str]], odd: int, form: str, rng: random.Random
 ) -> None:
     carried = [carrying("{}) ", "ABCDE", row) for row in rows]
@@ -286,9 +286,9 @@ def test_a_row_whose_labels_are_written_otherwise_is_read_by_its_own(
     own = list("ABCDE"[: len(rows[odd])])
     rng.shuffle(own)
     carried[odd] = carrying(form, own, rows[odd])
-    found = choices_of(rows_with(*carried), "choices")
-    assert [list(one.texts) for one in found] == rows
-    assert list(found[odd].labels) == own
+    given = choices_of(rows_with(*carried), "choices")
+    assert [list(choices.texts) for choices in given] == rows
+    assert list(given[odd].labels) == own
 
 
 def test_letters_name_choices_that_are_numbered_in_order() -> None:
@@ -298,25 +298,25 @@ def test_letters_name_choices_that_are_numbered_in_order() -> None:
 
 
 @pytest.mark.parametrize("texts", [("A) x", "B. y"), ("B) x", "A. y"), ("B: x", "a: y"), ("E. coli", "B. subtilis")])
-def test_an_answer_is_not_read_by_position_against_what_a_text_begins_with(texts: tuple[str, ...]) -> None:
-    (found,) = choices_of(rows_with(texts), "choices")
-    assert found.texts == texts
+def test_an_answer_is_not_read_by_position_where_the_beginning_of_a_text_contradicts_it(texts: tuple[str, ...]) -> None:
+    (given,) = choices_of(rows_with(texts), "choices")
+    assert given.texts == texts
     for answer in "AB":
         begun = [i for i, text in enumerate(texts) if text[0].upper() == answer]
         if begun and begun != ["AB".index(answer)]:
             with pytest.raises(ConfigError, match=f"the answer '{answer}' may mean"):
-                read([answer], [found])
+                read([answer], [given])
         else:
-            assert label_of(answer, found, "x") == answer
+            assert label_of(answer, given, "x") == answer
 
 
 def test_columns_whose_texts_carry_other_labels_are_read_by_neither() -> None:
     rows = [Row(place=f"x:{n}", values={"A": "B) 20", "B": "A) 21", "C": "C) 22"}) for n in range(4)]
-    found = choices_of(rows, "A + B + C")
-    assert found[0].texts == ("20", "21", "22")
-    assert label_of("C", found[0], "x") == "C"
+    given = choices_of(rows, "A + B + C")
+    assert given[0].texts == ("20", "21", "22")
+    assert label_of("C", given[0], "x") == "C"
     with pytest.raises(ConfigError, match="may mean B: '20' and A: '21'"):
-        read("ABAB", found)
+        read("ABAB", given)
 
 
 @pytest.mark.parametrize("rows", [1, 6])
@@ -335,8 +335,8 @@ def test_columns_whose_texts_carry_other_labels_are_read_by_neither() -> None:
         *(("1. 30", "2. 30"), ("C major", "D minor"), ("E. coli", "B. subtilis"), ("A/B", "B/C"), ("A+B", "B+C")),
     ],
 )
-def test_what_only_looks_like_labels_is_left(texts: tuple[str, ...], rows: int) -> None:
-    assert [one.texts for one in choices_of(rows_with(*[texts] * rows), "choices")] == [texts] * rows
+def test_texts_that_only_look_like_labels_are_left_as_they_are(texts: tuple[str, ...], rows: int) -> None:
+    assert [given.texts for given in choices_of(rows_with(*[texts] * rows), "choices")] == [texts] * rows
 
 
 @pytest.mark.parametrize("texts", [("A x", "B y"), ("A.Lincoln", "B.Obama"), ("A - x", "B - y")])
@@ -347,19 +347,19 @@ def test_weak_marks_are_labels_only_in_many_rows(texts: tuple[str, ...]) -> None
 
 
 @given(TEXTS, st.sampled_from(FORMS), st.sampled_from(LABELS), st.sampled_from([" ", " , ", "; ", "\n", " | "]))
-def test_a_list_in_one_text_is_cut_at_its_labels(texts: list[str], form: str, labels: str, between: str) -> None:
+def test_a_list_in_one_text_is_split_at_its_labels(texts: list[str], form: str, labels: str, between: str) -> None:
     listed = between.join(form.format(label) + text for label, text in zip(labels, texts, strict=False))
     assume(not any(len(word) == 1 for text in texts for word in text.split()))
     assert labelled_list(listed) == (tuple(labels[: len(texts)]), tuple(" ".join([text]) for text in texts))
 
 
 @pytest.mark.parametrize("text", ["dog or cat", "a) dog", "a) dog c) cat", "a) dog b) cat b) cow", "see a) dog b) cat"])
-def test_a_text_that_could_be_cut_otherwise_is_no_list(text: str) -> None:
+def test_a_text_that_could_be_split_in_another_way_is_no_list(text: str) -> None:
     assert labelled_list(text) is None
 
 
 @pytest.mark.parametrize("text", ["(a)clip(b)cup(c)lamp", "[A]clip[B]cup[C]lamp", "（A）clip（B）cup（C）lamp"])
-def test_brackets_cut_a_list_also_without_white_space(text: str) -> None:
+def test_brackets_split_a_list_also_without_white_space(text: str) -> None:
     listed = labelled_list(text)
     assert listed is not None
     assert listed[1] == ("clip", "cup", "lamp")

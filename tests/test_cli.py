@@ -55,10 +55,10 @@ def selftaught(*arguments: str, cwd: Path | None = None) -> subprocess.Completed
     return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
-def in_a_process(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def in_a_process(*arguments: str, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """The command as a user starts it, for what only a process of its own shows."""
     command = [sys.executable, "-m", "selftaught", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, cwd=cwd)
 
 
 def settings(values: dict[str, object]) -> list[str]:
@@ -189,7 +189,8 @@ def test_eval_of_a_checkpoint_takes_the_settings_of_its_run(finished: Path) -> N
 def test_eval_with_several_samples_gives_pass_at_k_and_majority(finished: Path) -> None:
     options = {"task": "arithmetic", "split": "dev", "num-samples": "4", "max-new-tokens": "64"}
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    done = selftaught("eval", "builtin:adder", *arguments, "--json")
+    small = settings({"task.dev_problems": 20, "compute.threads": 1, "compute.processes": 1})
+    done = selftaught("eval", "builtin:adder", *arguments, *small, "--json")
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
     assert (measured["num_samples"], set(measured["pass_at_k"])) == (4, {"1", "2", "4"})
@@ -430,18 +431,16 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_in_the_middle_of_a_run_loses_nothing_that_was_done(finished: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK)]
+    command = ["run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # No file may grow past 6 kB: a write in the middle of sampling fails like one on a full disk.
-    limited = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, resource.RLIM_INFINITY)),
-    )
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, hard))
+    try:
+        limited = selftaught(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "free some space" in refused(limited)
-    done = selftaught(*command[3:])
+    done = selftaught(*command)
     assert done.returncode == 0, done.stderr
     for path in (finished / "samples").iterdir():
         assert (run_dir / "samples" / path.name).read_bytes() == path.read_bytes()

@@ -117,6 +117,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_what_is_compiled_leaves_torch_the_threads_of_the_settings(adder: Path) -> None:
     """numba and torch share a pool of threads; the first engine of a process starts numba's part of it."""
     environment = {**os.environ, "NUMBA_NUM_THREADS": "4"}

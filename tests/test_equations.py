@@ -1,4 +1,4 @@
-"""Equations of solutions: found in any text, computed exactly, never run."""
+"""Equations of solutions: read from any text, computed exactly, never run as code."""
 
 import json
 from fractions import Fraction
@@ -71,18 +71,18 @@ awkward = st.lists(pieces, max_size=60).map("".join) | st.text(max_size=60)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["text"])
-def test_the_equations_of_a_text_are_found_and_judged(case: dict[str, Any]) -> None:
-    found = find_equations(case["text"])
-    assert sorted(e.text for e in found) == sorted(case["equations"])
+def test_the_equations_of_a_text_are_read_and_judged(case: dict[str, Any]) -> None:
+    equations = find_equations(case["text"])
+    assert sorted(e.text for e in equations) == sorted(case["equations"])
     wrong = [case["equations"][place] for place in case.get("wrong", [])]
-    assert sorted(e.text for e in found if e.error) == sorted(wrong)
+    assert sorted(e.text for e in equations if e.error) == sorted(wrong)
 
 
 @given(awkward)
 def test_no_text_breaks_a_check(text: str) -> None:
     for check in CHECKS:
         result = check(problem(question=text, answer="3"), text)
-        assert 0 <= result.score <= 1
+        assert 0 <= result.share <= 1
         assert result.passed == (result.detail == "")
     assert isinstance(equations_key(text), str)
 
@@ -95,13 +95,12 @@ sides = st.recursive(
 
 
 @given(sides, st.sampled_from([-1, 0, 1]))
-def test_a_generated_equation_holds_exactly_when_its_result_is_right(side: str, off: int) -> None:
+def test_a_generated_equation_holds_exactly_when_its_result_is_correct(side: str, off: int) -> None:
     value = evaluate(side)
     assert value is not None
-    # Our own arithmetic on the test's own text.
     assert value == eval(_exact(side), {"F": Fraction})
     stated = value + off
-    # Whole numbers only, of a size that the relative tolerance does not cover.
+    # Only integers of a size that the relative tolerance does not cover.
     if stated.denominator == 1 and abs(stated) < 100_000:
         (equation,) = find_equations(f"So {side} * 1 = {stated} pens.")
         assert bool(equation.error) == bool(off)
@@ -129,12 +128,12 @@ amounts = st.integers(2, 40)
 
 
 def verdicts(text: str) -> set[bool]:
-    """Whether each of its equations is said to hold."""
+    """The verdicts on its equations: whether they hold."""
     return {not equation.error for equation in find_equations(text)}
 
 
 @given(CONVERTIBLE, amounts, amounts, st.integers(-3, 3))
-def test_what_is_true_in_two_units_is_never_wrong_and_what_is_false_never_holds(
+def test_an_equation_that_is_true_in_two_units_is_never_wrong_and_a_false_one_never_holds(
     units: tuple[str, str, int], a: int, b: int, off: int
 ) -> None:
     big, small, ratio = units
@@ -153,13 +152,13 @@ def test_what_is_true_in_two_units_is_never_wrong_and_what_is_false_never_holds(
         if off:
             assert True not in verdicts(text.format(value + off)), text
         for number in (a + b, a * b, a - b):
-            # 5 feet * 12 = 60 inches has lost the unit of its 12, not its truth.
+            # In 5 feet * 12 = 60 inches the 12 lacks its unit, but the equation is true.
             if abs(number - value) > 1 and ratio not in (a, b, a * ratio, b * ratio):
                 assert True not in verdicts(text.format(number)), (text, number)
 
 
 @given(SCALES, amounts, amounts)
-def test_a_scale_is_never_left_out_of_an_equation(scale: tuple[str, int], a: int, b: int) -> None:
+def test_a_scale_is_never_ignored_in_an_equation(scale: tuple[str, int], a: int, b: int) -> None:
     word, size = scale
     texts = {
         f"{a} {word} + {b} = {{}}": a * size + b,
@@ -199,7 +198,7 @@ def _exact(side: str) -> str:
 @pytest.mark.parametrize(
     "text", ["1/0", "2**3", "2//3", "(2", "", "()", "1 2", "--", "1" * (MAX_SIDE + 1), "a", "1..2"]
 )
-def test_what_has_no_value_has_none(text: str) -> None:
+def test_a_text_without_a_value_has_none(text: str) -> None:
     assert evaluate(text) is None
 
 
@@ -215,30 +214,30 @@ def test_long_texts_are_judged_in_time_that_grows_with_their_length(text: str) -
 
 
 def test_a_solution_passes_if_its_equations_hold_and_the_last_one_gives_the_answer() -> None:
-    asked = problem(answer="1,200")
-    assert check_steps(asked, " 3 * 4 = 12 boxes.\nThat is 12 * 100 = 1200.\n#### 1,200").passed
-    wrong = check_steps(asked, " 3 * 4 = 12\n12 * 10 = 1200\n#### 1,200")
-    assert (wrong.passed, wrong.score, wrong.detail) == (False, 0.5, "12*10=1200 is wrong")
-    other = check_steps(asked, " 3 * 4 = 12\n#### 1,200")
-    assert (other.passed, other.score) == (False, 1.0)
+    boxes = problem(answer="1,200")
+    assert check_steps(boxes, " 3 * 4 = 12 boxes.\nThat is 12 * 100 = 1200.\n#### 1,200").passed
+    wrong = check_steps(boxes, " 3 * 4 = 12\n12 * 10 = 1200\n#### 1,200")
+    assert (wrong.passed, wrong.share, wrong.detail) == (False, 0.5, "12*10=1200 is wrong")
+    other = check_steps(boxes, " 3 * 4 = 12\n#### 1,200")
+    assert (other.passed, other.share) == (False, 1.0)
     assert "12" in other.detail
-    assert check_steps(asked, " 12 * 100 = 1200\n#### 1,200\n2 + 2 = 5").passed, (
-        "what follows the answer is no reasoning"
+    assert check_steps(boxes, " 12 * 100 = 1200\n#### 1,200\n2 + 2 = 5").passed, (
+        "the text after the answer is no reasoning"
     )
 
 
 def test_the_reasoning_ends_where_the_verifier_reads_the_answer() -> None:
-    asked = problem(answer="12")
+    twelve = problem(answer="12")
     place = AnswerPlace(marker="The answer is", next_question=("Q:",))
     completion = " 3 * 4 = 12\nThe answer is 12.\nCheck: 3 + 4 = 12"
-    assert solutions.check_steps(asked, completion, place=place).passed
+    assert solutions.check_steps(twelve, completion, place=place).passed
     assert solutions.equations_key(completion, place=place) == "3*4=12"
-    assert not check_steps(asked, completion).passed, "behind another marker than the task's everything is reasoning"
-    assert check_steps(asked, " 3 * 4 = 12\n#### 12\nQ: What is 1 + 1?\nA: 1 + 1 = 3\n#### 3").passed
-    assert not check_steps(asked, "#### 12\n 3 * 4 = 13\n#### 12").passed, "the last answer counts"
+    assert not check_steps(twelve, completion).passed, "with another marker than the task's all text is reasoning"
+    assert check_steps(twelve, " 3 * 4 = 12\n#### 12\nQ: What is 1 + 1?\nA: 1 + 1 = 3\n#### 3").passed
+    assert not check_steps(twelve, "#### 12\n 3 * 4 = 13\n#### 12").passed, "the last answer counts"
 
 
-def test_a_solution_without_equations_is_not_passed_and_is_told_apart() -> None:
+def test_a_solution_without_equations_does_not_pass_and_says_why() -> None:
     result = check_steps(problem(), " I guess.\n#### 3")
     assert (result.passed, result.detail) == (False, NO_EQUATION)
     assert not check_equations(problem(), " I guess.\n#### 3").passed
@@ -263,27 +262,27 @@ def test_numbers_must_come_from_the_question_or_from_earlier_results(
 
 
 def test_every_result_but_the_last_must_be_used() -> None:
-    asked = problem(answer="7")
-    assert check_flow(asked, "2 + 3 = 5. 5 + 2 = 7.").passed
-    unused = check_flow(asked, "2 + 2 = 4. 5 + 2 = 7.")
+    seven = problem(answer="7")
+    assert check_flow(seven, "2 + 3 = 5. 5 + 2 = 7.").passed
+    unused = check_flow(seven, "2 + 2 = 4. 5 + 2 = 7.")
     assert (unused.passed, unused.detail) == (False, "the result of 2+2=4 is not used")
-    assert not check_flow(asked, "2 + 3 = 5. 5 + 3 = 8.").passed
+    assert not check_flow(seven, "2 + 3 = 5. 5 + 3 = 8.").passed
 
 
 def test_the_key_of_a_solution_is_its_list_of_equations() -> None:
     assert equations_key("First 2 + 3 = 5, then 5 * 2 = 10.\n#### 10") == "2+3=5|5*2=10"
     assert equations_key("So 2+3 = 5 and 5 x 2 = $10.\n#### 10") == "2+3=5|5*2=10"
     assert equations_key("3 + 2 = 5. 5 * 2 = 10.") != equations_key("2 + 3 = 5. 5 * 2 = 10."), "the order matters"
-    assert equations_key("48/2 = <<48/2=24>>24") == "48/2=24", "annotations stand for what is around them"
+    assert equations_key("48/2 = <<48/2=24>>24") == "48/2=24", "annotations replace the equations around them"
     assert equations_key("It is ten.\n#### 10") == equations_key("") == ""
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "cases" / "F35_equations.jsonl"
 
 
-@pytest.mark.skipif(not SHARED.is_file(), reason="the cases that users' reports led to are not beside this checkout")
-def test_equations_of_reports_are_judged_rightly_or_not_at_all() -> None:
+@pytest.mark.skipif(not SHARED.is_file(), reason="the folder of shared cases is not here")
+def test_the_shared_equations_are_judged_correctly_or_not_at_all() -> None:
     for line in SHARED.read_text(encoding="utf-8").splitlines():
         case = json.loads(line)
-        for found in find_equations(case["text"]):
-            assert bool(found.error) == case["expected"].startswith("wrong"), case["text"]
+        for equation in find_equations(case["text"]):
+            assert bool(equation.error) == case["expected"].startswith("wrong"), case["text"]

@@ -23,20 +23,20 @@ SETTINGS = {
     "loop.max_iterations": 2,
     "tracking.log_every_steps": 1,
     "compute.threads": 1,
-    "compute.workers": 2,
     "compute.slots": 4,
     "compute.chunk_completions": 32,
 }
 
 
-def command(run_dir: Path) -> list[str]:
-    overrides = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+def command(run_dir: Path, processes: int) -> list[str]:
+    values = {**SETTINGS, "compute.workers": processes}
+    overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     return [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *overrides]
 
 
-def finish(run_dir: Path, arguments: list[str] | None = None) -> None:
-    process = subprocess.run(arguments or command(run_dir), capture_output=True, text=True, check=False, timeout=300)
-    assert process.returncode == 0, process.stderr
+def finish(arguments: list[str]) -> None:
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def file_sizes(run_dir: Path) -> dict[str, int]:
@@ -49,12 +49,14 @@ def file_sizes(run_dir: Path) -> dict[str, int]:
     return sizes
 
 
-def kill_after_changes(run_dir: Path, changes_due: int, delay_s: float, *, in_training: bool) -> bool:
+def kill_after_changes(
+    arguments: list[str], run_dir: Path, changes_due: int, delay_s: float, *, in_training: bool
+) -> bool:
     """Start the run and SIGKILL it `delay_s` after so many changes of its files; False if it ended before.
 
     With `in_training`, only changes during a training count.
     """
-    process = subprocess.Popen(command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before, changes = file_sizes(run_dir), 0
     while process.poll() is None:
         now = file_sizes(run_dir)
@@ -68,18 +70,19 @@ def kill_after_changes(run_dir: Path, changes_due: int, delay_s: float, *, in_tr
     return process.wait() != 0
 
 
-@pytest.mark.parametrize("kills_due", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills_due", "processes"), [(1, 1), pytest.param(10, 2, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_one(
-    kills_due: int, tmp_path: Path
+    kills_due: int, processes: int, tmp_path: Path
 ) -> None:
     rng = random.Random(0)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    finish(undisturbed)
+    finish(command(undisturbed, processes))
     kills = killed_in_training = 0
     while kills < kills_due:
         wants_training = kills in (0, 4)
         changes_due = rng.randint(1, 3 if wants_training else 6)
-        if kill_after_changes(killed, changes_due, rng.random() * 0.1, in_training=wants_training):
+        arguments = command(killed, processes)
+        if kill_after_changes(arguments, killed, changes_due, rng.random() * 0.1, in_training=wants_training):
             kills += 1
             killed_in_training += any(killed.glob("checkpoints/*.tmp"))
         else:  # the run ended before the kill: the other kills are of a new run
@@ -92,7 +95,7 @@ def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_on
         with open(path, "ab") as file:
             file.write(b'{"problem_id":"torn')
     (killed / "lock").touch()
-    finish(killed, [sys.executable, "-m", "selftaught", "run", "--resume", str(killed)])
+    finish([sys.executable, "-m", "selftaught", "run", "--resume", str(killed)])
 
     weights = [f"checkpoints/{n:03d}/model.safetensors" for n in (1, 2)]
     for folder in (undisturbed, killed):

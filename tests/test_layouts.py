@@ -1,4 +1,4 @@
-"""The layouts that people's files have: what `init` makes of each, and what it says where it cannot tell."""
+"""The layouts that users' files have: what `init` decides for each, and its message where it cannot decide."""
 
 import csv
 import json
@@ -62,65 +62,67 @@ def write_case(case: dict[str, Any], folder: Path) -> Path:
 
 
 def begin(data: Path, overrides: tuple[str, ...] = (), **given: str) -> tuple[str, Path]:
-    """What `init` prints, and its config, with the rationales filled in as a person would."""
-    said = write_starter(str(data), data.parent, overrides=parse_overrides(overrides), **given)
+    """What `init` prints, and its config, with the rationales filled in as a user would."""
+    printed = write_starter(str(data), data.parent, overrides=parse_overrides(overrides), **given)
     prompt = data.parent / f"{data.stem}-prompt.toml"
     prompt.write_text(prompt.read_text(encoding="utf-8").replace('rationale = ""', 'rationale = "It is so."'), "utf-8")
-    return said, data.parent / f"{data.stem}.toml"
+    return printed, data.parent / f"{data.stem}.toml"
 
 
-def every(task: Task) -> list[Any]:
+def all_problems(task: Task) -> list[Any]:
     return [*task.few_shot, *task.train, *task.dev, *task.test]
 
 
 @pytest.mark.parametrize("case", LAYOUTS, ids=lambda case: case["name"])
 def test_a_layout_is_read_as_its_columns_are_meant(case: dict[str, Any], tmp_path: Path) -> None:
-    said, path = begin(write_case(case, tmp_path), **case.get("given", {}))
+    printed, path = begin(write_case(case, tmp_path), **case.get("given", {}))
     config = load_config(str(path))
     usual = type(config.task).model_fields
-    wanted = {"name": "own", "data": config.task.data, "prompt": config.task.prompt_file, **case["settings"]}
+    wanted = {"name": "own", "data": config.task.data, "prompt_file": config.task.prompt_file, **case["settings"]}
     assert {key: value for key, value in config.task.model_dump().items() if value != usual[key].default} == wanted
     task = load_task(config.task)
-    asked = [p for p in every(task) if p.question == case["question"]]
-    assert len(asked) == case.get("of", 1)
-    found = next(p for p in asked if list(p.choices) == case.get("choices", []))
-    assert found.answer == case["answer"]
-    if "rationale" in case and found not in task.few_shot:
-        assert found.rationale == case["rationale"]
+    same_question = [p for p in all_problems(task) if p.question == case["question"]]
+    assert len(same_question) == case.get("of", 1)
+    problem = next(p for p in same_question if list(p.choices) == case.get("choices", []))
+    assert problem.answer == case["answer"]
+    if "rationale" in case and problem not in task.few_shot:
+        assert problem.rationale == case["rationale"]
     unused = case.get("unused", [])
-    assert (f"columns not used: {', '.join(unused)}\n" in said) == bool(unused)
+    assert (f"columns not used: {', '.join(unused)}\n" in printed) == bool(unused)
     assert case.get("says", "") in path.read_text(encoding="utf-8")
     assert check_task(str(path)).refusals == ()
     check_before_start(config, task)
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["name"])
-def test_a_layout_that_cannot_be_told_is_one_line_that_says_what_to_do(case: dict[str, Any], tmp_path: Path) -> None:
+def test_a_layout_that_is_not_clear_is_refused_in_one_line_that_says_what_to_do(
+    case: dict[str, Any], tmp_path: Path
+) -> None:
     with pytest.raises((ConfigError, RefusedError)) as caught:
         begin(write_case(case, tmp_path))
     message = str(caught.value)
     assert "\n" not in message
-    assert len(message) < 500 or caught.type is RefusedError  # which lists rows
+    assert len(message) < 500 or caught.type is RefusedError  # it lists rows
     for words in case["says"]:
         assert words in message
     assert not (tmp_path / "rows.toml").exists()
 
 
-def test_what_nothing_tells_is_read_as_the_user_says(tmp_path: Path) -> None:
+def test_a_column_that_no_row_explains_is_read_as_the_user_says(tmp_path: Path) -> None:
     case = next(case for case in REFUSED if case["name"].startswith("numbers that count"))
     _, path = begin(write_case(case, tmp_path), ("task.answer_is=index1",))
     assert 'answer_is = "index1"' in path.read_text()
-    assert {p.answer for p in every(load_task(load_config(str(path)).task))} == {"A", "B"}
+    assert {p.answer for p in all_problems(load_task(load_config(str(path)).task))} == {"A", "B"}
 
 
-def test_init_takes_no_setting_that_says_nothing_of_rows(tmp_path: Path) -> None:
+def test_init_refuses_a_setting_that_does_not_describe_rows(tmp_path: Path) -> None:
     data = write_case(LAYOUTS[0], tmp_path)
     for setting in ("loop.patience=2", "task.data=x"):
         with pytest.raises(ConfigError, match=r"takes settings of \[task\] that say how rows are read"):
             begin(data, (setting,))
 
 
-# What the answers are compared by
+# How answers are compared
 
 
 @pytest.mark.parametrize(
@@ -137,15 +139,15 @@ def test_init_takes_no_setting_that_says_nothing_of_rows(tmp_path: Path) -> None
     ],
 )
 def test_signs_that_formulas_share_with_other_texts_are_no_latex(answer: str, tmp_path: Path) -> None:
-    said, _ = begin(write_case({"row": {"question": "Which, in case {n}?", "answer": answer}}, tmp_path))
-    assert "verifier exact" in said
+    printed, _ = begin(write_case({"row": {"question": "Which, in case {n}?", "answer": answer}}, tmp_path))
+    assert "verifier exact" in printed
 
 
 def test_a_formula_among_words_does_not_make_the_words_formulas(tmp_path: Path) -> None:
     rows = {"question": "Which, in case {n}?", "answer": ""}
-    said, _ = begin(write_case({"row": rows, "cycle": {"answer": ["$x^2$", "shop {n}", "house {n}"]}}, tmp_path))
-    assert "verifier exact, because 0 of 24 answers are numbers" in said
-    assert "8 hold LaTeX" in said
+    printed, _ = begin(write_case({"row": rows, "cycle": {"answer": ["$x^2$", "shop {n}", "house {n}"]}}, tmp_path))
+    assert "verifier exact, because 0 of 24 answers are numbers" in printed
+    assert "8 hold LaTeX" in printed
 
 
 @pytest.mark.parametrize(
@@ -153,8 +155,8 @@ def test_a_formula_among_words_does_not_make_the_words_formulas(tmp_path: Path) 
 )
 def test_formulas_are_latex_also_beside_numbers(answer: str, tmp_path: Path) -> None:
     rows = {"question": "Which, in case {n}?", "answer": "{n}"}
-    said, _ = begin(write_case({"row": rows, "cycle": {"answer": ["{n}", answer, "x+{n}"]}}, tmp_path))
-    assert "verifier math" in said
+    printed, _ = begin(write_case({"row": rows, "cycle": {"answer": ["{n}", answer, "x+{n}"]}}, tmp_path))
+    assert "verifier math" in printed
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_answers_are_numbers_if_the_verifier_reads_nothing_else_in_them(answers:
 
 
 @pytest.mark.parametrize("gap", ["NA", "n/a", "None", "NaN", "-", "?"])
-def test_a_gap_among_numbers_is_refused_until_it_is_said_to_be_an_answer(gap: str, tmp_path: Path) -> None:
+def test_a_gap_among_numbers_is_refused_until_the_user_says_that_it_is_an_answer(gap: str, tmp_path: Path) -> None:
     row = {"question": "Which, in case {n}?", "answer": ""}
     data = write_case({"row": row, "cycle": {"answer": [*map(str, range(11)), gap]}}, tmp_path)
     with pytest.raises(ConfigError, match=r"rows\.jsonl:12: the answer .* stands for no value"):
@@ -178,10 +180,10 @@ def test_a_gap_among_numbers_is_refused_until_it_is_said_to_be_an_answer(gap: st
     assert "verifier exact, because as given" in begin(data, ("task.verifier=exact",))[0]
 
 
-# What stands there already
+# Files that exist already
 
 
-def test_init_says_that_a_link_to_nothing_stands_there(tmp_path: Path) -> None:
+def test_init_reports_a_link_to_nothing_in_place_of_its_file(tmp_path: Path) -> None:
     data = write_case(LAYOUTS[0], tmp_path)
     (tmp_path / "rows.toml").symlink_to("gone.toml")
     with pytest.raises(ConfigError, match=r"rows\.toml is a symbolic link to gone\.toml, which is not there; move it"):
@@ -195,30 +197,30 @@ def test_a_folder_that_is_a_link_to_nothing_is_called_one(tmp_path: Path) -> Non
         write_starter(str(data), tmp_path / "out")
 
 
-# The shared cases: what was found by trying
+# The shared cases: files that once were read wrongly
 
 
-def tried(name: str, folder: Path, *overrides: str) -> tuple[str, Task]:
+def start_shared(name: str, folder: Path, *overrides: str) -> tuple[str, Task]:
     shutil.copy(SHARED / name, folder / name)
-    said, path = begin(folder / name, overrides)
+    printed, path = begin(folder / name, overrides)
     config = load_config(str(path))
     assert check_task(str(path)).refusals == ()
-    return said, load_task(config.task)
+    return printed, load_task(config.task)
 
 
 @shared_cases
-def test_the_shared_case_of_numbers_over_numeric_choices_is_refused_until_it_is_said(tmp_path: Path) -> None:
+def test_the_shared_case_of_numbers_over_numeric_choices_is_refused_until_the_user_decides(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"jsonl:1: the answer '1' may mean .* set task\.answer_is"):
-        tried("F20_index_answers_over_numeric_choices.jsonl", tmp_path)
-    _, task = tried("F20_index_answers_over_numeric_choices.jsonl", tmp_path, "task.answer_is=index0")
-    for p in every(task):
+        start_shared("F20_index_answers_over_numeric_choices.jsonl", tmp_path)
+    _, task = start_shared("F20_index_answers_over_numeric_choices.jsonl", tmp_path, "task.answer_is=index0")
+    for p in all_problems(task):
         assert p.choices["ABCD".index(p.answer)] == str(int(p.question.split()[2]) % 4)
 
 
 @shared_cases
 def test_the_shared_case_of_one_numeric_row_is_read_like_the_others(tmp_path: Path) -> None:
-    _, task = tried("F20_one_numeric_row.jsonl", tmp_path)
-    assert {p.question: p.answer for p in every(task)}["Name of part 3?"] == "D"
+    _, task = start_shared("F20_one_numeric_row.jsonl", tmp_path)
+    assert {p.question: p.answer for p in all_problems(task)}["Name of part 3?"] == "D"
 
 
 @shared_cases
@@ -236,42 +238,42 @@ def test_the_shared_case_of_one_numeric_row_is_read_like_the_others(tmp_path: Pa
     ],
 )
 def test_the_shared_layouts_are_read(name: str, question: str, tmp_path: Path) -> None:
-    said, task = tried(name, tmp_path)
-    (found,) = [p for p in every(task) if p.question == question]
-    assert "verifier math" not in said
+    printed, task = start_shared(name, tmp_path)
+    (problem,) = [p for p in all_problems(task) if p.question == question]
+    assert "verifier math" not in printed
     if "ABCD" in name:
-        assert found.choices[int("ABCD".index(found.answer))] == "a roof"
+        assert problem.choices[int("ABCD".index(problem.answer))] == "a roof"
 
 
 @shared_cases
 def test_the_shared_float32_answers_are_as_they_were_written(tmp_path: Path) -> None:
-    _, task = tried("F22_float32_answers.parquet", tmp_path)
-    assert {float(p.answer) * 10 == int(p.question.split()[3]) for p in every(task)} == {True}
-    assert max(len(p.answer) for p in every(task)) == 3
+    _, task = start_shared("F22_float32_answers.parquet", tmp_path)
+    assert {float(p.answer) * 10 == int(p.question.split()[3]) for p in all_problems(task)} == {True}
+    assert max(len(p.answer) for p in all_problems(task)) == 3
 
 
 @shared_cases
 def test_the_shared_latex_slip_is_refused_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"formfeed\.jsonl:1: .*\\frac seems to be meant"):
-        tried("F23_latex_slip_formfeed.jsonl", tmp_path)
+        start_shared("F23_latex_slip_formfeed.jsonl", tmp_path)
 
 
 @shared_cases
 def test_the_shared_choices_lose_their_own_labels(tmp_path: Path) -> None:
-    _, task = tried("F42_choices_with_own_labels.jsonl", tmp_path)
-    assert {p.choices for p in every(task)} >= {("5", "6", "7", "8", "9")}
+    _, task = start_shared("F42_choices_with_own_labels.jsonl", tmp_path)
+    assert {p.choices for p in all_problems(task)} >= {("5", "6", "7", "8", "9")}
 
 
 @shared_cases
 def test_the_shared_duplicates_are_all_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match=r"6 rows ask what an earlier row asks.*:2 \(as 1\).*:12 \(as 11\)"):
-        tried("A_duplicates_one_at_a_time.jsonl", tmp_path)
+        start_shared("A_duplicates_one_at_a_time.jsonl", tmp_path)
 
 
 @shared_cases
 @pytest.mark.parametrize("name", ["A_prompt_choices_on_one_line.txt", "F36_prompt_text_with_label.txt"])
 def test_the_shared_prompt_files_are_read(name: str) -> None:
-    found = few_shot_examples_in(str(SHARED / name))
-    assert found[0].question == "What do people use to hold loose papers together?"
-    assert found[0].choices == ("clip", "cup", "lamp", "chair", "shoe")
-    assert [p.answer for p in found] == ["A", "B"][: len(found)]
+    examples = few_shot_examples_in(str(SHARED / name))
+    assert examples[0].question == "What do people use to hold loose papers together?"
+    assert examples[0].choices == ("clip", "cup", "lamp", "chair", "shoe")
+    assert [p.answer for p in examples] == ["A", "B"][: len(examples)]

@@ -1,4 +1,4 @@
-"""Anybody's own rows: read whole, cut the same way every time, and refused in one line with file and line."""
+"""The user's own rows: read completely, split the same way every time, and refused in one line with file and line."""
 
 import csv
 import hashlib
@@ -78,7 +78,7 @@ def test_what_cannot_be_used_is_one_line_with_its_place(case: dict[str, Any], he
 
 
 @pytest.mark.parametrize("name", ["a question column that does not exist", "one row", "a prompt file without answers"])
-def test_the_command_says_it_in_one_line_and_exits_with_2(name: str, here: Path) -> None:
+def test_the_command_reports_an_error_in_one_line_and_exits_with_2(name: str, here: Path) -> None:
     case = next(case for case in CASES if case["name"] == name)
     task = {f"task.{key}": value for key, value in write_case(case, here).items()}
     line = refused(selftaught("tasks", "check", "own", *settings(task), cwd=here))
@@ -86,7 +86,7 @@ def test_the_command_says_it_in_one_line_and_exits_with_2(name: str, here: Path)
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line_that_names_the_local_way(here: Path) -> None:
-    # HF_HUB_OFFLINE is set for all tests (conftest.py), which is as far away as a hub can be.
+    # conftest.py sets HF_HUB_OFFLINE for all tests.
     message = one_line(lambda: own("nobody/no-such-data"))
     assert "nobody/no-such-data: no such file here" in message
     assert "cannot be loaded from the Hugging Face hub" in message
@@ -162,10 +162,10 @@ def test_parquet_rows_are_read_with_their_kinds(here: Path) -> None:
         {"q": {"stem": "two?"}, "answer": 2.5, "choices": None},
     ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), here / "rows.parquet")
-    found = read_rows("rows.parquet")
-    assert [dict(row.values) for row in found] == rows
-    assert [row.place for row in found] == ["rows.parquet:1", "rows.parquet:2"]
-    assert texts(found, "q.stem") == ["one?", "two?"]
+    read = read_rows("rows.parquet")
+    assert [dict(row.values) for row in read] == rows
+    assert [row.place for row in read] == ["rows.parquet:1", "rows.parquet:2"]
+    assert texts(read, "q.stem") == ["one?", "two?"]
 
 
 def row(**values: Any) -> Row:
@@ -196,7 +196,7 @@ def test_a_value_becomes_the_text_that_json_writes(value: object, text: str) -> 
     assert as_text(value, "x", "answer") == text
 
 
-def test_whole_and_broken_numbers_mix_and_gaps_are_empty_where_a_column_is_optional() -> None:
+def test_integers_and_fractions_mix_and_gaps_are_empty_where_a_column_is_optional() -> None:
     rows = [row(answer=1), row(answer=None), row(answer=2.5), row()]
     assert optional_texts(rows, "answer") == ["1", "", "2.5", ""]
 
@@ -221,14 +221,14 @@ def test_a_key_with_a_dot_in_its_own_name_wins_over_a_nested_one() -> None:
     ],
 )
 def test_choices_are_read_in_every_shape_that_data_sets_give_them(given: object) -> None:
-    found = choices(row(choices=given), "choices")
-    assert (found.texts, found.labels) == (("dog", "cat"), ("A", "B"))
+    result = choices(row(choices=given), "choices")
+    assert (result.texts, result.labels) == (("dog", "cat"), ("A", "B"))
 
 
-def test_two_choices_may_read_the_same_if_the_label_says_which_is_right() -> None:
-    found = choices(row(choices=["city", "coast", "city"]), "choices")
-    assert label_of("C", found, "x") == "C"
-    assert "may mean A: 'city' and C: 'city'" in one_line(lambda: label_of("city", found, "x"))
+def test_two_choices_may_read_the_same_if_the_label_says_which_is_correct() -> None:
+    given = choices(row(choices=["city", "coast", "city"]), "choices")
+    assert label_of("C", given, "x") == "C"
+    assert "may mean A: 'city' and C: 'city'" in one_line(lambda: label_of("city", given, "x"))
 
 
 @pytest.mark.parametrize("answer", ["2", "(2)", "2.", " cat ", "CAT"])
@@ -236,11 +236,11 @@ def test_an_answer_is_a_choice_by_the_rows_own_label_or_by_its_text(answer: str)
     assert label_of(answer, Choices(texts=("dog", "cat"), labels=("1", "2")), "x") == "B"
 
 
-# How rows are cut
+# How rows are split
 
 
 @given(st.integers(20, 80), st.integers(1, 20), st.integers(0, 5), st.randoms(use_true_random=False))
-def test_a_row_that_is_added_moves_no_other_and_the_order_does_not_matter(
+def test_a_new_row_moves_no_other_and_the_order_does_not_matter(
     tmp_path_factory: pytest.TempPathFactory, number: int, more: int, data_seed: int, rng: random.Random
 ) -> None:
     folder = tmp_path_factory.mktemp("cut")
@@ -248,7 +248,7 @@ def test_a_row_that_is_added_moves_no_other_and_the_order_does_not_matter(
     few = questions(own(write_rows(folder / "few.jsonl", rows[:number]), data_seed=data_seed))
     rng.shuffle(rows)
     many = questions(own(write_rows(folder / "many.jsonl", rows), data_seed=data_seed))
-    # At least one row is taken even if none lies in the share; such a row gives way to one that does.
+    # A split has at least one row even if none is in its share; a row in the share replaces that one.
     if len(few["dev"]) > 1 and len(few["test"]) > 1:
         assert few["dev"] <= many["dev"]
         assert few["test"] <= many["test"]
@@ -281,25 +281,25 @@ def test_splits_that_have_files_are_those_files(tmp_path: Path) -> None:
     assert [len(task.split(name)) for name in ("train", "dev", "test")] == [5, 2, 3]
 
 
-def test_a_row_that_is_a_worked_example_is_in_no_split_and_that_is_said(tmp_path: Path) -> None:
+def test_a_row_that_is_a_few_shot_example_is_in_no_split_and_a_note_says_so(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", ADDITIONS)
     measured = {*questions(own(data))["dev"], *questions(own(data))["test"]}
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("\n\n".join(f"Q: {q}\nA: As it is. The answer is 1" for q in sorted(measured)))
-    task = own(data, prompt=str(prompt))
-    asked = questions(task)
-    assert not measured & {*asked["train"], *asked["dev"], *asked["test"]}
+    task = own(data, prompt_file=str(prompt))
+    left = questions(task)
+    assert not measured & {*left["train"], *left["dev"], *left["test"]}
     assert len(task.few_shot) == len(measured)
-    assert sum(map(len, asked.values())) == len(ADDITIONS) - len(measured)
+    assert sum(map(len, left.values())) == len(ADDITIONS) - len(measured)
     (note,) = task.notes
-    assert f"shows them as worked examples: {len(measured)} (" in note
+    assert f"they are few-shot examples in the prompt: {len(measured)} (" in note
     assert own(data).notes == ()
 
 
-# How problems are asked
+# The text of prompts and completions
 
 
-def test_a_question_is_asked_with_its_hint_beside_it_and_answered_on_a_line_of_its_own(tmp_path: Path) -> None:
+def test_a_hint_follows_its_question_and_the_answer_has_a_line_of_its_own(tmp_path: Path) -> None:
     rows = [{**row, "rationale": "Twice.\r\n\r\nSo.", "class": "sums"} for row in ADDITIONS]
     task = own(write_rows(tmp_path / "rows.jsonl", rows))
     problem = next(p for p in task.with_splits() if p.question == "what is 3 + 3?")
@@ -309,7 +309,7 @@ def test_a_question_is_asked_with_its_hint_beside_it_and_answered_on_a_line_of_i
     assert render_completion(task.prompt_format, problem) == " Twice.\nSo.\nThe answer is 6"
 
 
-def test_choices_are_asked_by_label_with_the_right_one_marked_in_the_hint(tmp_path: Path) -> None:
+def test_choices_have_labels_and_the_hint_marks_the_correct_one(tmp_path: Path) -> None:
     rows = [{"question": f"pet {n}?", "answer": "cat", "choices": ["dog", "cat"]} for n in range(10)]
     task = own(write_rows(tmp_path / "rows.jsonl", rows))
     problem = task.train[0]
@@ -347,7 +347,7 @@ def test_answers_can_be_judged_by_a_pattern_and_by_ones_own_function(tmp_path: P
         assert task.verifier(" The answer is 99", problem).verdict == "incorrect"
 
 
-def test_ids_are_the_rows_own_or_come_from_the_question_alone(tmp_path: Path) -> None:
+def test_ids_are_the_rows_own_or_depend_on_the_question_alone(tmp_path: Path) -> None:
     named = own(write_rows(tmp_path / "rows.jsonl", [{**row, "id": n} for n, row in enumerate(ADDITIONS)]))
     assert {p.id for p in named.with_splits()} == {str(n) for n in range(10)}
     plain = own(write_rows(tmp_path / "rows.jsonl", ADDITIONS))
@@ -379,7 +379,7 @@ def test_folding_ignores_case_and_white_space(words: list[str]) -> None:
         {"choices": ("a", "b")},
     ],
 )
-@pytest.mark.parametrize("split", ["shots", "train", "dev", "test"])
+@pytest.mark.parametrize("split", ["few_shot", "train", "dev", "test"])
 def test_the_fingerprint_changes_with_any_field_of_any_problem(change: dict[str, Any], split: str) -> None:
     from toy import toy_task
 
@@ -394,6 +394,6 @@ def test_the_fingerprint_is_the_sha256_of_every_split_as_json_however_many_probl
     from toy import toy_problem, toy_task
 
     task = toy_task(train=tuple(toy_problem(f"word{k}", "easy\n") for k in range(number)))
-    parts = {"shots": task.few_shot, **{split: task.split(split) for split in SPLITS}}
+    parts = {"few_shot": task.few_shot, **{split: task.split(split) for split in SPLITS}}
     written = [json.dumps([name, [list(asdict(p).values()) for p in problems]]) for name, problems in parts.items()]
     assert data_sha256(task) == hashlib.sha256("".join(written).encode()).hexdigest()

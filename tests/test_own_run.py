@@ -136,7 +136,7 @@ def test_tasks_check_reports_the_task_of_a_config(began: Path, monkeypatch: pyte
     facts = json.loads(json.dumps(checked.facts))
     assert sum(facts[split]["problems"] for split in ("train", "dev", "test")) == 55 - 4
     (left_out,) = facts["left_out"]["first"]
-    assert "examples: 4 (" in left_out
+    assert "because they are few-shot examples in the prompt: 4 (" in left_out
     assert facts["failing_answers"] == {"number": 0, "first": []}
     assert facts["lengths_in"].startswith("words (no tokenizer: model.path = './model'")
     assert facts["few_shot_examples"]["there"] == 4

@@ -1,4 +1,4 @@
-"""The tasks on released data sets: their files, splits, hints and worked examples, and a run of the loop on each."""
+"""The tasks on released data sets: their files, splits, hints and few-shot examples, and a run of the loop on each."""
 
 import json
 import os
@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from builders import problem, task_named
+from builders import LEAST, config, problem, task_named
 from selftaught.config import config_from_values
 from selftaught.errors import ConfigError, RefusedError
 from selftaught.launch import check_before_start
 from selftaught.problems import Problem, Task, Verdict
 from selftaught.prompts import render_completion, render_prompt
 from selftaught.settings import TaskConfig
-from selftaught.store import read_measurements, read_samples
+from selftaught.store import read_samples
 from selftaught.tasks import gym, load_task
 from selftaught.verification import check_reference_answers, failing_solutions
 from toy import run_toy
@@ -85,24 +85,24 @@ def test_which_rows_are_dev_does_not_depend_on_their_order(gsm8k: Path) -> None:
     assert {p.question for p in load("gsm8k", gsm8k).dev} == before
 
 
-def test_a_gsm8k_hint_shows_the_final_number_and_nothing_of_the_solution(gsm8k: Path) -> None:
+def test_a_gsm8k_hint_is_the_final_number_without_the_solution(gsm8k: Path) -> None:
     task = load("gsm8k", gsm8k)
-    asked = task.train[0]
-    shown = render_prompt(task.prompt_format, asked, hint=True)
-    assert shown == f"Q: {asked.question} ({asked.answer})\nA:"
-    assert render_prompt(task.prompt_format, asked, hint=False) == f"Q: {asked.question}\nA:"
-    assert render_completion(task.prompt_format, asked).endswith(f"\n#### {asked.answer}")
+    first = task.train[0]
+    hinted = render_prompt(task.prompt_format, first, hint=True)
+    assert hinted == f"Q: {first.question} ({first.answer})\nA:"
+    assert render_prompt(task.prompt_format, first, hint=False) == f"Q: {first.question}\nA:"
+    assert render_completion(task.prompt_format, first).endswith(f"\n#### {first.answer}")
 
 
-def test_a_commonsenseqa_hint_marks_the_right_choice(commonsenseqa: Path) -> None:
+def test_a_commonsenseqa_hint_marks_the_correct_choice(commonsenseqa: Path) -> None:
     task = load("commonsenseqa", commonsenseqa)
-    (asked,) = [p for p in (*task.train, *task.dev) if p.id == "id7"]
-    lines = render_prompt(task.prompt_format, asked, hint=True).splitlines()
+    (seventh,) = [p for p in (*task.train, *task.dev) if p.id == "id7"]
+    lines = render_prompt(task.prompt_format, seventh, hint=True).splitlines()
     assert lines[:2] == ["Q: Where is thing 7 kept?", "Answer Choices:"]
     assert lines[2:] == ["(A) box a7", "(B) box b7", "(C) box c7 (CORRECT)", "(D) box d7", "(E) box e7", "A:"]
-    assert "(CORRECT)" not in render_prompt(task.prompt_format, asked, hint=False)
-    assert render_completion(task.prompt_format, asked) == " the answer is box c7 (C)." or (
-        render_completion(task.prompt_format, asked) == " Therefore, the answer is box c7 (C)."
+    assert "(CORRECT)" not in render_prompt(task.prompt_format, seventh, hint=False)
+    assert render_completion(task.prompt_format, seventh) == " the answer is box c7 (C)." or (
+        render_completion(task.prompt_format, seventh) == " Therefore, the answer is box c7 (C)."
     )
     assert {p.id for p in task.test} == {f"id{n}" for n in range(100, 105)}, "the official dev file is test"
 
@@ -144,25 +144,25 @@ def test_the_same_rows_in_parquet_are_the_same_task(name: str, request: pytest.F
             ]
         (folder / path).unlink()
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{part}-00000-of-00001.parquet")
-    found = load(name, folder)
-    assert (found.train, found.dev, found.test) == (wanted.train, wanted.dev, wanted.test)
+    task = load(name, folder)
+    assert (task.train, task.dev, task.test) == (wanted.train, wanted.dev, wanted.test)
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "commonsenseqa"])
-def test_the_worked_examples_pass_their_own_checks(name: str, request: pytest.FixtureRequest) -> None:
+def test_the_few_shot_examples_pass_their_own_checks(name: str, request: pytest.FixtureRequest) -> None:
     task = load(name, request.getfixturevalue(name))
     assert len(task.few_shot) == 10
     check_reference_answers(task, task.few_shot)
     if task.check_steps is not None:
-        for shot in task.few_shot:
+        for example in task.few_shot:
             for check in (task.check_steps, *task.other_checks.values()):
-                result = check(shot, render_completion(task.prompt_format, shot))
-                assert result.passed, (shot.question, result.detail)
+                result = check(example, render_completion(task.prompt_format, example))
+                assert result.passed, (example.question, result.detail)
     else:
-        assert set(Counter(shot.answer for shot in task.few_shot).values()) == {2}, "no label may be favored"
+        assert set(Counter(example.answer for example in task.few_shot).values()) == {2}, "no label may be favored"
 
 
-def test_a_flawed_released_solution_is_counted_and_a_flawed_worked_example_refused(gsm8k: Path) -> None:
+def test_a_flawed_released_solution_is_counted_and_a_flawed_few_shot_example_refused(gsm8k: Path) -> None:
     row = sum_row(5000)
     row["answer"] = "There are 5000 + 7 = 5008 nuts.\n#### 5007"
     write_lines(gsm8k / "test.jsonl", [row, sum_row(1)])
@@ -172,20 +172,20 @@ def test_a_flawed_released_solution_is_counted_and_a_flawed_worked_example_refus
     (gsm8k / "mine.toml").write_text(
         '[[example]]\nquestion = "How many?"\nrationale = "2 + 2 = 5."\nanswer = "5"\n', encoding="utf-8"
     )
-    own = load("gsm8k", gsm8k, prompt=str(gsm8k / "mine.toml"))
+    own = load("gsm8k", gsm8k, prompt_file=str(gsm8k / "mine.toml"))
     with pytest.raises(RefusedError, match="step check"):
         check_reference_answers(own, own.few_shot)
 
 
-def test_a_training_row_that_is_a_worked_example_is_not_asked(gsm8k: Path) -> None:
-    whole = load("gsm8k", gsm8k)
-    shown = whole.train[0]
-    example = f"[[example]]\nquestion = {json.dumps(shown.question)}\nrationale = '1 + 1 = 2'\nanswer = 2\n"
+def test_a_training_row_that_is_a_few_shot_example_is_not_trained_on(gsm8k: Path) -> None:
+    before = load("gsm8k", gsm8k)
+    first = before.train[0]
+    example = f"[[example]]\nquestion = {json.dumps(first.question)}\nrationale = '1 + 1 = 2'\nanswer = 2\n"
     (gsm8k / "mine.toml").write_text(example, encoding="utf-8")
-    task = load("gsm8k", gsm8k, prompt=str(gsm8k / "mine.toml"))
-    assert task.train == whole.train[1:]
-    assert (task.dev, whole.notes) == (whole.dev, ())
-    assert task.notes == (f"rows in no split, because the prompt shows them as worked examples: 1 ({shown.id})",)
+    task = load("gsm8k", gsm8k, prompt_file=str(gsm8k / "mine.toml"))
+    assert task.train == before.train[1:]
+    assert (task.dev, before.notes) == (before.dev, ())
+    assert task.notes == (f"rows in no split, because they are few-shot examples in the prompt: 1 ({first.id})",)
 
 
 def test_a_question_that_is_also_in_test_is_refused(gsm8k: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_row_that_is_not_as_released_is_named(
         ({"answer_pattern": "x"}, "only task.verifier = 'regex' uses it"),
         ({"dev_rows": 20}, "too few to cut 20 for dev"),
         ({"verifier": "best"}, "best"),
-        ({"prompt": "nowhere.toml"}, "nowhere.toml"),
+        ({"prompt_file": "nowhere.toml"}, "nowhere.toml"),
     ],
 )
 def test_a_setting_that_cannot_be_honored_is_refused(gsm8k: Path, settings: dict[str, Any], message: str) -> None:
@@ -239,9 +239,9 @@ def test_arithmetic_refuses_settings_that_it_would_ignore() -> None:
     for key, value in {"data": "x.jsonl", "dev_rows": 3, "verifier": "numeric", "extraction": "lenient"}.items():
         with pytest.raises(ConfigError, match=f"task.{key}"):
             task_named("arithmetic", **{key: value})
-    config = config_from_values({"method": "custom", "selection.unique_by": "equations", "sampling.num_shots": 0})
+    settings = config(selection={"unique_by": "equations"}, sampling={"num_shots": 0})
     with pytest.raises(ConfigError, match="no equations to compare"):
-        check_before_start(config, task_named("arithmetic"))
+        check_before_start(settings, task_named("arithmetic"))
 
 
 def test_a_folder_without_the_files_says_which_are_expected(tmp_path: Path) -> None:
@@ -257,9 +257,9 @@ def solver(task: Task) -> Callable[[str, int], str]:
     by_question = {p.question: p for p in (*task.train, *task.dev, *task.test)}
 
     def reply(prompt: str, seed: int) -> str:
-        asked = prompt.rpartition("Q: ")[2]
-        (known,) = [p for question, p in by_question.items() if asked.startswith(question)]
-        hinted = f"({known.answer})\nA:" in asked or "(CORRECT)" in asked
+        last = prompt.rpartition("Q: ")[2]
+        (known,) = [p for question, p in by_question.items() if last.startswith(question)]
+        hinted = f"({known.answer})\nA:" in last or "(CORRECT)" in last
         if hinted or int(known.id[-1]) % 2 == 0:
             return render_completion(task.prompt_format, known) + "\n\nQ: and another"
         return " I do not know."
@@ -275,8 +275,8 @@ def test_a_scripted_run_keeps_solved_and_hinted_problems_and_reports_the_checks(
 ) -> None:
     task = load(name, request.getfixturevalue(name))
     values = {"task.name": name, "sampling.num_shots": 2, "sampling.num_shots_fine_tuned": 0, "loop.max_iterations": 1}
-    config = config_from_values({**values, "training.validation_share": 0.0, "training.steps_first_iteration": 1})
-    outcome = run_toy(tmp_path / "run", config=config, task=task, reply=solver(task))
+    values |= {"training.validation_share": 0.0, "training.steps_first_iteration": 1}
+    outcome = run_toy(tmp_path / "run", config=config_from_values({**LEAST, **values}), task=task, reply=solver(task))
     (summary,) = outcome.summaries
     assert summary.rationale.correct == sum(int(p.id[-1]) % 2 == 0 for p in task.train)
     assert summary.rationale.correct + summary.rationalization.correct == len(task.train) == summary.examples
@@ -294,17 +294,17 @@ def test_samples_with_the_same_equations_are_duplicates(gsm8k: Path) -> None:
 
     task = load("gsm8k", gsm8k)
     texts = (" First 2 + 3 = 5.\n#### 5", " So 2 + 3 = 5 it is.\n#### 5", " 3 + 2 = 5.\n#### 5", " Five.\n#### 5")
-    drawn = [sample(index=i, completion=text) for i, text in enumerate((*texts, " It is 5.\n#### 5"))]
+    samples = [sample(index=i, completion=text) for i, text in enumerate((*texts, " It is 5.\n#### 5"))]
     selection = select(
-        drawn,
+        samples,
         accept="answer",
         unique_by="equations",
-        max_per_problem=0,
+        max_per_problem=None,
         validation_share=0.0,
         seed=0,
         solution_key=task.solution_key,
     )
-    assert [s.index for s in selection.kept] == [0, 2, 3], "one path without equations may stay, as in RFT"
+    assert [s.index for s in selection.kept] == [0, 2, 3], "one solution without equations may stay, as in RFT"
 
 
 @real_files
@@ -329,9 +329,9 @@ def test_a_generator_of_reasoning_gym_is_a_task() -> None:
         assert (len(task.train), len(task.dev), len(task.test)) == (2000, 20, 30)
         check_reference_answers(task, (*task.dev, *task.test))
         first, second = task.test[:2]
-        right = f" Let me see.\nThe answer is {first.answer}."
-        assert task.verifier(right, first).verdict is Verdict.CORRECT
-        assert task.verifier(right + "\nQ: next?\nA: The answer is 0", first).verdict is Verdict.CORRECT
+        correct = f" Let me see.\nThe answer is {first.answer}."
+        assert task.verifier(correct, first).verdict is Verdict.CORRECT
+        assert task.verifier(correct + "\nQ: next?\nA: The answer is 0", first).verdict is Verdict.CORRECT
         assert task.verifier("The answer is banana", second).verdict is Verdict.INCORRECT
         assert task.verifier("I wonder", second).verdict is Verdict.UNPARSEABLE
 
@@ -361,21 +361,21 @@ class Generator:
         ("12", "The answer is " + "1" * 2_000, Verdict.UNPARSEABLE, None),
     ],
 )
-def test_what_a_scorer_is_given_is_found_as_other_answers_are(
+def test_the_answer_for_a_scorer_is_extracted_as_other_answers_are(
     answer: str, completion: str, verdict: Verdict, prediction: str | None
 ) -> None:
     verify = gym._verifier(Generator(), {"p": {"answer": answer}}, "The answer is")
-    found = verify(completion, Problem(id="p", question="?", answer=answer))
-    assert (found.verdict, found.prediction) == (verdict, prediction)
+    result = verify(completion, Problem(id="p", question="?", answer=answer))
+    assert (result.verdict, result.prediction) == (verdict, prediction)
 
 
 def test_generators_that_cannot_serve_are_refused_in_one_line() -> None:
     pytest.importorskip("reasoning_gym", reason="the extra reasoning-gym is not installed")
     for name, message in {
-        "": "no generator",
+        None: "task.variant must be given; generators: ",
         "chain_sums": "no generator",
         "countdown": "as code",
-        "game_of_life_halting": "calls",
+        "game_of_life_halting": "full marks",
     }.items():
         with pytest.raises(ConfigError, match=message):
             task_named("reasoning-gym", variant=name)
@@ -386,7 +386,7 @@ def test_the_samples_of_a_verifier_with_two_extractions_say_whether_they_agree()
     from selftaught.metrics import check_rates
     from selftaught.problems import CheckResult
 
-    def one(index: int, verdict: Verdict, agree: bool, steps: bool) -> Any:
+    def sample_with(index: int, verdict: Verdict, agree: bool, steps: bool) -> Any:
         checks = {
             "steps": CheckResult(passed=steps, share=float(steps)),
             "extraction": CheckResult(passed=agree, share=float(agree)),
@@ -395,36 +395,29 @@ def test_the_samples_of_a_verifier_with_two_extractions_say_whether_they_agree()
 
     rates = check_rates(
         [
-            one(0, Verdict.CORRECT, True, True),
-            one(1, Verdict.CORRECT, False, False),
-            one(2, Verdict.INCORRECT, True, False),
+            sample_with(0, Verdict.CORRECT, True, True),
+            sample_with(1, Verdict.CORRECT, False, False),
+            sample_with(2, Verdict.INCORRECT, True, False),
         ]
     )
-    assert (rates["steps"].correct, rates["steps"].n) == (1, 2), "over the right answers"
+    assert (rates["steps"].correct, rates["steps"].n) == (1, 2), "over the correct answers"
     assert (rates["extraction"].correct, rates["extraction"].n) == (2, 3), "over all samples"
     assert problem().answer == "3"
 
 
-def test_the_report_shows_the_rates_of_checks_and_older_folders_have_none(tmp_path: Path) -> None:
-    from builders import counts, measurement, summary
+def test_the_report_has_the_rates_of_checks_if_there_are_any() -> None:
+    from builders import counts, summary
     from selftaught.metrics import rate
     from selftaught.report import Run, render_markdown
-    from selftaught.store import dump_measurement
 
-    about = {"config": {}, "resolved": {}, "model": {}}
+    about = {"config": LEAST, "resolved": {}, "model": {}}
     checked = summary(rationale=counts(checks={"steps": rate(40, 60), "extraction": rate(99, 100)}))
     page = render_markdown(
-        [Run(name="new", about=about, summaries=(checked,), measured={}, result=None)], plot="accuracy.svg"
+        [Run(name="checked", about=about, summaries=(checked,), measured={}, result=None)], plot="accuracy.svg"
     )
     assert "| iteration | sampled | steps | extraction |" in page
     assert "| 1 | rationales | 40/60 0.667 [0.541, 0.773] | 99/100 0.990 [0.946, 0.998] |" in page
-    old = render_markdown(
-        [Run(name="old", about=about, summaries=(summary(),), measured={}, result=None)], plot="accuracy.svg"
+    plain = render_markdown(
+        [Run(name="plain", about=about, summaries=(summary(),), measured={}, result=None)], plot="accuracy.svg"
     )
-    assert "### Checks" not in old
-
-    line = dump_measurement(measurement())
-    del line["checks"]
-    (tmp_path / "evaluations.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
-    (read,) = read_measurements(tmp_path)
-    assert read.checks == {}
+    assert "### Checks" not in plain

@@ -17,7 +17,7 @@ from selftaught.launch import launch
 from selftaught.progress import Silent
 from selftaught.settings import RunConfig
 from selftaught.store import RunStore
-from test_cli import QUICK, refused, selftaught, settings
+from test_cli import QUICK, in_a_process, refused, settings
 from test_model_folder import set_in_config
 
 
@@ -63,6 +63,7 @@ MODELS: dict[str, Callable[[Path], object]] = {
     "a quantised model": set_in_config(quantization_config={"quant_method": "fp8"}),
     "no tokenizer": lambda model: [path.unlink() for path in model.glob("tokenizer*")],
 }
+QUICKLY_REFUSED = ("a model with another number of layers", "a token without a row", "no tokenizer")
 SETTINGS: dict[str, dict[str, object]] = {
     "a device that is not there": {"compute.device": "cuda"},
     "a chunk that is too small": {"compute.chunk_completions": 5},
@@ -79,7 +80,9 @@ def model(adder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(adder, tmp_path / "model"))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICKLY_REFUSED else pytest.mark.slow) for name in MODELS]
+)
 def test_a_refused_model_leaves_no_folder_and_prints_nothing_but_the_error(
     name: str, model: Path, adder: Path, tmp_path: Path
 ) -> None:
@@ -184,11 +187,11 @@ def test_a_lock_file_that_a_withdrawn_run_deletes_meanwhile_locks_nothing(
     ("name", "target"),
     [
         ("a model with another number of layers", "r"),
-        ("a quantised model", "r"),
-        ("a token without a row", "r"),
-        ("no tokenizer", "r"),
-        ("nothing", "file/r"),
-        ("nothing", "link"),
+        pytest.param("a quantised model", "r", marks=pytest.mark.slow),
+        pytest.param("a token without a row", "r", marks=pytest.mark.slow),
+        pytest.param("no tokenizer", "r", marks=pytest.mark.slow),
+        pytest.param("nothing", "file/r", marks=pytest.mark.slow),
+        pytest.param("nothing", "link", marks=pytest.mark.slow),
     ],
 )
 def test_a_refused_start_is_one_line_on_the_terminal(name: str, target: str, model: Path, tmp_path: Path) -> None:
@@ -196,6 +199,6 @@ def test_a_refused_start_is_one_line_on_the_terminal(name: str, target: str, mod
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("gone")
     values = {**QUICK, "model.path": model}
-    done = selftaught("run", "arithmetic", "--run-dir", target, *settings(values), cwd=tmp_path)
+    done = in_a_process("run", "arithmetic", "--run-dir", target, *settings(values), cwd=tmp_path)
     assert done.stderr.splitlines() == [refused(done)]
     assert not (tmp_path / "r").exists()

@@ -37,7 +37,7 @@ SHAPES = {
     "wrapped": lambda objects, indent: json.dumps(
         {"version": "1.0", "about": {"data": ["x"]}, "data": objects}, indent=indent, ensure_ascii=False
     ),
-    "the only thing in an object": lambda objects, indent: json.dumps({"things": objects}, indent=indent),
+    "the only value of an object": lambda objects, indent: json.dumps({"things": objects}, indent=indent),
     "one after another": as_lines,
     "wrapped twice": lambda objects, indent: json.dumps(
         {"version": 2, "dataset": {"name": "x", "data": objects}}, indent=indent
@@ -77,7 +77,7 @@ def test_any_objects_are_read_back_from_every_shape_of_json_with_their_lines(
         assert len({*numbers}) == len(numbers)
 
 
-def test_a_byte_order_mark_in_the_middle_is_where_two_files_were_put_together(tmp_path: Path) -> None:
+def test_a_byte_order_mark_in_the_middle_comes_from_two_concatenated_files(tmp_path: Path) -> None:
     line = b'\xef\xbb\xbf{"question": "1?", "answer": 1}\n'
     (tmp_path / "rows.jsonl").write_bytes(line + line)
     assert [row.values["question"] for row in read_rows(str(tmp_path / "rows.jsonl"))] == ["1?", "1?"]
@@ -113,25 +113,25 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), m
     st.booleans(),
     st.booleans(),
 )
-def test_the_separator_is_told_by_the_header(
+def test_the_header_decides_the_separator(
     tmp_path_factory: pytest.TempPathFactory,
     cells: list[tuple[str, str]],
     separator: str,
     ending: str,
     has_mark: bool,
-    is_said: bool,
+    is_named: bool,
 ) -> None:
     path = tmp_path_factory.mktemp("rows") / f"rows.{ending}"
     with open(path, "w", encoding="utf-8-sig" if has_mark else "utf-8", newline="") as file:
-        file.write(f"sep={separator}\r\n" if is_said else "")
+        file.write(f"sep={separator}\r\n" if is_named else "")
         writer = csv.writer(file, delimiter=separator)
         writer.writerows([("question", "answer"), *cells])
     rows = read_rows(str(path))
     assert [tuple(row.values.values()) for row in rows] == cells
-    assert rows[0].place == f"{path}:{3 if is_said else 2}"
+    assert rows[0].place == f"{path}:{3 if is_named else 2}"
 
 
-def test_a_header_that_two_separators_cut_is_cut_by_the_one_that_fits_all_rows(tmp_path: Path) -> None:
+def test_a_header_with_two_separators_is_split_by_the_one_that_fits_all_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("question (long, plain);answer\nfirst, of two, or three;1\nsecond;2\n")
     assert list(read_rows(str(path))[0].values) == ["question (long, plain)", "answer"]
@@ -139,7 +139,7 @@ def test_a_header_that_two_separators_cut_is_cut_by_the_one_that_fits_all_rows(t
     assert [row.values["question"] for row in read_rows(str(path))] == ["first;second", "third"]
 
 
-def test_columns_without_a_name_are_called_as_pandas_calls_them(tmp_path: Path) -> None:
+def test_columns_without_a_name_get_the_names_that_pandas_gives_them(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(",question,,answer\n0,one?,,1\n")
     assert read_rows(str(path))[0].values == {"Unnamed: 0": "0", "question": "one?", "Unnamed: 2": "", "answer": "1"}
@@ -170,7 +170,9 @@ def test_columns_without_a_name_are_called_as_pandas_calls_them(tmp_path: Path) 
         ("a.csv", b"question,answer\none, two?,1\n", "put quotes around a value that holds the separator"),
     ],
 )
-def test_a_file_of_another_kind_is_called_what_it_is(name: str, content: bytes, says: str, tmp_path: Path) -> None:
+def test_the_error_for_a_file_of_another_kind_says_what_it_is(
+    name: str, content: bytes, says: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         read_rows(str(tmp_path / name))
@@ -187,7 +189,7 @@ def test_maps_are_choices_and_nan_is_no_value(tmp_path: Path) -> None:
     }
     pyarrow.parquet.write_table(pyarrow.table(table), path)
     rows = read_rows(str(path))
-    assert [(one.labels, one.texts) for one in choices_of(rows, "choices")] == [(("A", "B"), ("0.7", "2"))] * 2
+    assert [(given.labels, given.texts) for given in choices_of(rows, "choices")] == [(("A", "B"), ("0.7", "2"))] * 2
     assert optional_texts(rows, "answer") == ["1.5", ""]
     with pytest.raises(ConfigError, match=r"rows\.parquet:2: 'answer' is NaN, which stands for no value; every row"):
         texts(rows, "answer")
@@ -196,7 +198,7 @@ def test_maps_are_choices_and_nan_is_no_value(tmp_path: Path) -> None:
         read_rows(str(path))
 
 
-def test_a_link_to_nothing_is_called_one(tmp_path: Path) -> None:
+def test_the_error_for_a_link_to_nothing_says_so(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").symlink_to(tmp_path / "gone.jsonl")
     with pytest.raises(ConfigError, match=r"rows\.jsonl is a link to '.*gone\.jsonl', which is not there"):
         read_rows(str(tmp_path / "rows.jsonl"))
@@ -204,7 +206,7 @@ def test_a_link_to_nothing_is_called_one(tmp_path: Path) -> None:
 
 # Numbers of Arrow
 
-DECIMALS = st.builds(lambda whole, part: f"{whole}.{part}", st.integers(-999, 999), st.integers(1, 9))
+DECIMALS = st.builds(lambda integer, part: f"{integer}.{part}", st.integers(-999, 999), st.integers(1, 9))
 KINDS: dict[str, Any] = {"float32": pyarrow.float32(), "float64": pyarrow.float64()}
 
 
@@ -224,7 +226,7 @@ def test_a_number_is_the_shortest_that_its_columns_type_holds(
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
-def test_the_shortest_number_is_still_the_same_one(tmp_path_factory: pytest.TempPathFactory, number: float) -> None:
+def test_the_shortest_number_still_has_the_same_value(tmp_path_factory: pytest.TempPathFactory, number: float) -> None:
     path = tmp_path_factory.mktemp("rows") / "rows.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"answer": pyarrow.array([number], pyarrow.float32())}), path)
     (text,) = texts(read_rows(str(path)), "answer")
@@ -260,7 +262,7 @@ def test_rows_of_the_hub_are_read_by_their_types_too(monkeypatch: pytest.MonkeyP
     assert row.values == {"answer": 0.7}
 
 
-def test_what_the_hub_offers_instead_is_said_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_lists_all_that_the_hub_offers_in_place_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def load(*args: object, **kwargs: object) -> None:
@@ -273,7 +275,7 @@ def test_what_the_hub_offers_instead_is_said_whole(monkeypatch: pytest.MonkeyPat
 
 # Choices in a prompt file
 
-ASKED = "Q: Which one?\n{}\nA: One is left. {}\n"
+EXAMPLE = "Q: Which one?\n{}\nA: One is left. {}\n"
 LISTS = [
     "(a) clip\n(b) cup\n(c) lamp",
     "(A) clip (B) cup (C) lamp",
@@ -312,38 +314,38 @@ ANSWERS = [
 def test_choices_and_answers_of_a_prompt_file_are_read_as_people_write_them(
     listed: str, answer: str, marker: str
 ) -> None:
-    (found,) = read_prompt_file(ASKED.format(listed, marker.format(answer)), "prompt.txt")
-    assert (found.question, found.choices, found.answer) == ("Which one?", ("clip", "cup", "lamp"), "B")
-    assert found.rationale == "One is left."
+    (example,) = read_prompt_file(EXAMPLE.format(listed, marker.format(answer)), "prompt.txt")
+    assert (example.question, example.choices, example.answer) == ("Which one?", ("clip", "cup", "lamp"), "B")
+    assert example.rationale == "One is left."
 
 
 @pytest.mark.parametrize("question", ["Which one? Answer Choices: (a) clip (b) cup", "Which one? (A) clip (B) cup"])
-def test_choices_may_stand_behind_their_question(question: str) -> None:
-    (found,) = read_prompt_file(f"Q: {question}\nA: One. The answer is (b).\n", "prompt.txt")
-    assert (found.question, found.choices, found.answer) == ("Which one?", ("clip", "cup"), "B")
+def test_choices_may_follow_their_question_on_its_line(question: str) -> None:
+    (example,) = read_prompt_file(f"Q: {question}\nA: One. The answer is (b).\n", "prompt.txt")
+    assert (example.question, example.choices, example.answer) == ("Which one?", ("clip", "cup"), "B")
 
 
 @pytest.mark.parametrize(
-    ("asked", "question"),
+    ("text", "question"),
     [
         ("What did they see?\nA. Smith saw one.", "What did they see?\nA. Smith saw one."),
         ("Which?\nOne of two.\n(A) dog\n(B) cat\nChoose one.", "Which?\nOne of two.\nChoose one."),
         ("What is f(x) (as above)?", "What is f(x) (as above)?"),
     ],
 )
-def test_other_lines_belong_to_the_question(asked: str, question: str) -> None:
-    answer = "(A)" if "(A)" in asked else "1"
-    assert read_prompt_file(f"Q: {asked}\nA: So. The answer is {answer}\n", "p.txt")[0].question == question
+def test_other_lines_belong_to_the_question(text: str, question: str) -> None:
+    answer = "(A)" if "(A)" in text else "1"
+    assert read_prompt_file(f"Q: {text}\nA: So. The answer is {answer}\n", "p.txt")[0].question == question
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("text", "says"),
     [
         ("Which?\nAnswer Choices: dog or cat", "no choices after `Answer Choices:`"),
-        ("Which?\nA) dog\nC) cat", r"choice \(C\) where \(B\) is due"),
+        ("Which?\nA) dog\nC) cat", r"choice \(C\), expected \(B\)"),
         ("Which?\n(a) dog (c) cat", "choice"),
     ],
 )
-def test_choices_that_cannot_be_read_are_refused(asked: str, says: str) -> None:
+def test_choices_that_cannot_be_read_are_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=rf"p\.txt:1: .*{says}" if says != "choice" else r"p\.txt:1: "):
-        read_prompt_file(f"Q: {asked}\nA: So. The answer is (B)\n", "p.txt")
+        read_prompt_file(f"Q: {text}\nA: So. The answer is (B)\n", "p.txt")

@@ -72,6 +72,7 @@ def test_eval_refuses_to_set_what_has_an_option_of_its_own(model: Path) -> None:
         assert "an argument of its own" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_stops_until_the_server_serves_the_weights_that_are_due(model: Path, tmp_path: Path) -> None:
     """Base, then the checkpoint, then the base again for its score on test: each time the run names the folder.
 

@@ -224,7 +224,7 @@ def test_a_step_of_several_parts_is_the_step_of_one(kind: str, tmp_path: Path, a
     assert (one.noise, many.noise) == (None, None)  # the second step is not measured
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("steps", "measured"), [(1, True), (2, False), (4, False), (5, True)])
 def test_every_fourth_step_of_several_parts_estimates_the_noise(
     dtype: str, steps: int, measured: bool, tmp_path: Path, adder: Path

@@ -145,6 +145,7 @@ def test_a_call_that_is_broken_off_leaves_the_engine_as_it_was(tiny: Path, two: 
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_prompt_that_only_a_peer_sees_is_refused_all_the_same(tiny: Path, two: tuple[Worker, ...]) -> None:
     engine = MultiProcessEngine(ModelRef(path=str(tiny)), two, SETTINGS)
     asked = requests(6)

@@ -1,9 +1,9 @@
 """Judge the reasoning of a solution in words by its equations (checks/equations.py).
 
-The checks take a problem whose answer is a number, a completion, and the place where the verifier looks for its answer
-(`statements.py`); what stands before the answer is the reasoning. `check_steps` decides, so it says only what is
-certain: equations that do not hold, and a last one that does not give the answer. The others have false alarms and are
-for reports.
+The checks take a problem whose answer is a number, a completion, and the place where the verifier looks for the answer
+(`statements.py`); the text before the answer is the reasoning. `check_steps` decides which samples are accepted, so it
+reports only what is certain: equations that do not hold, and a last one that does not give the answer. The other checks
+have false alarms and are for reports.
 """
 
 import re
@@ -17,7 +17,7 @@ from selftaught.statements import AnswerPlace, statement
 NO_EQUATION = "no equation"
 
 CONSTANTS = tuple(map(Fraction, ("0", "0.01", "0.5", "1", "2", "7", "10", "12", "24", "30", "52", "60", "100", "365")))
-"""Numbers that a solution may use without having read them: of the calendar, the clock, money and percent."""
+"""Numbers that a solution may use although the question lacks them: of the calendar, the clock, money and percent."""
 
 _TEENS = ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
@@ -31,15 +31,15 @@ _WORDS: dict[str, int] = {
     **{"quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5, "fifths": 5, "sixth": 6, "eighth": 8},
     **{"tenth": 10, "tenths": 10, "nickel": 5, "nickels": 5, "dime": 10, "dimes": 10},
 }
-"""What a number word brings into a solution; shares bring their reciprocal too."""
+"""Number word -> number that a solution may use because of it; the reciprocal too, for shares such as `half`."""
 _NUMBER = re.compile(r"\d+/\d+|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+")
 
 
 def check_steps(problem: Problem, completion: str, *, place: AnswerPlace) -> CheckResult:
     """Every equation holds, and the last one gives the reference answer.
 
-    A completion without an equation does not pass: nothing of it is known to be right, and a filter that let it pass
-    would reward bare guesses. `detail` is then NO_EQUATION, so that the two can be told apart. `score` is the share of
+    A completion without an equation does not pass: nothing of it is known to be correct, and a filter that accepted it
+    would reward bare guesses. `detail` is then NO_EQUATION, unlike for a wrong equation. `share` is the share of
     equations before the first wrong one.
     """
     equations = find_equations(statement(completion, place).before)
@@ -54,21 +54,21 @@ def check_steps(problem: Problem, completion: str, *, place: AnswerPlace) -> Che
 
 
 def check_equations(problem: Problem, completion: str, *, place: AnswerPlace) -> CheckResult:
-    """There is an equation at all, right or wrong."""
-    found = bool(find_equations(statement(completion, place).before))
-    return CheckResult(passed=found, share=float(found), detail="" if found else NO_EQUATION)
+    """There is an equation, correct or wrong."""
+    passed = bool(find_equations(statement(completion, place).before))
+    return CheckResult(passed=passed, share=float(passed), detail="" if passed else NO_EQUATION)
 
 
 def check_grounding(problem: Problem, completion: str, *, place: AnswerPlace) -> CheckResult:
     """Every number that is computed with is in the question, an earlier result, or one of CONSTANTS.
 
-    Numbers of the question count in words too, as a share (3/4) and its parts, and in percent also as hundredths and
-    as what is left of the whole or comes on top of it.
+    Numbers of the question also count in words and as a share (3/4) with its parts. A percentage also counts as
+    hundredths, and as what remains of 100 % or comes on top of it.
     """
     known = [*CONSTANTS, *_numbers_of(problem.question)]
     equations = find_equations(statement(completion, place).before)
     for number, equation in enumerate(equations):
-        first = equation.sides[0] if equation.sides else None  # the sides behind it follow from it
+        first = equation.sides[0] if equation.sides else None  # the sides after it follow from it
         for operand in first.numbers if first is not None and first.computes else ():
             if not any(close(operand, value) for value in known):
                 detail = f"{float(operand):g} in {equation.text} comes from nowhere"
@@ -95,10 +95,10 @@ def check_flow(problem: Problem, completion: str, *, place: AnswerPlace) -> Chec
 
 
 def equations_key(completion: str, *, place: AnswerPlace) -> str:
-    """The list of equations under which RFT (Yuan et al. 2023) counts two solutions as the same one.
+    """The equations of a solution; solutions with the same ones count as the same, as in RFT (Yuan et al. 2023).
 
-    Those of the calculator annotations if there are any, else those of the text; the order of operands and of steps
-    matters. All solutions without an equation have the same key, the empty one.
+    They are those of the calculator annotations if there are any, else those of the text; the order of operands and of
+    steps matters. All solutions without an equation have the same key, the empty one.
     """
     equations = find_equations(statement(completion, place).before)
     annotated = [equation.text for equation in equations if equation.annotated]
@@ -111,16 +111,16 @@ def _gives(equation: Equation, problem: Problem) -> bool:
 
 
 def _numbers_of(question: str) -> list[Fraction]:
-    found: list[Fraction] = []
+    numbers: list[Fraction] = []
     for match in _NUMBER.finditer(question):
         value = evaluate(match[0].replace(",", ""))
         if value is None:
             continue
-        found += [value, *(Fraction(part) for part in match[0].split("/") if "/" in match[0])]
+        numbers += [value, *(Fraction(part) for part in match[0].split("/") if "/" in match[0])]
         if question[match.end() :].lstrip().startswith(("%", "percent")):
-            found += [value / 100, 1 - value / 100, 1 + value / 100, 100 - value, 100 + value]
+            numbers += [value / 100, 1 - value / 100, 1 + value / 100, 100 - value, 100 + value]
     words = re.findall(r"[a-z]+", question.lower())
     values = [Fraction(_WORDS[word]) for word in words if word in _WORDS]
-    thirty_fives = [(a, b) for a, b in pairwise(words) if a in _TENS and 0 < _WORDS.get(b, 0) < 10]
-    sums = [Fraction(_WORDS[a] + _WORDS[b]) for a, b in thirty_fives]
-    return [*found, *values, *(1 / value for value in values if value), *sums]
+    compounds = [(a, b) for a, b in pairwise(words) if a in _TENS and 0 < _WORDS.get(b, 0) < 10]
+    sums = [Fraction(_WORDS[a] + _WORDS[b]) for a, b in compounds]  # thirty-five
+    return [*numbers, *values, *(1 / value for value in values if value), *sums]

@@ -20,13 +20,13 @@ class TaskSource:
     """The first one is the default."""
     description: str
     uses: frozenset[str]
-    """The settings of [task] that mean something to it, beyond those that every task has; others are refused."""
+    """The settings of [task] that it uses beyond those that every task has; others are refused."""
     places: Callable[[TaskConfig], Mapping[str, str]] | None = None
-    """Where each problem stands, by its id (file and line), for a task whose rows are the user's."""
+    """Problem id -> file and line of its row, for a task whose rows are the user's."""
 
 
 OF_EVERY_TASK = frozenset({"name", "choose", "problems_per_iteration", "dev_problems", "test_problems"})
-"""The settings of [task] that the loop uses, whatever the task."""
+"""The settings of [task] that the loop uses for every task."""
 
 TASKS: Mapping[str, TaskSource] = MappingProxyType(
     {
@@ -66,7 +66,8 @@ TASKS: Mapping[str, TaskSource] = MappingProxyType(
 
 
 def load_task(settings: TaskConfig) -> Task:
-    """The task, with its splits proven apart. Raises ConfigError for an unknown name, RefusedError for an overlap."""
+    """The task, after a check that its splits do not overlap. Raises ConfigError for an unknown name or an unused
+    setting, RefusedError for an overlap."""
     name = settings.name
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}")
@@ -77,7 +78,7 @@ def load_task(settings: TaskConfig) -> Task:
 
 
 def _refuse_ignored(settings: TaskConfig) -> None:
-    """Raise ConfigError for a setting that the task would not look at."""
+    """Raise ConfigError for a setting that the task would not use."""
     used = OF_EVERY_TASK | TASKS[settings.name].uses
     only_with = {"answer_pattern": "regex", "verifier_function": "python"}
     for key, field in TaskConfig.model_fields.items():
@@ -93,20 +94,20 @@ def _refuse_ignored(settings: TaskConfig) -> None:
 
 
 def check_splits(task: Task) -> None:
-    """Raise RefusedError if two problems of the splits share an id, or if a problem is in a measured split and in
-    anything trained on.
+    """Raise RefusedError if two problems of the splits share an id, or if a measured problem is also
+    trained on.
 
-    The worked examples and everything that a shipped model has seen count as train. Across splits two problems are
-    the same if `task.same_problem` says so, whatever their ids.
+    The few-shot examples and the problems that a shipped model was trained on count as train. Across splits two
+    problems are the same if `task.same_problem` gives them the same key, whatever their ids.
     """
     key_of = key_of_problem(task)
     measured = {name: [key_of(p) for p in task.split(name)] for name in SPLITS if name != "train"}
-    wanted = {key for keys in measured.values() for key in keys}  # far fewer than what is trained on
+    measured_keys = {key for keys in measured.values() for key in keys}  # far fewer than the keys of train
     trained_on = {
         key: (place, p.id)
-        for place, problems in (("seen", task.seen), ("the worked examples", task.few_shot), ("train", task.train))
+        for place, problems in (("seen", task.seen), ("the few-shot examples", task.few_shot), ("train", task.train))
         for p in problems
-        if (key := key_of(p)) in wanted
+        if (key := key_of(p)) in measured_keys
     }
     ids: dict[str, str] = {}
     for name in SPLITS:
@@ -127,7 +128,7 @@ def check_splits(task: Task) -> None:
             if key in dev:
                 raise RefusedError(
                     f"task {task.name!r}: test problem {problem.id!r} is also in dev ({dev[key]!r}); "
-                    "dev chooses the result, so test must not hold its problems"
+                    "dev selects the best iteration, so test must not hold its problems"
                 )
     for name in ("train", "dev", "test"):
         if not task.split(name):
@@ -135,7 +136,7 @@ def check_splits(task: Task) -> None:
 
 
 def key_of_problem(task: Task) -> Callable[[Problem], str]:
-    """The function under which two problems of the task are the same one."""
+    """The key function of the task: problems with equal keys are the same problem."""
     return task.same_problem or _question_key
 
 

@@ -1,4 +1,4 @@
-"""The task `arithmetic`: d-digit plus d-digit addition with a written-out scratchpad.
+"""The task `arithmetic`: d-digit plus d-digit addition with a scratchpad that shows every step.
 
 After Zelikman et al. 2022, sections 4.1 to 4.3; the scratchpad is that of Nye et al. 2021 (arXiv 2112.00114). For
 624 + 259, first variant `paper`, where each line shows the next pair of digits still to add, the result so far and
@@ -11,7 +11,7 @@ the carry, then variant `restated`, where each line shows all the digits still t
     0 8 8 3                         0 8 8 3
 
 Problems are generated, so that the task works offline. The same problem is the same unordered pair. Classes are the
-numbers of digits. This file is the only one that knows what a digit is.
+numbers of digits. No other file depends on digits.
 """
 
 import re
@@ -49,11 +49,11 @@ DEV_PER_CLASS = 50
 TEST_PER_CLASS = 120
 EXTRAPOLATION_PER_CLASS = 20
 ONE_DIGIT_HELD_OUT = 12
-"""Of the 45 one-digit pairs, for dev and for test each; the other 21 are seen."""
+"""Of the 45 one-digit pairs, dev and test take this many each; the other 21 are seen."""
 
 SEEN_PER_CLASS = {1: 21, 2: 1_500, 3: 50, 4: 50, 5: 50}
-"""Problems that `builtin:adder` was made from; the same for every data seed, because the model is shipped."""
-SHOTS_PER_CLASS = 50
+"""Problems that `builtin:adder` was trained on; the same for every data seed, because the model is shipped."""
+FEW_SHOT_PER_CLASS = 50
 
 
 def load(settings: TaskConfig) -> Task:
@@ -68,7 +68,7 @@ def load(settings: TaskConfig) -> Task:
         name="arithmetic",
         prompt_format=PROMPT_FORMAT,
         verifier=tagged_line(ANSWER_RULE),
-        few_shot=_few_shot(seen),
+        few_shot=_few_shot_examples(seen),
         train=train,
         dev=dev,
         test=test,
@@ -80,16 +80,16 @@ def load(settings: TaskConfig) -> Task:
 
 
 def seen_problems(variant: Variant) -> tuple[Problem, ...]:
-    """What `builtin:adder` was made from; its worked examples (the few_shot) are among them."""
-    found: list[Problem] = []
+    """The problems that `builtin:adder` was trained on; the few-shot examples are among them."""
+    problems: list[Problem] = []
     for digits, number in SEEN_PER_CLASS.items():
         rng = generator("arithmetic", "seen", digits)
-        found += _take(_pairs(digits, rng, taken=set()), number, variant)
-    return tuple(found)
+        problems += _take(_pairs(digits, rng, used=set()), number, variant)
+    return tuple(problems)
 
 
 def scratchpad(a: int, b: int, variant: Variant) -> str:
-    """The worked addition of two numbers with the same number of digits, from <scratch> to </scratch>."""
+    """The steps of adding two numbers with the same number of digits, from <scratch> to </scratch>."""
     return "\n".join(["<scratch>", *_lines(a, b, variant), "</scratch>"])
 
 
@@ -100,21 +100,21 @@ def spaced(number: int) -> str:
 def check_scratchpad(problem: Problem, completion: str, *, variant: Variant) -> CheckResult:
     """Recompute every line of a scratchpad.
 
-    A line is judged by the state on the line before it, so all lines up to the first wrong one are right and their
-    state is the true one: comparing with the true scratchpad, line by line, is that recomputation. `score` is the
-    share of lines before the first wrong one; `detail` is its number (from 1) and what is wrong with it: copy,
-    order, digit, carry, form, missing line, extra line or final mismatch.
+    A line follows from the state on the line before it. All lines before the first wrong one are correct, so their
+    state is the true one, and a comparison with the true scratchpad, line by line, is this recomputation. `share` is
+    the share of lines before the first wrong one; `detail` is its number (from 1) and its mistake: copy, order, digit,
+    carry, form, missing line, extra line or final mismatch.
     """
     a, b = _operands(problem)
     expected = ["<scratch>", *_lines(a, b, variant), "</scratch>", spaced(a + b)]
-    got = [fold_space(line) for line in completion.strip().splitlines()]
+    written = [fold_space(line) for line in completion.strip().splitlines()]
     for number, want in enumerate(expected, start=1):
-        have = got[number - 1] if number <= len(got) else None
+        have = written[number - 1] if number <= len(written) else None
         if have != want:
             is_answer = number == len(expected) and have is not None
-            what = "final mismatch" if is_answer else _what_is_wrong(have, want, expected[number:], got[number:])
-            return CheckResult(passed=False, share=(number - 1) / len(expected), detail=f"line {number}: {what}")
-    if len(got) > len(expected):
+            mistake = "final mismatch" if is_answer else _mistake(have, want, expected[number:], written[number:])
+            return CheckResult(passed=False, share=(number - 1) / len(expected), detail=f"line {number}: {mistake}")
+    if len(written) > len(expected):
         return CheckResult(passed=False, share=1.0, detail=f"line {len(expected) + 1}: extra line")
     return CheckResult(passed=True, share=1.0)
 
@@ -133,22 +133,22 @@ def _lines(a: int, b: int, variant: Variant) -> Iterator[str]:
     yield f"{carry} {' '.join(done)}"
 
 
-def _what_is_wrong(have: str | None, want: str, still_expected: list[str], still_to_come: list[str]) -> str:
-    """The class of the first wrong line, from what stands there and from what follows on both sides."""
-    if have is None or have in still_expected:
+def _mistake(have: str | None, want: str, expected_after: list[str], written_after: list[str]) -> str:
+    """The kind of mistake on the first wrong line, from the line itself and from the lines after it."""
+    if have is None or have in expected_after:
         return "missing line"
-    if want in still_to_come[:1] or want == "</scratch>":
+    if want in written_after[:1] or want == "</scratch>":
         return "extra line"
-    got, right = STATE.fullmatch(have), STATE.fullmatch(want)
-    if right is None:
+    written, true = STATE.fullmatch(have), STATE.fullmatch(want)
+    if true is None:
         return "digit" if re.fullmatch(ANSWER_RULE.pattern, have) else "form"
-    if got is None:
+    if written is None:
         return "form"
-    if got["rest"] != right["rest"]:
-        sides = [sorted((line["rest"] or "").split(" + ")) for line in (got, right)]
+    if written["rest"] != true["rest"]:
+        sides = [sorted((line["rest"] or "").split(" + ")) for line in (written, true)]
         return "order" if sides[0] == sides[1] else "copy"
-    if got["done"] != right["done"]:
-        return "digit" if (got["done"] or "")[1:] == (right["done"] or "")[1:] else "copy"
+    if written["done"] != true["done"]:
+        return "digit" if (written["done"] or "")[1:] == (true["done"] or "")[1:] else "copy"
     return "carry"
 
 
@@ -172,7 +172,7 @@ def _problem(a: int, b: int, variant: Variant) -> Problem:
     )
 
 
-def _pairs(digits: int, rng: Random, taken: set[str]) -> Iterator[tuple[int, int]]:
+def _pairs(digits: int, rng: Random, used: set[str]) -> Iterator[tuple[int, int]]:
     """Pairs of numbers with this many digits, uniform, in either order, each unordered pair once."""
     low, high = 10 ** (digits - 1), 10**digits - 1
     if digits == 1:
@@ -183,8 +183,8 @@ def _pairs(digits: int, rng: Random, taken: set[str]) -> Iterator[tuple[int, int
         candidates = iter(lambda: (rng.randint(low, high), rng.randint(low, high)), None)
     for a, b in candidates:
         key = "+".join(str(n) for n in sorted((a, b)))
-        if key not in taken:
-            taken.add(key)
+        if key not in used:
+            used.add(key)
             yield a, b
 
 
@@ -198,7 +198,7 @@ def _splits(variant: Variant, data_seed: int, seen_ids: frozenset[str]) -> tuple
     test: list[Problem] = []
     for digits in TRAIN_DIGITS:
         rng = generator("arithmetic", data_seed, digits)
-        pairs = _pairs(digits, rng, taken=set(seen_ids))
+        pairs = _pairs(digits, rng, used=set(seen_ids))
         dev += _take(pairs, ONE_DIGIT_HELD_OUT if digits == 1 else DEV_PER_CLASS, variant)
         test += _take(pairs, ONE_DIGIT_HELD_OUT if digits == 1 else TEST_PER_CLASS, variant)
         if digits > 1:
@@ -208,14 +208,14 @@ def _splits(variant: Variant, data_seed: int, seen_ids: frozenset[str]) -> tuple
 
 
 def _extrapolation(variant: Variant, data_seed: int) -> tuple[Problem, ...]:
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for digits in EXTRAPOLATION_DIGITS:
         rng = generator("arithmetic", data_seed, "extrapolation", digits)
-        found += _take(_pairs(digits, rng, taken=set()), EXTRAPOLATION_PER_CLASS, variant)
-    return tuple(found)
+        problems += _take(_pairs(digits, rng, used=set()), EXTRAPOLATION_PER_CLASS, variant)
+    return tuple(problems)
 
 
-def _few_shot(seen: tuple[Problem, ...]) -> tuple[Problem, ...]:
-    """Worked examples, the classes in turn, so that the first ten show every class twice."""
-    classes = [[p for p in seen if p.class_name == str(d)][:SHOTS_PER_CLASS] for d in TRAIN_DIGITS]
-    return tuple(group[i] for i in range(SHOTS_PER_CLASS) for group in classes if i < len(group))
+def _few_shot_examples(seen: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """One problem of each class in turn, so that the first ten examples hold every class twice."""
+    classes = [[p for p in seen if p.class_name == str(d)][:FEW_SHOT_PER_CLASS] for d in TRAIN_DIGITS]
+    return tuple(group[i] for i in range(FEW_SHOT_PER_CLASS) for group in classes if i < len(group))

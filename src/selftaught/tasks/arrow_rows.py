@@ -1,7 +1,7 @@
-"""Rows of an Arrow table (Parquet, the hub) with its numbers as their types hold them.
+"""Rows of an Arrow table (Parquet, the hub), with short floats as the numbers that were written into them.
 
-A column of 32-bit floats holds 0.7 as the nearest such number; widened to 64 bits it would read 0.699999988079071. The
-shortest number that the column's own type tells from its neighbours is the one that was written into it.
+A column of 32-bit floats holds 0.7 as the nearest such number; widened to 64 bits it would read 0.699999988079071. So
+a number is read as the shortest decimal that the column's own type stores as this very value.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ def _holds_short_floats(kind: "pyarrow.DataType") -> bool:
 
 
 def _shortest(value: Any, kind: "pyarrow.DataType") -> Any:
-    """The value with its 16- and 32-bit floats as the shortest numbers that stand for them."""
+    """The value, with every 16- and 32-bit float in it replaced by the shortest decimal that its type stores so."""
     import numpy
     import pyarrow.types as types
 

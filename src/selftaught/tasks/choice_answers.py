@@ -1,8 +1,9 @@
 """Read a column of answers that name choices: by label, by text, or by number.
 
-What an answer means is decided once for the whole column: a way of reading is taken if every row can be read so, and
-no other way that fits as well gives any row another choice. Where two do, nobody can tell, and the rows are refused
-with the setting that decides. An odd row is refused by itself and turns no other's reading.
+The meaning of answers is decided once for the complete column. A way of reading is used if every row can be read in it
+and no other way that fits as well gives some row another choice. Where two ways differ, the column is ambiguous: it is
+refused, and the message names the setting that decides. A single row that does not fit is refused by itself and does
+not change how the others are read.
 """
 
 import re
@@ -16,9 +17,9 @@ from selftaught.tasks.columns import Choices
 from selftaught.tasks.labels import labels_beside_text
 
 FEW = 0.1
-"""Of the rows may be odd ones."""
+"""Share of the rows that may not fit."""
 FEW_COUNTED = 0.02
-"""The same where only the first number is in question: one 0 among many rows proves that numbers count from 0."""
+"""The same share where only the first number is in doubt: few zeros among many rows prove that numbers count from 0."""
 _NUMBER = re.compile(r"\s*(\d+)(?:\.0+)?\s*")
 _ARTICLE = re.compile(r"\A(?:an?|the)\s+")
 _CALLED = re.compile(r"(?:the\s+)?(?:option|choice|answer|letter)\s+[(\[]?\s?([a-z]|\d{1,2})\s?[)\]]?")
@@ -26,21 +27,23 @@ _WITH_REASON = re.compile(
     r"\s*[(\[]\s?([A-Za-z]|\d{1,2})\s?[)\]]\s?[.,;:]?\s+(?:because|since|as|for)\b(?!.*[(\[][A-Za-z\d]{1,2}[)\]])",
     re.IGNORECASE | re.DOTALL,
 )
-"""A label and why: "(a). Because clips hold paper", with no second label in it."""
+"""A label and a reason: "(a). Because clips hold paper", with no second label in it."""
 _TWO_WAYS = ({"yes", "no"}, {"true", "false"})
 _OTHER_WORD = {"true": "yes", "false": "no", "yes": "true", "no": "false"}
 
 
 def label_of(answer: str, given: Choices, place: str) -> str:
-    """The label A, B, C, … of the choice that an answer names: by the row's own label, in brackets or not, by its
-    text, or by both. Raises ConfigError for an answer that names none, or more than one.
+    """The label A, B, C, … of the choice that an answer names: by the row's own label, in brackets or not, by its text,
+    or by both. Raises ConfigError for an answer that names none, or more than one.
     """
     named = sorted(named_by(answer, given))
     if len(named) == 1:
         return LABELS[named[0]]
     if named:
         both = " and ".join(f"{given.labels[i]}: {given.texts[i]!r}" for i in named)
-        raise ConfigError(f"{place}: the answer {answer!r} may mean {both}; give a label or text that is only one's")
+        raise ConfigError(
+            f"{place}: the answer {answer!r} may mean {both}; give a label or text that belongs to one only"
+        )
     for label, text in labels_beside_text(answer):
         for i in _labelled(label, given):
             if others := _with_text(text, given) - {i}:
@@ -48,28 +51,29 @@ def label_of(answer: str, given: Choices, place: str) -> str:
                     f"{place}: the answer {answer!r} contradicts itself: {given.labels[i]} is {given.texts[i]!r}, and "
                     f"the text is that of {given.labels[min(others)]}; correct the row"
                 )
-    raise ConfigError(f"{place}: the answer {answer!r} is none of the choices ({_shown(given)}); correct the row")
+    raise ConfigError(f"{place}: the answer {answer!r} is none of the choices ({_listed(given)}); correct the row")
 
 
 def labels_of(
     answers: Sequence[str], given: Sequence[Choices], places: Sequence[str], *, answer_is: str = "auto"
 ) -> tuple[list[str], str]:
-    """The label A, B, C, … of every row's right choice, and which of READINGS found it ("label or text" where rows
-    differ in that, and every one says which it means).
+    """The label A, B, C, … of every row's correct choice, and the way of reading by its name in READINGS ("label or
+    text" where rows differ in that and each of them is unambiguous).
 
-    `answer_is` is one of READINGS, or "auto" to decide by the rows. Raises ConfigError, with the place of a row, where
-    they do not decide, and for an answer that names no choice.
+    `answer_is` is a name in READINGS, or "auto" to decide by the rows. Raises ConfigError, with the place of a row,
+    where the rows do not decide, and for an answer that names no choice.
     """
     if answer_is != "auto":
-        found = _read(READINGS[answer_is], answers, given)
-        if None in found:
-            raise ConfigError(_odd_row(answer_is, found, answers, given, places, why=f"task.answer_is = {answer_is!r}"))
-        return _letters(found), answer_is
+        positions = _read(READINGS[answer_is], answers, given)
+        if None in positions:
+            why = f"task.answer_is = {answer_is!r}"
+            raise ConfigError(_odd_row(answer_is, positions, answers, given, places, why=why))
+        return _letters(positions), answer_is
     ways = {name: _read(reading, answers, given) for name, reading in READINGS.items()}
-    if any(one.has_own_labels for one in given) and None not in ways["label"]:
-        # The rows say themselves what their choices are called; to count them besides would be far-fetched.
-        ways = {name: found for name, found in ways.items() if name in ("label", "text")}
-    fitting = {name: found for name, found in ways.items() if None not in found}
+    if any(choices.has_own_labels for choices in given) and None not in ways["label"]:
+        # Rows with labels of their own hardly number their choices as well.
+        ways = {name: positions for name, positions in ways.items() if name in ("label", "text")}
+    fitting = {name: positions for name, positions in ways.items() if None not in positions}
     if fitting:
         name = next(iter(fitting))
         _refuse_two_ways({**fitting, **_rivals(name, ways)}, answers, given, places)
@@ -84,10 +88,10 @@ def labels_of(
 
 
 def share_named(answers: Sequence[str], given: Sequence[Choices]) -> float:
-    """The share of rows whose answer names a choice in the way that most do, or more than one; how likely it is that
-    they are choices."""
+    """How likely it is that these are choices at all: the share of rows whose answers name one in the way of reading
+    that fits most rows, or name any in any way."""
     counted = [1 - _read(way, answers, given).count(None) / len(answers) for way in READINGS.values()]
-    named = sum(bool(named_by(answer, one)) for answer, one in zip(answers, given, strict=True)) / len(answers)
+    named = sum(bool(named_by(answer, choices)) for answer, choices in zip(answers, given, strict=True)) / len(answers)
     return max(*counted, named)
 
 
@@ -99,22 +103,21 @@ def _named_by_label(answer: str, given: Choices) -> set[int]:
     both = _by_both(answer, given)
     if both:
         return both
-    found = _labelled(answer, given)
-    if not found and (named := _CALLED.fullmatch(_without_marks(answer)) or _WITH_REASON.match(answer)):
-        found = _labelled(named[1], given)
-    return found
+    named = _labelled(answer, given)
+    if not named and (match := _CALLED.fullmatch(_without_marks(answer)) or _WITH_REASON.match(answer)):
+        named = _labelled(match[1], given)
+    return named
 
 
 def _labelled(label: str, given: Choices) -> set[int]:
-    """The choices that go by a label: their own, that of their column, or what their texts begin with."""
+    """The choices with a label: one of the row's, the name of a column, or the beginning of a text."""
     wanted = _bare(label)
-    found = {i for i, name in enumerate(given.labels) if wanted == _bare(name)}
-    found |= {i for i, name in enumerate(given.columns) if wanted == fold(name)}
-    # Columns called A, B, C, … are labels too.
-    found |= {i for i, name in enumerate(given.beginnings) if name and wanted == _bare(name)}
-    if not found and list(given.labels) == [str(number) for number in range(1, len(given.labels) + 1)]:
-        found = {i for i, letter in enumerate(LABELS[: len(given.labels)]) if wanted == fold(letter)}
-    return found
+    named = {i for i, name in enumerate(given.labels) if wanted == _bare(name)}
+    named |= {i for i, name in enumerate(given.columns) if wanted == fold(name)}  # columns A, B, C, …
+    named |= {i for i, name in enumerate(given.beginnings) if name and wanted == _bare(name)}
+    if not named and list(given.labels) == [str(number) for number in range(1, len(given.labels) + 1)]:
+        named = {i for i, letter in enumerate(LABELS[: len(given.labels)]) if wanted == fold(letter)}
+    return named
 
 
 def _by_text(answer: str, given: Choices) -> int | None:
@@ -122,12 +125,12 @@ def _by_text(answer: str, given: Choices) -> int | None:
 
 
 def _with_text(answer: str, given: Choices) -> set[int]:
-    """The choices that read like an answer: as they are, with the labels that were taken off, or, if none does,
-    without marks and articles; true and false are yes and no."""
+    """The choices whose text equals an answer, with or without the labels that were removed. If there is none: those
+    that equal it without marks and articles, where true and false also stand for yes and no."""
     wanted = fold(answer)
-    found = {i for texts in (given.texts, given.written) for i, text in enumerate(texts) if wanted == fold(text)}
-    if found:
-        return found
+    same = {i for texts in (given.texts, given.written) for i, text in enumerate(texts) if wanted == fold(text)}
+    if same:
+        return same
     folded = [_without_marks(text) for text in given.texts]
     wanted = _without_marks(answer)
     if set(folded) in _TWO_WAYS and wanted not in folded:
@@ -136,16 +139,16 @@ def _with_text(answer: str, given: Choices) -> set[int]:
 
 
 def _by_both(answer: str, given: Choices) -> set[int]:
-    """The choices whose label and text an answer says, side by side."""
-    found = set()
+    """The choices whose label and text are both in an answer, side by side."""
+    named = set()
     for label, text in labels_beside_text(answer):
         bare = text.removesuffix(".")
-        found |= _labelled(label, given) & (_with_text(text, given) | _with_text(bare, given))
-    return found
+        named |= _labelled(label, given) & (_with_text(text, given) | _with_text(bare, given))
+    return named
 
 
-def _only(found: set[int]) -> int | None:
-    return min(found) if len(found) == 1 else None
+def _only(positions: set[int]) -> int | None:
+    return min(positions) if len(positions) == 1 else None
 
 
 def _without_marks(text: str) -> str:
@@ -165,9 +168,9 @@ def _counted(first: int) -> Callable[[str, Choices], int | None]:
 READINGS: Mapping[str, Callable[[str, Choices], int | None]] = MappingProxyType(
     {"label": _by_label, "text": _by_text, "index0": _counted(0), "index1": _counted(1)}
 )
-"""Name, as `task.answer_is` has it -> the position of the choice that an answer means, None if it means none."""
+"""Value of `task.answer_is` -> function that gives the position of the choice that an answer means, or None."""
 
-_SAID = {
+_WAY_IN_WORDS = {
     "label": "a label",
     "text": "a text",
     "index0": "a number that counts from 0",
@@ -188,20 +191,20 @@ def named_by(answer: str, given: Choices) -> set[int]:
 def _read(
     way: Callable[[str, Choices], int | None], answers: Sequence[str], given: Sequence[Choices]
 ) -> list[int | None]:
-    return [way(answer, one) for answer, one in zip(answers, given, strict=True)]
+    return [way(answer, choices) for answer, choices in zip(answers, given, strict=True)]
 
 
-def _letters(found: Sequence[int | None]) -> list[str]:
-    return [LABELS[i] for i in found if i is not None]
+def _letters(positions: Sequence[int | None]) -> list[str]:
+    return [LABELS[i] for i in positions if i is not None]
 
 
-def _rivals(taken: str, ways: Mapping[str, Sequence[int | None]]) -> dict[str, Sequence[int | None]]:
-    """The ways of reading that fail in so few rows that these may be the odd ones, and the way that is taken wrong."""
+def _rivals(chosen: str, ways: Mapping[str, Sequence[int | None]]) -> dict[str, Sequence[int | None]]:
+    """The ways of reading that fail in only a few rows: those rows may be mistakes, and the way `chosen` wrong."""
     counts = {"index0", "index1"}
     return {
-        name: found
-        for name, found in ways.items()
-        if 0 < found.count(None) <= len(found) * (FEW_COUNTED if {taken, name} == counts else FEW)
+        name: positions
+        for name, positions in ways.items()
+        if 0 < positions.count(None) <= len(positions) * (FEW_COUNTED if {chosen, name} == counts else FEW)
     }
 
 
@@ -213,60 +216,58 @@ def _refuse_two_ways(
 ) -> None:
     """Raise ConfigError if the ways of reading that fit every row give some row different choices."""
     for row, place in enumerate(places):
-        meant = {name: i for name, found in fitting.items() if (i := found[row]) is not None}
+        meant = {name: i for name, positions in fitting.items() if (i := positions[row]) is not None}
         if len(set(meant.values())) == 1:
             continue
         ways = " or ".join(f"'{name}'" for name in fitting)
-        differing = sum(len({found[i] for found in fitting.values()} - {None}) > 1 for i in range(len(places)))
+        differing = sum(len({positions[i] for positions in fitting.values()} - {None}) > 1 for i in range(len(places)))
         rows = f"{differing} of {len(places)} rows" if len(places) > 1 else "the row"
         if set(fitting) == {"index0", "index1"}:
             raise ConfigError(
-                f"{place}: the answers are numbers of choices, but too little tells whether they count from 0 or from "
-                f"1; set task.answer_is to {ways} (`selftaught init` takes it by --set task.answer_is=…)"
+                f"{place}: the answers are numbers of choices, but the rows do not show whether they count from 0 or "
+                f"from 1; set task.answer_is to {ways} (for `selftaught init`: --set task.answer_is=…)"
             )
         both = " and ".join(f"{given[row].labels[i]}: {given[row].texts[i]!r}" for i in sorted(set(meant.values())))
-        how = ", ".join(_SAID[name] for name in meant)
+        how = ", ".join(_WAY_IN_WORDS[name] for name in meant)
         raise ConfigError(
             f"{place}: the answer {answers[row]!r} may mean {both}, read as {how}; in {rows} that makes a "
-            f"difference, so say which one is meant: set task.answer_is to {ways} (`selftaught init` takes it by "
-            "--set task.answer_is=…)"
+            f"difference; set task.answer_is to {ways} (for `selftaught init`: --set task.answer_is=…)"
         )
 
 
 def _odd_row(
     name: str,
-    found: Sequence[int | None],
+    positions: Sequence[int | None],
     answers: Sequence[str],
     given: Sequence[Choices],
     places: Sequence[str],
     *,
     why: str,
 ) -> str:
-    """What is said of the first row that cannot be read like the others."""
-    row = list(found).index(None)
-    others = list(found).count(None) - 1
+    """The message for the first row that cannot be read like the others."""
+    row = list(positions).index(None)
+    others = list(positions).count(None) - 1
     more = f" ({others} more rows are like it)" if others else ""
     if name in ("index0", "index1"):
-        said = (
+        answer = (
             f"{int(answers[row])}"
             if _NUMBER.fullmatch(answers[row]) and "." not in answers[row]
             else repr(answers[row])
         )
         return (
-            f"{places[row]}: the answer {said} is none of the {len(given[row].texts)} choices, which count from "
+            f"{places[row]}: the answer {answer} is none of the {len(given[row].texts)} choices, which count from "
             f"{name[-1]} by {why}{more}; correct the row"
         )
     try:
         label_of(answers[row], given[row], places[row])
     except ConfigError as error:
         return str(error).replace("; correct the row", f"{more}; correct the row")
-    how = _SAID.get(name, "a label or a text")
-    return (
-        f"{places[row]}: the answer {answers[row]!r} is not {how} of the choices ({_shown(given[row])}), by {why}{more}"
-    )
+    how = _WAY_IN_WORDS.get(name, "a label or a text")
+    choices = _listed(given[row])
+    return f"{places[row]}: the answer {answers[row]!r} is not {how} of the choices ({choices}), by {why}{more}"
 
 
-def _shown(given: Choices) -> str:
+def _listed(given: Choices) -> str:
     return ", ".join(f"{label}: {text!r}" for label, text in zip(given.labels, given.texts, strict=True))[:400]
 
 

@@ -1,9 +1,9 @@
-"""Take a task's columns out of rows: texts by key, and choices in every shape that data sets give them.
+"""Read a task's columns from rows: texts by key, and choices in every shape that data sets give them.
 
-A key may go into nested objects, `question.stem`, and name several columns, `body + question`; with `?` behind it a
-column may be empty, `instruction + input?`. A column's own name goes before all that. Every column has one kind of
-value throughout, because a column that changes its kind halfway usually means that two sources were joined and one of
-them is read wrongly.
+A key may go into nested objects, `question.stem`, and name several columns, `body + question`; a `?` after a column
+says that it may be empty, `instruction + input?`. A column whose name is the key itself comes before all that. Every
+column must have one kind of value throughout, because a column that changes its kind halfway usually means that two
+sources were joined and one of them is read wrongly.
 """
 
 import ast
@@ -24,7 +24,7 @@ from selftaught.tasks.rows import Row
 
 _MISSING = object()
 _LABEL_AND_TEXT = ({"label", "text"}, {"key", "value"})
-"""What data sets call a choice's label and text, in this order."""
+"""The keys that data sets use for a choice's label and text, in this order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,61 +33,61 @@ class Choices:
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
-    """As the row names them; A, B, C, … where it does not."""
+    """The row's own labels; A, B, C, … where it has none."""
     has_own_labels: bool = False
     columns: tuple[str, ...] = ()
-    """The columns that they come from, where each has its own."""
+    """The column of each choice, where each has its own; else empty."""
     written: tuple[str, ...] = ()
-    """The texts with the labels that were taken off them; empty where none were."""
+    """The texts before labels were removed from them; empty where none were removed."""
     beginnings: tuple[str, ...] = ()
-    """What the texts begin with and what may be labels, if they are not `labels`; "" for a text without one."""
+    """Possible labels at the beginnings of the texts, where they are not `labels`; "" for a text without one."""
 
 
 def texts(rows: Sequence[Row], key: str) -> list[str]:
     """The value of a key as text, for every row.
 
-    Numbers and truth values become text as JSON writes them, but a whole number loses its ".0": libraries that have
-    one number type for a column turn 5 into 5.0 as soon as one of its rows is empty or a fraction. For that reason
-    whole and broken numbers may mix, and no other kinds. Raises ConfigError with the row's place: no such key
-    (naming the nearest one), null, an empty text, an object or a list, another kind than the rows before.
+    Numbers and truth values become text as JSON writes them, but an integer loses its ".0": libraries that have one
+    number type for a column turn 5 into 5.0 as soon as one of its rows is empty or a fraction. For that reason integers
+    and fractions may mix, and no other kinds. Raises ConfigError with the row's place: no such key (naming the nearest
+    one), null, an empty text, an object or a list, another kind than the rows before.
     """
-    found = []
+    values = []
     for row, value in _of_one_kind(rows, key):
         if value is _MISSING:
             raise ConfigError(f"{row.place}: no key {key!r}{_near(key, row.values)}")
         if _is_gap(value) or (isinstance(value, str) and not value.strip()):
             what = "null" if value is None else "empty" if isinstance(value, str) else "NaN, which stands for no value"
             raise ConfigError(f"{row.place}: {key!r} is {what}; every row needs one")
-        found.append(as_text(value, row.place, key))
-    return found
+        values.append(as_text(value, row.place, key))
+    return values
 
 
 def optional_texts(rows: Sequence[Row], key: str | Literal[False]) -> list[str]:
-    """As `texts`, with "" where a row has no such key, null or an empty text; False is a key that no row has."""
+    """Like `texts`, with "" where a row has no such key, null or an empty text; False is a key that no row has."""
     if key is False:
         return [""] * len(rows)
     return ["" if _is_gap(value) else as_text(value, row.place, key) for row, value in _of_one_kind(rows, key)]
 
 
 def has_key(rows: Sequence[Row], key: str) -> bool:
-    """Whether any row has a value there, or in every column that the key names."""
+    """Whether some row has a value under the key; for a key of several columns, under each of them."""
     return all(any(not _is_gap(_value(row.values, part)) for row in rows) for part, _ in _parts(rows, key))
 
 
 def joined_texts(rows: Sequence[Row], key: str) -> list[str]:
-    """As `texts`; the texts of several columns, and of a column's lists, on lines below each other, without those that
-    may be empty and are."""
+    """Like `texts`; the texts of several columns, and of the lists in a column, are joined by line ends, without the
+    empty texts of columns that may be empty."""
     parts = _parts(rows, key)
     columns = [
         optional_texts(joined, part) if may_be_empty and has_key(rows, part) else texts(joined, part)
         for part, may_be_empty in parts
         for joined in (_with_lists_joined(rows, part),)
     ]
-    found = ["\n".join(text.strip() for text in row if text.strip()) for row in zip(*columns, strict=True)]
-    for row, text in zip(rows, found, strict=True):
+    joined_rows = ["\n".join(text.strip() for text in row if text.strip()) for row in zip(*columns, strict=True)]
+    for row, text in zip(rows, joined_rows, strict=True):
         if not text:
             raise ConfigError(f"{row.place}: {key!r} is empty; every row needs a text in one of the columns")
-    return found
+    return joined_rows
 
 
 def _with_lists_joined(rows: Sequence[Row], key: str) -> Sequence[Row]:
@@ -103,37 +103,43 @@ def _with_lists_joined(rows: Sequence[Row], key: str) -> Sequence[Row]:
 
 
 def column(rows: Sequence[Row], key: str) -> list[Any]:
-    """The values under a key as they are; None where a row has none."""
+    """The values under a key, unchanged; None where a row has none."""
     return [None if _is_gap(value := _value(row.values, key)) else value for row in rows]
 
 
 MOSTLY = 0.5
-"""Of the rows must carry labels in their choices for these to be taken off."""
+"""Labels are removed from the texts of choices if more than this share of the rows have them there."""
 
 
 def choices_of(rows: Sequence[Row], key: str) -> list[Choices]:
-    """The choices of every row, as `choices` reads them; labels that they carry in their texts ("A) 21") are taken off
-    and are the rows' own, if most rows carry some.
+    """The choices of every row, as `choices` reads them. If the texts of most rows carry labels ("A) 21"), these are
+    removed from the texts and become the rows' own labels.
 
-    Raises ConfigError for a row of which only some choices carry one, where most rows carry labels.
+    Raises ConfigError, where most rows carry labels, for a row of which only some choices carry one.
     """
-    found = [choices(row, key, _parts(rows, key)) for row in rows]
-    carried = _sure_ones([carried_labels(one.texts) for one in found])
-    most = sum(one is not None for one in carried) > len(rows) * MOSTLY
+    choices_by_row = [choices(row, key, _parts(rows, key)) for row in rows]
+    carried = _sure_ones([carried_labels(row_choices.texts) for row_choices in choices_by_row])
+    most = sum(labels is not None for labels in carried) > len(rows) * MOSTLY
     return [
-        _without(one, label) if label is not None and most else _with_beginnings(one, row, among_labelled=most)
-        for row, one, label in zip(rows, found, carried, strict=True)
+        _without_labels(row_choices, labels)
+        if labels is not None and most
+        else _with_beginnings(row_choices, row, among_labelled=most)
+        for row, row_choices, labels in zip(rows, choices_by_row, carried, strict=True)
     ]
 
 
 def note_of_labels(rows: Sequence[Row], given: Sequence[Choices]) -> tuple[str, ...]:
-    """What is said where choices of some rows carry labels that are taken off, and those of others do not."""
-    plain = [row.place for row, one in zip(rows, given, strict=True) if not one.written]
-    taken = len(rows) - len(plain)
-    odd = [row.place for row, one in zip(rows, given, strict=True) if any(one.beginnings) and not one.written]
-    if taken and plain:
+    """A note where labels were removed from the choices of some rows and the choices of others have none."""
+    plain = [row.place for row, row_choices in zip(rows, given, strict=True) if not row_choices.written]
+    removed = len(rows) - len(plain)
+    odd = [
+        row.place
+        for row, row_choices in zip(rows, given, strict=True)
+        if any(row_choices.beginnings) and not row_choices.written
+    ]
+    if removed and plain:
         return (
-            f"labels in the choices' texts are taken off in {taken} of {len(rows)} rows (others have none, such as "
+            f"labels are removed from the choices' texts in {removed} of {len(rows)} rows (others have none, such as "
             f"{plain[0]})",
         )
     if odd:
@@ -145,31 +151,31 @@ def note_of_labels(rows: Sequence[Row], given: Sequence[Choices]) -> tuple[str, 
 
 
 def _sure_ones(carried: Sequence[Carried | None]) -> list[Carried | None]:
-    """Without the labels that only many choices like them would make sure, where there are too few."""
-    there = [one for one in carried if one is not None]
-    enough = sum(len(one.labels) for one in there) >= MANY and len(there) > len(carried) * MOSTLY
-    return [one if one is not None and (one.sure > Sure.BY_MANY or enough) else None for one in carried]
+    """The labels, without those that only a large number of choices makes sure, where there are too few choices."""
+    present = [labels for labels in carried if labels is not None]
+    enough = sum(len(labels.labels) for labels in present) >= MANY and len(present) > len(carried) * MOSTLY
+    return [labels if labels is not None and (labels.sure > Sure.BY_MANY or enough) else None for labels in carried]
 
 
-def _without(one: Choices, carried: Carried) -> Choices:
-    if not one.has_own_labels:
-        return replace(one, texts=carried.texts, labels=carried.labels, has_own_labels=True, written=one.texts)
-    # Labels that the row gives besides stay its labels.
-    return replace(one, texts=carried.texts, written=one.texts, beginnings=carried.labels)
+def _without_labels(given: Choices, carried: Carried) -> Choices:
+    if not given.has_own_labels:
+        return replace(given, texts=carried.texts, labels=carried.labels, has_own_labels=True, written=given.texts)
+    # The row also gives labels beside the texts; they stay its labels.
+    return replace(given, texts=carried.texts, written=given.texts, beginnings=carried.labels)
 
 
-def _with_beginnings(one: Choices, row: Row, *, among_labelled: bool) -> Choices:
-    begun = beginnings(one.texts)
-    if among_labelled and any(begun) and not all(begun):
-        without = next(text for text, label in zip(one.texts, begun, strict=True) if not label)
+def _with_beginnings(given: Choices, row: Row, *, among_labelled: bool) -> Choices:
+    labels = beginnings(given.texts)
+    if among_labelled and any(labels) and not all(labels):
+        without = next(text for text, label in zip(given.texts, labels, strict=True) if not label)
         raise ConfigError(
-            f"{row.place}: of the choices {list(one.texts)} {without!r} begins with no label, as others do and as they "
-            "do in other rows; give every choice of the row one, or none"
+            f"{row.place}: of the choices {list(given.texts)} {without!r} begins with no label, as others do and as "
+            "they do in other rows; give every choice of the row one, or none"
         )
-    carried = carried_labels(one.texts)
+    carried = carried_labels(given.texts)
     if carried is not None and carried.sure > Sure.BY_MANY:
-        begun = carried.labels
-    return replace(one, beginnings=begun) if len(set(filter(None, begun))) > 1 else one
+        labels = carried.labels
+    return replace(given, beginnings=labels) if len(set(filter(None, labels))) > 1 else given
 
 
 def choices(row: Row, key: str, parts: Sequence[tuple[str, bool]] = ()) -> Choices:
@@ -180,19 +186,19 @@ def choices(row: Row, key: str, parts: Sequence[tuple[str, bool]] = ()) -> Choic
     empty one, or two labels that are the same. (Two choices may read the same: CommonsenseQA has such rows.)
     """
     if len(parts) > 1:
-        found = _choices_in_columns(row, [part for part, _ in parts])
+        result = _choices_in_columns(row, [part for part, _ in parts])
     else:
         value = _value(row.values, key)
         if _is_gap(value):
             raise ConfigError(f"{row.place}: no choices under {key!r}{_near(key, row.values)}")
-        found = _choices_in_text(value, row.place, key) if isinstance(value, str) else _choices(value, row.place, key)
-    if not 2 <= len(found.texts) <= len(LABELS):
-        raise ConfigError(f"{row.place}: {len(found.texts)} choices; expected 2 to {len(LABELS)}")
-    if not all(text.strip() for text in found.texts):
-        raise ConfigError(f"{row.place}: the choices {list(found.texts)} hold an empty one; correct the row")
-    if len(set(map(fold, found.labels))) < len(found.labels):
-        raise ConfigError(f"{row.place}: the labels {list(found.labels)} hold one twice; tell them apart")
-    return found
+        result = _choices_in_text(value, row.place, key) if isinstance(value, str) else _choices(value, row.place, key)
+    if not 2 <= len(result.texts) <= len(LABELS):
+        raise ConfigError(f"{row.place}: {len(result.texts)} choices; expected 2 to {len(LABELS)}")
+    if not all(text.strip() for text in result.texts):
+        raise ConfigError(f"{row.place}: the choices {list(result.texts)} hold an empty one; correct the row")
+    if len(set(map(fold, result.labels))) < len(result.labels):
+        raise ConfigError(f"{row.place}: the labels {list(result.labels)} hold one twice; make them differ")
+    return result
 
 
 def as_text(value: Any, place: str, key: str) -> str:
@@ -212,7 +218,7 @@ def as_text(value: Any, place: str, key: str) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, Decimal) and value.is_finite():
-        # The number of places belongs to a decimal column's type and says nothing of the value.
+        # The number of decimal places belongs to the column's type, not to the value.
         digits = format(value, "f")
         digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
         return "0" if digits == "-0" else digits
@@ -256,7 +262,7 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
 
 
 def _is_gap(value: Any) -> bool:
-    """Whether there is no value; NaN is how columns of numbers write that."""
+    """Whether there is no value; columns of numbers write that as NaN."""
     return value is _MISSING or value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -287,20 +293,20 @@ def key_names(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _choices_in_columns(row: Row, keys: Sequence[str]) -> Choices:
-    """One column each; a row may have fewer than there are columns, if it is the last ones that are empty."""
-    found = []
+    """One choice per column; the last columns of a row may be empty, and the row then has fewer choices."""
+    given = []
     for key in keys:
         value = _value(row.values, key)
         if value is _MISSING:
             raise ConfigError(f"{row.place}: no key {key!r}{_near(key, row.values)}")
-        found.append("" if _is_gap(value) else as_text(value, row.place, key))
-    while found and not found[-1].strip():
-        found.pop()
-    return Choices(texts=tuple(found), labels=tuple(LABELS[: len(found)]), columns=tuple(keys[: len(found)]))
+        given.append("" if _is_gap(value) else as_text(value, row.place, key))
+    while given and not given[-1].strip():
+        given.pop()
+    return Choices(texts=tuple(given), labels=tuple(LABELS[: len(given)]), columns=tuple(keys[: len(given)]))
 
 
 def _choices_in_text(text: str, place: str, key: str) -> Choices:
-    """A list as JSON or as Python writes it, or "a) one, b) two"."""
+    """Choices from a list in JSON or in Python's notation, or from "a) one, b) two"."""
     for read in (json.loads, ast.literal_eval):
         try:
             value = read(text.strip())
@@ -342,10 +348,10 @@ def _choices(value: Any, place: str, key: str) -> Choices:
         raise ConfigError(f"{place}: a choice under {key!r} has no {missing!r}; it has {list(item)}")
     if isinstance(value, Mapping) and value and not any(isinstance(item, list | Mapping) for item in value.values()):
         # {"A": …, "B": …}; in Parquet a row has every key that any row has.
-        there = {label: text for label, text in value.items() if text is not None}
+        texts_by_label = {label: text for label, text in value.items() if text is not None}
         return Choices(
-            texts=tuple(as_text(text, place, key) for text in there.values()),
-            labels=tuple(map(str, there)),
+            texts=tuple(as_text(text, place, key) for text in texts_by_label.values()),
+            labels=tuple(map(str, texts_by_label)),
             has_own_labels=True,
         )
     if isinstance(value, list):

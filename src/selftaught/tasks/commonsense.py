@@ -1,9 +1,9 @@
 """The task `commonsenseqa`: questions with five choices (Talmor et al. 2019, arXiv 1811.00937).
 
-Asked as in Zelikman et al. 2022: `Q: …`, `Answer Choices:`, the choices, `A:`, a rationale that ends on `Therefore,
-the answer is … (B).` A hint marks the right choice with `(CORRECT)`. Dev is cut from train, and the official dev file
-is the test split, because the answers of the official test file were never published. There are no worked solutions
-and no check of the reasoning.
+The prompt is that of Zelikman et al. 2022: `Q: …`, `Answer Choices:`, the choices, `A:`, a rationale that ends on
+`Therefore, the answer is … (B).` A hint marks the correct choice with `(CORRECT)`. Dev is cut from train, and the
+official dev file is the test split, because the answers of the official test file were never published. There are no
+human solutions and no check of the reasoning.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from selftaught.tasks.released import (
     few_shot_examples,
     released_rows,
     verifier_of,
-    without_shown,
+    without_few_shot,
 )
 from selftaught.tasks.rows import Row
 
@@ -36,11 +36,11 @@ MARKER = "the answer is"
 
 
 def load(settings: TaskConfig) -> Task:
-    """The task. Raises ConfigError for rows that are not there or not as released."""
+    """The task. Raises ConfigError for rows that are missing or not as released."""
     marker = settings.answer_marker or MARKER
     train, dev = cut_dev(_problems(settings, TRAIN), settings, name="commonsenseqa")
     few_shot = few_shot_examples(settings, name="commonsenseqa")
-    train, notes = without_shown(train, few_shot)
+    train, notes = without_few_shot(train, few_shot)
     return Task(
         name="commonsenseqa",
         prompt_format=prompt_format(marker),
@@ -72,7 +72,7 @@ def _problems(settings: TaskConfig, split: Split) -> tuple[Problem, ...]:
 
 
 def _problem(row: Row) -> Problem:
-    """Of a row as released (the question is an object) or as on the hub (everything at the top)."""
+    """The problem of a row as released (the question is an object) or as on the hub (all keys at the top)."""
     values = row.values
     question = values.get("question")
     stem, given = values.get("question"), values.get("choices")
@@ -97,11 +97,11 @@ def _problem(row: Row) -> Problem:
 
 
 def _choices(given: Any) -> tuple[list[Any], list[Any]]:
-    """Labels and texts; both empty for what is neither the released form nor the hub's."""
+    """Labels and texts; both empty for a value in neither the released form nor the hub's."""
     if isinstance(given, Mapping):
         labels, texts = given.get("label"), given.get("text")
-    elif isinstance(given, list) and all(isinstance(one, Mapping) for one in given):
-        labels, texts = [one.get("label") for one in given], [one.get("text") for one in given]
+    elif isinstance(given, list) and all(isinstance(choice, Mapping) for choice in given):
+        labels, texts = [choice.get("label") for choice in given], [choice.get("text") for choice in given]
     else:
         return [], []
     if not (isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts)):

@@ -1,8 +1,8 @@
 """Rows of a CSV file, with the line where each begins.
 
-The separator is what the ending says (a comma, a tab in .tsv), unless the header has only one column by it and more by
-another (`;` in countries that write 0,5, a tab, `|`), or a first line `sep=;` says so. A column without a name, as
-pandas writes for its index, is called as pandas would call it when it reads the file: `Unnamed: 0`.
+The ending decides the separator (a comma, a tab in .tsv), unless the header has one column by it and several by another
+(`;` in countries that write 0,5, a tab, `|`), or a first line `sep=;` names another. A column without a name, which
+pandas writes for its index, gets the name that pandas gives it when it reads the file: `Unnamed: 0`.
 """
 
 import csv
@@ -15,18 +15,18 @@ from typing import Any
 from selftaught.errors import ConfigError
 
 SEPARATORS = (",", ";", "\t", "|")
-_SAID = re.compile(r'"?sep=(.)"?[ \t]*\r?\n', re.IGNORECASE)  # what spreadsheets write
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[ \t]*\r?\n', re.IGNORECASE)  # spreadsheets write it
 
 
 def csv_rows(source: str, separator: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Raises ConfigError with file and line for bytes that are not UTF-8, a quote left open, a header with one name
     twice, and a row of another length than the header."""
     text = _text(source)
-    before = csv.field_size_limit(sys.maxsize)  # the library's limit of 128 KiB is no limit of the format
+    before = csv.field_size_limit(sys.maxsize)  # 128 KiB is the library's limit, not the format's
     try:
-        said = _SAID.match(text)
-        separator = said[1] if said else _separator(text, separator)
-        yield from _rows(text[said.end() if said else 0 :], source, separator, skipped=bool(said))
+        given = _SEPARATOR_LINE.match(text)
+        separator = given[1] if given else _separator(text, separator)
+        yield from _rows(text[given.end() if given else 0 :], source, separator, skipped=bool(given))
     finally:
         csv.field_size_limit(before)
 
@@ -46,23 +46,23 @@ def _text(source: str) -> str:
 
 def _separator(text: str, usual: str) -> str:
     """The usual separator, or the only other one that makes more of the header than one column and fits all rows."""
-    if _columns(text, usual, whole=False) > 1:
-        others = [other for other in SEPARATORS if other != usual and _columns(text, other, whole=False) > 1]
-        if not others or _columns(text, usual, whole=True):
+    if _columns(text, usual, all_rows=False) > 1:
+        others = [other for other in SEPARATORS if other != usual and _columns(text, other, all_rows=False) > 1]
+        if not others or _columns(text, usual, all_rows=True):
             return usual
-    fitting = [other for other in SEPARATORS if other != usual and _columns(text, other, whole=True) > 1]
+    fitting = [other for other in SEPARATORS if other != usual and _columns(text, other, all_rows=True) > 1]
     return fitting[0] if len(fitting) == 1 else usual
 
 
-def _columns(text: str, separator: str, *, whole: bool) -> int:
-    """How many columns the header has; 0 if a row has another number, where the whole file is asked about."""
+def _columns(text: str, separator: str, *, all_rows: bool) -> int:
+    """Number of columns of the header; with `all_rows`, 0 if a row has another number."""
     columns = 0
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
             if any(cell.strip() for cell in cells):
                 columns = columns or len(cells)
-                if not whole or len(cells) != columns:
-                    return columns if not whole else 0
+                if not all_rows or len(cells) != columns:
+                    return columns if not all_rows else 0
     except csv.Error:
         return 0
     return columns

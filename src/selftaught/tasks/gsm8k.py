@@ -1,11 +1,11 @@
 """The task `gsm8k`: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168).
 
-Asked as in Zelikman et al. 2022: `Q: …`, `A:`, a solution, `#### 72`. A hint is the final number alone, in brackets
-behind the question (the authors' code shows the whole solution there, which can then be copied). Dev is cut from
-train; test is the official test file.
+The prompt is that of Zelikman et al. 2022: `Q: …`, `A:`, a solution, `#### 72`. A hint is only the final number, in
+brackets after the question (the authors' code gives the complete solution there, which a model can copy). Dev is cut
+from train; test is the official test file.
 
-The released solutions keep their calculator annotations (`<<48/2=24>>`). The worked examples have none: they double
-every step, which a small model does not imitate well, and the step check reads bare equations as exactly.
+The released solutions keep their calculator annotations (`<<48/2=24>>`). The few-shot examples have none: annotations
+write every step twice, which a small model does not imitate well, and the step check reads bare equations as exactly.
 """
 
 from functools import partial
@@ -26,7 +26,7 @@ from selftaught.tasks.released import (
     few_shot_examples,
     released_rows,
     verifier_of,
-    without_shown,
+    without_few_shot,
 )
 from selftaught.tasks.rows import Row
 
@@ -38,12 +38,12 @@ MARKER = "####"
 
 
 def load(settings: TaskConfig) -> Task:
-    """The task. Raises ConfigError for rows that are not there or not as released."""
+    """The task. Raises ConfigError for rows that are missing or not as released."""
     marker = settings.answer_marker or MARKER
     place = AnswerPlace(marker=marker, next_question=NEXT_QUESTION)
     train, dev = cut_dev(_problems(settings, TRAIN), settings, name="gsm8k")
     few_shot = few_shot_examples(settings, name="gsm8k")
-    train, notes = without_shown(train, few_shot)
+    train, notes = without_few_shot(train, few_shot)
     return Task(
         name="gsm8k",
         prompt_format=prompt_format(marker),

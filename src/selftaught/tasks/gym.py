@@ -1,8 +1,8 @@
-"""The task `reasoning-gym`: any generator of the library of that name, judged by its own scorer.
+"""The task `reasoning-gym`: any generator of the library of that name, with its own scorer.
 
-`task.variant` names the generator. The library makes item i of seed s from the number s + i; a task takes each number
-once, test first, then dev, then train, and passes over a question that it has already. A completion states its answer
-after `The answer is`, or in a box; it is correct if the scorer gives it full marks.
+`task.variant` names the generator. The library makes item i of seed s from the number s + i; a task uses each number
+once, first for test, then for dev, then for train, and skips a question that it has already. A completion states its
+answer after `The answer is`, or in a box; it is correct if the scorer gives it full marks.
 
 Scorers run in this process, on a short text. A generator whose scorer evaluates that text as code is refused.
 """
@@ -23,22 +23,22 @@ from selftaught.statements import AnswerPlace, statement
 from selftaught.tasks.released import NEXT_QUESTION, STOP, as_template, few_shot_examples
 
 USES = frozenset({"variant", "data_seed", "dev_rows", "test_rows", "prompt_file", "answer_marker"})
-"""The settings of [task], beyond those that every task has, that mean something here."""
+"""The settings of [task] that this task uses beyond those that every task has."""
 
 TRAIN_ROWS, DEV_ROWS, TEST_ROWS = 2_000, 200, 500
 MARKER = "The answer is"
 MAX_ANSWER = 1_000
-"""Characters of an answer that a scorer is given; a longer one is unparseable."""
+"""Limit on the characters of an answer; a longer one is unparseable."""
 
 NUMBERS_PER_SEED = 1_000_000
-"""Of the library's seeds, for each data seed."""
-MOST_REPEATS = 10
-"""Items drawn per item wanted before a generator counts as used up."""
+"""How many of the library's seeds belong to one data seed."""
+MAX_REPEATS = 10
+"""Items generated per item needed; a generator with fewer different questions than needed is refused."""
 
 NONSENSE = "no answer to any question"
-"""A scorer that gives it full marks checks nothing."""
+"""A wrong answer to every question: a scorer that gives it full marks checks nothing."""
 RUNS_TEXT = re.compile(r"\b(?:eval|exec|compile|parse_expr|sympify|simplify)\s*\(")
-"""What a scorer may not call: each runs its argument as Python, and the argument may be what a model wrote."""
+"""Calls that a scorer must not make: each runs its argument as Python, and a model may have written the argument."""
 
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 """What the library's scorers raise for a text that they cannot read."""
@@ -53,16 +53,16 @@ def load(settings: TaskConfig) -> Task:
     entries: dict[str, dict[str, Any]] = {}
     splits: dict[str, tuple[Problem, ...]] = {}
     for split, size in sizes.items():
-        taken = {f"{split}-{number}": entry for number, entry in enumerate(islice(items, size), start=1)}
-        if len(taken) < size:
+        by_id = {f"{split}-{number}": entry for number, entry in enumerate(islice(items, size), start=1)}
+        if len(by_id) < size:
             raise ConfigError(
                 f"task.variant = {settings.variant!r}: the generator has too few different questions for {split} "
-                f"({len(taken)} of {size}); set task.test_rows and task.dev_rows lower, or take another generator"
+                f"({len(by_id)} of {size}); set task.test_rows and task.dev_rows lower, or use another generator"
             )
-        entries |= taken
+        entries |= by_id
         splits[split] = tuple(
             Problem(id=id, question=entry["question"].strip(), answer=str(entry["answer"]).strip())
-            for id, entry in taken.items()
+            for id, entry in by_id.items()
         )
     return Task(
         name="reasoning-gym",
@@ -85,34 +85,34 @@ def _dataset(settings: TaskConfig) -> Any:
         ) from error
     name = settings.variant
     if name not in DATASETS:
-        known = ", ".join(sorted(DATASETS))
-        raise ConfigError(f"task.variant = {name!r} is no generator of reasoning-gym; known: {known}")
+        problem = f"task.variant = {name!r} is no generator of reasoning-gym" if name else "task.variant must be given"
+        raise ConfigError(f"{problem}; generators: {', '.join(sorted(DATASETS))}")
     dataset = reasoning_gym.create_dataset(
-        name, seed=settings.data_seed * NUMBERS_PER_SEED, size=MOST_REPEATS * _wanted(settings)
+        name, seed=settings.data_seed * NUMBERS_PER_SEED, size=MAX_REPEATS * _num_needed(settings)
     )
     if RUNS_TEXT.search(inspect.getsource(type(dataset).score_answer)):
         raise ConfigError(
-            f"task.variant = {name!r}: its scorer evaluates the answer as code, and what a model wrote is never run; "
-            "take another generator"
+            f"task.variant = {name!r}: its scorer evaluates the answer as code, and a model's text is never run; "
+            "use another generator"
         )
     if any(dataset.score_answer(NONSENSE, dataset[i]) >= 1.0 for i in range(3)):
-        raise ConfigError(f"task.variant = {name!r}: its scorer calls {NONSENSE!r} right; take another generator")
+        raise ConfigError(f"task.variant = {name!r}: its scorer gives {NONSENSE!r} full marks; use another generator")
     return dataset
 
 
-def _wanted(settings: TaskConfig) -> int:
+def _num_needed(settings: TaskConfig) -> int:
     return TRAIN_ROWS + (settings.dev_rows or DEV_ROWS) + (settings.test_rows or TEST_ROWS)
 
 
 def _distinct(dataset: Any, name: str) -> Iterator[dict[str, Any]]:
     """The items of a dataset, each question once."""
-    seen: set[str] = set()
+    questions: set[str] = set()
     for number in range(len(dataset)):
         entry = dataset[number]
         if not (isinstance(entry.get("answer"), str) and entry["answer"].strip()):
-            raise ConfigError(f"task.variant = {name!r}: item {number} has no answer as text; take another generator")
-        if (key := fold(entry["question"])) not in seen:
-            seen.add(key)
+            raise ConfigError(f"task.variant = {name!r}: item {number} has no answer as text; use another generator")
+        if (key := fold(entry["question"])) not in questions:
+            questions.add(key)
             yield entry
 
 
@@ -131,19 +131,19 @@ def _verifier(dataset: Any, entries: dict[str, dict[str, Any]], marker: str) -> 
     place = AnswerPlace(marker=marker, next_question=NEXT_QUESTION)
 
     def verify(completion: str, problem: Problem) -> Verification:
-        said = statement(completion, place)
-        answer = block_answer(said) if "\n" in problem.answer else line_answer(said, "strict")
+        text = statement(completion, place)
+        answer = block_answer(text) if "\n" in problem.answer else line_answer(text, "strict")
         if not answer or len(answer) > MAX_ANSWER:
             return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
-        judged: list[tuple[str, bool]] = []
+        scored: list[tuple[str, bool]] = []
         for reading in without_marks(answer):
             with suppress(*UNREADABLE):
-                judged.append((reading, float(dataset.score_answer(reading, entries[problem.id])) >= 1.0))
-        if not judged:
+                scored.append((reading, float(dataset.score_answer(reading, entries[problem.id])) >= 1.0))
+        if not scored:
             return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
-        correct = next((reading for reading, has_full_marks in judged if has_full_marks), None)
+        correct = next((reading for reading, has_full_marks in scored if has_full_marks), None)
         if correct is not None:
             return Verification(verdict=Verdict.CORRECT, prediction=correct)
-        return Verification(verdict=Verdict.INCORRECT, prediction=judged[-1][0])
+        return Verification(verdict=Verdict.INCORRECT, prediction=scored[-1][0])
 
     return verify

@@ -1,5 +1,5 @@
 """Rows of a JSON file, with the line where each begins: one object a line, objects one after another, an array of
-objects, or an object with one such array in it ({"data": [...]}). Whether it is indented does not matter.
+objects, or an object that holds one such array ({"data": [...]}). Indentation does not matter.
 """
 
 import json
@@ -11,14 +11,14 @@ from typing import Any
 from selftaught.errors import ConfigError
 
 WRAPPERS = ("data", "rows", "examples", "items", "records", "instances", "samples", "questions", "problems", "train")
-"""What the one list of an object is called where it holds the file's rows and other keys describe them."""
+"""Names of an object's only list where the list holds the file's rows and other keys describe them."""
 _SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 _MARK = b"\xef\xbb\xbf"
 
 
 def json_rows(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Raises ConfigError with file and line: bytes that are not UTF-8, text that is not JSON, a value that is no
-    object, a key that is there twice."""
+    object, a key that occurs twice."""
     first = next(_lines(source), None)
     if first is None:
         return
@@ -27,7 +27,7 @@ def json_rows(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
         line, only = next(rows)
         second = next(rows, None)
         if second is None and (_list_of_rows(only) or _is_rows_by_number(only)):
-            yield from _of_whole_file(source)
+            yield from _rows_across_lines(source)
             return
         _refuse_columns(only, f"{source}:{line}", alone=second is None)
         yield line, only
@@ -35,14 +35,14 @@ def json_rows(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield second
             yield from rows
     elif first[1].lstrip()[:1] in ("[", "{"):
-        yield from _of_whole_file(source)
+        yield from _rows_across_lines(source)
     else:
         yield from _each_line(source)
 
 
 def _lines(source: str) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank. By bytes: str.splitlines would also split at characters that JSON allows inside a
-    text. A byte order mark also stands before a later line, where two files were put together."""
+    """The lines that are not blank, split as bytes: str.splitlines would also split at characters that JSON allows in a
+    text. Where two files were concatenated, a byte order mark is also before a later line."""
     with open(source, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -57,12 +57,12 @@ def _lines(source: str) -> Iterator[tuple[int, str]]:
 
 def _each_line(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, text in _lines(source):
-        value, _ = _decoded(text.rstrip(), _space_end(text, 0), source, number, whole=True)
+        value, _ = _decoded(text.rstrip(), _space_end(text, 0), source, number, is_line=True)
         yield number, _object_at(value, f"{source}:{number}")
 
 
-def _of_whole_file(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a file that is one JSON value, or several objects that go on over lines."""
+def _rows_across_lines(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a file that is one JSON value, or several objects that each may have several lines."""
     text = "".join(_all_lines(source))
     start = _space_end(text, 0)
     if text[start] == "[":
@@ -100,7 +100,7 @@ def _of_whole_file(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _all_lines(source: str) -> Iterator[str]:
-    """Every line, blank ones as they are, so that lines can be counted."""
+    """Every line, blank ones included, so that lines can be counted."""
     number = 0
     for at, text in _lines(source):
         yield "\n" * (at - number - 1)
@@ -109,7 +109,7 @@ def _all_lines(source: str) -> Iterator[str]:
 
 
 def _elements(text: str, start: int, source: str) -> Generator[tuple[int, dict[str, Any]], None, int]:
-    """The objects of the array that begins at `start`; returns where it ends."""
+    """The objects of the array that begins at `start`; returns the position of its end."""
     position = _space_end(text, start + 1)
     line, counted = _line(text, position), position
     while text[position : position + 1] != "]":
@@ -129,11 +129,11 @@ def _elements(text: str, start: int, source: str) -> Generator[tuple[int, dict[s
 
 
 def _starts_of_values(text: str, start: int, source: str) -> Iterator[tuple[str, int]]:
-    """The keys of the object that begins at `start`, and where the value of each begins."""
+    """The keys of the object that begins at `start`, each with the position where its value begins."""
     position = _space_end(text, start + 1)
     while text[position : position + 1] != "}":
         key, end = _decoded(text, position, source, 1)
-        position = _space_end(text, _space_end(text, end) + 1)  # behind the colon
+        position = _space_end(text, _space_end(text, end) + 1)  # after the colon
         yield key, position
         _, end = _decoded(text, position, source, 1)
         position = _space_end(text, end)
@@ -141,8 +141,8 @@ def _starts_of_values(text: str, start: int, source: str) -> Iterator[tuple[str,
 
 
 def _list_of_rows(value: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys, from the outside in, of an object's one list of objects, if that holds the file's rows rather than a
-    row's own choices."""
+    """The path of keys to an object's only list of objects, if the list holds the file's rows rather than the choices
+    of one row; else empty."""
     lists = [key for key, inner in value.items() if _is_list_of_objects(inner)]
     if len(lists) == 1 and (lists[0].casefold() in WRAPPERS or len(value) == 1):
         return (lists[0],)
@@ -154,7 +154,7 @@ def _list_of_rows(value: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _is_rows_by_number(value: Mapping[str, Any]) -> bool:
-    """{"0": {"question": …}, "1": {"question": …}}, as pandas writes with orient="index"."""
+    """Whether rows are in a form that pandas writes with orient="index": {"0": {"question": …}, "1": …}."""
     return (
         len(value) > 1
         and all(key.isdigit() and isinstance(inner, dict) and inner for key, inner in value.items())
@@ -163,7 +163,7 @@ def _is_rows_by_number(value: Mapping[str, Any]) -> bool:
 
 
 def _refuse_columns(value: Mapping[str, Any], place: str, *, alone: bool) -> None:
-    """Raise ConfigError for a file whose only object holds something else than a row."""
+    """Raise ConfigError for a file whose only object (`alone`) holds several rows or columns."""
     if not alone:
         return
     lists = [key for key, inner in value.items() if _is_list_of_objects(inner) and len(inner) > 1]
@@ -193,7 +193,7 @@ def _is_list_of_objects(value: object) -> bool:
 
 
 def _is_object(text: str) -> bool:
-    """Whether a line is a whole object. How it could be broken is said where it is read."""
+    """Whether a line is a complete object. A broken one raises its error later, when it is read."""
     try:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
@@ -207,19 +207,20 @@ def _object_at(value: Any, place: str) -> dict[str, Any]:
     return value
 
 
-def _decoded(text: str, start: int, source: str, line: int, *, whole: bool = False) -> tuple[Any, int]:
-    """The value that begins at `start` and where it ends; `whole` for a line of its own. `line` is the text's first."""
+def _decoded(text: str, start: int, source: str, line: int, *, is_line: bool = False) -> tuple[Any, int]:
+    """The value that begins at `start`, and the position of its end. With `is_line`, nothing may follow it. `line` is
+    the number of the text's first line."""
     end = start
     try:
         value, end = _DECODER.raw_decode(text, start)
-        if whole and (rest := _space_end(text, end)) < len(text):
+        if is_line and (rest := _space_end(text, end)) < len(text):
             raise json.JSONDecodeError("Extra data", text, rest)
     except json.JSONDecodeError as error:
-        hint = "; a backslash is written twice" if "escape" in error.msg else ""
+        hint = "; write a backslash twice" if "escape" in error.msg else ""
         if text[error.pos : error.pos + 1] == "," and error.pos in (start, end):
             raise ConfigError(
                 f"{source}:{line + error.lineno - 1}: a comma follows the object; leave out the commas at the ends of "
-                "lines, or put [ before the first line and ] behind the last, without a comma there"
+                "lines, or put [ before the first line and ] after the last, without a comma there"
             ) from error
         raise ConfigError(
             f"{source}:{line + error.lineno - 1}: not JSON: {error.msg} at column {error.colno}{hint}; expected one "
@@ -235,7 +236,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         twice = next(key for i, (key, _) in enumerate(pairs) if key in {k for k, _ in pairs[:i]})
-        raise ValueError(f"the key {twice!r} is there twice")
+        raise ValueError(f"the key {twice!r} occurs twice")
     return values
 
 
@@ -244,7 +245,7 @@ def _no_constant(name: str) -> None:
 
 
 def _number(text: str) -> float | Decimal:
-    """A float, or all the digits where a float has too few of them."""
+    """A float, or a Decimal where a float cannot hold all the digits."""
     value = float(text)
     return value if not Decimal(value).is_finite() or Decimal(repr(value)) == Decimal(text) else Decimal(text)
 
@@ -253,8 +254,8 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_consta
 
 
 def _space_end(text: str, start: int) -> int:
-    found = _SPACE.match(text, start)
-    return start if found is None else found.end()
+    space = _SPACE.match(text, start)
+    return start if space is None else space.end()
 
 
 def _line(text: str, position: int) -> int:

@@ -1,9 +1,9 @@
-"""Find problems of the measured splits that nearly repeat another split's, without comparing all pairs.
+"""Find problems of the measured splits that nearly repeat a problem of another split, without comparing all pairs.
 
 Two texts are near if their sets of word triples have a Jaccard index of at least THRESHOLD (Broder 1997, "On the
-resemblance and containment of documents"). Sets that alike must share one of their rarest triples, so only pairs that
-do are compared (the prefix filter of Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search"): exact,
-and quick also where thousands of questions share a template.
+resemblance and containment of documents"). Two such sets share at least one of their rarest triples, so only pairs that
+share one are compared (the prefix filter of Bayardo, Ma and Srikant 2007, "Scaling up all pairs similarity search").
+The result is exact, and the search is quick even where thousands of questions share a template.
 """
 
 import math
@@ -16,7 +16,7 @@ from selftaught.problems import Problem
 
 THRESHOLD = 0.7
 WORDS = 3
-"""Per shingle; a shorter text is one shingle."""
+"""Words in a shingle; a shorter text is one shingle."""
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -26,7 +26,7 @@ Shingles = frozenset[tuple[str, ...]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearPair:
     split: str
-    """The measured one."""
+    """The measured split."""
     problem: Problem
     other_split: str
     other: Problem
@@ -35,26 +35,26 @@ class NearPair:
 
 
 def near_duplicates(splits: Mapping[str, Sequence[Problem]], measured: Sequence[str]) -> list[NearPair]:
-    """Pairs of a problem of a measured split and one of another split, likest first.
+    """Pairs of a problem of a measured split and a problem of another split, the most alike first.
 
-    `splits` are by name, in order; a pair of two measured splits is found once.
+    `splits` are by name, in order; a pair of two measured splits is listed once.
     """
-    held = [(name, problem, shingles(problem)) for name in measured for problem in splits.get(name, ())]
-    frequency = Counter(shingle for _, _, found in held for shingle in found)
+    candidates = [(name, problem, shingles(problem)) for name in measured for problem in splits.get(name, ())]
+    frequency = Counter(shingle for _, _, members in candidates for shingle in members)
     by_shingle: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for position, (_, _, found) in enumerate(held):
-        for shingle in _rarest(found, frequency):
+    for position, (_, _, members) in enumerate(candidates):
+        for shingle in _rarest(members, frequency):
             by_shingle[shingle].append(position)
     pairs: list[NearPair] = []
     for other_split, others in splits.items():
         for other in others:
-            found = shingles(other)
-            near = {i for shingle in _rarest(found, frequency) for i in by_shingle.get(shingle, ())}
+            members = shingles(other)
+            near = {i for shingle in _rarest(members, frequency) for i in by_shingle.get(shingle, ())}
             for i in sorted(near):
-                split, problem, those = held[i]
+                split, problem, candidate = candidates[i]
                 if not _is_other(split, other_split, measured):
                     continue
-                likeness = len(found & those) / len(found | those)
+                likeness = len(members & candidate) / len(members | candidate)
                 if likeness >= THRESHOLD:
                     pairs.append(
                         NearPair(split=split, problem=problem, other_split=other_split, other=other, likeness=likeness)
@@ -73,14 +73,14 @@ def _windows(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(words[start : start + WORDS])
 
 
-def _rarest(found: Shingles, frequency: Mapping[tuple[str, ...], int]) -> list[tuple[str, ...]]:
-    """Of two sets that are near, these prefixes share a member (in any one order of all shingles)."""
-    ordered = sorted(found, key=lambda shingle: (frequency.get(shingle, 0), shingle))
+def _rarest(members: Shingles, frequency: Mapping[tuple[str, ...], int]) -> list[tuple[str, ...]]:
+    """The rarest shingles of a set, as many as it takes that two sets which are near share one of them."""
+    ordered = sorted(members, key=lambda shingle: (frequency.get(shingle, 0), shingle))
     return ordered[: len(ordered) - math.ceil(THRESHOLD * len(ordered)) + 1]
 
 
 def _is_other(split: str, other_split: str, measured: Sequence[str]) -> bool:
-    """Whether the pair counts: two splits, and of two measured ones in one order only."""
+    """Whether the pair counts: it is of two splits, and two measured splits count in one order only."""
     if other_split in measured:
         return measured.index(split) < measured.index(other_split)
     return True

@@ -1,8 +1,8 @@
 """The task `own`: anybody's file of questions and answers, as the [task] settings describe it.
 
-Rows are asked as `Q: …` and `A:`, choices as `(A) …` lines, and a completion ends on `The answer is …` (or on the
-marker that the settings give). Dev and test are files of their own, or are cut from `data` by a hash of the question,
-so that a row that is added does not move the others.
+A prompt writes the question after `Q:`, the choices as `(A) …` lines, and ends on `A:`. A completion ends on `The
+answer is …`, or on the marker that the settings give. Dev and test are files of their own, or are cut from `data` by a
+hash of the question, so that a new row does not move the others.
 """
 
 import re
@@ -19,16 +19,16 @@ from selftaught.signs import fold
 from selftaught.statements import last_box
 from selftaught.tasks.choice_answers import labels_of
 from selftaught.tasks.columns import choices_of, has_key, joined_texts, note_of_labels, optional_texts, texts
-from selftaught.tasks.prompt_file import few_shot_examples_in, note_of_shown
+from selftaught.tasks.prompt_file import few_shot_examples_in, note_of_few_shot
 from selftaught.tasks.rows import Row, read_rows
 from selftaught.verifiers import make_verifier
 
 MARKER = "The answer is"
 SHARE = 0.1
-"""Of the rows that dev and test each take by default."""
+"""Share of the rows that dev and test each take by default."""
 MOST_ROWS = 500
-"""That dev and test each take by default; 500 tell accuracies apart to within about four points."""
-REPEATS_SHOWN = 20
+"""Limit on the rows that dev and test each take by default; with 500 an accuracy is known to about four points."""
+REPEATS_LISTED = 20
 OPTIONAL_KEYS = ("choices_key", "id_key", "class_key", "rationale_key")
 
 READING = {
@@ -38,18 +38,18 @@ READING = {
     "index0": "number, counted from 0",
     "index1": "number, counted from 1",
 }
-"""What of `choice_answers.labels_of` is called how."""
+"""What `choice_answers.labels_of` reports -> its name in messages."""
 
 USES = frozenset(
     {"data", "data_seed", "dev_data", "test_data", "dev_rows", "test_rows", "prompt_file", "question_key", "answer_key"}
     | {*OPTIONAL_KEYS, "answer_is", "verifier", "verifier_function", "answer_marker", "answer_pattern", "extraction"}
 )
-"""The settings of [task], beyond those that every task has, that mean something here."""
+"""The settings of [task] that this task uses beyond those that every task has."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A problem and where its row stands."""
+    """A problem and the place (file and line) of its row."""
 
     problem: Problem
     place: str
@@ -58,8 +58,8 @@ class _Placed:
 def load(settings: TaskConfig) -> Task:
     """The task of the settings.
 
-    Raises ConfigError, with file and line, for what cannot be read; RefusedError for a problem that is there twice,
-    and for one that a measured split shares with train or with the worked examples.
+    Raises ConfigError, with file and line, for what cannot be read; RefusedError for a problem that occurs twice, and
+    for one that a measured split shares with train or with the few-shot examples.
     """
     few_shot = _few_shot_examples(settings)
     splits, reading = _splits(settings, few_shot)
@@ -76,7 +76,7 @@ def load(settings: TaskConfig) -> Task:
         prompt_format=prompt_format(marker, with_choices=has_choices),
         verifier=make_verifier(
             verifier,
-            # A pattern of the user's says itself where the answer is, unless they name a marker too.
+            # The user's own pattern says where the answer is, unless the user gives a marker too.
             marker=(settings.answer_marker or "") if verifier == "regex" else marker,
             extraction=settings.extraction,
             pattern=settings.answer_pattern or "",
@@ -88,7 +88,7 @@ def load(settings: TaskConfig) -> Task:
         dev=tuple(placed.problem for placed in splits["dev"]),
         test=tuple(placed.problem for placed in splits["test"]),
         same_problem=same_problem,
-        notes=note_of_shown([placed.place for placed in splits["shown"]]),
+        notes=note_of_few_shot([placed.place for placed in splits["few_shot"]]),
         reading=reading,
     )
 
@@ -100,11 +100,11 @@ def _under(key: str | Literal[False]) -> str:
 def places(settings: TaskConfig) -> dict[str, str]:
     """Problem id -> file and line of its row."""
     splits, _ = _splits(settings, _few_shot_examples(settings))
-    return {placed.problem.id: placed.place for found in splits.values() for placed in found}
+    return {placed.problem.id: placed.place for rows in splits.values() for placed in rows}
 
 
 def prompt_format(marker: str, *, with_choices: bool) -> PromptFormat:
-    """How questions are laid out; the answer stands on a line of its own, after the marker."""
+    """The text around questions and answers; the answer is on a line of its own, after the marker."""
     end = marker.replace("{", "{{").replace("}", "}}") + (" ({answer})" if with_choices else " {answer}")
     return PromptFormat(
         question="Q: {question}\n{choices}A:" if with_choices else "Q: {question}{hint}\nA:",
@@ -128,10 +128,12 @@ def _few_shot_examples(settings: TaskConfig) -> tuple[Problem, ...]:
 
 
 def _splits(settings: TaskConfig, few_shot: Sequence[Problem]) -> tuple[dict[str, list[_Placed]], tuple[str, ...]]:
-    """The rows of train, dev, test and of the worked examples ("shown") as problems, each problem once; and how they
+    """The rows of train, dev, test and the few-shot examples ("few_shot") as problems, each problem once; and how they
     were read."""
     if not settings.data:
-        raise ConfigError("task.data is empty; give a file (jsonl, csv, parquet) or a hub id, see `selftaught init`")
+        raise ConfigError(
+            "task.data must be given: a file (jsonl, csv, parquet) or a hub id; `selftaught init` writes it"
+        )
     for split in ("dev", "test"):
         if getattr(settings, f"{split}_data") and (number := getattr(settings, f"{split}_rows")):
             raise ConfigError(
@@ -143,12 +145,12 @@ def _splits(settings: TaskConfig, few_shot: Sequence[Problem]) -> tuple[dict[str
         for split, source in (("dev", settings.dev_data), ("test", settings.test_data))
         if source
     }
-    # All at once: what kind of value a column holds, and how answers name their choices, is one thing in all files.
+    # All files together: a column has one kind of value, and answers name their choices in one way, in all of them.
     problems, reading = _problems([row for rows in files.values() for row in rows], settings)
-    found = iter(problems)
-    splits = {split: [next(found) for _ in rows] for split, rows in files.items()}
+    remaining = iter(problems)
+    splits = {split: [next(remaining) for _ in rows] for split, rows in files.items()}
     _refuse_repeats(splits, few_shot)
-    return _cut(splits, settings, shown=frozenset(map(same_problem, few_shot))), reading
+    return _cut(splits, settings, few_shot=frozenset(map(same_problem, few_shot))), reading
 
 
 def _problems(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[_Placed], tuple[str, ...]]:
@@ -174,7 +176,7 @@ def _problems(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[_Placed],
     no_class = "none" if any(classes) else "all"
     ids = optional_texts(rows, settings.id_key)
     has_ids = any(ids)
-    found = []
+    placed = []
     for i, row in enumerate(rows):
         problem = Problem(
             id=ids[i],
@@ -187,17 +189,17 @@ def _problems(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[_Placed],
         if not problem.id:
             if has_ids:
                 raise ConfigError(f"{row.place}: no id under {settings.id_key!r}, though other rows have one")
-            # By its question, so that a row's seeds outlive a change of the file's order.
+            # From its question, so that a row keeps its seeds when the order of the file changes.
             problem = replace(problem, id=f"{seed_for('own', same_problem(problem)):014x}")
-        found.append(_Placed(problem, row.place))
-    return found, reading
+        placed.append(_Placed(problem, row.place))
+    return placed, reading
 
 
 def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[str], list[str]]:
-    """The answer column; where it holds whole solutions with the marker (as GSM8K's does), both parts of it; with
-    `answer_is = "boxed"` whole solutions, and what stands in their last boxes.
+    """Answers and human solutions. Where the answer column holds solutions with the marker (as GSM8K's does), they are
+    its two parts; with `answer_is = "boxed"` the column holds solutions, and an answer is the content of the last box.
 
-    Blank lines in a solution become line ends, because a blank line is where a completion ends.
+    Blank lines in a solution become line ends, because a completion ends at a blank line.
     """
     answers = texts(rows, settings.answer_key)
     solutions = optional_texts(rows, settings.rationale_key)
@@ -217,8 +219,8 @@ def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[l
                 f"others under {settings.rationale_key!r}; set task.rationale_key = false to leave those out"
             )
         for i, row in enumerate(rows):
-            before, found, after = answers[i].rpartition(marker)
-            if not found or not after.strip():
+            before, separator, after = answers[i].rpartition(marker)
+            if not separator or not after.strip():
                 raise ConfigError(
                     f"{row.place}: {settings.answer_key!r} has no answer after {marker!r}, as other rows have; correct "
                     "the row"
@@ -230,18 +232,18 @@ def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[l
 
 
 def _refuse_repeats(splits: Mapping[str, Sequence[_Placed]], few_shot: Sequence[Problem]) -> None:
-    """Raise RefusedError for questions and ids that are there twice, with all of them in one go."""
+    """Raise RefusedError, with all cases in one message, for questions and ids that occur twice."""
     ids: dict[str, str] = {}
-    asked: dict[str, tuple[str, _Placed]] = {}
-    shown = {same_problem(shot): shot for shot in few_shot}
+    first_of: dict[str, tuple[str, _Placed]] = {}
+    examples = {same_problem(example): example for example in few_shot}
     across: list[str] = []
     repeated: list[tuple[_Placed, _Placed]] = []
     same_id: list[str] = []
-    for split, found in splits.items():
-        for placed in found:
+    for split, rows in splits.items():
+        for placed in rows:
             problem, place, key = placed.problem, placed.place, same_problem(placed.problem)
-            if key in asked:
-                first_split, first = asked[key]
+            if key in first_of:
+                first_split, first = first_of[key]
                 if first_split == split:
                     repeated.append((first, placed))
                 else:
@@ -250,9 +252,9 @@ def _refuse_repeats(splits: Mapping[str, Sequence[_Placed]], few_shot: Sequence[
             if problem.id in ids:
                 same_id.append(f"{place}: the id {problem.id!r} is also at {ids[problem.id]}")
             ids.setdefault(problem.id, place)
-            asked[key] = split, placed
-            if split != "train" and key in shown:
-                across.append(f"{place} ({split}) asks the same as {shown[key].id} of the prompt file")
+            first_of[key] = split, placed
+            if split != "train" and key in examples:
+                across.append(f"{place} ({split}) asks the same as {examples[key].id} of the prompt file")
     if repeated:
         raise RefusedError(_repeats(repeated))
     if same_id:
@@ -264,12 +266,12 @@ def _refuse_repeats(splits: Mapping[str, Sequence[_Placed]], few_shot: Sequence[
         )
 
 
-def _first(found: Sequence[str]) -> str:
-    return "; ".join(found[:3]) + (f" (and {len(found) - 3} more)" if len(found) > 3 else "")
+def _first(cases: Sequence[str]) -> str:
+    return "; ".join(cases[:3]) + (f" (and {len(cases) - 3} more)" if len(cases) > 3 else "")
 
 
 def _repeats(repeated: Sequence[tuple[_Placed, _Placed]]) -> str:
-    """What is said of rows that ask what an earlier row of their split asks."""
+    """The message for rows that ask the same question as an earlier row of their split."""
     others = [pair for pair in repeated if fold(pair[0].problem.answer) != fold(pair[1].problem.answer)]
     if len(repeated) == 1:
         ((first, placed),) = repeated
@@ -279,7 +281,7 @@ def _repeats(repeated: Sequence[tuple[_Placed, _Placed]]) -> str:
         )
     listed = [
         f"{placed.place} (as {first.place.rpartition(':')[2]}{', another answer' if (first, placed) in others else ''})"
-        for first, placed in [*others, *(pair for pair in repeated if pair not in others)][:REPEATS_SHOWN]
+        for first, placed in [*others, *(pair for pair in repeated if pair not in others)][:REPEATS_LISTED]
     ]
     more = f" and {len(repeated) - len(listed)} more" if len(repeated) > len(listed) else ""
     return (
@@ -288,38 +290,39 @@ def _repeats(repeated: Sequence[tuple[_Placed, _Placed]]) -> str:
     )
 
 
-def _cut(splits: dict[str, list[_Placed]], settings: TaskConfig, *, shown: frozenset[str]) -> dict[str, list[_Placed]]:
+def _cut(
+    splits: dict[str, list[_Placed]], settings: TaskConfig, *, few_shot: frozenset[str]
+) -> dict[str, list[_Placed]]:
     """Cut the splits that have no file of their own from train.
 
-    Rows stand in the order of a hash of the question and the data seed; test takes the first, dev the next. Without a
-    number each takes what lies in its tenth of the hash's range, so that a row that is added moves no other (over
-    MOST_ROWS it may move one). Rows that are worked examples are
-    set apart as "shown": their prompts would hold their own answers.
+    Rows are ordered by a hash of the question and the data seed; test takes the first, dev the next. Without a number
+    each takes the rows in its tenth of the hash's range, so that a new row moves no other (above MOST_ROWS it may move
+    one). Rows that are few-shot examples go to "few_shot", because their prompts would hold their own answers.
     """
     rows = splits["train"]
-    train = [p for p in rows if same_problem(p.problem) not in shown]
+    train = [p for p in rows if same_problem(p.problem) not in few_shot]
     hashes = {id(p): uniform(seed_for("own", settings.data_seed, same_problem(p.problem)), 0) for p in train}
     order = sorted(train, key=lambda p: (hashes[id(p)], p.place))
     start, below = 0, 0.0
-    taken: dict[str, list[_Placed]] = {}
+    cut: dict[str, list[_Placed]] = {}
     for split in ("test", "dev"):
         if split in splits:
             continue
         in_share = sum(below <= hashes[id(p)] < below + SHARE for p in order)
         below += SHARE
         number = getattr(settings, f"{split}_rows") or min(max(in_share, 1), MOST_ROWS)
-        taken[split] = order[start : start + number]
+        cut[split] = order[start : start + number]
         start += number
     if start >= len(train):
         raise ConfigError(
-            f"{settings.data}: {len(rows)} rows are too few to cut {' and '.join(taken)} ({start} rows) and leave "
+            f"{settings.data}: {len(rows)} rows are too few to cut {' and '.join(cut)} ({start} rows) and leave "
             "some to train on; add rows, or set task.dev_rows and task.test_rows lower"
-            + (f" ({len(rows) - len(train)} rows are worked examples)" if len(train) < len(rows) else "")
+            + (f" ({len(rows) - len(train)} rows are few-shot examples)" if len(train) < len(rows) else "")
         )
-    measured = {id(p) for found in taken.values() for p in found}
+    measured = {id(p) for problems in cut.values() for p in problems}
     return {
         **splits,
-        **taken,
+        **cut,
         "train": [p for p in train if id(p) not in measured],
-        "shown": [p for p in rows if same_problem(p.problem) in shown],
+        "few_shot": [p for p in rows if same_problem(p.problem) in few_shot],
     }

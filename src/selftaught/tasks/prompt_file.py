@@ -1,4 +1,4 @@
-"""Read a prompt file: the worked examples that a person writes, in TOML or as plain text.
+"""Read a prompt file: few-shot examples that a person writes, in TOML or as plain text.
 
 TOML, for every example:
 
@@ -13,9 +13,9 @@ Plain text, with a blank line between two examples:
     Q: Tom has 3 pens and buys 4 more. How many has he now?
     A: He had 3. 3 + 4 = 7. The answer is 7.
 
-`Question:` and `Answer:` do as well, both parts may go on over lines, choices stand as `(A) …`, `A) …` or `A. …` before
-the `A:`, one a line or all in one, perhaps after `Answer Choices:`, and the answer is what follows the marker (`the
-answer is` or `####`, or the task's own): a label, a text, or both.
+`Question:` and `Answer:` work as well, and both parts may have several lines. Choices are written as `(A) …`, `A) …` or
+`A. …` before the `A:`, one a line or all in one line, with or without `Answer Choices:` before them. The answer is what
+follows the marker (`the answer is`, `####`, or the task's own): a label, a text, or both.
 """
 
 import re
@@ -51,26 +51,26 @@ _LEAD_IN = re.compile(r"(?:^|(?<=[\s.!?;,:]))(so|thus|hence|therefore|then)\s*,?
 
 
 def read_prompt_file(text: str, where: str, *, markers: Sequence[str] = ()) -> tuple[Problem, ...]:
-    """The worked examples in their order, ids `example-1`, `example-2`, …
+    """The few-shot examples in their order, with ids `example-1`, `example-2`, …
 
     `where` is the file's name for messages; `markers` are texts right before the answer that the plain-text form
-    knows besides MARKERS. The answer of an example with choices becomes its label. Raises ConfigError with file and
+    accepts besides MARKERS. The answer of an example with choices becomes its label. Raises ConfigError with file and
     line: no example, a question, rationale or answer that is missing or empty, an answer that is none of the choices,
-    a blank line inside a part (a completion ends there), a key that does not exist.
+    a blank line inside a part (a completion ends there), an unknown key.
     """
-    # A byte order mark also stands in the middle, where files were put together.
+    # Where files were concatenated, a byte order mark is also in the middle.
     text = re.sub(r"^\ufeff", "", text.replace("\r\n", "\n"), flags=re.MULTILINE)
     is_toml = where.lower().endswith(".toml") or any(_TABLE.match(line) for line in text.splitlines())
     examples = list(_from_toml(text, where) if is_toml else _from_text(text, where, (*markers, *MARKERS)))
-    found = tuple(_with_choices(examples))
-    if not found:
+    problems = tuple(_with_choices(examples))
+    if not problems:
         form = "[[example]] tables" if is_toml else "paragraphs of `Q: …` and `A: …` lines"
-        raise ConfigError(f"{where}: no worked examples; expected {form}")
-    return found
+        raise ConfigError(f"{where}: no few-shot examples; expected {form}")
+    return problems
 
 
 def few_shot_examples_in(path: str, *, marker: str = "") -> tuple[Problem, ...]:
-    """Those of a user's prompt file; `marker` is the task's own. Raises ConfigError as `read_prompt_file` does."""
+    """The examples in a user's prompt file; `marker` is the task's own. Raises ConfigError like `read_prompt_file`."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -80,16 +80,18 @@ def few_shot_examples_in(path: str, *, marker: str = "") -> tuple[Problem, ...]:
             f"{path}: the prompt file cannot be read ({error.strerror}); `selftaught init` writes one to fill in"
         ) from error
     if text.encode().startswith(LFS_POINTER):
-        raise ConfigError(f"{path} is a Git LFS pointer, not the file it stands for; fetch that with `git lfs pull`")
+        raise ConfigError(
+            f"{path} is a Git LFS pointer, not the file that it refers to; fetch that with `git lfs pull`"
+        )
     return read_prompt_file(text, path, markers=(marker,) if marker else ())
 
 
-def note_of_shown(places: Sequence[str]) -> tuple[str, ...]:
-    """What a task says of the rows that are worked examples: in a split, a prompt would show their own answer."""
+def note_of_few_shot(places: Sequence[str]) -> tuple[str, ...]:
+    """A task's note about rows that are few-shot examples: in a split, their prompts would hold their own answers."""
     if not places:
         return ()
     where = ", ".join(places[:3]) + (", …" if len(places) > 3 else "")
-    return (f"rows in no split, because the prompt shows them as worked examples: {len(places)} ({where})",)
+    return (f"rows in no split, because they are few-shot examples in the prompt: {len(places)} ({where})",)
 
 
 def _from_toml(text: str, where: str) -> Iterator[tuple[Problem, Row | None]]:
@@ -133,17 +135,17 @@ def _parts(block: Sequence[str], place: str, markers: Sequence[str]) -> dict[str
         raise ConfigError(
             f"{place}: an example has one `Q:` and one `A:`, got {len(starts)} `A:`; put a blank line between examples"
         )
-    asked, said = block[: starts[0]], block[starts[0] :]
-    question, options = _question_and_choices(asked, place)
+    above, below = block[: starts[0]], block[starts[0] :]
+    question, options = _question_and_choices(above, place)
     parts: dict[str, Any] = {"question": _QUESTION.sub("", "\n".join(question), count=1).strip()}
     if options:
         parts["choices"] = options
-    solution = _ANSWER.sub("", "\n".join(said), count=1).strip()
-    ends = [found for marker in markers for found in re.finditer(re.escape(marker), solution, re.IGNORECASE)]
-    if not ends:
-        shown = " or ".join(f"`{marker}`" for marker in dict.fromkeys(markers))
-        raise ConfigError(f"{place}: the example states no answer; end its `A:` part with {shown} and the answer")
-    last = max(ends, key=lambda found: (found.start(), found.end()))
+    solution = _ANSWER.sub("", "\n".join(below), count=1).strip()
+    matches = [match for marker in markers for match in re.finditer(re.escape(marker), solution, re.IGNORECASE)]
+    if not matches:
+        known = " or ".join(f"`{marker}`" for marker in dict.fromkeys(markers))
+        raise ConfigError(f"{place}: the example states no answer; end its `A:` part with {known} and the answer")
+    last = max(matches, key=lambda match: (match.start(), match.end()))
     parts["rationale"] = _LEAD_IN.sub("", solution[: last.start()].rstrip()).rstrip()
     parts["answer"] = solution[last.end() :].strip().removeprefix(":").strip().removesuffix(".")
     return parts
@@ -151,59 +153,57 @@ def _parts(block: Sequence[str], place: str, markers: Sequence[str]) -> dict[str
 
 def _lists_choices(lines: Sequence[str]) -> bool:
     """Whether lines are `A: …`, `B: …`, and so on."""
-    found = [_COLON_CHOICE.match(line) for line in lines]
-    labels = [match[1].upper() for match in found if match]
+    matches = [_COLON_CHOICE.match(line) for line in lines]
+    labels = [match[1].upper() for match in matches if match]
     return len(labels) == len(lines) > 1 and labels == list(LABELS[: len(labels)])
 
 
-def _question_and_choices(asked: Sequence[str], place: str) -> tuple[list[str], list[str]]:
-    """The lines of the question, and the choices: one a line, or several in a line; after `Answer Choices:` or not."""
-    inline = _CHOICES_INLINE.search(asked[0])
-    if inline is not None and labelled_list(asked[0][inline.end() :]):
-        asked = [asked[0][: inline.start()], asked[0][inline.end() :], *asked[1:]]
-    headers = [_CHOICES.match(line) for line in asked[1:]]
-    lines = [line[header.end() :] if header else line for line, header in zip(asked[1:], headers, strict=True)]
+def _question_and_choices(block: Sequence[str], place: str) -> tuple[list[str], list[str]]:
+    """The lines of the question, and the choices: one or several in a line, with or without `Answer Choices:`."""
+    inline = _CHOICES_INLINE.search(block[0])
+    if inline is not None and labelled_list(block[0][inline.end() :]):
+        block = [block[0][: inline.start()], block[0][inline.end() :], *block[1:]]
+    headers = [_CHOICES.match(line) for line in block[1:]]
+    lines = [line[header.end() :] if header else line for line, header in zip(block[1:], headers, strict=True)]
     for i, line in enumerate(lines):
         if labelled_list(line):
-            labelled = list(takewhile(lambda one: any(form.match(one) for form in _ONE_CHOICE), lines[i + 1 :]))
+            labelled = list(takewhile(lambda other: any(form.match(other) for form in _ONE_CHOICE), lines[i + 1 :]))
             listed = labelled_list(" ".join([line, *labelled]))
             if listed is None:
                 raise ConfigError(f"{place}: the choices are out of order; label them A, B, C, …, one a line")
             rest = [*lines[:i], *lines[i + 1 + len(labelled) :]]
-            return [asked[0], *filter(str.strip, rest)], list(listed[1])
+            return [block[0], *filter(str.strip, rest)], list(listed[1])
     for form in _ONE_CHOICE:
-        found = {i: match for i, line in enumerate(lines) if (match := form.match(line))}
-        labels = [match[1].upper() for match in found.values()]
-        # Only after brackets is a letter a label whatever it is; "A. Smith" begins a sentence.
-        if not found or (form is not _CHOICE and (len(found) < 2 or labels[0] != "A")):
+        matches = {i: match for i, line in enumerate(lines) if (match := form.match(line))}
+        labels = [match[1].upper() for match in matches.values()]
+        # Any letter in brackets is a label. A letter without brackets may begin a sentence: "A. Smith".
+        if not matches or (form is not _CHOICE and (len(matches) < 2 or labels[0] != "A")):
             continue
         if labels == list(LABELS[: len(labels)]):
-            rest = [line for i, line in enumerate(lines) if i not in found and line.strip()]
-            return [asked[0], *rest], [match[2].strip() for match in found.values()]
-        first = min(found)
+            rest = [line for i, line in enumerate(lines) if i not in matches and line.strip()]
+            return [block[0], *rest], [match[2].strip() for match in matches.values()]
+        first = min(matches)
         if listed := labelled_list(" ".join(lines[first:])):
-            return [asked[0], *filter(str.strip, lines[:first])], list(listed[1])
+            return [block[0], *filter(str.strip, lines[:first])], list(listed[1])
         wrong, due = next((label, due) for label, due in zip(labels, LABELS, strict=False) if label != due)
-        raise ConfigError(f"{place}: choice ({wrong}) where ({due}) is due; label them A, B, C, … in order")
+        raise ConfigError(f"{place}: choice ({wrong}), expected ({due}); label them A, B, C, … in order")
     if any(headers):
         raise ConfigError(f"{place}: no choices after `Answer Choices:`; write them as `(A) …`, one a line")
-    return [*asked], []
+    return [*block], []
 
 
 def _example(number: int, values: dict[str, Any], place: str) -> tuple[Problem, Row | None]:
-    """An example, and the row of its choices, which are read when all are there: what their labels are is one thing
-    in all examples."""
+    """An example, and the row of its choices. Choices are read later, from all examples together, because their labels
+    are recognized by all of them."""
     texts = {}
     for key in ("question", "rationale", "answer"):
         if values.get(key) is None:
-            raise ConfigError(
-                f"{place}: the example has no {key}; a worked example is a question, a rationale and an answer"
-            )
+            raise ConfigError(f"{place}: the example has no {key}; an example is a question, a rationale and an answer")
         texts[key] = as_text(values[key], place, key).strip()
         if not texts[key]:
             raise ConfigError(f"{place}: the {key} of the example is empty; fill in the prompt file")
         if re.search(r"\n[ \t]*\n", texts[key]):
-            raise ConfigError(f"{place}: the {key} holds a blank line, which is where a completion ends; remove it")
+            raise ConfigError(f"{place}: the {key} holds a blank line, and a completion ends there; remove it")
     problem = Problem(
         id=f"example-{number}", question=texts["question"], rationale=texts["rationale"], answer=texts["answer"]
     )
@@ -212,10 +212,10 @@ def _example(number: int, values: dict[str, Any], place: str) -> tuple[Problem, 
 
 def _with_choices(examples: Sequence[tuple[Problem, Row | None]]) -> Iterator[Problem]:
     rows = [row for _, row in examples if row is not None]
-    found = iter(choices_of(rows, "choices"))
+    remaining = iter(choices_of(rows, "choices"))
     for problem, row in examples:
         if row is None:
             yield problem
         else:
-            given = next(found)
+            given = next(remaining)
             yield replace(problem, choices=given.texts, answer=label_of(problem.answer, given, row.place))

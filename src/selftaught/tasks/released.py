@@ -1,4 +1,4 @@
-"""What the tasks on released data sets have in common: their files, the dev split cut from train, worked examples."""
+"""What the tasks on released data sets have in common: files, a dev split cut from train, few-shot examples."""
 
 import os
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from selftaught.problems import Problem, Verifier
 from selftaught.seeds import seed_for
 from selftaught.settings import TaskConfig
 from selftaught.signs import fold
-from selftaught.tasks.prompt_file import few_shot_examples_in, note_of_shown, read_prompt_file
+from selftaught.tasks.prompt_file import few_shot_examples_in, note_of_few_shot, read_prompt_file
 from selftaught.tasks.rows import Row, read_rows
 from selftaught.verifiers import make_verifier
 
 DEV_ROWS = 500
-"""Cut from train by default; 500 tell accuracies apart to within about four points."""
+"""Cut from train by default; with 500 rows an accuracy is known to about four points."""
 
 USES = frozenset(
     {"data", "data_seed", "dev_rows", "prompt_file", "verifier", "verifier_function", "answer_marker", "answer_pattern"}
     | {"extraction"}
 )
-"""The settings of [task], beyond those that every task has, that mean something for such a task."""
+"""The settings of [task] that such a task uses beyond those that every task has."""
 
 NEXT_QUESTION = ("Q:",)
 STOP = ("\n\n", "\nQ:")
@@ -30,7 +30,7 @@ STOP = ("\n\n", "\nQ:")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Where the rows of a split are: names of files without their ending, and the split's name on the hub."""
+    """Where the rows of a split are: file names without their ending, and the split's name on the hub."""
 
     files: tuple[str, ...]
     hub: str
@@ -80,7 +80,7 @@ def cut_dev(
 
 
 def few_shot_examples(settings: TaskConfig, *, name: str) -> tuple[Problem, ...]:
-    """Those of `task.prompt_file`, or the task's own, which come with the package."""
+    """The examples in `task.prompt_file`, or the task's own, which come with the package."""
     if not settings.prompt_file:
         where = f"{name}.toml"
         text = (resources.files("selftaught") / "examples" / where).read_text(encoding="utf-8")
@@ -88,15 +88,17 @@ def few_shot_examples(settings: TaskConfig, *, name: str) -> tuple[Problem, ...]
     return few_shot_examples_in(settings.prompt_file, marker=settings.answer_marker or "")
 
 
-def without_shown(train: Sequence[Problem], few_shot: Sequence[Problem]) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-    """The training problems that are no worked examples, and what to say of the others."""
-    shown = {fold(shot.question) for shot in few_shot}
-    asked = tuple(p for p in train if fold(p.question) not in shown)
-    return asked, note_of_shown([p.id for p in train if fold(p.question) in shown])
+def without_few_shot(
+    train: Sequence[Problem], few_shot: Sequence[Problem]
+) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    """The training problems that are no few-shot examples, and a note about those that are."""
+    questions = {fold(example.question) for example in few_shot}
+    rest = tuple(p for p in train if fold(p.question) not in questions)
+    return rest, note_of_few_shot([p.id for p in train if fold(p.question) in questions])
 
 
 def verifier_of(settings: TaskConfig, *, name: str, marker: str) -> Verifier:
-    """The verifier of the settings, or the task's own one by its name."""
+    """The verifier that the settings name; without one, the verifier `name`."""
     return make_verifier(
         settings.verifier or name,
         marker=marker,
@@ -108,5 +110,5 @@ def verifier_of(settings: TaskConfig, *, name: str, marker: str) -> Verifier:
 
 
 def as_template(text: str) -> str:
-    """Text that a `str.format` template shows as it is."""
+    """The text with braces escaped, so that a `str.format` template reproduces it unchanged."""
     return text.replace("{", "{{").replace("}", "}}")

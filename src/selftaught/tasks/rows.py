@@ -1,8 +1,7 @@
 """Read the rows of a data file (JSON, CSV, Parquet) or of a data set on the Hugging Face hub.
 
-A row keeps its place, so that whatever is wrong with it later is said with file and line. Nothing is repaired and
-nothing is left out: a row that cannot be read stops the reading. Blank lines, a byte order mark and Windows line ends
-are no mistakes.
+A row keeps its place, so that every later message about it names file and line. Nothing is repaired and nothing is
+left out: a row that cannot be read is an error. Blank lines, a byte order mark and Windows line ends are no errors.
 """
 
 import difflib
@@ -37,12 +36,12 @@ _OTHER_KINDS = {
     b"PAR1": ("a Parquet file", "call it .parquet"),
     b"ARROW1": ("an Arrow file", "write it as Parquet or JSON lines"),
 }
-"""How files begin that are not what their ending says -> what they are and the next step."""
+"""The first bytes of files that are not what their ending says -> what they are, and the next step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row as it stands in its source."""
+    """One row of its source, unchanged."""
 
     place: str
     """For messages: `train.jsonl:17`. The number is the line where the row begins; in Parquet and on the hub, which
@@ -51,11 +50,11 @@ class Row:
 
 
 def read_rows(source: str, *, hub_split: str = "", hub_config: str = "") -> list[Row]:
-    """All rows of a file, told by its ending, or of a hub id `owner/name` (by default of its split `train`).
+    """All rows of a file, read by its ending, or of a hub id `owner/name` (by default its split `train`).
 
-    Raises ConfigError, with file and line where there is one: no such file, an ending that is not known, bytes that
-    are not UTF-8, a line that is no JSON object, a CSV row of another length than the header, no row at all, a Git
-    LFS pointer, a hub that cannot be reached.
+    Raises ConfigError, with file and line where there is one: no such file, an unknown ending, bytes that are not
+    UTF-8, a line that is no JSON object, a CSV row of another length than the header, no row at all, a Git LFS
+    pointer, a hub that cannot be reached.
     """
     suffix = Path(source).suffix.lower()
     if os.path.isdir(source):
@@ -63,8 +62,8 @@ def read_rows(source: str, *, hub_split: str = "", hub_config: str = "") -> list
     if not os.path.isfile(source):
         if suffix in SUFFIXES or not HUB_ID.fullmatch(source):
             raise ConfigError(_no_such_file(source))
-        return _refuse_none(source, _read_hub(source, hub_split or "train", hub_config))
-    _refuse_stand_in(source)
+        return _refuse_no_rows(source, _read_hub(source, hub_split or "train", hub_config))
+    _refuse_other_kinds(source)
     if suffix in JSON:
         rows = _with_places(source, json_rows(source))
     elif suffix in CSV:
@@ -73,14 +72,14 @@ def read_rows(source: str, *, hub_split: str = "", hub_config: str = "") -> list
         rows = _read_parquet(source)
     else:
         raise ConfigError(f"{source}: the ending {suffix!r} is not known; use a file in {', '.join(SUFFIXES)}")
-    return _refuse_none(source, rows)
+    return _refuse_no_rows(source, rows)
 
 
-def _with_places(source: str, found: Iterable[tuple[int, Mapping[str, Any]]]) -> list[Row]:
-    return [Row(place=f"{source}:{line}", values=values) for line, values in found]
+def _with_places(source: str, values_by_line: Iterable[tuple[int, Mapping[str, Any]]]) -> list[Row]:
+    return [Row(place=f"{source}:{line}", values=values) for line, values in values_by_line]
 
 
-def _refuse_none(source: str, rows: list[Row]) -> list[Row]:
+def _refuse_no_rows(source: str, rows: list[Row]) -> list[Row]:
     if not rows:
         raise ConfigError(f"{source}: no rows; expected at least one")
     return rows
@@ -104,23 +103,25 @@ def _read_hub(source: str, split: str, config: str) -> list[Row]:
     import httpx2
 
     try:
-        found = datasets.load_dataset(source, config or None, split=split)
+        dataset = datasets.load_dataset(source, config or None, split=split)
     except (OSError, ValueError, httpx2.HTTPError, datasets.exceptions.DatasetsError) as error:
         raise ConfigError(
             f"{source}: no such file here, and split {split!r} of it cannot be loaded from the Hugging Face hub "
             f"({one_line(error)}); check the name and the connection, or download the data and give a local file "
             f"({', '.join(SUFFIXES)})"
         ) from error
-    values = arrow_rows(found.with_format("arrow")[:])
+    values = arrow_rows(dataset.with_format("arrow")[:])
     return [Row(place=f"{source}/{split}:{number}", values=value) for number, value in enumerate(values, start=1)]
 
 
-def _refuse_stand_in(source: str) -> None:
-    """Raise ConfigError for a file that stands where the data should be."""
+def _refuse_other_kinds(source: str) -> None:
+    """Raise ConfigError for a file that is something other than its ending says."""
     with open(source, "rb") as file:
         start = file.read(200).lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(LFS_POINTER):
-        raise ConfigError(f"{source} is a Git LFS pointer, not the data it stands for; fetch that with `git lfs pull`")
+        raise ConfigError(
+            f"{source} is a Git LFS pointer, not the data that it refers to; fetch that with `git lfs pull`"
+        )
     if re.match(rb"<(!doctype|html|\?xml)", start, re.IGNORECASE):
         raise ConfigError(f"{source} is a web page, not data; download the file itself (often under `raw`)")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
