@@ -1,9 +1,9 @@
-"""A stand-in for a Python interpreter with vLLM: takes the command line of `vllm serve` and misbehaves as told.
+"""A stand-in for a Python interpreter with vLLM: it takes the command line of `vllm serve`; `--fake` says how.
 
-    fake_vllm.py -c CODE                     prints what an interpreter with vllm would say of its version
+    fake_vllm.py -c CODE                     prints what an interpreter with vllm prints as its version
     fake_vllm.py -m MODULE … [--fake WORD]   is the server; WORD is one of the branches of `main`
 
-It has a child, as vLLM has workers, and answers completions with a text made of the prompt and the seed.
+It has a child, as vLLM has workers, and answers requests for a completion with a text made of the prompt and the seed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CRASH = """\
 RuntimeError: Engine core initialization failed. See root cause above.
 """
 options: Any = None
-asked = 0
+num_posts = 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,13 +38,13 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({"data": [{"id": name, "owned_by": "fake", "root": options.model}]})
 
     def do_POST(self) -> None:
-        global asked
-        asked += 1
+        global num_posts
+        num_posts += 1
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.headers["authorization"] != f"Bearer {os.environ['VLLM_API_KEY']}":
             self.answer({"error": "no key"}, status=401)
             return
-        if options.fake == "dies-at-work" and asked > 4:
+        if options.fake == "dies-at-work" and num_posts > 4:
             print("MemoryError: no more room", flush=True)
             os._exit(3)
         text = f" {body['prompt'][-1:]} {body['seed']}" if isinstance(body["prompt"], str) else " ids"

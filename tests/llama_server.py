@@ -33,12 +33,12 @@ server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)
 sys.stdin.read()
 """
-"""Serves until its standard input is closed, so that it cannot outlive the test that holds the other end."""
+"""Serves until its standard input is closed, so that it cannot outlive the test at the other end."""
 
 
 @contextmanager
 def serving(gguf: Path, *, port: int = 0, context: int = 4096) -> Iterator[str]:
-    """The address of a server of this file; four slots share the context. Port 0 is a free one."""
+    """The address of a server of this model file; four slots share the context. Port 0 is a free one."""
     command = [sys.executable, "-c", SERVE, str(gguf), str(port), str(context)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -90,7 +90,7 @@ def make_model(folder: Path, *, seed: int = 0) -> Path:
         tie_word_embeddings=False,
     )
     model = LlamaForCausalLM(config)
-    # Greedy completions are to be ASCII, so that none ends within a character.
+    # Greedy completions should be ASCII, so that none ends within a character.
     for token, i in fast.get_vocab().items():
         if not fast.decode([i]).isascii() or token == "<pad>":
             model.lm_head.weight.data[i] = 0.0
@@ -122,7 +122,7 @@ def to_gguf(folder: Path, path: Path) -> Path:
     for file in sorted(folder.glob("*.safetensors")):
         for name, tensor in load_file(file).items():
             heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2], "")
-            values = _as_llama_cpp_turns(tensor, config[heads]) if heads else tensor
+            values = _in_llama_cpp_order(tensor, config[heads]) if heads else tensor
             writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), values.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -144,6 +144,6 @@ def _write_settings(writer: Any, config: dict[str, Any]) -> None:
     writer.add_vocab_size(config["vocab_size"])
 
 
-def _as_llama_cpp_turns(weight: np.ndarray, heads: int) -> np.ndarray:
+def _in_llama_cpp_order(weight: np.ndarray, heads: int) -> np.ndarray:
     """Rows in the order in which llama.cpp's rotary embedding pairs them: neighbours, not halves."""
     return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)

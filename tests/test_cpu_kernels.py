@@ -1,4 +1,4 @@
-"""What is compiled by numba, against the same in float64, and what happens where it cannot be used."""
+"""The operations that numba compiles, compared with float64, and models that they are not used for."""
 
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 
 from selftaught.engines.cpu import CpuKernels
 from selftaught.engines.cpu.attention import attend_in_slots
-from selftaught.engines.cpu.decoder import TURNS, Decoder, decoder_of
+from selftaught.engines.cpu.decoder import TABLE_STEP, Decoder, decoder_of
 from selftaught.engines.cpu.fused import FusedAttention, FusedMlp, FusedNorm, fuse_layers
 from selftaught.engines.cpu.likeliest import likeliest
-from selftaught.engines.forward import Runner, prepare
-from selftaught.engines.slots import PromptTokens, SlotCache
+from selftaught.engines.forward import Runner, use_slots
+from selftaught.engines.slots import PrefillPass, SlotCache
 from tiny_models import ModelFolder, generated, ids_of, open_engine, plain_model, sample, texts_of
 
 HALF, SINGLE = torch.bfloat16, torch.float32
@@ -69,55 +69,57 @@ def test_compiled_attention_is_attention_over_prefix_and_slot(
     expected_held = tuple(x.clone() for x in held)
     for target, new in zip(expected_held, (k, v), strict=True):
         target[torch.tensor(slots), :, torch.tensor(positions)] = new.transpose(0, 1)
-    found = attend_in_slots(q, (k, v), held, slots, positions, scale, shared, threads=1)
+    out = attend_in_slots(q, (k, v), held, slots, positions, scale, shared, threads=1)
     assert all(torch.equal(a, b) for a, b in zip(held, expected_held, strict=True))
     for n in range(3):
         keys, values = (x[slots[n], :, : positions[n] + 1] for x in held)
         expected, _ = exact_attention(q[:, n], keys, values, scale, prefix)
-        assert (found[0, n].double() - expected).abs().max() < NEAR[dtype]
+        assert (out[0, n].double() - expected).abs().max() < NEAR[dtype]
 
 
 @pytest.mark.parametrize("dtype", [HALF, SINGLE])
 @pytest.mark.parametrize(("bad", "where"), [("nan", "k"), ("nan", "q"), ("inf", "k")])
-def test_a_score_that_is_no_number_leaves_none_in_its_token(bad: str, where: str, dtype: torch.dtype) -> None:
+def test_a_score_that_is_not_a_number_makes_its_token_not_a_number_and_no_other(
+    bad: str, where: str, dtype: torch.dtype
+) -> None:
     held = tuple(random(3, 1, 20, 64, dtype=dtype, seed=seed).abs() for seed in (1, 2))
     q = random(1, 3, 64, dtype=dtype, seed=3).abs()
     (q if where == "q" else held[0])[0, 1 if where == "q" else 0, ..., 5] = float(bad)
     broken = 1 if where == "q" else 0
-    found = attend_in_slots(q, None, held, np.arange(3), np.array([12, 12, 12]), 0.125, None, threads=1)
-    assert [bool(torch.isnan(token).all()) for token in found[0].flatten(1)] == [n == broken for n in range(3)]
-    assert torch.isfinite(found[0][[n for n in range(3) if n != broken]]).all()
+    out = attend_in_slots(q, None, held, np.arange(3), np.array([12, 12, 12]), 0.125, None, threads=1)
+    assert [bool(torch.isnan(token).all()) for token in out[0].flatten(1)] == [n == broken for n in range(3)]
+    assert torch.isfinite(out[0][[n for n in range(3) if n != broken]]).all()
 
 
 @pytest.mark.parametrize("dtype", [HALF, SINGLE])
 def test_neither_threads_nor_the_tokens_beside_it_change_a_bit_of_a_token(dtype: torch.dtype) -> None:
-    def run(chosen: list[int], threads: int, *, kept_before: bool = False) -> Tensor:
+    def run(tokens: list[int], threads: int, *, written_before: bool = False) -> Tensor:
         cache = SlotCache(9, 30)
         cache.own[0] = tuple(random(9, 2, 30, 16, dtype=dtype, seed=seed) for seed in (1, 2))  # type: ignore[assignment]
-        q = random(4, 9, 16, dtype=dtype, seed=3)[:, chosen]
-        k, v = (random(2, 9, 16, dtype=dtype, seed=seed)[:, chosen] for seed in (4, 5))
-        slots, positions = np.array(chosen), np.array([3 * n for n in chosen])
-        if kept_before:
+        q = random(4, 9, 16, dtype=dtype, seed=3)[:, tokens]
+        k, v = (random(2, 9, 16, dtype=dtype, seed=seed)[:, tokens] for seed in (4, 5))
+        slots, positions = np.array(tokens), np.array([3 * n for n in tokens])
+        if written_before:
             cache.write(0, torch.tensor(slots), torch.tensor(positions), k[None], v[None])
-        new = None if kept_before else (k, v)
+        new = None if written_before else (k, v)
         return attend_in_slots(q, new, cache.own[0], slots, positions, 0.25, None, threads=threads)[0]
 
-    whole = run(list(range(9)), 1)
-    assert torch.equal(run(list(range(9)), 2), whole)
-    assert torch.equal(run(list(range(9)), 1, kept_before=True), whole)
-    assert torch.equal(run([2, 7], 1), whole[[2, 7]])
+    together = run(list(range(9)), 1)
+    assert torch.equal(run(list(range(9)), 2), together)
+    assert torch.equal(run(list(range(9)), 1, written_before=True), together)
+    assert torch.equal(run([2, 7], 1), together[[2, 7]])
 
 
-def test_tokens_of_one_slot_see_each_other_whichever_thread_has_them() -> None:
+def test_tokens_of_one_slot_attend_to_each_other_on_any_thread() -> None:
     cache = SlotCache(1, 64, CpuKernels(2))
     cache.own[0] = tuple(torch.full((1, 1, 64, 16), float("nan")) for _ in range(2))  # type: ignore[assignment]
     q, k, v = (random(1, 64, 16, dtype=SINGLE, seed=seed) for seed in (1, 2, 3))
-    tokens = PromptTokens(cache, [64], [0], torch.device("cpu"))
-    found = tokens.attend(0, q[None], k[None], v[None], 0.25)
+    slot_pass = PrefillPass(cache, [64], [0], torch.device("cpu"))
+    out = slot_pass.attend(0, q[None], k[None], v[None], 0.25)
     expected = nn.functional.scaled_dot_product_attention(
         q.double(), k.double(), v.double(), is_causal=True, scale=0.25
     )
-    assert (found[0].transpose(0, 1).double() - expected).abs().max() < 2e-6
+    assert (out[0].transpose(0, 1).double() - expected).abs().max() < 2e-6
 
 
 @given(
@@ -131,11 +133,11 @@ def test_tokens_of_one_slot_see_each_other_whichever_thread_has_them() -> None:
     st.sampled_from([1, 2]),
 )
 @settings(deadline=None, max_examples=60)
-def test_the_likeliest_token_is_that_of_torch_the_first_among_equals(
+def test_the_likeliest_token_is_the_same_as_torchs_and_the_first_among_equals(
     values: list[list[float]], size: int, dtype: torch.dtype, threads: int
 ) -> None:
     for row in values:
-        row[17] = max(row[17], -80.0)  # a row of nothing but minus infinity has no likeliest token
+        row[17] = max(row[17], -80.0)  # a row of only minus infinity has no likeliest token
     logits = torch.tensor(values).to(dtype)[:, :size].contiguous()
     tokens, logprobs = likeliest(logits, threads)
     best = logits.log_softmax(-1, dtype=torch.float32).max(-1)
@@ -145,7 +147,7 @@ def test_the_likeliest_token_is_that_of_torch_the_first_among_equals(
 
 @pytest.mark.parametrize("dtype", [HALF, SINGLE])
 @pytest.mark.parametrize("bad", ["nan", "inf"])
-def test_logits_that_are_no_numbers_show_in_the_log_probability_of_their_row_alone(
+def test_a_logit_that_is_not_finite_makes_only_its_rows_log_probability_not_finite(
     bad: str, dtype: torch.dtype
 ) -> None:
     logits = random(3, 96, dtype=dtype, seed=0)
@@ -164,10 +166,10 @@ def test_fused_layers_give_the_numbers_of_the_plain_ones(dtype: torch.dtype, thr
     with torch.inference_mode():
         x = random(1, 33, 96, dtype=dtype, seed=1) * 5
         for plain, fused in ((norm, FusedNorm(norm, threads)), (mlp, FusedMlp(mlp, threads))):
-            expected, found = plain(x).float(), fused(x).float()
-            # A half step of the last place before a rounding can make a whole one after it.
-            assert (found - expected).abs().max() <= 2 * torch.finfo(dtype).eps * expected.abs().max()
-            assert (found - expected).abs().mean() <= 0.5 * torch.finfo(dtype).eps * expected.abs().max()
+            expected, actual = plain(x).float(), fused(x).float()
+            # Half a unit of the last place before a rounding can be a unit after it.
+            assert (actual - expected).abs().max() <= 2 * torch.finfo(dtype).eps * expected.abs().max()
+            assert (actual - expected).abs().mean() <= 0.5 * torch.finfo(dtype).eps * expected.abs().max()
 
 
 def test_the_norms_of_heads_are_fused_too(model_of: ModelFolder) -> None:
@@ -178,39 +180,41 @@ def test_the_norms_of_heads_are_fused_too(model_of: ModelFolder) -> None:
 
 @pytest.mark.parametrize("kind", ["qwen3", "qwen2", "llama with biases", "llama with yarn positions"])
 @pytest.mark.parametrize("dtype", [HALF, SINGLE])
-def test_the_lean_pass_gives_the_logits_of_the_models_own(kind: str, dtype: torch.dtype, model_of: ModelFolder) -> None:
+def test_the_shorter_forward_pass_gives_the_logits_of_the_models_own(
+    kind: str, dtype: torch.dtype, model_of: ModelFolder
+) -> None:
     engine = open_engine(model_of(kind), dtype=str(dtype).removeprefix("torch."))
     assert isinstance(engine._kernels, CpuKernels)
     runner = Runner(engine._model, torch.device("cpu"), engine._kernels)
-    lean = decoder_of(engine._model)
-    assert isinstance(lean, Decoder)
-    found = []
-    for decoder in (lean, None):
-        runner._decoder = decoder
+    decoder = decoder_of(engine._model)
+    assert isinstance(decoder, Decoder)
+    logits = []
+    for runs_the_model in (decoder, None):
+        runner._decoder = runs_the_model
         cache = SlotCache(3, 12, engine._kernels)
-        runner.prefix(cache, [3, 4, 5])
-        first = runner.prompts(cache, 3, [[6, 7], [8], [9, 10, 11]], [0, 1, 2])
-        found.append((first, runner.step(cache, 3, [5, 6, 7], [2, 1, 3])))
-    for ours, own in zip(*found, strict=True):
-        assert torch.equal(ours, own)
+        runner.prefill_prefix(cache, [3, 4, 5])
+        first = runner.prefill(cache, 3, [[6, 7], [8], [9, 10, 11]], [0, 1, 2])
+        logits.append((first, runner.step(cache, 3, [5, 6, 7], [2, 1, 3])))
+    for shorter, own in zip(*logits, strict=True):
+        assert torch.equal(shorter, own)
 
 
-def test_the_lean_pass_is_for_models_that_are_built_as_it_expects(model_of: ModelFolder) -> None:
+def test_the_shorter_forward_pass_is_used_only_for_models_that_it_knows(model_of: ModelFolder) -> None:
     model = open_engine(model_of("qwen3"), dtype="float32")._model
     layers = model.model.layers
     assert decoder_of(model) is not None
     plain, layers[1].mlp = layers[1].mlp, nn.Identity()
     assert decoder_of(model) is None
     layers[1].mlp = plain
-    model.__class__ = type("Qwen3ForCausalLM", (type(model),), {})  # a class of its own by a known name
+    model.__class__ = type("Qwen3ForCausalLM", (type(model),), {})  # another class with a known name
     assert decoder_of(model) is None
 
 
 def test_the_table_of_rotary_positions_grows_with_the_sequences(model_of: ModelFolder) -> None:
     decoder = decoder_of(open_engine(model_of("qwen3"), dtype="float32")._model)
     assert decoder is not None
-    few, many = torch.tensor([3, 0]), torch.tensor([3, 0, 2 * TURNS - 1])
-    near, far = decoder.turns(few), decoder.turns(many)
+    few, many = torch.tensor([3, 0]), torch.tensor([3, 0, 2 * TABLE_STEP - 1])
+    near, far = decoder.rotary_tables(few), decoder.rotary_tables(many)
     expected = decoder._rotary(decoder._embedding, many[None])
     for a, b, c in zip(near, far, expected, strict=True):
         assert torch.equal(a[few], b[few])
@@ -249,7 +253,7 @@ def test_layers_that_only_look_like_others_stay_as_they_are() -> None:
 
 
 class LlamaAttention(modeling_llama.LlamaAttention):  # type: ignore[misc]
-    """By its name it would be fused."""
+    """It has the name of a class that is fused."""
 
     def forward(self, *arguments: Any, **more: Any) -> tuple[Tensor, Any]:
         out, weights = super().forward(*arguments, **more)
@@ -263,7 +267,7 @@ def test_a_model_whose_fused_logits_are_wrong_is_run_with_its_own_layers(model_o
     layer = model.model.layers[0]
     layer.self_attn.__class__ = LlamaAttention
     try:
-        assert prepare(model, torch.device("cpu"), CpuKernels(1)) is None
+        assert use_slots(model, torch.device("cpu"), CpuKernels(1)) is None
         assert type(layer.self_attn) is LlamaAttention
     finally:
         plain_model.cache_clear()
@@ -287,6 +291,6 @@ def test_a_sliding_window_that_is_too_short_falls_back_to_generate_with_the_mode
     folder, notes = model_of("mistral"), list[str]()
     engine = open_engine(folder, dtype="float32", note=notes.append)
     texts = ["1" * 150 + text for text in texts_of(6, "")]
-    found = ids_of(sample(engine, texts, max_new_tokens=60))
+    ids = ids_of(sample(engine, texts, max_new_tokens=60))
     assert ["sliding window" in note for note in notes] == [True]
-    assert found == generated(folder, texts, dtype=SINGLE, max_new_tokens=60)
+    assert ids == generated(folder, texts, dtype=SINGLE, max_new_tokens=60)

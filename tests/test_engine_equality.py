@@ -1,31 +1,40 @@
-"""The local engine against transformers: the same tokens and log-probabilities, however the work is shared out."""
+"""The local engine compared with transformers: the same tokens and log-probabilities in any slots and batches.
+
+In float64 they are exactly the same, by torch's own operations, since the compiled ones are for float32 and bfloat16.
+In float32 only rounding may change a token, with the compiled operations and without.
+"""
 
 import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
+from selftaught.engines.cpu.fused import FusedAttention
 from selftaught.engines.cpu.packing import PackedLinear
 from selftaught.engines.forward import Runner
+from selftaught.engines.local import LocalEngine
 from selftaught.engines.prefixes import prefix_groups, shared_length
 from selftaught.engines.rows import Endings, Row
 from selftaught.engines.slot_batch import SlotBatch
-from selftaught.engines.slots import PrefixTokens, PromptTokens, SlotCache, StepTokens, attend, attend_plainly
+from selftaught.engines.slots import SlotCache
 from selftaught.errors import RefusedError
 from selftaught.records import Completion, Request, SamplingParams
+from selftaught.tokens import cut_at_stop
 from tiny_models import (
     HEADS,
+    KINDS,
+    NEAR_TIE,
     ModelFolder,
     codec_of,
     generated,
     ids_of,
+    near_ties,
     open_engine,
     plain_logits,
     sample,
@@ -33,9 +42,9 @@ from tiny_models import (
 )
 
 ENOUGH = {1: 34, 16: 40, 128: 150}
-"""Prompts that fill so many slots, some of them again, and that make two groups worth a prefix each."""
+"""Slots, and a number of prompts that refills some of them and makes two groups worth a prefix each."""
 
-NEAR_TIE = 1e-4
+both_ways = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
 
 
 @pytest.mark.parametrize(("heads", "expected"), [("nothing", [0]), ("a prefix", [20]), ("two prefixes", [38, 38])])
@@ -61,7 +70,7 @@ def test_greedy_tokens_in_slots_are_exactly_those_of_generate(
 
 
 @pytest.mark.parametrize("kind", ["mistral", "llama with biases"])
-def test_models_with_a_long_window_or_with_biases_are_drawn_in_slots_too(kind: str, model_of: ModelFolder) -> None:
+def test_models_with_a_long_window_or_with_biases_are_run_in_slots_too(kind: str, model_of: ModelFolder) -> None:
     folder, texts, notes = model_of(kind), texts_of(40, *HEADS["two prefixes"]), list[str]()
     assert ids_of(sample(open_engine(folder, note=notes.append), texts)) == generated(folder, texts)
     assert notes == []
@@ -87,22 +96,21 @@ def far_from_ties(
     folder: Path, texts: Sequence[str], ours: Sequence[list[int] | None], theirs: Sequence[list[int]]
 ) -> list[str]:
     """The prompts whose tokens first differ where the two likeliest tokens are not nearly equal."""
-    codec, found = codec_of(folder), []
+    codec, differing = codec_of(folder), []
     for text, a, b in zip(texts, ours, theirs, strict=True):
         ends = [[*(a or ()), codec.end_id], [*b, codec.end_id]]
         if a != b:
             same = next(i for i, (x, y) in enumerate(zip(*ends, strict=False)) if x != y)
             top = plain_logits(folder, [*codec.encode_prompt(text), *b[:same]])[-1].topk(2).values
             if float(top[0] - top[1]) >= NEAR_TIE:
-                found.append(text)
-    return found
+                differing.append(text)
+    return differing
 
 
-@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
+@both_ways
 @pytest.mark.parametrize(
     ("kind", "heads"),
-    [(kind, "two prefixes") for kind in ("llama", "qwen2", "qwen3", "gpt-neox", "gpt-j", "gemma2")]
-    + [("llama with one key head", "nothing")],
+    [(kind, "nothing" if kind == "llama with one key head" else "two prefixes") for kind in KINDS],
 )
 def test_in_float32_only_near_ties_are_sampled_otherwise_than_by_generate(
     kind: str, heads: str, compiled: bool, model_of: ModelFolder
@@ -111,7 +119,7 @@ def test_in_float32_only_near_ties_are_sampled_otherwise_than_by_generate(
     ours = ids_of(sample(open_engine(folder, dtype="float32", compiled=compiled), texts))
     theirs = generated(folder, texts, dtype=torch.float32)
     assert far_from_ties(folder, texts, ours, theirs) == []
-    # The check sees one wrong token, and a completion that ends too early.
+    # The check detects a single wrong token, and a completion that ends too early.
     forged = [[*ids] for ids in theirs]
     wrong = max(range(len(forged)), key=lambda i: len(forged[i]))
     forged[wrong][-1] = (forged[wrong][-1] + 1) % 20
@@ -126,22 +134,22 @@ def test_soft_caps_are_left_to_generate(model_of: ModelFolder) -> None:
     assert ["its attention uses softcap" in note for note in notes] == [True]
 
 
-def drawn(completions: Sequence[Completion]) -> list[Completion]:
-    """Without the log-probability: transformers' generate hands on float32 logits, whose last bits are the batch's."""
+def without_logprobs(completions: Sequence[Completion]) -> list[Completion]:
+    """transformers' generate gives float32 logits, whose last bits depend on the batch."""
     return [replace(c, logprob=None) for c in completions]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt-j"])
 @pytest.mark.parametrize("heads", ["nothing", "two prefixes"])
-def test_draws_are_the_same_in_any_number_of_slots(kind: str, heads: str, model_of: ModelFolder) -> None:
+def test_sampled_tokens_are_the_same_in_any_number_of_slots(kind: str, heads: str, model_of: ModelFolder) -> None:
     folder, texts = model_of(kind), texts_of(40, *HEADS[heads])
     how = {"temperature": 1.0, "top_p": 0.9, "top_k": 5}
     one, seven, many = (sample(open_engine(folder, slots=slots), texts, **how) for slots in (1, 7, 128))
-    assert drawn(one) == drawn(seven) == drawn(many)
+    assert without_logprobs(one) == without_logprobs(seven) == without_logprobs(many)
     assert ids_of(one) != generated(folder, texts)
 
 
-def test_draws_are_the_same_with_and_without_a_shared_prefix(model_of: ModelFolder) -> None:
+def test_sampled_tokens_are_the_same_with_and_without_a_shared_prefix(model_of: ModelFolder) -> None:
     folder, texts = model_of("llama"), texts_of(20, *HEADS["a prefix"])
     how = {"temperature": 1.0, "top_p": 0.9, "top_k": 5}
     engine = open_engine(folder)
@@ -152,12 +160,67 @@ def test_draws_are_the_same_with_and_without_a_shared_prefix(model_of: ModelFold
         assert (alone.token_ids, alone.logprob) == (together[i].token_ids, together[i].logprob)
 
 
+def uses_kernels(engine: LocalEngine) -> bool:
+    """Whether this engine generates in slots with the compiled operations; else it must do so without them."""
+    kernels = [engine._kernels is not None, any(isinstance(m, FusedAttention) for m in engine._model.modules())]
+    assert engine._why_not_slots is None
+    assert len(set(kernels)) == 1
+    return kernels[0]
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("kind", "how"), [("llama", {}), ("qwen3", {"top_k": 5, "top_p": 0.9})], ids=["all tokens", "top-k and top-p"]
+)
+def test_in_float32_refilled_slots_sample_the_tokens_of_the_plain_model(
+    kind: str, how: dict[str, Any], compiled: bool, model_of: ModelFolder
+) -> None:
+    folder, texts = model_of(kind), texts_of(40, *HEADS["two prefixes"])
+    engine = open_engine(folder, dtype="float32", compiled=compiled, slots=3, prefill_tokens=64)
+    assert uses_kernels(engine) is compiled
+    params = SamplingParams(temperature=1.0, max_new_tokens=12, **how)
+    completions = list(engine.sample([Request(prompt=text, seed=i) for i, text in enumerate(texts)], params))
+    end = [codec_of(folder).end_id]
+    for c in completions:
+        ids = [*(c.token_ids or ()), *(end if c.finish_reason == "end" else [])]
+        assert len(ids) == c.num_tokens
+        ties = near_ties(folder, texts[c.request], c.request, ids, params)
+        assert sum(ties) < 3
+    assert {c.finish_reason for c in completions} == {"end", "length"}
+    # The check detects a single wrong token.
+    longest = max(completions, key=lambda c: c.num_tokens)
+    wrong = [*(longest.token_ids or ())]
+    wrong[5] = next(i for i in range(3, 20) if i != wrong[5])
+    with pytest.raises(AssertionError):
+        near_ties(folder, texts[longest.request], longest.request, wrong, params)
+
+
+@both_ways
+def test_in_float32_stop_strings_cut_greedy_completions_as_text(compiled: bool, model_of: ModelFolder) -> None:
+    folder, texts = model_of("llama"), texts_of(40, *HEADS["a prefix"])
+    stops, codec = ("2 2", "7 7", "5 2", ", 2", "9 9"), codec_of(folder)
+    engine = open_engine(folder, dtype="float32", compiled=compiled, slots=3)
+    assert uses_kernels(engine) is compiled
+    completions = sample(engine, texts, stop=stops, max_new_tokens=40)
+    greedy, compared = SamplingParams(temperature=0.0), 0
+    for i, (completion, ids) in enumerate(zip(completions, generated(folder, texts, max_new_tokens=40), strict=True)):
+        if any(near_ties(folder, texts[i], i, ids, greedy)):
+            continue
+        expected, is_cut = cut_at_stop(codec.decode(ids, after=codec.encode_prompt(texts[i])), stops)
+        assert completion.text == expected
+        assert (completion.finish_reason == "stop") == is_cut
+        compared += 1
+    assert compared > 30
+    assert {c.finish_reason for c in completions} >= {"stop"}
+    assert len({c.finish_reason for c in completions}) > 1
+
+
 def test_a_cache_for_a_single_slot_gives_the_same_tokens(model_of: ModelFolder) -> None:
     folder, texts = model_of("llama"), texts_of(34, *HEADS["two prefixes"])
     assert ids_of(sample(open_engine(folder, cache_bytes=1, prefill_tokens=1), texts)) == generated(folder, texts)
 
 
-def test_rows_that_end_far_apart_are_moved_together_and_draw_the_same_tokens(model_of: ModelFolder) -> None:
+def test_rows_that_end_far_apart_are_moved_together_and_get_the_same_tokens(model_of: ModelFolder) -> None:
     folder, texts = model_of("llama"), texts_of(48, *HEADS["a prefix"])
     params = SamplingParams(temperature=1.0, max_new_tokens=60)
     alone = sample(open_engine(folder, slots=1), texts, temperature=1.0, max_new_tokens=60)
@@ -177,7 +240,7 @@ def test_rows_that_end_far_apart_are_moved_together_and_draw_the_same_tokens(mod
         num_slots=32,
         length=10 + 60,
         prefill_tokens=100,
-        draw=lambda logits, rows: engine._draw(logits, rows, params),
+        append_tokens=lambda logits, rows: engine._append_tokens(logits, rows, params),
         endings=Endings(codec, params),
     )
     assert sorted(batch.run(), key=lambda c: c.request) == alone
@@ -189,27 +252,27 @@ def test_rows_that_end_far_apart_are_moved_together_and_draw_the_same_tokens(mod
 def test_rows_that_end_at_their_first_token_are_empty_and_make_room(model_of: ModelFolder) -> None:
     folder, texts = model_of("llama"), texts_of(100, *HEADS["a prefix"])
     how = {"temperature": 3.0, "max_new_tokens": 4}
-    found = sample(open_engine(folder, slots=4), texts, **how)
-    at_once = [c for c in found if c.num_tokens == 1]
+    few = sample(open_engine(folder, slots=4), texts, **how)
+    at_once = [c for c in few if c.num_tokens == 1]
     assert len(at_once) > 1
     assert {(c.text, c.token_ids, c.finish_reason) for c in at_once} == {("", (), "end")}
-    assert found == sample(open_engine(folder, slots=128), texts, **how)
+    assert few == sample(open_engine(folder, slots=128), texts, **how)
 
 
 def test_a_limit_of_one_token_ends_every_row_as_its_prompt_is_run(model_of: ModelFolder) -> None:
     folder, texts = model_of("llama"), texts_of(10, "")
-    found = sample(open_engine(folder, slots=3), texts, max_new_tokens=1)
-    assert ids_of(found) == generated(folder, texts, max_new_tokens=1)
-    assert {c.num_tokens for c in found} == {1}
+    completions = sample(open_engine(folder, slots=3), texts, max_new_tokens=1)
+    assert ids_of(completions) == generated(folder, texts, max_new_tokens=1)
+    assert {c.num_tokens for c in completions} == {1}
 
 
 def test_a_stop_string_that_spans_tokens_ends_rows_in_slots_that_were_filled_again(model_of: ModelFolder) -> None:
     folder, texts = model_of("llama"), texts_of(40, *HEADS["a prefix"])
     how = {"temperature": 1.0, "max_new_tokens": 40}
-    whole = sample(open_engine(folder, slots=40), texts, **how)
+    uncut = sample(open_engine(folder, slots=40), texts, **how)
     stops = ("2 2", "7 7", "5 2", ", 2", "9 9")
     cut = sample(open_engine(folder, slots=3), texts, stop=stops, **how)
-    for a, b in zip(whole, cut, strict=True):
+    for a, b in zip(uncut, cut, strict=True):
         places = [a.text.find(stop) for stop in stops if stop in a.text]
         assert b.text == (a.text[: min(places)] if places else a.text)
         assert (b.finish_reason == "stop") == bool(places)
@@ -221,7 +284,7 @@ def test_rows_of_the_fallback_end_apart(model_of: ModelFolder) -> None:
     how = {"temperature": 1.0, "max_new_tokens": 12, "stop": ("3", "0 0")}
     engine = open_engine(folder, slots=10, note=notes.append)
     together, alone = sample(engine, texts, **how), sample(open_engine(folder, slots=1), texts, **how)
-    assert drawn(together) == drawn(alone)
+    assert without_logprobs(together) == without_logprobs(alone)
     assert {c.finish_reason for c in together} == {"end", "stop", "length"}
     assert len({c.num_tokens for c in together}) > 5
     sample(engine, texts[:2])
@@ -230,8 +293,8 @@ def test_rows_of_the_fallback_end_apart(model_of: ModelFolder) -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt-neox", "gpt-j"])
-def test_no_draw_leaves_a_tensor_to_the_collector(kind: str, model_of: ModelFolder) -> None:
-    """It runs seldom during a run (`allocator.collecting_rarely`)."""
+def test_sampling_leaves_no_tensor_to_the_collector(kind: str, model_of: ModelFolder) -> None:
+    """The collector runs seldom during a run (`allocator.collecting_rarely`)."""
     engine, texts, alive = open_engine(model_of(kind), slots=4), texts_of(20, *HEADS["a prefix"]), []
     gc.collect()
     gc.disable()
@@ -244,15 +307,20 @@ def test_no_draw_leaves_a_tensor_to_the_collector(kind: str, model_of: ModelFold
     assert alive[2] == alive[0] > 0
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt-neox", "gpt-j"])
-@pytest.mark.parametrize("heads", HEADS)
-def test_scores_are_those_of_a_plain_forward_pass(kind: str, heads: str, model_of: ModelFolder) -> None:
+@pytest.mark.parametrize(
+    ("heads", "dtype", "compiled"),
+    [(heads, "float64", False) for heads in HEADS] + [("two prefixes", "float32", way) for way in (False, True)],
+)
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt-neox", "gpt-j"])
+def test_scores_are_those_of_a_plain_forward_pass(
+    kind: str, heads: str, dtype: str, compiled: bool, model_of: ModelFolder
+) -> None:
     folder, texts = model_of(kind), texts_of(40, *HEADS[heads])
     completions = ["", *texts_of(39, "", "+1", seed=1)]
     requests = [Request(prompt=text, seed=0) for text in texts]
-    scores = open_engine(folder, prefill_tokens=50).score(requests, completions)
-    # The fallback's log-probabilities are float32.
-    limit = 1e-9 if kind != "gpt-j" else 1e-5
+    scores = open_engine(folder, dtype=dtype, compiled=compiled, prefill_tokens=50).score(requests, completions)
+    # Without slots log-probabilities are float32 for every type of the model.
+    limit = 1e-4 if dtype == "float32" else 1e-9 if kind != "gpt-j" else 1e-5
     for text, completion, score in zip(texts, completions, scores, strict=True):
         prompt = codec_of(folder).encode_prompt(text)
         assert codec_of(folder).decode(score.token_ids, after=prompt).replace(" ", "") == completion
@@ -278,15 +346,23 @@ def test_a_completion_that_does_not_fit_the_context_is_refused(kind: str, model_
         engine.score([prompt], ["2" * 157])
 
 
-def test_the_logprob_of_a_completion_is_the_sum_of_its_scores(model_of: ModelFolder) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "compiled"),
+    [("float64", False), ("float32", False), ("float32", True)],
+    ids=["float64", "plain", "compiled"],
+)
+def test_the_logprob_of_a_completion_is_the_sum_of_its_scores(
+    dtype: str, compiled: bool, model_of: ModelFolder
+) -> None:
     folder, texts = model_of("llama"), texts_of(40, *HEADS["two prefixes"])
-    engine = open_engine(folder)
-    found = sample(engine, texts, temperature=1.0, top_k=3)
-    scores = engine.score([Request(prompt=text, seed=0) for text in texts], [c.text for c in found])
+    engine = open_engine(folder, dtype=dtype, compiled=compiled)
+    completions = sample(engine, texts, temperature=1.0, top_k=3)
+    scores = engine.score([Request(prompt=text, seed=0) for text in texts], [c.text for c in completions])
+    limit = 2e-6 if dtype == "float64" else 2e-4
     compared = 0
-    for completion, score in zip(found, scores, strict=True):
+    for completion, score in zip(completions, scores, strict=True):
         if completion.finish_reason == "length" and score.token_ids == completion.token_ids:
-            assert completion.logprob == pytest.approx(sum(score.logprobs), abs=2e-6)
+            assert completion.logprob == pytest.approx(sum(score.logprobs), abs=limit)
             compared += 1
     assert compared > 10
 
@@ -298,7 +374,7 @@ def test_packed_weights_in_bfloat16_score_nearly_as_float32(model_of: ModelFolde
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this build of torch has no oneDNN")
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        assert not layers  # and the model is drawn all the same
+        assert not layers  # and the model generates all the same
         assert ids_of(sample(engine, texts)) == ids_of(sample(open_engine(folder, dtype="bfloat16"), texts))
         pytest.skip("this processor has no bfloat16")
     assert len(layers) == 2 * 4 + 1  # queries, keys and values are one layer, gate and up another
@@ -310,109 +386,3 @@ def test_packed_weights_in_bfloat16_score_nearly_as_float32(model_of: ModelFolde
     assert sum(gaps) / len(gaps) < 0.05 * (max(spread) - min(spread))
     assert max(gaps) > 0  # it is bfloat16
     assert sample(engine, texts) == sample(open_engine(folder, dtype="bfloat16"), texts)
-
-
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 3e-2}
-
-sizes = st.integers(1, 9)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    dtype=st.sampled_from(list(TOLERANCE)),
-    shape=st.tuples(sizes, st.integers(1, 3), sizes, st.sampled_from([4, 8, 20])),
-    number=st.integers(1, 40),
-    kind=st.sampled_from(["plain", "mask", "causal"]),
-    seed=st.integers(0, 99),
-)
-def test_the_kernel_for_the_cpu_is_attention_in_plain_operations(
-    dtype: torch.dtype, shape: tuple[int, int, int, int], number: int, kind: str, seed: int
-) -> None:
-    batch, heads, tokens, size = shape
-    number = tokens if kind == "causal" else number
-    rng = torch.Generator().manual_seed(seed)
-    q = torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-    k, v = (torch.randn(batch, heads, number, size, generator=rng, dtype=torch.float64).to(dtype) for _ in range(2))
-    mask = None
-    if kind == "mask":  # as a step makes it: every row sees its own first tokens
-        visible = torch.randint(1, number + 1, (batch, 1, 1, 1), generator=rng)
-        hidden = torch.arange(number) >= visible
-        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf")).expand(-1, -1, tokens, -1)
-    how = {"scale": 0.7, "mask": mask, "is_causal": kind == "causal"}
-    out, lse = attend(q, k, v, **how)
-    expected, expected_lse = attend_plainly(q, k, v, **how)
-    exact, exact_lse = softmax_by_definition(q, k, v, scale=0.7, mask=mask, is_causal=kind == "causal")
-    for found in (out, expected):
-        torch.testing.assert_close(found.double(), exact, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
-    for found in (lse, expected_lse):
-        torch.testing.assert_close(found.double(), exact_lse, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
-    assert out.dtype == expected.dtype == dtype
-
-
-def softmax_by_definition(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None = None, is_causal: bool = False
-) -> tuple[Tensor, Tensor]:
-    q, k, v = q.double(), k.double(), v.double()
-    scores = torch.einsum("bhtd,bhld->bhtl", q, k) * scale
-    if mask is not None:
-        scores = scores + mask
-    if is_causal:
-        scores = scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1).bool(), float("-inf"))
-    return torch.einsum("bhtl,bhld->bhtd", scores.softmax(-1), v), scores.exp().sum(-1).log()
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    dtype=st.sampled_from(list(TOLERANCE)),
-    kv_heads=st.integers(1, 3),
-    group=st.integers(1, 3),
-    prefix=st.integers(0, 12),
-    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=20),
-    seed=st.integers(0, 99),
-)
-def test_attention_in_slots_is_attention_over_prefix_prompt_and_new_token(
-    dtype: torch.dtype, kv_heads: int, group: int, prefix: int, lengths: list[int], seed: int
-) -> None:
-    size, scale, rng = 8, 0.5, torch.Generator().manual_seed(seed)
-    cpu = torch.device("cpu")
-
-    def tensors(tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-        heads = (kv_heads * group, kv_heads, kv_heads)
-        return tuple(  # type: ignore[return-value]
-            torch.randn(1, h, tokens, size, generator=rng, dtype=torch.float64).to(dtype) for h in heads
-        )
-
-    whole = [tensors(prefix + length + 1) for length in lengths]
-    first = whole[0]
-    for q, k, v in whole:  # all begin alike
-        for mine, shared in zip((q, k, v), first, strict=True):
-            mine[:, :, :prefix] = shared[:, :, :prefix]
-
-    def part(a: int, *ends: int) -> list[Tensor]:
-        spans = zip(whole, ends, strict=True)
-        return [torch.cat(some, 2) for some in zip(*([t[:, :, a:b] for t in w] for w, b in spans), strict=True)]
-
-    cache = SlotCache(len(lengths), max(lengths) + 1)
-    if prefix:
-        out = PrefixTokens(cache).attend(0, *(t[:, :, :prefix] for t in first), scale)
-        compare(out, [causal(*first, scale)[:, :, :prefix]], dtype)
-    slots = list(reversed(range(len(lengths))))  # not in the order of the pass
-    tokens = PromptTokens(cache, lengths, slots, cpu)
-    out = tokens.attend(0, *part(prefix, *(prefix + length for length in lengths)), scale)
-    expected = [causal(*w, scale) for w in whole]
-    compare(out, [e[:, :, prefix:-1] for e in expected], dtype)
-    step = StepTokens(cache, lengths[::-1], dtype, cpu)
-    new = [torch.cat([w[i][:, :, -1:] for w in reversed(whole)], 2) for i in range(3)]
-    compare(step.attend(0, *new, scale), [e[:, :, -1:] for e in reversed(expected)], dtype)
-
-
-def causal(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    group = q.shape[1] // k.shape[1]
-    k, v = (t.repeat_interleave(group, 1) for t in (k, v))
-    return softmax_by_definition(q, k, v, scale=scale, is_causal=True)[0]
-
-
-def compare(out: Tensor, expected: list[Tensor], dtype: torch.dtype) -> None:
-    """`out` [1, N, H, D] against parts [1, H, n, D] in double."""
-    joined = torch.cat(expected, 2).transpose(1, 2)
-    torch.testing.assert_close(out.double(), joined, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])

@@ -25,18 +25,19 @@ def open_engine(folder: Path, *, slots: int = 16) -> LocalEngine:
     return LocalEngine(ModelRef(path=str(folder)), dtype="float32", device="cpu", threads=1, slots=slots)
 
 
-def prompts(number: int, *, shots: int = 0) -> list[str]:
+def prompts(number: int, *, num_shots: int = 0) -> list[str]:
     task = task_named("arithmetic")
-    some = task.dev[:: len(task.dev) // number][:number]
-    return [render_prompt(task.prompt_format, p, hint=False, few_shot=task.few_shot[:shots]) for p in some]
+    problems = task.dev[:: len(task.dev) // number][:number]
+    few_shot = task.few_shot[:num_shots]
+    return [render_prompt(task.prompt_format, p, hint=False, few_shot=few_shot) for p in problems]
 
 
 def sample(engine: LocalEngine, texts: list[str], **params: object) -> list[Completion]:
     requests = [Request(prompt=text, seed=i) for i, text in enumerate(texts)]
     values = {"temperature": 0.0, "max_new_tokens": 40, **params}
-    found = list(engine.sample(requests, SamplingParams(**values)))  # type: ignore[arg-type]
-    assert sorted(c.request for c in found) == list(range(len(texts)))
-    return sorted(found, key=lambda c: c.request)
+    completions = list(engine.sample(requests, SamplingParams(**values)))  # type: ignore[arg-type]
+    assert sorted(c.request for c in completions) == list(range(len(texts)))
+    return sorted(completions, key=lambda c: c.request)
 
 
 def plain_model(folder: Path) -> Any:
@@ -56,18 +57,18 @@ def generate(folder: Path, text: str, max_new_tokens: int) -> list[int]:
 
 
 @pytest.mark.parametrize("slots", [1, 3, 16])
-@pytest.mark.parametrize("shots", [0, 3])
+@pytest.mark.parametrize("num_shots", [0, 3])
 @pytest.mark.parametrize("which", ["adder", "tiny"])
 def test_greedy_tokens_equal_those_of_generate(
-    which: str, slots: int, shots: int, request: pytest.FixtureRequest
+    which: str, slots: int, num_shots: int, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(which)
-    texts = prompts(6, few_shot=shots if which == "adder" else 0)
-    found = sample(open_engine(folder, slots=slots), texts)
-    assert [list(c.token_ids or ()) for c in found] == [generate(folder, text, 40) for text in texts]
+    texts = prompts(6, num_shots=num_shots if which == "adder" else 0)
+    completions = sample(open_engine(folder, slots=slots), texts)
+    assert [list(c.token_ids or ()) for c in completions] == [generate(folder, text, 40) for text in texts]
 
 
-def test_a_draw_does_not_depend_on_the_slots_or_the_rows_beside_it(adder: Path) -> None:
+def test_a_sampled_completion_does_not_depend_on_the_slots_or_the_rows_beside_it(adder: Path) -> None:
     texts = prompts(9)
     alone = [sample(open_engine(adder, slots=1), [text], temperature=1.0)[0] for text in texts[:1]]
     together = sample(open_engine(adder, slots=4), texts, temperature=1.0)
@@ -90,9 +91,9 @@ def test_samples_follow_the_distribution_of_the_model(tiny: Path) -> None:
     text = prompts(1)[0]
     engine = open_engine(tiny, slots=64)
     requests = [Request(prompt=text, seed=seed) for seed in range(2_000)]
-    found = engine.sample(requests, SamplingParams(temperature=1.0, max_new_tokens=1))
+    completions = engine.sample(requests, SamplingParams(temperature=1.0, max_new_tokens=1))
     end = engine._codec.end_id
-    counts = Counter((c.token_ids or (end,))[0] for c in found)
+    counts = Counter((c.token_ids or (end,))[0] for c in completions)
     ids = torch.tensor([engine._codec.encode_prompt(text)])
     with torch.no_grad():
         probs = plain_model(tiny)(ids).logits[0, -1].softmax(-1).tolist()
@@ -115,9 +116,9 @@ def test_top_k_and_top_p_rule_out_what_they_should() -> None:
 def test_log_probabilities_are_those_of_a_plain_forward_pass(adder: Path) -> None:
     engine = open_engine(adder)
     texts = prompts(3)
-    found = sample(engine, texts)
-    scores = engine.score([Request(prompt=t, seed=0) for t in texts], [c.text for c in found])
-    for completion, score, text in zip(found, scores, texts, strict=True):
+    completions = sample(engine, texts)
+    scores = engine.score([Request(prompt=t, seed=0) for t in texts], [c.text for c in completions])
+    for completion, score, text in zip(completions, scores, texts, strict=True):
         prompt = engine._codec.encode_prompt(text)
         ids = torch.tensor([[*prompt, *score.token_ids]])
         with torch.no_grad():
@@ -128,48 +129,48 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(adder: Path) -> Non
 
 
 def test_a_stop_string_ends_a_completion_and_is_not_part_of_it(adder: Path) -> None:
-    (found,) = sample(open_engine(adder), prompts(1), stop=("</scratch>",))
-    assert found.finish_reason == "stop"
-    assert found.text.endswith("\n")
-    assert "</scratch>" not in found.text
+    (completion,) = sample(open_engine(adder), prompts(1), stop=("</scratch>",))
+    assert completion.finish_reason == "stop"
+    assert completion.text.endswith("\n")
+    assert "</scratch>" not in completion.text
 
 
 def test_a_stop_string_may_span_tokens(adder: Path) -> None:
     codec = Codec(str(adder))
-    (found,) = sample(open_engine(adder), prompts(1), stop=("\n</scratch>",), max_new_tokens=120)
-    assert found.finish_reason == "stop"
-    assert found.text.startswith("<scratch>\n")
-    assert "</scratch>" not in found.text
-    assert codec.decode(found.token_ids or ()) == found.text
+    (completion,) = sample(open_engine(adder), prompts(1), stop=("\n</scratch>",), max_new_tokens=120)
+    assert completion.finish_reason == "stop"
+    assert completion.text.startswith("<scratch>\n")
+    assert "</scratch>" not in completion.text
+    assert codec.decode(completion.token_ids or ()) == completion.text
 
 
-def test_a_cut_that_no_ids_spell_is_left_to_be_encoded_as_text(adder: Path) -> None:
+def test_a_cut_text_without_ids_of_its_own_has_only_text(adder: Path) -> None:
     # The shipped tokenizer has no token for the space before the stop string.
-    (found,) = sample(open_engine(adder), prompts(1), stop=("C: 0\n",))
-    assert found.text.endswith(", ")
-    assert found.token_ids is None
+    (completion,) = sample(open_engine(adder), prompts(1), stop=("C: 0\n",))
+    assert completion.text.endswith(", ")
+    assert completion.token_ids is None
 
 
 def test_a_completion_may_be_empty(adder: Path) -> None:
-    (found,) = sample(open_engine(adder), prompts(1), stop=("<scratch>\n",))
-    assert (found.text, found.token_ids, found.finish_reason) == ("", (), "stop")
+    (completion,) = sample(open_engine(adder), prompts(1), stop=("<scratch>\n",))
+    assert (completion.text, completion.token_ids, completion.finish_reason) == ("", (), "stop")
 
 
 def test_a_completion_that_reaches_the_limit_is_truncated(adder: Path) -> None:
-    (found,) = sample(open_engine(adder), prompts(1), max_new_tokens=5)
-    assert found.finish_reason == "length"
-    assert found.num_tokens == 5
+    (completion,) = sample(open_engine(adder), prompts(1), max_new_tokens=5)
+    assert completion.finish_reason == "length"
+    assert completion.num_tokens == 5
 
 
 def test_the_end_token_ends_a_completion_and_is_not_part_of_it(adder: Path) -> None:
-    (found,) = sample(open_engine(adder), prompts(1), max_new_tokens=120)
-    assert found.finish_reason == "end"
-    assert found.num_tokens == len(found.token_ids or ()) + 1
+    (completion,) = sample(open_engine(adder), prompts(1), max_new_tokens=120)
+    assert completion.finish_reason == "end"
+    assert completion.num_tokens == len(completion.token_ids or ()) + 1
 
 
-def test_a_prompt_longer_than_the_context_is_refused_before_anything_is_drawn(tiny: Path) -> None:
+def test_a_prompt_longer_than_the_context_is_refused_before_anything_is_generated(tiny: Path) -> None:
     with pytest.raises(RefusedError, match="exceed the model's context of 256"):
-        sample(open_engine(tiny), prompts(1, shots=10))
+        sample(open_engine(tiny), prompts(1, num_shots=10))
 
 
 def test_an_empty_prompt_is_refused(tiny: Path) -> None:
@@ -201,7 +202,7 @@ def test_damaged_weights_are_a_model_error(tmp_path: Path, tiny: Path) -> None:
         open_engine(tmp_path / "broken")
 
 
-def test_a_model_whose_sliding_window_is_too_short_is_drawn_by_generate(tmp_path: Path, adder: Path) -> None:
+def test_a_model_whose_sliding_window_is_too_short_is_run_by_generate(tmp_path: Path, adder: Path) -> None:
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -226,7 +227,7 @@ def test_a_model_whose_sliding_window_is_too_short_is_drawn_by_generate(tmp_path
         assert [list(c.token_ids or ()) for c in completions] == [generate(tmp_path, text, new) for text in texts]
 
 
-def test_a_model_with_learned_positions_draws_like_generate(tmp_path: Path, adder: Path) -> None:
+def test_a_model_with_learned_positions_generates_like_generate(tmp_path: Path, adder: Path) -> None:
     torch.manual_seed(1)
     tokens = json.loads((adder / "config.json").read_text())
     config = GPT2Config(
@@ -237,13 +238,13 @@ def test_a_model_with_learned_positions_draws_like_generate(tmp_path: Path, adde
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(adder / name, tmp_path / name)
     texts = prompts(3)
-    found = sample(open_engine(tmp_path, slots=2), texts, max_new_tokens=20)
-    assert [list(c.token_ids or ()) for c in found] == [generate(tmp_path, text, 20) for text in texts]
+    completions = sample(open_engine(tmp_path, slots=2), texts, max_new_tokens=20)
+    assert [list(c.token_ids or ()) for c in completions] == [generate(tmp_path, text, 20) for text in texts]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_model_of_a_closed_engine_is_let_go_at_once(dtype: str, adder: Path) -> None:
-    """Not whenever Python next looks for cycles: the next engine or training needs the memory."""
+def test_the_model_of_a_closed_engine_is_freed_at_once(dtype: str, adder: Path) -> None:
+    """The next engine or training needs the memory, and cannot wait until Python collects cycles."""
     engine = LocalEngine(ModelRef(path=str(adder)), dtype=dtype, device="cpu", threads=1, slots=4)
     list(engine.sample([Request(prompt="1", seed=0)], SamplingParams(temperature=0.0, max_new_tokens=2)))
     model = weakref.ref(engine._model)

@@ -33,7 +33,7 @@ def engine(model: Path, address: str) -> OpenAIEngine:
 
 
 def opened(model: Path, address: str, **settings: Any) -> OpenAIEngine:
-    server = Server(url=address, timeout_s=30, retries=0)
+    server = Server(url=address, timeout_s=30, max_retries=0)
     return OpenAIEngine(ModelRef(path=str(model)), server=server, **settings)
 
 
@@ -45,8 +45,8 @@ def requests(number: int) -> list[Request]:
     return [Request(prompt=f"Input:\n{i} + 3 4\nTarget:\n", seed=i * 7919) for i in range(number)]
 
 
-def drawn(engine: Any, asked: list[Request], how: SamplingParams) -> list[Completion]:
-    return sorted(engine.sample(asked, how), key=lambda c: c.request)
+def sampled(engine: Any, jobs: list[Request], how: SamplingParams) -> list[Completion]:
+    return sorted(engine.sample(jobs, how), key=lambda c: c.request)
 
 
 def local(model: Path) -> Any:
@@ -57,8 +57,8 @@ def local(model: Path) -> Any:
 
 def test_greedy_completions_are_those_of_the_local_engine(engine: OpenAIEngine, model: Path) -> None:
     """Text, ids, end, count and log-probability: the same model, by another program."""
-    asked = requests(6)
-    ours, theirs = drawn(local(model), asked, params()), drawn(engine, asked, params())
+    jobs = requests(6)
+    ours, theirs = sampled(local(model), jobs, params()), sampled(engine, jobs, params())
     assert [(c.text, c.finish_reason, c.num_tokens) for c in theirs] == [
         (c.text, c.finish_reason, c.num_tokens) for c in ours
     ]
@@ -68,39 +68,39 @@ def test_greedy_completions_are_those_of_the_local_engine(engine: OpenAIEngine, 
 
 
 def test_scores_are_those_of_the_local_engine(engine: OpenAIEngine, model: Path) -> None:
-    asked, texts = requests(3), ["1 2 + 3", " C: 0", "</scratch>\n7 7"]
-    ours, theirs = local(model).score(asked, texts), engine.score(asked, texts)
+    jobs, texts = requests(3), ["1 2 + 3", " C: 0", "</scratch>\n7 7"]
+    ours, theirs = local(model).score(jobs, texts), engine.score(jobs, texts)
     assert [s.token_ids for s in ours] == [s.token_ids for s in theirs]
     for a, b in zip(ours, theirs, strict=True):
         assert a.logprobs == pytest.approx(b.logprobs, abs=0.05)
 
 
-def test_many_seeded_draws_repeat_whatever_is_drawn_beside_them(engine: OpenAIEngine) -> None:
-    asked, how = requests(48), params(temperature=1.0, top_p=0.9, top_k=40)
-    first = drawn(engine, asked, how)
+def test_many_samples_with_seeds_repeat_whatever_is_sampled_beside_them(engine: OpenAIEngine) -> None:
+    jobs, how = requests(48), params(temperature=1.0, top_p=0.9, top_k=40)
+    first = sampled(engine, jobs, how)
     assert [c.request for c in first] == list(range(48))
     # Text and ids; the last digits of a sum of log-probabilities depend on the server's batches.
-    assert [(c.text, c.token_ids) for c in drawn(engine, asked, how)] == [(c.text, c.token_ids) for c in first]
-    alone = drawn(engine, asked[17:18], how)[0]
+    assert [(c.text, c.token_ids) for c in sampled(engine, jobs, how)] == [(c.text, c.token_ids) for c in first]
+    alone = sampled(engine, jobs[17:18], how)[0]
     assert (alone.text, alone.token_ids) == (first[17].text, first[17].token_ids)
     assert len({c.text for c in first}) > 24
 
 
-def test_another_seed_draws_another_completion(engine: OpenAIEngine) -> None:
-    asked = [Request(prompt="Input:\n", seed=seed) for seed in range(16)]
-    assert len({c.text for c in drawn(engine, asked, params(temperature=1.0))}) > 8
+def test_another_seed_gives_another_completion(engine: OpenAIEngine) -> None:
+    jobs = [Request(prompt="Input:\n", seed=seed) for seed in range(16)]
+    assert len({c.text for c in sampled(engine, jobs, params(temperature=1.0))}) > 8
 
 
 def test_a_completion_is_cut_at_the_first_stop_string(engine: OpenAIEngine) -> None:
-    whole = drawn(engine, requests(1), params())[0].text
-    stop = (whole[6:8], whole[3:5])
-    found = drawn(engine, requests(1), params(stop=stop))[0]
-    assert found.text == cut_at_stop(whole, stop)[0]
-    assert found.finish_reason == "stop"
-    assert not any(s in found.text for s in stop)
+    uncut = sampled(engine, requests(1), params())[0].text
+    stop = (uncut[6:8], uncut[3:5])
+    completion = sampled(engine, requests(1), params(stop=stop))[0]
+    assert completion.text == cut_at_stop(uncut, stop)[0]
+    assert completion.finish_reason == "stop"
+    assert not any(s in completion.text for s in stop)
 
 
-def test_prompts_go_as_ids_so_that_no_begin_token_is_added(engine: OpenAIEngine) -> None:
+def test_prompts_are_sent_as_ids_so_that_no_begin_token_is_added(engine: OpenAIEngine) -> None:
     assert engine._sends_ids
 
 
@@ -127,14 +127,14 @@ def test_no_request_gives_no_completion(engine: OpenAIEngine) -> None:
     assert list(engine.sample([], params())) == []
 
 
-def test_a_reader_who_leaves_early_ends_the_requests_that_are_out(engine: OpenAIEngine) -> None:
-    found = engine.sample(requests(40), params(max_new_tokens=200, temperature=1.0))
-    assert next(found).num_tokens > 0
-    found.close()  # type: ignore[attr-defined]  # a generator
-    assert len(drawn(engine, requests(2), params())) == 2
+def test_a_reader_who_stops_early_ends_the_open_requests(engine: OpenAIEngine) -> None:
+    completions = engine.sample(requests(40), params(max_new_tokens=200, temperature=1.0))
+    assert next(completions).num_tokens > 0
+    completions.close()  # type: ignore[attr-defined]  # a generator
+    assert len(sampled(engine, requests(2), params())) == 2
 
 
-def test_the_tokenizer_of_another_model_is_found_out(address: str, adder: Path) -> None:
+def test_the_tokenizer_of_another_model_is_refused(address: str, adder: Path) -> None:
     with pytest.raises(EngineError, match=r"serve the model of model\.path"):
         opened(adder, address)
 

@@ -1,4 +1,4 @@
-"""The engine `vllm`: its server starts, is watched, and ends, whatever happens to it or to us; on a stand-in server."""
+"""The engine `vllm` on a stand-in server: it starts, is watched, and ends, however the server or this process ends."""
 
 import os
 import shlex
@@ -27,7 +27,7 @@ GREEDY = SamplingParams(temperature=0.0, max_new_tokens=8)
 
 @pytest.fixture
 def fake_python(tmp_path: Path) -> str:
-    """A program that stands for an interpreter with vllm."""
+    """A program that stands in for an interpreter with vllm."""
     return script(tmp_path / "python", f"exec {sys.executable} -I {TESTS / 'fake_vllm.py'}" + ' "$@"')
 
 
@@ -47,7 +47,7 @@ def settings_for(python: str, **fields: Any) -> VllmSettings:
         "concurrency": 4,
         "start_timeout_s": 30.0,
         "timeout_s": 10.0,
-        "retries": 0,
+        "max_retries": 0,
     }
     return VllmSettings(**{**values, **fields})
 
@@ -73,7 +73,9 @@ def is_written(log: Path) -> bool:
 def test_an_engine_answers_through_its_own_server_and_closing_it_leaves_no_process(
     fake_python: str, adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nobody is there; a server of our own needs no proxy
+    monkeypatch.setenv(
+        "HTTP_PROXY", "http://127.0.0.1:9"
+    )  # no process listens there; a server on this machine needs no proxy
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     log = tmp_path / "vllm.log"
@@ -83,8 +85,8 @@ def test_an_engine_answers_through_its_own_server_and_closing_it_leaves_no_proce
         assert group_in(log) == group
         assert len(alive_in_group(group)) == 3, "the guard, the server and the server's child"
         requests = [Request(prompt=f"{i}", seed=10 + i) for i in range(3)]
-        drawn = {c.request: c.text for c in engine.sample(requests, GREEDY)}
-        assert drawn == {i: f" {i} {11 + i}" for i in range(3)}
+        texts = {c.request: c.text for c in engine.sample(requests, GREEDY)}
+        assert texts == {i: f" {i} {11 + i}" for i in range(3)}
     finally:
         engine.close()
     assert alive_in_group(group) == []
@@ -149,7 +151,7 @@ def test_a_server_that_dies_at_work_is_named_with_the_request_and_its_last_words
     finally:
         engine.close()
     message = str(refused.value)
-    assert "vLLM died on its way (exit code 3: 'MemoryError: no more room')" in message
+    assert "vLLM died while it generated (exit code 3: 'MemoryError: no more room')" in message
     assert "request " in message
     assert str(log) in message
     assert alive_in_group(group_in(log)) == []
@@ -167,7 +169,7 @@ def test_a_temporary_log_stays_only_if_an_error_names_it(
     assert str(log) in str(refused.value)
 
 
-# Our own end.
+# The end of this process.
 
 OPENER = """
 import sys
@@ -180,11 +182,11 @@ VllmEngine(MODEL, settings_for(python, arguments="--fake " + fake), log=Path(log
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-def test_when_we_are_ended_by_a_signal_no_server_stays(
+def test_when_a_signal_ends_this_process_its_server_ends_too(
     number: signal.Signals, fake_python: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "vllm.log"
-    us = subprocess.Popen(
+    parent = subprocess.Popen(
         [sys.executable, "-c", OPENER, fake_python, str(log), "never-ready"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.DEVNULL,
@@ -193,12 +195,12 @@ def test_when_we_are_ended_by_a_signal_no_server_stays(
         assert wait_for(lambda: is_written(log))
         group = group_in(log)
         assert wait_for(lambda: len(alive_in_group(group)) == 3)
-        us.send_signal(number)
-        us.wait(timeout=60)
-        assert wait_for(lambda: not alive_in_group(group)), "the server outlives us"
+        parent.send_signal(number)
+        parent.wait(timeout=60)
+        assert wait_for(lambda: not alive_in_group(group)), "the server outlives its parent"
     finally:
-        us.kill()
-        us.wait()
+        parent.kill()
+        parent.wait()
         if is_written(log):
             with suppress(ProcessLookupError):
                 os.killpg(group_in(log), signal.SIGKILL)
@@ -213,11 +215,9 @@ time.sleep(600)
 """
 
 
-def test_when_we_are_killed_a_server_that_ignores_sigterm_does_not_stay_either(
-    fake_python: str, tmp_path: Path
-) -> None:
+def test_when_this_process_is_killed_a_server_that_ignores_sigterm_ends_too(fake_python: str, tmp_path: Path) -> None:
     log = tmp_path / "vllm.log"
-    us = subprocess.Popen(
+    parent = subprocess.Popen(
         [sys.executable, "-c", STUBBORN, fake_python, str(log)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
@@ -225,11 +225,11 @@ def test_when_we_are_killed_a_server_that_ignores_sigterm_does_not_stay_either(
         assert wait_for(lambda: is_written(log))
         group = group_in(log)
         assert wait_for(lambda: len(alive_in_group(group)) == 3)
-        us.kill()
-        assert wait_for(lambda: not alive_in_group(group)), "the server outlives us"
+        parent.kill()
+        assert wait_for(lambda: not alive_in_group(group)), "the server outlives its parent"
     finally:
-        us.kill()
-        us.wait()
+        parent.kill()
+        parent.wait()
         if is_written(log):
             with suppress(ProcessLookupError):
                 os.killpg(group_in(log), signal.SIGKILL)

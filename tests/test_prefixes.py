@@ -7,19 +7,19 @@ from selftaught.engines.prefixes import GROUP_AT_LEAST, SHARED_AT_LEAST, prefix_
 
 heads = st.lists(st.integers(0, 2), max_size=40)
 tails = st.lists(st.integers(0, 2), min_size=1, max_size=5)
-"""Few tokens and a few heads, so that prompts often begin alike, are equal, or are the beginning of another."""
+"""Few kinds of tokens and few heads, so that prompts often begin alike, are equal, or are the start of another."""
 
 
 @st.composite
 def prompt_lists(draw: st.DrawFn) -> list[list[int]]:
-    some = draw(st.lists(heads, min_size=1, max_size=4))
-    some += [[*a, *b] for a in some for b in some[:2]]
-    picked = draw(st.lists(st.tuples(st.sampled_from(some), tails), max_size=70))
-    return [[*head, *tail] for head, tail in picked]
+    starts = draw(st.lists(heads, min_size=1, max_size=4))
+    starts += [[*a, *b] for a in starts for b in starts[:2]]
+    pairs = draw(st.lists(st.tuples(st.sampled_from(starts), tails), max_size=70))
+    return [[*head, *tail] for head, tail in pairs]
 
 
 def common(prompts: list[list[int]]) -> int:
-    """Tokens that all begin with, by looking at one after the other."""
+    """Number of tokens that all begin with, compared one by one."""
     number = 0
     while all(len(p) > number and p[number] == prompts[0][number] for p in prompts):
         number += 1

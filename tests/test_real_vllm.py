@@ -70,7 +70,7 @@ def engine(model: Path) -> Iterator[VllmEngine]:
         concurrency=16,
         start_timeout_s=600.0,
         timeout_s=120.0,
-        retries=1,
+        max_retries=1,
     )
     opened = VllmEngine(ModelRef(path=str(model)), settings)
     group = opened.process_group
@@ -86,63 +86,62 @@ def local(model: Path) -> LocalEngine:
     return LocalEngine(ModelRef(path=str(model)), dtype="float32", device="cpu", threads=1, slots=8)
 
 
-def requests(number: int, *, shots: int = 2) -> list[Request]:
+def requests(number: int, *, num_shots: int = 2) -> list[Request]:
     task = task_named("arithmetic")
-    some = task.dev[:: len(task.dev) // number][:number]
+    problems = task.dev[:: len(task.dev) // number][:number]
+    few_shot = task.few_shot[:num_shots]
     return [
-        Request(
-            prompt=render_prompt(task.prompt_format, p, hint=False, few_shot=task.few_shot[:shots]), seed=(1 << 50) + i
-        )
-        for i, p in enumerate(some)
+        Request(prompt=render_prompt(task.prompt_format, p, hint=False, few_shot=few_shot), seed=(1 << 50) + i)
+        for i, p in enumerate(problems)
     ]
 
 
-def drawn(engine: Any, asked: list[Request], **how: Any) -> list[Completion]:
+def sampled(engine: Any, jobs: list[Request], **how: Any) -> list[Completion]:
     params = SamplingParams(**{"temperature": 0.0, "max_new_tokens": 40, "stop": ("\n\n",), **how})
-    return sorted(engine.sample(asked, params), key=lambda c: c.request)
+    return sorted(engine.sample(jobs, params), key=lambda c: c.request)
 
 
-def facts(found: list[Completion]) -> list[tuple[object, ...]]:
-    return [(c.text, c.token_ids, c.finish_reason, c.num_tokens) for c in found]
+def facts(completions: list[Completion]) -> list[tuple[object, ...]]:
+    return [(c.text, c.token_ids, c.finish_reason, c.num_tokens) for c in completions]
 
 
 def test_greedy_completions_are_those_of_the_local_engine(engine: VllmEngine, local: LocalEngine) -> None:
-    asked = requests(16)
-    theirs, ours = drawn(engine, asked), drawn(local, asked)
+    jobs = requests(16)
+    theirs, ours = sampled(engine, jobs), sampled(local, jobs)
     assert facts(theirs) == facts(ours)
     assert [c.logprob for c in theirs] == pytest.approx([c.logprob for c in ours], abs=1e-3)
 
 
 def test_scores_are_those_of_the_local_engine(engine: VllmEngine, local: LocalEngine) -> None:
-    asked = requests(8)
-    texts = [c.text for c in drawn(local, asked, temperature=1.5)]
-    theirs, ours = engine.score(asked, texts), local.score(asked, texts)
+    jobs = requests(8)
+    texts = [c.text for c in sampled(local, jobs, temperature=1.5)]
+    theirs, ours = engine.score(jobs, texts), local.score(jobs, texts)
     assert [s.token_ids for s in theirs] == [s.token_ids for s in ours]
     for a, b in zip(theirs, ours, strict=True):
         assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
 
 
-def test_a_seed_draws_the_same_again_and_another_seed_another(engine: VllmEngine) -> None:
-    """As many requests as need several prefill passes; the prompts' prefix is in the cache the second time."""
-    asked = [r for r in requests(8, shots=10) for _ in range(4)]
-    asked = [Request(prompt=r.prompt, seed=i) for i, r in enumerate(asked)]
-    first, again = (drawn(engine, asked, temperature=1.5, top_p=0.9, top_k=15) for _ in range(2))
+def test_a_seed_gives_the_same_sample_again_and_another_seed_another(engine: VllmEngine) -> None:
+    """So many requests that they need several prefills; the second time the prompts' prefix is cached."""
+    jobs = [r for r in requests(8, num_shots=10) for _ in range(4)]
+    jobs = [Request(prompt=r.prompt, seed=i) for i, r in enumerate(jobs)]
+    first, again = (sampled(engine, jobs, temperature=1.5, top_p=0.9, top_k=15) for _ in range(2))
     assert facts(again) == facts(first)
-    others = [Request(prompt=r.prompt, seed=r.seed + 1000) for r in asked]
-    assert facts(drawn(engine, others, temperature=1.5)) != facts(drawn(engine, asked, temperature=1.5))
+    others = [Request(prompt=r.prompt, seed=r.seed + 1000) for r in jobs]
+    assert facts(sampled(engine, others, temperature=1.5)) != facts(sampled(engine, jobs, temperature=1.5))
 
 
 def test_a_stop_string_ends_a_completion_as_in_the_local_engine(engine: VllmEngine, local: LocalEngine) -> None:
-    asked = requests(4)
-    whole = max((c.text for c in drawn(local, asked)), key=len)
-    stop = (whole[5:8],)
+    jobs = requests(4)
+    longest = max((c.text for c in sampled(local, jobs)), key=len)
+    stop = (longest[5:8],)
     assert len(stop[0]) == 3, "several tokens: the tokenizer has one per character"
-    assert facts(drawn(engine, asked, stop=stop)) == facts(drawn(local, asked, stop=stop))
+    assert facts(sampled(engine, jobs, stop=stop)) == facts(sampled(local, jobs, stop=stop))
 
 
 def test_a_prompt_longer_than_the_context_is_refused(engine: VllmEngine) -> None:
     with pytest.raises(RefusedError, match="context"):
-        drawn(engine, [Request(prompt="1 2 3 4 5 6 7 8\n" * 200, seed=0)])
+        sampled(engine, [Request(prompt="1 2 3 4 5 6 7 8\n" * 200, seed=0)])
 
 
 RUN = {
@@ -168,7 +167,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_run_that_is_killed_and_carried_on_ends_with_weights_proven_new(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_and_resumed_ends_with_weights_that_are_proven_to_be_new(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     overrides = [part for key, value in RUN.items() for part in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *overrides]
@@ -192,14 +191,14 @@ def test_a_run_that_is_killed_and_carried_on_ends_with_weights_proven_new(tmp_pa
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert {path: path.read_bytes() for path in before} == before, "finished samples are never drawn again"
+    assert {path: path.read_bytes() for path in before} == before, "finished samples are never generated again"
     assert [(s.iteration, s.rationale.samples) for s in read_summaries(run_dir)] == [(1, 128), (2, 128)]
     with RunStore(run_dir) as store:
         for n in (1, 2):
             checkpoint = store.checkpoint(n)
             assert checkpoint is not None
             old = [row.old_logprobs for row in checkpoint.probe]
-            # CannotTell would mean that the proof compared files and not what the server serves.
+            # CannotTell would mean that the check compared files, not what the server serves.
             assert serves_old_weights(checkpoint.new_logprobs, new=checkpoint.new_logprobs, old=old) is None
     about = json.loads((run_dir / "run.json").read_bytes())
     assert about["versions"]["vllm"].startswith("vllm")

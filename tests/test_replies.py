@@ -1,4 +1,4 @@
-"""Whatever JSON a server sends is a reply, or one EngineError that names the request; never anything else."""
+"""Any JSON that a server sends is read as a reply, or refused with one EngineError that names the request."""
 
 import json
 from typing import Any
@@ -40,7 +40,7 @@ bodies = sometimes(
 
 
 def outcome(read: Any, body: Any, **arguments: Any) -> Any:
-    """What a body is read as; None if it is refused as documented."""
+    """What a body is read as; None if it is refused with the documented error."""
     try:
         return read(body, who="request 7", **arguments)
     except EngineError as error:
@@ -72,14 +72,14 @@ def test_any_answer_to_an_echo_has_a_number_for_every_token_but_the_first_or_non
 
 @given(sometimes(st.fixed_dictionaries({"data": sometimes(st.lists(st.dictionaries(st.just("id"), leaves)))})))
 def test_any_list_of_models_has_names_or_is_an_error(body: Any) -> None:
-    found = outcome(read_models, body)
-    assert found is None or all(isinstance(model["id"], str) for model in found)
+    models = outcome(read_models, body)
+    assert models is None or all(isinstance(model["id"], str) for model in models)
 
 
 def test_both_forms_of_log_probabilities_are_read() -> None:
-    choice = {"text": "ab", "finish_reason": "stop"}
-    parallel = {**choice, "logprobs": {"token_logprobs": [-1, -2.5]}, "token_ids": [4, 5], "stop_reason": "\n"}
-    objects = {**choice, "logprobs": {"content": [{"id": 4, "logprob": -1}, {"id": 5, "logprob": -2.5}]}}
-    for found, stop_string in ((parallel, "\n"), (objects, None)):
-        reply = read_reply({"choices": [found], "usage": {"completion_tokens": 2}}, who="request 7")
+    text = {"text": "ab", "finish_reason": "stop"}
+    parallel = {**text, "logprobs": {"token_logprobs": [-1, -2.5]}, "token_ids": [4, 5], "stop_reason": "\n"}
+    objects = {**text, "logprobs": {"content": [{"id": 4, "logprob": -1}, {"id": 5, "logprob": -2.5}]}}
+    for choice, stop_string in ((parallel, "\n"), (objects, None)):
+        reply = read_reply({"choices": [choice], "usage": {"completion_tokens": 2}}, who="request 7")
         assert (reply.token_ids, reply.logprobs, reply.stop_string) == ((4, 5), (-1.0, -2.5), stop_string)

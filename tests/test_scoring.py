@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens: each row gets what it gets alone, however rows are batched and logits left out."""
+"""Log-probabilities of given tokens: a row gets the same as alone, in any batch and with any logits left out."""
 
 from functools import cache
 from typing import Any
@@ -23,8 +23,8 @@ ids = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=12)
 rows = st.lists(st.tuples(ids, ids), max_size=10)
 
 
-class WithoutLeavingOut(torch.nn.Module):
-    """A model that computes logits at every position, whatever it is asked."""
+class AllLogits(torch.nn.Module):
+    """A model that can only compute logits at every position."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -37,8 +37,8 @@ class WithoutLeavingOut(torch.nn.Module):
 @cache
 def model(kind: str) -> Any:
     torch.manual_seed(0)
-    made = AutoModelForCausalLM.from_config(CONFIGS[kind.removesuffix(", all logits")]).eval()
-    return WithoutLeavingOut(made) if kind.endswith(", all logits") else made
+    loaded = AutoModelForCausalLM.from_config(CONFIGS[kind.removesuffix(", all logits")]).eval()
+    return AllLogits(loaded) if kind.endswith(", all logits") else loaded
 
 
 def alone(kind: str, prompt: list[int], completion: list[int]) -> list[float]:
@@ -54,10 +54,10 @@ def alone(kind: str, prompt: list[int], completion: list[int]) -> list[float]:
 def test_every_row_gets_the_log_probabilities_that_it_gets_alone(
     kind: str, rows: list[tuple[list[int], list[int]]], limit: int
 ) -> None:
-    found = completion_logprobs(model(kind), rows, device=torch.device("cpu"), tokens_at_a_time=limit)
-    assert len(found) == len(rows)
-    for row, scores in zip(rows, found, strict=True):
-        assert list(scores) == pytest.approx(alone(kind, *row), abs=1e-5)
+    by_row = completion_logprobs(model(kind), rows, device=torch.device("cpu"), batch_tokens=limit)
+    assert len(by_row) == len(rows)
+    for row, logprobs in zip(rows, by_row, strict=True):
+        assert list(logprobs) == pytest.approx(alone(kind, *row), abs=1e-5)
 
 
 @given(rows=st.lists(st.tuples(ids, ids), min_size=1, max_size=30), tokens=st.integers(1, 200), kept=st.integers(1, 99))

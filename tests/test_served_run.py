@@ -1,4 +1,4 @@
-"""Whole commands with a server outside: an evaluation, and a run that will not draw from weights that were replaced."""
+"""Commands with a server that the user starts: an evaluation, and a run that refuses a server of other weights."""
 
 import json
 import re
@@ -40,7 +40,7 @@ max_iterations = 1
 name = "openai"
 url = "{url}"
 concurrency = 4
-retries = 0
+max_retries = 0
 timeout_s = 60.0
 """
 
@@ -53,16 +53,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_eval_measures_a_server_as_it_measures_the_model_itself(model: Path) -> None:
-    arguments = ["eval", str(model), "--task", "arithmetic", "--shots", "1", "--max-new-tokens", "12", "--json"]
+    arguments = ["eval", str(model), "--task", "arithmetic", "--num-shots", "1", "--max-new-tokens", "12", "--json"]
     small = ["--set", "task.dev_problems=12", "--set", "compute.threads=1"]
     local = selftaught(*arguments, *small)
     with serving(model / "model.gguf") as address:
         served = selftaught(*arguments, *small, "--set", "engine.name=openai", "--set", f"engine.url={address}")
     assert served.returncode == 0, served.stderr
     assert f"what {address} serves; the server names '{model / 'model.gguf'}'" in served.stderr
-    ours, theirs = json.loads(local.stdout), json.loads(served.stdout)
-    assert ours["n"] == 12
-    assert theirs == ours
+    of_model, of_server = json.loads(local.stdout), json.loads(served.stdout)
+    assert of_model["n"] == 12
+    assert of_server == of_model
 
 
 def test_eval_refuses_to_set_what_has_an_option_of_its_own(model: Path) -> None:
@@ -74,9 +74,9 @@ def test_eval_refuses_to_set_what_has_an_option_of_its_own(model: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_stops_until_the_server_serves_the_weights_that_are_due(model: Path, tmp_path: Path) -> None:
-    """Base, then the checkpoint, then the base again for its score on test: each time the run names the folder.
+    """The base, the checkpoint, and the base again to measure it on test: each time the run names the folder.
 
-    Every server has another port, which is not a change of the run's settings.
+    Every server has another port, and that is not a change of the run's settings.
     """
     run_dir, config = tmp_path / "run", tmp_path / "run.toml"
     checkpoint = run_dir / "checkpoints" / "001"
@@ -101,7 +101,7 @@ def test_a_run_stops_until_the_server_serves_the_weights_that_are_due(model: Pat
     assert list((run_dir / "samples").glob("001-dev*"))
     assert not list((run_dir / "samples").glob("000-test*"))
     (done,) = go(model / "model.gguf")
-    if done.returncode == 2:  # unless no iteration beat the base model on dev
+    if done.returncode == 2:  # an iteration beat the base model on dev, and is measured on test, too
         (done,) = go(trained)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^test, base model: \d+/3", done.stdout, flags=re.MULTILINE)

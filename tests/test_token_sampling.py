@@ -1,4 +1,4 @@
-"""Drawing a token: the right distribution, nothing that is ruled out, one row at a time."""
+"""Sampling a token: the distribution of the definition, no token that is ruled out, each row by itself."""
 
 import math
 
@@ -19,11 +19,11 @@ SIZES = [1, 2, 255, 256, 257, 300, 511, 512, 513, 700]
 def expected_probs(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     """Probabilities [V] by the definition: temperature, then top-k, then the nucleus of what is left."""
     probs = (logits.double() / params.temperature).softmax(-1)
-    order = sorted(range(len(probs)), key=lambda i: -float(probs[i]))[: params.top_k or None]
-    whole, before = sum(float(probs[i]) for i in order), 0.0
+    order = sorted(range(len(probs)), key=lambda i: -float(probs[i]))[: params.top_k]
+    total, before = sum(float(probs[i]) for i in order), 0.0
     kept = torch.zeros_like(probs)
     for i in order:
-        if before >= params.top_p * whole:
+        if before >= params.top_p * total:
             break
         kept[i] = probs[i]
         before += float(probs[i])
@@ -48,14 +48,14 @@ WAYS = [
 
 @pytest.mark.parametrize("size", [20, 300, 700, 5_000])
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_evenly_spaced_numbers_draw_every_token_as_often_as_its_probability(size: int, way: dict[str, float]) -> None:
+def test_evenly_spaced_numbers_sample_every_token_as_often_as_its_probability(size: int, way: dict[str, float]) -> None:
     params, logits = SamplingParams(**{"temperature": 1.0, **way}), logits_of(size)  # type: ignore[arg-type]
     number = 1_000 if size > 1_000 else MANY
     numbers = (torch.arange(number, dtype=torch.float64) + 0.5) / number
     counts = torch.zeros(size)
     for part in numbers.split(500):
-        found, _ = sample_tokens(logits.expand(len(part), -1), params, part)
-        counts += found.bincount(minlength=size)
+        tokens, _ = sample_tokens(logits.expand(len(part), -1), params, part)
+        counts += tokens.bincount(minlength=size)
     probs = expected_probs(logits, params)
     # A token's numbers are one interval, so its count is off by less than one.
     assert float((counts - number * probs).abs().max()) < 1.001
@@ -64,11 +64,11 @@ def test_evenly_spaced_numbers_draw_every_token_as_often_as_its_probability(size
 
 @pytest.mark.parametrize("size", [20, 300, 700])
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_the_numbers_of_seeds_draw_the_distribution(size: int, way: dict[str, float]) -> None:
+def test_the_numbers_of_seeds_sample_the_distribution(size: int, way: dict[str, float]) -> None:
     params, logits = SamplingParams(**{"temperature": 1.0, **way}), logits_of(size)  # type: ignore[arg-type]
     numbers = torch.tensor([uniform(seed, 3) for seed in range(MANY)], dtype=torch.float64)
-    found, _ = sample_tokens(logits.expand(MANY, -1), params, numbers)
-    counts, expected = found.bincount(minlength=size), MANY * expected_probs(logits, params)
+    tokens, _ = sample_tokens(logits.expand(MANY, -1), params, numbers)
+    counts, expected = tokens.bincount(minlength=size), MANY * expected_probs(logits, params)
     common = expected >= 5
     cells = [*zip(counts[common].tolist(), expected[common].tolist(), strict=True)]
     if float(expected[~common].sum()) >= 5:
@@ -82,15 +82,15 @@ def test_the_numbers_of_seeds_draw_the_distribution(size: int, way: dict[str, fl
 def test_the_check_of_the_distribution_sees_a_wrong_temperature() -> None:
     numbers = (torch.arange(MANY, dtype=torch.float64) + 0.5) / MANY
     logits = logits_of(20)
-    found, _ = sample_tokens(logits.expand(MANY, -1), SamplingParams(temperature=1.1), numbers)
+    tokens, _ = sample_tokens(logits.expand(MANY, -1), SamplingParams(temperature=1.1), numbers)
     wrong = expected_probs(logits, SamplingParams(temperature=1.0))
-    assert float((found.bincount(minlength=20) - MANY * wrong).abs().max()) > 10
+    assert float((tokens.bincount(minlength=20) - MANY * wrong).abs().max()) > 10
 
 
 ways = st.builds(
     SamplingParams,
     temperature=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
-    top_k=st.sampled_from([0, 1, 3, 40, 600]),
+    top_k=st.sampled_from([None, 1, 3, 40, 600]),
     top_p=st.sampled_from([1e-9, 0.1, 0.5, 0.9, 0.999, 1.0]),
 )
 rows = st.builds(
@@ -105,7 +105,7 @@ fractions = st.floats(0.0, 1.0, exclude_max=True) | st.sampled_from([0.0, 5e-324
 
 @settings(max_examples=150, deadline=None)
 @given(logits=rows, params=ways, data=st.data())
-def test_a_token_that_is_ruled_out_is_never_drawn(
+def test_a_token_that_is_ruled_out_is_never_sampled(
     logits: torch.Tensor, params: SamplingParams, data: st.DataObject
 ) -> None:
     size = logits.shape[1]
@@ -113,8 +113,8 @@ def test_a_token_that_is_ruled_out_is_never_drawn(
     for row in logits:
         never = data.draw(st.sets(st.integers(0, size - 1), max_size=min(size - 1, 20)))
         row[list(never)] = float("-inf")
-    found, _ = sample_tokens(logits, params, numbers.double())
-    for row, token in zip(logits, found.tolist(), strict=True):
+    tokens, _ = sample_tokens(logits, params, numbers.double())
+    for row, token in zip(logits, tokens.tolist(), strict=True):
         assert 0 <= token < size
         assert row[token] > float("-inf")
         if params.temperature == 0.0:
@@ -124,21 +124,21 @@ def test_a_token_that_is_ruled_out_is_never_drawn(
         if params.top_k:
             assert len(likelier) < params.top_k
         probs = (row.double() / params.temperature).softmax(-1)
-        whole = float(probs.topk(min(params.top_k or size, size)).values.sum())
+        total = float(probs.topk(min(params.top_k or size, size)).values.sum())
         before = float(probs[row > row[token]].sum())
-        assert before < params.top_p * whole * (1 + 1e-5) + 1e-12
+        assert before < params.top_p * total * (1 + 1e-5) + 1e-12
 
 
 @settings(max_examples=60, deadline=None)
 @given(size=st.sampled_from([3, 256, 257, 600]), params=ways, number=fractions, only=st.integers(0, 2))
-def test_a_single_possible_token_is_drawn_whatever_the_number(
+def test_a_single_possible_token_is_sampled_with_any_number(
     size: int, params: SamplingParams, number: float, only: int
 ) -> None:
     logits = torch.full((1, size), float("-inf"))
     place = [0, size // 2, size - 1][only]
     logits[0, place] = 0.0
-    found, logprobs = sample_tokens(logits, params, torch.tensor([number], dtype=torch.float64))
-    assert (found.tolist(), logprobs.tolist()) == ([place], [0.0])
+    tokens, logprobs = sample_tokens(logits, params, torch.tensor([number], dtype=torch.float64))
+    assert (tokens.tolist(), logprobs.tolist()) == ([place], [0.0])
 
 
 @settings(max_examples=80, deadline=None)
@@ -166,16 +166,16 @@ def test_a_row_that_needs_more_candidates_leaves_the_others_as_they_are() -> Non
 
 @settings(max_examples=60, deadline=None)
 @given(size=st.sampled_from(SIZES), seed=st.integers(0, 999), spread=st.sampled_from([0.1, 3.0]), data=st.data())
-def test_plain_draws_go_through_the_vocabulary_in_order(
+def test_without_limits_larger_numbers_sample_later_tokens_of_the_vocabulary(
     size: int, seed: int, spread: float, data: st.DataObject
 ) -> None:
     logits = logits_of(size, seed=seed, spread=spread)
     numbers = torch.tensor(sorted(data.draw(st.lists(fractions, min_size=2, max_size=50)))).double()
-    found, _ = sample_tokens(logits.expand(len(numbers), -1), SamplingParams(temperature=1.0), numbers)
-    assert found.tolist() == sorted(found.tolist())
+    tokens, _ = sample_tokens(logits.expand(len(numbers), -1), SamplingParams(temperature=1.0), numbers)
+    assert tokens.tolist() == sorted(tokens.tolist())
     # And each number falls into its token's part of the distribution function.
     ends = logits.softmax(-1).cumsum(-1)
-    for number, token in zip(numbers.tolist(), found.tolist(), strict=True):
+    for number, token in zip(numbers.tolist(), tokens.tolist(), strict=True):
         start = float(ends[token - 1]) if token else 0.0
         assert start - 1e-9 <= number <= float(ends[token]) + 1e-9
 
@@ -185,8 +185,8 @@ def test_plain_draws_go_through_the_vocabulary_in_order(
 def test_log_probabilities_are_those_of_the_model_itself(
     logits: torch.Tensor, params: SamplingParams, number: float
 ) -> None:
-    found, logprobs = sample_tokens(logits, params, torch.full((len(logits),), number, dtype=torch.float64))
-    expected = logits.double().log_softmax(-1).gather(-1, found[:, None])[:, 0]
+    tokens, logprobs = sample_tokens(logits, params, torch.full((len(logits),), number, dtype=torch.float64))
+    expected = logits.double().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     assert logprobs.dtype == (torch.float64 if logits.dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(logprobs.double(), expected, atol=1e-5, rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Text and token ids: one begin token, one end token, and the same ids for drawing and training."""
+"""Text and token ids: one begin token, one end token, and the same ids for generation and training."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Servers that are busy, slow, broken or talk nonsense: a request is tried again, or ends in one line that names it."""
+"""Servers that are busy, slow, broken or answer nonsense: a request is retried, or fails with a line that names it."""
 
 import socket
 import threading
@@ -22,11 +22,11 @@ from selftaught.records import Completion, ModelRef, Request, SamplingParams
 from selftaught.seeds import seed_for
 
 PARAMS = SamplingParams(temperature=0.0, max_new_tokens=8)
-ASKED = [Request(prompt=f"1 + {i} =", seed=seed_for(i)) for i in range(3)]
+REQUESTS = [Request(prompt=f"1 + {i} =", seed=seed_for(i)) for i in range(3)]
 
 
 def server(address: str, **changes: Any) -> Server:
-    return Server(**{"url": address, "timeout_s": 5.0, "retries": 2, "backoff_s": 0.01, **changes})
+    return Server(**{"url": address, "timeout_s": 5.0, "max_retries": 2, "backoff_s": 0.01, **changes})
 
 
 def opened(address: str, adder: Path, **changes: Any) -> OpenAIEngine:
@@ -34,7 +34,7 @@ def opened(address: str, adder: Path, **changes: Any) -> OpenAIEngine:
 
 
 class AfterOpening:
-    """Serves the engine's opening well and everything after it as told, with the number of the request."""
+    """Answers the requests of the engine's opening well, and passes later ones to `act` with their number."""
 
     def __init__(self, act: Callable[[Handler, dict[str, Any], int], None]) -> None:
         self.act, self.number, self.lock = act, -2, threading.Lock()
@@ -51,20 +51,20 @@ class AfterOpening:
 
 
 def counted(body: dict[str, Any], **choice: Any) -> dict[str, Any]:
-    """A good answer to a prompt that came as ids."""
+    """A good answer to a prompt that was sent as ids."""
     assert isinstance(body["prompt"], list)
     return completion(body, **choice)
 
 
-def drawn(adder: Path, act: Callable[[Handler, dict[str, Any], int], None], **changes: Any) -> list[Completion]:
+def sampled(adder: Path, act: Callable[[Handler, dict[str, Any], int], None], **changes: Any) -> list[Completion]:
     with misbehaving(AfterOpening(act)) as (address, _):
-        return list(opened(address, adder, **changes).sample(ASKED, PARAMS))
+        return list(opened(address, adder, **changes).sample(REQUESTS, PARAMS))
 
 
 def problem(adder: Path, act: Callable[[Handler, dict[str, Any], int], None], **changes: Any) -> str:
-    """The one line with which drawing fails."""
+    """The one line with which sampling fails."""
     with pytest.raises(SelftaughtError) as caught:
-        drawn(adder, act, **changes)
+        sampled(adder, act, **changes)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -80,9 +80,9 @@ def test_a_request_is_tried_again_after_a_passing_failure(adder: Path, status: i
         else:
             answer(handler, 200, counted(body))
 
-    found = drawn(adder, act)
-    assert sorted(c.request for c in found) == [0, 1, 2]
-    assert all(c.text == " ok" for c in found)
+    completions = sampled(adder, act)
+    assert sorted(c.request for c in completions) == [0, 1, 2]
+    assert all(c.text == " ok" for c in completions)
 
 
 @pytest.mark.parametrize("as_date", [False, True])
@@ -98,17 +98,17 @@ def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(adder: Pa
             answer(handler, 200, counted(body))
 
     with misbehaving(AfterOpening(act)) as (address, _):
-        list(opened(address, adder).sample(ASKED[:1], PARAMS))
+        list(opened(address, adder).sample(REQUESTS[:1], PARAMS))
     assert times[1] - times[0] >= 0.9  # a date has whole seconds
 
 
 @pytest.mark.parametrize("value", ["-1", "soon", "", "9" * 400, "1e9", "Wed, 99 Oct 2015 07:28:00 GMT", "\xb2", "0"])
-def test_a_time_to_come_back_that_is_none_is_ignored(value: str) -> None:
+def test_an_invalid_time_to_come_back_is_ignored(value: str) -> None:
     assert transport._retry_after(value) == 0.0
 
 
 @given(st.text(max_size=40))
-def test_a_time_to_come_back_is_a_number_of_seconds_whatever_it_says(value: str) -> None:
+def test_any_time_to_come_back_is_read_as_a_number_of_seconds(value: str) -> None:
     assert transport._retry_after(value) >= 0.0
 
 
@@ -121,10 +121,10 @@ def test_a_server_that_fails_for_ever_is_given_up_with_the_request_named(adder: 
 
 def test_no_retry_means_one_try(adder: Path) -> None:
     with misbehaving(AfterOpening(lambda handler, body, number: answer(handler, 500, ""))) as (address, handler):
-        engine = opened(address, adder, retries=0)
+        engine = opened(address, adder, max_retries=0)
         before = len(handler.seen)
         with pytest.raises(EngineError, match="failed 1 times"):
-            list(engine.sample(ASKED[:1], PARAMS))
+            list(engine.sample(REQUESTS[:1], PARAMS))
         assert len(handler.seen) == before + 1
 
 
@@ -135,9 +135,9 @@ def test_a_server_that_never_answers_is_given_up_in_time(adder: Path) -> None:
         release.wait(20)
 
     began = time.monotonic()
-    message = problem(adder, hang, timeout_s=0.3, retries=1)
+    message = problem(adder, hang, timeout_s=0.3, max_retries=1)
     release.set()
-    assert "no whole answer within 0.3 s" in message
+    assert "no complete answer within 0.3 s" in message
     assert time.monotonic() - began < 10
 
 
@@ -152,7 +152,7 @@ def test_an_answer_that_trickles_does_not_outlive_its_time(adder: Path) -> None:
             time.sleep(0.05)
 
     began = time.monotonic()
-    assert "no whole answer within 0.3 s" in problem(adder, trickle, timeout_s=0.3, retries=1)
+    assert "no complete answer within 0.3 s" in problem(adder, trickle, timeout_s=0.3, max_retries=1)
     assert time.monotonic() - began < 10
 
 
@@ -189,11 +189,11 @@ def test_a_server_that_is_not_there_is_named_with_its_address(adder: Path) -> No
     ],
 )
 def test_a_request_that_the_server_turns_down_fails_at_once(adder: Path, status: int, body: str, expected: str) -> None:
-    with misbehaving(AfterOpening(lambda handler, asked, number: answer(handler, status, body))) as (address, handler):
+    with misbehaving(AfterOpening(lambda handler, sent, number: answer(handler, status, body))) as (address, handler):
         engine = opened(address, adder)
         before = len(handler.seen)
         with pytest.raises(EngineError) as caught:
-            list(engine.sample(ASKED[:1], PARAMS))
+            list(engine.sample(REQUESTS[:1], PARAMS))
     assert expected in str(caught.value)
     assert len(str(caught.value)) < 600
     assert len(handler.seen) == before + 1
@@ -203,9 +203,9 @@ def test_a_prompt_that_exceeds_the_servers_context_is_refused(adder: Path) -> No
     words = {"error": {"message": "This model's maximum context length is 2048 tokens."}}
     with (
         misbehaving(AfterOpening(lambda h, b, n: answer(h, 400, words))) as (address, _),
-        pytest.raises(RefusedError, match=r"^request 0 .*smaller sampling\.max_new_tokens"),
+        pytest.raises(RefusedError, match=r"^request 0 .*lower .* or sampling\.max_new_tokens"),
     ):
-        list(opened(address, adder).sample(ASKED[:1], PARAMS))
+        list(opened(address, adder).sample(REQUESTS[:1], PARAMS))
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,8 @@ def test_a_prompt_that_exceeds_the_servers_context_is_refused(adder: Path) -> No
         b'{"choices": [{"text": "a", "finish_reason": "stop", "logprobs": {"content": [3]}}]}',
     ],
 )
-def test_an_answer_that_is_none_ends_in_one_line_that_names_the_request(adder: Path, body: bytes) -> None:
-    message = problem(adder, lambda handler, asked, number: answer(handler, 200, body))
+def test_an_invalid_answer_fails_with_one_line_that_names_the_request(adder: Path, body: bytes) -> None:
+    message = problem(adder, lambda handler, sent, number: answer(handler, 200, body))
     assert message.startswith("request ")
     assert len(message) < 700
 
@@ -263,21 +263,21 @@ def test_what_came_before_a_failure_reached_the_caller(adder: Path) -> None:
 
     with misbehaving(AfterOpening(act)) as (address, _):
         engine = OpenAIEngine(ModelRef(path=str(adder)), server=server(address), concurrency=1)
-        found = engine.sample(ASKED, PARAMS)
-        assert next(found).request == 0
+        completions = engine.sample(REQUESTS, PARAMS)
+        assert next(completions).request == 0
         with pytest.raises(EngineError, match=r"^request 1 "):
-            next(found)
+            next(completions)
 
 
 # What is sent.
 
 
-def test_the_key_is_sent_and_never_shown(adder: Path) -> None:
+def test_the_key_is_sent_and_never_printed(adder: Path) -> None:
     act = AfterOpening(lambda handler, body, number: answer(handler, 401, "wrong key s3cret-k3y"))
     with misbehaving(act) as (address, handler):
         engine = opened(address, adder, key="s3cret-k3y")
         with pytest.raises(EngineError) as caught:
-            list(engine.sample(ASKED[:1], PARAMS))
+            list(engine.sample(REQUESTS[:1], PARAMS))
     assert handler.headers_seen[-1]["authorization"] == "Bearer s3cret-k3y"
     assert "s3cret" not in f"{caught.value} {server('http://h', key='s3cret-k3y')!r}"
 
@@ -288,15 +288,16 @@ def test_a_server_gets_the_fields_that_it_knows_and_no_others(adder: Path, owner
     act = AfterOpening(lambda handler, body, number: answer(handler, 200, counted(body)))
     with misbehaving(act, models=models) as (address, handler):
         how = SamplingParams(temperature=0.7, top_p=0.9, max_new_tokens=8, stop=("\n",))
-        list(opened(f"{address}/v1/", adder).sample(ASKED[:1], how))
+        list(opened(f"{address}/v1/", adder).sample(REQUESTS[:1], how))
     body = handler.seen[-1]
     assert (body["model"], body["temperature"], body["top_p"], body["max_tokens"]) == ("m", 0.7, 0.9, 8)
     assert body["stop"] == ["\n"]
+    assert body.get("top_k", 0) == 0, "no limit; null would mean the server's own default"
     known = {"model", "prompt", "max_tokens", "temperature", "top_p", "seed", "logprobs", "stream", "stop"}
     assert body.keys() - known == ({"top_k"} | DIALECTS[owner].keys() if owner in DIALECTS else set())
 
 
-def test_several_models_need_a_choice_and_none_is_an_error(adder: Path) -> None:
+def test_several_models_without_engine_model_and_no_model_at_all_are_errors(adder: Path) -> None:
     for models in ({"data": []}, {"data": [{"id": "a"}, {"id": "b"}]}):
         with (
             misbehaving(lambda handler, body: None, models=models) as (address, _),
@@ -305,7 +306,7 @@ def test_several_models_need_a_choice_and_none_is_an_error(adder: Path) -> None:
             opened(address, adder)
 
 
-def test_a_list_of_models_that_is_none_is_an_error(adder: Path) -> None:
+def test_an_invalid_list_of_models_is_an_error(adder: Path) -> None:
     for models in ("<html>", [], {"data": 3}, {"data": [{"id": 3}]}, {}):
         with misbehaving(lambda handler, body: None, models=models) as (address, _), pytest.raises(EngineError):
             opened(address, adder)
@@ -329,8 +330,8 @@ def test_a_server_that_echoes_scores_a_row_in_one_request(adder: Path) -> None:
     assert scored(adder, echo) == [(-5.0, -6.0), ()]  # the ids of "1" and "2", which the server gave as numbers
 
 
-def forced(handler: Handler, body: dict[str, Any], number: int, *, states: Callable[[int], float]) -> None:
-    """Draws the token that the bias asks for; refuses to echo."""
+def biased(handler: Handler, body: dict[str, Any], number: int, *, states: Callable[[int], float]) -> None:
+    """Samples the token that has the bias; refuses to echo."""
     if "echo" in body:
         answer(handler, 400, "echo is not supported")
         return
@@ -339,15 +340,15 @@ def forced(handler: Handler, body: dict[str, Any], number: int, *, states: Calla
     answer(handler, 200, completion(body, text="x", finish_reason="length", logprobs={"content": content}))
 
 
-def test_a_server_that_draws_what_a_bias_asks_for_scores_token_by_token(adder: Path) -> None:
-    found = scored(adder, lambda h, b, n: forced(h, b, n, states=lambda token: -float(token)))
-    assert found == [(-5.0, -6.0), ()]
+def test_a_server_that_samples_the_token_with_a_bias_scores_token_by_token(adder: Path) -> None:
+    logprobs = scored(adder, lambda h, b, n: biased(h, b, n, states=lambda token: -float(token)))
+    assert logprobs == [(-5.0, -6.0), ()]
 
 
 def test_a_server_that_counts_the_bias_cannot_score(adder: Path) -> None:
-    """Its numbers, all near zero, would always be nearer to the weights just trained."""
-    with pytest.raises(EngineError, match=r"it counts the bias .* needs that"):
-        scored(adder, lambda h, b, n: forced(h, b, n, states=lambda token: -1e-6))
+    """Its numbers, all near zero, would always be nearer to those of the weights just trained."""
+    with pytest.raises(EngineError, match=r"it counts the bias .* a run cannot check which weights it serves"):
+        scored(adder, lambda h, b, n: biased(h, b, n, states=lambda token: -1e-6))
 
 
 def test_a_server_that_ignores_the_bias_cannot_score(adder: Path) -> None:
@@ -380,34 +381,34 @@ def test_a_stop_string_that_the_server_leaves_in_is_cut_off_here(
 
     how = SamplingParams(temperature=0.0, max_new_tokens=8, stop=("Input:", "\n"))
     with misbehaving(AfterOpening(act)) as (address, _):
-        (found,) = opened(address, adder).sample(ASKED[:1], how)
-    assert (found.text, found.finish_reason) == expected
-    assert (found.token_ids, found.logprob, found.num_tokens) == (None, None, 8)
+        (completion,) = opened(address, adder).sample(REQUESTS[:1], how)
+    assert (completion.text, completion.finish_reason) == expected
+    assert (completion.token_ids, completion.logprob, completion.num_tokens) == (None, None, 8)
 
 
 # The limit on requests at a time.
 
 
-def test_no_more_requests_are_out_at_a_time_than_the_limit() -> None:
-    state = {"out": 0, "most": 0}
+def test_no_more_requests_are_open_at_a_time_than_the_limit() -> None:
+    state = {"open": 0, "most": 0}
     lock = threading.Lock()
 
     def act(handler: Handler, body: dict[str, Any]) -> None:
         with lock:
-            state["out"] += 1
+            state["open"] += 1
             state["most"] = max(state.values())
         time.sleep(0.02)
         with lock:
-            state["out"] -= 1
+            state["open"] -= 1
         answer(handler, 200, {})
 
     with misbehaving(act) as (address, _):
-        jobs = [lambda connection, i=i: connection.ask("/", {}, who=str(i)) for i in range(20)]
+        jobs = [lambda connection, i=i: connection.request("/", {}, who=str(i)) for i in range(20)]
         assert list(as_they_finish(server(address), jobs, concurrency=3)) == [{}] * 20
     assert state["most"] == 3
 
 
-def test_a_fault_of_our_own_is_raised_as_it_is() -> None:
+def test_an_error_that_is_not_the_servers_is_raised_unchanged() -> None:
     async def job(connection: Any) -> None:
         raise ZeroDivisionError("ours")
 
@@ -419,6 +420,6 @@ def test_the_engine_works_where_an_event_loop_runs_already(adder: Path) -> None:
     import asyncio
 
     async def in_a_loop() -> int:
-        return len(drawn(adder, lambda handler, body, number: answer(handler, 200, counted(body))))
+        return len(sampled(adder, lambda handler, body, number: answer(handler, 200, counted(body))))
 
     assert asyncio.run(in_a_loop()) == 3

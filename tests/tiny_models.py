@@ -1,4 +1,4 @@
-"""Random models of several kinds with the shipped model's tokenizer, and what transformers itself says of them."""
+"""Random models of several kinds with the shipped model's tokenizer, and what transformers itself computes."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -12,8 +12,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selftaught.engines.cpu import CpuKernels
 from selftaught.engines.local import LocalEngine
+from selftaught.engines.token_sampling import sample_tokens
 from selftaught.records import Completion, ModelRef, Request, SamplingParams
+from selftaught.seeds import uniform
 from selftaught.tokens import Codec
+
+NEAR_TIE = 1e-4
+"""Difference of two logits, or of two numbers that decide a token, that the rounding of float32 can reach."""
 
 BODY = {
     "hidden_size": 32,
@@ -62,7 +67,7 @@ def save_model(kind: str, folder: Path, adder: Path) -> None:
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
-            if parameter_name.endswith("bias"):  # they start at zero, and would not be seen
+            if parameter_name.endswith("bias"):  # they start at zero, where a mistake with them would not show
                 parameter.normal_(std=0.5)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -97,9 +102,34 @@ def open_engine(
 def sample(engine: LocalEngine, texts: Sequence[str], **params: Any) -> list[Completion]:
     """Completions in the order of the texts; the seed of each is its place."""
     requests = [Request(prompt=text, seed=i) for i, text in enumerate(texts)]
-    found = list(engine.sample(requests, SamplingParams(**{"temperature": 0.0, "max_new_tokens": 10, **params})))
-    assert sorted(c.request for c in found) == list(range(len(texts)))
-    return sorted(found, key=lambda c: c.request)
+    completions = list(engine.sample(requests, SamplingParams(**{"temperature": 0.0, "max_new_tokens": 10, **params})))
+    assert sorted(c.request for c in completions) == list(range(len(texts)))
+    return sorted(completions, key=lambda c: c.request)
+
+
+def near_ties(
+    folder: Path, text: str, seed: int, ids: Sequence[int], params: SamplingParams, *, limit: float = NEAR_TIE
+) -> list[bool]:
+    """For each token of a completion, whether rounding alone could have given another one.
+
+    Fails for a token that the plain model in float64, after the same tokens, would not sample with the number of this
+    seed and place, not even with a slightly different number (at temperature 0: slightly different logits).
+    """
+    prompt = codec_of(folder).encode_prompt(text)
+    logits = plain_logits(folder, [*prompt, *ids])[len(prompt) - 1 : -1]  # [T, V]
+    if params.temperature == 0.0:
+        top = logits.topk(2).values
+        gaps = top[:, 0] - logits.gather(-1, torch.tensor([*ids])[:, None])[:, 0]
+        assert bool((gaps < limit).all()), (text, ids)
+        return (top[:, 0] - top[:, 1] < limit).tolist()
+    possible = []
+    for shift in (-limit, 0.0, limit):
+        numbers = [min(max(uniform(seed, place) + shift, 0.0), 1.0 - 2**-53) for place in range(len(ids))]
+        tokens, _ = sample_tokens(logits, params, torch.tensor(numbers, dtype=torch.float64))
+        possible.append(tokens.tolist())
+    by_place = [set(tokens) for tokens in zip(*possible, strict=True)]
+    assert all(token in tokens for token, tokens in zip(ids, by_place, strict=True)), (text, ids)
+    return [len(tokens) > 1 for tokens in by_place]
 
 
 def ids_of(completions: Sequence[Completion]) -> list[list[int] | None]:
@@ -122,7 +152,7 @@ def generated(
     """Greedy tokens of transformers' own generate, without the end token; prompts of one length share a batch."""
     codec, model = codec_of(folder), plain_model(folder, dtype)
     prompts = [codec.encode_prompt(text) for text in texts]
-    found: dict[int, list[int]] = {}
+    by_place: dict[int, list[int]] = {}
     for length in {len(prompt) for prompt in prompts}:
         places = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
         ids = torch.tensor([prompts[i] for i in places])
@@ -130,8 +160,8 @@ def generated(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=0
         )
         for i, new in zip(places, out[:, length:].tolist(), strict=True):
-            found[i] = new[: new.index(codec.end_id)] if codec.end_id in new else new
-    return [found[i] for i in range(len(texts))]
+            by_place[i] = new[: new.index(codec.end_id)] if codec.end_id in new else new
+    return [by_place[i] for i in range(len(texts))]
 
 
 def plain_logits(folder: Path, ids: Sequence[int], dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -1,16 +1,16 @@
-"""Which models' attention may be exchanged for ours, by their config; drawing and training ask alike."""
+"""Which models may run with our attention in place of their own, by their config; for generation and training."""
 
 from typing import Any
 
 FIXED_ROPE = frozenset({"default", "linear", "llama3", "yarn"})
-"""Rotary positions that do not depend on how long the sequence is."""
+"""Kinds of rotary positions that do not depend on the length of the sequence."""
 
-LAYERS = frozenset({"full_attention", "sliding_attention"})
+KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
 def why_not_exchanged(config: Any) -> str | None:
-    """None, or why a model of this (text) config keeps its own attention; completes "since …"."""
-    if other := sorted(set(getattr(config, "layer_types", None) or ()) - LAYERS):
+    """Why a model with this (text) config must keep its own attention, as the end of "since …"; None if it need not."""
+    if other := sorted(set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS):
         return f"it has layers of the kind {', '.join(other)}"
     rope = getattr(config, "rope_parameters", None) or {}
     for parameters in [rope, *(value for value in rope.values() if isinstance(value, dict))]:

@@ -283,7 +283,9 @@ def _open_openai(config: RunConfig, resolved: Resolved) -> Callable[[ModelRef], 
 
         check_model_and_tokenizer(config, model, ())  # the trainer will load it
         engine = config.engine
-        server = Server(url=engine.url or "", key=_key(config), timeout_s=engine.timeout_s, retries=engine.max_retries)
+        server = Server(
+            url=engine.url or "", key=_key(config), timeout_s=engine.timeout_s, max_retries=engine.max_retries
+        )
         return OpenAIEngine(
             model,
             server=server,
@@ -310,7 +312,7 @@ def _open_vllm(config: RunConfig, resolved: Resolved, log_dir: Path | None) -> C
             concurrency=resolved.slots,
             start_timeout_s=engine.start_timeout_s,
             timeout_s=engine.timeout_s,
-            retries=engine.max_retries,
+            max_retries=engine.max_retries,
             trust_remote_code=config.model.trust_remote_code,
         )
         return VllmEngine(model, settings, log=log_dir / f"vllm-{model.iteration:03d}.log" if log_dir else None)

@@ -6,32 +6,33 @@ from typing import Any
 
 import torch
 
-TOKENS_AT_A_TIME = 4096
-LOGITS_AT_A_TIME = 1 << 26
-"""256 MiB in float32."""
+BATCH_TOKENS = 4096
+"""Tokens of one batch, padding included."""
+BATCH_LOGITS = 1 << 26
+"""Logits of one batch: 256 MiB in float32."""
 
 Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
 """(prompt ids, completion ids) of each row."""
 
 
 def context_of(model: Any) -> int:
-    """The longest sequence that a model is made for, in tokens."""
+    """The longest sequence that a model is built for, in tokens."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 30))
 
 
 @torch.no_grad()
 def completion_logprobs(
-    model: Any, rows: Pairs, *, device: torch.device, tokens_at_a_time: int = TOKENS_AT_A_TIME
+    model: Any, rows: Pairs, *, device: torch.device, batch_tokens: int = BATCH_TOKENS
 ) -> list[tuple[float, ...]]:
     """For each (prompt ids, completion ids): the log-probability (nats) of every completion token.
 
-    Rows are padded on the right, so that a row's positions are those it has alone. Logits are computed only from the
-    batch's shortest prompt on, where the model can leave the others out.
+    Rows are padded on the right, so that a row has the same positions as alone. If the model can leave logits out, none
+    are computed before the end of the batch's shortest prompt.
     """
-    found: dict[int, tuple[float, ...]] = {}
+    by_row: dict[int, tuple[float, ...]] = {}
     can_leave_out = "logits_to_keep" in inspect.signature(model.forward).parameters
-    positions = LOGITS_AT_A_TIME // model.config.get_text_config().vocab_size
-    for members in in_batches(rows, tokens=tokens_at_a_time, positions=positions):
+    positions = BATCH_LOGITS // model.config.get_text_config().vocab_size
+    for members in in_batches(rows, tokens=batch_tokens, positions=positions):
         batch = [rows[i] for i in members]
         longest = max(len(prompt) + len(completion) for prompt, completion in batch)
         start = min(len(prompt) for prompt, _ in batch) - 1 if can_leave_out else 0
@@ -46,15 +47,15 @@ def completion_logprobs(
         for i, (prompt, completion) in enumerate(batch):
             first = len(prompt) - 1 - start  # the token at t is predicted by the logits at t - 1
             predicted = logits[i, first : first + len(completion)].float().log_softmax(-1)
-            wanted = torch.tensor(list(completion), device=device, dtype=torch.long)
-            # Clamped, since minus infinity is no number in JSON.
-            scores = predicted.gather(-1, wanted[:, None])[:, 0].clamp(min=-1e9)
-            found[members[i]] = tuple(scores.tolist())
-    return [found[i] for i in range(len(rows))]
+            targets = torch.tensor(list(completion), device=device, dtype=torch.long)
+            # JSON has no minus infinity.
+            values = predicted.gather(-1, targets[:, None])[:, 0].clamp(min=-1e9)
+            by_row[members[i]] = tuple(values.tolist())
+    return [by_row[i] for i in range(len(rows))]
 
 
 def in_batches(rows: Pairs, *, tokens: int, positions: int) -> list[list[int]]:
-    """Places of the rows, those with prompts of like length together.
+    """Positions of the rows in batches; rows with prompts of similar length share one.
 
     A batch of more than one row has at most `tokens` tokens, padding included, and logits at no more than `positions`
     of them.

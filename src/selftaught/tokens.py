@@ -25,7 +25,7 @@ class Codec:
         try:
             loaded = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
         except Exception as error:
-            # Of many kinds (tokenizers raises plain Exceptions), and each of them means the same to the user.
+            # The libraries raise many kinds (tokenizers plain Exceptions), and all mean the same to the user.
             raise ModelError(f"model {model_dir}: its tokenizer {no_tokenizer(Path(model_dir), error)}") from error
         self.tokenizer = cast(PreTrainedTokenizerBase, loaded)
         end_id = self.tokenizer.eos_token_id
@@ -34,19 +34,19 @@ class Codec:
                 f"model {model_dir}: the tokenizer names no end token (eos_token); it could never learn to stop"
             )
         self.end_id: int = end_id
-        """The end token that is learned, once per example."""
+        """The end token that training teaches, once per example."""
         self.end_ids: frozenset[int] = frozenset({end_id})
         """The end tokens at which a completion stops."""
         if (Path(model_dir) / "generation_config.json").is_file():
             try:
-                named = GenerationConfig.from_pretrained(model_dir).eos_token_id
+                eos = GenerationConfig.from_pretrained(model_dir).eos_token_id
             except (OSError, ValueError) as error:
                 raise ModelError(
                     f"model {model_dir}: generation_config.json: {one_line(error)}; correct the file or take it away"
                 ) from error
-            self.end_ids = frozenset([named] if isinstance(named, int) else named or [end_id])
+            self.end_ids = frozenset([eos] if isinstance(eos, int) else eos or [end_id])
         self._refuse_ids_without_a_row()
-        self._texts: tuple[str, ...] = ()  # of every id, made when the first stop string needs them
+        self._texts: tuple[str, ...] = ()  # of every id; filled when the first stop string needs them
         if end_id not in self.end_ids:
             raise RefusedError(
                 f"model {model_dir}: training would teach the end token {end_id} ({self.tokenizer.eos_token!r}), but "
@@ -71,31 +71,31 @@ class Codec:
     def encode_completion(self, prompt: str, completion: str) -> list[int]:
         """Ids of a completion as it continues this prompt, without an end token."""
         head = self.encode_prompt(prompt)
-        whole = self.encode_prompt(prompt + completion)
-        if whole[: len(head)] == head:
-            return whole[len(head) :]
-        # The tokenizer merges across the seam; the prompt's ids are fixed, so the completion is encoded by itself.
+        both = self.encode_prompt(prompt + completion)
+        if both[: len(head)] == head:
+            return both[len(head) :]
+        # A token spans the end of the prompt. The prompt's ids must stay, so the completion is encoded by itself.
         return self._encode(completion, add_special_tokens=False)
 
     def decode(self, ids: Sequence[int], *, after: Sequence[int] = ()) -> str:
         """Text of ids as they continue the ids `after` (some tokenizers drop a leading space otherwise)."""
         context = list(after[-1:])
         head = self._decode(context) if context else ""
-        whole = self._decode([*context, *ids])
-        return whole[len(head) :] if whole.startswith(head) else self._decode(list(ids))
+        both = self._decode([*context, *ids])
+        return both[len(head) :] if both.startswith(head) else self._decode(list(ids))
 
     def cut(self, ids: Sequence[int], stop: Sequence[str], *, after: Sequence[int]) -> tuple[str, list[int], bool]:
-        """Cut a completion before the first stop string: its text, ids that decode to it, whether it was cut.
+        """Cut a completion before the first stop string: its text, ids for that text, whether there was one.
 
-        Ids that lie wholly before the stop string are kept; the tail of a token that the cut splits is encoded anew.
+        Tokens that end before the stop string are kept; what is left of a token that the cut splits is encoded again.
         """
         text, was_cut = cut_at_stop(self.decode(ids, after=after), stop)
         if not was_cut:
             return text, list(ids), False
-        whole = len(ids)
-        while whole and not text.startswith(self.decode(ids[:whole], after=after)):
-            whole -= 1
-        kept = list(ids[:whole])
+        num_kept = len(ids)
+        while num_kept and not text.startswith(self.decode(ids[:num_kept], after=after)):
+            num_kept -= 1
+        kept = list(ids[:num_kept])
         rest = text[len(self.decode(kept, after=after)) :]
         if rest:
             kept += self._encode(rest, add_special_tokens=False)
@@ -117,7 +117,7 @@ class Codec:
         return [*prompt, *learned], [IGNORED] * len(prompt) + learned
 
     def ids_holding(self, characters: str) -> frozenset[int]:
-        """Ids whose text holds one of the characters, or bytes that may be part of one: where a stop string can end."""
+        """Ids whose text holds one of the characters, or bytes that may be part of one: a stop string can end there."""
         if characters and not self._texts:
             self._texts = tuple(self._decode([i]) for i in range(len(cast(Any, self.tokenizer))))
         return (
@@ -127,7 +127,7 @@ class Codec:
         )
 
     def _refuse_ids_without_a_row(self) -> None:
-        """A special token may lie beyond the embedding as long as no text holds it: some models never use theirs."""
+        """Special tokens may lie beyond the embedding, since some models use none; `_encode` refuses them in texts."""
         special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         beyond = {i: token for token, i in self.tokenizer.get_vocab().items() if i >= self._rows and i not in special}
         if beyond:
@@ -138,11 +138,11 @@ class Codec:
                 + f", but {self._its_rows()}"
             )
         for what, ids in (("tokenizer_config.json", {self.end_id}), ("generation_config.json", self.end_ids)):
-            if wrong := [i for i in ids if not 0 <= i < self._rows]:
+            if without_row := [i for i in ids if not 0 <= i < self._rows]:
                 raise ModelError(
-                    f"model {self._model_dir}: {what} names the end token {min(wrong)}, but {self._its_rows()}"
+                    f"model {self._model_dir}: {what} names the end token {min(without_row)}, but {self._its_rows()}"
                 )
-        self._encode("")  # what the tokenizer puts around every text
+        self._encode("")  # checks the tokens that the tokenizer puts around every text
 
     def _its_rows(self) -> str:
         return (
@@ -172,8 +172,10 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
 
 
 def _rows_of(model_dir: str, *, trust_remote_code: bool) -> int:
-    """Tokens that a model's embedding has rows for, by its config, which its weights are held to when they are loaded;
-    no limit for a tokenizer without a model."""
+    """Number of tokens that a model's embedding has rows for, by its config; no limit for a tokenizer without a model.
+
+    Loading refuses weights that do not agree with the config.
+    """
     if not (Path(model_dir) / "config.json").is_file():
         return sys.maxsize
     config = config_of(model_dir, trust_remote_code=trust_remote_code)

@@ -1,7 +1,7 @@
-"""The seam to whatever draws completions, and the engines by name.
+"""The protocol of whatever generates completions.
 
-An engine draws from one fixed set of weights; new weights mean a new engine. Heavy libraries are imported only when
-an engine that needs them is opened.
+An engine generates with one fixed set of weights; new weights mean a new engine. Heavy libraries are imported only
+when an engine that needs them is opened.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,14 @@ from selftaught.records import Completion, Request, SamplingParams, TokenScores
 
 
 class Engine(Protocol):
-    """Draws completions from one fixed set of weights."""
+    """Generates completions with one fixed set of weights."""
 
     @property
     def serves(self) -> str | None:
-        """Where the weights are that a server outside says it serves ("" if it does not say); None for an engine that
-        loads the weights it is opened on by itself."""
+        """What a server that the run does not start states as the place of its weights; "" if it states none.
+
+        None for an engine that loads the weights itself.
+        """
         ...
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
@@ -35,5 +37,5 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back the memory; the engine cannot be used afterwards."""
+        """Release the memory; the engine cannot be used afterwards."""
         ...

@@ -1,4 +1,4 @@
-"""One forward pass of a model over tokens in slots, and whether a model can be run so."""
+"""Forward passes of a model over tokens in slots, and whether a model can be run in slots."""
 
 import math
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from selftaught.attention_kinds import why_not_exchanged, window_of
 from selftaught.engines.slots import (
     ATTENTION,
     Kernels,
-    NotServed,
-    PrefixTokens,
-    PromptTokens,
+    PrefillPass,
+    PrefixPass,
     SlotCache,
-    StepTokens,
-    Tokens,
+    SlotPass,
+    StepPass,
+    UnsupportedInSlots,
 )
 from selftaught.errors import one_line
 
@@ -28,72 +28,78 @@ class Runner:
         self.model, self.device, self.kernels = model, device, kernels
         self._decoder = kernels.decoder(model) if kernels else None
 
-    def prefix(self, cache: SlotCache, ids: Sequence[int]) -> None:
-        """Run the prefix that all sequences share, and keep it."""
-        self._run(ids, torch.arange(len(ids), device=self.device), PrefixTokens(cache), keep=torch.tensor([0]))
+    def prefill_prefix(self, cache: SlotCache, ids: Sequence[int]) -> None:
+        """Run the prefix that all sequences share, and keep its keys and values."""
+        self._run(ids, torch.arange(len(ids), device=self.device), PrefixPass(cache), keep=torch.tensor([0]))
 
-    def prompts(self, cache: SlotCache, shared: int, tails: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
-        """Run what follows the first `shared` tokens of some prompts, keep it in slots; logits after each prompt."""
-        tokens = PromptTokens(cache, [len(t) for t in tails], slots, self.device)
-        return self._run([i for t in tails for i in t], tokens.own_positions + shared, tokens, keep=tokens.last)
+    def prefill(self, cache: SlotCache, shared: int, tails: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
+        """Run what follows the first `shared` tokens of several prompts, each into its slot; logits after each."""
+        slot_pass = PrefillPass(cache, [len(t) for t in tails], slots, self.device)
+        return self._run(
+            [i for t in tails for i in t], slot_pass.own_positions + shared, slot_pass, keep=slot_pass.last
+        )
 
     def step(self, cache: SlotCache, shared: int, ids: Sequence[int], own_positions: Sequence[int]) -> Tensor:
-        """Run one token for each of the first slots; logits after it."""
-        tokens = StepTokens(cache, own_positions, self.model.dtype, self.device)
+        """Run one token for each of the first slots; logits after each."""
+        slot_pass = StepPass(cache, own_positions, self.model.dtype, self.device)
         keep = torch.arange(len(ids), device=self.device)
-        return self._run(ids, tokens.own_positions + shared, tokens, keep=keep)
+        return self._run(ids, slot_pass.own_positions + shared, slot_pass, keep=keep)
 
-    def sequences(self, cache: SlotCache, shared: int, tails: Sequence[Sequence[int]], keep: Sequence[int]) -> Tensor:
-        """Run what follows the first `shared` tokens of some sequences, keep nothing; logits at the places `keep`."""
-        tokens = PromptTokens(cache, [len(t) for t in tails], None, self.device)
+    def logits(self, cache: SlotCache, shared: int, tails: Sequence[Sequence[int]], keep: Sequence[int]) -> Tensor:
+        """Run what follows the first `shared` tokens of several sequences, without slots; logits at the places `keep`.
+
+        Places count through all tails, one after the other.
+        """
+        slot_pass = PrefillPass(cache, [len(t) for t in tails], None, self.device)
         at = torch.tensor(keep, device=self.device)
-        return self._run([i for t in tails for i in t], tokens.own_positions + shared, tokens, keep=at)
+        return self._run([i for t in tails for i in t], slot_pass.own_positions + shared, slot_pass, keep=at)
 
-    def _run(self, ids: Sequence[int], positions: Tensor, tokens: Tokens, keep: Tensor) -> Tensor:
+    def _run(self, ids: Sequence[int], positions: Tensor, slot_pass: SlotPass, keep: Tensor) -> Tensor:
         with torch.inference_mode():
             if self._decoder:
-                return self._decoder(torch.tensor(ids, device=self.device), positions, tokens, keep.to(self.device))
+                return self._decoder(torch.tensor(ids, device=self.device), positions, slot_pass, keep.to(self.device))
             logits = self.model(
                 input_ids=torch.tensor([ids], device=self.device),
                 position_ids=positions[None],
                 use_cache=False,
                 logits_to_keep=keep.to(self.device),
-                slot_tokens=tokens,
+                slot_pass=slot_pass,
             ).logits
         return cast(Tensor, logits[0])
 
 
-def prepare(model: Any, device: torch.device, kernels: Kernels | None = None) -> str | None:
-    """Set a model up to be run in slots. Returns None, or why it cannot be (the model is then as it was before).
+def use_slots(model: Any, device: torch.device, kernels: Kernels | None = None) -> str | None:
+    """Switch a model to attention in slots, and to fused layers of the kernels. Returns why that cannot be, or None.
 
-    Decided by what the model is, then by a check of its logits against those of a plain forward pass.
+    The model's config decides first, then a comparison of its logits with those of a plain forward pass. A model that
+    cannot be run in slots keeps its own layers and attention.
     """
     if reason := why_not_exchanged(model.config.get_text_config()):
         return reason
-    before = model.config._attn_implementation
+    own_attention = model.config._attn_implementation
     plain = _plain_logits(model, device)
     if not model._can_set_attn_implementation():
         return "it has an attention of its own that cannot be replaced"
     model.set_attn_implementation(ATTENTION)
     if model.config._attn_implementation != ATTENTION:
         return "it has an attention of its own that cannot be replaced"
-    # Models with a window are drawn by `generate` where it is too short, which needs their own attention.
+    # Where a sliding window is too short for slots, `generate` runs the model, and needs its own attention.
     with_attention = window_of(model.config.get_text_config()) is None
     replaced = kernels.fuse(model, with_attention=with_attention) if kernels else []
-    reason = _other_logits(Runner(model, device, kernels), plain)
+    reason = _why_logits_differ(Runner(model, device, kernels), plain)
     if reason and replaced:
         for parent, name, layer in reversed(replaced):
             setattr(parent, name, layer)
-        reason = _other_logits(Runner(model, device, kernels), plain)
+        reason = _why_logits_differ(Runner(model, device, kernels), plain)
     if reason:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(own_attention)
     return reason
 
 
 def _check_ids(model: Any) -> list[list[int]]:
-    """Five sequences of 4 to 7 tokens that begin with the same two, from all over the vocabulary.
+    """Five sequences of 4 to 7 tokens from all over the vocabulary; all begin with the same two.
 
-    Not the lowest ids: those are special tokens, on which bfloat16 alone can be off by a third of the logits.
+    The lowest ids are avoided: they are special tokens, for which bfloat16 alone can change logits by a third.
     """
     size = model.config.get_text_config().vocab_size
     spread = [(1 + i) * 2_654_435_761 % 2**32 % size for i in range(30)]  # Knuth's multiplicative hash
@@ -101,7 +107,7 @@ def _check_ids(model: Any) -> list[list[int]]:
 
 
 def _plain_logits(model: Any, device: torch.device) -> list[Tensor]:
-    """Logits after the sequences of the check, each by itself."""
+    """Logits after each sequence of the check, run alone."""
     with torch.inference_mode():
         return [
             model(torch.tensor([ids], device=device), use_cache=False).logits[0, -1].float()
@@ -109,32 +115,32 @@ def _plain_logits(model: Any, device: torch.device) -> list[Tensor]:
         ]
 
 
-def _other_logits(runner: Runner, plain: Sequence[Tensor]) -> str | None:
-    """None if logits agree, with and without a shared prefix."""
-    return _other_logits_behind(2, runner, plain) or _other_logits_behind(0, runner, plain)
+def _why_logits_differ(runner: Runner, plain: Sequence[Tensor]) -> str | None:
+    """None if the logits in slots are the plain ones, with and without a shared prefix; else the reason."""
+    return _why_logits_differ_after(2, runner, plain) or _why_logits_differ_after(0, runner, plain)
 
 
-def _other_logits_behind(shared: int, runner: Runner, plain: Sequence[Tensor]) -> str | None:
-    """Run the check's sequences in slots: prefix, if any, prompts of unequal length, a step. None if logits agree."""
+def _why_logits_differ_after(shared: int, runner: Runner, plain: Sequence[Tensor]) -> str | None:
+    """The same with a prefix of so many tokens: it is run, then prompts of unequal length, then a step."""
     ids = _check_ids(runner.model)
     cache = SlotCache(len(ids), max(map(len, ids)), runner.kernels)
     try:
         if shared:
-            runner.prefix(cache, ids[0][:shared])
-        first = runner.prompts(cache, shared, [row[shared:-1] for row in ids], range(len(ids)))
+            runner.prefill_prefix(cache, ids[0][:shared])
+        first = runner.prefill(cache, shared, [row[shared:-1] for row in ids], range(len(ids)))
         ours = runner.step(cache, shared, [row[-1] for row in ids], [len(row) - 1 - shared for row in ids])
-    except NotServed as error:
+    except UnsupportedInSlots as error:
         return str(error)
     except (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError) as error:
-        # Models raise what they like when they are called in a way that they were not written for.
+        # Models raise all kinds of errors when they are called in a way that they were not written for.
         return f"its forward pass does not take slots ({type(error).__name__}: {one_line(error)})"
     if first.shape != ours.shape or ours.shape[0] != len(plain):
         return "it does not give the logits of chosen positions"
     gaps = sorted(
-        float((found - expected).abs().max() / expected.abs().max().clamp(min=1.0))
-        for found, expected in zip(ours.float(), plain, strict=True)
+        float((actual - expected).abs().max() / expected.abs().max().clamp(min=1.0))
+        for actual, expected in zip(ours.float(), plain, strict=True)
     )
-    # In half precision a single sequence can be far off by rounding alone; a wrong pass is off on most of them.
+    # In half precision rounding alone can change one sequence much; a wrong pass changes most of them.
     is_half = runner.model.dtype in (torch.bfloat16, torch.float16)
     gap, limit = (gaps[len(gaps) // 2], 0.1) if is_half else (gaps[-1], 1e-3)
     if not all(map(math.isfinite, gaps)) or not gap < limit:

@@ -1,6 +1,6 @@
-"""Draws with transformers' own `generate`: for models that cannot be run in slots.
+"""Generation with transformers' own `generate`, for models that cannot be run in slots.
 
-The tokens are chosen by the same function as in slots: a logits processor draws them and rules out all others.
+The same function as in slots samples the tokens: a logits processor calls it and rules out all other tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 from selftaught.engines.rows import Endings, Row
 from selftaught.records import Completion
 
-Choose = Callable[[Tensor, Sequence[Row]], None]
+AppendTokens = Callable[[Tensor, Sequence[Row]], None]
 """Appends one token to every row, given logits [B, V]."""
 
 
@@ -23,7 +23,7 @@ def generate(
     *,
     batch_size: int,
     max_new_tokens: int,
-    draw: Choose,
+    append_tokens: AppendTokens,
     endings: Endings,
     device: torch.device,
 ) -> Iterator[Completion]:
@@ -35,42 +35,42 @@ def generate(
         pads = [width - len(row.prompt_ids) for row in batch]
         ids = torch.tensor([[0] * pad + row.prompt_ids for pad, row in zip(pads, batch, strict=True)], device=device)
         mask = (torch.arange(width, device=device) >= torch.tensor(pads, device=device)[:, None]).long()
-        found: dict[int, Completion] = {}
+        finished: dict[int, Completion] = {}  # by request
         model.generate(
             ids,
             attention_mask=mask,
             generation_config=GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=0),
-            logits_processor=[_Draw(batch, draw, found)],
-            stopping_criteria=[_Ended(batch, endings, found)],
+            logits_processor=[_OnlySampledTokens(batch, append_tokens, finished)],
+            stopping_criteria=[_RowsEnded(batch, endings, finished)],
         )
-        yield from (found[row.request] for row in batch)
+        yield from (finished[row.request] for row in batch)
 
 
-class _Draw(LogitsProcessor):
-    """Leaves one token per row: the one that was drawn. Rows that have ended are left as they are."""
+class _OnlySampledTokens(LogitsProcessor):
+    """Samples a token for every row that has not ended, and rules out all others."""
 
-    def __init__(self, rows: Sequence[Row], draw: Choose, found: dict[int, Completion]) -> None:
-        self._rows, self._draw, self._found = rows, draw, found
+    def __init__(self, rows: Sequence[Row], append_tokens: AppendTokens, finished: dict[int, Completion]) -> None:
+        self._rows, self._append_tokens, self._finished = rows, append_tokens, finished
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        active = [i for i, row in enumerate(self._rows) if row.request not in self._found]
-        self._draw(scores[active], [self._rows[i] for i in active])
-        chosen = torch.full_like(scores, float("-inf"))
-        chosen[:, 0] = 0.0
+        active = [i for i, row in enumerate(self._rows) if row.request not in self._finished]
+        self._append_tokens(scores[active], [self._rows[i] for i in active])
+        allowed = torch.full_like(scores, float("-inf"))
+        allowed[:, 0] = 0.0
         for i in active:
-            chosen[i, 0] = float("-inf")
-            chosen[i, self._rows[i].ids[-1]] = 0.0
-        return chosen
+            allowed[i, 0] = float("-inf")
+            allowed[i, self._rows[i].ids[-1]] = 0.0
+        return allowed
 
 
-class _Ended(StoppingCriteria):
-    """True for every row that has ended; keeps its completion."""
+class _RowsEnded(StoppingCriteria):
+    """True for every row that has ended; adds its completion to `finished`."""
 
-    def __init__(self, rows: Sequence[Row], endings: Endings, found: dict[int, Completion]) -> None:
-        self._rows, self._endings, self._found = rows, endings, found
+    def __init__(self, rows: Sequence[Row], endings: Endings, finished: dict[int, Completion]) -> None:
+        self._rows, self._endings, self._finished = rows, endings, finished
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         for row in self._rows:
-            if row.request not in self._found and (completion := self._endings.completion(row)):
-                self._found[row.request] = completion
-        return torch.tensor([row.request in self._found for row in self._rows], device=input_ids.device)
+            if row.request not in self._finished and (completion := self._endings.completion(row)):
+                self._finished[row.request] = completion
+        return torch.tensor([row.request in self._finished for row in self._rows], device=input_ids.device)

@@ -1,8 +1,9 @@
 """The engine `local`: a transformers model in this process, on CPU or GPU.
 
-Prompts that begin alike share one run of what they have in common (`prefixes`); their completions are drawn in slots
-(`slots`, `slot_batch`). A model that cannot be run so is drawn by transformers' `generate` instead, and a line says it.
-Which tokens share a pass depends only on the requests and on the tokens drawn, so the same call gives the same tokens.
+Prompts that begin alike share one prefill of what they have in common (`prefixes`); their completions are generated in
+slots (`slots`, `slot_batch`). For a model that cannot be run in slots transformers' `generate` is used, and a line says
+why. Which tokens share a forward pass depends only on the requests and on the tokens sampled so far, so the same call
+gives the same tokens.
 """
 
 import math
@@ -15,8 +16,7 @@ from transformers import GenerationConfig
 
 from selftaught.allocator import return_freed_memory
 from selftaught.attention_kinds import window_of
-from selftaught.engines import forward
-from selftaught.engines.forward import Runner
+from selftaught.engines.forward import Runner, use_slots
 from selftaught.engines.generate import generate
 from selftaught.engines.prefixes import prefix_groups, shared_length
 from selftaught.engines.rows import Endings, Row
@@ -29,16 +29,16 @@ from selftaught.records import Completion, ModelRef, Request, SamplingParams, To
 from selftaught.scoring import completion_logprobs, context_of
 from selftaught.tokens import Codec
 
-KEPT_LOGITS = 1 << 26
-"""Logits that one pass of `score` may hold."""
+BATCH_LOGITS = 1 << 26
+"""Logits that one batch of `score` may hold."""
 
 
 class LocalEngine:
     """Generates completions with the model in a folder. Raises ModelError for a model that cannot be loaded.
 
-    `slots` bounds the completions generated at a time, `cache_bytes` the memory of their keys and values,
-    `prefill_tokens` the prompt tokens run at a time; `kernels` are used if they suit the model. `note` is called once
-    with the reason why a model is not run in slots.
+    `slots` limits the completions generated at a time, `cache_bytes` the memory of their keys and values,
+    `prefill_tokens` the prompt tokens of one forward pass; `kernels` are used if they suit the model. `note` is called
+    once with the reason if a model is not run in slots.
     """
 
     serves = None
@@ -60,29 +60,29 @@ class LocalEngine:
         torch.set_num_threads(threads)
         self._path = model.path
         self._device = torch.device(device)
-        self._slots, self._cache_bytes, self._pass_tokens = slots, cache_bytes, prefill_tokens
+        self._slots, self._cache_bytes, self._prefill_tokens = slots, cache_bytes, prefill_tokens
         self._note = note
         self._codec = Codec(model.path, trust_remote_code=trust_remote_code)
         loaded = load_model(model.path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
         self._model = loaded.to(self._device)
         self._model.eval()
-        self._model.generation_config = GenerationConfig()  # drawing is set by the run, never by the model's folder
+        self._model.generation_config = GenerationConfig()  # the run decides how to sample, never the model's folder
         self._context = context_of(self._model)
         self._own_attention = self._model.config._attn_implementation
-        self._kernels = kernels if kernels is not None and kernels.suit(self._model) else None
-        self._why_not = forward.prepare(self._model, self._device, self._kernels)
+        self._kernels = kernels if kernels is not None and kernels.suits(self._model) else None
+        self._why_not_slots = use_slots(self._model, self._device, self._kernels)
         self._noted = False
-        if self._why_not is None:
+        if self._why_not_slots is None:
             if self._kernels:
                 self._kernels.pack(self._model, rows=slots)
             self._runner = Runner(self._model, self._device, self._kernels)
         else:
-            self._note_once(self._why_not)
+            self._note_once(self._why_not_slots)
         self._window = window_of(self._model.config.get_text_config())
 
     def close(self) -> None:
         del self._model
-        vars(self).pop("_runner", None)  # refers to the model, too; there is none for a model that `generate` draws
+        vars(self).pop("_runner", None)  # refers to the model, too; there is none if `generate` runs the model
         return_freed_memory()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -97,16 +97,16 @@ class LocalEngine:
         longest = self._check_context([len(row.prompt_ids) for row in rows], params.max_new_tokens)
         endings = Endings(self._codec, params)
 
-        def draw(logits: Tensor, rows: Sequence[Row]) -> None:
-            self._draw(logits, rows, params)
+        def append_tokens(logits: Tensor, rows: Sequence[Row]) -> None:
+            self._append_tokens(logits, rows, params)
 
-        if not self._can_use_slots(longest):
+        if not self._set_attention(longest):
             yield from generate(
                 self._model,
                 rows,
                 batch_size=self._slots_for(longest),
                 max_new_tokens=params.max_new_tokens,
-                draw=draw,
+                append_tokens=append_tokens,
                 endings=endings,
                 device=self._device,
             )
@@ -121,8 +121,8 @@ class LocalEngine:
                 shared=shared,
                 num_slots=min(len(members), self._slots_for(length)),
                 length=length,
-                prefill_tokens=self._pass_tokens,
-                draw=draw,
+                prefill_tokens=self._prefill_tokens,
+                append_tokens=append_tokens,
                 endings=endings,
             ).run()
 
@@ -135,24 +135,24 @@ class LocalEngine:
         if not pairs:
             return []
         longest = self._check_context([len(prompt) + len(new) for prompt, new in pairs], 0)
-        if self._can_use_slots(longest):
-            scores = self._score_in_passes(pairs)
+        if self._set_attention(longest):
+            scores = self._score_in_slots(pairs)
         else:
             scores = completion_logprobs(self._model, pairs, device=self._device)
         return [TokenScores(token_ids=tuple(ids), logprobs=s) for (_, ids), s in zip(pairs, scores, strict=True)]
 
     @torch.inference_mode()
-    def _score_in_passes(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, ...]]:
-        """Log-probabilities of (prompt ids, completion ids), each group's shared prefix run once."""
-        found: dict[int, tuple[float, ...]] = {}
+    def _score_in_slots(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, ...]]:
+        """Log-probabilities of (prompt ids, completion ids), with one prefill of each group's shared prefix."""
+        by_pair: dict[int, tuple[float, ...]] = {}
         runner = Runner(self._model, self._device)
-        most_kept = max(1, KEPT_LOGITS // self._model.config.get_text_config().vocab_size)
+        max_kept = max(1, BATCH_LOGITS // self._model.config.get_text_config().vocab_size)
         for group in prefix_groups([prompt for prompt, _ in pairs]):
             shared = shared_length([pairs[i][0] for i in group])
             cache = SlotCache(0, 0)
             if shared:
-                runner.prefix(cache, pairs[group[0]][0][:shared])
-            for batch in _batches(group, pairs, shared, self._pass_tokens, most_kept):
+                runner.prefill_prefix(cache, pairs[group[0]][0][:shared])
+            for batch in _batches(group, pairs, shared, self._prefill_tokens, max_kept):
                 tails: list[list[int]] = []
                 keep: list[int] = []
                 start = 0
@@ -162,29 +162,29 @@ class LocalEngine:
                     first = start + len(prompt) - shared - 1  # the token at t is predicted by the logits at t - 1
                     keep += range(first, first + len(new))
                     start += len(tails[-1])
-                wanted = torch.tensor([token for i in batch for token in pairs[i][1]], device=self._device)
+                targets = torch.tensor([token for i in batch for token in pairs[i][1]], device=self._device)
                 values: list[float] = []
                 if keep:
-                    logits = runner.sequences(cache, shared, tails, keep)
+                    logits = runner.logits(cache, shared, tails, keep)
                     logprobs = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-                    # Clamped, since minus infinity is no number in JSON.
-                    values = logprobs.gather(-1, wanted[:, None])[:, 0].clamp(min=-1e9).tolist()
+                    # JSON has no minus infinity.
+                    values = logprobs.gather(-1, targets[:, None])[:, 0].clamp(min=-1e9).tolist()
                 for i in batch:
                     number = len(pairs[i][1])
-                    found[i], values = (tuple(values[:number]), values[number:]) if number else ((), values)
-        return [found[i] for i in range(len(pairs))]
+                    by_pair[i], values = (tuple(values[:number]), values[number:]) if number else ((), values)
+        return [by_pair[i] for i in range(len(pairs))]
 
     def _encode(self, requests: Sequence[Request]) -> list[list[int]]:
         return [self._codec.encode_prompt(r.prompt) for r in requests]
 
-    def _draw(self, logits: Tensor, rows: Sequence[Row], params: SamplingParams) -> None:
-        """Append one token to every row."""
+    def _append_tokens(self, logits: Tensor, rows: Sequence[Row], params: SamplingParams) -> None:
+        """Sample one token for every row, and append it."""
         if self._kernels and not params.temperature:
-            tokens, logprobs = (found.tolist() for found in self._kernels.likeliest(logits))
+            tokens, logprobs = (x.tolist() for x in self._kernels.likeliest(logits))
         else:
-            decided_by = [row.next_number() for row in rows] if params.temperature else []
-            numbers = torch.tensor(decided_by, dtype=torch.float64, device=logits.device)
-            tokens, logprobs = (found.tolist() for found in sample_tokens(logits, params, numbers))
+            uniforms = [row.next_number() for row in rows] if params.temperature else []
+            numbers = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)
+            tokens, logprobs = (x.tolist() for x in sample_tokens(logits, params, numbers))
         if not all(map(math.isfinite, logprobs)):
             raise EngineError(
                 f"model {self._path}: its logits are not finite; the weights are broken or overflow in {logits.dtype}"
@@ -192,22 +192,25 @@ class LocalEngine:
         for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
             row.append(token, logprob)
 
-    def _can_use_slots(self, longest: int) -> bool:
-        """Whether this call's sequences can be run in slots; decided for every call alone, as all else."""
-        reason = self._why_not
+    def _set_attention(self, longest: int) -> bool:
+        """Switch the model to attention in slots if sequences of this length can be run so, else to its own.
+
+        Returns whether they can. Every call decides anew, so that nothing carries over from one call to the next.
+        """
+        reason = self._why_not_slots
         if reason is None and self._window is not None and self._window < longest:
             reason = f"its sliding window of {self._window} tokens is shorter than the sequences ({longest} tokens)"
         if reason:
             self._note_once(reason)
-        wanted = self._own_attention if reason else ATTENTION
-        if self._model.config._attn_implementation != wanted:
-            self._model.set_attn_implementation(wanted)
+        attention = self._own_attention if reason else ATTENTION
+        if self._model.config._attn_implementation != attention:
+            self._model.set_attn_implementation(attention)
         return reason is None
 
     def _note_once(self, reason: str) -> None:
         if not self._noted:
             self._noted = True
-            self._note(f"{self._path} is drawn by transformers' generate, which is slower than slots: {reason}")
+            self._note(f"{self._path} is run by transformers' generate, which is slower than slots: {reason}")
 
     def _check_context(self, lengths: Sequence[int], new: int) -> int:
         """The longest sequence; raises RefusedError if it does not fit."""
@@ -220,7 +223,7 @@ class LocalEngine:
         return longest
 
     def _slots_for(self, length: int) -> int:
-        """Completions drawn at a time whose keys and values, each of this many tokens, fit in the cache's memory."""
+        """How many completions of this many tokens fit in the cache's memory at a time, with their keys and values."""
         config = self._model.config.get_text_config()
         return max(
             1, min(self._slots, self._cache_bytes // (length * kv_bytes_per_token(config, self._model.dtype.itemsize)))
@@ -236,14 +239,14 @@ def kv_bytes_per_token(config: Any, itemsize: int) -> int:
 
 
 def _batches(
-    group: Sequence[int], pairs: Sequence[tuple[list[int], list[int]]], shared: int, most_tokens: int, most_kept: int
+    group: Sequence[int], pairs: Sequence[tuple[list[int], list[int]]], shared: int, max_tokens: int, max_kept: int
 ) -> Iterator[list[int]]:
-    """The group's positions in passes of at most so many tokens and kept logits, or one position if that has more."""
+    """The group's positions in batches of at most so many tokens and logits to keep; one that has more is alone."""
     batch: list[int] = []
     tokens = kept = 0
     for i in group:
         new_tokens, new_kept = len(pairs[i][0]) - shared + len(pairs[i][1]), len(pairs[i][1])
-        if batch and (tokens + new_tokens > most_tokens or kept + new_kept > most_kept):
+        if batch and (tokens + new_tokens > max_tokens or kept + new_kept > max_kept):
             yield batch
             batch, tokens, kept = [], 0, 0
         batch.append(i)

@@ -1,4 +1,4 @@
-"""The engine `local` in several processes: every call's requests are shared out, each process draws its share."""
+"""The engine `local` in several processes: num_processes call's requests are split among them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,14 +9,14 @@ from selftaught.engines.local import LocalEngine
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, TokenScores
 from selftaught.workers import Worker
 
-TOGETHER = 16
-"""Completions that a worker sends at a time."""
+COMPLETIONS_PER_MESSAGE = 16
+"""From a worker to this process."""
 
 
 class MultiProcessEngine:
     """A LocalEngine here and one in every worker, opened on the same weights with the same settings.
 
-    Request i goes to process i mod n, so a completion depends on the requests alone, not on which process is faster.
+    Request i goes to process i mod n, so a completion depends on the requests alone, not on the speed of a process.
     """
 
     serves = None
@@ -30,30 +30,31 @@ class MultiProcessEngine:
         compiled: bool = False,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """As of `open_local`; `slots` and `cache_bytes` are those of each process."""
+        """Arguments as for `open_local`; `slots` and `cache_bytes` are those of each process."""
         self._model, self._workers, self._settings, self._compiled = model, workers, settings, compiled
         for worker in workers:
             self._open(worker)
         self._own = open_local(model, settings, compiled=compiled, note=note)
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
-        every = len(self._workers) + 1
+        num_processes = len(self._workers) + 1
         busy: dict[Connection, tuple[Worker, int]] = {}
         try:
             for first, worker in enumerate(self._workers, start=1):
-                if share := requests[first::every]:
-                    if worker.owner is not self:  # ended by an earlier call that was broken off
+                if share := requests[first::num_processes]:
+                    if worker.owner is not self:  # an earlier call that was not read to its end has ended it
                         self._open(worker)
                     worker.send((share, params))
                     busy[worker.pipe] = worker, first
-            for completion in self._own.sample(requests[::every], params):
-                yield replace(completion, request=completion.request * every)
-                yield from _arrived(busy, every)
+            for completion in self._own.sample(requests[::num_processes], params):
+                yield replace(completion, request=completion.request * num_processes)
+                yield from _receive_ready(busy, num_processes)
             while busy:
                 wait(list(busy))
-                yield from _arrived(busy, every)
+                yield from _receive_ready(busy, num_processes)
         finally:
-            for worker, _ in busy.values():  # broken off: what they would still send answers no later call
+            # The caller has stopped reading, and no later call may receive what these would still send.
+            for worker, _ in busy.values():
                 worker.kill()
 
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
@@ -68,15 +69,15 @@ class MultiProcessEngine:
         worker.begin(self, serve_engine, self._model, self._settings, self._compiled)
 
 
-def _arrived(busy: dict[Connection, tuple[Worker, int]], every: int) -> Iterator[Completion]:
-    """What workers have sent by now; those that have sent all of their share leave `busy`."""
+def _receive_ready(busy: dict[Connection, tuple[Worker, int]], num_processes: int) -> Iterator[Completion]:
+    """Completions that workers have sent by now; a worker that has sent all of its share is removed from `busy`."""
     for pipe, (worker, first) in list(busy.items()):
         while pipe in busy and worker.has_message():
-            if (found := worker.receive()) is None:
+            if (completions := worker.receive()) is None:
                 del busy[pipe]
                 continue
-            for completion in found:
-                yield replace(completion, request=completion.request * every + first)
+            for completion in completions:
+                yield replace(completion, request=completion.request * num_processes + first)
 
 
 def open_local(
@@ -91,17 +92,17 @@ def open_local(
 
 
 def serve_engine(pipe: Connection, model: ModelRef, settings: Mapping[str, Any], compiled: bool) -> None:
-    """In a worker: draw shares until None comes. A share is answered by lists of completions, and None at its end."""
+    """In a worker: generate for each share until None comes; send lists of completions, and None after each share."""
     engine = open_local(model, settings, compiled=compiled)
     try:
         while (job := pipe.recv()) is not None:
-            found: list[Completion] = []
+            completions: list[Completion] = []
             for completion in engine.sample(*job):
-                found.append(completion)
-                if len(found) == TOGETHER:
-                    pipe.send(found)
-                    found = []
-            pipe.send(found)
+                completions.append(completion)
+                if len(completions) == COMPLETIONS_PER_MESSAGE:
+                    pipe.send(completions)
+                    completions = []
+            pipe.send(completions)
             pipe.send(None)
     finally:
         engine.close()

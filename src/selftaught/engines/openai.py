@@ -1,8 +1,8 @@
 """The engine `openai`: any server with OpenAI's completions API (`/v1/completions`): vLLM, llama.cpp and others.
 
-The API has one seed per HTTP request, so every request is an HTTP request of its own; the server batches them. Prompts
-go as token ids where the server takes them, so that nobody adds a second begin token; else as text, and the server's
-count of the prompt's tokens must be the local tokenizer's. No torch here: the server has the weights.
+The API has one seed per HTTP request, so every completion is an HTTP request of its own; the server batches them.
+Prompts are sent as token ids where the server takes them, so that it adds no second begin token; else as text, and the
+server's count of the prompt's tokens must be the local tokenizer's. No torch here: the server has the weights.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from selftaught.engines.replies import Reply, read_models, read_reply
 from selftaught.engines.server_scoring import Scoring, find_scoring
-from selftaught.engines.transport import Connection, Server, TurnedDown, as_they_finish
+from selftaught.engines.transport import Connection, RequestRejected, Server, as_they_finish
 from selftaught.errors import EngineError, RefusedError
 from selftaught.records import Completion, FinishReason, ModelRef, Request, SamplingParams, TokenScores
 from selftaught.tokens import Codec, cut_at_stop
@@ -19,7 +19,7 @@ from selftaught.tokens import Codec, cut_at_stop
 PROBE = "Question 12: is 3 + 45 = 48?\n  Yes, naïve 7"
 """Words, digits, white space and a letter outside ASCII: two tokenizers rarely agree on all of them."""
 DIALECTS: dict[str, dict[str, Any]] = {
-    # Servers have samplers and defaults of their own; these make them draw as `sampling.*` says and no other way.
+    # Servers have samplers and defaults of their own; these fields make them sample exactly as `sampling.*` says.
     "llamacpp": {"min_p": 0.0, "repeat_penalty": 1.0, "samplers": ["temperature", "top_k", "top_p"]},
     "vllm": {
         "min_p": 0.0,
@@ -29,7 +29,7 @@ DIALECTS: dict[str, dict[str, Any]] = {
         "spaces_between_special_tokens": False,
     },
 }
-"""Fields beyond OpenAI's, by `owned_by` in /v1/models; a server that is not here gets none."""
+"""Fields beyond OpenAI's, by `owned_by` in /v1/models; a server that is not listed gets none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class _Served:
 
 
 class OpenAIEngine:
-    """Draws completions from a server that serves the model in a folder, whose tokenizer is used here.
+    """Generates completions with a server of the model in a folder; the folder's tokenizer is used here.
 
     Raises EngineError if the server does not answer, or reads prompts as other tokens than the local tokenizer does.
     """
@@ -60,8 +60,9 @@ class OpenAIEngine:
         self._server = server
         self._concurrency = concurrency
         self._served = self._find_model(served_name)
+        self._sends_ids = False  # while it is tried
         self._sends_ids = self._takes_ids()
-        self._scores: Scoring | None = None
+        self._scoring: Scoring | None = None
 
     @property
     def serves(self) -> str:
@@ -76,13 +77,13 @@ class OpenAIEngine:
             who = f"request {position} (its prompt ends {request.prompt[-60:]!r})"
             body = self._body(request.prompt, ids, params, seed=request.seed)
 
-            async def ask(connection: Connection) -> Completion:
-                answer = await connection.ask("/v1/completions", body, who=who, seed=request.seed)
+            async def complete(connection: Connection) -> Completion:
+                answer = await connection.request("/v1/completions", body, who=who, seed=request.seed)
                 reply = read_reply(answer, who=who)
                 self._check(reply, ids, params, who)
                 return self._completion(position, reply, ids, params)
 
-            return ask
+            return complete
 
         jobs = [job(position) for position in range(len(requests))]
         yield from as_they_finish(self._server, jobs, concurrency=self._concurrency)
@@ -94,16 +95,16 @@ class OpenAIEngine:
         ]
         if not self._sends_ids:
             raise EngineError(
-                f"{self._server.base_url} takes prompts only as text, so the log-probabilities of given tokens "
-                "cannot be had from it; use a server that takes token ids (vLLM, llama.cpp), or engine.name = 'local'"
+                f"{self._server.base_url} takes prompts only as text, so log-probabilities of given tokens "
+                "are not available from it; use one that takes token ids (vLLM, llama.cpp), or engine.name = 'local'"
             )
-        if self._scores is None:
-            self._scores = find_scoring(self._ask_all, self._codec.encode_prompt(PROBE), self._server.base_url)
-        scores = self._scores(self._ask_all, rows)
+        if self._scoring is None:
+            self._scoring = find_scoring(self._complete_all, self._codec.encode_prompt(PROBE), self._server.base_url)
+        scores = self._scoring(self._complete_all, rows)
         return [TokenScores(token_ids=tuple(ids), logprobs=s) for (_, ids), s in zip(rows, scores, strict=True)]
 
     def close(self) -> None:
-        """Nothing is held between calls; the server is its owner's."""
+        """Nothing is held between calls; whoever started the server ends it."""
 
     def _body(self, prompt: str, ids: Sequence[int], params: SamplingParams, *, seed: int) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -120,98 +121,98 @@ class OpenAIEngine:
             body["stop"] = list(params.stop)
         dialect = DIALECTS.get(self._served.owner)
         if dialect is not None or params.top_k:
-            body["top_k"] = params.top_k
+            body["top_k"] = params.top_k or 0  # no limit; without the field a server takes its own default
         return body | (dialect or {})
 
     def _check(self, reply: Reply, prompt_ids: Sequence[int], params: SamplingParams, who: str) -> None:
-        """Refuse an answer to another prompt than ours, and one whose limit was not ours."""
+        """Refuse an answer to another prompt than the one sent, and one with another limit on new tokens."""
         if reply.prompt_tokens is not None and reply.prompt_tokens != len(prompt_ids):
             raise RefusedError(
                 f"{who}: the server read {reply.prompt_tokens} tokens where the local tokenizer has {len(prompt_ids)} "
                 "(another model, or a second begin token); serve the model of model.path"
             )
-        drawn = reply.completion_tokens
-        if drawn is not None and drawn > params.max_new_tokens:
+        num_tokens = reply.completion_tokens
+        if num_tokens is not None and num_tokens > params.max_new_tokens:
             raise EngineError(
-                f"{who}: got {drawn} tokens, expected at most sampling.max_new_tokens = {params.max_new_tokens}; the "
-                "server does not keep to max_tokens"
+                f"{who}: got {num_tokens} tokens, expected at most sampling.max_new_tokens = {params.max_new_tokens}; "
+                "the server does not keep to max_tokens"
             )
-        if reply.finish == "length" and drawn is not None and drawn < params.max_new_tokens:
+        if reply.finish == "length" and num_tokens is not None and num_tokens < params.max_new_tokens:
             raise RefusedError(
-                f"{who}: the server ended the completion after {drawn} tokens, not at sampling.max_new_tokens = "
+                f"{who}: the server ended the completion after {num_tokens} tokens, not at sampling.max_new_tokens = "
                 f"{params.max_new_tokens}: its context is too short; start it with a longer one, or lower "
                 "sampling.num_shots"
             )
 
     def _completion(self, position: int, reply: Reply, prompt_ids: Sequence[int], params: SamplingParams) -> Completion:
-        text, was_cut = cut_at_stop(reply.text, params.stop)  # not every server leaves the stop string out
+        text, was_cut = cut_at_stop(reply.text, params.stop)  # some servers leave the stop string in
         ids = list(reply.token_ids) if reply.token_ids is not None else None
         ended = bool(ids) and ids is not None and ids[-1] in self._codec.end_ids
         kept: list[int] | None = None
         if ids is not None:
-            theirs, kept, _ = self._codec.cut(ids[:-1] if ended else ids, params.stop, after=prompt_ids)
-            if theirs != text or self._codec.decode(kept, after=prompt_ids) != text:
-                kept = None  # the ids of a stop string's first letters, or of a split character; the text counts
+            cut_text, kept, _ = self._codec.cut(ids[:-1] if ended else ids, params.stop, after=prompt_ids)
+            if cut_text != text or self._codec.decode(kept, after=prompt_ids) != text:
+                kept = None  # the ids hold a stop string's first letters or a split character; the text counts
         finish: FinishReason = "length"
         if was_cut or reply.stop_string is not None:
             finish = "stop"
         elif reply.finish == "stop":
-            # Servers that do not say which of the two it was: without stop strings it can only be the end token.
+            # The API has one word for an end token and a stop string; with no stop string it must be the end token.
             finish = "end" if ended or not params.stop else "stop"
-        known = reply.completion_tokens
-        count = known if known is not None else len(ids) if ids is not None else None
+        count = reply.completion_tokens
+        if count is None and ids is not None:
+            count = len(ids)
         if count is None:
             count = len(self._codec.encode_completion("", reply.text)) if reply.text else 0
-        is_whole = reply.logprobs is not None and len(reply.logprobs) == count
+        are_all_known = reply.logprobs is not None and len(reply.logprobs) == count
         return Completion(
             request=position,
             text=text,
             token_ids=tuple(kept) if kept is not None else None,
             finish_reason=finish,
-            logprob=round(sum(reply.logprobs or ()), 6) if is_whole else None,
+            logprob=round(sum(reply.logprobs or ()), 6) if are_all_known else None,
             num_tokens=count,
         )
 
-    def _find_model(self, wanted: str) -> _Served:
+    def _find_model(self, name: str) -> _Served:
         who = "the list of models"
-        models = read_models(self._one(lambda c: c.ask("/v1/models", None, who=who)), who=who)
+        models = read_models(self._send(lambda c: c.request("/v1/models", None, who=who)), who=who)
         names = [str(model["id"]) for model in models]
-        if wanted and wanted not in names:
+        if name and name not in names:
             raise EngineError(
-                f"engine.model = {wanted!r}, but {self._server.base_url} serves {', '.join(map(repr, names[:10]))}; "
+                f"engine.model = {name!r}, but {self._server.base_url} serves {', '.join(map(repr, names[:10]))}; "
                 "name one of them"
             )
-        if not wanted and len(names) != 1:
+        if not name and len(names) != 1:
             raise EngineError(
                 f"{self._server.base_url} serves {len(names)} models ({', '.join(map(repr, names[:10]))}); set "
-                "engine.model to the one that is meant"
+                "engine.model to one of them"
             )
-        model = models[names.index(wanted) if wanted else 0]
+        model = models[names.index(name) if name else 0]
         path = model.get("root") or model["id"]
         return _Served(name=str(model["id"]), owner=str(model.get("owned_by", "")), path=str(path))
 
     def _takes_ids(self) -> bool:
-        """Whether prompts can go as ids: asks for one token after PROBE, as ids and as text.
+        """Whether prompts can be sent as ids: requests one token after PROBE, with ids and with text.
 
-        A server that takes ids counts as many as were sent. That it means the same tokens by them shows in what it
-        says of the text: the same count, or ids that decode here to its own words.
+        A server that takes ids counts as many as were sent. It means the same tokens by them if it counts as many in
+        the text, or if the ids that it generates decode here to its own text.
         """
         ids = self._codec.encode_prompt(PROBE)
         params = SamplingParams(temperature=0.0, max_new_tokens=1)
         who = "the probe of the tokenizer"
-        self._sends_ids = False
         text_body = self._body(PROBE, ids, params, seed=0)
-        by_text = read_reply(self._one(lambda c: c.ask("/v1/completions", text_body, who=who)), who=who)
+        by_text = read_reply(self._send(lambda c: c.request("/v1/completions", text_body, who=who)), who=who)
         try:
             id_body = text_body | {"prompt": ids}
-            by_ids = read_reply(self._one(lambda c: c.ask("/v1/completions", id_body, who=who)), who=who)
-        except TurnedDown:
-            by_ids = None  # this server takes only text; the count below says whether that is safe
+            by_ids = read_reply(self._send(lambda c: c.request("/v1/completions", id_body, who=who)), who=who)
+        except RequestRejected:
+            by_ids = None  # this server takes only text; the count below shows whether that is safe
         if by_ids is not None and by_ids.prompt_tokens == len(ids):
             if by_text.prompt_tokens == len(ids):
                 return True
-            drawn = by_ids.token_ids
-            if drawn and by_ids.text.strip() and self._codec.decode(drawn, after=ids) == by_ids.text:
+            new_ids = by_ids.token_ids
+            if new_ids and by_ids.text.strip() and self._codec.decode(new_ids, after=ids) == by_ids.text:
                 return True
         if by_text.prompt_tokens is not None and by_text.prompt_tokens != len(ids):
             raise EngineError(
@@ -221,24 +222,25 @@ class OpenAIEngine:
             )
         return False
 
-    def _one(self, job: Callable[[Connection], Awaitable[Any]]) -> Any:
+    def _send(self, job: Callable[[Connection], Awaitable[Any]]) -> Any:
         (answer,) = as_they_finish(self._server, [job], concurrency=1)
         return answer
 
-    def _ask_all(self, bodies: Sequence[dict[str, Any]], who: str) -> list[Any]:
+    def _complete_all(self, bodies: Sequence[dict[str, Any]], who: str) -> list[Any]:
         """The answers to several completion requests, in order."""
 
         def job(position: int) -> Callable[[Connection], Awaitable[tuple[int, Any]]]:
-            async def ask(connection: Connection) -> tuple[int, Any]:
+            async def complete(connection: Connection) -> tuple[int, Any]:
                 body = {"model": self._served.name, "stream": False, **bodies[position]}
-                return position, await connection.ask("/v1/completions", body, who=who, seed=position)
+                return position, await connection.request("/v1/completions", body, who=who, seed=position)
 
-            return ask
+            return complete
 
-        found = dict(as_they_finish(self._server, [job(i) for i in range(len(bodies))], concurrency=self._concurrency))
-        return [found[i] for i in range(len(bodies))]
+        jobs = [job(i) for i in range(len(bodies))]
+        answers = dict(as_they_finish(self._server, jobs, concurrency=self._concurrency))
+        return [answers[i] for i in range(len(bodies))]
 
 
 def server_seed(seed: int) -> int:
-    """A request's seed in the range that every server takes: 1 to 2^31 - 1 (some take 0 or all ones as "any")."""
+    """A request's seed in the range that every server takes: 1 to 2^31 - 1 (for some, 0 or all ones means "any")."""
     return 1 + seed % ((1 << 31) - 1)

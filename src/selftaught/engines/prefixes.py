@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 SHARED_AT_LEAST = 16
-"""Tokens; below this a prefix of its own costs more than it saves."""
+"""Tokens; a forward pass for a shorter prefix costs more than it saves."""
 
 GROUP_AT_LEAST = 16
-"""Prompts; a smaller group is not worth a prefix of its own."""
+"""Prompts; for a smaller group a forward pass for the prefix costs more than it saves."""
 
 
 def shared_length(prompts: Sequence[list[int]]) -> int:
-    """Tokens that all prompts begin with, leaving each of them one of its own at least; 0 if not worth sharing."""
+    """Number of tokens that all prompts begin with, less than the shortest has; 0 if too few to be worth sharing."""
     if len(prompts) < 2:
         return 0
     shared = min(_common(min(prompts), max(prompts)), min(map(len, prompts)) - 1)
@@ -19,7 +19,9 @@ def shared_length(prompts: Sequence[list[int]]) -> int:
 
 
 def prefix_groups(prompts: Sequence[list[int]]) -> list[list[int]]:
-    """Positions of the prompts, split where each part shares a longer prefix than the whole (hinted and unhinted, say).
+    """Positions of the prompts in groups; a group is split if each part shares a longer prefix than the group does.
+
+    So prompts with a hint and prompts without one become two groups.
 
     Every position is in exactly one group; groups and positions are in the order of `prompts`.
     """
@@ -46,9 +48,9 @@ def _split(prompts: Sequence[list[int]], order: list[int]) -> list[list[int]]:
 
 
 def _common(a: list[int], b: list[int]) -> int:
-    """Tokens that both begin with."""
+    """Number of tokens that both begin with."""
     low, high = 0, min(len(a), len(b))
-    while low < high:  # halving, since slices compare much faster than tokens do one by one
+    while low < high:  # by halves, because comparing slices is much faster than comparing tokens
         middle = (low + high + 1) // 2
         low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
     return low

@@ -1,4 +1,4 @@
-"""What a server says in answer to one completion request, checked: JSON in, a record or an EngineError out. Pure."""
+"""Checks a server's answer to one completion request: JSON in, a record or an EngineError out. Pure."""
 
 import math
 import reprlib
@@ -14,21 +14,21 @@ FINISH_REASONS = ("stop", "length")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """The one choice of a completion answer; None stands for what the server does not tell."""
+    """The one choice of a completion answer; None stands for what the server leaves out."""
 
     text: str
     finish: Literal["stop", "length"]
     stop_string: str | None
-    """The stop string that ended it (vLLM says so)."""
+    """The stop string that ended it (vLLM gives it)."""
     token_ids: tuple[int, ...] | None
     logprobs: tuple[float, ...] | None
-    """Of the drawn tokens, as far as the server lists them (llama.cpp leaves out those of a stop string)."""
+    """Of the generated tokens that the server lists (llama.cpp leaves out those of a stop string)."""
     prompt_tokens: int | None
     completion_tokens: int | None
 
 
 def read_reply(body: object, *, who: str) -> Reply:
-    """Check an answer to a request for one completion. Raises EngineError for whatever is not as the API has it."""
+    """Check an answer to a request for one completion. Raises EngineError for one that does not keep to the API."""
     choice = _only_choice(body, who)
     text = choice.get("text")
     if not isinstance(text, str):
@@ -61,10 +61,10 @@ def read_reply(body: object, *, who: str) -> Reply:
 def read_echo(body: object, *, tokens: int, who: str) -> tuple[float, ...] | None:
     """Log-probabilities of a prompt's tokens but the first, from an answer to `echo` in OpenAI's form.
 
-    None if the server has not scored the prompt. Raises EngineError for an answer that is not as the API has it.
+    None if the server has not scored the prompt. Raises EngineError for an answer that does not keep to the API.
     """
-    found = _only_choice(body, who).get("logprobs")
-    values = found.get("token_logprobs") if isinstance(found, Mapping) else None
+    logprobs = _only_choice(body, who).get("logprobs")
+    values = logprobs.get("token_logprobs") if isinstance(logprobs, Mapping) else None
     if not isinstance(values, list) or len(values) < tokens:
         return None
     return tuple(_logprob(value, who) for value in values[1:tokens])
@@ -91,25 +91,25 @@ def _only_choice(body: object, who: str) -> Mapping[str, Any]:
     return choices[0]
 
 
-def _logprobs(found: object, who: str) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
+def _logprobs(value: object, who: str) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
     """(ids, log-probabilities) in either form: OpenAI's parallel lists, or llama.cpp's list of objects."""
-    if found is None:
+    if value is None:
         return None, None
-    if not isinstance(found, Mapping):
-        raise _wrong(who, "logprobs", found, "an object")
-    if found.get("content") is not None:
-        content = found["content"]
+    if not isinstance(value, Mapping):
+        raise _wrong(who, "logprobs", value, "an object")
+    if value.get("content") is not None:
+        content = value["content"]
         if not isinstance(content, list) or not all(isinstance(item, Mapping) for item in content):
             raise _wrong(who, "logprobs.content", content, "a list of objects")
-        listed = [item.get("id") for item in content]
-        ids = None if None in listed else _ids(listed, who)
+        item_ids = [item.get("id") for item in content]
+        ids = None if None in item_ids else _ids(item_ids, who)
         return ids, tuple(_logprob(item.get("logprob"), who) for item in content)
-    values = found.get("token_logprobs")
-    if values is None:
+    numbers = value.get("token_logprobs")
+    if numbers is None:
         return None, None
-    if not isinstance(values, list):
-        raise _wrong(who, "logprobs.token_logprobs", values, "a list of numbers")
-    return None, tuple(_logprob(value, who) for value in values)
+    if not isinstance(numbers, list):
+        raise _wrong(who, "logprobs.token_logprobs", numbers, "a list of numbers")
+    return None, tuple(_logprob(number, who) for number in numbers)
 
 
 def _logprob(value: object, who: str) -> float:
@@ -125,12 +125,12 @@ def _as_float(value: int | float) -> float:
         return math.inf
 
 
-def _ids(found: object, who: str) -> tuple[int, ...]:
-    if not isinstance(found, list | tuple) or not all(
-        isinstance(i, int) and not isinstance(i, bool) and 0 <= i <= LARGEST_ID for i in found
+def _ids(value: object, who: str) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(i, int) and not isinstance(i, bool) and 0 <= i <= LARGEST_ID for i in value
     ):
-        raise _wrong(who, "token ids", found, "a list of token ids")
-    return tuple(found)
+        raise _wrong(who, "token ids", value, "a list of token ids")
+    return tuple(value)
 
 
 def _count(usage: Mapping[str, Any] | None, key: str, who: str) -> int | None:

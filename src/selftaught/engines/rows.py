@@ -1,4 +1,4 @@
-"""A completion being drawn, and how it ends: the same for every way of drawing in this process."""
+"""A completion while it is generated, and how it ends; used in slots and with transformers' `generate`."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from selftaught.tokens import Codec, cut_at_stop
 
 @dataclass(slots=True)
 class Row:
-    """A completion being drawn."""
+    """A completion while it is generated."""
 
     request: int
     seed: int
@@ -54,7 +54,7 @@ class Endings:
             return None
         text, kept, was_cut = codec.cut(ids, stop, after=row.prompt_ids)
         if codec.decode(kept, after=row.prompt_ids) != text:
-            kept = []  # a split token that does not encode back; the text is what counts
+            kept = []  # part of a split token has no ids of its own; the text counts
         return Completion(
             request=row.request,
             text=text,

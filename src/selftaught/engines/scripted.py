@@ -9,7 +9,7 @@ from selftaught.tokens import cut_at_stop
 class ScriptedEngine:
     """Completions are `reply(prompt, seed)`, cut at the first stop string; tokens are characters.
 
-    `requests` keeps everything that was asked, for tests to look at.
+    `requests` keeps all requests, for tests to look at.
     """
 
     serves = None

@@ -1,7 +1,7 @@
-"""A server as a child process: started in a process group of its own, waited for, and ended with all its processes.
+"""A server as a child process: started in a process group of its own, awaited, and ended with all its processes.
 
-`guard.py` stands between this process and the server, so that the server does not stay when this process is killed.
-POSIX only, as process groups are.
+`guard.py` runs between this process and the server, so that the server ends when this process is killed. POSIX only,
+as process groups are.
 """
 
 import http.client
@@ -25,18 +25,18 @@ POLL_S = 0.1
 GRACE_S = 15.0
 """From SIGTERM to SIGKILL."""
 KILL_S = 30.0
-"""From SIGKILL to giving up; a process that waits for a device may take this long to go."""
+"""From SIGKILL to giving up; a process that waits for a device may take this long to end."""
 LOG_TAIL = 256 << 10
-"""Bytes of the log that are searched for what went wrong."""
+"""Bytes at the log's end that are searched for the cause of an error."""
 
 _LOG_PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)?((DEBUG|INFO|WARNING|ERROR|CRITICAL)\s[\d: .-]+\[[^\]]*\]\s*)?")
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b|No module named|[Oo]ut of memory")
-_ECHO = re.compile(r"root cause|Engine core initialization failed|EngineDeadError")
-"""Exceptions that only report another one, further up."""
+_FOLLOW_UP = re.compile(r"root cause|Engine core initialization failed|EngineDeadError")
+"""Exceptions that only report an earlier one."""
 
 
 class ServerProcess:
-    """A running server. Raises EngineError if it cannot be started; whoever makes one has to `stop` it."""
+    """A running server. Raises EngineError if it cannot be started; its owner must `stop` it."""
 
     def __init__(
         self, name: str, command: Sequence[str], *, env: Mapping[str, str], log: Path | None, grace_s: float = GRACE_S
@@ -84,7 +84,7 @@ class ServerProcess:
             time.sleep(POLL_S)
 
     def has_ended(self, *, within_s: float = 0.0) -> bool:
-        """Whether the server is gone, or goes within some seconds."""
+        """Whether the server has ended, or ends within so many seconds."""
         try:
             self._guard.wait(timeout=within_s)
         except subprocess.TimeoutExpired:
@@ -92,7 +92,7 @@ class ServerProcess:
         return True
 
     def how_it_ended(self) -> str:
-        """The exit code and the server's own words, in brackets."""
+        """The exit code and the server's last words, in brackets."""
         code = self._guard.returncode
         signal_number = -code if code < 0 else code - 128 if code > 128 else 0
         known = {s.value for s in signal.Signals}
@@ -112,10 +112,10 @@ class ServerProcess:
     def stop(self) -> None:
         """End the server and every process of its group, and wait until none is left.
 
-        Raises EngineError if one is left all the same: then its memory is not given back.
+        Raises EngineError if one is left, since it still holds its memory.
         """
         if self._is_stopped:
-            return  # the group's id may be another's by now
+            return  # by now the group's id may belong to other processes
         for number, limit_s in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, KILL_S)):
             left = self._signal_and_wait(number, limit_s)
             if not left:
@@ -131,12 +131,12 @@ class ServerProcess:
             self.log.unlink(missing_ok=True)
 
     def _signal_and_wait(self, number: signal.Signals, limit_s: float) -> list[int]:
-        """The processes of the group that are left."""
-        with suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS says so in the second way
+        """Signal the group; the processes that are left after the limit."""
+        with suppress(ProcessLookupError, PermissionError):  # no process is left; macOS reports the second error
             os.killpg(self.group, number)
         deadline = time.monotonic() + limit_s
         while (left := alive_in_group(self.group)) and time.monotonic() < deadline:
-            self._guard.poll()  # takes the guard off the process table once it has ended
+            self._guard.poll()  # removes the guard from the process table once it has ended
             time.sleep(POLL_S)
         return left
 
@@ -147,42 +147,42 @@ class ServerProcess:
 def last_words_of(log: str) -> str:
     """The last exception in a log, without the exceptions that only report another one; else the last line.
 
-    One printable line of at most 300 characters; empty if nothing is logged.
+    One printable line of at most 300 characters; empty for an empty log.
     """
     lines = [line for line in (_LOG_PREFIX.sub("", line.strip()).strip() for line in log.splitlines()) if line]
     errors = [line for line in lines if _EXCEPTION.search(line)]
-    causes = [line for line in errors if not _ECHO.search(line)]
+    causes = [line for line in errors if not _FOLLOW_UP.search(line)]
     return "".join(c if c.isprintable() else " " for c in (causes or errors or lines or [""])[-1])[:300]
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on at this moment."""
-    with socket.socket() as found:
-        found.bind((HOST, 0))
-        return int(found.getsockname()[1])
+    """A TCP port of this machine that no process listens on at this moment."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
 
 
 def alive_in_group(group: int) -> list[int]:
-    """Ids of the living processes of a process group; where there is no /proc, the group's own id if it has any."""
+    """Ids of the living processes of a process group; where there is no /proc, the group's id if it has any."""
     if not Path("/proc/self/stat").exists():
         try:
             os.killpg(group, 0)
         except (ProcessLookupError, PermissionError):
             return []
         return [group]
-    found = []
+    alive = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
-            continue  # it ended since the listing
-        # pid (name) state ppid pgrp …; the name may hold anything. A zombie has no memory left.
+            continue  # it has ended since the folder was listed
+        # pid (name) state ppid pgrp …; the name may hold brackets. A zombie holds no memory.
         state, _, process_group = stat.rpartition(")")[2].split()[:3]
         if int(process_group) == group and state not in "ZX":
-            found.append(int(entry.name))
-    return sorted(found)
+            alive.append(int(entry.name))
+    return sorted(alive)
 
 
 def _is_healthy(port: int) -> bool:

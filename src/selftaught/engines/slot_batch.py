@@ -1,4 +1,4 @@
-"""Draws completions of prompts that share a prefix, in slots that are refilled as rows end."""
+"""Generates completions of prompts that share a prefix, in slots that are refilled as rows end."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +11,11 @@ from selftaught.engines.slots import SlotCache
 from selftaught.records import Completion
 
 REFILL_TOKENS = 512
-"""Prompt tokens that make a refill worth a pass of its own."""
+"""Prompt tokens that are worth a prefill of their own."""
 
 
 class SlotBatch:
-    """The rows of one prefix. A slot is an index; `self._slots[i]` is the row in it, or None once that has ended."""
+    """The rows of one prefix. A slot is an index; `self._slots[i]` is the row in it, or None once the row has ended."""
 
     def __init__(
         self,
@@ -26,28 +26,28 @@ class SlotBatch:
         num_slots: int,
         length: int,
         prefill_tokens: int,
-        draw: Callable[[Tensor, Sequence[Row]], None],
+        append_tokens: Callable[[Tensor, Sequence[Row]], None],
         endings: Endings,
     ) -> None:
-        """`length` is what a slot must hold after the prefix; `prefill_tokens` bounds the prompt tokens of one pass."""
-        self._runner, self._shared, self._pass_tokens = runner, shared, prefill_tokens
-        self._draw, self._endings = draw, endings
-        # Longest first: prompts of like length share a pass, and a lack of memory shows at once.
+        """`length` is the tokens of a slot, without the prefix; `prefill_tokens` limits the tokens of one prefill."""
+        self._runner, self._shared, self._prefill_tokens = runner, shared, prefill_tokens
+        self._append_tokens, self._endings = append_tokens, endings
+        # Longest first: prompts of similar length share a prefill, and a lack of memory shows at once.
         self._waiting = deque(sorted(rows, key=lambda row: -len(row.prompt_ids)))
         self._cache = SlotCache(num_slots, length, runner.kernels)
         self._slots: list[Row | None] = [None] * num_slots
         if shared:
-            runner.prefix(self._cache, rows[0].prompt_ids[:shared])
+            runner.prefill_prefix(self._cache, rows[0].prompt_ids[:shared])
 
     def run(self) -> Iterator[Completion]:
         """Completions in the order in which they end."""
         while self._waiting or any(self._slots):
             if self._is_refill_due():
-                drawn = self._refill()
+                slots = self._refill()
             else:
                 self._compact()
-                drawn = self._step()
-            for slot in drawn:
+                slots = self._step()
+            for slot in slots:
                 row = self._slots[slot]
                 assert row is not None
                 if completion := self._endings.completion(row):
@@ -55,7 +55,7 @@ class SlotBatch:
                     yield completion
 
     def _is_refill_due(self) -> bool:
-        """Refill in groups: a pass for one prompt costs about as much as one for many."""
+        """Whether enough slots are free: a prefill of one prompt costs about as much as a prefill of many."""
         free = self._slots.count(None)
         if not self._waiting or not free:
             return False
@@ -64,11 +64,11 @@ class SlotBatch:
         return sum(len(self._waiting[i].prompt_ids) - self._shared for i in range(free)) >= REFILL_TOKENS
 
     def _refill(self) -> list[int]:
-        """Give free slots to waiting rows, as many as one pass may hold, and draw their first tokens."""
+        """Give free slots to as many waiting rows as one prefill may hold, and sample their first tokens."""
         free = [slot for slot, row in enumerate(self._slots) if row is None]
         filled: list[int] = []
         rows: list[Row] = []
-        budget = self._pass_tokens
+        budget = self._prefill_tokens
         while self._waiting and len(filled) < len(free):
             budget -= len(self._waiting[0].prompt_ids) - self._shared
             if filled and budget < 0:
@@ -77,20 +77,20 @@ class SlotBatch:
             filled.append(free[len(filled)])
             self._slots[filled[-1]] = rows[-1]
         tails = [row.prompt_ids[self._shared :] for row in rows]
-        self._draw(self._runner.prompts(self._cache, self._shared, tails, filled), rows)
+        self._append_tokens(self._runner.prefill(self._cache, self._shared, tails, filled), rows)
         return filled
 
     def _step(self) -> list[int]:
-        """One token for every row. An empty slot takes part at its position 0, which its next prompt overwrites."""
+        """One token for every row. An empty slot is run too, at position 0, which its next prompt overwrites."""
         ids = [row.ids[-1] if row else 0 for row in self._slots]
         own = [len(row.prompt_ids) + len(row.ids) - 1 - self._shared if row else 0 for row in self._slots]
         logits = self._runner.step(self._cache, self._shared, ids, own)
         active = [slot for slot, row in enumerate(self._slots) if row]
-        self._draw(logits if len(active) == len(ids) else logits[active], [row for row in self._slots if row])
+        self._append_tokens(logits if len(active) == len(ids) else logits[active], [row for row in self._slots if row])
         return active
 
     def _compact(self) -> None:
-        """Once nothing waits, move the last rows into the slots of ended ones, so that none of those is run."""
+        """Once no row waits, move the last rows into the slots of ended ones, so that empty slots are not run."""
         num_active = len(self._slots) - self._slots.count(None)
         if self._waiting or len(self._slots) - num_active < max(1, len(self._slots) // 16):
             return

@@ -1,15 +1,15 @@
-"""Keys and values of the completions being drawn, and how one forward pass attends to them.
+"""Keys and values of the completions that are generated, and how one forward pass attends to them.
 
-Tokens of all completions lie in one row [1, N] without padding, so that no matrix product is spent on padding. The
+Tokens of all completions are one row [1, N] without padding, so that no matrix product is spent on padding. The
 prefix that all prompts share is kept once per layer; every token attends to it as one block, and to what its own slot
 holds; the two results are merged by their log-sum-exp (exact: softmax over a union is the sum of both parts, each
-weighed by its share of the normaliser).
+weighted by its share of the normaliser).
 
-transformers models call `attention` for every layer if their config names ATTENTION as implementation, and hand it the
-keyword `slot_tokens` of their forward call: what this pass is. There is no module-level state.
+transformers models call `attention` for every layer if their config names ATTENTION as implementation, and pass on the
+keyword `slot_pass` of their forward call, which says what the pass does. There is no module-level state.
 
-Letters: N tokens of a pass, H query heads, K key-value heads, G = H / K, D head size, P prefix tokens, S slots, L own
-positions.
+Letters: N tokens of a forward pass, H query heads, K key-value heads, G = H / K, D head size, P prefix tokens, S slots,
+L positions of a slot ("own positions": they count from the end of the prefix).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,20 +22,22 @@ from transformers import AttentionInterface
 
 ATTENTION = "selftaught_slots"
 
-HARMLESS = frozenset({"slot_tokens", "dropout", "position_ids", "use_cache", "sliding_window"})
-"""Keywords of an attention call that need no doing: no dropout while drawing; positions are in the queries and keys
-already; the engine does not run sequences longer than a sliding window in slots. Any other one is refused."""
+IGNORED_KEYWORDS = frozenset({"slot_pass", "dropout", "position_ids", "use_cache", "sliding_window"})
+"""Keywords of an attention call that slots may ignore; any other is refused.
 
+There is no dropout in generation; queries and keys have their positions already; the engine runs no sequence in slots
+that is longer than a sliding window.
+"""
 
-SLOTS_TOGETHER = 16
+GROUP_SLOTS = 16
 """Slots that one attention call of a step reads to the same length."""
 
 
-class Tokens(Protocol):
-    """One forward pass: which tokens it runs and what they may see."""
+class SlotPass(Protocol):
+    """One forward pass: which tokens it runs, and what they attend to."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """Attention output [1, N, H, D] of q [1, H, N, D] over what is held and over k, v [1, K, N, D], kept if due."""
+        """Attention output [1, N, H, D] of q [1, H, N, D] over the cache and k, v [1, K, N, D], which may be cached."""
         ...
 
 
@@ -44,10 +46,10 @@ Replaced = list[tuple[nn.Module, str, nn.Module]]
 
 
 class Kernels(Protocol):
-    """Faster operations that an engine may be handed for its machine (engines/cpu)."""
+    """Faster operations for some machine that an engine may be given (engines/cpu)."""
 
-    def suit(self, model: Any) -> bool:
-        """Whether they are for this model; an engine uses them for no other."""
+    def suits(self, model: Any) -> bool:
+        """Whether they can be used for this model; an engine uses them for no other."""
         ...
 
     def attend(
@@ -62,7 +64,7 @@ class Kernels(Protocol):
     ) -> Tensor:
         """Attention [1, N, H, D] of q [H, N, D] to each token's slot up to its position, and to the prefix.
 
-        `new` are keys and values [K, N, D] to be kept on the way in `held` [S, K, L, D], or None if they are there;
+        `new` are keys and values [K, N, D] to write to `held` [S, K, L, D], or None if they are written already;
         `shared` is the prefix's part: output [1, K, G * N, D] and log-sum-exp [1, K, G * N].
         """
         ...
@@ -72,15 +74,15 @@ class Kernels(Protocol):
         ...
 
     def fuse(self, model: Any, *, with_attention: bool) -> Replaced:
-        """Replace layers of the model by faster ones that give the same numbers; what was there before."""
+        """Replace layers of the model by faster ones that give the same numbers; returns what it replaced."""
         ...
 
     def pack(self, model: Any, *, rows: int) -> None:
         """Replace linear layers of the model, for products with about so many rows."""
         ...
 
-    def decoder(self, model: Any) -> Callable[[Tensor, Tensor, Tokens, Tensor], Tensor] | None:
-        """A faster pass over ids, positions, tokens and the places to keep, if there is one for this model."""
+    def decoder(self, model: Any) -> Callable[[Tensor, Tensor, SlotPass, Tensor], Tensor] | None:
+        """A faster forward pass, of ids, positions, what the pass does and the places to keep, if the model has one."""
         ...
 
 
@@ -92,18 +94,18 @@ class SlotCache:
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self.own: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def held(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all slots; made for keys and values like k, v [1, K, N, D] when first asked for."""
+    def allocated(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of all slots; the first call allocates them for keys and values like k, v [1, K, N, D]."""
         if layer not in self.own:
             shape = (self.num_slots, k.shape[1], self.length, k.shape[3])
-            # torch's operations read what they mask, which must be numbers.
-            make = torch.empty if self.kernels else torch.zeros
-            self.own[layer] = tuple(make(shape, dtype=x.dtype, device=x.device) for x in (k, v))  # type: ignore[assignment]
+            # torch's attention multiplies what it masks by zero, so that must be finite numbers.
+            allocate = torch.empty if self.kernels else torch.zeros
+            self.own[layer] = tuple(allocate(shape, dtype=x.dtype, device=x.device) for x in (k, v))  # type: ignore[assignment]
         return self.own[layer]
 
     def write(self, layer: int, slots: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:
-        """Keep k, v [1, K, N, D] of N tokens at own positions [N] of slots [N]."""
-        for held, new in zip(self.held(layer, k, v), (k, v), strict=True):
+        """Write k, v [1, K, N, D] of N tokens at own positions [N] of slots [N]."""
+        for held, new in zip(self.allocated(layer, k, v), (k, v), strict=True):
             held[slots, :, positions] = new[0].transpose(0, 1)
 
     def attend_with_kernels(
@@ -118,14 +120,14 @@ class SlotCache:
         *,
         one_each: bool,
     ) -> Tensor:
-        """Keep k, v [1, K, N, D] and attend q [1, H, N, D] to each token's slot and the prefix: [1, N, H, D]."""
+        """Write k, v [1, K, N, D], and attend q [1, H, N, D] to each token's slot and the prefix: [1, N, H, D]."""
         assert self.kernels is not None
-        if not one_each:  # tokens of one slot see each other, so all are kept before any is attended to
+        if not one_each:  # tokens of one slot attend to each other, so all must be written first
             self.write(layer, slots, positions, k, v)
         return self.kernels.attend(
             q[0],
             (k[0], v[0]) if one_each else None,
-            self.held(layer, k, v),
+            self.allocated(layer, k, v),
             slots,
             positions,
             scale,
@@ -138,12 +140,9 @@ class SlotCache:
         for held in (tensor for pair in self.own.values() for tensor in pair):
             held[list(targets)] = held[list(sources)]
 
-    def drop_prefix(self) -> None:
-        self.prefix.clear()
 
-
-class PrefixTokens:
-    """The shared prefix, run once: N = P tokens, causal, kept in the cache."""
+class PrefixPass:
+    """Prefill of the shared prefix: N = P tokens, causal, written to the cache."""
 
     def __init__(self, cache: SlotCache) -> None:
         self._cache = cache
@@ -154,10 +153,11 @@ class PrefixTokens:
         return out.transpose(0, 1)[None]
 
 
-class PromptTokens:
-    """New tokens of several sequences, each seeing the prefix and, causally, itself; kept in their slots, if any.
+class PrefillPass:
+    """Tokens of several sequences, each of which attends to the prefix and, causally, to itself.
 
-    `lengths` are the tokens of each sequence, one after the other in the row; `slots` are where they are kept.
+    `lengths` are the numbers of tokens of each sequence; they follow each other in the row. `slots` are where the
+    sequences are written, or None if they are not.
     """
 
     def __init__(self, cache: SlotCache, lengths: Sequence[int], slots: Sequence[int] | None, device: torch.device):
@@ -182,11 +182,11 @@ class PromptTokens:
         return _with_prefix(self.cache, layer, q, own, lse, scale)
 
 
-class StepTokens:
-    """One new token for each of the first N slots, at its own position, seeing the prefix and its slot up to itself.
+class StepPass:
+    """One new token for each of the first N slots; it attends to the prefix and to its slot up to its own position.
 
-    Slots are attended to in groups of neighbours, each as far as its longest reaches: what is read from memory is most
-    of the cost.
+    Groups of neighbouring slots share an attention call, which reads as far as the longest of them: reading memory is
+    most of the cost.
     """
 
     def __init__(self, cache: SlotCache, own_positions: Sequence[int], dtype: torch.dtype, device: torch.device):
@@ -196,8 +196,8 @@ class StepTokens:
         self._groups: list[tuple[slice, int, Tensor]] = []
         if cache.kernels:
             return
-        for first in range(0, len(own_positions), SLOTS_TOGETHER):
-            group = slice(first, min(first + SLOTS_TOGETHER, len(own_positions)))
+        for first in range(0, len(own_positions), GROUP_SLOTS):
+            group = slice(first, min(first + GROUP_SLOTS, len(own_positions)))
             visible = max(own_positions[group]) + 1
             hidden = torch.arange(visible, device=device) > self.own_positions[group, None]
             mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
@@ -220,7 +220,7 @@ class StepTokens:
             )
             for group, visible, mask in self._groups
         ]
-        own, lse = (torch.cat(some).flatten(1, 2).transpose(0, 1) for some in zip(*parts, strict=True))
+        own, lse = (torch.cat(group).flatten(1, 2).transpose(0, 1) for group in zip(*parts, strict=True))
         return _with_prefix(self.cache, layer, q, own, lse, scale)
 
 
@@ -233,8 +233,8 @@ def _attend_to_itself(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Te
 
 def _with_prefix(cache: SlotCache, layer: int, q: Tensor, own: Tensor, own_lse: Tensor, scale: float) -> Tensor:
     """Merge attention over own tokens, [H, N, D] with log-sum-exp [H, N], with that over the prefix: [1, N, H, D]."""
-    if found := _attend_to_prefix(cache, layer, q, scale):
-        shared, lse = found
+    if of_prefix := _attend_to_prefix(cache, layer, q, scale):
+        shared, lse = of_prefix
         share = torch.sigmoid(lse.reshape(own_lse.shape) - own_lse)[..., None]
         own = torch.lerp(own, shared.reshape(own.shape), share.to(own.dtype))
     return own.transpose(0, 1)[None]
@@ -245,7 +245,7 @@ def _attend_to_prefix(cache: SlotCache, layer: int, q: Tensor, scale: float) -> 
     if layer not in cache.prefix:
         return None
     k, v = cache.prefix[layer]
-    # Every query of a key-value head is one row of one matrix: heads of a group and tokens alike.
+    # All queries of a key-value head, of every token and every head of its group, are rows of one matrix.
     return attend(q.reshape(1, k.shape[1], -1, q.shape[3]), k, v, scale=scale)
 
 
@@ -268,7 +268,7 @@ def attend(
 def attend_plainly(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None = None, is_causal: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The same as `attend` in matrix products and a softmax, on any device."""
+    """The same as `attend`, in matrix products and a softmax, on any device."""
     scores = (q @ k.transpose(-1, -2)).to(_lse_dtype(q)) * scale
     if mask is not None:
         scores = scores + mask
@@ -280,31 +280,32 @@ def attend_plainly(
 
 
 def attention(
-    module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None = None, **more: Any
+    module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None = None, **keywords: Any
 ) -> tuple[Tensor, None]:
-    """What transformers calls for every layer. Raises NotServed for a kind of attention that slots do not have."""
+    """What transformers calls for every layer. Raises UnsupportedInSlots for attention that slots do not have."""
     scale = scaling if scaling is not None else q.shape[-1] ** -0.5
-    return slot_tokens(mask, more).attend(module.layer_idx, q, k, v, scale), None
+    return slot_pass_of(mask, keywords).attend(module.layer_idx, q, k, v, scale), None
 
 
-def slot_tokens(mask: Tensor | None, more: Mapping[str, Any]) -> Tokens:
-    """The pass that an attention call belongs to, from its mask and keywords. Raises NotServed for other kinds."""
-    if unknown := sorted(name for name, value in more.items() if name not in HARMLESS and value is not None):
-        raise NotServed(f"its attention uses {', '.join(unknown)}")
+def slot_pass_of(mask: Tensor | None, keywords: Mapping[str, Any]) -> SlotPass:
+    """The forward pass of an attention call, from its mask and keywords. Raises UnsupportedInSlots for other kinds."""
+    used = {name for name, value in keywords.items() if value is not None}
+    if unknown := sorted(used - IGNORED_KEYWORDS):
+        raise UnsupportedInSlots(f"its attention uses {', '.join(unknown)}")
     if mask is not None:
-        raise NotServed("its attention masks are its own")
-    tokens: Tokens | None = more.get("slot_tokens")
-    if tokens is None:
-        raise NotServed("it does not hand keywords on to its attention")
-    return tokens
+        raise UnsupportedInSlots("it has attention masks of its own")
+    slot_pass: SlotPass | None = keywords.get("slot_pass")
+    if slot_pass is None:
+        raise UnsupportedInSlots("it does not pass keywords on to its attention")
+    return slot_pass
 
 
-class NotServed(Exception):
-    """A model does something that the slots do not; the reason completes "it is drawn by `generate`, since …"."""
+class UnsupportedInSlots(Exception):
+    """A model does something that slots do not; the message is the end of "it is run by `generate`, since …"."""
 
 
 def _per_group(q: Tensor, heads_at: int, kv_heads: int) -> Tensor:
-    """Split the heads of q, H -> K, G; heads of one group are neighbours in transformers."""
+    """Split the heads of q, H -> K, G; in transformers the heads of one group are neighbours."""
     return q.reshape(*q.shape[:heads_at], kv_heads, -1, *q.shape[heads_at + 1 :])
 
 

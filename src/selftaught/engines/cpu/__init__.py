@@ -1,8 +1,8 @@
-"""What an engine may be handed to generate faster on a CPU: operations compiled by numba, and weights laid out for it.
+"""Faster generation on a CPU: operations that numba compiles, and weights arranged for its matrix products.
 
-One object, `CpuKernels`, is all that an engine sees of this folder: attention to slots (`attention.py`), fused layers
-(`fused.py`), the likeliest token (`likeliest.py`), packed weights (`packing.py`), the lean pass (`decoder.py`). Machine
-code is kept on disk (`cache.py`). An engine without it runs torch's own operations.
+One object, `CpuKernels`, is all that an engine knows of this folder: attention to slots (`attention.py`), fused layers
+(`fused.py`), the likeliest token (`likeliest.py`), packed weights (`packing.py`) and a shorter forward pass
+(`decoder.py`). Machine code is kept on disk (`cache.py`). An engine without `CpuKernels` runs torch's own operations.
 """
 
 from typing import Any
@@ -20,22 +20,22 @@ from selftaught.engines.slots import Replaced
 
 
 class CpuKernels:
-    """The compiled operations on so many threads; they share torch's pool of threads where both use GNU OpenMP."""
+    """The compiled operations on so many threads; they use torch's own threads where both have GNU OpenMP."""
 
     def __init__(self, threads: int) -> None:
         self._threads = min(threads, numba.config.NUMBA_NUM_THREADS)
         if self._threads > 1:
             numba.set_num_threads(self._threads)
-            # Starting numba's threads sets the number of the pool that torch shares to that of all CPUs.
+            # The start of numba's threads resets torch's number of threads to that of all CPUs, as they share a pool.
             torch.set_num_threads(threads)
 
-    def suit(self, model: Any) -> bool:
-        """Whether they are for this model: float32 or bfloat16, the latter in words of two numbers, on a CPU."""
+    def suits(self, model: Any) -> bool:
+        """Whether they can be used: for float32, and for bfloat16 with heads of an even size, on a CPU."""
         config = model.config.get_text_config()
         heads = getattr(config, "num_attention_heads", 0)
         size = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 1)
-        is_known = model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and size % 2 == 0)
-        return is_known and bool(model.device.type == "cpu")
+        is_known_type = model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and size % 2 == 0)
+        return is_known_type and bool(model.device.type == "cpu")
 
     def attend(
         self,
@@ -56,7 +56,7 @@ class CpuKernels:
         return likeliest(logits.contiguous(), self._threads)
 
     def fuse(self, model: Any, *, with_attention: bool) -> Replaced:
-        """Replace layers of the model by fused ones; what was there before."""
+        """Replace layers of the model by fused ones; returns what it replaced."""
         return fuse_layers(model, threads=self._threads, with_attention=with_attention)
 
     def pack(self, model: Any, *, rows: int) -> None:
@@ -64,5 +64,5 @@ class CpuKernels:
         pack_linears(model, rows=rows)
 
     def decoder(self, model: Any) -> Decoder | None:
-        """The lean pass of a model all of whose layers are fused."""
+        """The shorter forward pass of a model all of whose layers are fused."""
         return decoder_of(model)

@@ -1,9 +1,9 @@
-"""Attention of new tokens to what their slots hold, compiled for this machine by numba when it is first used here.
+"""Attention of new tokens to what their slots hold, compiled by numba at its first use on a machine.
 
-torch's attention for CPUs reads a slot's keys at half the speed of the memory, and its results have to be put together
-with those of the shared prefix in several passes. Here a key and a value are read once for all heads that share them,
-and the prefix's part is merged in on the way. Sums are float32. The same machine gives the same bits: how tokens are
-shared out to threads changes no sum.
+torch's attention for CPUs reads a slot's keys at half the speed of the memory, and merging its results with those of
+the shared prefix takes several more operations. Here a key and a value are read once for all heads that share them, and
+the prefix's part is merged at the same time. Sums are float32. The same machine gives the same bits: how tokens are
+split among threads changes no sum.
 """
 
 from functools import cache
@@ -21,19 +21,19 @@ from selftaught.engines.cpu.cache import kept_on_disk
 from selftaught.engines.cpu.vectors import ADDRESS, FLOAT, TOGETHER, Rows, dot_products, softmax, weighted_sums
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-"""No freedom for the compiler to reorder or merge arithmetic. What it makes of a kernel within a kernel may depend on
-whether it compiles both or finds both on disk, and a run that is carried on would differ in its last bits; sums of a
-vector without an order did (`vectors.Rows.sum`)."""
+"""The compiler may not reorder or merge arithmetic. The code of a kernel that another kernel calls can depend on
+whether both are compiled or both are read from disk, and then a resumed run differs in its last bits. Sums over a
+vector in no fixed order do that, so `vectors.Rows.sum` fixes their order."""
 PARTS_PER_THREAD = 4
-"""Into which the tokens of a pass are shared out: they do not all see equally much."""
+"""Tokens are split into more parts than threads, because some tokens attend to more than others."""
 
 
 def _instructions(rows: Rows, group: int, has_prefix: bool) -> tuple[Any, Any, Any, Any]:
-    """What `attend_kernel` is made of: keep a row, score keys, turn scores into weights, mix values."""
+    """The steps of `attend_kernel`: write a row, score keys, turn scores into weights, mix values."""
     lines = Rows(TOGETHER, is_half=False)
 
     @intrinsic
-    def keep(context: Any, source: Any, target: Any) -> Any:
+    def write(context: Any, source: Any, target: Any) -> Any:
         def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
             rows.copy(b, *arguments)
             return context.get_dummy_value()
@@ -62,23 +62,23 @@ def _instructions(rows: Rows, group: int, has_prefix: bool) -> tuple[Any, Any, A
         """out[g] = shares[g, 0] times the weighted sum of the values, plus shares[g, 1] times shared[g * gap]."""
 
         def code(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
-            *those_of_sums, out, shared, gap, shares = arguments
+            *of_sums, out, shared, gap, shares = arguments
 
-            def share(g: int, of: int) -> Any:
-                place = b.inttoptr(b.add(shares, ADDRESS(8 * g + 4 * of)), FLOAT.as_pointer())
+            def share(g: int, part: int) -> Any:
+                place = b.inttoptr(b.add(shares, ADDRESS(8 * g + 4 * part)), FLOAT.as_pointer())
                 return rows.repeated(b, b.load(place))
 
-            for g, sums in enumerate(weighted_sums(b, rows, group, *those_of_sums)):
-                found = [b.fmul(x, share(g, 0)) for x in sums]
+            for g, sums in enumerate(weighted_sums(b, rows, group, *of_sums)):
+                mixed = [b.fmul(x, share(g, 0)) for x in sums]
                 if has_prefix:
                     prefix = rows.load(b, b.add(shared, b.mul(ADDRESS(g), gap)))
-                    found = [rows.plus_product(b, x, share(g, 1), y) for x, y in zip(found, prefix, strict=True)]
-                rows.store(b, b.add(out, ADDRESS(g * rows.num_bytes)), found)
+                    mixed = [rows.plus_product(b, x, share(g, 1), y) for x, y in zip(mixed, prefix, strict=True)]
+                rows.store(b, b.add(out, ADDRESS(g * rows.num_bytes)), mixed)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 8), code
 
-    return keep, score, weigh, mix
+    return write, score, weigh, mix
 
 
 @cache
@@ -86,7 +86,7 @@ def attend_kernel(size: int, group: int, is_half: bool, has_prefix: bool) -> Any
     """The kernel for heads of `size` numbers, `group` query heads to a key head."""
     rows = Rows(size, is_half=is_half)
     num_bytes = rows.num_bytes
-    keep, score, weigh, mix = _instructions(rows, group, has_prefix)
+    write, score, weigh, mix = _instructions(rows, group, has_prefix)
 
     @kept_on_disk(size, group, is_half, has_prefix)
     @numba.njit(**OPTIONS)
@@ -94,8 +94,8 @@ def attend_kernel(size: int, group: int, is_half: bool, has_prefix: bool) -> Any
         q: int, k: int, v: int, held_k: int, held_v: int, kv_heads: int, length: int, slots: Any, positions: Any,
         scale: Any, shared: int, shared_lse: Any, out: int, first: int, last: int,
     ) -> None:  # fmt: skip
-        """Tokens `first` to `last`. Addresses are q, out [N, K, G, size], k, v [N, K, size] or 0 if they are kept
-        already, held_k, held_v [S, K, length, size] and shared [G, N, K, size]."""
+        """Tokens `first` to `last`. Addresses are q, out [N, K, G, size], k, v [N, K, size] or 0 if they are
+        written already, held_k, held_v [S, K, length, size] and shared [G, N, K, size]."""
         stride = -(-length // TOGETHER) * TOGETHER
         scores = np.empty((group, stride), np.float32)
         shares = np.empty((group, 2), np.float32)
@@ -108,8 +108,8 @@ def attend_kernel(size: int, group: int, is_half: bool, has_prefix: bool) -> Any
                 held = (slots[n] * kv_heads + h) * length * num_bytes
                 if k:
                     place = held + positions[n] * num_bytes
-                    keep(k + head * num_bytes, held_k + place)
-                    keep(v + head * num_bytes, held_v + place)
+                    write(k + head * num_bytes, held_k + place)
+                    write(v + head * num_bytes, held_v + place)
                 score(held_k + held, q + head * group * num_bytes, scores.ctypes.data, visible, stride)
                 for g in range(group):
                     for j in range(visible, TOGETHER * vectors):
@@ -164,14 +164,14 @@ def attend_in_slots(
 ) -> Tensor:
     """Attention of N tokens to what their slots hold; numbers are bfloat16 or float32, all of one type.
 
-    Every query of q [H, N, D] sees its slot [N] in `held` [S, K, L, D] up to its own position [N] (int64 arrays), and
-    the prefix, whose part is `shared`: output [1, K, G * N, D] and log-sum-exp [1, K, G * N]. Returns [1, N, H, D].
-    `new` are keys and values [K, N, D] to be kept on the way, for tokens no two of which have the same slot; None if
-    all are held already.
+    Every query of q [H, N, D] attends to its slot [N] in `held` [S, K, L, D] up to its position [N] (int64 arrays), and
+    to the prefix, whose part is `shared`: output [1, K, G * N, D] and log-sum-exp [1, K, G * N]. Returns [1, N, H, D].
+    `new` are keys and values [K, N, D] to write first, for tokens no two of which share a slot; None if all are written
+    already.
     """
     kv_heads, length, size = held[0].shape[1:]
-    kept = [x.transpose(0, 1).contiguous() for x in new or ()]  # referred to until the kernel is done
-    k, v = (x.data_ptr() for x in kept) if kept else (0, 0)
+    new_rows = [x.transpose(0, 1).contiguous() for x in new or ()]  # must live until the kernel is done
+    k, v = (x.data_ptr() for x in new_rows) if new_rows else (0, 0)
     queries = q.transpose(0, 1).contiguous()
     out = torch.empty_like(queries)
     prefix = shared[0][0].transpose(0, 1).contiguous() if shared else out

@@ -1,7 +1,7 @@
-"""The forward pass of Llama and its kin over fused layers, without what drawing has no use for.
+"""A shorter forward pass for Llama and similar models with fused layers, without what generation does not need.
 
-transformers' own pass builds masks, cache objects and output records and looks for hooks at every layer; with a few
-rows, or a small model, that is a good part of a step. The operations are the same, in the same order.
+transformers' own pass builds masks, cache objects and output records, and looks for hooks at every layer; with few rows
+or a small model that is a large part of a step. The operations are the same, in the same order.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 from selftaught.engines.cpu.fused import FusedAttention, FusedMlp, FusedNorm
-from selftaught.engines.slots import Tokens
+from selftaught.engines.slots import SlotPass
 
 KNOWN = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-"""Embedding, layers of two norms, attention and gated layer with residual sums, norm, head: and nothing else."""
-TURNS = 1024
-"""Positions by which the tables of rotary positions grow."""
+"""Models of an embedding, layers (two norms, attention, a gated layer, two residual sums), a norm and a head."""
+TABLE_STEP = 1024
+"""Positions by which the rotary tables grow."""
 
 
 class Decoder:
@@ -25,40 +25,40 @@ class Decoder:
 
     def __init__(self, model: Any) -> None:
         inner = model.model
-        self._model = model  # its linear layers may still be exchanged for packed ones
+        self._model = model  # its linear layers may yet be replaced by packed ones
         self._embedding, self._rotary = inner.embed_tokens.weight, inner.rotary_emb
         self._norm: Callable[[Tensor], Tensor] = inner.norm.forward
         self._layers: list[tuple[Callable[[Tensor], Tensor], FusedAttention, Callable[..., Tensor], FusedMlp]] = [
             (layer.input_layernorm.forward, layer.self_attn, layer.post_attention_layernorm.forward, layer.mlp)
             for layer in inner.layers
         ]
-        self._turns: tuple[Tensor, Tensor] | None = None
+        self._tables: tuple[Tensor, Tensor] | None = None
 
-    def __call__(self, ids: Tensor, positions: Tensor, tokens: Tokens, keep: Tensor) -> Tensor:
+    def __call__(self, ids: Tensor, positions: Tensor, slot_pass: SlotPass, keep: Tensor) -> Tensor:
         """Logits [len(keep), V] at the places `keep` of ids [N] at these positions [N]."""
         x = nn.functional.embedding(ids, self._embedding)[None]
-        cos, sin = (table[positions] for table in self.turns(positions))
+        cos, sin = (table[positions] for table in self.rotary_tables(positions))
         for norm_before, attention, norm_between, mlp in self._layers:
-            x += attention.attend(norm_before(x), cos, sin, tokens)
+            x += attention.attend(norm_before(x), cos, sin, slot_pass)
             x += mlp.forward(norm_between(x))
         return cast(Tensor, self._model.lm_head(self._norm(x[:, keep])))[0]
 
-    def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [positions, D] of all positions up to the last of these, and more.
+    def rotary_tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [at least last + 1, D] of all positions up to the last of these.
 
-        A position's are the same in every sequence: models whose rotary positions depend on the length are not run in
-        slots at all (`attention_kinds.FIXED_ROPE`), so the tables are made once and grow with the longest sequence.
+        They are the same in every sequence, because models whose rotary positions depend on the length are not run in
+        slots (`attention_kinds.FIXED_ROPE`). So the tables only grow with the longest sequence.
         """
         last = int(positions.max())
-        if self._turns is None or last >= self._turns[0].shape[0]:
-            table = torch.arange((last // TURNS + 1) * TURNS, device=positions.device)
-            cos, sin = self._rotary(self._embedding, table[None])
-            self._turns = cos[0].contiguous(), sin[0].contiguous()
-        return self._turns
+        if self._tables is None or last >= self._tables[0].shape[0]:
+            all_positions = torch.arange((last // TABLE_STEP + 1) * TABLE_STEP, device=positions.device)
+            cos, sin = self._rotary(self._embedding, all_positions[None])
+            self._tables = cos[0].contiguous(), sin[0].contiguous()
+        return self._tables
 
 
 def decoder_of(model: Any) -> Decoder | None:
-    """The lean pass of a model, or None if it has a layer that is not fused or is built in another way."""
+    """The shorter forward pass of a model, or None for an unknown class of model or a layer that is not fused."""
     if type(model) not in KNOWN:
         return None
     inner = model.model

@@ -1,8 +1,8 @@
-"""Norms and gated layers of a decoder in one pass over their numbers each, compiled by numba; for drawing on a CPU.
+"""Norms, gated layers and rotations of a decoder, each one operation compiled by numba; for generation on a CPU.
 
-transformers spells a norm out in seven operations and a gated layer in five, and every one of them reads and writes
-all activations. Layers are replaced by what they are, not by the name of their model, and each only after it has
-given the same numbers as the layer that it replaces.
+transformers computes a norm in seven operations and a gated layer in five, and each of them reads and writes all
+activations. A layer's own structure decides whether it is replaced, not the name of its model, and a norm or gated
+layer must first give the same numbers as the layer that it replaces.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from selftaught.engines.cpu.attention import OPTIONS
 from selftaught.engines.cpu.cache import kept_on_disk
 from selftaught.engines.cpu.vectors import CHUNK, Rows, rms_norm, rotated, silu_product
-from selftaught.engines.slots import Tokens, slot_tokens
+from selftaught.engines.slots import SlotPass, slot_pass_of
 
 
 class FusedNorm(nn.Module):
@@ -39,7 +39,7 @@ class FusedNorm(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Attention of Llama and its kin in slots: one product for queries, keys and values, rotated on the way."""
+    """Attention of Llama and similar models in slots: one product for queries, keys and values, and one rotation."""
 
     def __init__(self, attention: Any, threads: int) -> None:
         super().__init__()
@@ -56,26 +56,26 @@ class FusedAttention(nn.Module):
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None = None,
-        **more: Any,
+        **keywords: Any,
     ) -> tuple[Tensor, None]:
-        tokens = slot_tokens(attention_mask, more)
+        slot_pass = slot_pass_of(attention_mask, keywords)
         cos, sin = (x.contiguous() for x in position_embeddings)
-        return self.attend(hidden_states, cos, sin, tokens), None
+        return self.attend(hidden_states, cos, sin, slot_pass), None
 
-    def attend(self, x: Tensor, cos: Tensor, sin: Tensor, tokens: Tokens) -> Tensor:
-        """What the layer adds to x [1, N, hidden]; cosines and sines are those of N positions, D each, contiguous."""
+    def attend(self, x: Tensor, cos: Tensor, sin: Tensor, slot_pass: SlotPass) -> Tensor:
+        """What the layer adds to x [1, N, hidden]; cosines and sines [N, D] are those of its positions, contiguous."""
         size, number = self.size, x.shape[1]
         heads = self.qkv_proj(x)[0].view(number, -1, size)
         q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)  # [N, heads, D]
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        turned_q, turned_k = (some.new_empty(some.shape) for some in (q, k))
-        for some, out in ((q, turned_q), (k, turned_k)):
-            step = some.stride(0) * some.element_size()
-            addresses = some.data_ptr(), cos.data_ptr(), sin.data_ptr(), out.data_ptr()
-            self._kernel(*addresses, number, some.shape[1], step, self._parts)
-        q, k, v = (some.transpose(0, 1)[None] for some in (turned_q, turned_k, v))
-        return cast(Tensor, self.o_proj(tokens.attend(self.layer_idx, q, k, v, self.scale).flatten(2)))
+        rotated_q, rotated_k = (x.new_empty(x.shape) for x in (q, k))
+        for x, out in ((q, rotated_q), (k, rotated_k)):
+            step = x.stride(0) * x.element_size()
+            addresses = x.data_ptr(), cos.data_ptr(), sin.data_ptr(), out.data_ptr()
+            self._kernel(*addresses, number, x.shape[1], step, self._parts)
+        q, k, v = (x.transpose(0, 1)[None] for x in (rotated_q, rotated_k, v))
+        return cast(Tensor, self.o_proj(slot_pass.attend(self.layer_idx, q, k, v, self.scale).flatten(2)))
 
 
 class FusedMlp(nn.Module):
@@ -95,13 +95,14 @@ class FusedMlp(nn.Module):
 
 
 def fuse_layers(model: Any, *, threads: int, with_attention: bool) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Replace the layers that have a fused form; parent, name and layer of what was there before.
+    """Replace the layers that have a fused form; returns parent, name and layer of what it replaced.
 
-    The model can be run in slots afterwards, but not be trained; without fused attention `generate` can use it, too.
+    Afterwards the model can be run in slots but not be trained; without fused attention `generate` can run it, too.
     """
     replaced = []
     with torch.no_grad():
-        for parent in reversed(list(model.modules())):  # what is inside first: fused attention takes its norms over
+        # Inner layers come first, because fused attention takes over the norms of its heads.
+        for parent in reversed(list(model.modules())):
             for name, plain in list(parent.named_children()):
                 fused: nn.Module | None = None
                 if is_norm(plain):
@@ -128,10 +129,10 @@ def is_norm(layer: Any) -> bool:
 
 
 ATTENTIONS = frozenset({"LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention"})
-"""Classes of transformers that compute the same: projections, perhaps norms of heads, rotation, attention, projection.
+"""Classes of transformers that compute the same: projections, norms of heads or none, rotation, attention, projection.
 
-How attention is put together cannot be seen from its layers, so these are known by name; the logits of the whole model
-are compared besides (`forward.prepare`)."""
+The layers of an attention do not show how they are connected, so these are known by name; besides, `forward.use_slots`
+compares the logits of the model."""
 
 
 def is_attention(layer: Any) -> bool:
@@ -149,12 +150,12 @@ def is_gated(layer: Any) -> bool:
 
 
 def _if_same(plain: nn.Module, fused: nn.Module, width: int) -> nn.Module | None:
-    """The fused layer, if it gives the plain one's numbers up to the rounding of their type."""
+    """The fused layer, if it gives the plain one's numbers but for rounding; else None."""
     dtype = next(plain.parameters()).dtype
     x = torch.linspace(-3.0, 3.0, 5 * width).mul(1.7).sin().mul(4.0).view(1, 5, width).to(dtype)
-    expected, found = plain(x).float(), fused(x).float()
-    largest = expected.abs().max()  # zeros say nothing
-    return fused if largest > 0 and (expected - found).abs().max() <= 8 * torch.finfo(dtype).eps * largest else None
+    expected, actual = plain(x).float(), fused(x).float()
+    largest = expected.abs().max()  # a comparison of zeros shows nothing
+    return fused if largest > 0 and (expected - actual).abs().max() <= 8 * torch.finfo(dtype).eps * largest else None
 
 
 def norm_of_line(is_half: bool) -> Any:
@@ -258,7 +259,7 @@ def _rotation(size: int, is_half: bool, is_parallel: bool) -> Any:
 
 
 def _joined(linears: Sequence[nn.Linear]) -> nn.Linear:
-    """One layer whose output is theirs, one after the other; their weights become parts of its own."""
+    """One layer whose output is theirs, concatenated; their weights become views of its weight."""
     weight = torch.cat([linear.weight.data for linear in linears])
     parts = torch.split(weight, [linear.out_features for linear in linears])
     for linear, part in zip(linears, parts, strict=True):

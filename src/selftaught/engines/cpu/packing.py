@@ -1,8 +1,7 @@
-"""Weights laid out once the way the CPU's matrix products want them.
+"""Weights that are arranged once in the layout that the CPU's matrix products use.
 
-Otherwise a weight is laid out anew at every product, and with the few rows of a drawing step that costs as much as the
-product itself, or more. torch keeps the operations for this to its compiler, hence the private names; they are looked
-for.
+Otherwise every product arranges the weight again, and with the few rows of a step that costs as much as the product
+itself, or more. torch means these operations for its compiler, so their names are private, and a check looks for them.
 """
 
 from typing import Any, cast
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 WORTH_PACKING = 1 << 18
-"""Numbers of a float32 weight from which oneDNN's product is faster than the one of torch's own choice."""
+"""Numbers of a float32 weight from which oneDNN's product is faster than torch's default."""
 
 
 class PackedLinear(nn.Module):
@@ -27,9 +26,9 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(model: Any, *, rows: int) -> None:
-    """Replace the linear layers of a model on the CPU, for products with about so many rows; else do nothing.
+    """Replace the linear layers of a model, for products with about so many rows, where this CPU and torch can.
 
-    The model can draw afterwards, but neither train nor be saved.
+    Afterwards the model can generate, but it can neither be trained nor saved.
     """
     if model.device.type != "cpu" or not _can_pack(model.dtype):
         return
@@ -45,7 +44,7 @@ def _can_pack(dtype: torch.dtype) -> bool:
     operations = torch.ops.mkldnn
     if not all(hasattr(operations, name) for name in ("_reorder_linear_weight", "_linear_pointwise")):
         return False
-    if dtype == torch.bfloat16:  # slow on a processor without units for it, but a run may ask for it
+    if dtype == torch.bfloat16:  # slow on a processor without units for it, but a run may set it
         is_supported = getattr(operations, "_is_mkldnn_bf16_supported", None)
         return is_supported is not None and bool(is_supported())
     return dtype == torch.float32

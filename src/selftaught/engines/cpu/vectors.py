@@ -1,12 +1,12 @@
 """Vector instructions for `attention.py`, as LLVM's intermediate code: loads, products and sums of rows of numbers.
 
-numba compiles Python loops, but cannot be told that two arrays do not overlap, and keeps sums in memory for that
-reason. The innermost loops are therefore spelled out here, in registers; what surrounds them is Python.
+numba compiles Python loops, but it must assume that two arrays may overlap, and so keeps sums in memory. Therefore the
+innermost loops are written here as instructions on registers; the loops around them are Python.
 
-A row is `size` numbers, float32 or bfloat16, and is held as float32 vectors. bfloat16 comes in words of 32 bits: the
-upper half of a float32 is the same number in bfloat16, so a word's upper number needs a mask and its lower one a shift.
-A row's vectors are then all lower numbers of its first words, all upper ones of the same words, and so on: an order
-that is the same for every row, so that products and sums need not undo it, only the store does.
+A row is `size` numbers, float32 or bfloat16, and is loaded as float32 vectors. bfloat16 is read in words of 32 bits:
+the upper half of a float32 is the same number in bfloat16, so a word's upper number needs a mask and its lower one a
+shift. A row's vectors are then all lower numbers of its first words, all upper ones of the same words, and so on. This
+order is the same for every row, so products and sums need not undo it; only the store does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,18 +17,18 @@ from llvmlite import ir
 from numba.core import cgutils
 
 WIDEST = 16
-"""float32 numbers in a vector register, if the size of a row allows; the compiler splits it where there are fewer."""
+"""float32 numbers in a vector, if the size of a row allows; the compiler splits it for narrower registers."""
 CHUNK = 32
-"""Numbers of a long line that are one row to a kernel; such lines are multiples of it."""
+"""Numbers of a long line that a kernel takes as one row; the length of such a line is a multiple of it."""
 TOGETHER = 8
-"""Keys whose products with a query are summed up as one vector."""
+"""Keys whose products with a query are summed as one vector."""
 WITHIN_LANES = (0, 2, 8, 10, 4, 6, 12, 14), (1, 3, 9, 11, 5, 7, 13, 15)
-"""Places of two vectors of TOGETHER numbers, the second counted on from the first, that are added to each other: here
-neighbours in lanes of four numbers."""
+"""Places in two vectors of TOGETHER numbers, counted through both, that are added to each other: here neighbours within
+lanes of four numbers."""
 ACROSS_LANES = (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)
 """The same for the two lanes of a vector."""
 AHEAD = 8
-"""Rows between the one in use and the one that is asked from memory."""
+"""Rows between the one in use and the one that is prefetched."""
 LINE = 64
 """Bytes of a cache line."""
 
@@ -46,7 +46,7 @@ INT, FLOAT, BYTE, ADDRESS = ir.IntType(32), ir.FloatType(), ir.IntType(8), ir.In
 
 
 class Rows:
-    """How rows of `size` numbers are held."""
+    """How rows of `size` numbers are loaded, computed with and stored."""
 
     def __init__(self, size: int, *, is_half: bool) -> None:
         self.size, self.is_half = size, is_half
@@ -60,12 +60,12 @@ class Rows:
     def load(self, b: Any, address: Any) -> list[Any]:
         if not self.is_half:
             return [b.load(_pointer(b, address, 4 * self.width * i, self.vector), align=4) for i in range(self.number)]
-        found = []
+        vectors = []
         for i in range(self.number // 2):
             words = b.load(_pointer(b, address, 4 * self.width * i, self.words), align=4)
-            found.append(b.bitcast(b.shl(words, self._all(16)), self.vector))
-            found.append(b.bitcast(b.and_(words, self._all(0xFFFF0000)), self.vector))
-        return found
+            vectors.append(b.bitcast(b.shl(words, self._all(16)), self.vector))
+            vectors.append(b.bitcast(b.and_(words, self._all(0xFFFF0000)), self.vector))
+        return vectors
 
     def store(self, b: Any, address: Any, vectors: Sequence[Any]) -> None:
         """bfloat16 is rounded to the nearest, ties to even."""
@@ -103,19 +103,19 @@ class Rows:
         return self._call(b, "llvm.fma", [x, y, total])
 
     def exp(self, b: Any, x: Any) -> Any:
-        """exp(x), to a few units of the last place; for |x| above 87, where float32 ends, that of 87 or -87.
+        """exp(x), to a few units of the last place; |x| is limited to 87, where float32 ends.
 
-        What is no number stays so. 2**whole is put together from bits, 2**rest is its Taylor polynomial.
+        What is not a number stays so. 2**integer is built from its bits, 2**rest is its Taylor polynomial.
         """
-        near = self._call(b, "llvm.minnum", [x, self.all(87.0)])
-        t = b.fmul(self._call(b, "llvm.maxnum", [near, self.all(-87.0)]), self.all(1.4426950408889634))
-        whole = self._call(b, "llvm.rint", [t])
-        rest, p = b.fsub(t, whole), self.all(POWER_OF_TWO[0])
+        limited = self._call(b, "llvm.minnum", [x, self.all(87.0)])
+        t = b.fmul(self._call(b, "llvm.maxnum", [limited, self.all(-87.0)]), self.all(1.4426950408889634))
+        integer = self._call(b, "llvm.rint", [t])
+        rest, p = b.fsub(t, integer), self.all(POWER_OF_TWO[0])
         for factor in POWER_OF_TWO[1:]:
             p = self.plus_product(b, self.all(factor), p, rest)
-        exponent = b.shl(b.fptosi(whole, self.words), self._all(23))
-        found = b.bitcast(b.add(b.bitcast(p, self.words), exponent), self.vector)
-        return b.select(b.fcmp_unordered("uno", x, x), x, found)
+        exponent = b.shl(b.fptosi(integer, self.words), self._all(23))
+        power = b.bitcast(b.add(b.bitcast(p, self.words), exponent), self.vector)
+        return b.select(b.fcmp_unordered("uno", x, x), x, power)
 
     def as_stored(self, b: Any, vector: Any) -> Any:
         """Rounded to the numbers that a row can hold."""
@@ -124,14 +124,14 @@ class Rows:
         return b.bitcast(b.and_(self._rounded(b, vector), self._all(0xFFFF0000)), self.vector)
 
     def sum(self, b: Any, vector: Any) -> Any:
-        """Of a vector's numbers, half of them added to the other half again and again."""
+        """The sum of a vector's numbers: one half is added to the other until one number is left."""
         while (count := vector.type.count) > 1:
             halves = range(count // 2), range(count // 2, count)
             vector = b.fadd(*(_picked(b, vector, vector, half) for half in halves))
         return b.extract_element(vector, INT(0))
 
-    def ask_for(self, b: Any, address: Any) -> None:
-        """Have a row brought from memory; an address behind the last row does no harm."""
+    def prefetch(self, b: Any, address: Any) -> None:
+        """Fetch a row from memory into the cache; an address behind the last row does no harm."""
         kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), INT, INT, INT])
         function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
         for offset in range(0, self.num_bytes, LINE):
@@ -155,18 +155,18 @@ def dot_products(
 ) -> None:
     """scores[g, j] = keys[j] . queries[g] for the first `number` keys; `stride` is the length of a row of scores.
 
-    All arguments but the first three are addresses and whole numbers of 64 bits. Keys are taken TOGETHER at a time, so
-    that the sums over their vectors are put together in one; what is left over is summed key by key.
+    All arguments but the first three are addresses and integers of 64 bits. Keys are taken TOGETHER at a time, so that
+    the sums over their vectors form one vector; the remaining keys are summed one by one.
     """
-    held = [rows.load(b, b.add(queries, ADDRESS(g * rows.num_bytes))) for g in range(group)]
+    loaded = [rows.load(b, b.add(queries, ADDRESS(g * rows.num_bytes))) for g in range(group)]
 
     def products(j: Any) -> list[Any]:
         """For each query a vector whose sum is its product with key j."""
         address = b.add(keys, b.mul(j, ADDRESS(rows.num_bytes)))
-        rows.ask_for(b, b.add(address, ADDRESS(AHEAD * rows.num_bytes)))
+        rows.prefetch(b, b.add(address, ADDRESS(AHEAD * rows.num_bytes)))
         key = rows.load(b, address)
         totals = []
-        for query in held:
+        for query in loaded:
             total = b.fmul(key[0], query[0])
             for x, y in zip(key[1:], query[1:], strict=True):
                 total = rows.plus_product(b, total, x, y)
@@ -190,7 +190,7 @@ def sums_of(b: Any, vectors: Sequence[Any]) -> Any:
     halves = range(TOGETHER), range(TOGETHER, 2 * TOGETHER)
     if vectors[0].type.count > TOGETHER:
         vectors = [b.fadd(*(_picked(b, x, x, half) for half in halves)) for x in vectors]
-    # Neighbours first within lanes of four numbers, where processors shuffle at no cost, then the two lanes.
+    # First neighbours within lanes of four numbers, which processors shuffle at no cost, then the two lanes.
     for even, odd in (WITHIN_LANES, WITHIN_LANES, ACROSS_LANES):
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
         vectors = [b.fadd(_picked(b, x, y, even), _picked(b, x, y, odd)) for x, y in pairs]
@@ -200,7 +200,7 @@ def sums_of(b: Any, vectors: Sequence[Any]) -> Any:
 def softmax(b: Any, rows: Rows, scores: Any, number: Any, scale: Any) -> tuple[Any, Any]:
     """Turn `number` times `rows.size` scores x into weights exp((x - the largest) * scale): the largest, their sum.
 
-    The sum is no number if a score is none or is infinite upwards.
+    The sum is not a number if a score is not a number or is plus infinity.
     """
     largest = highest(b, rows, scores, number)
     origin, factor = rows.repeated(b, largest), rows.repeated(b, scale)
@@ -225,7 +225,7 @@ def weighted_sums(
             b.store(rows.all(0.0), place)
     with cgutils.for_range(b, number) as loop:
         address = b.add(values, b.mul(loop.index, ADDRESS(rows.num_bytes)))
-        rows.ask_for(b, b.add(address, ADDRESS(AHEAD * rows.num_bytes)))
+        rows.prefetch(b, b.add(address, ADDRESS(AHEAD * rows.num_bytes)))
         value = rows.load(b, address)
         for g, places in enumerate(totals):
             weight = rows.repeated(b, b.load(_place(b, weights, g, stride, loop.index)))
@@ -248,8 +248,8 @@ def rms_norm(b: Any, rows: Rows, x: Any, weight: Any, out: Any, number: Any, eps
     scale = rows.repeated(b, inverse_root(b, mean_of(b, rows, totals, number), epsilon))
     with over_rows(b, rows, number) as offset:
         parts = zip(rows.load(b, b.add(x, offset)), rows.load(b, b.add(weight, offset)), strict=True)
-        found = [b.fmul(w, rows.as_stored(b, b.fmul(part, scale))) for part, w in parts]
-        rows.store(b, b.add(out, offset), found)
+        products = [b.fmul(w, rows.as_stored(b, b.fmul(part, scale))) for part, w in parts]
+        rows.store(b, b.add(out, offset), products)
 
 
 def mean_of(b: Any, rows: Rows, totals: Sequence[Any], number: Any) -> Any:
@@ -269,25 +269,25 @@ def inverse_root(b: Any, mean: Any, epsilon: Any) -> Any:
 def silu_product(b: Any, rows: Rows, gate: Any, up: Any, out: Any, number: Any) -> None:
     """out = gate / (1 + exp(-gate)) * up for lines of `number` times `rows.size` numbers; silu is rounded first."""
     with over_rows(b, rows, number) as offset:
-        found = []
+        products = []
         for g, u in zip(rows.load(b, b.add(gate, offset)), rows.load(b, b.add(up, offset)), strict=True):
             minus = b.fsub(rows.all(0.0), g)
             silu = b.fdiv(g, b.fadd(rows.all(1.0), rows.exp(b, minus)))
-            found.append(b.fmul(rows.as_stored(b, silu), u))
-        rows.store(b, b.add(out, offset), found)
+            products.append(b.fmul(rows.as_stored(b, silu), u))
+        rows.store(b, b.add(out, offset), products)
 
 
 def rotated(b: Any, rows: Rows, x: Any, cos: Any, sin: Any, out: Any) -> None:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864) of a head of two rows: each number with its fellow in the
-    other row. Rounded where transformers rounds: both products, and their sum."""
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864) of a head of two rows: each number with the one at its
+    place in the other row. Rounded where transformers rounds: both products, and their sum."""
     second = ADDRESS(rows.num_bytes)
-    turns = list(zip(rows.load(b, cos), rows.load(b, sin), strict=True))
+    factors = list(zip(rows.load(b, cos), rows.load(b, sin), strict=True))
     left, right = rows.load(b, x), rows.load(b, b.add(x, second))
 
     def product(u: Any, v: Any) -> Any:
         return rows.as_stored(b, b.fmul(u, v))
 
-    pairs = list(zip(left, right, turns, strict=True))
+    pairs = list(zip(left, right, factors, strict=True))
     rows.store(b, out, [b.fsub(product(u, c), product(v, s)) for u, v, (c, s) in pairs])
     rows.store(b, b.add(out, second), [b.fadd(product(v, c), product(u, s)) for u, v, (c, s) in pairs])
 
@@ -308,16 +308,16 @@ def sum_of_exp(b: Any, rows: Rows, x: Any, number: Any, origin: Any) -> Any:
     """The sum of exp(x - origin) over `number` times `rows.size` numbers; not a number if one of them is not."""
     place = cgutils.alloca_once(b, rows.vector)
     b.store(rows.all(0.0), place)
-    least = rows.repeated(b, origin)
+    origins = rows.repeated(b, origin)
     with over_rows(b, rows, number) as offset:
         for part in rows.load(b, b.add(x, offset)):
-            b.store(b.fadd(b.load(place), rows.exp(b, b.fsub(part, least))), place)
+            b.store(b.fadd(b.load(place), rows.exp(b, b.fsub(part, origins))), place)
     return rows.sum(b, b.load(place))
 
 
 @contextmanager
 def over_rows(b: Any, rows: Rows, number: Any) -> Iterator[Any]:
-    """A loop over `number` rows that lie one behind the other: the offset of each."""
+    """A loop over `number` rows that follow each other in memory: the offset of each."""
     with cgutils.for_range(b, number) as loop:
         yield b.mul(loop.index, ADDRESS(rows.num_bytes))
 

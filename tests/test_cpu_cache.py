@@ -1,4 +1,4 @@
-"""Compiled kernels on disk: found again by another process, never another kernel's, never needed."""
+"""Compiled kernels on disk: another process loads them, no kernel gets another's code, and none is required."""
 
 import ast
 import os
@@ -20,7 +20,7 @@ def kernel(x, y):
 
 print(kernel(3, 4.5), sum(kernel.stats.cache_hits.values()))
 """
-FOUND = "10.5"
+RESULT = "10.5"
 
 ATTENTION = """
 import sys
@@ -32,11 +32,11 @@ for kind in sys.argv[1:]:
     size, dtype = int(kind[:-1]), {"f": torch.float32, "h": torch.bfloat16}[kind[-1]]
     q, k, v = (torch.linspace(-3, 3, n * size).mul(9 + n).sin().view(n // 4, 4, size).to(dtype) for n in (12, 24, 24))
     q, held = q.transpose(0, 1), tuple(x.view(3, 1, 8, size).expand(3, 4, 8, size).contiguous() for x in (k, v))
-    found = attend_in_slots(q, None, held, np.arange(3), np.array([7, 2, 5]), size**-0.5, None, threads=2)
+    out = attend_in_slots(q, None, held, np.arange(3), np.array([7, 2, 5]), size**-0.5, None, threads=2)
     for n, last in enumerate((7, 2, 5)):
         scores = torch.einsum("hd,htd->ht", q[:, n].double(), held[0][n, :, : last + 1].double()) * size**-0.5
         expected = torch.einsum("ht,htd->hd", scores.softmax(-1), held[1][n, :, : last + 1].double())
-        worst = max(worst, float((found[0, n].double() - expected).abs().nan_to_num(9.0).max()))
+        worst = max(worst, float((out[0, n].double() - expected).abs().nan_to_num(9.0).max()))
     hits += sum(_in_parallel(size, 1, dtype == torch.bfloat16, False).stats.cache_hits.values())
 print(worst < 0.02, int(hits))
 """
@@ -51,7 +51,7 @@ from selftaught.engines.local import LocalEngine
 from selftaught.engines.slots import SlotCache
 from selftaught.records import ModelRef
 logging.disable_progress_bar()
-found = hashlib.sha256()
+digest = hashlib.sha256()
 dtype, threads = sys.argv[2], int(sys.argv[3])
 kernels = CpuKernels(threads)
 engine = LocalEngine(
@@ -60,30 +60,30 @@ engine = LocalEngine(
 for prefix in ([], [3, 4]):
     cache = SlotCache(3, 20, kernels)
     if prefix:
-        engine._runner.prefix(cache, prefix)
-    logits = engine._runner.prompts(cache, len(prefix), [[3, 4, 5, 6], [8, 9], [7, 8, 9, 10, 11]], [0, 1, 2])
+        engine._runner.prefill_prefix(cache, prefix)
+    logits = engine._runner.prefill(cache, len(prefix), [[3, 4, 5, 6], [8, 9], [7, 8, 9, 10, 11]], [0, 1, 2])
     logits = torch.cat([logits, engine._runner.step(cache, len(prefix), [5, 6, 7], [4, 2, 5])])
     for numbers in (logits, *kernels.likeliest(logits)):
-        found.update(numbers.float().contiguous().numpy().tobytes())
-print(found.hexdigest(), 0)
+        digest.update(numbers.float().contiguous().numpy().tobytes())
+print(digest.hexdigest(), 0)
 """
 
 
 def run(folder: Path, program: str = PROGRAM, *arguments: str) -> tuple[str, int]:
-    """What a process with this cache prints, and how many kernels it found compiled; text is hashed alike in each."""
+    """What a process with this cache prints, and how many kernels it loaded; all processes hash text alike."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert done.stderr == ""
-    found, _, hits = done.stdout.strip().rpartition(" ")
-    return found, int(hits)
+    printed, _, hits = done.stdout.strip().rpartition(" ")
+    return printed, int(hits)
 
 
-def test_a_second_process_finds_the_kernel_compiled_and_gets_the_same_numbers(tmp_path: Path) -> None:
-    assert run(tmp_path / "new" / "folder") == (FOUND, 0)
+def test_a_second_process_loads_the_kernel_and_gets_the_same_numbers(tmp_path: Path) -> None:
+    assert run(tmp_path / "new" / "folder") == (RESULT, 0)
     (entry,) = (tmp_path / "new" / "folder").iterdir()
-    assert entry.parent.stat().st_mode & 0o077 == 0  # code that will be run is the user's alone to write
-    assert run(tmp_path / "new" / "folder") == (FOUND, 1)
+    assert entry.parent.stat().st_mode & 0o077 == 0  # only the user may write code that will be run
+    assert run(tmp_path / "new" / "folder") == (RESULT, 1)
 
 
 def test_a_damaged_entry_is_compiled_and_written_again(tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_a_damaged_entry_is_compiled_and_written_again(tmp_path: Path) -> None:
     flipped = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
     for damaged in (b"", good[:-100], flipped):
         entry.write_bytes(damaged)
-        assert run(tmp_path) == (FOUND, 0)
-        assert run(tmp_path) == (FOUND, 1)
+        assert run(tmp_path) == (RESULT, 0)
+        assert run(tmp_path) == (RESULT, 1)
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_a_damaged_entry_is_compiled_and_written_again(tmp_path: Path) -> None:
 )
 def test_other_parameters_types_sources_and_settings_have_entries_of_their_own(other: str, tmp_path: Path) -> None:
     run(tmp_path)
-    found, hits = run(tmp_path, other)
-    assert (found.split()[-1], hits) == (FOUND, "kernel(3, 4)" in other)
+    printed, hits = run(tmp_path, other)
+    assert (printed.split()[-1], hits) == (RESULT, "kernel(3, 4)" in other)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_kernels_that_several_processes_compiled_do_not_mix_in_one(tmp_path: Path) -> None:
-    """Their symbols are told apart by more than a number that every process counts from the same start."""
+def test_a_process_does_not_mix_up_kernels_that_several_processes_compiled(tmp_path: Path) -> None:
+    """Their symbols differ by more than a number that every process counts from the same start."""
     kinds = ["64f", "20f"]
     for kind in kinds:
         assert run(tmp_path, ATTENTION, kind) == ("True", 0)
@@ -127,10 +127,10 @@ def test_kernels_that_several_processes_compiled_do_not_mix_in_one(tmp_path: Pat
 @pytest.mark.parametrize(
     ("dtype", "threads"), [("float32", "1"), pytest.param("bfloat16", "2", marks=pytest.mark.slow)]
 )
-def test_the_process_that_compiled_and_those_that_found_it_compiled_get_the_same_bits(
+def test_processes_that_compile_and_processes_that_load_get_the_same_bits(
     dtype: str, threads: str, adder: Path, tmp_path: Path
 ) -> None:
-    """A kernel within a kernel is compiled with its surroundings in one and by itself in the other."""
+    """A kernel that another one calls is compiled together with its caller in one, and by itself in the other."""
     compiled = run(tmp_path, LOGITS, str(adder), dtype, threads)
     entries = sorted(path.name for path in tmp_path.iterdir())
     assert entries
@@ -138,7 +138,7 @@ def test_the_process_that_compiled_and_those_that_found_it_compiled_get_the_same
     assert sorted(path.name for path in tmp_path.iterdir()) == entries
 
 
-def test_whatever_a_kernel_is_made_from_is_part_of_its_name() -> None:
+def test_all_sources_of_the_kernels_are_part_of_their_names() -> None:
     from selftaught.engines.cpu import cache
 
     texts = {path.name: path.read_text(encoding="utf-8") for path in Path(cache.__file__).parent.glob("*.py")}
@@ -153,19 +153,19 @@ def test_whatever_a_kernel_is_made_from_is_part_of_its_name() -> None:
     assert users | emitters == set(cache.SOURCES)
 
 
-def test_processes_that_compile_at_the_same_time_leave_one_whole_entry(tmp_path: Path) -> None:
+def test_processes_that_compile_at_the_same_time_leave_one_valid_entry(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
-        found = {text for text, _ in pool.map(run, [tmp_path] * 3)}
-    assert len(found) == 1
+        results = {printed for printed, _ in pool.map(run, [tmp_path] * 3)}
+    assert len(results) == 1
     assert len(list(tmp_path.iterdir())) == 1
-    assert run(tmp_path) == (found.pop(), 1)
+    assert run(tmp_path) == (results.pop(), 1)
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
-    in_the_way = tmp_path / "file"
-    in_the_way.write_text("not a folder")
-    assert run(in_the_way) == (FOUND, 0)
-    assert run(in_the_way) == (FOUND, 0)
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
+    not_a_folder = tmp_path / "file"
+    not_a_folder.write_text("not a folder")
+    assert run(not_a_folder) == (RESULT, 0)
+    assert run(not_a_folder) == (RESULT, 0)
 
 
 def test_the_cache_is_in_the_users_cache_folder_unless_another_is_named(
@@ -179,5 +179,5 @@ def test_the_cache_is_in_the_users_cache_folder_unless_another_is_named(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_dir() == tmp_path / ".cache" / "selftaught" / "kernels"
-    monkeypatch.setenv("HOME", "nowhere")  # as for a user that the system does not know
+    monkeypatch.setenv("HOME", "nowhere")  # as for a user without a home
     assert cache_dir() is None
