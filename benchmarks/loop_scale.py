@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import selftaught
-from selftaught.allocator import collecting_rarely
 from selftaught.answers import AnswerRule
 from selftaught.config import config_from_values
 from selftaught.engines.scripted import ScriptedEngine
@@ -137,7 +136,6 @@ class Scripted(ScriptedEngine):
             yield replace(completion, token_ids=ids) if ids else completion
 
 
-@collecting_rarely()  # as launch does
 def run_here(
     folder: Path, problems: int, *, started: float, num_ids: int, chunk: int, changes: Mapping[str, str]
 ) -> None:
@@ -145,9 +143,11 @@ def run_here(
     settings = {
         **METHODS["star"],
         "method": "custom",
+        "model.path": "scripted",
+        "task.name": "own",
         "sampling.num_shots": SHOTS,
-        "sampling.num_shots_fine_tuned": SHOTS,
         "sampling.max_new_tokens": 1_000,
+        "training.learning_rate": 1e-6,
         "training.steps_first_iteration": 1,
         "loop.max_iterations": 2,
     }

@@ -54,7 +54,7 @@ LEVEL = {
             "model_loading",
             "tokens",
             "scoring",
-            "allocator",
+            "memory",
             "compute",
             "attention_kinds",
             "workers",
