@@ -17,7 +17,7 @@ Collate = Callable[[Features], dict[str, Any]]
 
 
 def collate_packed(features: Features) -> dict[str, Any]:
-    """Concatenate the rows of one micro-batch into a sequence of N tokens; positions begin at 0 in each row, no mask."""
+    """Concatenate the rows of one micro-batch into a sequence of N tokens; each row's positions begin at 0; no mask."""
     (feature,) = features
     labels, lengths = torch.tensor(feature["labels"]), feature["seq_lengths"]
     learned = (labels != IGNORED).nonzero()[:, 0]
