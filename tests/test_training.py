@@ -163,7 +163,7 @@ def test_a_label_under_the_mask_changes_nothing_and_a_prompt_token_changes_the_l
         row = examples()[3]
         changed = [first, *ids[1:]]
         prompt = codec.decode(changed[:prompt_length])
-        rows = [TrainingExample(**{**_fields(row), "prompt": prompt})]
+        rows = [replace(row, prompt=prompt)]
         losses.append(fine_tune(tiny, tmp_path / name, rows=rows, steps=1).train.first_loss)
     assert losses[0] != losses[1]
 
@@ -276,7 +276,7 @@ def test_the_probe_is_scored_by_the_new_weights(tiny: Path, tmp_path: Path) -> N
 
 def test_sampled_ids_are_trained_on_as_they_are(tiny: Path) -> None:
     codec = Codec(str(tiny))
-    example = TrainingExample(**{**_fields(examples(1)[0]), "completion_ids": (7, 8, 9)})
+    example = replace(examples(1)[0], completion_ids=(7, 8, 9))
     ids, labels = codec.encode_example(example)
     assert [i for i in labels if i != IGNORED] == [7, 8, 9, codec.end_id]
     assert ids[-4:] == [7, 8, 9, codec.end_id]
@@ -284,7 +284,7 @@ def test_sampled_ids_are_trained_on_as_they_are(tiny: Path) -> None:
 
 @pytest.mark.parametrize("ids", [(), (7, 1, 8)])
 def test_an_empty_completion_and_an_end_token_inside_one_are_refused(tiny: Path, ids: tuple[int, ...]) -> None:
-    example = TrainingExample(**{**_fields(examples(1)[0]), "completion_ids": ids})
+    example = replace(examples(1)[0], completion_ids=ids)
     with pytest.raises(RefusedError, match=r"empty completion|end token inside"):
         Codec(str(tiny)).encode_example(example)
 
@@ -307,7 +307,8 @@ def test_a_mask_that_is_empty_or_full_and_an_end_token_not_learned_are_refused(
 
 
 def test_a_row_longer_than_the_context_is_refused(tiny: Path, tmp_path: Path) -> None:
-    long = examples_from_solutions(TASK.few_shot[:1], TASK.prompt_format, iteration=1)
+    (example,) = examples(1)
+    long = [replace(example, prompt=example.prompt * 50)]
     with pytest.raises(RefusedError, match="more than the model's context of 256"):
         fine_tune(tiny, tmp_path, rows=long)
 
@@ -396,7 +397,3 @@ def test_an_iteration_that_keeps_few_rows_trains_for_at_most_max_epochs(
         assert sum(line["examples_by_source"].values()) == 4
         assert line["train"]["steps"] == steps
     assert len(lines) == 2
-
-
-def _fields(example: TrainingExample) -> dict[str, Any]:
-    return {name: getattr(example, name) for name in example.__dataclass_fields__}
