@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from selftaught.allocator import collecting_rarely
 from selftaught.checks.weights import NOISE, NOISE_BFLOAT16
 from selftaught.commands import command
 from selftaught.compute import (
@@ -54,7 +53,6 @@ HOW_A_SERVER_IS_REACHED = (
 )
 
 
-@collecting_rarely()
 def launch(
     config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
 ) -> Outcome:
