@@ -189,7 +189,7 @@ def test_eval_of_a_checkpoint_takes_the_settings_of_its_run(finished: Path) -> N
 def test_eval_with_several_samples_gives_pass_at_k_and_majority(finished: Path) -> None:
     options = {"task": "arithmetic", "split": "dev", "num-samples": "4", "max-new-tokens": "64"}
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    small = settings({"task.dev_problems": 20, "compute.threads": 1, "compute.processes": 1})
+    small = settings({"task.dev_problems": 20, "compute.threads": 1, "compute.workers": 1})
     done = selftaught("eval", "builtin:adder", *arguments, *small, "--json")
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
