@@ -283,7 +283,7 @@ def main() -> None:
             print(
                 f"resume at {largest:,} problems: {resumed.first_sample_s:.2f} s from the start of the process to "
                 f"its first new sample (a first start takes {rows[-1].first_sample_s:.2f} s), peak "
-                f"{resumed.peak_mib:.0f} MiB, {'the' if same else 'OTHER'} bytes of the run without a kill"
+                f"{resumed.peak_mib:.0f} MiB, {'same bytes as' if same else 'OTHER BYTES than'} without the kill"
             )
             facts["resume"] = {**asdict(resumed), "same_bytes": same}
     facts |= {

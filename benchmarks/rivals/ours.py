@@ -24,6 +24,8 @@ def resolve_job(job: Job) -> tuple[RunConfig, ModelRef, Resolved]:
     values = {
         "method": "custom",
         "model.path": job["model"],
+        "task.name": "gsm8k",  # a config must name one; the job's problems are used
+        "training.learning_rate": 2e-5,  # a config must give one; a generation does not use it
         "compute.device": job["device"],
         "compute.threads": job["threads"],
         **job["settings"],

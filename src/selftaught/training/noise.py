@@ -19,7 +19,7 @@ class NoiseEstimate:
 
 
 def estimate_noise(squared_norms: Sequence[float], weights: Sequence[int], squared_norm: float) -> NoiseEstimate | None:
-    """From m micro-batches with `weights` loss tokens; None for m < 2, which cannot separate the two.
+    """From m micro-batches with `weights` loss tokens; None for m < 2: one micro-batch does not separate the two.
 
     `squared_norms` are |c_i|^2 of what each adds to the step's gradient (its mean gradient times its share of the
     tokens), `squared_norm` is that of their sum, before clipping. Squares are averaged, never norms.

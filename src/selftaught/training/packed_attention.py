@@ -207,7 +207,7 @@ def use_packed_attention(model: Any, *, longest: int) -> str | None:
 @torch.no_grad()
 def _same_logits(model: Any, longest: int, plain: str) -> bool:
     """Whether three concatenated rows get the logits that each gets alone under the model's own attention."""
-    rows, training = _check_rows(model, longest), model.training
+    rows, training = _rows_to_compare(model, longest), model.training
     layout = tuple(group.to(model.device) for group in layout_of([row.shape[1] for row in rows]))
     positions = torch.cat([torch.arange(row.shape[1], device=model.device)[None] for row in rows], 1)
     model.eval()
@@ -219,7 +219,7 @@ def _same_logits(model: Any, longest: int, plain: str) -> bool:
     return bool((packed[0] - alone).abs().max() <= 1e-3 * alone.abs().max().clamp(min=1.0))
 
 
-def _check_rows(model: Any, longest: int) -> list[torch.Tensor]:
+def _rows_to_compare(model: Any, longest: int) -> list[torch.Tensor]:
     """Three rows [1, T] of different token ids."""
     lengths = [longest, max(1, longest // 2), longest]
     size = model.config.get_text_config().vocab_size
