@@ -22,7 +22,7 @@ GET_A_MODEL = (
     "with: hf download HuggingFaceTB/SmolLM2-135M-Instruct --local-dir FOLDER"
 )
 PEAK_SIZES = {"cpu": (2048, 3072, 4096), "cuda": (4096, 8192, 16384)}
-"""Of the square matrices whose product is the yardstick."""
+"""Of the square matrices whose products give the peak rate."""
 STEPS = 40
 """Optimizer steps of iteration 1 in Zelikman et al. 2022."""
 QUICK_STEPS = 8
@@ -37,22 +37,26 @@ class Benchmark:
     model: str = ""
     """Default of --model; empty: it must be given."""
     slow_n: int = 0
-    """Default of --slow-n; 0: all."""
+    """Default of --slow-n; 0: all questions."""
 
 
 BENCHMARKS = {
-    "draw-fixed": Benchmark(letter="A", help="six worked examples, exactly 64 new tokens", n=128, quick_n=32),
-    "draw-natural": Benchmark(
-        letter="B", help="the same, ended by itself, up to 128 new tokens", n=512, quick_n=64, slow_n=128
+    "generate-fixed": Benchmark(letter="A", help="six few-shot examples, exactly 64 new tokens", n=128, quick_n=32),
+    "generate-natural": Benchmark(
+        letter="B",
+        help="the same, up to a stop or end, at most 128 new tokens",
+        n=512,
+        quick_n=64,
+        slow_n=128,
     ),
-    "draw-arithmetic": Benchmark(
+    "generate-arithmetic": Benchmark(
         letter="C",
         help="the shipped model on its own problems, shortest first",
         n=1000,
         quick_n=200,
         model="builtin:adder",
     ),
-    "draw-arithmetic-mixed": Benchmark(
+    "generate-arithmetic-mixed": Benchmark(
         letter="C", help="the same problems, mixed", n=1000, quick_n=200, model="builtin:adder"
     ),
     "fine-tune-arithmetic": Benchmark(
@@ -81,18 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(name: str, options: Options, *, steps: int) -> Record:
     """One benchmark by its name; `steps` are the optimizer steps of `iteration`."""
     if name == "fine-tune":
-        return fine_tuning.run(name, options, fine_tuning.gsm8k, _tell)
+        return fine_tuning.run(name, options, fine_tuning.gsm8k, _log)
     if name == "fine-tune-arithmetic":
-        return fine_tuning.run(name, options, fine_tuning.arithmetic, _tell)
+        return fine_tuning.run(name, options, fine_tuning.arithmetic, _log)
     if name == "iteration":
-        return iteration.run(name, options, steps=steps, tell=_tell)
+        return iteration.run(name, options, steps=steps, log=_log)
     workloads: dict[str, Callable[[Options], generating.Workload]] = {
-        "draw-fixed": generating.fixed,
-        "draw-natural": generating.natural,
-        "draw-arithmetic": generating.arithmetic,
-        "draw-arithmetic-mixed": partial(generating.arithmetic, is_mixed=True),
+        "generate-fixed": generating.fixed,
+        "generate-natural": generating.natural,
+        "generate-arithmetic": generating.arithmetic,
+        "generate-arithmetic-mixed": partial(generating.arithmetic, is_mixed=True),
     }
-    return generating.run(name, options, workloads[name], _tell)
+    return generating.run(name, options, workloads[name], _log)
 
 
 def _options(given: argparse.Namespace) -> Options:
@@ -158,7 +162,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _tell(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What every rival's process does: read a job, run it, write down what it cost.
+"""What every rival's process does: read a job, run it, and write its result, time and memory.
 
 Imports the standard library and psutil only, since one of the rivals runs in another interpreter.
 """
@@ -16,10 +16,10 @@ from typing import Any
 import psutil
 
 Job = dict[str, Any]
-"""What a rival is asked to do; made by the benchmark, read from JSON."""
+"""What a rival must do; made by the benchmark, read from JSON."""
 
 HOPELESS = 8
-"""Times that matrix products in bfloat16 may be slower than in float32 before nothing more is timed in it."""
+"""If matrix products in bfloat16 are more than this many times slower than in float32, nothing is timed in it."""
 
 
 def serve(run: Callable[[Job], dict[str, Any]]) -> None:
@@ -31,7 +31,7 @@ def serve(run: Callable[[Job], dict[str, Any]]) -> None:
 
 @dataclass(slots=True)
 class Clock:
-    """Times a piece of work, and what else the machine did meanwhile. Use as a context manager."""
+    """Measures a piece of work, and what else the machine did in that time. Use as a context manager."""
 
     seconds: float = 0.0
     load_before: float = 0.0
@@ -40,7 +40,7 @@ class Clock:
     own_cpus: float = 0.0
     """CPUs kept busy by this process and its children, mean over the window."""
     other_cpus: float = 0.0
-    """CPUs kept busy by anything else, time stolen by the host of a virtual machine included."""
+    """CPUs kept busy by anything else, with the time that the host of a virtual machine took away."""
     _began: tuple[float, float, float] = field(default=(0.0, 0.0, 0.0), repr=False)
 
     def __enter__(self) -> "Clock":
@@ -59,7 +59,7 @@ class Clock:
         self.load_after = psutil.getloadavg()[0]
 
     def record(self) -> dict[str, float | int]:
-        """The window as it goes into a result, with the memory that the process has needed until now."""
+        """The measurements for a result, with the highest memory of the process until now."""
         return {
             "seconds": round(self.seconds, 4),
             "load_before": round(self.load_before, 2),
@@ -84,25 +84,25 @@ class Laps:
         self._began = now
 
 
-def drawn(clock: Clock, completions: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:
-    """The result of a drawing job: completions in the order of the prompts, each with `ids`, `text` and `tokens`."""
+def generated(clock: Clock, completions: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:
+    """The result of a generation: completions in the order of the prompts, each with `ids`, `text` and `tokens`."""
     return {**clock.record(), "completions": completions, **facts}
 
 
 def work_of(
     encode: Callable[[str], list[int]],
-    drawings: Sequence[tuple[Sequence[str], Sequence[int]]],
+    generations: Sequence[tuple[Sequence[str], Sequence[int]]],
     rows: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
-    """What an iteration did, in numbers that the formulas of `flops` take.
+    """The work of an iteration, in the numbers that the formulas of `flops` need.
 
-    `drawings` are (prompts, tokens drawn of each), one per group with its own shared prefix; `rows` are the (prompt,
-    completion) pairs that were kept.
+    `generations` are (prompts, generated tokens of each), one for each group with its own shared prefix; `rows` are the
+    (prompt, completion) pairs that were kept.
     """
     return {
-        "drawings": [
-            {"prompts": [encode(prompt) for prompt in prompts], "drawn_tokens": list(counts)}
-            for prompts, counts in drawings
+        "generations": [
+            {"prompts": [encode(prompt) for prompt in prompts], "generated_tokens": list(counts)}
+            for prompts, counts in generations
         ],
         "row_tokens": [len(encode(prompt + completion)) + 1 for prompt, completion in rows],
         "loss_tokens": [len(encode(prompt + completion)) + 1 - len(encode(prompt)) for prompt, completion in rows],
@@ -117,18 +117,18 @@ def synchronize() -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Highest resident memory of this process and of its living children, added up (pages they share count twice)."""
+    """Sum of the highest resident memory of this process and its living children (shared pages count twice)."""
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    found = [_high_water(process.pid) for process in processes]
+    highest = [_high_water(process.pid) for process in processes]
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return max(own, sum(found))
+    return max(own, sum(highest))
 
 
 def _high_water(pid: int) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
-        return 0  # it has ended, or there is no /proc: the process's own figure stands
+        return 0  # it has ended, or there is no /proc: the figure of this process counts
     lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(lines[0].split()[1]) * 1024 if lines else 0
 

@@ -11,7 +11,7 @@ from selftaught.problems import Problem, PromptFormat, Task
 from selftaught.prompts import render_completion, render_prompt
 from selftaught.verifiers import tagged_line
 
-SHOTS = 6
+NUM_SHOTS = 6
 WARM_UP = 32
 
 FORMAT = PromptFormat(
@@ -25,11 +25,11 @@ RULE = AnswerRule(opener="####", closer="####", pattern=r"-?[0-9][0-9,]*(\.[0-9]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """What a drawing benchmark asks, and what it warms up on."""
+    """The prompts of a generation benchmark, and those of its warm-up."""
 
     texts: tuple[str, ...]
     warm_up: tuple[str, ...]
-    """Of the same kind, but with another prefix, so that nobody can keep anything of what is clocked."""
+    """Of the same kind with another prefix, so that no cache holds anything of what is timed."""
 
 
 def read_problems(data_dir: Path, split: str) -> tuple[Problem, ...]:
@@ -40,7 +40,7 @@ def read_problems(data_dir: Path, split: str) -> tuple[Problem, ...]:
             f"--data {data_dir}: there is no {path.name}; give a folder with train.jsonl and test.jsonl of GSM8K as "
             "released (github.com/openai/grade-school-math, folder grade_school_math/data)"
         )
-    found = []
+    problems = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
@@ -49,39 +49,41 @@ def read_problems(data_dir: Path, split: str) -> tuple[Problem, ...]:
             raise ConfigError(f"{path}:{number}: not a GSM8K row ({type(error).__name__}); fetch it again") from error
         if not marker:
             raise ConfigError(f"{path}:{number}: the answer has no line that begins with ####; fetch it again")
-        found.append(
+        problems.append(
             Problem(id=f"{split}-{number}", question=row["question"], answer=answer.strip(), rationale=rationale)
         )
-    return tuple(found)
+    return tuple(problems)
 
 
 def few_shot_prompts(train: Sequence[Problem], number: int) -> Prompts:
-    """Prompts of the problems after the first six; the first six are the worked examples.
+    """Prompts of the problems after the first six, which are the few-shot examples.
 
-    The warm-up shows the same worked examples in the opposite order, before the last problems of the file.
+    The warm-up has the same few-shot examples in the opposite order, before the last problems of the file.
     """
-    shots, asked = train[:SHOTS], train[SHOTS : SHOTS + number]
-    if len(train) < SHOTS + number:
-        raise ConfigError(f"{number} questions were asked for, but the file has {len(train)} rows; use a smaller --n")
+    few_shot, problems = train[:NUM_SHOTS], train[NUM_SHOTS : NUM_SHOTS + number]
+    if len(train) < NUM_SHOTS + number:
+        raise ConfigError(
+            f"--n {number} needs {NUM_SHOTS + number} rows, but the file has {len(train)} rows; use a smaller --n"
+        )
     return Prompts(
-        texts=tuple(render_prompt(FORMAT, p, hint=False, few_shot=shots) for p in asked),
-        warm_up=tuple(render_prompt(FORMAT, p, hint=False, few_shot=shots[::-1]) for p in train[-WARM_UP:]),
+        texts=tuple(render_prompt(FORMAT, p, hint=False, few_shot=few_shot) for p in problems),
+        warm_up=tuple(render_prompt(FORMAT, p, hint=False, few_shot=few_shot[::-1]) for p in train[-WARM_UP:]),
     )
 
 
 def training_pairs(problems: Sequence[Problem], fmt: PromptFormat) -> list[tuple[str, str]]:
-    """(prompt without worked examples, completion) of the problems' own solutions."""
+    """(prompt without few-shot examples, completion) of the problems' own solutions."""
     return [(render_prompt(fmt, p, hint=False), render_completion(fmt, p)) for p in problems]
 
 
 def gsm8k_task(train: Sequence[Problem], number: int) -> Task:
-    """A task of the first problems, with the first six as worked examples; nothing of it is measured."""
+    """A task whose few-shot examples are the first six problems, and which trains on the next ones; no dev or test."""
     return Task(
         name="gsm8k-benchmark",
         prompt_format=FORMAT,
         verifier=tagged_line(RULE),
-        few_shot=tuple(train[:SHOTS]),
-        train=tuple(train[SHOTS : SHOTS + number]),
+        few_shot=tuple(train[:NUM_SHOTS]),
+        train=tuple(train[NUM_SHOTS : NUM_SHOTS + number]),
         dev=(),
         test=(),
     )

@@ -1,17 +1,16 @@
-"""A copy of a model that does not end, for benchmarks that draw a fixed number of tokens.
+"""A copy of a model that never ends, for benchmarks that generate a fixed number of tokens.
 
-Every rival has its own way to ignore an end token, and the engine under test has none, as no run needs one. A model
-whose end token has a row of zeros treats all of them alike: its logit is 0, which is never the largest of thousands
-that a greedy draw chooses from.
+Every rival has its own way to ignore an end token; selftaught has none, since no run needs one. If the weights of the
+end token are zeros, its logit is 0, which is never the largest of thousands, so greedy generation never ends.
 """
 
 from pathlib import Path
 
-END = "<|never drawn|>"
+END = "<|never generated|>"
 
 
 def without_end_token(model_dir: str, out_dir: Path) -> str:
-    """A folder with the same weights and one more token, of zeros, which its tokenizer and settings name as the end."""
+    """Write a copy with one more token, whose weights are zeros, as the end token. Returns `out_dir`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Benchmark D, and the fine-tuning of C: how fast rows are learned, and how well."""
+"""Benchmark D, and the fine-tuning of C: how fast rows are trained on, and how well they are learned."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +16,14 @@ from selftaught.tokens import Codec
 
 HELD_OUT = 32
 WORSE_LOSS = 0.05
-"""Nats: a rival (or we) whose loss on held-out rows is higher than the best by more did not learn the same."""
+"""Nats: the speed of a rival (or ours) does not count if its held-out loss is above the best one by more."""
 
 Pairs = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingJob:
-    """What is learned, in one pass over the rows."""
+class FineTuningCase:
+    """What is trained: one pass over the rows, with these settings."""
 
     pairs: Pairs
     held_out: Pairs
@@ -37,21 +37,21 @@ class TrainingJob:
         return len(self.pairs) // self.batch_size
 
 
-def gsm8k(options: Options) -> TrainingJob:
+def gsm8k(options: Options) -> FineTuningCase:
     """D: the released solutions, batches of 8, one epoch."""
     pairs = training_pairs(read_problems(options.data_dir(), "train"), FORMAT)
-    return _lesson(pairs[: options.n], pairs[-HELD_OUT:], batch_size=8, learning_rate=2e-5, settings={})
+    return _case(pairs[: options.n], pairs[-HELD_OUT:], batch_size=8, learning_rate=2e-5, settings={})
 
 
-def arithmetic(options: Options) -> TrainingJob:
-    """C: the worked solutions of the shipped task, with the shipped training settings, one epoch."""
+def arithmetic(options: Options) -> FineTuningCase:
+    """C: the human solutions of the shipped task, with the shipped training settings, one epoch."""
     config = load_config("arithmetic")
     task = load_task(config.task)
-    asked = spread_over_classes([p for p in task.train if p.class_name != "1"], options.n)
+    problems = spread_over_classes([p for p in task.train if p.class_name != "1"], options.n)
     training = config.training
     same = ("weight_decay", "adam_beta2", "max_grad_norm")
-    return _lesson(
-        training_pairs(asked, task.prompt_format),
+    return _case(
+        training_pairs(problems, task.prompt_format),
         training_pairs(spread_over_classes(task.dev, HELD_OUT), task.prompt_format),
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
@@ -63,16 +63,16 @@ def arithmetic(options: Options) -> TrainingJob:
     )
 
 
-def _lesson(
+def _case(
     pairs: Pairs, held_out: Pairs, *, batch_size: int, learning_rate: float, settings: Mapping[str, Any]
-) -> TrainingJob:
+) -> FineTuningCase:
     own = {
         "training.batch_size": batch_size,
         "training.learning_rate": learning_rate,
         "training.schedule": "linear",
         "training.validation_share": 0.0,
     }
-    return TrainingJob(
+    return FineTuningCase(
         pairs=pairs,
         held_out=held_out,
         batch_size=batch_size,
@@ -81,22 +81,22 @@ def _lesson(
     )
 
 
-def rivals(lesson: TrainingJob, tokens: int) -> tuple[Rival, ...]:
-    """`tokens` is the number in all rows; the packed rows are made so long that the number of steps stays the same.
+def rivals(case: FineTuningCase, tokens: int) -> tuple[Rival, ...]:
+    """`tokens` is their number in all rows; packed rows are made so long that the number of steps stays the same.
 
-    bfloat16 is TRL's default, and switched off where the machine is slow in it (`trl_sft.py`).
+    bfloat16 is TRL's default; it is switched off where the machine is slow in it (`trl_sft.py`).
     """
     same = {
         "num_train_epochs": 1.0,
         **{
-            name: lesson.settings[f"training.{name}"]
+            name: case.settings[f"training.{name}"]
             for name in ("weight_decay", "adam_beta2", "max_grad_norm")
-            if f"training.{name}" in lesson.settings
+            if f"training.{name}" in case.settings
         },
     }
-    batch = {"per_device_train_batch_size": lesson.batch_size}
+    batch = {"per_device_train_batch_size": case.batch_size}
     tuned = {**same, "gradient_checkpointing": False}
-    packed = {"packing": True, "per_device_train_batch_size": 1, "max_length": -(-tokens // lesson.steps // 64) * 64}
+    packed = {"packing": True, "per_device_train_batch_size": 1, "max_length": -(-tokens // case.steps // 64) * 64}
     return (
         Rival(name=OURS, module="ours"),
         Rival(name="trl-plain", module="trl_sft", job={"trl": {**same, **batch}}),
@@ -110,45 +110,45 @@ def rivals(lesson: TrainingJob, tokens: int) -> tuple[Rival, ...]:
 
 
 def run(
-    name: str, options: Options, lesson_of: Callable[[Options], TrainingJob], tell: Callable[[str], None]
+    name: str, options: Options, case_of: Callable[[Options], FineTuningCase], log: Callable[[str], None]
 ) -> Record:
-    lesson = lesson_of(options)
-    with session(options, tell) as here:
+    case = case_of(options)
+    with session(options, log) as here:
         codec = Codec(here.model_dir)
-        rows = [(codec.encode_prompt(p), codec.encode_completion(p, c)) for p, c in lesson.pairs]
+        rows = [(codec.encode_prompt(p), codec.encode_completion(p, c)) for p, c in case.pairs]
         lengths = [len(prompt) + len(completion) + 1 for prompt, completion in rows]
         flop = flops.training_flops(here.shape, row_tokens=lengths, loss_tokens=[len(c) + 1 for _, c in rows])
         job = here.job(
             what="fine-tune",
             n=len(rows),
-            pairs=lesson.pairs,
-            steps=lesson.steps,
-            learning_rate=lesson.learning_rate,
+            pairs=case.pairs,
+            steps=case.steps,
+            learning_rate=case.learning_rate,
             seed=1,
-            settings={**lesson.settings, **options.settings},
+            settings={**case.settings, **options.settings},
         )
 
         def time_one(rival: Rival, repeat: int, result: dict[str, Any]) -> Row:
-            return _row(here, lesson, rival, repeat, result, flop / sum(lengths))
+            return _row(here, case, rival, repeat, result, flop / sum(lengths))
 
-        # The number of steps follows from the epoch where TRL packs rows; ours is told.
-        timed = in_turn(here, rivals(lesson, sum(lengths)), time_one, lambda rival: _job_of(rival, job), tell)
-        before = _loss(here, lesson, here.model_dir, "loss-before")
+        # Ours gets the number of steps; TRL gets one epoch, since its packing decides the number of its rows.
+        timed = in_turn(here, rivals(case, sum(lengths)), time_one, lambda rival: _job_of(rival, job), log)
+        before = _loss(here, case, here.model_dir, "loss-before")
         return here.record(
             _judged(timed),
-            tell,
+            log,
             benchmark=name,
             n=len(rows),
             flop_formula=flops.TRAINING_FORMULA,
             arguments={
                 "model": options.model.rpartition("/")[2],
                 "tokens": sum(lengths),
-                "batch_size": lesson.batch_size,
-                "learning_rate": lesson.learning_rate,
+                "batch_size": case.batch_size,
+                "learning_rate": case.learning_rate,
                 "settings": dict(options.settings),
             },
             outputs={
-                f"loss on {len(lesson.held_out)} held-out rows": {
+                f"loss on {len(case.held_out)} held-out rows": {
                     "before": before,
                     **{row.rival: row.more["held_out_loss"] for row in timed if not row.failed},
                 }
@@ -162,7 +162,7 @@ def warm_rate(steps: Sequence[Mapping[str, float]]) -> tuple[int, float]:
     Raises RivalFailed for fewer than two steps.
     """
     if len(steps) < 2:
-        raise RivalFailed(f"{len(steps)} optimizer steps were seen, and the first one only warms up; use a larger --n")
+        raise RivalFailed(f"{len(steps)} optimizer steps were made, and the first one only warms up; use a larger --n")
     return int(steps[-1]["tokens"] - steps[0]["tokens"]), steps[-1]["at"] - steps[0]["at"]
 
 
@@ -171,14 +171,14 @@ def _job_of(rival: Rival, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(
-    here: Session, lesson: TrainingJob, rival: Rival, repeat: int, result: Mapping[str, Any], flop_per_token: float
+    here: Session, case: FineTuningCase, rival: Rival, repeat: int, result: Mapping[str, Any], flop_per_token: float
 ) -> Row:
     tokens, seconds = warm_rate(result["steps"])
     steps = result["steps"]
     return Row(
         rival=rival.name,
         repeat=repeat,
-        n=len(lesson.pairs),
+        n=len(case.pairs),
         more={
             "settings": result["settings"],
             "steps": len(steps),
@@ -186,7 +186,7 @@ def _row(
             "all_seconds": result["seconds"],
             "first_loss": steps[0]["loss"],
             "last_loss": steps[-1]["loss"],
-            "held_out_loss": _loss(here, lesson, result["out"], f"loss-{rival.name}-{repeat}"),
+            "held_out_loss": _loss(here, case, result["out"], f"loss-{rival.name}-{repeat}"),
         },
         **measured(result),
         **speed(
@@ -198,10 +198,10 @@ def _row(
     )
 
 
-def _loss(here: Session, lesson: TrainingJob, model: str, name: str) -> float:
-    found = here.run("reference", here.job(model=model, contexts=[], held_out=lesson.held_out), name)
+def _loss(here: Session, case: FineTuningCase, model: str, name: str) -> float:
+    result = here.run("reference", here.job(model=model, contexts=[], held_out=case.held_out), name)
     here.drop(name)
-    return round(float(found["loss"]), 4)
+    return round(float(result["loss"]), 4)
 
 
 def _judged(rows: Sequence[Row]) -> list[Row]:

@@ -1,8 +1,8 @@
 """How many floating-point operations a workload needs, by formula.
 
-The count is of what must be computed for the result, whoever computes it: the shared prefix once, logits only where a
-token is drawn or learned, attention only to what a token may see. So FLOP/s compares rivals on one scale; a rival
-that also computes what is not needed shows a lower rate. A multiply and an add are two operations. Norms, rotary
+Only what the result needs is counted, whoever computes it: the shared prefix once, logits only where a token is
+generated or learned, attention only to what a token may see. So FLOP/s compares rivals on one scale; a rival that also
+computes what is not needed has a lower rate. A multiply and an add are two operations. Norms, rotary
 embeddings, activations and softmax are not counted (below one percent for the models used here).
 """
 
@@ -10,26 +10,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-DRAWING_FORMULA = (
+GENERATION_FORMULA = (
     "2*W*(P + sum(p_i - P + n_i - 1)) + 2*E*sum(n_i) + 4*L*D*(contexts), where W: weights of the layers' matrices, "
     "E: weights of the output matrix, L: layers, D: query heads * head size, P: shared prefix tokens (once per group), "
-    "p_i: prompt tokens, n_i: drawn tokens of request i; contexts: for every token run, the tokens it sees"
+    "p_i: prompt tokens, n_i: generated tokens of request i; contexts: for every token computed, the tokens it sees"
 )
 TRAINING_FORMULA = (
-    "3*(2*W*sum(t_i) + 2*E*sum(l_i) + 4*L*D*sum(t_i*(t_i+1)/2)), where W, E, L, D as for drawing, t_i: tokens of row "
-    "i, l_i: its tokens with loss; 3: forward once, backward twice"
+    "3*(2*W*sum(t_i) + 2*E*sum(l_i) + 4*L*D*sum(t_i*(t_i+1)/2)), where W, E, L, D as for generation, t_i: tokens of "
+    "row i, l_i: its tokens with loss; 3: forward once, backward twice"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """What the formulas need to know of a dense decoder model."""
+    """The sizes of a dense decoder model that the formulas need."""
 
     layers: int
     attention_width: int
     """Query heads times head size."""
     layer_weights: int
-    """Numbers in the weight matrices of all layers; embeddings, norms and biases left out."""
+    """Numbers in the weight matrices of all layers; without embeddings, norms and biases."""
     head_weights: int
     """Numbers in the output matrix: vocabulary times width."""
 
@@ -60,20 +60,20 @@ def contexts(first: int, last: int) -> int:
     return (last * (last + 1) - first * (first + 1)) // 2
 
 
-def drawing_flops(
-    shape: ModelShape, *, shared_prefix: int, prompt_tokens: Sequence[int], drawn_tokens: Sequence[int]
+def generation_flops(
+    shape: ModelShape, *, shared_prefix: int, prompt_tokens: Sequence[int], generated_tokens: Sequence[int]
 ) -> int:
-    """Operations for one group of requests that share their first tokens. DRAWING_FORMULA says how.
+    """Operations for one group of requests that share their first tokens. GENERATION_FORMULA says how.
 
-    `shared_prefix` is a number of tokens, at most the shortest prompt; the last drawn token of a request is not run.
+    `shared_prefix` is a number of tokens, at most the shortest prompt; no pass is run for the last generated token.
     """
-    run, seen, drawn = shared_prefix, contexts(0, shared_prefix), 0
-    for prompt, new in zip(prompt_tokens, drawn_tokens, strict=True):
+    run, seen, generated = shared_prefix, contexts(0, shared_prefix), 0
+    for prompt, new in zip(prompt_tokens, generated_tokens, strict=True):
         if new:
             run += prompt - shared_prefix + new - 1
             seen += contexts(shared_prefix, prompt + new - 1)
-            drawn += new
-    return 2 * shape.layer_weights * run + 2 * shape.head_weights * drawn + _attention(shape, seen)
+            generated += new
+    return 2 * shape.layer_weights * run + 2 * shape.head_weights * generated + _attention(shape, seen)
 
 
 def training_flops(shape: ModelShape, *, row_tokens: Sequence[int], loss_tokens: Sequence[int]) -> int:
@@ -84,7 +84,7 @@ def training_flops(shape: ModelShape, *, row_tokens: Sequence[int], loss_tokens:
 
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens that all prompts begin with; at least one token of each prompt stays its own."""
+    """Number of tokens that all prompts begin with; at least one token of each prompt does not count."""
     if len(prompts) < 2:
         return 0
     first = prompts[0]

@@ -1,4 +1,4 @@
-"""Benchmarks A, B and C: how fast completions are drawn, and whether they are the right ones."""
+"""Benchmarks A, B and C: how fast completions are generated, and whether they are correct."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,19 +35,19 @@ class Workload:
     max_new_tokens: int
     stop: tuple[str, ...]
     is_endless: bool
-    """The end token is off: every request draws max_new_tokens."""
+    """The end token is off: every completion has max_new_tokens."""
     settings: Mapping[str, Any]
     """Of selftaught, before --set."""
 
 
 def fixed(options: Options) -> Workload:
-    """A: six worked examples, exactly 64 new tokens."""
+    """A: six few-shot examples, exactly 64 new tokens."""
     prompts = few_shot_prompts(read_problems(options.data_dir(), "train"), options.n)
     return Workload(prompts=prompts, max_new_tokens=64, stop=(), is_endless=True, settings={})
 
 
 def natural(options: Options) -> Workload:
-    """B: six worked examples, up to 128 new tokens, ended by the stop string or the end token."""
+    """B: six few-shot examples, up to 128 new tokens, ended by the stop string or the end token."""
     prompts = few_shot_prompts(read_problems(options.data_dir(), "train"), options.n)
     return Workload(prompts=prompts, max_new_tokens=128, stop=FORMAT.stop, is_endless=False, settings={})
 
@@ -55,19 +55,18 @@ def natural(options: Options) -> Workload:
 def arithmetic(options: Options, *, is_mixed: bool = False) -> Workload:
     """C: the shipped task with the shipped settings; the same number of problems of every length.
 
-    They come as in the task, shortest first, so that batches of neighbours end together; or mixed.
+    They are in the order of the task, shortest first, so that batches of neighbours end together; or mixed.
     """
     config = load_config("arithmetic")
     task = load_task(config.task)
-    rest = [p for p in task.train if p.class_name != "1"]
-    asked = list(spread_over_classes(rest, options.n))
+    problems = list(spread_over_classes([p for p in task.train if p.class_name != "1"], options.n))
     if is_mixed:
-        generator("benchmark").shuffle(asked)
+        generator("benchmark").shuffle(problems)
     warm_up = task.dev[: 2 * GENERATE_BATCH]
     fmt = task.prompt_format
     return Workload(
         prompts=Prompts(
-            texts=tuple(render_prompt(fmt, p, hint=False) for p in asked),
+            texts=tuple(render_prompt(fmt, p, hint=False) for p in problems),
             warm_up=tuple(render_prompt(fmt, p, hint=False) for p in warm_up),
         ),
         max_new_tokens=config.sampling.max_new_tokens,
@@ -77,14 +76,14 @@ def arithmetic(options: Options, *, is_mixed: bool = False) -> Workload:
     )
 
 
-def run(name: str, options: Options, workload_of: Callable[[Options], Workload], tell: Callable[[str], None]) -> Record:
+def run(name: str, options: Options, workload_of: Callable[[Options], Workload], log: Callable[[str], None]) -> Record:
     workload = workload_of(options)
-    with session(options, tell) as here:
+    with session(options, log) as here:
         codec = Codec(here.model_dir)
-        lengths = [codec.encode_prompt(text) for text in workload.prompts.texts]
+        prompts = [codec.encode_prompt(text) for text in workload.prompts.texts]
         model = without_end_token(here.model_dir, here.folder / "endless") if workload.is_endless else here.model_dir
         base = here.job(
-            what="draw",
+            what="generate",
             model=model,
             settings={**workload.settings, **options.settings},
             warm_up=workload.prompts.warm_up,
@@ -92,11 +91,11 @@ def run(name: str, options: Options, workload_of: Callable[[Options], Workload],
             stop=workload.stop,
             ignore_end=workload.is_endless,
             batch_size=GENERATE_BATCH,
-            longest_prompt=max(map(len, lengths)),
+            longest_prompt=max(map(len, prompts)),
             max_num_seqs=128,
             kv_cache_bytes=2 << 30,
         )
-        found: dict[str, list[dict[str, Any]]] = {}
+        completions: dict[str, list[dict[str, Any]]] = {}
 
         def job_of(rival: Rival) -> dict[str, Any]:
             n = min(options.n, options.slow_n) if rival.is_slow else options.n
@@ -105,24 +104,24 @@ def run(name: str, options: Options, workload_of: Callable[[Options], Workload],
             return {**base, **own, "n": n, "prompts": workload.prompts.texts[:n]}
 
         def time_one(rival: Rival, repeat: int, result: dict[str, Any]) -> Row:
-            found[rival.name] = result["completions"]
-            return _row(here, workload, rival, repeat, result, lengths)
+            completions[rival.name] = result["completions"]
+            return _row(here, workload, rival, repeat, result, prompts)
 
-        rows = in_turn(here, RIVALS, time_one, job_of, tell)
+        rows = in_turn(here, RIVALS, time_one, job_of, log)
         texts = workload.prompts.texts[: min(options.check, options.n)]
-        outputs = compare(here, {**base, "n": len(texts), "prompts": texts}, found, tell) if texts else {}
+        outputs = compare(here, {**base, "n": len(texts), "prompts": texts}, completions, log) if texts else {}
         return here.record(
             rows,
-            tell,
+            log,
             benchmark=name,
             n=options.n,
-            flop_formula=flops.DRAWING_FORMULA,
+            flop_formula=flops.GENERATION_FORMULA,
             arguments={
                 "model": options.model.rpartition("/")[2],
                 "max_new_tokens": workload.max_new_tokens,
                 "stop": workload.stop,
-                "shared_prefix_tokens": flops.shared_prefix(lengths),
-                "prompt_tokens": sum(map(len, lengths)),
+                "shared_prefix_tokens": flops.shared_prefix(prompts),
+                "prompt_tokens": sum(map(len, prompts)),
                 "settings": dict(options.settings),
             },
             outputs=outputs,
@@ -138,15 +137,15 @@ def _row(
     prompts: Sequence[Sequence[int]],
 ) -> Row:
     counts = [completion["tokens"] for completion in result["completions"]]
-    given = prompts[: len(counts)]
-    flop = flops.drawing_flops(
+    run_prompts = prompts[: len(counts)]
+    flop = flops.generation_flops(
         here.shape,
-        shared_prefix=flops.shared_prefix(given),
-        prompt_tokens=[len(ids) for ids in given],
-        drawn_tokens=counts,
+        shared_prefix=flops.shared_prefix(run_prompts),
+        prompt_tokens=[len(ids) for ids in run_prompts],
+        generated_tokens=counts,
     )
-    wanted = workload.max_new_tokens
-    short = sum(count != wanted for count in counts) if workload.is_endless else 0
+    expected = workload.max_new_tokens
+    short = sum(count != expected for count in counts) if workload.is_endless else 0
     more = {name: result[name] for name in ("settings", "warm_up_s", "versions") if name in result}
     row = Row(
         rival=rival.name,
@@ -156,4 +155,4 @@ def _row(
         **measured(result),
         **speed(tokens=sum(counts), seconds=result["seconds"], load_s=result["load_s"], flop=flop),
     )
-    return replace(row, wrong=f"{short} of {len(counts)} completions do not have {wanted} tokens") if short else row
+    return replace(row, wrong=f"{short} of {len(counts)} completions do not have {expected} tokens") if short else row

@@ -1,11 +1,11 @@
-"""Benchmark E: one whole STaR iteration beside the small script."""
+"""Benchmark E: one complete STaR iteration beside the small script."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from benchmarks import flops
-from benchmarks.data import SHOTS, gsm8k_task, read_problems
+from benchmarks.data import NUM_SHOTS, gsm8k_task, read_problems
 from benchmarks.record import OURS, Record, Row, speed
 from benchmarks.session import Options, Rival, Session, in_turn, measured, session
 
@@ -13,7 +13,7 @@ MAX_NEW_TOKENS = 128
 BATCH_SIZE = 8
 LEARNING_RATE = 2e-5
 
-FORMULA = f"drawing, per group: {flops.DRAWING_FORMULA}; training: {flops.TRAINING_FORMULA}"
+FORMULA = f"generation, per group: {flops.GENERATION_FORMULA}; training: {flops.TRAINING_FORMULA}"
 
 RIVALS = (
     Rival(name=OURS, module="our_iteration"),
@@ -21,21 +21,22 @@ RIVALS = (
 )
 
 
-def run(name: str, options: Options, *, steps: int, tell: Callable[[str], None]) -> Record:
+def run(name: str, options: Options, *, steps: int, log: Callable[[str], None]) -> Record:
     """`steps` is the number of optimizer steps of 8 rows, the same for both."""
     task = gsm8k_task(read_problems(options.data_dir(), "train"), options.n)
     settings = {
-        "sampling.num_shots": SHOTS,
+        "sampling.num_shots": NUM_SHOTS,
         "sampling.max_new_tokens": MAX_NEW_TOKENS,
         "rationalization.hints": "failed",
         "training.batch_size": BATCH_SIZE,
         "training.learning_rate": LEARNING_RATE,
         "training.schedule": "linear",
         "training.steps_first_iteration": steps,
+        "training.max_epochs": 1000.0,  # no cap: the script has none
         "training.validation_share": 0.0,
         **options.settings,
     }
-    with session(options, tell) as here:
+    with session(options, log) as here:
         job = here.job(
             n=options.n,
             number=options.n,
@@ -52,10 +53,10 @@ def run(name: str, options: Options, *, steps: int, tell: Callable[[str], None])
         def time_one(rival: Rival, repeat: int, result: dict[str, Any]) -> Row:
             return _row(here, rival, repeat, result)
 
-        rows = in_turn(here, RIVALS, time_one, lambda rival: job, tell)
+        rows = in_turn(here, RIVALS, time_one, lambda rival: job, log)
         return here.record(
             rows,
-            tell,
+            log,
             benchmark=name,
             n=options.n,
             flop_formula=FORMULA,
@@ -72,7 +73,7 @@ def _facts(row: Row) -> Mapping[str, Any]:
 def _row(here: Session, rival: Rival, repeat: int, result: Mapping[str, Any]) -> Row:
     laps = result["laps"]
     seconds = sum(spent for name, spent in laps.items() if name != "load")
-    drawn = sum(sum(drawing["drawn_tokens"]) for drawing in result["work"]["drawings"])
+    generated = sum(sum(group["generated_tokens"]) for group in result["work"]["generations"])
     trained = int(result["trained_tokens"])
     return Row(
         rival=rival.name,
@@ -81,7 +82,7 @@ def _row(here: Session, rival: Rival, repeat: int, result: Mapping[str, Any]) ->
         more={
             "seconds_by_stage": laps,
             "iteration_seconds": result["seconds"],
-            "drawn_tokens": drawn,
+            "generated_tokens": generated,
             "trained_tokens": trained,
             "kept": result["kept"],
             "still_failed": result["still_failed"],
@@ -91,7 +92,7 @@ def _row(here: Session, rival: Rival, repeat: int, result: Mapping[str, Any]) ->
         },
         **measured(result),
         **speed(
-            tokens=drawn + trained,
+            tokens=generated + trained,
             seconds=seconds,
             load_s=result["seconds"] - seconds,
             flop=_flop(here.shape, result["work"], trained),
@@ -100,27 +101,27 @@ def _row(here: Session, rival: Rival, repeat: int, result: Mapping[str, Any]) ->
 
 
 def _flop(shape: flops.ModelShape, work: Mapping[str, Any], trained_tokens: int) -> float:
-    """Of all draws, and of as many tokens of the kept rows as were trained on."""
-    drawing = sum(
-        flops.drawing_flops(
+    """Operations of the generation, and of training on `trained_tokens` tokens of the kept rows."""
+    generation = sum(
+        flops.generation_flops(
             shape,
             shared_prefix=flops.shared_prefix(group["prompts"]),
             prompt_tokens=[len(ids) for ids in group["prompts"]],
-            drawn_tokens=group["drawn_tokens"],
+            generated_tokens=group["generated_tokens"],
         )
-        for group in work["drawings"]
+        for group in work["generations"]
     )
     epoch = flops.training_flops(shape, row_tokens=work["row_tokens"], loss_tokens=work["loss_tokens"])
-    return float(drawing + epoch * trained_tokens / sum(work["row_tokens"]))
+    return float(generation + epoch * trained_tokens / sum(work["row_tokens"]))
 
 
 def _ratio(rows: list[Row]) -> dict[str, float]:
-    """Whole iterations, loading included: the script's mean time over ours; empty if one of them did not run."""
+    """The script's mean time for an iteration over ours, loading included; empty if one of them did not run."""
     times: dict[str, list[float]] = {}
     for row in rows:
         if not row.failed:
             times.setdefault(row.rival, []).append(row.more["iteration_seconds"])
     if len(times) < 2:
         return {}
-    mean = {name: sum(found) / len(found) for name, found in times.items()}
+    mean = {name: sum(seconds) / len(seconds) for name, seconds in times.items()}
     return {"small script's seconds over ours": round(mean["small-script"] / mean[OURS], 2)}

@@ -2,12 +2,12 @@
 
     python benchmarks/loop_scale.py
 
-The model is a function and the trainer does nothing, so that what is left is the loop: planning, prompts, judging,
+The model is a function and the trainer does nothing, so only the loop is measured: planning, prompts, verdicts,
 storing, selecting, writing examples. Two iterations with rationalization and measurements; completions of about 200
-characters, about 70 % right; prompts of six worked examples. Every run is a process of its own. The largest one is
-run again, killed with SIGKILL half way through the rationalizations of iteration 2, and started again: the time from
-the start of that process to its first new draw is what planning a resume takes, and its end must have the bytes of
-the run that was not killed. Prints a table and, last, a JSON line.
+characters, about 70 % correct; prompts with six few-shot examples. Every run is a process of its own. The largest run
+is repeated, killed with SIGKILL half way through the rationalizations of iteration 2, and started again. The time from
+the start of that process to its first new sample is the cost of planning a resume; at the end its files must have the
+bytes of the run that was not killed. Prints a table and then a JSON line.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import selftaught
-from selftaught.allocator import collecting_rarely
 from selftaught.answers import AnswerRule
 from selftaught.config import config_from_values
 from selftaught.engines.scripted import ScriptedEngine
@@ -46,8 +45,8 @@ from selftaught.training import NullTrainer
 from selftaught.verifiers import tagged_line
 
 SIZES = (1_000, 10_000, 100_000)
-SHARE_RIGHT, SHARE_RIGHT_HINTED = 0.7, 0.5
-SHOTS = 6
+SHARE_CORRECT, SHARE_CORRECT_HINTED = 0.7, 0.5
+NUM_SHOTS = 6
 FORMAT = PromptFormat(
     question="Q: {question}{hint}\nA:",
     hint=" (answer: {answer})",
@@ -59,17 +58,17 @@ RULE = AnswerRule(opener="<r>", closer="</r>", pattern=r"\d+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What one process took."""
+    """Time and memory of one process."""
 
     problems: int
     seconds: float
     """Wall clock of the loop, without the start of Python and without making the problems."""
     cpu_s: float
-    """CPU time of the same, which other processes on the machine disturb less."""
-    first_draw_s: float
-    """From the start of the process to its first draw."""
+    """CPU time of the same work; other processes on the machine disturb it less."""
+    first_sample_s: float
+    """From the start of the process to its first sample."""
     stages: dict[str, float]
-    """Seconds by stage, of the iterations that this process finished; `measure` is what is outside of iterations."""
+    """Seconds by stage, of the iterations that this process finished; `measure` is the time outside of iterations."""
     start_mib: float
     """Peak memory before the loop: Python, the package, and the problems."""
     peak_mib: float
@@ -96,12 +95,12 @@ def made(number: int, split: str) -> tuple[Problem, ...]:
 
 
 def toy_task(problems: int) -> Task:
-    """As many training problems as asked for, and a tenth as many for dev and for test."""
+    """A task with that many training problems, and a tenth as many for dev and for test."""
     task = Task(
         name="shelf",
         prompt_format=FORMAT,
         verifier=tagged_line(RULE),
-        few_shot=made(SHOTS, "shot"),
+        few_shot=made(NUM_SHOTS, "shot"),
         train=made(problems, "train"),
         dev=made(problems // 10, "dev"),
         test=made(problems // 10, "test"),
@@ -111,43 +110,44 @@ def toy_task(problems: int) -> Task:
 
 
 def reply(prompt: str, seed: int) -> str:
-    """About 200 characters of reasoning and an answer, right for the shares above."""
+    """About 200 characters of reasoning and an answer, which is correct in the shares given above."""
     question = prompt.rpartition("Q: ")[2]
     words = question.split()
     a, b = int(words[6]), int(words[16])
-    share = SHARE_RIGHT_HINTED if "(answer:" in question else SHARE_RIGHT
+    share = SHARE_CORRECT_HINTED if "(answer:" in question else SHARE_CORRECT
     total = a + 2 * b + (uniform(seed, 0) >= share)
     return f" <r>{rationale(a, b, total)}</r>\n{total}\n\nQ: and on it goes"
 
 
 class Scripted(ScriptedEngine):
-    """A scripted model that keeps no record of what it was asked, and can give ids as a real one does."""
+    """A scripted model that keeps no record of its requests, and can give token ids as a real one does."""
 
     def __init__(self, started: float, num_ids: int) -> None:
         super().__init__(reply)
         self.started, self.num_ids = started, num_ids
-        self.first_draw_s: float | None = None
+        self.first_sample_s: float | None = None
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
-        if self.first_draw_s is None:
-            self.first_draw_s = time.time() - self.started
+        if self.first_sample_s is None:
+            self.first_sample_s = time.time() - self.started
         self.requests.clear()
         for completion in super().sample(requests, params):
             ids = tuple((ord(c) + 1000) * 7 for c in completion.text[: self.num_ids])
             yield replace(completion, token_ids=ids) if ids else completion
 
 
-@collecting_rarely()  # as launch does
 def run_here(
     folder: Path, problems: int, *, started: float, num_ids: int, chunk: int, changes: Mapping[str, str]
 ) -> None:
-    """The whole run in this process; what it took goes to stdout as JSON."""
+    """Make the run in this process; print its time and memory as JSON."""
     settings = {
         **METHODS["star"],
         "method": "custom",
-        "sampling.num_shots": SHOTS,
-        "sampling.num_shots_fine_tuned": SHOTS,
+        "model.path": "scripted",
+        "task.name": "own",
+        "sampling.num_shots": NUM_SHOTS,
         "sampling.max_new_tokens": 1_000,
+        "training.learning_rate": 1e-6,
         "training.steps_first_iteration": 1,
         "loop.max_iterations": 2,
     }
@@ -156,7 +156,7 @@ def run_here(
     )
     task = toy_task(problems)
     check_before_start(config, task)
-    data_sha256(task)  # compared with run.json's, as launch does
+    data_sha256(task)  # launch computes it too, to compare it with run.json
     engine = Scripted(started, num_ids)
     start_mib, began, cpu_began = peak_mib(), time.monotonic(), time.process_time()
     with RunStore(folder) as store:
@@ -183,7 +183,7 @@ def run_here(
         problems=problems,
         seconds=round(seconds, 3),
         cpu_s=round(time.process_time() - cpu_began, 3),
-        first_draw_s=round(engine.first_draw_s or 0.0, 3),
+        first_sample_s=round(engine.first_sample_s or 0.0, 3),
         stages=stages,
         start_mib=start_mib,
         peak_mib=peak_mib(),
@@ -197,7 +197,7 @@ def peak_mib() -> float:
 
 def command(folder: Path, problems: int, options: argparse.Namespace) -> list[str]:
     here = [sys.executable, __file__, "--child", str(folder), "--sizes", str(problems), "--started", str(time.time())]
-    changes = [part for change in options.set for part in ("--set", change)]
+    changes = [word for change in options.set for word in ("--set", change)]
     return [*here, "--ids", str(options.ids), "--chunk", str(options.chunk), *changes]
 
 
@@ -246,7 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")], default=list(SIZES))
     parser.add_argument("--ids", type=int, default=0, help="token ids per completion, as a real engine gives; 0: none")
-    parser.add_argument("--chunk", type=int, default=512, help="samples that are stored as one unit")
+    parser.add_argument("--chunk", type=int, default=512, help="samples that are stored together")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the run, value in TOML"
     )
@@ -281,9 +281,9 @@ def main() -> None:
             resumed = finish(root / "killed", largest, options)
             same = content_sha256(root / "killed") == content_sha256(root / f"{largest}-0")
             print(
-                f"resume at {largest:,} problems: {resumed.first_draw_s:.2f} s from the start of the process to its "
-                f"first new draw (a first start takes {rows[-1].first_draw_s:.2f} s), peak {resumed.peak_mib:.0f} MiB, "
-                f"{'same bytes as without the kill' if same else 'OTHER BYTES than without the kill'}"
+                f"resume at {largest:,} problems: {resumed.first_sample_s:.2f} s from the start of the process to "
+                f"its first new sample (a first start takes {rows[-1].first_sample_s:.2f} s), peak "
+                f"{resumed.peak_mib:.0f} MiB, {'same bytes as' if same else 'OTHER BYTES than'} without the kill"
             )
             facts["resume"] = {**asdict(resumed), "same_bytes": same}
     facts |= {

@@ -14,13 +14,13 @@ VERSIONS_OF = ("selftaught", "torch", "transformers", "trl", "accelerate", "data
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    result = {"python": platform.python_version()}
     for name in VERSIONS_OF:
         try:
-            found[name] = metadata.version(name)
+            result[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            result[name] = "not installed"
+    return result
 
 
 def commit() -> dict[str, str | bool | None]:
@@ -39,7 +39,7 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     except OSError:
-        pass  # not Linux: the platform's own word stands
+        pass  # not Linux: the platform names it
     return f"{name}, {available_cpus()} CPUs"
 
 
@@ -55,7 +55,7 @@ def description(
     peak_before: Mapping[str, float],
     peak_after: Mapping[str, float],
 ) -> dict[str, object]:
-    """Everything about the machine that a figure needs beside it; the peaks are in FLOP/s by number type."""
+    """What a record says of the machine; the peaks are in FLOP/s by number type."""
     return {
         "device": device,
         "device_name": device_name if device == "cuda" else processor(),

@@ -1,4 +1,4 @@
-"""What a benchmark hands out: one row per rival and repeat, one JSON line, one table."""
+"""The result of a benchmark: one row per rival and repeat, one JSON line, one table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ class Row:
     """Questions, problems or sequences that it was given."""
     failed: str = ""
     tokens: int = 0
-    """Drawn, or trained on with prompts and without padding."""
+    """Generated, or trained on with prompts and without padding."""
     seconds: float = 0.0
-    """Of the clocked work, warm."""
+    """Of the timed work, after the warm-up."""
     tokens_per_s: float = 0.0
     load_s: float = 0.0
-    """Everything that a first call costs before the clock starts, the warm-up itself not counted."""
+    """Everything before the timed work but the warm-up."""
     tokens_per_s_with_loading: float = 0.0
     flop: float = 0.0
     """Operations that the tokens need, by the record's formula."""
@@ -58,7 +58,7 @@ class Record:
     arguments: Mapping[str, Any]
     rows: Sequence[Row]
     outputs: Mapping[str, Any]
-    """What was found when outputs were compared."""
+    """The results of comparing outputs."""
 
     def line(self) -> str:
         """The record as one line of JSON."""
@@ -88,18 +88,18 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     ours = median(speeds[OURS]) if OURS in speeds else None
     return {
         name: {
-            "tokens_per_s": round(median(found), 2),
-            "lowest": min(found),
-            "highest": max(found),
-            "repeats": len(found),
-            "ours_over_it": round(ours / median(found), 2) if ours is not None else None,
+            "tokens_per_s": round(median(rates), 2),
+            "lowest": min(rates),
+            "highest": max(rates),
+            "repeats": len(rates),
+            "ours_over_it": round(ours / median(rates), 2) if ours is not None else None,
         }
-        for name, found in speeds.items()
+        for name, rates in speeds.items()
     }
 
 
 def show(record: Record, console: Console) -> None:
-    """The table, what was found about the outputs, and the JSON line."""
+    """Print the table, the comparison of outputs, and the JSON line."""
     machine = record.machine
     before, after = machine["matmul_flops_per_s_before"], machine["matmul_flops_per_s_after"]
     peak = ", ".join(f"{name} {before[name] / 1e9:.0f} and {after[name] / 1e9:.0f}" for name in before)
@@ -113,9 +113,9 @@ def show(record: Record, console: Console) -> None:
         table.add_column(name, justify="left" if name in ("rival", "type") else "right")
     for name in ("memory", "load", "others", "ours is"):
         table.add_column(name, justify="right")
-    found = summary(record.rows)
+    summaries = summary(record.rows)
     for row in record.rows:
-        table.add_row(*_cells(row, found))
+        table.add_row(*_cells(row, summaries))
     console.print(table)
     for row in record.rows:
         for what, text in (("did not run", row.failed), ("does not count", row.wrong)):
@@ -133,10 +133,10 @@ def save(record: Record, path: Path) -> None:
         file.write(record.line() + "\n")
 
 
-def _cells(row: Row, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _cells(row: Row, summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if row.failed:
         return [row.rival, str(row.n), *["-"] * 12]
-    times = found[row.rival]["ours_over_it"]
+    times = summaries[row.rival]["ours_over_it"]
     return [
         row.rival + (" (!)" if row.wrong else ""),
         str(row.n),

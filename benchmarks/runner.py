@@ -1,4 +1,4 @@
-"""Runs one rival in a process of its own, so that memory and threads are its alone."""
+"""Run one rival in a process of its own, so that it shares no memory and no threads."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def run_rival(
     timeout_s: float,
     python: str = sys.executable,
 ) -> dict[str, Any]:
-    """What the rival measured (`child.serve`); what it saves is in `folder`, which must not exist yet.
+    """Run a rival and return what it measured (`child.serve`). It saves files in `folder`, which must not exist yet.
 
     Raises RivalFailed with the line of its output that names the error.
     """
@@ -74,7 +74,7 @@ def _end_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _reason(log: str, code: int) -> str:
-    """The last line that names an error, or the last line at all."""
+    """The last line that names an error, otherwise the last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     named = [line for line in lines if "Error" in line.split(":")[0]]
-    return (named or lines or [f"exit code {code} without a word"])[-1][:300]
+    return (named or lines or [f"exit code {code} without output"])[-1][:300]

@@ -1,4 +1,4 @@
-"""One run of one benchmark: its options, its yardstick, and its rivals in turn."""
+"""One run of one benchmark: its options, the speed of matrix products, and its rivals in turn."""
 
 import shutil
 import sys
@@ -20,7 +20,7 @@ from selftaught.weights import resolve_model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line said."""
+    """The options of the command line."""
 
     model: str
     data: Path | None
@@ -28,7 +28,7 @@ class Options:
     threads: int
     n: int
     slow_n: int
-    """Most questions given to transformers' own ways to draw, whose time per question does not depend on how many."""
+    """Most questions for transformers' own ways to generate, whose time per question does not depend on the number."""
     repeat: int
     rivals: tuple[str, ...]
     """Empty: all."""
@@ -52,11 +52,11 @@ class Rival:
     module: str
     """Of benchmarks.rivals."""
     job: Mapping[str, Any] = field(default_factory=dict)
-    """What it gets beside the benchmark's own job."""
+    """What it gets in addition to the benchmark's job."""
     is_slow: bool = False
     needs_vllm: bool = False
     dtype: str = ""
-    """Number type that it computes in, for its job; empty: its own choice, or the session's `fast_dtype`."""
+    """Number type of its job; empty: its own choice, or the session's `fast_dtype`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Session:
 
     @property
     def fast_dtype(self) -> str:
-        """The number type of the faster matrix products: what a user would compute in here."""
+        """The number type of the faster matrix products, which a user would choose on this machine."""
         return max(self.peak_before, key=lambda name: self.peak_before[name])
 
     def job(self, **values: Any) -> dict[str, Any]:
@@ -85,10 +85,10 @@ class Session:
             module, job, self.folder / name, threads=options.threads, timeout_s=options.timeout_s, python=python
         )
 
-    def record(self, rows: Sequence[Row], tell: Callable[[str], None], **values: Any) -> Record:
-        """The finished record. The yardstick is measured again, since a shared machine's speed may change in a run;
-        the higher of the two rates counts."""
-        tell("measuring matrix products again")
+    def record(self, rows: Sequence[Row], log: Callable[[str], None], **values: Any) -> Record:
+        """The finished record. Matrix products are measured again, since the speed of a shared machine may change; the
+        higher of the two rates counts."""
+        log("measuring matrix products again")
         after = measure_machine(self.options, self.model_dir, self.folder / "peak-after")["peak"]
         options = self.options
         machine = description(
@@ -107,19 +107,19 @@ class Session:
 
 
 @contextmanager
-def session(options: Options, tell: Callable[[str], None]) -> Iterator[Session]:
+def session(options: Options, log: Callable[[str], None]) -> Iterator[Session]:
     """Measure the machine and the model first. Raises ConfigError for a model that is not there."""
     model = resolve_model(options.model)
     with TemporaryDirectory(prefix="selftaught-benchmark-") as folder:
-        tell("measuring matrix products")
-        found = measure_machine(options, model.path, Path(folder) / "peak-before")
+        log("measuring matrix products")
+        measurements = measure_machine(options, model.path, Path(folder) / "peak-before")
         yield Session(
             options=options,
             model_dir=model.path,
             folder=Path(folder),
-            shape=ModelShape(**found["shape"]),
-            device_name=found["device_name"],
-            peak_before=found["peak"],
+            shape=ModelShape(**measurements["shape"]),
+            device_name=measurements["device_name"],
+            peak_before=measurements["peak"],
         )
 
 
@@ -134,41 +134,41 @@ def in_turn(
     rivals: Sequence[Rival],
     time_one: Callable[[Rival, int, dict[str, Any]], Row],
     job_of: Callable[[Rival], Mapping[str, Any]],
-    tell: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[Row]:
-    """Every rival once, then every rival again, as often as asked for; `time_one` makes a row of what it measured.
+    """Run all rivals, `options.repeat` times; `time_one` makes a row from what a rival measured.
 
     A rival that cannot run gets a row with the reason.
     """
     options = session.options
-    wanted = options.rivals or tuple(rival.name for rival in rivals)
-    if unknown := set(wanted) - {rival.name for rival in rivals}:
+    names = options.rivals or tuple(rival.name for rival in rivals)
+    if unknown := set(names) - {rival.name for rival in rivals}:
         raise ConfigError(f"unknown rivals {sorted(unknown)}; this benchmark has {', '.join(r.name for r in rivals)}")
     rows = []
     for repeat in range(options.repeat):
         for rival in rivals:
-            if rival.name not in wanted:
+            if rival.name not in names:
                 continue
-            tell(f"{rival.name}, repeat {repeat + 1} of {options.repeat}")
+            log(f"{rival.name}, repeat {repeat + 1} of {options.repeat}")
             job = job_of(rival)
-            place = f"{rival.name}-{repeat}"
+            folder = f"{rival.name}-{repeat}"
             try:
                 if rival.needs_vllm and not options.vllm_python:
                     raise RivalFailed("no --vllm-python INTERPRETER was given")
                 refuse_hopeless(rival, session.peak_before)
                 python = options.vllm_python if rival.needs_vllm else sys.executable
                 own = {**rival.job, **({"dtype": rival.dtype} if rival.dtype else {})}
-                result = session.run(rival.module, {**job, **own}, place, python=python)
+                result = session.run(rival.module, {**job, **own}, folder, python=python)
                 rows.append(time_one(rival, repeat, result))
             except RivalFailed as error:
                 rows.append(Row(rival=rival.name, repeat=repeat, n=int(job["n"]), failed=str(error)))
             finally:
-                session.drop(place)
+                session.drop(folder)
     return rows
 
 
 def refuse_hopeless(rival: Rival, peak: Mapping[str, float]) -> None:
-    """bfloat16 on a processor without units for it would take hours, and nobody would pick it."""
+    """Raise RivalFailed for bfloat16 on a processor without units for it: it would take hours, and nobody uses it."""
     if rival.dtype == "bfloat16" and peak["bfloat16"] * HOPELESS < peak["float32"]:
         times = peak["float32"] / peak["bfloat16"]
         raise RivalFailed(f"matrix products in bfloat16 are {times:.0f} times slower here than in float32")
@@ -176,8 +176,8 @@ def refuse_hopeless(rival: Rival, peak: Mapping[str, float]) -> None:
 
 def measured(result: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a row that a rival measured itself."""
-    names = ("peak_memory_bytes", "gpu_peak_memory_bytes", "load_before", "load_after", "own_cpus", "other_cpus")
-    return {**{name: result[name] for name in names}, "dtype": result.get("dtype", "")}
+    fields = ("peak_memory_bytes", "gpu_peak_memory_bytes", "load_before", "load_after", "own_cpus", "other_cpus")
+    return {**{name: result[name] for name in fields}, "dtype": result.get("dtype", "")}
 
 
 def threads_or_all(threads: int) -> int:

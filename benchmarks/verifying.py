@@ -3,8 +3,8 @@
     python -m benchmarks.verifying
 
 Every piece of `PIECES` is repeated to a megabyte; each verifier gets that text by itself, behind an answer marker and
-before one. Prints, for every verifier, the most CPU milliseconds and the piece that took them, and, last, a JSON line.
-The tests use the same pieces (tests/test_verifiers.py), with a bound that only work which does not grow linearly can
+before one. Prints, for every verifier, the most CPU milliseconds and the piece that took them, and then a JSON line.
+The tests use the same pieces (tests/test_verifiers.py), with a bound that only work that grows faster than linearly can
 reach.
 """
 
@@ -28,7 +28,7 @@ SHORT_PIECES = (
     *(" or ", " and ", "bank", "new york", " city", "(A)", "B.", "A", "the ", "a ", "\nQ: ", "Q:"),
     *(" ", "\n", "\r\n", "\t", "\u2028", "\x00", "é日", "İ", "ſ", "\ud7ff", "*", '"'),
 )
-"""What completions, and texts that are meant to be slow, are made of."""
+"""Pieces of completions, and of texts that are meant to be slow."""
 PIECES = (*SHORT_PIECES, "5 or ", "bank or ", "\\boxed{5} ", "1,", "a " * 30, "Q:\n", "5 5 ", " = 5", "x^")
 
 
@@ -45,19 +45,19 @@ def long_texts(piece: str, size: int = 1_000_000) -> Iterator[str]:
     yield from (text, f"{MARKER} {text}", f"so {text}\n{MARKER} 5")
 
 
-def cpu_s(verify: Verifier, text: str, asked: Problem) -> float:
+def cpu_s(verify: Verifier, text: str, problem: Problem) -> float:
     """CPU seconds of one call."""
     start = time.process_time()
-    verify(text, asked)
+    verify(text, problem)
     return time.process_time() - start
 
 
 def slowest_of(name: str, *, repeat: int) -> Slowest:
     """The text on which this verifier takes longest; of several calls the fastest counts."""
     verify = make_verifier(name, marker=MARKER, next_question=("Q:",))
-    asked = Problem(id="1", question="", answer="A" if name == "choice" else "1", choices=CHOICES)
+    problem = Problem(id="1", question="", answer="A" if name == "choice" else "1", choices=CHOICES)
     times = {
-        piece: max(min(cpu_s(verify, text, asked) for _ in range(repeat)) for text in long_texts(piece))
+        piece: max(min(cpu_s(verify, text, problem) for _ in range(repeat)) for text in long_texts(piece))
         for piece in PIECES
     }
     worst = max(times, key=times.__getitem__)
@@ -67,11 +67,11 @@ def slowest_of(name: str, *, repeat: int) -> Slowest:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=3, help="calls per text; the fastest counts")
-    found = [slowest_of(name, repeat=parser.parse_args().repeat) for name in IN_PROCESS]
-    for row in found:
+    rows = [slowest_of(name, repeat=parser.parse_args().repeat) for name in IN_PROCESS]
+    for row in rows:
         print(f"{row.verifier:<8} {row.cpu_ms:>7.1f} ms for a megabyte of {row.piece!r}, the slowest of {len(PIECES)}")
     facts = {"benchmark": "verifying", "device": processor(), "versions": versions(), **commit()}
-    print(json.dumps({**facts, "slowest": [asdict(row) for row in found]}))
+    print(json.dumps({**facts, "slowest": [asdict(row) for row in rows]}))
 
 
 if __name__ == "__main__":

@@ -47,11 +47,11 @@ LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 50
 WEIGHT_DECAY = 0.1
 REPEATS = {"1": 3, "2": 1, "3": 4, "4": 4, "5": 4}
-"""Copies of a class's rows per epoch: the longer classes have few problems."""
+"""Copies of a class's rows per epoch: long classes have few problems."""
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per symbol; spaces are not tokens, they are put back between symbols (but not around line ends)."""
+    """One token per symbol; spaces are not tokens; decoding puts them between symbols, but not around line ends."""
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(VOCABULARY)}, unk_token="<unk>"))
     symbols = Regex(r"\n|</?scratch>|C:|Input:|Target:|[0-9+,]")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -3,8 +3,9 @@
 
 python scripts/make_docs.py
 
-Whole pages: docs/config.md, docs/cli.md, docs/results.md. Marked blocks (`<!-- NAME:start -->` … `<!-- NAME:end -->`):
-the session and the results in README.md, the tables in docs/speed.md, what `init` says in docs/own-data.md.
+Complete pages: docs/config.md, docs/cli.md, docs/results.md. Blocks between `<!-- NAME:start -->` and
+`<!-- NAME:end -->`: the session and the results in README.md, the tables in docs/speed.md, what `init` says in
+docs/own-data.md.
 """
 
 import contextlib
@@ -14,14 +15,16 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, get_args
+from typing import Any
 
+from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from selftaught.cli import app
 from selftaught.config import known_keys
 from selftaught.methods import METHODS, STAR
 from selftaught.metrics import wilson_interval
+from selftaught.settings import expected
 from selftaught.starter import write_starter
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +33,7 @@ NONE = "–"
 
 
 def documents() -> dict[Path, str]:
-    """Every document that is written here, in part or as a whole, with the text that it should have."""
+    """Every document that is written here, in part or completely, with the text that it should have."""
     arithmetic, speed = _read("arithmetic.json"), _read("speed.json")
     blocks = {
         ROOT / "README.md": {
@@ -64,16 +67,16 @@ def started(page: str) -> dict[str, str]:
     (rows,) = re.findall(r"```jsonl\n(.*?)```", page, flags=re.DOTALL)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         Path("questions.jsonl").write_text(rows, encoding="utf-8")
-        said = write_starter("questions.jsonl", Path())
+        printed = write_starter("questions.jsonl", Path())
         config = Path("questions.toml").read_text(encoding="utf-8")
     return {
-        "init": f"```\n$ selftaught init questions.jsonl\n{said}\n```",
+        "init": f"```\n$ selftaught init questions.jsonl\n{printed}\n```",
         "config": f"```toml\n{config}```",
     }
 
 
 def short_session(text: str) -> str:
-    """What a run printed, without the whole samples and without the middle iterations' lines."""
+    """What a run printed, without the complete samples and without the lines of the middle iterations."""
     lines = text.splitlines()
     table = next(i for i, line in enumerate(lines) if line.startswith("iter "))
     stage = re.compile(r"(base model|iteration 1/\d+) +(rationale|rationalization|train|dev) ")
@@ -94,7 +97,8 @@ def config_page() -> str:
         "A config is one TOML file; every key can also be given as `--set section.key=value`.",
         "Order, later wins: defaults, the file, the method's knobs, `--set`.",
         "An unknown key, a wrong type or a value out of range is an error that names file and line.",
-        "A file that sets nothing is one, too.",
+        "So is a file that sets nothing.",
+        "Absent is a setting that is left out; `--set section.key=` leaves out one that the file gives.",
         "Paths are from the folder that you run in; `~` and `~user` at their beginning are homes.",
         "`selftaught run FILE --dry-run` prints what a file resolves to.",
     ]
@@ -110,8 +114,7 @@ def config_page() -> str:
                 "| key | type and range | default | meaning |",
                 "|---|---|---|---|",
             ]
-        default = "" if field.default is None else f"`{field.default!r}`".replace("'", '"')
-        lines.append(f"| `{key}` | {_type_of(field)} | {default} | {field.description} |")
+        lines.append(f"| `{key}` | {expected(field)} | {_default_of(field)} | {field.description} |")
     lines += ["", "## Methods", "", "`method` fixes the knobs below; `custom` fixes none.", "", *_methods()]
     return "\n".join(lines) + "\n"
 
@@ -123,10 +126,10 @@ def cli_page() -> str:
         "",
         "Written by `python scripts/make_docs.py` from the commands' own help.",
         "",
-        "Results go to stdout, talk to stderr. Listing commands take `--json`: one object per line.",
-        "What a terminal cannot show is escaped, and a reader that leaves is no error.",
+        "Results go to stdout, messages to stderr. Listing commands take `--json`: one object per line.",
+        "Characters that a terminal cannot print are escaped, and a reader that closes the pipe is no error.",
         "Where stdout cannot be written, as on a full disk, a line says so, with exit code 2.",
-        "A run goes on either way, and its files are complete.",
+        "A run continues either way, and its files are complete.",
         "",
         "| exit code | meaning |",
         "|---|---|",
@@ -152,27 +155,21 @@ def _help(command: Any, path: str) -> str:
     return str(command.get_help(context)).strip()
 
 
-def _type_of(field: Any) -> str:
-    annotation = field.annotation
-    if values := get_args(annotation):
-        return " or ".join(f'`"{value}"`' for value in values)
-    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    bounds = [f"{signs[name]} {getattr(m, name)}" for m in field.metadata for name in signs if hasattr(m, name)]
-    return " ".join(
-        [
-            {"int": "integer", "float": "number", "bool": "true or false", "str": "text"}[annotation.__name__],
-            ", ".join(bounds),
-        ]
-    ).strip()
+def _default_of(field: FieldInfo) -> str:
+    if field.is_required():
+        return "must be given"
+    return "absent" if field.default is None else f"`{json.dumps(field.default)}`"
 
 
 def _methods() -> Iterator[str]:
     yield "| method | knobs |"
     yield "|---|---|"
-    for name, knobs in METHODS.items():
-        shown = STAR if name == "star" else {k: v for k, v in knobs.items() if STAR.get(k) != v}
-        listed = ", ".join(f"`{key} = {value!r}`".replace("'", '"') for key, value in shown.items())
-        yield f"| `{name}` | {listed if name == 'star' else ('as `star`, but ' + listed if shown else 'none')} |"
+    for name, fixed in METHODS.items():
+        knobs = STAR if name == "star" else {key: value for key, value in fixed.items() if STAR.get(key) != value}
+        listed = ", ".join(
+            f"`{key}` absent" if value is None else f"`{key} = {json.dumps(value)}`" for key, value in knobs.items()
+        )
+        yield f"| `{name}` | {listed if name == 'star' else ('as `star`, but ' + listed if knobs else 'none')} |"
 
 
 def results_page(record: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from selftaught.store import dump_measurement, read_measurements, read_result, r
 
 
 def record_of(run_dir: Path) -> dict[str, Any]:
-    """What the documents say of one finished run; rates are counts, [correct, n]."""
+    """The figures of one finished run that the documents use; rates are counts, [correct, n]."""
     about, result = read_run_json(run_dir), read_result(run_dir)
     if result is None:
         sys.exit(f"{run_dir} has not finished; run `selftaught run --resume {run_dir}` first")
@@ -42,7 +42,7 @@ def record_of(run_dir: Path) -> dict[str, Any]:
 
 
 def write_record(out: Path, machine: str, runs: Mapping[str, Mapping[str, Any]]) -> None:
-    """One line per fact of a run and per iteration, so that two versions of the file can be compared by eye."""
+    """One line per fact of a run and per iteration, so that a diff of two versions of the file can be read."""
     lines = []
     for name, run in runs.items():
         facts = [f"   {json.dumps(key)}: {json.dumps(value)}" for key, value in run.items() if key != "iterations"]
@@ -69,7 +69,7 @@ def _iteration(summary: IterationSummary) -> dict[str, Any]:
 
 
 def _counts(measurement: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a measurement as it stands on disk, what the tables need."""
+    """The counts of a measurement in the form of its file."""
     return {
         "correct": measurement["correct"],
         "n": measurement["n"],
@@ -81,7 +81,7 @@ def _counts(measurement: Mapping[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--machine", required=True, help="in words, as the documents say it")
+    parser.add_argument("--machine", required=True, help="description of the machine, as the documents show it")
     parser.add_argument("run_dirs", type=Path, nargs="+")
     given = parser.parse_args()
     write_record(given.out, given.machine, {run_dir.name: record_of(run_dir) for run_dir in given.run_dirs})

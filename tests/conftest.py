@@ -10,11 +10,14 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# As the command sets it: libraries read it when they are imported, which a test may do before the command.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where this session's processes keep what they compile; nothing is read from the user's cache or left in it."""
+    """The folder in which this session's processes keep what they compile, in place of the user's cache."""
     session = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         session = session.parent  # of all workers
@@ -40,7 +43,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, adder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def vector_wide(tmp_path_factory: pytest.TempPathFactory, adder: Path) -> Path:
-    """The same in widths that compiled layers are trained in."""
+    """The same model with widths that compiled layers can be trained in."""
     return llama(tmp_path_factory, adder, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1)
 
 
@@ -74,7 +77,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory, adder: Path, **widths: int) 
 
 @pytest.fixture(scope="session")
 def model_of(tmp_path_factory: pytest.TempPathFactory, adder: Path) -> Callable[[str], Path]:
-    """The folder of a random model of some kind (`tiny_models.KINDS`), made when first asked for."""
+    """The folder of a random model of some kind (`tiny_models.KINDS`), made at its first use."""
     from tiny_models import save_model
 
     folder = tmp_path_factory.mktemp("kinds")

@@ -1,4 +1,4 @@
-"""A local HTTP server that does what a test tells it to, well or badly."""
+"""A local HTTP server that answers as a test wants it to, well or badly."""
 
 import json
 import threading
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 Act = Callable[["Handler", dict[str, Any]], None]
-"""Answers one completion request on the handler, given the request's body."""
+"""Answers one completion request with the handler, given the request's body."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -32,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def answer(handler: Handler, status: int, body: Any, **headers: str) -> None:
-    """A whole answer; text and bytes go as they are, everything else as JSON."""
+    """Send a complete answer; text and bytes go as they are, everything else as JSON."""
     content = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
     handler.send_response(status)
     for name, value in headers.items():
@@ -43,7 +43,7 @@ def answer(handler: Handler, status: int, body: Any, **headers: str) -> None:
 
 
 def completion(body: dict[str, Any], text: str = " ok", **choice: Any) -> dict[str, Any]:
-    """A good answer; every character of a text prompt counts as a token."""
+    """The body of a good answer; every character of a text prompt counts as a token."""
     return {
         "choices": [{"text": text, "finish_reason": "stop", "index": 0, "logprobs": None, **choice}],
         "usage": {"prompt_tokens": len(body["prompt"]), "completion_tokens": len(text)},
@@ -61,7 +61,7 @@ class _Quiet(ThreadingHTTPServer):
 @contextmanager
 def misbehaving(act: Act, **attributes: Any) -> Iterator[tuple[str, type[Handler]]]:
     """The server's address, and its handler, whose `seen` has the bodies and `headers_seen` the headers that came."""
-    handler = type("Told", (Handler,), {"act": staticmethod(act), "seen": [], "headers_seen": [], **attributes})
+    handler = type("Acting", (Handler,), {"act": staticmethod(act), "seen": [], "headers_seen": [], **attributes})
     with _Quiet(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()

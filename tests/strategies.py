@@ -20,7 +20,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 IDS = ("a", "b", "c", "d", "e")
 
-setting_texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=40)
+setting_texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1, max_size=40)
 """Text that a config may hold: without control characters (a tab could be the start of a LaTeX command)."""
 
 texts = st.text(max_size=40)
@@ -173,7 +173,9 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "task.prompt_file": draw(absent | plain_words),
         **{f"task.{name}_key": draw(setting_texts) for name in ("question", "answer")},
         "task.answer_is": draw(st.sampled_from(["auto", "label", "text", "index0", "index1", "boxed"])),
-        **{f"task.{name}_key": draw(setting_texts) for name in ("choices", "id", "class", "rationale")},
+        **{
+            f"task.{name}_key": draw(setting_texts | st.just(False)) for name in ("choices", "id", "class", "rationale")
+        },
         **{
             f"task.{key}": draw(absent | plain_words)
             for key in ("verifier", "verifier_function", "answer_marker", "answer_pattern")

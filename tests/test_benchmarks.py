@@ -1,4 +1,4 @@
-"""The benchmarks: their arithmetic is right, their records are whole, and each of them runs on a tiny model."""
+"""The benchmarks: their arithmetic is correct, their records are complete, and each of them runs on a tiny model."""
 
 import json
 import subprocess
@@ -61,8 +61,8 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def record_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
-    return found
+    record: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return record
 
 
 def benchmark(capsys: pytest.CaptureFixture[str], name: str, *arguments: object) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def benchmark(capsys: pytest.CaptureFixture[str], name: str, *arguments: object)
 
 
 def speeds(record: dict[str, Any]) -> dict[str, float]:
-    """tokens/s by rival, all of them measured and none in doubt."""
+    """tokens/s by rival; all of them were measured and count."""
     assert [(row["rival"], row["failed"], row["wrong"]) for row in record["rows"]] == [
         (row["rival"], "", "") for row in record["rows"]
     ]
@@ -87,7 +87,7 @@ def speeds(record: dict[str, Any]) -> dict[str, float]:
 # The formulas
 
 
-def test_the_shape_of_the_tiny_model_is_what_one_counts_by_hand(tiny: Path) -> None:
+def test_the_shape_of_the_tiny_model_is_that_counted_by_hand(tiny: Path) -> None:
     queries_and_output, keys_and_values, mlp = 2 * 32 * 32, 2 * 32 * 16, 3 * 32 * 48
     assert flops.shape_of(str(tiny)) == flops.ModelShape(
         layers=2,
@@ -97,21 +97,21 @@ def test_the_shape_of_the_tiny_model_is_what_one_counts_by_hand(tiny: Path) -> N
     )
 
 
-def test_one_request_is_counted_by_hand() -> None:
-    # A prompt of three tokens, two drawn: four tokens are run, which see 1 + 2 + 3 + 4 tokens; two need logits.
-    found = flops.drawing_flops(SHAPE, shared_prefix=0, prompt_tokens=[3], drawn_tokens=[2])
-    assert found == 2 * 100 * 4 + 2 * 50 * 2 + 4 * 2 * 4 * 10
+def test_one_request_has_the_operations_counted_by_hand() -> None:
+    # A prompt of three tokens, two generated: four passes see 1 + 2 + 3 + 4 tokens; two need logits.
+    operations = flops.generation_flops(SHAPE, shared_prefix=0, prompt_tokens=[3], generated_tokens=[2])
+    assert operations == 2 * 100 * 4 + 2 * 50 * 2 + 4 * 2 * 4 * 10
 
 
-def test_the_shared_prefix_is_counted_once_by_hand() -> None:
+def test_the_shared_prefix_is_counted_once() -> None:
     # Two prompts of three tokens share two: the prefix sees 1 + 2; then each runs one token that sees three.
-    found = flops.drawing_flops(SHAPE, shared_prefix=2, prompt_tokens=[3, 3], drawn_tokens=[1, 1])
-    assert found == 2 * 100 * 4 + 2 * 50 * 2 + 4 * 2 * 4 * (1 + 2 + 3 + 3)
+    operations = flops.generation_flops(SHAPE, shared_prefix=2, prompt_tokens=[3, 3], generated_tokens=[1, 1])
+    assert operations == 2 * 100 * 4 + 2 * 50 * 2 + 4 * 2 * 4 * (1 + 2 + 3 + 3)
 
 
-def test_a_training_row_is_counted_by_hand() -> None:
-    found = flops.training_flops(SHAPE, row_tokens=[3], loss_tokens=[2])
-    assert found == 3 * (2 * 100 * 3 + 2 * 50 * 2 + 4 * 2 * 4 * 6)
+def test_a_training_row_has_the_operations_counted_by_hand() -> None:
+    operations = flops.training_flops(SHAPE, row_tokens=[3], loss_tokens=[2])
+    assert operations == 3 * (2 * 100 * 3 + 2 * 50 * 2 + 4 * 2 * 4 * 6)
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
@@ -120,19 +120,19 @@ def test_contexts_are_the_sum_over_positions(first: int, more: int) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(3, 9), st.integers(1, 5)), min_size=1, max_size=4))
-def test_sharing_saves_exactly_what_the_others_would_have_repeated(requests: list[tuple[int, int]]) -> None:
-    prompts, drawn = [p for p, _ in requests], [n for _, n in requests]
-    alone = flops.drawing_flops(SHAPE, shared_prefix=0, prompt_tokens=prompts, drawn_tokens=drawn)
-    shared = flops.drawing_flops(SHAPE, shared_prefix=2, prompt_tokens=prompts, drawn_tokens=drawn)
+def test_sharing_saves_the_prefix_of_all_requests_but_the_first(requests: list[tuple[int, int]]) -> None:
+    prompts, generated = [p for p, _ in requests], [n for _, n in requests]
+    alone = flops.generation_flops(SHAPE, shared_prefix=0, prompt_tokens=prompts, generated_tokens=generated)
+    shared = flops.generation_flops(SHAPE, shared_prefix=2, prompt_tokens=prompts, generated_tokens=generated)
     assert alone - shared == (len(requests) - 1) * (2 * 100 * 2 + 4 * 2 * 4 * (1 + 2))
 
 
 @given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=2, max_size=4))
 def test_the_shared_prefix_is_the_longest_that_leaves_every_prompt_a_token(prompts: list[list[int]]) -> None:
-    found = flops.shared_prefix(prompts)
-    longer = {tuple(prompt[: found + 1]) for prompt in prompts}
-    assert all(prompt[:found] == prompts[0][:found] and len(prompt) > found for prompt in prompts)
-    assert len(longer) > 1 or any(len(prompt) == found + 1 for prompt in prompts)
+    shared = flops.shared_prefix(prompts)
+    longer = {tuple(prompt[: shared + 1]) for prompt in prompts}
+    assert all(prompt[:shared] == prompts[0][:shared] and len(prompt) > shared for prompt in prompts)
+    assert len(longer) > 1 or any(len(prompt) == shared + 1 for prompt in prompts)
 
 
 # What is measured
@@ -146,8 +146,8 @@ def test_the_warm_rate_leaves_out_the_first_step() -> None:
 
 
 def test_a_speed_counts_loading_apart() -> None:
-    found = speed(tokens=100, seconds=2.0, load_s=8.0, flop=4e9)
-    assert (found["tokens_per_s"], found["tokens_per_s_with_loading"], found["flop_per_s"]) == (50.0, 10.0, 2e9)
+    fields = speed(tokens=100, seconds=2.0, load_s=8.0, flop=4e9)
+    assert (fields["tokens_per_s"], fields["tokens_per_s_with_loading"], fields["flop_per_s"]) == (50.0, 10.0, 2e9)
 
 
 def test_the_summary_is_over_the_repeats_that_ran() -> None:
@@ -157,15 +157,15 @@ def test_the_summary_is_over_the_repeats_that_ran() -> None:
         Row(rival="other", repeat=1, n=1, tokens_per_s=20.0),
         Row(rival="broken", repeat=0, n=1, failed="ImportError: nothing there"),
     ]
-    found = summary(rows)
-    assert found["other"] == {
+    summaries = summary(rows)
+    assert summaries["other"] == {
         "tokens_per_s": 15.0,
         "lowest": 10.0,
         "highest": 20.0,
         "repeats": 2,
         "ours_over_it": 2.0,
     }
-    assert "broken" not in found
+    assert "broken" not in summaries
 
 
 def test_a_record_is_one_line_of_json() -> None:
@@ -199,7 +199,7 @@ def test_a_rival_that_takes_too_long_is_ended_and_says_so(tmp_path: Path) -> Non
 def test_only_a_rival_in_bfloat16_on_a_processor_without_it_is_not_run(
     half: float, single: float, dtype: str, refused: bool
 ) -> None:
-    rival = Rival(name="some", module="generate", dtype=dtype)
+    rival = Rival(name="rival", module="generate", dtype=dtype)
     expected = pytest.raises(RivalFailed, match="100 times slower here") if refused else nullcontext()
     with expected:
         refuse_hopeless(rival, {"bfloat16": half, "float32": single})
@@ -219,7 +219,8 @@ def test_a_job_computes_in_the_number_type_of_the_faster_products(half: float, f
 
 
 def test_a_benchmark_that_is_ended_ends_its_rival() -> None:
-    command = [sys.executable, "-m", "benchmarks", "draw-arithmetic", "--rivals", "selftaught", "--peak-sizes", "6000"]
+    arguments = ["generate-arithmetic", "--rivals", "selftaught", "--peak-sizes", "6000"]
+    command = [sys.executable, "-m", "benchmarks", *arguments]
     benchmark = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not (rivals := benchmark.children(recursive=True)):
@@ -234,7 +235,7 @@ def test_a_benchmark_that_is_ended_ends_its_rival() -> None:
             benchmark.kill()
 
 
-# Whether outputs are right
+# Whether outputs are correct
 
 
 def completion(text: str) -> dict[str, Any]:
@@ -242,8 +243,8 @@ def completion(text: str) -> dict[str, Any]:
 
 
 def test_agreement_counts_identical_texts_and_the_shared_beginnings() -> None:
-    reference, found = [completion("abcd"), completion("abcd")], [completion("abcd"), completion("abxd")]
-    assert agreement(reference, found) == {"n": 2, "identical": 1, "mean_common_prefix": 0.75}
+    reference, completions = [completion("abcd"), completion("abcd")], [completion("abcd"), completion("abxd")]
+    assert agreement(reference, completions) == {"n": 2, "identical": 1, "mean_common_prefix": 0.75}
 
 
 @pytest.mark.parametrize(("gaps", "begins"), [([], "equal"), ([1e-6], "equal"), ([1e-6, 0.5], "WRONG: 1 ")])
@@ -252,19 +253,19 @@ def test_only_ties_may_differ(gaps: Sequence[float], begins: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("drawn", "text", "tokens"),
+    ("output", "text", "tokens"),
     [
-        ("12<end><pad>", "1 2", 3),  # the end token was drawn
+        ("12<end><pad>", "1 2", 3),  # the end token was generated
         ("12", "1 2", 2),  # the limit was reached
-        ("1\n\n<pad>", "1", 3),  # the stop string was drawn
-        ("1\n\n2<end>", "1", 3),  # drawn in vain after the stop string
+        ("1\n\n<pad>", "1", 3),  # the stop string was generated
+        ("1\n\n2<end>", "1", 3),  # one token after the stop string
     ],
 )
-def test_what_follows_an_end_does_not_count(adder: Path, drawn: str, text: str, tokens: int) -> None:
+def test_what_follows_an_end_does_not_count(adder: Path, output: str, text: str, tokens: int) -> None:
     codec = Codec(str(adder))
-    ids = codec.tokenizer(drawn, add_special_tokens=False)["input_ids"]
-    found = ended(ids, codec.tokenizer, codec.end_id, {"ignore_end": False, "stop": ["\n\n"]})
-    assert (found["text"], found["tokens"]) == (text, tokens)
+    ids = codec.tokenizer(output, add_special_tokens=False)["input_ids"]
+    row = ended(ids, codec.tokenizer, codec.end_id, {"ignore_end": False, "stop": ["\n\n"]})
+    assert (row["text"], row["tokens"]) == (text, tokens)
 
 
 def test_a_model_without_end_has_one_more_token_whose_logit_is_zero(tiny: Path, tmp_path: Path) -> None:
@@ -291,11 +292,11 @@ def test_the_task_of_the_iteration_verifies_its_own_solutions(questions: Path) -
 @pytest.mark.parametrize(
     "text", [" so 3\n#### 7", " so 3\n#### 8", " no answer", " 7 or so\n####  7\n", " 7\n#### 7.5"]
 )
-def test_the_small_script_judges_as_we_do(text: str) -> None:
+def test_the_small_script_gives_our_verdicts(text: str) -> None:
     assert is_correct(text, "7") == (tagged_line(RULE)(text, problem(answer="7")).verdict == "correct")
 
 
-def test_completions_are_those_that_were_released(questions: Path) -> None:
+def test_completions_are_the_released_ones(questions: Path) -> None:
     problem = read_problems(questions, "train")[4]
     assert render_completion(FORMAT, problem) == " 4 + 1 , 5\n#### 5"
 
@@ -312,10 +313,10 @@ def test_a_file_that_is_not_gsm8k_is_refused_by_line(tmp_path: Path, row: str, m
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["draw-fixed"], "needs --model FOLDER"),
-        (["draw-fixed", "--model", "builtin:adder"], "give --data FOLDER"),
-        (["draw-fixed", "--model", "builtin:adder", "--data", "."], "there is no train.jsonl"),
-        (["draw-arithmetic", "--set", "slots"], "no '='"),
+        (["generate-fixed"], "needs --model FOLDER"),
+        (["generate-fixed", "--model", "builtin:adder"], "give --data FOLDER"),
+        (["generate-fixed", "--model", "builtin:adder", "--data", "."], "there is no train.jsonl"),
+        (["generate-arithmetic", "--set", "slots"], "no '='"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(
@@ -331,11 +332,11 @@ def test_what_is_missing_is_said_in_one_line(
 
 
 @pytest.mark.slow
-def test_drawing_a_fixed_number_runs_and_compares_outputs(
+def test_generating_a_fixed_number_runs_and_compares_outputs(
     capsys: pytest.CaptureFixture[str], tiny: Path, questions: Path, tmp_path: Path
 ) -> None:
     data = ("--model", tiny, "--data", questions, "--n", 4, "--check", 2, "--json", tmp_path / "lines.jsonl")
-    record = benchmark(capsys, "draw-fixed", *data, "--rivals", "selftaught,generate-float32")
+    record = benchmark(capsys, "generate-fixed", *data, "--rivals", "selftaught,generate-float32")
     machine = record["machine"]
     assert speeds(record).keys() == {"selftaught", "generate-float32"}
     assert [row["tokens"] for row in record["rows"]] == [4 * 64, 4 * 64]
@@ -348,11 +349,11 @@ def test_drawing_a_fixed_number_runs_and_compares_outputs(
 
 
 @pytest.mark.slow
-def test_drawing_to_a_natural_end_runs_and_names_a_rival_that_cannot(
+def test_generating_to_a_natural_end_runs_and_names_a_rival_that_cannot(
     capsys: pytest.CaptureFixture[str], tiny: Path, questions: Path
 ) -> None:
     data = ("--model", tiny, "--data", questions, "--n", 4, "--check", 0, "--set", "compute.slots=4")
-    record = benchmark(capsys, "draw-natural", *data, "--rivals", "selftaught,vllm-float32", "--repeat", 2)
+    record = benchmark(capsys, "generate-natural", *data, "--rivals", "selftaught,vllm-float32", "--repeat", 2)
     ours, vllm = record["rows"][:2]
     assert [row["rival"] for row in record["rows"]] == ["selftaught", "vllm-float32"] * 2
     assert ours["tokens_per_s"] > 0
@@ -361,8 +362,8 @@ def test_drawing_to_a_natural_end_runs_and_names_a_rival_that_cannot(
 
 
 @pytest.mark.slow
-def test_drawing_arithmetic_needs_neither_a_model_nor_data(capsys: pytest.CaptureFixture[str]) -> None:
-    record = benchmark(capsys, "draw-arithmetic", "--n", 8, "--check", 0, "--rivals", "selftaught")
+def test_generating_arithmetic_needs_neither_a_model_nor_data(capsys: pytest.CaptureFixture[str]) -> None:
+    record = benchmark(capsys, "generate-arithmetic", "--n", 8, "--check", 0, "--rivals", "selftaught")
     assert speeds(record)["selftaught"] > 0
     assert record["machine"]["threads"] == 1
 
@@ -373,10 +374,10 @@ def test_fine_tuning_runs_and_sets_the_losses_side_by_side(
 ) -> None:
     data = ("--model", tiny, "--data", questions, "--n", 24)
     record = benchmark(capsys, "fine-tune", *data, "--rivals", "selftaught,trl-tuned-packed")
-    found = speeds(record)
+    rates = speeds(record)
     losses = record["outputs"]["loss on 32 held-out rows"]
-    assert losses.keys() == {"before", *found}
-    assert all(losses[name] < losses["before"] for name in found)
+    assert losses.keys() == {"before", *rates}
+    assert all(losses[name] < losses["before"] for name in rates)
 
 
 @pytest.mark.slow

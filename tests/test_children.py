@@ -1,4 +1,4 @@
-"""Our processes run Python's own modules, whatever lies in the folder that a user works in."""
+"""Processes of the package run Python's own modules, whatever files are in the folder that a user works in."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from test_cli import QUICK, settings
 
 OTHERS = ["math_verify", "sympy", "torch", "numpy", "typer", "rich", "pydantic", "sitecustomize", "usercustomize"]
 OTHERS += ["latex2sympy2_extended", "antlr4", "transformers", "wandb", "click", "utils", "simplejson", "cupy"]
-BEFORE_US = {"importlib", "warnings", "contextlib", "collections", "functools", "types", "operator", "keyword"}
-BEFORE_US |= {"reprlib", "sitecustomize", "usercustomize", "typing_extensions"}
-"""What `python -m` itself imports before a line of ours is run."""
+BEFORE_THE_PACKAGE = {"importlib", "warnings", "contextlib", "collections", "functools", "types", "operator", "keyword"}
+BEFORE_THE_PACKAGE |= {"reprlib", "sitecustomize", "usercustomize", "typing_extensions"}
+"""What `python -m` itself imports before the package can change anything."""
 
 
 def trapped(folder: Path, *, without: frozenset[str] = frozenset()) -> Path:
-    """A folder with a module of every name that Python and our libraries have; what is run there leaves a mark."""
+    """A folder with a module of every name that Python and the libraries have; a module that runs leaves a mark."""
     mark = folder / "executed"
     for name in sorted({*sys.stdlib_module_names, *OTHERS} - without - {"selftaught"}):
         trap = f"open({str(mark)!r}, 'a', encoding='utf-8').write({name + chr(10)!r})\nraise SystemExit({name!r})\n"
@@ -34,7 +34,7 @@ def trapped(folder: Path, *, without: frozenset[str] = frozenset()) -> Path:
         "import own_helper\n\ndef f(completion, problem):\n    return own_helper.YES\n"
     )
     (folder / "own_helper.py").write_text("YES = True\n")
-    (folder / "c.toml").write_text('[task]\nname = "own"\ndata = "rows.jsonl"\n[sampling]\nshots = 0\n')
+    (folder / "c.toml").write_text('[task]\nname = "own"\ndata = "rows.jsonl"\n[sampling]\nnum_shots = 0\n')
     return folder
 
 
@@ -69,16 +69,15 @@ def test_no_verifier_runs_a_module_of_the_current_folder_by_chance(
     started_by: str, verifier: str, tmp_path: Path
 ) -> None:
     if started_by == "-m":
-        folder, command = trapped(tmp_path, without=frozenset(BEFORE_US)), [sys.executable, "-m", "selftaught"]
+        folder, command = trapped(tmp_path, without=frozenset(BEFORE_THE_PACKAGE)), [sys.executable, "-m", "selftaught"]
     else:
         folder, command = trapped(tmp_path), [sys.executable, "-P", "-m", "selftaught"]
-    chosen = ["training.num_rehearsed=0", "training.human_solutions=false", "sampling.num_shots_fine_tuned=0"]
-    chosen += VERIFIERS[verifier]
-    run_in(folder, command, "tasks", "check", "c.toml", *(part for item in chosen for part in ("--set", item)))
+    overrides = ["model.path=./model", "training.learning_rate=1e-5", *VERIFIERS[verifier]]
+    run_in(folder, command, "tasks", "check", "c.toml", *(part for item in overrides for part in ("--set", item)))
 
 
 @pytest.mark.slow
-def test_a_whole_run_of_two_processes_runs_no_module_of_the_current_folder(tmp_path: Path) -> None:
+def test_a_complete_run_of_two_workers_runs_no_module_of_the_current_folder(tmp_path: Path) -> None:
     arguments = ["run", "arithmetic", "--run-dir", "run", *settings({**QUICK, "compute.workers": 2})]
     run_in(trapped(tmp_path), [sys.executable, "-P", "-m", "selftaught"], *arguments)
 
@@ -95,7 +94,7 @@ def test_a_file_is_a_verifier_whatever_it_is_called(name: str, tmp_path: Path) -
     assert verify("no", problem()).verdict is Verdict.INCORRECT
 
 
-def test_a_module_that_pythons_own_hides_is_told_with_the_way_out(
+def test_a_module_that_pythons_own_hides_is_an_error_that_names_the_file_to_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "random.py").write_text("def f(completion, problem):\n    return True\n")

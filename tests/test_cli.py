@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, one-line errors, JSON, and that nothing done is lost."""
+"""The command line for its user: exit codes, one-line errors, JSON, and that no finished work is lost."""
 
 import contextlib
 import fcntl
@@ -28,7 +28,7 @@ from toy import folder_bytes
 COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check", "init"]
 QUICK = {
     **SETTINGS,
-    "compute.workers": 1,  # a second one would only have to start here; tests/test_kill.py has two
+    "compute.workers": 1,  # a second one would take time to start; tests/test_kill.py has two
     "task.problems_per_iteration": 24,
     "task.dev_problems": 10,
     "task.test_problems": 10,
@@ -123,7 +123,7 @@ def test_a_run_prints_a_table_a_plot_and_the_next_command(finished: Path) -> Non
     assert "next:  selftaught show" in out
     assert "iteration 1/1  rationale" in err
     assert "iteration 1/1  train" in err
-    assert "the first rationale, in full" in err
+    assert "the first rationale in full" in err
     for name in ("report.md", "accuracy.svg", "accuracy.png", "result.json"):
         assert (finished / name).stat().st_size > 0
 
@@ -171,39 +171,39 @@ def test_resume_takes_no_other_argument(finished: Path) -> None:
 def test_eval_prints_one_json_object_with_n_and_interval(finished: Path) -> None:
     done = selftaught("eval", str(finished), "--split", "dev", "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["n"] == 10
-    assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
-    assert set(found["by_class"]) == {"1", "2", "3", "4", "5"}
+    measured = json.loads(done.stdout)
+    assert measured["n"] == 10
+    assert measured["interval"][0] <= measured["accuracy"] <= measured["interval"][1]
+    assert set(measured["by_class"]) == {"1", "2", "3", "4", "5"}
 
 
 def test_eval_of_a_checkpoint_takes_the_settings_of_its_run(finished: Path) -> None:
     done = selftaught("eval", str(finished / "checkpoints" / "001"), "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    measured = json.loads(done.stdout)
     (line,) = (finished / "iterations.jsonl").read_text().splitlines()
-    assert (found["iteration"], found["shots"]) == (1, 0)
-    assert found["correct"] == json.loads(line)["dev"]["correct"]
+    assert (measured["iteration"], measured["num_shots"]) == (1, 0)
+    assert measured["correct"] == json.loads(line)["dev"]["correct"]
 
 
 def test_eval_with_several_samples_gives_pass_at_k_and_majority(finished: Path) -> None:
-    options = {"task": "arithmetic", "split": "dev", "samples": "4", "max-new-tokens": "64"}
+    options = {"task": "arithmetic", "split": "dev", "num-samples": "4", "max-new-tokens": "64"}
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    small = settings({"task.dev_problems": 20, "compute.threads": 1, "compute.processes": 1})
+    small = settings({"task.dev_problems": 20, "compute.threads": 1, "compute.workers": 1})
     done = selftaught("eval", "builtin:adder", *arguments, *small, "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert set(found["pass_at_k"]) == {"1", "2", "4"}
-    assert found["pass_at_k"]["1"] <= found["pass_at_k"]["4"]
-    assert 0 <= found["majority_at_k"] <= 1
+    measured = json.loads(done.stdout)
+    assert (measured["num_samples"], set(measured["pass_at_k"])) == (4, {"1", "2", "4"})
+    assert measured["pass_at_k"]["1"] <= measured["pass_at_k"]["4"]
+    assert 0 <= measured["majority_at_k"] <= 1
 
 
 def test_show_filters_and_prints_json_lines(finished: Path) -> None:
     done = selftaught("show", str(finished), "--kind", "rationale", "--verdict", "incorrect", "--limit", "5", "--json")
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert 1 <= len(found) <= 5
-    assert {(s["kind"], s["verdict"]) for s in found} == {("rationale", "incorrect")}
-    assert all(s["prediction"] != s["answer"] for s in found)
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert 1 <= len(printed) <= 5
+    assert {(s["kind"], s["verdict"]) for s in printed} == {("rationale", "incorrect")}
+    assert all(s["prediction"] != s["answer"] for s in printed)
     assert "expected one of" in refused(selftaught("show", str(finished), "--verdict", "wrong"))
 
 
@@ -238,7 +238,7 @@ def test_a_run_is_not_compared_with_itself(finished: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("what", ["report.md", "samples", "checkpoints/001", "samples/none", "logs/."])
-def test_what_is_inside_of_a_run_is_said_to_be_that_runs(finished: Path, what: str) -> None:
+def test_a_path_inside_of_a_run_is_named_as_a_part_of_that_run(finished: Path, what: str) -> None:
     for arguments in (["show"], ["regrade"], ["report"], ["run", "--resume"]):
         done = selftaught(*arguments, str(finished / what))
         assert f"something of the run {finished}: give that folder" in refused(done)
@@ -290,13 +290,13 @@ def test_a_dry_run_shows_config_prompts_loss_tokens_and_cost_and_writes_nothing(
         (["run", "arithmetic", "--set", "sampling.shot=3"], "did you mean 'sampling.num_shots'"),
         (["run", "arithmetic", "--set", "loop.patience=no"], "loop.patience = 'no'"),
         (["run", "arithmetic", "--set", "method=starr"], "did you mean 'star'"),
-        (["run", "arithmetic", "--set", "training.objective=dpo"], "training.objective = 'dpo'"),
+        (["run", "arithmetic", "--set", "training.target=thoughts"], "training.target = 'thoughts'"),
         (["run", "arithmetic", "--set", "model.path=./nowhere"], "no such folder"),
         (["run", "arithmetic", "--set", "model.path=builtin:multiplier"], "the shipped models are"),
         (["run", "arithmetic", "--set", "task.variant=roman"], "arithmetic knows paper, restated"),
-        (["run", "arithmetic", "--set", "training.num_rehearsed=9999"], "has 221 worked examples"),
-        (["run", "arithmetic", "--dry-run", "--set", "sampling.num_shots=500"], "has 221 worked examples"),
-        (["run", "arithmetic", "--set", "task.choose=all"], "takes every problem"),
+        (["run", "arithmetic", "--set", "training.num_rehearsed=9999"], "has 221 few-shot examples"),
+        (["run", "arithmetic", "--dry-run", "--set", "sampling.num_shots=500"], "has 221 few-shot examples"),
+        (["run", "arithmetic", "--set", "task.choose=all"], "task.choose = 'all': expected"),
         (["run", "arithmetic", "--set", "seed=" + "9" * 5_000], "seed = "),
         (["run", "arithmetic-fewshot"], "no such folder"),
         (["eval", "foo/ba r", "--task", "arithmetic"], "no such folder"),
@@ -332,7 +332,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(arguments: list[str], messa
         (["show", "runs/" + "long name " * 100], "--run-dir 'runs/" + "long name " * 100),
     ],
 )
-def test_a_mistake_in_the_command_line_is_one_whole_line(
+def test_a_mistake_in_the_command_line_is_one_uncut_line(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
@@ -343,19 +343,19 @@ def test_a_mistake_in_the_command_line_is_one_whole_line(
     assert done.stdout == ""
 
 
-def test_what_a_library_says_over_several_lines_is_there_to_its_end(tmp_path: Path, adder: Path) -> None:
-    """transformers ends a line on "from one of:" and lists after it what it looked for."""
+def test_a_message_of_a_library_over_several_lines_is_printed_to_its_end(tmp_path: Path, adder: Path) -> None:
+    """transformers ends a line on "from one of:", and then lists what it looked for."""
     model = tmp_path / "model"
     shutil.copytree(adder, model)
     for path in model.glob("tokenizer*"):
         path.unlink()
     done = selftaught("run", "arithmetic", "--run-dir", str(tmp_path / "run"), "--set", f"model.path={model}")
     assert not refused(done).rstrip().endswith(":")
-    said = "a backend from one of: \n(1) a file\n (2) another\r\n"
-    assert one_line(said) == "a backend from one of: (1) a file (2) another"
+    message = "a backend from one of: \n(1) a file\n (2) another\r\n"
+    assert one_line(message) == "a backend from one of: (1) a file (2) another"
 
 
-def test_a_filter_that_no_sample_passes_says_what_there_is(finished: Path, tmp_path: Path) -> None:
+def test_a_filter_that_no_sample_passes_lists_the_values_that_exist(finished: Path, tmp_path: Path) -> None:
     done = selftaught("show", str(finished), "--kind", "rationale", "--iteration", "7", "--problem", "1+")
     assert (done.returncode, done.stdout) == (0, "")
     (line,) = done.stderr.splitlines()
@@ -370,24 +370,24 @@ def test_a_filter_that_no_sample_passes_says_what_there_is(finished: Path, tmp_p
 
 
 @pytest.mark.parametrize("width", [80, 20, *(pytest.param(width, marks=pytest.mark.slow) for width in (120, 60, 40))])
-def test_the_result_is_whole_on_a_terminal_of_any_width(finished: Path, width: int) -> None:
+def test_the_result_is_uncut_on_a_terminal_of_any_width(finished: Path, width: int) -> None:
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     command = [sys.executable, "-m", "selftaught", "run", "--resume", str(finished)]
     with subprocess.Popen(command, stdout=child, stderr=subprocess.DEVNULL, env=env) as process:
         os.close(child)
-        said = bytearray()
+        printed = bytearray()
         with contextlib.suppress(OSError):  # the terminal's end, when the process has ended
             while piece := os.read(parent, 4096):
-                said += piece
+                printed += piece
     os.close(parent)
-    text = said.decode()
+    text = printed.decode()
     assert process.returncode == 0
     assert "…" not in text
     lines = (finished / "iterations.jsonl").read_text().splitlines()
-    drawn = json.loads(lines[0])["rationale"]
-    assert f"{drawn['correct']}/{drawn['samples']}" in text.split()
+    counts = json.loads(lines[0])["rationale"]
+    assert f"{counts['correct']}/{counts['samples']}" in text.split()
     table = text[: text.index("report ")].splitlines()
     assert all(len(line) <= width or len(line.split()) == 1 or "no iteration beat" in line for line in table)
 
@@ -411,12 +411,12 @@ def test_the_commands_that_are_printed_can_be_pasted(finished: Path, tmp_path: P
         done = subprocess.run(["bash", "-c", shell], cwd=here, capture_output=True, text=True, check=False)
         if "show" in line:
             assert done.returncode == 0, done.stderr
-        else:  # the model is to be filled in, but the file was found
+        else:  # the model is still to be filled in, but the path to the file is correct
             assert "no such" not in done.stderr or "model" in done.stderr, done.stderr
 
 
 def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("not a folder")
     done = selftaught("run", "arithmetic", "--run-dir", str(tmp_path / "file" / "run"), *settings(QUICK))
     assert "cannot create" in refused(done)
 
@@ -475,7 +475,7 @@ def test_a_broken_model_is_one_line(tmp_path: Path) -> None:
     assert "has no *.safetensors weights" in refused(done)
 
 
-def test_samples_without_their_run_json_are_not_taken_over(finished: Path, tmp_path: Path) -> None:
+def test_samples_without_their_run_json_are_not_used(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
     (copy / "run.json").unlink()
@@ -500,14 +500,16 @@ def test_a_damaged_run_folder_is_one_line(finished: Path, tmp_path: Path, name: 
     assert name in refused(selftaught("run", "--resume", str(copy)))
 
 
-@pytest.mark.parametrize(("key", "value"), [("chunk", 0), ("threads", "many"), ("slots", None)])
-def test_a_damaged_choice_is_named_and_costs_no_sample(finished: Path, tmp_path: Path, key: str, value: object) -> None:
+@pytest.mark.parametrize(("key", "value"), [("chunk_completions", 0), ("threads", "many"), ("slots", None)])
+def test_a_damaged_value_in_run_json_is_named_and_no_sample_is_lost(
+    finished: Path, tmp_path: Path, key: str, value: object
+) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
     about = json.loads((copy / "run.json").read_text())
     about["resolved"][key] = value
     (copy / "run.json").write_text(json.dumps(about))
-    assert f"run.json: chosen.{key}: input should be" in refused(selftaught("run", "--resume", str(copy)))
+    assert f"run.json: resolved.{key}: input should be" in refused(selftaught("run", "--resume", str(copy)))
     assert folder_bytes(copy, "samples") == folder_bytes(finished, "samples")
 
 
@@ -535,12 +537,3 @@ def test_output_into_a_closed_pipe_is_no_error(finished: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_a_run_of_a_version_that_knew_of_one_process_is_carried_on(finished: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
-    about = json.loads((copy / "run.json").read_text())
-    assert about["resolved"].pop("processes") == 1
-    (copy / "run.json").write_text(json.dumps(about))
-    assert selftaught("run", "--resume", str(copy)).returncode == 0

@@ -1,4 +1,4 @@
-"""A command that is printed can be pasted: the shell hands over what was meant."""
+"""A command that is printed can be pasted: the shell passes on what was meant."""
 
 import shlex
 import subprocess
@@ -37,14 +37,14 @@ printable = st.text(st.characters(exclude_categories=["C", "Z"], include_charact
 
 
 @given(st.lists(printable, min_size=1, max_size=4))
-def test_what_can_be_shown_is_split_into_the_same_words_again(arguments: list[str]) -> None:
+def test_what_can_be_printed_is_split_into_the_same_words_again(arguments: list[str]) -> None:
     text = command("show", *arguments)
     assert "\n" not in text
     assert shlex.split(text) == ["selftaught", "show", *arguments]
 
 
 @pytest.mark.parametrize("text", [*AWKWARD, *CONTROL])
-def test_a_shell_hands_over_the_very_bytes(text: str) -> None:
+def test_a_shell_passes_on_exactly_these_bytes(text: str) -> None:
     line = quoted(text)
     assert line.isprintable()
     program = f"{sys.executable} -c 'import os, sys; print(os.fsencode(sys.argv[1]).hex())' {line}"
@@ -52,7 +52,7 @@ def test_a_shell_hands_over_the_very_bytes(text: str) -> None:
     assert bytes.fromhex(done.stdout) == text.encode("utf-8", "surrogateescape")
 
 
-def test_a_path_is_never_taken_for_an_option() -> None:
+def test_a_path_never_reads_as_an_option() -> None:
     assert command("show", Path("-rf"), "--limit", "3") == "selftaught show ./-rf --limit 3"
     assert command("run", "--resume", Path("--help/x")) == "selftaught run --resume ./--help/x"
 

@@ -1,4 +1,4 @@
-"""A run's settings come from one strict file and `--set`; whatever is not as documented is one line that says where."""
+"""A run's settings come from one strict file and `--set`; an error is one line that says where it is."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def refusal_of(*overrides: str) -> str:
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """A file that leaves out what must be given, with that from outside."""
+    """A file that leaves out what must be given, which overrides add."""
     return load_config(path, [*(f"{key}={value}" for key, value in LEAST.items()), *overrides])
 
 
@@ -59,8 +59,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def test_the_shipped_arithmetic_config_loads() -> None:
-    found = load_config("arithmetic")
-    assert (found.method, found.task.name, found.model.path) == ("star", "arithmetic", "builtin:adder")
+    loaded = load_config("arithmetic")
+    assert (loaded.method, loaded.task.name, loaded.model.path) == ("star", "arithmetic", "builtin:adder")
 
 
 @pytest.mark.parametrize("name", shipped_configs())
@@ -85,13 +85,13 @@ def test_settings_left_out_keep_their_defaults(tmp_path: Path) -> None:
 
 
 def test_the_file_wins_over_the_defaults(tmp_path: Path) -> None:
-    found = load(written(tmp_path, "seed = 5\n[loop]\npatience = 9\n"))
-    assert (found.seed, found.loop.patience) == (5, 9)
+    loaded = load(written(tmp_path, "seed = 5\n[loop]\npatience = 9\n"))
+    assert (loaded.seed, loaded.loop.patience) == (5, 9)
 
 
 def test_the_method_fixes_its_knobs(tmp_path: Path) -> None:
-    found = load(written(tmp_path, 'method = "rest-em"\n'))
-    assert (found.sampling.num_samples, found.sampling.top_k, found.selection.max_per_problem) == (32, 40, 10)
+    loaded = load(written(tmp_path, 'method = "rest-em"\n'))
+    assert (loaded.sampling.num_samples, loaded.sampling.top_k, loaded.selection.max_per_problem) == (32, 40, 10)
 
 
 def test_set_wins_over_the_file(tmp_path: Path) -> None:
@@ -99,21 +99,21 @@ def test_set_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_set_wins_over_the_method(tmp_path: Path) -> None:
-    found = load(written(tmp_path, 'method = "rest-em"\n'), ["sampling.num_samples=4", "sampling.temperature=1.5"])
-    assert (found.sampling.num_samples, found.sampling.temperature) == (4, 1.5)
-    assert found.sampling.top_k == 40
+    loaded = load(written(tmp_path, 'method = "rest-em"\n'), ["sampling.num_samples=4", "sampling.temperature=1.5"])
+    assert (loaded.sampling.num_samples, loaded.sampling.temperature) == (4, 1.5)
+    assert loaded.sampling.top_k == 40
 
 
 def test_a_method_given_by_set_wins_over_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, 'method = "rft"\n[sampling]\nnum_samples = 100\n[loop]\nmax_iterations = 1\n')
-    found = load(path, ["method=star-accumulate"])
-    assert (found.method, found.sampling.num_samples, found.training.window) == ("star-accumulate", 1, "all")
-    assert found.loop.max_iterations == 1  # star leaves it to the file
+    loaded = load(path, ["method=star-accumulate"])
+    assert (loaded.method, loaded.sampling.num_samples, loaded.training.window) == ("star-accumulate", 1, "all")
+    assert loaded.loop.max_iterations == 1  # star leaves it to the file
 
 
 def test_set_wins_over_a_method_given_by_set() -> None:
-    found = load_config("arithmetic", ["sampling.num_samples=3", "method=rft"])
-    assert (found.sampling.num_samples, found.sampling.temperature) == (3, 0.7)
+    loaded = load_config("arithmetic", ["sampling.num_samples=3", "method=rft"])
+    assert (loaded.sampling.num_samples, loaded.sampling.temperature) == (3, 0.7)
 
 
 def test_of_two_sets_of_one_key_the_last_wins() -> None:
@@ -121,8 +121,8 @@ def test_of_two_sets_of_one_key_the_last_wins() -> None:
 
 
 def test_method_custom_leaves_every_knob_to_the_file(tmp_path: Path) -> None:
-    found = load(written(tmp_path, 'method = "custom"\n[sampling]\nnum_samples = 4\ntemperature = 0.9\n'))
-    assert (found.sampling.num_samples, found.sampling.temperature) == (4, 0.9)
+    loaded = load(written(tmp_path, 'method = "custom"\n[sampling]\nnum_samples = 4\ntemperature = 0.9\n'))
+    assert (loaded.sampling.num_samples, loaded.sampling.temperature) == (4, 0.9)
 
 
 def test_a_knob_that_repeats_what_the_method_says_is_accepted(tmp_path: Path) -> None:
@@ -137,6 +137,9 @@ def test_a_knob_that_repeats_what_the_method_says_is_accepted(tmp_path: Path) ->
         ("task.variant=restated", "task.variant", "restated"),
         ('task.variant="restated"', "task.variant", "restated"),
         ("task.variant=", "task.variant", None),
+        ("task.rationale_key=false", "task.rationale_key", False),
+        ('task.rationale_key="false"', "task.rationale_key", "false"),
+        ("task.rationale_key=solution", "task.rationale_key", "solution"),
         ("sampling.top_k=", "sampling.top_k", None),
         ("sampling.top_k=40", "sampling.top_k", 40),
         ("task.dev_problems=all", "task.dev_problems", "all"),
@@ -182,6 +185,8 @@ def test_set_takes_a_toml_value_or_plain_text(override: str, key: str, value: An
             "run.toml:2: model.path = datetime.date(1979, 5, 27): expected text",
         ),
         ("[loop]\npatience = [3]\n", "run.toml:2: loop.patience = [3]: expected a whole number ≥ 1"),
+        ("[task]\nid_key = true\n", "run.toml:2: task.id_key = True: expected text or false; see docs/config.md"),
+        ("[task]\nid_key = 0\n", "run.toml:2: task.id_key = 0: expected text or false; see docs/config.md"),
         ("[loop]\npatience = 0\n", "run.toml:2: loop.patience = 0: expected a whole number ≥ 1"),
         ("[training]\nlearning_rate = 0.0\n", "run.toml:2: training.learning_rate = 0.0: expected a number > 0.0, ≤ 1"),
         ("[training]\nlearning_rate = nan\n", "run.toml:2: training.learning_rate = nan: expected a number > 0.0, ≤ 1"),
@@ -206,8 +211,8 @@ def test_a_file_that_is_not_as_documented_is_refused(tmp_path: Path, text: str |
     assert refusal(tmp_path, text).startswith(expected)
 
 
-def test_a_key_is_found_in_its_own_section(tmp_path: Path) -> None:
-    """Three sections have a `temperature` or a `shots`: the line is that of the right one."""
+def test_the_line_of_a_key_is_that_in_its_own_section(tmp_path: Path) -> None:
+    """Two sections have a `temperature`."""
     text = (
         '# temperature = 9.0\nmethod = "custom"\n[rationalization]\ntemperature = 0.5\n[sampling]\ntemperature = 9.0\n'
     )
@@ -293,12 +298,12 @@ PLAIN = "# a config – mit Umlauten\nseed = 5\n[loop]\npatience = 9\n"
     ],
 )
 def test_a_byte_order_mark_and_other_line_ends_change_nothing(content: bytes, tmp_path: Path) -> None:
-    found = load(written(tmp_path, content))
-    assert (found.seed, found.loop.patience) == (5, 9)
+    loaded = load(written(tmp_path, content))
+    assert (loaded.seed, loaded.loop.patience) == (5, 9)
 
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b"", b" \n\n", b"# seed = 3\n", b"[task]\n"])
-def test_a_file_that_sets_nothing_is_refused_and_no_run_of_all_defaults(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_sets_nothing_is_refused(content: bytes, tmp_path: Path) -> None:
     message = refusal(tmp_path, content)
     what = "sets nothing" if b"[" in content or b"#" in content else "is empty"
     least = "model.path, task.name, training.learning_rate"
@@ -314,7 +319,7 @@ def test_a_git_lfs_pointer_is_no_toml_file(tmp_path: Path) -> None:
         )
 
 
-def test_a_name_that_is_no_file_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_no_file_says_what_it_is_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "run").mkdir()
@@ -328,8 +333,8 @@ def test_a_name_that_is_no_file_says_what_is_there(tmp_path: Path, monkeypatch: 
         "gone/x.toml": "gone is a symbolic link to nowhere, which is not there; correct the link",
         "none.toml": "nor a file; see `selftaught tasks`",
     }
-    for name, said in expected.items():
-        with pytest.raises(ConfigError, match=re.escape(said)):
+    for name, message in expected.items():
+        with pytest.raises(ConfigError, match=re.escape(message)):
             load_config(name)
     for name in ("folder", "link.toml"):
         with pytest.raises(ConfigError, match=re.escape(expected[name])):
@@ -337,7 +342,7 @@ def test_a_name_that_is_no_file_says_what_is_there(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-def test_a_mistake_behind_a_byte_order_mark_has_its_line(line_end: str, tmp_path: Path) -> None:
+def test_a_mistake_after_a_byte_order_mark_has_its_line(line_end: str, tmp_path: Path) -> None:
     text = f"\ufeffseed = 5{line_end}[loop]{line_end}patienc = 9{line_end}"
     assert refusal(tmp_path, text).startswith("run.toml:3: unknown setting 'loop.patienc'")
     assert refusal(tmp_path, f"\ufeffsede = 5{line_end}").startswith("run.toml:1: unknown setting 'sede'")
@@ -383,6 +388,8 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pyt
         ("lop.patience=3", "--set lop.patience=3: unknown section [lop]; did you mean 'loop'?"),
         ("compute.threads=0", '--set: compute.threads = 0: expected a whole number ≥ 1 or "auto"; see docs/config.md'),
         ("compute.threads=many", "--set: compute.threads = 'many': expected a whole number ≥ 1 or \"auto\""),
+        ("task.id_key=", "--set: task.id_key = '': expected text or false; see docs/config.md"),
+        ("task.question_key=", "--set: task.question_key = '': expected text; see docs/config.md"),
         ("task.dev_rows=0", "--set: task.dev_rows = 0: expected a whole number ≥ 1; see docs/config.md"),
         ("patience=3", "--set patience=3: unknown setting 'patience'; did you mean 'loop.patience'?"),
         ("loop=3", "--set loop=3: unknown setting 'loop'"),

@@ -35,7 +35,7 @@ from test_report import summary, write_run
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 WRITTEN = ("README.md", "config.md", "cli.md", "results.md", "speed.md", "own-data.md")
-"""By scripts/make_docs.py, in part or as a whole."""
+"""By scripts/make_docs.py, in part or completely."""
 BASE = "gsm8k"
 """The shipped config that recipes are put on top of."""
 
@@ -157,15 +157,15 @@ def test_a_session_is_shortened_to_its_stages_and_its_table(pages: Any) -> None:
 
 
 def toml_blocks(page: Path) -> Iterator[str]:
-    """The fragments of configs that a page shows; `[[example]]` stands in prompt files."""
+    """The parts of configs on a page, each also with its commented lines; `[[example]]` is of prompt files."""
     for text in re.findall(r"```toml\n(.*?)```", page.read_text(), flags=re.DOTALL):
         if "[[example]]" not in text:
-            yield text
+            yield from (text, re.sub(r"(?m)^# (?=\w+ = )", "", text))
 
 
 def overrides_of(line: str) -> list[str]:
-    found = re.findall(r"--set ([a-z_]+(?:\.[a-z_0-9]+)?=[^\s`)]+)", line)
-    return [item for item in found if item != "section.key=value"]
+    items = re.findall(r"--set ([a-z_]+(?:\.[a-z_0-9]+)?=[^\s`)]+)", line)
+    return [item for item in items if item not in ("section.key=value", "section.key=")]
 
 
 def resolve_on_top(settings: Mapping[str, Any], folder: Path) -> Any:
@@ -178,11 +178,10 @@ def resolve_on_top(settings: Mapping[str, Any], folder: Path) -> Any:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_config_that_a_page_shows_resolves(page: Path, tmp_path: Path) -> None:
     for text in toml_blocks(page):
-        for variant in (text, re.sub(r"(?m)^# (?=\w+ = )", "", text)):  # also with the lines that it leaves out
-            shown = flatten(tomllib.loads(variant), page.name)
-            config = resolve_on_top(shown, tmp_path)
-            used = OF_EVERY_TASK | TASKS[config.task.name].uses
-            assert {key.removeprefix("task.") for key in shown if key.startswith("task.")} <= used
+        settings = flatten(tomllib.loads(text), page.name)
+        config = resolve_on_top(settings, tmp_path)
+        used = OF_EVERY_TASK | TASKS[config.task.name].uses
+        assert {key.removeprefix("task.") for key in settings if key.startswith("task.")} <= used
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -294,7 +294,7 @@ def test_rows_of_the_fallback_end_apart(model_of: ModelFolder) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt-neox", "gpt-j"])
 def test_sampling_leaves_no_tensor_to_the_collector(kind: str, model_of: ModelFolder) -> None:
-    """The collector runs seldom during a run (`allocator.collecting_rarely`)."""
+    """The collector counts objects and not their bytes, so it may come late."""
     engine, texts, alive = open_engine(model_of(kind), slots=4), texts_of(20, *HEADS["a prefix"]), []
     gc.collect()
     gc.disable()

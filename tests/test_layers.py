@@ -54,7 +54,7 @@ LEVEL = {
             "model_loading",
             "tokens",
             "scoring",
-            "allocator",
+            "memory",
             "compute",
             "attention_kinds",
             "workers",
@@ -191,8 +191,8 @@ def test_heavy_libraries_are_imported_at_the_top_only_by_the_files_that_own_them
 
 def test_the_files_that_own_heavy_libraries_exist_and_use_them() -> None:
     for name, libraries in ALLOWED_AT_TOP.items():
-        found = {module.split(".")[0] for module in imported_modules(parsed(PACKAGE / name))}
-        assert found & libraries, f"{name} uses none of {libraries}: take it off the list"
+        imported = {module.split(".")[0] for module in imported_modules(parsed(PACKAGE / name))}
+        assert imported & libraries, f"{name} uses none of {libraries}: take it off the list"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What transformers would refuse in a config or a tokenizer in a page of its own is told in one short line."""
+"""A config or a tokenizer that transformers refuses with a page of text is refused here with one short line."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from selftaught.tokens import Codec
 from test_model_folder import set_in_config
 
 LONGEST = 600
-"""Characters of a line, the paths in it included; transformers' own have thousands."""
+"""Characters of a line, the paths in it included; those of transformers have thousands."""
 
 
 def drop_from_config(*keys: str) -> Callable[[Path], object]:
@@ -58,7 +58,7 @@ def folder(adder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_that_makes_no_model_is_one_short_line_with_a_next_step(name: str, folder: Path) -> None:
+def test_a_config_that_no_model_fits_is_one_short_line_with_a_next_step(name: str, folder: Path) -> None:
     change, message = CONFIGS[name]
     change(folder)
     with pytest.raises(ModelError) as caught:

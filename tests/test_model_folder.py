@@ -1,4 +1,4 @@
-"""A folder that holds no model, or one of a kind that cannot be trained, is refused at a look, before any data."""
+"""A folder that holds no model, or one of a kind that cannot be trained, is refused before any data is read."""
 
 import json
 import os
@@ -175,13 +175,13 @@ def line_of(path: str) -> str:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_folder_without_a_model_that_can_be_trained_is_refused_at_a_look(name: str, folder: Path) -> None:
+def test_a_folder_without_a_model_that_can_be_trained_is_refused_before_it_is_loaded(name: str, folder: Path) -> None:
     change, message = BROKEN[name]
     change(folder)
     assert re.search(message, line_of(str(folder)))
 
 
-def test_a_folder_with_more_in_it_than_is_read_passes(folder: Path) -> None:
+def test_a_folder_with_more_files_than_are_read_is_accepted(folder: Path) -> None:
     (folder / "model-q4.gguf").write_bytes(b"GGUF")
     (folder / "pytorch_model.bin").write_text(POINTER)
     (folder / "consolidated.safetensors").write_text(POINTER)
@@ -194,7 +194,7 @@ def test_a_folder_with_more_in_it_than_is_read_passes(folder: Path) -> None:
     assert resolve_model(str(folder)).path == str(folder)
 
 
-def test_a_tokenizer_without_tokenizer_json_is_looked_at_in_its_parts(folder: Path) -> None:
+def test_the_parts_of_a_tokenizer_without_tokenizer_json_are_checked(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "merges.txt").write_text(POINTER)
     assert "merges.txt is a Git LFS pointer" in line_of(str(folder))
@@ -226,12 +226,12 @@ def test_a_folder_that_may_not_be_read_is_one_line(folder: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_a_model_that_cannot_be_used_is_found_out_before_the_data_is_read(
+def test_a_model_that_cannot_be_used_is_refused_before_the_data_is_read(
     arguments: list[str], folder: Path, tmp_path: Path
 ) -> None:
     set_in_config(quantization_config=FP8)(folder)
     config = tmp_path / "rows.toml"
-    config.write_text('[task]\nname = "own"\ndata = "gone.jsonl"\n')
+    config.write_text('[task]\nname = "own"\ndata = "gone.jsonl"\n[training]\nlearning_rate = 1e-5\n')
     places = {"TASK": str(config), "RUN": str(tmp_path / "run"), "MODEL": str(folder)}
     given = [places.get(word, word.replace("MODEL", str(folder))) for word in arguments]
     line = refused(selftaught(*given))
@@ -240,7 +240,7 @@ def test_a_model_that_cannot_be_used_is_found_out_before_the_data_is_read(
     assert not (tmp_path / "run").exists()
 
 
-def test_tasks_check_measures_in_words_where_the_model_is_not_there_yet() -> None:
+def test_tasks_check_measures_in_words_where_there_is_no_model_yet() -> None:
     facts = check_task("arithmetic", ["model.path=./later"]).facts
     assert facts["lengths_in"].startswith("words (no tokenizer: model.path = './later' is not a folder here)")
 

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import strategies  # noqa: F401 (the profile that property tests run under)
-from selftaught.compute import choose, engine_opener
+from builders import LEAST
+from selftaught.compute import engine_opener, resolve
 from selftaught.config import config_from_values
 from selftaught.engines.local import LocalEngine
 from selftaught.errors import ModelError
@@ -97,7 +98,7 @@ def model_of_kind(tmp_path_factory: pytest.TempPathFactory, adder: Path) -> Call
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Written anew by every example of a property test."""
+    """The folder that every example of a property test writes anew."""
     return tmp_path_factory.mktemp("examples") / "model"
 
 
@@ -111,8 +112,8 @@ def refusal(folder: Path) -> str:
 
 
 def other_name(draw: st.DrawFn, name: str, names: Any) -> str:
-    """A name that no tensor has and that no model would take for one of its own."""
-    numbers = [found.span() for found in re.finditer(r"(?<=\.)\d+(?=\.)", name)]
+    """A name that no tensor has and that no model would read as one of its own."""
+    numbers = [match.span() for match in re.finditer(r"(?<=\.)\d+(?=\.)", name)]
     ways = ["suffix", "prefix", "inside", "word"] + ["number"] * (3 if numbers else 0)
     match draw(st.sampled_from(ways)):
         case "suffix":
@@ -139,18 +140,18 @@ def test_a_tensor_dropped_renamed_added_or_reshaped_is_refused_by_its_name(
     tensors = dict(model.tensors)
     name = data.draw(st.sampled_from(sorted(tensors)))
     change = data.draw(st.sampled_from(["drop", "rename", "add", "add a copy", "reshape", "store as whole numbers"]))
-    told = name
+    named = name
     if change == "drop":
         del tensors[name]
     elif change == "rename":
         other = data.draw(st.composite(other_name)(name, tensors))
         tensors[other] = tensors.pop(name)
     elif change == "add":
-        told = data.draw(st.composite(other_name)(name, tensors))
-        tensors[told] = torch.zeros(data.draw(st.sampled_from([(), (3,), (16, 16)])))
+        named = data.draw(st.composite(other_name)(name, tensors))
+        tensors[named] = torch.zeros(data.draw(st.sampled_from([(), (3,), (16, 16)])))
     elif change == "add a copy":
-        told = data.draw(st.composite(other_name)(name, tensors))
-        tensors[told] = tensors[name]
+        named = data.draw(st.composite(other_name)(name, tensors))
+        tensors[named] = tensors[name]
     elif change == "reshape":
         shape = tensors[name].shape
         tensors[name] = torch.zeros(data.draw(st.sampled_from([(*shape, 1), (shape[0] + 1, *shape[1:]), shape[1:]])))
@@ -158,11 +159,11 @@ def test_a_tensor_dropped_renamed_added_or_reshaped_is_refused_by_its_name(
         dtype = data.draw(st.sampled_from([torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int64]))
         tensors[name] = tensors[name].to(dtype)
     folder = model.copy(scratch, tensors=tensors)
-    if change.startswith("add") and is_ignored_by_its_class(told, model):
+    if change.startswith("add") and is_ignored_by_its_class(named, model):
         load_model(str(folder), dtype=torch.float32)
         return
     line = refusal(folder)
-    assert told in line or whole_of(told) in line, line
+    assert named in line or parameter_of(named) in line, line
 
 
 def is_ignored_by_its_class(name: str, model: Model) -> bool:
@@ -171,8 +172,8 @@ def is_ignored_by_its_class(name: str, model: Model) -> bool:
     return any(re.search(pattern, name) for pattern in patterns)
 
 
-def whole_of(name: str) -> str:
-    """An expert may be named as what it becomes a part of when it is loaded."""
+def parameter_of(name: str) -> str:
+    """The line may name an expert by the parameter that it is loaded into."""
     return (
         name.partition(".experts.")[0].replace("block_sparse_moe", "mlp") + ".experts." if ".experts." in name else name
     )
@@ -217,7 +218,7 @@ def test_a_number_of_the_config_is_refused_if_and_only_if_it_changes_the_tensors
     before, after = build_of(model.config), build_of({**model.config, key: changed})
     assert isinstance(before, tuple)
     if after == before:
-        if changed != HUGE:  # tables of positions, which no file holds, have a size, too
+        if changed != HUGE:  # tables of positions, which are in no file, have a size, too
             load_model(str(folder), dtype=torch.float32)
     else:
         refusal(folder)
@@ -241,7 +242,7 @@ def embedding_of(model: Model) -> str:
 
 
 @pytest.mark.parametrize("kind", TIED)
-def test_a_copy_of_a_tied_weight_passes_and_one_of_other_values_does_not(
+def test_a_copy_of_a_tied_weight_is_accepted_and_one_with_other_values_is_refused(
     kind: str, model_of_kind: Callable[[str], Model], tmp_path: Path
 ) -> None:
     model = model_of_kind(kind)
@@ -283,7 +284,7 @@ IGNORED: dict[str, tuple[str, dict[str, torch.Tensor]]] = {
 
 
 @pytest.mark.parametrize("name", IGNORED)
-def test_what_a_model_computes_by_itself_may_stand_in_its_file(
+def test_what_a_model_computes_by_itself_may_be_in_its_file(
     name: str, model_of_kind: Callable[[str], Model], tmp_path: Path
 ) -> None:
     kind, constants = IGNORED[name]
@@ -394,9 +395,9 @@ def test_a_weight_file_that_is_cut_off_is_refused_by_its_name(
     share: float, model_of_kind: Callable[[str], Model], tmp_path: Path
 ) -> None:
     folder = model_of_kind("llama").copy(tmp_path / "m")
-    whole = (folder / WEIGHTS).read_bytes()
-    (folder / WEIGHTS).write_bytes(whole[: int(share * len(whole))])
-    assert f"{folder / WEIGHTS} is no whole safetensors file" in refusal(folder)
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: int(share * len(content))])
+    assert f"{folder / WEIGHTS} is not a complete safetensors file" in refusal(folder)
 
 
 CAUSES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], dict[str, Any], str]] = {
@@ -436,9 +437,9 @@ def test_the_engines_and_the_trainer_load_models_the_same_way(
     with pytest.raises(ModelError, match=wanted):
         check_model(str(folder))
     for name, where in (("openai", {"engine.url": "http://127.0.0.1:1"}), ("vllm", {})):
-        config = config_from_values({"engine.name": name, "compute.device": "cpu", **where})
-        chosen = choose(config, resolve_model("builtin:adder"))
+        config = config_from_values({**LEAST, "engine.name": name, "compute.device": "cpu", **where})
+        resolved = resolve(config, resolve_model("builtin:adder"))
         monkeypatch.setattr("selftaught.compute.check_engine", lambda config: None)
-        open_engine = engine_opener(config, chosen, ())
+        open_engine = engine_opener(config, resolved, ())
         with pytest.raises(ModelError, match=wanted):
             open_engine(ref)

@@ -32,7 +32,7 @@ TERMINALS = {
     "unbuffered": {"PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": "1"},
 }
 each_terminal = pytest.mark.parametrize("terminal", TERMINALS.values(), ids=TERMINALS)
-slow = pytest.mark.slow  # of a table: what differs from its first rows in nothing but the value
+slow = pytest.mark.slow  # the rows of a table that differ from its first ones in the value alone
 
 
 def run(
@@ -141,7 +141,7 @@ def test_output_that_goes_nowhere_is_no_traceback(arguments: str, shell: str, co
 
 
 @pytest.mark.parametrize("shell", ['"$@" 2> /dev/full', '"$@" 2>&-', '"$@" 2>&1 >/dev/null | true'])
-def test_a_mistake_keeps_its_exit_code_though_nobody_can_read_of_it(shell: str, tmp_path: Path) -> None:
+def test_a_mistake_keeps_its_exit_code_though_nobody_can_read_its_message(shell: str, tmp_path: Path) -> None:
     assert run("show", "nowhere", shell=shell, cwd=tmp_path).returncode == 2
 
 
@@ -226,7 +226,7 @@ def test_an_odd_environment_is_no_reason_to_fail(env: Mapping[str, str], hard_ru
         assert run(*arguments, env=env).returncode == 0
 
 
-def test_a_report_of_measured_classes_is_whole_at_any_width(hard_run: Path) -> None:
+def test_a_report_of_measured_classes_is_uncut_at_any_width(hard_run: Path) -> None:
     assert measurement(FIRST).n == 100
     from selftaught.report import iteration_table
     from selftaught.tables import table_text

@@ -1,4 +1,4 @@
-"""Paths as people give them: homes, nothing at all, and links that lead nowhere."""
+"""Paths as people give them: homes, empty texts, and links that lead nowhere."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_only_a_tilde_at_the_beginning_is_a_home(home: Path, text: str) -> None:
     assert with_home(text, "x") == text
 
 
-def test_the_home_of_nobody_is_refused_and_a_file_of_that_name_is_a_file(home: Path) -> None:
+def test_the_home_of_an_unknown_user_is_refused_and_a_file_of_that_name_is_a_file(home: Path) -> None:
     with pytest.raises(ConfigError, match=r"\Atask\.data = '~nobody-of-this-name/x': no home is known for .*\./~nob"):
         with_home("~nobody-of-this-name/x", "task.data")
     Path("~nobody-of-this-name").mkdir()
@@ -50,11 +50,11 @@ def test_the_home_of_nobody_is_refused_and_a_file_of_that_name_is_a_file(home: P
 def test_every_path_of_a_config_may_begin_with_a_tilde(home: Path) -> None:
     keys = ["model.path", "task.data", "task.dev_data", "task.test_data", "task.prompt_file"]
     given = [*(f"{key}=~/x" for key in keys), "task.verifier_function=~/checks.py:f"]
-    found = load_config("arithmetic", given)
-    assert found.model.path == f"{home}/x"
-    assert {getattr(found.task, key) for key in ("data", "dev_data", "test_data", "prompt")} == {f"{home}/x"}
-    assert found.task.verifier_function == f"{home}/checks.py:f"
-    assert with_homes(found) == found
+    loaded = load_config("arithmetic", given)
+    assert loaded.model.path == f"{home}/x"
+    assert {getattr(loaded.task, key) for key in ("data", "dev_data", "test_data", "prompt_file")} == {f"{home}/x"}
+    assert loaded.task.verifier_function == f"{home}/checks.py:f"
+    assert with_homes(loaded) == loaded
 
 
 def test_a_config_without_a_tilde_is_the_same_config(home: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_config_without_a_tilde_is_the_same_config(home: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t", "\n", "  \n "])
-def test_no_path_at_all_is_refused(text: str) -> None:
+def test_an_empty_path_is_refused(text: str) -> None:
     for give in (given_path, given_name):
         with pytest.raises(ConfigError, match=r"--run-dir is .*give one"):
             give(text, "--run-dir")

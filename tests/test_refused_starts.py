@@ -1,4 +1,4 @@
-"""A run that is refused before it has drawn anything leaves nothing behind, and does not bind the mended command."""
+"""A run that is refused before it has sampled anything leaves nothing behind, and the corrected command works."""
 
 import fcntl
 import json
@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
+from builders import LEAST
 from selftaught.config import config_from_values
 from selftaught.errors import EngineError, Interrupted, SelftaughtError
 from selftaught.launch import launch
@@ -20,20 +21,20 @@ from test_cli import QUICK, in_a_process, refused, settings
 from test_model_folder import set_in_config
 
 
-class Heard(Silent):
+class Notes(Silent):
     def __init__(self) -> None:
-        self.notes: list[str] = []
+        self.lines: list[str] = []
 
     def note(self, text: str) -> None:
-        self.notes.append(text)
+        self.lines.append(text)
 
 
 def config_with(model: Path, **values: object) -> RunConfig:
-    return config_from_values({**QUICK, "task.name": "arithmetic", "model.path": str(model), **values})
+    return config_from_values({**LEAST, **QUICK, "model.path": str(model), **values})
 
 
 def begins(config: RunConfig, run_dir: Path) -> None:
-    """The run draws something, and is stopped there."""
+    """The run samples something, and is stopped there."""
     with pytest.raises(Interrupted):
         launch(config, run_dir, progress=Silent(), should_stop=lambda: True)
     assert json.loads((run_dir / "run.json").read_text())["config"]["seed"] == config.seed
@@ -67,8 +68,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "a device that is not there": {"compute.device": "cuda"},
     "a chunk that is too small": {"compute.chunk_completions": 5},
     "a server that does not answer": {
-        "engine.name": "openai", "engine.url": "http://127.0.0.1:1", "engine.max_retries": 0, "compute.slots": 0,
-        "compute.chunk_completions": 0,
+        "engine.name": "openai", "engine.url": "http://127.0.0.1:1", "engine.max_retries": 0,
+        "compute.slots": "auto", "compute.chunk_completions": "auto",
     },
     "prompts beyond the context": {"sampling.max_new_tokens": 100_000},
 }  # fmt: skip
@@ -82,16 +83,16 @@ def model(adder: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICKLY_REFUSED else pytest.mark.slow) for name in MODELS]
 )
-def test_a_refused_model_leaves_no_folder_and_is_told_in_silence(
+def test_a_refused_model_leaves_no_folder_and_prints_nothing_but_the_error(
     name: str, model: Path, adder: Path, tmp_path: Path
 ) -> None:
     MODELS[name](model)
-    run_dir, heard = tmp_path / "runs" / "r", Heard()
+    run_dir, notes = tmp_path / "runs" / "r", Notes()
     with pytest.raises(SelftaughtError) as caught:
-        launch(config_with(model), run_dir, progress=heard)
+        launch(config_with(model), run_dir, progress=notes)
     assert "\n" not in str(caught.value)
     assert not run_dir.parent.exists()
-    assert heard.notes == []
+    assert notes.lines == []
     begins(config_with(adder), run_dir)
 
 
@@ -116,7 +117,7 @@ def test_what_stood_in_the_folder_stays_when_the_run_is_refused(adder: Path, tmp
     begins(config_with(adder), run_dir)
 
 
-def test_a_run_that_fails_after_it_has_drawn_keeps_its_folder(
+def test_a_run_that_fails_after_it_has_sampled_keeps_its_folder(
     adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begins(config_with(adder), tmp_path / "r")
@@ -135,7 +136,7 @@ def test_a_run_that_fails_after_it_has_drawn_keeps_its_folder(
         launch(config_with(adder, seed=7), tmp_path / "r", progress=Silent())
 
 
-def test_a_new_run_that_fails_after_it_has_drawn_keeps_its_folder(
+def test_a_new_run_that_fails_after_it_has_sampled_keeps_its_folder(
     adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(setup: object) -> None:
@@ -149,7 +150,7 @@ def test_a_new_run_that_fails_after_it_has_drawn_keeps_its_folder(
     assert (tmp_path / "r" / "lock").exists()
 
 
-def test_a_log_that_the_error_speaks_of_stays(adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_the_error_names_stays(adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(setup: object) -> None:
         (tmp_path / "r" / "logs" / "vllm-000.log").write_text("why")
         raise EngineError("see the log")
@@ -160,14 +161,14 @@ def test_a_log_that_the_error_speaks_of_stays(adder: Path, tmp_path: Path, monke
     assert [path.name for path in (tmp_path / "r").rglob("*") if path.is_file()] == ["vllm-000.log"]
 
 
-def test_a_lock_that_a_withdrawn_run_takes_away_meanwhile_locks_nothing(
+def test_a_lock_file_that_a_withdrawn_run_deletes_meanwhile_locks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir, lock = tmp_path / "r", fcntl.flock
     with RunStore(run_dir) as first:
 
         def late(file: BinaryIO, how: int) -> None:
-            """The second process has opened the file, and only now gets to lock it."""
+            """The second process has opened the file, and locks it only now."""
             if run_dir.exists() and os.path.samestat(os.stat(file.name), os.fstat(file.fileno())):
                 monkeypatch.setattr("fcntl.flock", lock)
                 first.write_json("run.json", {})

@@ -1,4 +1,4 @@
-"""Drawing in bfloat16 sees what a training in it did, however small its steps."""
+"""A training in bfloat16 changes the saved weights, however small its steps are."""
 
 from pathlib import Path
 
@@ -31,17 +31,17 @@ def on_grid(*shape: int) -> torch.Tensor:
 @given(st.lists(finite, min_size=1, max_size=20), st.integers(0, 2**62))
 def test_every_weight_becomes_a_neighbor_that_bfloat16_has(values: list[float], seed: int) -> None:
     weights = torch.tensor(values)
-    found = rounded(weights, seed)
-    assert torch.equal(found.bfloat16().float(), found)
+    result = rounded(weights, seed)
+    assert torch.equal(result.bfloat16().float(), result)
     nearest = weights.bfloat16().float()
-    assert ((found - weights).abs() <= 2 * weights.abs() * 2**-8).all()
-    assert torch.equal(found[nearest == weights], weights[nearest == weights])
-    assert torch.equal(found, rounded(weights, seed))
+    assert ((result - weights).abs() <= 2 * weights.abs() * 2**-8).all()
+    assert torch.equal(result[nearest == weights], weights[nearest == weights])
+    assert torch.equal(result, rounded(weights, seed))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_step_of_a_part_of_the_spacing_is_taken_by_that_part_of_the_weights(share: float, sign: int) -> None:
+def test_a_step_of_a_share_of_the_spacing_moves_that_share_of_the_weights(share: float, sign: int) -> None:
     start = sign * (on_grid(200, 500) + 1 / 128)  # below 1 the spacing is another
     step = rounded(start + share / 128) - start
     assert set(step.flatten().tolist()) == {0.0, 1 / 128}
@@ -77,15 +77,16 @@ def trained(start: Path, out_dir: Path, dtype: str) -> dict[str, torch.Tensor]:
     return load_file(out_dir / "model.safetensors")
 
 
-def test_a_training_in_bfloat16_saves_what_is_drawn_with_and_keeps_small_steps(released: Path, tmp_path: Path) -> None:
+def test_a_training_in_bfloat16_saves_bfloat16_and_keeps_small_steps(released: Path, tmp_path: Path) -> None:
     old = load_file(released / "model.safetensors")
     exact = trained(released, tmp_path / "float32", "float32")
     saved = trained(released, tmp_path / "bfloat16", "bfloat16")
     assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
-    wanted, seen, nearest = (
+    exact_steps, saved_steps, nearest_steps = (
         torch.cat([(new[name].float() - old[name].float()).flatten() for name in old]).double()
         for new in (exact, saved, {name: tensor.bfloat16() for name, tensor in exact.items()})
     )
-    share = float(seen @ wanted / (wanted @ wanted))
+    share = float(saved_steps @ exact_steps / (exact_steps @ exact_steps))
     assert share == pytest.approx(1.0, abs=0.2)
-    assert float(nearest @ wanted / (wanted @ wanted)) < 0.6  # what rounding to the nearest would have left
+    of_nearest = float(nearest_steps @ exact_steps / (exact_steps @ exact_steps))
+    assert of_nearest < 0.6  # rounding to the nearest would lose the rest

@@ -1,4 +1,4 @@
-"""A table is whole at every width: fewer columns, or another layout, never a cut number or word."""
+"""A table is uncut at every width: fewer columns, or another layout, never a cut number or word."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,15 +28,15 @@ def words(text: str) -> list[str]:
 
 
 @given(tables(), WIDTHS)
-def test_every_number_and_word_is_whole_at_any_width(table: tuple[list[str], list[list[str]]], width: int) -> None:
+def test_every_number_and_word_is_uncut_at_any_width(table: tuple[list[str], list[list[str]]], width: int) -> None:
     header, rows = table
     text = table_text(header, rows, width)
-    found = words(text)
+    printed = words(text)
     for cell in (cell for row in rows for cell in row):
         for word in cell.split():
-            assert word in found
-    assert {word for name in header for word in name.split()} <= set(found)
-    assert set(found) == {word for cell in (*header, *(c for row in rows for c in row)) for word in cell.split()}
+            assert word in printed
+    assert {word for name in header for word in name.split()} <= set(printed)
+    assert set(printed) == {word for cell in (*header, *(c for row in rows for c in row)) for word in cell.split()}
 
 
 @given(tables(), WIDTHS)
@@ -56,15 +56,15 @@ def test_every_cell_stands_under_its_own_name(table: tuple[list[str], list[list[
     )
     text = table_text(header, rows, width)
     blocks = [block.splitlines() for block in text.split("\n\n")]
-    seen = set()
+    cells = set()
     for first, *others in blocks:
         for name in first.split():
             at = first.index(name)
             for r, line in enumerate(others):
                 cell = line[at:].split()[0]
                 assert cell == f"r{r}c{name[1:]}"
-                seen.add(cell)
-    assert seen == {cell for row in rows for cell in row}
+                cells.add(cell)
+    assert cells == {cell for row in rows for cell in row}
 
 
 def test_a_table_that_fits_is_one_table() -> None:
@@ -76,12 +76,12 @@ def test_a_table_of_any_width_is_never_divided() -> None:
     assert len(table_text(header, [["1"] * 40], None).splitlines()) == 2
 
 
-def test_columns_without_room_follow_below_with_the_first_one_again() -> None:
-    text = table_text(["iter", "right", "hints"], [["0", "1041/2000", "–"], ["1", "1200/2000", "3/800"]], 20)
-    assert text == "iter  right\n0     1041/2000\n1     1200/2000\n\niter  hints\n0     –\n1     3/800"
+def test_columns_that_do_not_fit_follow_below_with_the_first_one_again() -> None:
+    text = table_text(["iter", "correct", "hints"], [["0", "1041/2000", "–"], ["1", "1200/2000", "3/800"]], 20)
+    assert text == "iter  correct\n0     1041/2000\n1     1200/2000\n\niter  hints\n0     –\n1     3/800"
 
 
-def test_where_two_columns_have_no_room_each_cell_is_a_line() -> None:
+def test_where_two_columns_do_not_fit_each_cell_is_a_line() -> None:
     text = table_text(["iter", "dev"], [["0", "0.20 [0.06, 0.51]"]], 20)
     assert text == "iter 0\n  dev 0.20 [0.06,\n    0.51]"
 
@@ -93,7 +93,7 @@ def test_wrapping_loses_nothing_and_moves_nothing(text: str, width: int) -> None
 
 
 @given(st.lists(numbers, min_size=1, max_size=6), WIDTHS, st.randoms())
-def test_a_line_is_made_of_whole_pieces_in_their_order(pieces: list[str], width: int, random: object) -> None:
+def test_a_line_is_made_of_uncut_pieces_in_their_order(pieces: list[str], width: int, random: object) -> None:
     order = list(range(len(pieces)))
     random.shuffle(order)  # type: ignore[attr-defined]
     line = fitting(pieces, order, width)

@@ -1,4 +1,4 @@
-"""Low-rank adapters: they alone are trained, and what is saved is an ordinary whole model."""
+"""Low-rank adapters: they alone are trained, and what is saved is an ordinary, complete model."""
 
 import hashlib
 import sys
@@ -32,7 +32,7 @@ PLAN = TrainingPlan(iteration=1, steps=3, seed=1, examples_sha256="x")
 
 def trainer(dtype: str = "float32", **changes: Any) -> SftTrainer:
     values = {"batch_size": 4, "learning_rate": 1e-2, "lora_rank": 2, **changes}
-    return SftTrainer(TrainingConfig(**{"learning_rate": 1e-6, **values}), dtype=dtype, device="cpu", threads=1)
+    return SftTrainer(TrainingConfig(**values), dtype=dtype, device="cpu", threads=1)
 
 
 def fine_tune(start: Path, out_dir: Path, dtype: str = "float32", **changes: Any) -> dict[str, torch.Tensor]:
@@ -61,7 +61,7 @@ def test_only_the_adapters_are_trained(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_what_is_saved_is_the_whole_model_with_the_adapters_merged(tiny: Path, tmp_path: Path, dtype: str) -> None:
+def test_what_is_saved_is_the_complete_model_with_the_adapters_merged(tiny: Path, tmp_path: Path, dtype: str) -> None:
     start = tmp_path / "start"  # in the number type of the run, so that rounding changes nothing but what is trained
     AutoModelForCausalLM.from_pretrained(tiny, dtype=dtype).save_pretrained(start)
     AutoTokenizer.from_pretrained(tiny).save_pretrained(start)
@@ -76,7 +76,7 @@ def test_what_is_saved_is_the_whole_model_with_the_adapters_merged(tiny: Path, t
     assert not list((tmp_path / "out").glob("adapter*"))
 
 
-def test_the_merged_model_is_drawn_from_like_any_other(tiny: Path, tmp_path: Path) -> None:
+def test_the_merged_model_can_be_opened_like_any_other(tiny: Path, tmp_path: Path) -> None:
     fine_tune(tiny, tmp_path / "out")
     request, scores = Request(prompt=EXAMPLES[0].prompt, seed=0), []
     for folder in (tiny, tmp_path / "out"):
@@ -89,12 +89,12 @@ def test_the_merged_model_is_drawn_from_like_any_other(tiny: Path, tmp_path: Pat
 def test_the_same_training_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
     hashes = set()
     for name in ("a", "b"):
-        fine_tune(tiny, tmp_path / name, lora_dropout=0.1)
+        fine_tune(tiny, tmp_path / name)
         hashes.add(hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).hexdigest())
     assert len(hashes) == 1
 
 
-def test_a_trainer_whose_libraries_are_broken_ends_a_run_before_it_draws(
+def test_a_trainer_whose_libraries_are_broken_ends_a_run_before_it_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "selftaught.training.sft")
@@ -106,7 +106,7 @@ def test_a_trainer_whose_libraries_are_broken_ends_a_run_before_it_draws(
     assert not (tmp_path / "run").exists()
 
 
-def test_without_peft_a_run_ends_before_it_draws_and_says_what_to_install(
+def test_without_peft_a_run_ends_before_it_samples_and_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)

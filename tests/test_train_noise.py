@@ -10,11 +10,11 @@ from selftaught.training.noise import NoiseEstimate, estimate_noise, noise_scale
 
 def one_step(rng: np.random.Generator, mean: np.ndarray, deviation: float, weights: list[int]) -> NoiseEstimate:
     """Of micro-batches whose gradients are means over independent tokens' gradients."""
-    parts = [n / sum(weights) * (mean + deviation / n**0.5 * rng.standard_normal(mean.size)) for n in weights]
-    whole = np.sum(parts, axis=0)
-    found = estimate_noise([float(p @ p) for p in parts], weights, float(whole @ whole))
-    assert found is not None
-    return found
+    gradients = [n / sum(weights) * (mean + deviation / n**0.5 * rng.standard_normal(mean.size)) for n in weights]
+    total = np.sum(gradients, axis=0)
+    estimate = estimate_noise([float(g @ g) for g in gradients], weights, float(total @ total))
+    assert estimate is not None
+    return estimate
 
 
 @settings(max_examples=15, deadline=None)
@@ -24,7 +24,7 @@ def one_step(rng: np.random.Generator, mean: np.ndarray, deviation: float, weigh
     st.floats(0.5, 5),
     st.integers(0, 2**32 - 1),
 )
-def test_both_estimates_are_unbiased_for_parts_of_any_size(
+def test_both_estimates_are_unbiased_for_micro_batches_of_any_size(
     weights: list[int], norm: float, deviation: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -48,13 +48,13 @@ def test_the_ratio_of_means_finds_the_scale_where_single_steps_do_not() -> None:
     assert abs(np.mean(ratios) - truth) > 0.1 * truth
 
 
-def test_one_part_says_nothing_and_a_gradient_drowned_in_noise_has_no_scale() -> None:
+def test_one_micro_batch_gives_no_estimate_and_a_gradient_below_its_noise_has_no_scale() -> None:
     assert estimate_noise([1.0], [10], 1.0) is None
     assert noise_scale([]) is None
     assert noise_scale([NoiseEstimate(-1.0, 3.0), NoiseEstimate(0.5, 3.0)]) is None
 
 
-def test_equal_parts_without_noise_have_none() -> None:
+def test_equal_micro_batches_have_no_noise() -> None:
     # Four equal gradients of squared norm 9; each adds a quarter of itself.
-    found = estimate_noise([9 / 16] * 4, [5] * 4, 9.0)
-    assert found == NoiseEstimate(squared_norm=pytest.approx(9.0), trace=pytest.approx(0.0))
+    estimate = estimate_noise([9 / 16] * 4, [5] * 4, 9.0)
+    assert estimate == NoiseEstimate(squared_norm=pytest.approx(9.0), trace=pytest.approx(0.0))

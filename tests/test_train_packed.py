@@ -1,4 +1,4 @@
-"""Packed rows: the same loss and gradients as padded ones, nothing seen across rows, and who gets padded rows."""
+"""Packed rows: the same loss and gradients as padded ones, no row sees another, and which models get padded rows."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from selftaught.tokens import IGNORED, Codec
 from selftaught.training import packed_attention
 from selftaught.training.loss import weighted_loss
 from selftaught.training.masters import Masters
-from selftaught.training.micro_batches import packed, padded
+from selftaught.training.micro_batches import collate_packed, collate_padded
 from selftaught.training.packed_attention import layout_of, use_packed_attention
 from selftaught.training.rows import Row
 from selftaught.training.sft import SftTrainer, load_float32
@@ -78,20 +78,20 @@ def gradients(model: Any, inputs: dict[str, Any]) -> tuple[float, dict[str, torc
 ROWS = [([3, 4, 5, 6, 7], 2), ([8, 9], 1), ([10, 11, 12, 13, 14, 15, 16], 3), ([3, 3, 8, 1, 5], 4)]
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["whole", "sdpa"])
+@pytest.mark.parametrize("keeps_weights", [True, False], ids=["plain", "sdpa"])
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt_neox"])
 def test_packed_rows_have_the_loss_and_the_gradients_of_padded_ones(
-    kind: str, whole: bool, monkeypatch: pytest.MonkeyPatch
+    kind: str, keeps_weights: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = made(kind).double()
-    expected_loss, expected = gradients(model, padded([feature(*ROWS)]))
-    if not whole:
+    expected_loss, expected = gradients(model, collate_padded([feature(*ROWS)]))
+    if not keeps_weights:
         monkeypatch.setattr(packed_attention, "LONGEST_SQUARE", 0)
     assert use_packed_attention(model, longest=7) is None
-    loss, found = gradients(model, packed([feature(*ROWS)]))
+    loss, result = gradients(model, collate_packed([feature(*ROWS)]))
     assert loss == pytest.approx(expected_loss, rel=1e-12)
     for name, gradient in expected.items():
-        assert torch.allclose(found[name], gradient, rtol=1e-9, atol=1e-12), name
+        assert torch.allclose(result[name], gradient, rtol=1e-9, atol=1e-12), name
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt_neox"])
@@ -100,7 +100,7 @@ def test_a_row_changes_nothing_for_the_rows_beside_it(kind: str) -> None:
     assert use_packed_attention(model, longest=7) is None
 
     def logits(rows: list[tuple[list[int], int]]) -> torch.Tensor:
-        inputs = packed([feature(*rows)])
+        inputs = collate_packed([feature(*rows)])
         inputs.pop("targets")
         inputs.pop("logits_to_keep")
         return model(**inputs, use_cache=False).logits[0]
@@ -115,7 +115,7 @@ def test_a_row_changes_nothing_for_the_rows_beside_it(kind: str) -> None:
 def test_the_gradient_of_a_row_reaches_no_other_row() -> None:
     model = made("llama").double()
     assert use_packed_attention(model, longest=7) is None
-    inputs = packed([feature(*ROWS)])
+    inputs = collate_packed([feature(*ROWS)])
     embedded = model.get_input_embeddings()(inputs["input_ids"]).detach().requires_grad_()
     layout = inputs["packed_layout"]
     out = model(inputs_embeds=embedded, position_ids=inputs["position_ids"], packed_layout=layout, use_cache=False)
@@ -133,9 +133,9 @@ def test_packed_attention_is_causal_attention_of_each_row(lengths: list[int], he
     out, _ = packed_attention.attention(torch.nn.Module(), q, k, v, None, scaling=0.3, packed_layout=layout)
     alone, start = [], 0
     for length in lengths:
-        part = slice(start, start + length)
-        k_r, v_r = (x[:, :, part].repeat_interleave(heads[0] // heads[1], 1) for x in (k, v))
-        scores = (0.3 * q[:, :, part] @ k_r.transpose(2, 3)).masked_fill(
+        row = slice(start, start + length)
+        k_r, v_r = (x[:, :, row].repeat_interleave(heads[0] // heads[1], 1) for x in (k, v))
+        scores = (0.3 * q[:, :, row] @ k_r.transpose(2, 3)).masked_fill(
             torch.ones(length, length, dtype=torch.bool).triu(1), -torch.inf
         )
         alone.append((scores.softmax(-1) @ v_r).transpose(1, 2))
@@ -143,9 +143,9 @@ def test_packed_attention_is_causal_attention_of_each_row(lengths: list[int], he
     expected = torch.cat(alone, 1)
     weight = torch.randn_like(expected)
     assert torch.allclose(out, expected, atol=1e-12)
-    found = torch.autograd.grad((out * weight).sum(), (q, k, v))
-    wanted = torch.autograd.grad((expected * weight).sum(), (q, k, v))
-    assert all(torch.allclose(f, w, atol=1e-12) for f, w in zip(found, wanted, strict=True))
+    gradients = torch.autograd.grad((out * weight).sum(), (q, k, v))
+    expected_gradients = torch.autograd.grad((expected * weight).sum(), (q, k, v))
+    assert all(torch.allclose(g, e, atol=1e-12) for g, e in zip(gradients, expected_gradients, strict=True))
 
 
 def test_a_model_whose_attention_cannot_be_exchanged_gets_padded_rows() -> None:
@@ -153,8 +153,8 @@ def test_a_model_whose_attention_cannot_be_exchanged_gets_padded_rows() -> None:
     reason = use_packed_attention(model, longest=7)
     assert reason is not None
     assert "cannot be exchanged" in reason
-    alone = sum(loss_of(model.eval(), padded([feature(row)])).item() for row in ROWS)
-    assert loss_of(model, padded([feature(*ROWS)])).item() == pytest.approx(alone, rel=1e-5)
+    alone = sum(loss_of(model.eval(), collate_padded([feature(row)])).item() for row in ROWS)
+    assert loss_of(model, collate_padded([feature(*ROWS)])).item() == pytest.approx(alone, rel=1e-5)
 
 
 def test_a_window_shorter_than_the_rows_and_layers_of_other_kinds_get_padded_rows() -> None:
@@ -169,7 +169,7 @@ def test_a_window_shorter_than_the_rows_and_layers_of_other_kinds_get_padded_row
     assert "(dynamic) depend on the length" in str(use_packed_attention(model, longest=7))
 
 
-def test_a_model_that_ignores_the_layout_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_ignores_the_layout_keeps_its_own_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("llama")
     before = model.config._attn_implementation
     monkeypatch.setattr(packed_attention, "layout_of", lambda lengths: layout_of([sum(lengths)]))
@@ -178,7 +178,7 @@ def test_a_model_that_ignores_the_layout_is_found_out(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_the_loss_in_parts_is_the_cross_entropy(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_in_chunks_is_the_cross_entropy(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selftaught.training.loss.CHUNK_BYTES", 4 * 11 * 3)  # three positions at a time
     torch.manual_seed(0)
     logits = (torch.randn(8, 11) * 30).to(dtype).requires_grad_()
@@ -201,7 +201,7 @@ def saved(model: Any, folder: Path, adder: Path) -> str:
 
 
 def trained(path: str, out_dir: Path, *, dtype: str = "float32", steps: int = 2, **changes: Any) -> Any:
-    """The trainer after steps of six rows, before anything is given back."""
+    """The trainer after steps of six rows, with its model as it was in training."""
     ids = [[3 + (7 * k + t) % 17 for t in range(4 + 3 * k)] + [1] for k in range(6)]
     rows = [Row(i, [IGNORED] * 2 + i[2:]) for i in ids]
     config = TrainingConfig(batch_size=6, **{"learning_rate": 1e-3, **changes})
@@ -214,7 +214,7 @@ def trained(path: str, out_dir: Path, *, dtype: str = "float32", steps: int = 2,
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt_neox", "gptj"])
-def test_a_step_of_several_parts_is_the_step_of_one(kind: str, tmp_path: Path, adder: Path) -> None:
+def test_a_step_of_several_micro_batches_is_the_step_of_one(kind: str, tmp_path: Path, adder: Path) -> None:
     path = saved(made(kind), tmp_path / kind, adder)
     one, many = (trained(path, tmp_path / "out", micro_batch_tokens=tokens) for tokens in (10_000, 25))
     assert (one.batches.per_step, many.batches.per_step > 2) == (1, True)
@@ -226,12 +226,12 @@ def test_a_step_of_several_parts_is_the_step_of_one(kind: str, tmp_path: Path, a
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("steps", "measured"), [(1, True), (2, False), (4, False), (5, True)])
-def test_every_fourth_step_of_several_parts_estimates_the_noise(
+def test_every_fourth_step_of_several_micro_batches_estimates_the_noise(
     dtype: str, steps: int, measured: bool, tmp_path: Path, adder: Path
 ) -> None:
     path = saved(made("llama"), tmp_path / "model", adder)
-    found = trained(path, tmp_path / "out", dtype=dtype, steps=steps, micro_batch_tokens=25).noise
-    assert (found is not None and found.trace > 0) == measured
+    noise = trained(path, tmp_path / "out", dtype=dtype, steps=steps, micro_batch_tokens=25).noise
+    assert (noise is not None and noise.trace > 0) == measured
 
 
 def test_bfloat16_copies_follow_float32_masters(tmp_path: Path, adder: Path) -> None:
@@ -243,7 +243,7 @@ def test_bfloat16_copies_follow_float32_masters(tmp_path: Path, adder: Path) -> 
     assert built.state.log_history[0]["loss"] == pytest.approx(exact.state.log_history[0]["loss"], rel=0.02)
     assert built.state.log_history[0]["grad_norm"] == pytest.approx(exact.state.log_history[0]["grad_norm"], rel=0.1)
     rounded = {name: p.detach().clone() for name, p in model.named_parameters()}
-    built.masters.give_back()
+    built.masters.restore_float32()
     start = dict(load_float32(path).named_parameters())
     for name, p in model.named_parameters():
         assert p.dtype == torch.float32
@@ -252,13 +252,13 @@ def test_bfloat16_copies_follow_float32_masters(tmp_path: Path, adder: Path) -> 
         assert 0 < (p - start[name]).abs().max() < 1e-5, name
 
 
-def test_norms_are_taken_of_each_part_and_before_clipping() -> None:
+def test_norms_are_measured_for_each_micro_batch_and_before_clipping() -> None:
     layer = torch.nn.Linear(3, 2, bias=False)
     masters = Masters(layer, compute=torch.float32)
     masters.measuring = True
     for x in (torch.tensor([1.0, 2.0, 2.0]), torch.tensor([0.0, 3.0, 4.0])):
         layer(x).sum().backward()
-        assert masters.take_squared_norm() == pytest.approx(2 * float(x @ x))
+        assert masters.pop_squared_norm() == pytest.approx(2 * float(x @ x))
     total = 2 * float(torch.tensor([1.0, 5.0, 6.0]).square().sum())
     assert float(masters.clip(0.5)) == pytest.approx(total**0.5)
     assert float(layer.weight.grad.norm()) == pytest.approx(0.5, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Several processes that share one run's work: the results that one would find, whatever goes wrong."""
+"""Workers that share one run's work: they give the results of one process, whatever goes wrong."""
 
 import os
 import resource
@@ -22,7 +22,7 @@ from selftaught.selection import examples_from_solutions
 from selftaught.settings import TrainingConfig
 from selftaught.training.masters import Masters
 from selftaught.training.sft import SftTrainer
-from selftaught.training.worker_gradients import RemoteMicroBatch, TrainingJob, WorkerGradients, open_memory
+from selftaught.training.worker_gradients import RemoteMicroBatch, TrainingJob, WorkerGradients, open_shared_memory
 from selftaught.workers import Worker, Workers
 from worker_functions import echo, fail, half, loaded
 
@@ -38,8 +38,8 @@ def two() -> Iterator[tuple[Worker, ...]]:
 
 
 def requests(number: int, *, shots: int = 0) -> list[Request]:
-    some = TASK.dev[:: len(TASK.dev) // number][:number]
-    texts = [render_prompt(TASK.prompt_format, p, hint=False, few_shot=TASK.few_shot[:shots]) for p in some]
+    problems = TASK.dev[:: len(TASK.dev) // number][:number]
+    texts = [render_prompt(TASK.prompt_format, p, hint=False, few_shot=TASK.few_shot[:shots]) for p in problems]
     return [Request(prompt=text, seed=i) for i, text in enumerate(texts)]
 
 
@@ -47,11 +47,11 @@ def params(**values: Any) -> SamplingParams:
     return SamplingParams(**{"temperature": 1.0, "max_new_tokens": 30, "stop": TASK.prompt_format.stop, **values})
 
 
-def in_order(found: Iterator[Completion]) -> list[Completion]:
-    return sorted(found, key=lambda c: c.request)
+def in_order(completions: Iterator[Completion]) -> list[Completion]:
+    return sorted(completions, key=lambda c: c.request)
 
 
-def test_a_peer_runs_one_function_after_the_other_in_the_same_process(two: tuple[Worker, ...]) -> None:
+def test_a_worker_runs_one_function_after_the_other_in_the_same_process(two: tuple[Worker, ...]) -> None:
     for round_ in range(3):
         two[0].begin(round_, echo, "hello", round_)
         assert two[0].receive() == ("hello", round_)
@@ -60,7 +60,7 @@ def test_a_peer_runs_one_function_after_the_other_in_the_same_process(two: tuple
     two[0].end(2)
 
 
-def test_what_a_peer_is_told_to_load_is_there_when_its_function_runs(two: tuple[Worker, ...]) -> None:
+def test_a_module_that_a_worker_loads_is_there_when_its_function_runs(two: tuple[Worker, ...]) -> None:
     two[0].load("colorsys")
     two[0].begin("me", loaded, "colorsys", "wave")
     assert two[0].receive() == [True, False]
@@ -74,10 +74,10 @@ def test_what_a_peer_is_told_to_load_is_there_when_its_function_runs(two: tuple[
 
 @pytest.mark.parametrize(("kind", "expected"), [("theirs", RefusedError), ("ours", RuntimeError)])
 @pytest.mark.parametrize("delay_s", [0.0, 0.5])
-def test_what_a_peer_raises_is_raised_here_whatever_was_sent_to_it_since(
+def test_what_a_worker_raises_is_raised_here_whatever_was_sent_to_it_since(
     two: tuple[Worker, ...], kind: str, expected: type[Exception], delay_s: float
 ) -> None:
-    def ask() -> None:
+    def send_and_receive() -> None:
         for _ in range(3):
             time.sleep(delay_s)
             two[0].send(("a job", "with", "parts"))
@@ -85,30 +85,30 @@ def test_what_a_peer_raises_is_raised_here_whatever_was_sent_to_it_since(
 
     two[0].begin("me", fail, kind)
     with pytest.raises(expected, match="no tokens" if kind == "theirs" else "twoparts"):
-        ask()
+        send_and_receive()
     two[0].begin("me", echo, 1)
     assert two[0].receive() == (1,)
 
 
-def test_a_peer_that_dies_in_the_middle_of_a_message_is_named_in_one_line(two: tuple[Worker, ...]) -> None:
+def test_a_worker_that_dies_in_the_middle_of_a_message_is_named_in_one_line(two: tuple[Worker, ...]) -> None:
     two[0].begin("me", half)
     with pytest.raises(WorkerDied, match="signal 9"):
         two[0].receive()
 
 
-def test_a_killed_peer_is_named_in_one_line_and_started_again_when_it_is_needed(two: tuple[Worker, ...]) -> None:
+def test_a_killed_worker_is_named_in_one_line_and_started_again_when_it_is_needed(two: tuple[Worker, ...]) -> None:
     two[0].begin("me", echo)
     two[0].receive()
     assert two[0].pid is not None
     os.kill(two[0].pid, signal.SIGKILL)
-    with pytest.raises(WorkerDied, match=r"killed by signal 9.*compute\.processes=1") as caught:
+    with pytest.raises(WorkerDied, match=r"killed by signal 9.*compute\.workers=1") as caught:
         two[0].receive()
     assert "\n" not in str(caught.value)
     two[0].begin("me", echo, "alive")
     assert two[0].receive() == ("alive",)
 
 
-def test_peers_end_with_their_block() -> None:
+def test_workers_end_with_their_block() -> None:
     with Workers(1) as workers:
         workers[0].begin("me", echo)
         workers[0].receive()
@@ -119,23 +119,23 @@ def test_peers_end_with_their_block() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 25])
-def test_every_process_draws_its_share_as_an_engine_alone_would(
+def test_every_process_generates_its_share_as_an_engine_alone_would(
     tiny: Path, two: tuple[Worker, ...], number: int
 ) -> None:
-    model, asked = ModelRef(path=str(tiny)), requests(number)
+    model, prompts = ModelRef(path=str(tiny)), requests(number)
     alone = LocalEngine(model, **SETTINGS)  # type: ignore[arg-type]
     engine = MultiProcessEngine(model, two, SETTINGS)
-    found = in_order(engine.sample(asked, params()))
-    assert [c.request for c in found] == list(range(number))
+    completions = in_order(engine.sample(prompts, params()))
+    assert [c.request for c in completions] == list(range(number))
     for first in range(3):
-        share = in_order(alone.sample(asked[first::3], params()))
-        assert [c.token_ids for c in found[first::3]] == [c.token_ids for c in share]
-    assert in_order(engine.sample(asked, params())) == found
+        share = in_order(alone.sample(prompts[first::3], params()))
+        assert [c.token_ids for c in completions[first::3]] == [c.token_ids for c in share]
+    assert in_order(engine.sample(prompts, params())) == completions
     engine.close()
     assert [worker.owner for worker in two] == [None, None]
 
 
-def test_a_call_that_is_broken_off_leaves_the_engine_as_it_was(tiny: Path, two: tuple[Worker, ...]) -> None:
+def test_a_call_that_is_not_finished_leaves_the_engine_as_it_was(tiny: Path, two: tuple[Worker, ...]) -> None:
     engine = MultiProcessEngine(ModelRef(path=str(tiny)), two, SETTINGS)
     expected = in_order(engine.sample(requests(12), params()))
     begun = engine.sample(requests(30), params())
@@ -146,12 +146,12 @@ def test_a_call_that_is_broken_off_leaves_the_engine_as_it_was(tiny: Path, two: 
 
 
 @pytest.mark.slow
-def test_a_prompt_that_only_a_peer_sees_is_refused_all_the_same(tiny: Path, two: tuple[Worker, ...]) -> None:
+def test_a_prompt_that_only_a_worker_sees_is_refused_all_the_same(tiny: Path, two: tuple[Worker, ...]) -> None:
     engine = MultiProcessEngine(ModelRef(path=str(tiny)), two, SETTINGS)
-    asked = requests(6)
-    asked[4] = Request(prompt="1" * 300, seed=0)
+    prompts = requests(6)
+    prompts[4] = Request(prompt="1" * 300, seed=0)
     with pytest.raises(RefusedError, match="exceed the model's context"):
-        list(engine.sample(asked, params()))
+        list(engine.sample(prompts, params()))
     assert len(list(engine.sample(requests(6), params()))) == 6
     engine.close()
 
@@ -162,9 +162,7 @@ def trained(
     out_dir.mkdir()
     seen: list[StepMetrics] = []
     values = {"batch_size": 6, "noise_scale": True, "learning_rate": 1e-3, **settings}
-    trainer = SftTrainer(
-        TrainingConfig(**{"learning_rate": 1e-6, **values}), dtype=dtype, device="cpu", threads=1, workers=workers
-    )
+    trainer = SftTrainer(TrainingConfig(**values), dtype=dtype, device="cpu", threads=1, workers=workers)
     trainer.fine_tune(
         examples_from_solutions(TASK.few_shot, TASK.prompt_format, iteration=1),
         validation=[],
@@ -181,19 +179,19 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 
 @pytest.mark.parametrize("kind", ["one input a step", "adapters", "two inputs a step"])
-def test_a_training_in_three_processes_gives_the_weights_and_the_noise_of_one(
+def test_a_training_in_three_processes_gives_the_weights_and_the_noise_of_one_process(
     trained_either_way: Path, tmp_path: Path, two: tuple[Worker, ...], kind: str
 ) -> None:
-    # A row to a micro-batch: one process splits its steps as three do, and the noise is measured on the same parts.
+    # One row in a micro-batch: one process and three split a step alike, and estimate the noise from the same split.
     settings: dict[str, Any] = {"micro_batch_tokens": 1, "batch_size": 6 if kind == "two inputs a step" else 3}
-    settings["lora_rank"] = 4 if kind == "adapters" else 0
+    settings["lora_rank"] = 4 if kind == "adapters" else None
     alone, alone_steps = trained(trained_either_way, tmp_path / "alone", (), **settings)
     shared, shared_steps = trained(trained_either_way, tmp_path / "shared", two, **settings)
     before = load_file(trained_either_way / "model.safetensors")
     assert distance(alone, before) > 1e-3
     assert [s.loss for s in shared_steps] == pytest.approx([s.loss for s in alone_steps], rel=1e-4)
     assert [s.grad_norm for s in shared_steps] == pytest.approx([s.grad_norm for s in alone_steps], rel=1e-3)
-    # Adam divides a gradient by its own size, so where that is nothing but rounding, a weight goes either way.
+    # Adam divides a gradient by its size, so a weight whose gradient is only rounding error may move either way.
     moved = sum(float((alone[name] - before[name]).abs().sum()) for name in alone)
     apart = sum(float((alone[name] - shared[name]).abs().sum()) for name in alone)
     assert apart < 0.01 * moved
@@ -219,7 +217,7 @@ def test_shared_memory_beyond_the_limit_of_file_sizes_is_refused_in_one_line() -
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         with pytest.raises(TrainingError, match=r"share \(8192 bytes\) cannot be had: .*ulimit -f"):
-            open_memory(8192)
+            open_shared_memory(8192)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -237,18 +235,18 @@ def test_a_finished_training_leaves_no_shared_memory_open(tiny: Path, tmp_path: 
         assert not any("memfd:selftaught" in text for text in (*held, maps)), pid
 
 
-def test_what_another_process_found_is_kept_where_the_run_has_no_gradient_of_its_own() -> None:
+def test_gradients_of_a_worker_are_copied_where_the_run_has_none() -> None:
     weights = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2))]
     masters = Masters(torch.nn.ParameterList(weights), compute=torch.float32)
     (weights[0].sum() * 3.0).backward()
-    line = torch.tensor([1.0, 2.0, 5.0, 6.0])
-    masters.add([(weights[0], line[:2]), (weights[1], line[2:])])
-    line.zero_()  # the other process writes its next gradient there
-    masters.add([(weights[1], line[2:] + 1.0)])
+    buffer = torch.tensor([1.0, 2.0, 5.0, 6.0])
+    masters.add([(weights[0], buffer[:2]), (weights[1], buffer[2:])])
+    buffer.zero_()  # the worker writes its next gradient there
+    masters.add([(weights[1], buffer[2:] + 1.0)])
     assert [w.grad.tolist() for w in weights if w.grad is not None] == [[4.0, 5.0], [6.0, 7.0]]
 
 
-def test_a_peer_that_dies_in_training_ends_it_with_one_line(
+def test_a_worker_that_dies_in_training_ends_it_with_one_line(
     tiny: Path, tmp_path: Path, two: tuple[Worker, ...]
 ) -> None:
     def kill(metrics: StepMetrics) -> None:
@@ -269,12 +267,12 @@ def test_a_peer_that_dies_in_training_ends_it_with_one_line(
             plan=TrainingPlan(iteration=1, steps=5, seed=1, examples_sha256="x"),
             on_step=kill,
         )
-    # What the other one had computed for that training is nobody's; both begin anew.
+    # The other worker drops what it has computed for that training; both start again.
     assert distance(*(trained(tiny, tmp_path / name, two)[0] for name in ("again", "and again"))) == 0.0
 
 
-def test_a_model_that_peers_cannot_load_is_named(tmp_path: Path, two: tuple[Worker, ...]) -> None:
-    lesson = TrainingJob(
+def test_a_model_that_workers_cannot_load_is_named(tmp_path: Path, two: tuple[Worker, ...]) -> None:
+    job = TrainingJob(
         path=str(tmp_path / "gone"),
         settings=TrainingConfig(batch_size=6, learning_rate=1e-6),
         compute=torch.float32,
@@ -283,12 +281,15 @@ def test_a_model_that_peers_cannot_load_is_named(tmp_path: Path, two: tuple[Work
         threads=1,
         trust_remote_code=False,
     )
-    weights, parts = [torch.zeros(3)], [RemoteMicroBatch({"input_ids": [1], "labels": [1], "seq_lengths": [1]})] * 2
+    weights, micro_batches = (
+        [torch.zeros(3)],
+        [RemoteMicroBatch({"input_ids": [1], "labels": [1], "seq_lengths": [1]})] * 2,
+    )
 
     def train() -> None:
-        with WorkerGradients(two, lesson) as workers:
-            workers.ask(weights, parts, 1.0, router_weight=0.0, is_new=True)
-            list(workers.answers(weights))
+        with WorkerGradients(two, job) as workers:
+            workers.start(weights, micro_batches, share=1.0, router_weight=0.0, weights_changed=True)
+            list(workers.results(weights))
 
     with pytest.raises(ModelError, match="gone"):
         train()

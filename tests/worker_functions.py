@@ -1,4 +1,4 @@
-"""What workers run in tests/test_processes.py; without torch, so that they start at once."""
+"""What workers run in tests/test_workers.py; without torch, so that they start at once."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ class Odd(Exception):
 
 
 def fail(pipe: Connection, kind: str) -> None:
-    """A worker's function that never takes its job."""
+    """A worker's function that never receives a message."""
     if kind == "ours":
         raise Odd("two", "parts")
     raise RefusedError("no tokens")

@@ -1,1 +1,1 @@
-"""One file per rival, each run as a process of its own (benchmarks/child.py)."""
+"""One file per rival; each runs as a process of its own (benchmarks/child.py)."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from benchmarks.child import Clock, Job, drawn, serve
+from benchmarks.child import Clock, Job, generated, serve
 from benchmarks.rivals.generate import ended
 
 
@@ -26,7 +26,7 @@ def run(job: Job) -> dict[str, Any]:
     warm_up = time.perf_counter() - began
     with Clock() as clock:
         rows = _generate(model, tokenizer, job["prompts"], job)
-    return drawn(clock, rows, load_s=load, warm_up_s=warm_up, dtype=job["dtype"])
+    return generated(clock, rows, load_s=load, warm_up_s=warm_up, dtype=job["dtype"])
 
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[str], job: Job) -> list[dict[str, Any]]:
@@ -38,12 +38,12 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[str], job: Job) -> l
         pad_token_id=tokenizer.pad_token_id,
     )
     inputs = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    found = model.generate_batch(inputs=inputs, generation_config=config)
-    outputs = sorted(found.values(), key=lambda output: int(str(output.request_id).rpartition("_")[2]))
+    results = model.generate_batch(inputs=inputs, generation_config=config)
+    outputs = sorted(results.values(), key=lambda output: int(str(output.request_id).rpartition("_")[2]))
     broken = [output.error for output in outputs if output.error]
     if broken or len(outputs) != len(prompts):
         raise RuntimeError(f"generate_batch answered {len(outputs)} of {len(prompts)} requests: {broken[:1]}")
-    # It knows no stop strings: what it draws after one is drawn in vain, and counted as time, not as tokens.
+    # It has no stop strings: tokens after one cost time, but do not count.
     return [ended(list(output.generated_tokens), tokenizer, end_ids, job) for output in outputs]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, StopStringCriteria
 
-from benchmarks.child import Clock, Job, drawn, serve
+from benchmarks.child import Clock, Job, generated, serve
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -19,12 +19,12 @@ def run(job: Job) -> dict[str, Any]:
     model.to(job["device"]).eval()
     load = time.perf_counter() - began
     began = time.perf_counter()
-    few = {**job, "max_new_tokens": min(8, job["max_new_tokens"])}  # nothing is compiled, so little warms it up
+    few = {**job, "max_new_tokens": min(8, job["max_new_tokens"])}  # nothing is compiled, so a short warm-up is enough
     list(_generate(model, tokenizer, job["warm_up"][:8], few))
     warm_up = time.perf_counter() - began
     with Clock() as clock:
         rows = list(_generate(model, tokenizer, job["prompts"], job))
-    return drawn(clock, rows, load_s=load, warm_up_s=warm_up, dtype=job["dtype"])
+    return generated(clock, rows, load_s=load, warm_up_s=warm_up, dtype=job["dtype"])
 
 
 @torch.inference_mode()
@@ -33,7 +33,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[str], job: Job) -> I
     for first in range(0, len(prompts), job["batch_size"]):
         batch = tokenizer(prompts[first : first + job["batch_size"]], return_tensors="pt", padding=True)
         batch = batch.to(model.device)
-        found = model.generate(
+        output = model.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             do_sample=False,
@@ -41,12 +41,12 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[str], job: Job) -> I
             pad_token_id=tokenizer.pad_token_id,
             **stop,
         )
-        for ids in found[:, batch["input_ids"].shape[1] :].tolist():
+        for ids in output[:, batch["input_ids"].shape[1] :].tolist():
             yield ended(ids, tokenizer, model.generation_config.eos_token_id, job)
 
 
 def ended(ids: list[int], tokenizer: Any, end_ids: int | list[int], job: Job) -> dict[str, Any]:
-    """A row of a batch without what was padded after its end; the end token and the stop string count as drawn."""
+    """A row of a batch without the padding after its end; the end token and the stop string count as tokens."""
     if job["ignore_end"]:
         return {"ids": ids, "text": tokenizer.decode(ids, clean_up_tokenization_spaces=False), "tokens": len(ids)}
     ends = {end_ids} if isinstance(end_ids, int) else set(end_ids)
@@ -56,12 +56,12 @@ def ended(ids: list[int], tokenizer: Any, end_ids: int | list[int], job: Job) ->
     if not places:
         return {"ids": ids[:place], "text": text, "tokens": min(place + 1, len(ids))}
     while place and any(s in tokenizer.decode(ids[: place - 1]) for s in job["stop"]):
-        place -= 1  # what was drawn after the stop string
+        place -= 1  # tokens after the stop string
     return {"ids": ids[:place], "text": text[: min(places)], "tokens": place}
 
 
 def knows_stop_strings(tokenizer: Any, stop: Sequence[str]) -> bool:
-    """Whether the library can watch for them: its probe of the vocabulary needs letters that some tokenizers lack."""
+    """Whether the library can use them: it needs letters that the vocabulary of some tokenizers lacks."""
     try:
         return bool(stop) and StopStringCriteria(tokenizer, stop) is not None
     except ValueError:

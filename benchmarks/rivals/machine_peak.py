@@ -1,4 +1,4 @@
-"""No rival but the yardstick: the rate of square matrix products here, and the shape of the model."""
+"""Not a rival: measures the rate of square matrix products, and reads the shape of the model."""
 
 import time
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from benchmarks.flops import shape_of
 
 DTYPES = ("bfloat16", "float32")
 PROBE = 256
-"""Size of the product that says whether bfloat16 is worth products of full size."""
+"""Size of the product that decides whether bfloat16 is measured in full size."""
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One STaR iteration by selftaught's own stages, on a task that only this benchmark knows: measures nothing else."""
+"""One STaR iteration by selftaught's own stages, on the task of this benchmark; without dev and test."""
 
 import time
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.child import Clock, Job, Laps, serve, work_of
 from benchmarks.data import gsm8k_task, read_problems
-from benchmarks.rivals.ours import settle
+from benchmarks.rivals.ours import resolve_job
 from selftaught.compute import engine_opener, further_workers, trainer_opener
 from selftaught.lineage import Models
 from selftaught.problems import Task, by_id
@@ -27,12 +27,12 @@ from selftaught.stages import (
 )
 from selftaught.store import RunStore
 from selftaught.tokens import Codec
-from selftaught.training import sft  # noqa: F401 - imported outside of the clock, as the rival's libraries are
+from selftaught.training import sft  # noqa: F401 - imported before the clock starts, as the rival's libraries are
 from selftaught.verification import check_reference_answers
 
 
 class Steps(Silent):
-    """Keeps the training's steps for the record."""
+    """Keeps the steps of the training."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
@@ -49,7 +49,7 @@ def run(job: Job) -> dict[str, Any]:
     with Clock() as clock:
         laps = Laps()
         check_reference_answers(task, (*task.few_shot, *task.train))
-        config, base, resolved = settle(job)
+        config, base, resolved = resolve_job(job)
         with RunStore(run_dir) as store, further_workers(resolved) as workers:
             setup = Setup(
                 config=config,
@@ -96,7 +96,7 @@ def _work(
     examples: Sequence[TrainingExample],
 ) -> dict[str, Any]:
     problems = by_id(task.train)
-    drawings = [
+    generations = [
         (
             [
                 render_prompt(task.prompt_format, problems[s.problem_id], hint=hint, few_shot=task.few_shot)
@@ -106,7 +106,7 @@ def _work(
         )
         for hint, samples in ((False, rationales), (True, hinted))
     ]
-    return work_of(Codec(model).encode_prompt, drawings, [(e.prompt, e.completion) for e in examples])
+    return work_of(Codec(model).encode_prompt, generations, [(e.prompt, e.completion) for e in examples])
 
 
 if __name__ == "__main__":

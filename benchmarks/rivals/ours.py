@@ -1,6 +1,6 @@
-"""selftaught's own drawing and fine-tuning, opened as a run opens them.
+"""selftaught's own generation and fine-tuning, opened as a run opens them.
 
-The only file of the benchmarks that makes engines and trainers: `compute` chooses and builds them from a config.
+The only file of the benchmarks that makes engines and trainers: `compute` builds them from a config.
 """
 
 import time
@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import Clock, Job, drawn, serve
+from benchmarks.child import Clock, Job, generated, serve
 from selftaught.compute import Resolved, engine_opener, further_workers, resolve, trainer_opener
 from selftaught.config import config_from_values
 from selftaught.engines import Engine
@@ -19,11 +19,13 @@ from selftaught.settings import RunConfig
 from selftaught.weights import resolve_model
 
 
-def settle(job: Job) -> tuple[RunConfig, ModelRef, Resolved]:
-    """The job's config, model and what `compute.resolve` makes of them; job["settings"] are `section.key` values."""
+def resolve_job(job: Job) -> tuple[RunConfig, ModelRef, Resolved]:
+    """The job's config, its model and the resolved machine; job["settings"] are `section.key` values."""
     values = {
         "method": "custom",
         "model.path": job["model"],
+        "task.name": "gsm8k",  # a config must name one; the job's problems are used
+        "training.learning_rate": 2e-5,  # a config must give one; a generation does not use it
         "compute.device": job["device"],
         "compute.threads": job["threads"],
         **job["settings"],
@@ -33,10 +35,10 @@ def settle(job: Job) -> tuple[RunConfig, ModelRef, Resolved]:
     return config, model, resolve(config, model)
 
 
-def draw(job: Job) -> dict[str, Any]:
+def generate(job: Job) -> dict[str, Any]:
     """job: model, device, threads, settings, prompts, warm_up, max_new_tokens, stop."""
     began = time.perf_counter()
-    config, model, resolved = settle(job)
+    config, model, resolved = resolve_job(job)
     params = SamplingParams(temperature=0.0, max_new_tokens=job["max_new_tokens"], stop=tuple(job["stop"]))
     with further_workers(resolved) as workers:
         engine = engine_opener(config, resolved, workers)(model)
@@ -47,24 +49,24 @@ def draw(job: Job) -> dict[str, Any]:
         with Clock() as clock:
             completions = _sample(engine, job["prompts"], params, resolved.chunk_completions)
     rows = [{"ids": list(c.token_ids or ()), "text": c.text, "tokens": c.num_tokens} for c in completions]
-    return drawn(clock, rows, load_s=load, warm_up_s=warm_up, dtype=resolved.dtype, settings=asdict(resolved))
+    return generated(clock, rows, load_s=load, warm_up_s=warm_up, dtype=resolved.dtype, settings=asdict(resolved))
 
 
 def _sample(engine: Engine, prompts: Sequence[str], params: SamplingParams, chunk: int) -> list[Completion]:
-    """Chunk by chunk, as the loop draws; in the order of the prompts."""
-    found: list[Completion] = []
+    """Chunk by chunk, as the loop samples; in the order of the prompts."""
+    completions: list[Completion] = []
     for first in range(0, len(prompts), chunk):
         requests = [
             Request(prompt=prompt, seed=seed_for("benchmark", first + i))
             for i, prompt in enumerate(prompts[first : first + chunk])
         ]
-        found += sorted(engine.sample(requests, params), key=lambda c: c.request)
-    return found
+        completions += sorted(engine.sample(requests, params), key=lambda c: c.request)
+    return completions
 
 
 def fine_tune(job: Job) -> dict[str, Any]:
     """job: model, device, threads, settings, pairs, steps, seed, out_dir."""
-    config, model, resolved = settle(job)
+    config, model, resolved = resolve_job(job)
     examples = [
         TrainingExample(
             problem_id=str(i), prompt=p, completion=c, completion_ids=None, source="human", iteration=1, index=0
@@ -92,7 +94,7 @@ def fine_tune(job: Job) -> dict[str, Any]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    return draw(job) if job["what"] == "draw" else fine_tune(job)
+    return generate(job) if job["what"] == "generate" else fine_tune(job)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What outputs are judged by: losses on held-out rows, and how near a model's two likeliest tokens are."""
+"""The reference for outputs: losses on held-out rows, and the gap between a model's two likeliest tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +16,8 @@ def held_out_loss(model_dir: str, pairs: Sequence[tuple[str, str]], *, device: s
     codec = Codec(model_dir)
     rows = [(codec.encode_prompt(prompt), codec.encode_completion(prompt, text)) for prompt, text in pairs]
     model = _load(model_dir, device)
-    found = completion_logprobs(model, rows, device=torch.device(device))
-    losses = [-value for row in found for value in row]
+    logprobs = completion_logprobs(model, rows, device=torch.device(device))
+    losses = [-value for row in logprobs for value in row]
     return sum(losses) / len(losses)
 
 
@@ -30,7 +30,7 @@ def top_two_gap(model: Any, ids: Sequence[int], *, device: str) -> float:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """job: model, device, threads; `contexts`, pairs of (prompt, ids drawn), gives `gaps`; `held_out` gives `loss`."""
+    """job: model, device, threads; `contexts`, (prompt, generated ids) pairs, gives `gaps`; `held_out` gives `loss`."""
     torch.set_num_threads(job["threads"])
     result: dict[str, Any] = {}
     if job["contexts"]:

@@ -1,7 +1,7 @@
 """The small script: one STaR iteration as a competent user would write it in an hour, from `generate` and plain TRL.
 
-Greedy drawing in left-padded batches of 32 in the number type that is fast here, a regular expression for the
-answer, SFTTrainer with its defaults. What is timed is all of it: loading, drawing, hinting, training, saving.
+Greedy generation in left-padded batches of 32 in the number type that is fast here, a regular expression for the
+answer, SFTTrainer with its defaults. All of it is timed: loading, generating, hinting, training, saving.
 """
 
 import re
@@ -21,18 +21,18 @@ def question(problem: dict[str, str], hint: bool) -> str:
     return f"Question: {problem['question']}" + (f" (The answer is {problem['answer']}.)" if hint else "") + "\nAnswer:"
 
 
-def prompt(shots: list[dict[str, str]], problem: dict[str, str], hint: bool) -> str:
-    shown = [question(s, hint) + f" {s['rationale']}\n#### {s['answer']}" for s in shots]
-    return "\n\n".join([*shown, question(problem, hint)])
+def prompt(few_shot: list[dict[str, str]], problem: dict[str, str], hint: bool) -> str:
+    examples = [question(e, hint) + f" {e['rationale']}\n#### {e['answer']}" for e in few_shot]
+    return "\n\n".join([*examples, question(problem, hint)])
 
 
 def is_correct(text: str, answer: str) -> bool:
-    found = re.search(r"#### *(-?[0-9][0-9,]*(?:\.[0-9]+)?) *(?:\n|$)", text)
-    return found is not None and found[1] == answer
+    match = re.search(r"#### *(-?[0-9][0-9,]*(?:\.[0-9]+)?) *(?:\n|$)", text)
+    return match is not None and match[1] == answer
 
 
 @torch.inference_mode()
-def draw(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int) -> tuple[list[str], list[int]]:
+def generate(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int) -> tuple[list[str], list[int]]:
     texts, tokens = [], []
     for i in range(0, len(prompts), BATCH):
         batch = tokenizer(prompts[i : i + BATCH], return_tensors="pt", padding=True).to(model.device)
@@ -46,7 +46,7 @@ def draw(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int) ->
 
 
 def run(job: Job) -> dict[str, Any]:
-    """job: model, device, threads, dtype, shots, problems, max_new_tokens, steps, learning_rate, seed, trl."""
+    """job: model, device, threads, dtype, few_shot, problems, max_new_tokens, steps, learning_rate, seed, trl."""
     torch.set_num_threads(job["threads"])
     out_dir, times = Path(job["folder"]) / "model", Times()
     with Clock() as clock:
@@ -58,15 +58,15 @@ def run(job: Job) -> dict[str, Any]:
 
         kept: list[tuple[str, str]] = []
         failed: list[dict[str, str]] = []
-        drawings: list[tuple[list[str], list[int]]] = []
+        generations: list[tuple[list[str], list[int]]] = []
         for hint in (False, True):
-            asked = failed if hint else job["problems"]
-            prompts = [prompt(job["shots"], p, hint) for p in asked]
-            texts, tokens = draw(model, tokenizer, prompts, job["max_new_tokens"])
-            drawings.append((prompts, tokens))
-            right = [is_correct(text, p["answer"]) for p, text in zip(asked, texts, strict=True)]
-            kept += [(question(p, False), t) for p, t, ok in zip(asked, texts, right, strict=True) if ok]
-            failed = [p for p, ok in zip(asked, right, strict=True) if not ok]
+            problems = failed if hint else job["problems"]
+            prompts = [prompt(job["few_shot"], p, hint) for p in problems]
+            texts, tokens = generate(model, tokenizer, prompts, job["max_new_tokens"])
+            generations.append((prompts, tokens))
+            correct = [is_correct(text, p["answer"]) for p, text in zip(problems, texts, strict=True)]
+            kept += [(question(p, False), t) for p, t, ok in zip(problems, texts, correct, strict=True) if ok]
+            failed = [p for p, ok in zip(problems, correct, strict=True) if not ok]
             laps.lap("rationalization" if hint else "rationale")
         del model
 
@@ -75,7 +75,7 @@ def run(job: Job) -> dict[str, Any]:
     return {
         **clock.record(),
         "laps": laps.seconds,
-        "work": work_of(lambda text: list(tokenizer(text)["input_ids"]), drawings, kept),
+        "work": work_of(lambda text: list(tokenizer(text)["input_ids"]), generations, kept),
         "dtype": job["dtype"],
         "trained_tokens": times.steps[-1]["tokens"],
         "kept": len(kept),

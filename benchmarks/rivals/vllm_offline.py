@@ -8,7 +8,7 @@ import os
 import time
 from typing import Any
 
-from benchmarks.child import Clock, Job, drawn, serve
+from benchmarks.child import Clock, Job, generated, serve
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def run(job: Job) -> dict[str, Any]:
         for o in outputs
     ]
     versions = {"vllm": vllm.__version__}
-    return drawn(clock, rows, load_s=load, warm_up_s=warm_up, dtype=job["dtype"], versions=versions)
+    return generated(clock, rows, load_s=load, warm_up_s=warm_up, dtype=job["dtype"], versions=versions)
 
 
 if __name__ == "__main__":

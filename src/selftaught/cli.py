@@ -1,4 +1,4 @@
-"""The command `selftaught`: a thin skin over the library. Results go to stdout, talk to stderr.
+"""The command `selftaught`: a thin layer over the library. Results go to stdout, messages to stderr.
 
 Exit codes: 0; 2 for what the user can fix (one line on stderr); 1 for our own mistakes (a traceback); 130 after
 Ctrl-C. Heavy libraries are imported inside the commands that need them, so that --help is quick.
@@ -38,7 +38,7 @@ tasks_app = typer.Typer(help="List the tasks, or check one.", invoke_without_com
 app.add_typer(tasks_app, name="tasks")
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
-"""Every mistake in a command line that typer finds itself; the class has no public name."""
+"""Every mistake in a command line that typer finds by itself; the class has no public name."""
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 
@@ -46,19 +46,19 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on 
 def main() -> None:
     """Entry point: turn errors into exit codes."""
     secure()
-    # Their progress bars and notes would garble ours; what matters reaches the user as an error.
+    # Progress bars and notes of the libraries would garble ours; what matters reaches the user as an error.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # torch, when it looks for a GPU on a machine without a driver; we say ourselves what is used.
+    # torch warns when it looks for a GPU on a machine without a driver; a run says by itself what it uses.
     warnings.filterwarnings("ignore", message=".*CUDA initialization.*")
     code = _exit_code(sys.argv[1:] or ["--help"])
     sys.stdout.flush()
     if (error := loss(sys.stdout)) is not None:
         print(
-            f"selftaught: cannot write to standard output: {error.strerror}; what was printed is not all there, files "
-            "are not touched by it",
+            f"selftaught: cannot write to standard output: {error.strerror}; a part of what was printed is lost, "
+            "the files are complete",
             file=sys.stderr,
         )
         code = code or 2
@@ -66,9 +66,9 @@ def main() -> None:
 
 
 def _exit_code(arguments: list[str]) -> int:
-    """Of a command line, after one line about a mistake in it."""
+    """Run a command line; a mistake in it is one line on stderr."""
     try:
-        # Not standalone: typer's own words for a mistake are a page.
+        # Not standalone: typer would print a page about a mistake.
         ended = app(args=arguments, prog_name="selftaught", standalone_mode=False)
     except SelftaughtError as error:
         print(f"selftaught: {one_line(error)}", file=sys.stderr)
@@ -78,7 +78,7 @@ def _exit_code(arguments: list[str]) -> int:
         where = usage.ctx.command_path if usage.ctx else "selftaught"
         print(f"selftaught: {one_line(usage.format_message()).rstrip('.')}; see `{where} --help`", file=sys.stderr)
         return 2
-    return ended if isinstance(ended, int) else 0  # of a command that ended early, on --help or Ctrl-C
+    return ended if isinstance(ended, int) else 0  # an int comes from a command that ended early: --help or Ctrl-C
 
 
 @app.command(short_help="Start a run, or carry one on.")
@@ -101,14 +101,14 @@ def run(
         bool,
         typer.Option(
             "--dry-run",
-            help="Show the resolved config, filled prompts, the tokens that carry loss and the cost; draw nothing.",
+            help="Show the resolved config, filled prompts, the tokens that carry loss and the cost; generate nothing.",
         ),
     ] = False,
     resume: Annotated[
         str | None, typer.Option(help="Carry on the run in this folder; needs nothing else.", metavar="DIR")
     ] = None,
 ) -> None:
-    """Start a run, or carry one on: draw rationales, hint the failures, fine-tune, repeat, report."""
+    """Start a run, or carry one on: sample rationales, hint the failures, fine-tune, repeat, report."""
     from selftaught.config import load_config
     from selftaught.launch import config_of_run, launch, task_of
 
@@ -163,15 +163,15 @@ def evaluate_command(
     variant: Annotated[str | None, typer.Option(help="Form of the task; default: the run's.")] = None,
     split: Annotated[str, typer.Option(help="train, dev, test or extrapolation.")] = "dev",
     num_shots: Annotated[
-        int | None, typer.Option(min=0, help="Few-shot examples in the prompt; default: the run's.")
+        int | None, typer.Option(min=0, help="Few-shot examples in the prompt; default: the run's, else the setting's.")
     ] = None,
     num_samples: Annotated[
-        int, typer.Option(min=1, help="Completions per problem, K; over 1 adds pass@k and majority@K.")
+        int, typer.Option(min=1, help="Completions per problem, K; more than 1 add pass@k and majority@K.")
     ] = 1,
     temperature: Annotated[
         float | None, typer.Option(help="Default: 0 (greedy) for one sample, 0.7 for several.")
     ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Default: the run's.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Default: the run's, else the setting's.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -197,7 +197,7 @@ def evaluate_command(
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         overrides=parse_overrides(overrides or ()),
-        note=_talk,
+        note=_note,
     )
     text = wrapped(measurement_text(measurement), width_of(sys.stdout), indent="    ")
     print(json.dumps(dump_measurement(measurement)) if as_json else text)
@@ -213,20 +213,20 @@ def show(
     limit: Annotated[int, typer.Option(min=0, help="At most this many; 0 is all.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Print samples of a run, with everything known of them."""
+    """Print samples of a run, with everything that is known of them."""
     from selftaught.inspection import matching_samples, no_match_text, sample_text
 
     folder = given_path(run_dir, "DIR")
-    asked = {"problem_id": problem, "iteration": iteration, "kind": kind, "verdict": verdict}
-    wanted = {key: value for key, value in asked.items() if value is not None}
-    shown = 0
-    for path, sample, answer in matching_samples(folder, wanted, limit=limit, note=_talk):
+    options = {"problem_id": problem, "iteration": iteration, "kind": kind, "verdict": verdict}
+    wanted = {key: value for key, value in options.items() if value is not None}
+    printed = 0
+    for path, sample, answer in matching_samples(folder, wanted, limit=limit, note=_note):
         print(json.dumps(_sample_json(sample, answer)) if as_json else sample_text(path, sample, answer))
-        shown += 1
+        printed += 1
         if is_lost(sys.stdout):
             return  # whoever reads has seen enough, as in `selftaught show DIR | head`
-    if not shown:
-        _talk(no_match_text(folder, wanted))
+    if not printed:
+        _note(no_match_text(folder, wanted))
 
 
 @app.command(short_help="Judge a run's saved samples again.")
@@ -243,7 +243,7 @@ def regrade(run_dir: Annotated[str, typer.Argument(metavar="DIR")], as_json: Jso
         print(json.dumps(change_json(path, sample, now)) if as_json else change_text(path, sample, now))
         if is_lost(sys.stdout):
             return
-    _talk(f"{seen} samples, {changed} verdicts changed; the files are left as they are")
+    _note(f"{seen} samples, {changed} verdicts changed; the files are left as they are")
 
 
 @app.command(short_help="Write a run's report, or compare runs.")
@@ -280,7 +280,7 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
 @tasks_app.command(short_help="Check a task, and show filled prompts.")
 def check(
     name: Annotated[str, typer.Argument(help="A task, or a TOML file.", metavar="TASK_OR_CONFIG")],
-    variant: Annotated[str, typer.Option(help="Form of the task.")] = "",
+    variant: Annotated[str | None, typer.Option(help="Form of the task; default: its first.")] = None,
     data_seed: Annotated[int, typer.Option(help="Seed of generated problems.")] = 0,
     overrides: Annotated[
         list[str] | None,
@@ -288,26 +288,26 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a task's splits, lengths, reference answers and worked solutions, and show three filled prompts."""
+    """Check a task's splits, lengths, reference answers and human solutions, and show three filled prompts."""
     from selftaught.task_check import check_task, check_text
 
-    found = check_task(given_name(name, "TASK_OR_CONFIG"), overrides or (), variant=variant, data_seed=data_seed)
-    print(json.dumps({**found.facts, "prompts": found.prompts}) if as_json else check_text(found))
-    if found.refusals:
-        raise RefusedError("; ".join(found.refusals))
+    checked = check_task(given_name(name, "TASK_OR_CONFIG"), overrides or (), variant=variant, data_seed=data_seed)
+    print(json.dumps({**checked.facts, "prompts": checked.prompts}) if as_json else check_text(checked))
+    if checked.refusals:
+        raise RefusedError("; ".join(checked.refusals))
 
 
 @app.command(short_help="Write a config for your own data.")
 def init(
     data: Annotated[str, typer.Argument(help="A file (jsonl, csv, parquet) or a hub id.", metavar="DATA")],
     out_dir: Annotated[str, typer.Option("--out", help="Folder for the two files.", metavar="DIR")] = ".",
-    question_key: Annotated[str, typer.Option(help="Key of the question; default: guessed.")] = "",
-    answer_key: Annotated[str, typer.Option(help="Key of the answer; default: guessed.")] = "",
+    question_key: Annotated[str | None, typer.Option(help="Key of the question; default: guessed.")] = None,
+    answer_key: Annotated[str | None, typer.Option(help="Key of the answer; default: guessed.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="task.key=value, not to be guessed, such as task.answer_is=index0; repeatable.",
+            help="task.key=value that is not to be guessed, such as task.answer_is=index0; repeatable.",
             metavar="KEY=VALUE",
         ),
     ] = None,
@@ -322,7 +322,7 @@ def init(
 
 
 def _finish(folder: Path, config: "RunConfig") -> None:
-    """Write the report, then print: what is printed may be lost, the report must not be."""
+    """Write the report before printing: the output may be lost, the report must not be."""
     from selftaught.metrics import rate_text
     from selftaught.report import iteration_table, read_run, write_report
     from selftaught.tables import table_text, wrapped
@@ -349,7 +349,7 @@ def _finish(folder: Path, config: "RunConfig") -> None:
     print(f"next:  {command('show', folder, '--verdict', 'correct', '--limit', '3')}")
 
 
-def _talk(text: str) -> None:
+def _note(text: str) -> None:
     print(one_line(text), file=sys.stderr)
 
 
@@ -361,15 +361,15 @@ def _sample_json(sample: "Sample", answer: str | None) -> dict[str, Any]:
 
 @contextmanager
 def _two_step_interrupt(folder: Path) -> Iterator[Any]:
-    """The first Ctrl-C asks the run to stop after the chunk in hand; the second stops at once."""
-    asked = False
+    """The first Ctrl-C lets the run stop after the chunk in hand; the second stops at once."""
+    is_stopping = False
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal is_stopping
+        if is_stopping:
             print("stopped at once; the work in hand is dropped, what was finished is saved", file=sys.stderr)
             raise KeyboardInterrupt  # typer turns it into exit code 130
-        asked = True
+        is_stopping = True
         print(
             f"\nstopping after the work in hand; Ctrl-C again stops at once. Later: "
             f"{command('run', '--resume', folder)}",
@@ -378,6 +378,6 @@ def _two_step_interrupt(folder: Path) -> Iterator[Any]:
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
-        yield lambda: asked
+        yield lambda: is_stopping
     finally:
         signal.signal(signal.SIGINT, before)

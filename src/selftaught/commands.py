@@ -1,4 +1,4 @@
-"""Commands that a person is told to type: quoted so that a shell hands over exactly what was meant."""
+"""Commands for a person to type: quoted so that a shell passes on exactly what was meant."""
 
 import os
 import shlex
@@ -6,18 +6,18 @@ from pathlib import Path
 
 
 def command(*arguments: str | Path) -> str:
-    """`selftaught` with these arguments, to paste into a shell; a path is never taken for an option there."""
+    """`selftaught` with these arguments, to paste into a shell; a path never reads as an option."""
     return " ".join(["selftaught", *map(quoted, arguments)])
 
 
 def quoted(argument: str | Path) -> str:
-    """One word of a shell's command line, on one line whatever it holds."""
+    """One word of a shell's command line, on one line whatever characters it has."""
     text = str(argument)
     if isinstance(argument, Path) and text.startswith("-"):
         text = f".{os.sep}{text}"
     if text.isprintable():
         return shlex.quote(text)
-    # Line ends, control characters and bytes that are no text: the form that bash, zsh, ksh and busybox know.
+    # For line ends, control characters and bytes that are no text: bash, zsh, ksh and busybox know this form.
     return "$'" + "".join(map(_escaped, text)) + "'"
 
 

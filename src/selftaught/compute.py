@@ -1,4 +1,4 @@
-"""What this machine offers, resolved once at a run's first start and reused ever after (written to run.json).
+"""What this machine offers: resolved once at a run's first start, kept in run.json and used again at every resume.
 
 Batches, and with them the last bits of every sum, depend on these values; measuring them again on resume could change
 a sample.
@@ -27,7 +27,7 @@ from selftaught.workers import Worker, Workers
 SMALL_MODEL_BYTES = 64 << 20
 MUCH_FASTER = 1.5
 MUCH_SLOWER = 4
-"""Times that no further measurement makes up for."""
+"""Factor of time behind which no further measurement can change the decision."""
 UNKNOWN_FREE_BYTES = 3 << 30
 CONCURRENCY = {"openai": 16, "vllm": 128}
 """Requests to a server at a time: few enough for a server that others use too, and as many as keep a vLLM busy."""
@@ -47,6 +47,8 @@ VERSIONS_OF = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
+    """The settings of [compute] and `model.dtype` with every `auto` replaced."""
+
     device: str
     dtype: str
     threads: PositiveInt
@@ -56,7 +58,7 @@ class Resolved:
     prefill_tokens: PositiveInt
     chunk_completions: PositiveInt
     compiled: bool
-    """Whether the engine is handed the compiled operations (engines/cpu)."""
+    """Whether the engine gets the compiled operations (engines/cpu)."""
 
 
 def resolve(config: RunConfig, model: ModelRef) -> Resolved:
@@ -79,11 +81,11 @@ def resolve(config: RunConfig, model: ModelRef) -> Resolved:
         config.compute.slots if is_local else config.engine.concurrency,
         CONCURRENCY.get(config.engine.name, 256 if device == "cuda" else 128),
     )
-    at_a_time = slots * (workers if is_local else 1)
-    chunk = _or(config.compute.chunk_completions, 4 * at_a_time)
-    if chunk < 4 * at_a_time:
+    all_slots = slots * (workers if is_local else 1)
+    chunk = _or(config.compute.chunk_completions, 4 * all_slots)
+    if chunk < 4 * all_slots:
         raise ConfigError(
-            f"compute.chunk_completions = {chunk} is less than four times the {at_a_time} completions generated at a "
+            f"compute.chunk_completions = {chunk} is less than four times the {all_slots} completions generated at a "
             "time (slots times workers); raise it, or leave it out"
         )
     cache_mib = _or(config.compute.cache_mib, max(1, _free_bytes(device) // 3 // workers // (64 << 20)) * 64)
@@ -105,7 +107,7 @@ def _or(value: int | Literal["auto"], otherwise: int) -> int:
 
 
 def has_compiler() -> bool:
-    """Whether numba, which compiles engines/cpu, is installed: a new Python has torch before numba."""
+    """Whether numba, which compiles engines/cpu, is installed: for a new Python it comes later than torch does."""
     return find_spec("numba") is not None
 
 
@@ -168,17 +170,17 @@ def _available_cpus() -> int:
 
 def versions(config: RunConfig) -> dict[str, str]:
     """Of Python and of the libraries that decide the numbers of a run."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     if config.engine.name == "vllm":
         from selftaught.engines.vllm import vllm_version
 
-        found["vllm"] = vllm_version(config.engine.vllm_python or "")
+        numbers["vllm"] = vllm_version(config.engine.vllm_python or "")
     for name in VERSIONS_OF:
         try:
-            found[name] = metadata.version(name)
+            numbers[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            numbers[name] = "not installed"
+    return numbers
 
 
 def check_engine(config: RunConfig) -> None:
@@ -196,7 +198,7 @@ def check_engine(config: RunConfig) -> None:
 
 
 def check_trainer(config: RunConfig) -> None:
-    """Raise ConfigError for a training that needs an extra which is not installed, before anything is drawn."""
+    """Raise ConfigError for a training that needs an extra which is not installed, before anything is sampled."""
     rank = config.training.lora_rank
     if rank and find_spec("peft") is None:
         raise ConfigError(
@@ -208,7 +210,7 @@ def check_trainer(config: RunConfig) -> None:
 def check_model_and_tokenizer(config: RunConfig, model: ModelRef, workers: Sequence[Worker]) -> None:
     """Raise for a model that no engine or trainer could open, without reading its weights."""
     for worker in workers:
-        worker.load("selftaught.engines.multi_process")  # while this process imports the same and more
+        worker.load("selftaught.engines.multi_process")  # at the same time as this process imports it
     from selftaught.model_loading import check_model
     from selftaught.tokens import Codec
 
@@ -231,7 +233,7 @@ def engine_opener(
 ) -> Callable[[ModelRef], Engine]:
     """How to open the run's engine on a model; a server that the engine starts logs into `log_dir`.
 
-    `note` is told what the user should know of how the engine works.
+    The engine calls `note` with what the user should know of how it works.
     """
     check_engine(config)
     if config.engine.name == "vllm":
@@ -264,7 +266,7 @@ def _open_local(
 
     def open_engine(model: ModelRef) -> Engine:
         for worker in workers:
-            worker.load("selftaught.engines.multi_process")  # while this process does
+            worker.load("selftaught.engines.multi_process")  # at the same time as this process
         from selftaught.engines.multi_process import MultiProcessEngine, open_local
 
         if workers:
@@ -299,7 +301,7 @@ def _open_vllm(config: RunConfig, resolved: Resolved, log_dir: Path | None) -> C
     def open_engine(model: ModelRef) -> Engine:
         from selftaught.engines.vllm import VllmEngine, VllmSettings
 
-        check_model_and_tokenizer(config, model, ())  # not when the server is up
+        check_model_and_tokenizer(config, model, ())  # before the server starts, which takes minutes
         engine = config.engine
         settings = VllmSettings(
             python=engine.vllm_python or "",
@@ -323,11 +325,11 @@ def _key(config: RunConfig) -> str:
 
 
 def trainer_opener(config: RunConfig, resolved: Resolved, workers: Sequence[Worker]) -> Callable[[], Trainer]:
-    """How to get the run's trainer; its libraries take seconds to import, so a run that trains nothing does not."""
+    """How to get the run's trainer; a run that trains nothing does not wait seconds for the import of its libraries."""
 
     def open_trainer() -> Trainer:
         for worker in workers:
-            worker.load("selftaught.training.worker_gradients")  # while this process loads the same and more
+            worker.load("selftaught.training.worker_gradients")  # at the same time as this process imports it
         from selftaught.training.sft import SftTrainer
 
         return SftTrainer(

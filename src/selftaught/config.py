@@ -1,7 +1,7 @@
-"""The settings of a run: one strict TOML file, `--set section.key=value` on top, resolved before anything is drawn.
+"""The settings of a run: one strict TOML file, `--set section.key=value` on top, resolved before anything is sampled.
 
 Order, later wins: defaults, the file, the method's knobs (methods.py), `--set`. A file whose own `method` and knobs
-contradict each other is refused, so that nothing in a file is overruled unseen.
+contradict each other is refused, so that nothing in a file is overruled in silence.
 The keys themselves are in settings.py.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -87,7 +87,7 @@ def config_without_training(
 
 
 def with_homes(config: RunConfig) -> RunConfig:
-    """The config with the homes that `~` stands for in its paths. Raises ConfigError for the home of nobody."""
+    """The config with every `~` in its paths replaced by the home. Raises ConfigError for an unknown user's home."""
     task, model = config.task, config.model
     changed = {key: with_home(value, f"task.{key}") for key in FILES if (value := getattr(task, key))}
     if task.verifier_function is not None:
@@ -120,8 +120,8 @@ def config_from_values(values: Mapping[str, Any], origin_of: Callable[[str], str
 
 def _wrong_setting(error: ValidationError, origin_of: Callable[[str], str]) -> str:
     errors = error.errors()
-    first = next((e for e in errors if e["type"] != "missing"), errors[0])  # what is there comes before what is not
-    parts = [str(part) for part in first["loc"][:2]]  # what follows says which of several types was tried
+    first = next((e for e in errors if e["type"] != "missing"), errors[0])  # wrong values come before missing ones
+    parts = [str(part) for part in first["loc"][:2]]  # the rest of it names the type that was tried, of several
     key = parts[0] if parts[0] in known_keys() else ".".join(parts)
     if key not in known_keys():
         return f"{origin_of(key)}: unknown setting {key!r}; see docs/config.md"
@@ -253,7 +253,7 @@ def _check_engine(config: RunConfig) -> None:
                 f"compute.{key} = {value} belongs to engine.name = 'local'; remove it (with {engine.name!r}, "
                 "engine.concurrency says how many completions are generated at a time)"
             )
-    # The values are not shown: they may hold a key by mistake.
+    # Messages leave the values out: they may hold a key by mistake.
     if engine.api_key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", engine.api_key_env):
         raise ConfigError(
             "engine.api_key_env is the name of an environment variable (capital letters, digits, _), such as "
@@ -304,7 +304,7 @@ def _read(name_or_path: str) -> tuple[str, str]:
 
 
 def _no_config(name: str, shipped: Iterable[str]) -> str:
-    """Why a name or path is no config: what is there in its place, or that nothing is."""
+    """Why a name or path is no config: what it is instead, or that nothing has that name."""
     if os.path.isfile(os.path.join(name, "run.json")):
         return f"{name!r} is a run folder; carry the run on with `{command('run', '--resume', Path(name))}`"
     what = f"{name!r} is neither a task with a shipped config ({', '.join(shipped)}) nor a file"
@@ -352,6 +352,8 @@ def _parse_override(item: str) -> tuple[str, Value]:
     kinds = kinds_of(known_keys()[key])
     if not raw and NoneType in kinds:
         return key, None  # as if the file had left it out
+    if raw == "false" and Literal[False] in kinds:
+        return key, False
     if str in kinds and not raw.startswith(('"', "'")):
         return key, raw
     try:

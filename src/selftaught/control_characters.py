@@ -1,12 +1,12 @@
-"""Find characters that no text means: control characters, and what a LaTeX command becomes with one backslash. Pure.
+"""Detect characters that nobody means to write: control characters, and LaTeX commands with one backslash. Pure.
 
-In JSON and TOML `"\\frac{2}{7}"` has two backslashes. With one, `\\f` is a form feed, and the text reads "rac{2}{7}" to
-whoever does not look at its bytes. A form feed or a backspace is no part of any text, so those are always found. A
-tab, a line end and a carriage return are. Behind one of them, the rest of a command is found
+In JSON and TOML `"\\frac{2}{7}"` has two backslashes. With one, `\\f` is a form feed, and the text prints as
+"rac{2}{7}". Texts have no form feeds or backspaces, so every one of these is reported. Texts do have tabs, line ends
+and carriage returns. What follows one of these is reported as the rest of a command
 
-- anywhere, if nothing but a command leaves it: `imes` after a tab, while a line that begins with "e" may be one;
-- in a formula, and in a text that is nothing else, whatever it leaves;
-- at the beginning of a text, where white space means nothing, unless it reads on as words do ("an indented line").
+- anywhere, if only a command leaves such a rest: `imes` after a tab, but not "e" after a line end;
+- in a formula, and in a text that is only a formula, if any command leaves such a rest;
+- at the beginning of a text, where white space has no meaning, unless words follow ("an indented line").
 """
 
 import re
@@ -20,9 +20,9 @@ _SURE = {
     "\n": r"eq(?![.:)])|abla|otin|leq|geq|mid(?=\s?\\)|subseteq|supseteq|ewline|eg(?=\s?[\\({])|u(?=_\{|\^\{)",
     "\r": r"ho|ight(?:arrow)?|ceil|brack",
 }
-"""What is left of a command behind each character, where no word or formula begins so."""
+"""The rest of a command after each character, where no word or formula begins like that."""
 _UNSURE = {"\t": "o|an|anh|au|op", "\n": "ot|i", "\r": "m|angle|floor|brace|vert"}
-"""Words and letters in other texts, and commands where what follows could only follow a command."""
+"""Rests that are words or letters elsewhere, and are reported if only a command can stand before what follows."""
 COMMANDS = {
     "\t": "tag|tan|tanh|tau|tbinom|text|textbf|textit|textnormal|textrm|textsf|textstyle|texttt|tfrac|therefore|theta|"
     "thickapprox|thicksim|thinspace|tilde|times|tiny|to|top|triangle|triangledown|triangleleft|trianglelefteq|"
@@ -33,10 +33,10 @@ COMMANDS = {
     "\r": "raisebox|rangle|rbrace|rbrack|rceil|ref|rfloor|rho|right|rightarrow|rightharpoonup|rightleftharpoons|"
     "rightrightarrows|risingdotseq|rlap|rm|root|rtimes|rule|rvert|rVert",
 }
-"""Of LaTeX, by the letter that JSON and TOML take for a character."""
+"""Of LaTeX, by the control character that JSON and TOML read in place of the backslash and the first letter."""
 _LEFT = {character: "|".join(name[1:] for name in names.split("|")) for character, names in COMMANDS.items()}
 _BEGINS_PROSE = {"\t": "o|an|ext|ag|iny|op", "\n": "i|at|ow|ew", "\r": "angle|floor|ight|oot|ule|ef|m|brace|ho"}
-"""Of these, what words may follow at the beginning of a text; "ot", "u" and "au" are nothing's beginning."""
+"""Rests that may be a word at the beginning of a text, before other words; no text begins with "ot", "u" or "au"."""
 
 _SLIP = {
     character: re.compile(rf"{character}(?:{tails})(?![A-Za-z])|{character}(?:{_UNSURE[character]})(?=[\\({{^_$])")
@@ -61,20 +61,20 @@ SHORT = 60
 
 def control_character_in(text: str) -> str:
     """What is wrong with the first such character of a text, as half a sentence; empty if nothing is."""
-    found = _CONTROL.search(text)
-    if found is not None:
-        command = re.match(r"[A-Za-z]*", text[found.end() :])
-        name = _NAMES.get(found[0], "")
-        if name in ("\\b", "\\f") and command and command[0]:
-            return _of_a_command(name, command[0])
-        said = f" ({name})" if name else ""
-        return f"holds the control character U+{ord(found[0]):04X}{said} before {_shown(text, found.end())}; remove it"
+    control = _CONTROL.search(text)
+    if control is not None:
+        rest = re.match(r"[A-Za-z]*", text[control.end() :])
+        name = _NAMES.get(control[0], "")
+        if name in ("\\b", "\\f") and rest and rest[0]:
+            return _slipped(name, rest[0])
+        code = f"U+{ord(control[0]):04X}" + (f" ({name})" if name else "")
+        return f"holds the control character {code} before {_beginning(text, control.end())}; remove it"
     if not re.search(r"[\t\n\r]", text):
         return ""
     slips = [slip for pattern in (*_SLIP.values(), _BEFORE_AN_ARGUMENT) if (slip := pattern.search(text))]
     slips += [slip for formula in _FORMULA.finditer(text) if (slip := _COMMAND.search(_ROW_END.sub("", formula[0])))]
-    slips += [slip for find in (_at_the_beginning, _in_nothing_but_a_formula) if (slip := find(text))]
-    return _of_a_command(_NAMES[slips[0][0][0]], slips[0][0][1:]) if slips else ""
+    slips += [slip for find in (_at_the_beginning, _in_a_text_that_is_a_formula) if (slip := find(text))]
+    return _slipped(_NAMES[slips[0][0][0]], slips[0][0][1:]) if slips else ""
 
 
 def _at_the_beginning(text: str) -> re.Match[str] | None:
@@ -83,7 +83,7 @@ def _at_the_beginning(text: str) -> re.Match[str] | None:
     return None if slip is None or _READS_ON[slip[0][0]].match(text, 1) else slip
 
 
-def _in_nothing_but_a_formula(text: str) -> re.Match[str] | None:
+def _in_a_text_that_is_a_formula(text: str) -> re.Match[str] | None:
     """A slip in a short text without words, and without other white space of its kind ("a\te\ti\to" is a table)."""
     text = text.rstrip()
     slip = _COMMAND.search(text) if len(text) <= SHORT and len(re.findall(r"[\t\n\r]", text)) == 1 else None
@@ -92,8 +92,8 @@ def _in_nothing_but_a_formula(text: str) -> re.Match[str] | None:
     return None if _WORD.search(text[: slip.start()]) or _WORD.search(text, slip.end()) else slip
 
 
-def _of_a_command(escape: str, rest: str) -> str:
-    r"""`\f` and `rac`."""
+def _slipped(escape: str, rest: str) -> str:
+    r"""The message about a command with one backslash, from such as `\f` and `rac`."""
     line = " (or keep the formula in one line)" if escape == "\\n" else ""
     return (
         f"holds the character {escape} before {rest[:20]!r}, where \\{escape[1]}{rest[:20]} seems to be meant; write "
@@ -101,6 +101,6 @@ def _of_a_command(escape: str, rest: str) -> str:
     )
 
 
-def _shown(text: str, start: int) -> str:
+def _beginning(text: str, start: int) -> str:
     after = text[start : start + 20].split("\n")[0]
     return repr(after) if after.strip() else "its end"

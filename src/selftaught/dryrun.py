@@ -16,8 +16,9 @@ from selftaught.settings import RunConfig
 from selftaught.stages import training_examples
 from selftaught.tokens import IGNORED, Codec
 
-PROMPTS_SHOWN = 3
-ROWS_SHOWN = 2
+NUM_PROMPTS = 3
+NUM_ROWS = 2
+"""Of each kind that are printed."""
 
 
 def describe(config: RunConfig, task: Task, model_dir: Path) -> str:
@@ -46,23 +47,23 @@ def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: 
     kinds |= {"rationalization": True} if config.rationalization.hints != "none" else {}
     for kind, hint in kinds.items():
         spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=0.0, hint=hint)
-        for problem in problems[:PROMPTS_SHOWN]:
+        for problem in problems[:NUM_PROMPTS]:
             prompt = spec.prompt(task, problem)
             yield f"\n# {kind} prompt of problem {problem.id!r}, {len(codec.encode_prompt(prompt))} tokens"
-            yield prompt + "⟨the model goes on here⟩"
+            yield prompt + "⟨the model continues here⟩"
 
 
 def _training_rows(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
     """The rows that do not depend on what is sampled, and few-shot examples encoded as accepted samples will be."""
     rows: list[tuple[str, TrainingExample]] = []
     if config.sampling.num_samples:
-        few_shot = examples_from_solutions(task.few_shot[:ROWS_SHOWN], task.prompt_format, iteration=1)
+        few_shot = examples_from_solutions(task.few_shot[:NUM_ROWS], task.prompt_format, iteration=1)
         rows += [("a sample, if it reads like the few-shot example", example) for example in few_shot]
     with suppress(NothingAccepted):
         fixed = training_examples(config, task, 1, Selection(kept=(), held_out=(), left_out=()), problems)
         for source in dict.fromkeys(example.source for example in fixed):
             of_source = [example for example in fixed if example.source == source]
-            rows += [(f"a row of source {source}, one of {len(of_source)},", e) for e in of_source[:ROWS_SHOWN]]
+            rows += [(f"a row of source {source}, one of {len(of_source)},", e) for e in of_source[:NUM_ROWS]]
     for what, example in rows:
         ids, labels = codec.encode_example(example)
         with_loss = [codec.decode([i]) for i, label in zip(ids, labels, strict=True) if label != IGNORED]
@@ -93,7 +94,7 @@ def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Cod
     yield "\n# cost, at most"
     yield f"an iteration samples {rationales} rationales, up to {hinted} rationalizations and {dev} dev completions,"
     yield f"each of up to {sampling.max_new_tokens} new tokens;"
-    yield f"the base model and the best one answer {test} test problems each;"
+    yield f"the base model and the best one generate answers to {test} test problems each;"
     yield f"{len(steps)} iterations of {steps[0]} to {steps[-1]} optimizer steps of {training.batch_size} sequences;"
     first = training.steps_first_iteration if training.sft_first else 0
     if first:

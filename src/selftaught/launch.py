@@ -1,4 +1,4 @@
-"""Start a run or carry one on: resolve everything once, write it down, refuse what cannot go right, run the loop."""
+"""Start a run or carry one on: resolve everything once, write it down, refuse what cannot succeed, run the loop."""
 
 import os
 import subprocess
@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from selftaught.allocator import collecting_rarely
 from selftaught.checks.weights import NOISE, NOISE_BFLOAT16
 from selftaught.commands import command
 from selftaught.compute import (
@@ -54,11 +53,10 @@ HOW_A_SERVER_IS_REACHED = (
 )
 
 
-@collecting_rarely()
 def launch(
     config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
 ) -> Outcome:
-    """Run a config in a folder, or carry on what the folder holds of it; the end of it is result.json."""
+    """Run a config in a folder, or carry on the run that the folder holds; at its end result.json is written."""
     began = time.monotonic()
     announcement = f"{config.method} on {config.task.name} with {config.model.path}, folder {run_dir}"
     config = with_absolute_paths(config)
@@ -75,11 +73,12 @@ def launch(
     resolved = held or resolve(config, base)
     with further_workers(resolved) as workers:
         open_trainer = trainer_opener(config, resolved, workers)
-        # Whatever can be refused is refused before there is a folder, which would bind the mended command.
+        # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
+        # another config.
         if held is None:
             check_model_and_tokenizer(config, base, workers)
         if not read_summaries(run_dir):
-            open_trainer()  # what its libraries lack is found out before anything is drawn
+            open_trainer()  # a library that it lacks is an error before anything is sampled
         with RunStore(run_dir) as store, _begun(store, held or _description(config, resolved, base, data)):
             for line in (announcement, *task.notes, *_other_versions(config, run_dir)):
                 progress.note(line)
@@ -110,7 +109,7 @@ def config_of_run(run_dir: Path) -> RunConfig:
 
 def task_of(config: RunConfig) -> Task:
     task = load_task(config.task)
-    # A model that is trained to answer without reasoning has no reasoning to be judged.
+    # A model that is trained to answer without reasoning writes no reasoning to check.
     return replace(task, check_steps=None, other_checks={}) if config.training.target == "answer" else task
 
 
@@ -142,7 +141,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def check_before_start(config: RunConfig, task: Task) -> None:
-    """Raise for what cannot go right, before the first token: reference answers, and settings the task cannot serve."""
+    """Raise, before the first token, for reference answers that fail and for settings that the task cannot serve."""
     check_reference_answers(task, task.with_splits())
     check_settings(config, task)
 
@@ -156,12 +155,12 @@ def check_settings(config: RunConfig, task: Task) -> None:
             f"selection.unique_by = 'equations', but solutions of task {task.name!r} have no equations to compare; "
             "use 'text' or 'normalized-text'"
         )
-    wanted = {
+    numbers = {
         "sampling.num_shots": config.sampling.num_shots,
         "sampling.num_shots_fine_tuned": config.sampling.num_shots_for(fine_tuned=True),
         "training.num_rehearsed": config.training.num_rehearsed,
     }
-    for key, number in wanted.items():
+    for key, number in numbers.items():
         if number > len(task.few_shot):
             raise ConfigError(
                 f"{key} = {number}, but task {task.name!r} has {len(task.few_shot)} few-shot examples; use at most that"
@@ -191,8 +190,8 @@ def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
 
 @contextmanager
 def _begun(store: RunStore, held: Resolved | dict[str, Any]) -> Iterator[None]:
-    """Writes run.json at the first start, whose content it is given then; and takes all of a new run back that fails
-    before it has drawn anything, so that the mended command may use the folder."""
+    """Write run.json at the first start, with the content that is given then. Delete what a new run wrote if it fails
+    before it has sampled anything, so that the corrected command can use the folder."""
     if isinstance(held, Resolved):
         yield
         return
@@ -204,7 +203,7 @@ def _begun(store: RunStore, held: Resolved | dict[str, Any]) -> Iterator[None]:
         store.write_json("run.json", held)
         yield
     except Interrupted:
-        raise  # it says how to carry on
+        raise  # the run is begun, and the message says how to carry on
     except Exception:
         store.withdraw()
         raise
@@ -215,39 +214,39 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Resolv
     path = run_dir / "run.json"
     if not path.exists():
         return None
-    found = read_run_json(run_dir)
-    held = {"processes": 1, **found["resolved"]}  # a run of a version that knew of one only
-    if {f.name for f in fields(Resolved)} != held.keys() or "sha256" not in found["model"]:
+    about = read_run_json(run_dir)
+    if {f.name for f in fields(Resolved)} != about["resolved"].keys() or "sha256" not in about["model"]:
         raise StoreError(f"{path}: resolved or model is damaged; restore the file or start a new run")
     try:
-        resolved = TypeAdapter(Resolved).validate_python(held)
+        resolved = TypeAdapter(Resolved).validate_python(about["resolved"])
     except ValidationError as error:
         wrong = error.errors()[0]
         raise StoreError(
             f"{path}: resolved.{wrong['loc'][0]}: {wrong['msg'].lower()}, got {wrong['input']!r}; restore the file or "
             "start a new run"
         ) from error
-    # Read as a config, so that a setting which the run's version did not have yet has its default.
     if changed := differences(_fixed(config_of_run(run_dir)), _fixed(config)):
         raise StoreError(
             f"{run_dir} was started with {'; '.join(changed)}; carry on with "
             f"`{command('run', '--resume', run_dir)}`, or use another --run-dir"
         )
-    if found["model"]["sha256"] != base.sha256:
+    if about["model"]["sha256"] != base.sha256:
         raise RefusedError(
-            f"{run_dir} was started with other weights in {base.path} (sha256 {found['model']['sha256'][:12]}, now "
+            f"{run_dir} was started with other weights in {base.path} (sha256 {about['model']['sha256'][:12]}, now "
             f"{(base.sha256 or '')[:12]}); restore the model, or use another --run-dir"
         )
-    _refuse_other_data(run_dir, found, data)
+    _refuse_other_data(run_dir, about, data)
     return resolved
 
 
 def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
-    """A warning if a run is carried on by other versions than it was begun with."""
+    """A warning if a run is carried on with other versions of the libraries than it was begun with."""
     then, now = read_run_json(run_dir).get("versions", {}), versions(config)
     other = [f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]]
     return (
-        [f"warning: the run was begun with {'; '.join(other)}: what is drawn from here on may differ"] if other else []
+        [f"warning: the run was begun with {'; '.join(other)}: what is sampled from here on may differ"]
+        if other
+        else []
     )
 
 
@@ -256,9 +255,8 @@ def _fixed(config: RunConfig) -> dict[str, Value]:
     return {key: value for key, value in flat_values(config).items() if key not in HOW_A_SERVER_IS_REACHED}
 
 
-def _refuse_other_data(run_dir: Path, found: Mapping[str, Any], data: str) -> None:
-    """Folders of a version that did not write the hash yet are taken as they are."""
-    then = found.get("data_sha256", data)
+def _refuse_other_data(run_dir: Path, about: Mapping[str, Any], data: str) -> None:
+    then = about.get("data_sha256")
     if then != data:
         raise RefusedError(
             f"{run_dir} was started on other problems (sha256 {str(then)[:12]}, now {data[:12]}): the data or the "
@@ -282,7 +280,7 @@ def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: st
 def _git_commit() -> str | None:
     """The commit that is checked out in the current folder, if it is in a git repository."""
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10)
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,10 +1,10 @@
-"""What of a model's files does not fit its config, and what that most likely means: words only, no tensors."""
+"""How a model's files do not fit its config, and the most likely cause, as a message: names only, no tensors."""
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-SHOWN = 3
+LISTED = 3
 ADAPTER_MARKS = ("lora_", ".base_layer.", "base_model.model.", "modules_to_save")
 QUANTISED_ENDS = (
     ".qweight", ".qzeros", ".scales", ".g_idx", ".weight_scale", ".weight_scale_inv", ".weight_packed", ".absmax",
@@ -26,20 +26,20 @@ class Misfits:
     """(name, shape in the file, shape by the config)."""
 
 
-def misfit_text(found: Misfits, *, is_tied: bool) -> str:
+def misfit_text(misfits: Misfits, *, is_tied: bool) -> str:
     """One line: the first few names of each kind with their number, the likely cause, the next step."""
     parts = []
-    if found.missing:
-        parts.append(f"{_number(found.missing)} missing ({_few(found.missing)})")
-    if found.unexpected:
-        parts.append(f"{_number(found.unexpected)} that config.json has no place for ({_few(found.unexpected)})")
-    if found.of_other_shape:
+    if misfits.missing:
+        parts.append(f"{_number(misfits.missing)} missing ({_first(misfits.missing)})")
+    if misfits.unexpected:
+        parts.append(f"{_number(misfits.unexpected)} that config.json has no place for ({_first(misfits.unexpected)})")
+    if misfits.of_other_shape:
         shapes = [
-            f"{name}: {list(there)} in the file, {list(wanted)} by config.json"
-            for name, there, wanted in found.of_other_shape
+            f"{name}: {list(in_file)} in the file, {list(by_config)} by config.json"
+            for name, in_file, by_config in misfits.of_other_shape
         ]
-        parts.append(f"{_number(shapes)} of another shape ({_few(shapes)})")
-    return f"its weights are not those of its config.json: {'; '.join(parts)}. {_cause(found, is_tied=is_tied)}"
+        parts.append(f"{_number(shapes)} of another shape ({_first(shapes)})")
+    return f"its weights are not those of its config.json: {'; '.join(parts)}. {_cause(misfits, is_tied=is_tied)}"
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -47,8 +47,8 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _cause(found: Misfits, *, is_tied: bool) -> str:
-    unexpected, missing = found.unexpected, found.missing
+def _cause(misfits: Misfits, *, is_tied: bool) -> str:
+    unexpected, missing = misfits.unexpected, misfits.missing
     if any(mark in name for name in unexpected for mark in ADAPTER_MARKS):
         return (
             "The names are those of a PEFT adapter or of a model inside one: merge it with peft "
@@ -58,23 +58,23 @@ def _cause(found: Misfits, *, is_tied: bool) -> str:
         return "The weights are quantised: give the model in bfloat16, float16 or float32"
     if missing and (prefix := _prefix(missing, unexpected)):
         return f"Every name begins with {prefix!r}, as of a wrapped model: save the model inside the wrapper"
-    if not unexpected and not found.of_other_shape and set(missing) <= set(HEADS) and not is_tied:
+    if not unexpected and not misfits.of_other_shape and set(missing) <= set(HEADS) and not is_tied:
         return (
-            "The file has no output layer: set tie_word_embeddings to true in config.json if the model takes its "
-            "embedding for that, else save the whole model again"
+            "The file has no output layer: set tie_word_embeddings to true in config.json if the model uses its "
+            "embedding for that, else save the complete model again"
         )
     if layers := _layers(missing, unexpected):
         return layers
-    if found.of_other_shape and not missing and not unexpected:
+    if misfits.of_other_shape and not missing and not unexpected:
         return "A number in config.json is not that of these weights: restore the config.json that belongs to them"
     return "Fetch or save the model again, or restore the config.json that belongs to these weights"
 
 
 def _prefix(missing: Sequence[str], unexpected: Sequence[str]) -> str:
-    """What stands before every missing name among the unexpected ones."""
-    there = set(unexpected)
+    """The prefix with which every missing name is among the unexpected ones; "" if there is none."""
+    names = set(unexpected)
     prefixes = {name[: -len(missing[0])] for name in unexpected if name.endswith(missing[0])}
-    return next((p for p in sorted(prefixes) if p and all(p + name in there for name in missing)), "")
+    return next((p for p in sorted(prefixes) if p and all(p + name in names for name in missing)), "")
 
 
 def _layers(missing: Sequence[str], unexpected: Sequence[str]) -> str:
@@ -82,9 +82,9 @@ def _layers(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     names, what = (unexpected, "more") if unexpected else (missing, "fewer")
     if (missing and unexpected) or not names:
         return ""
-    numbers = [int(found.group(1)) if (found := LAYER.search(name)) else -1 for name in names]
+    numbers = [int(match.group(1)) if (match := LAYER.search(name)) else -1 for name in names]
     per_layer = len(numbers) / len(set(numbers))
-    if -1 in numbers or per_layer < 4:  # a tensor or two of a layer are another fault
+    if -1 in numbers or per_layer < 4:  # where few tensors of a layer are concerned, the cause is another one
         return ""
     return (
         f"The file has {what} layers than config.json: restore the config.json that belongs to these weights, or fetch "
@@ -96,6 +96,6 @@ def _number(names: Sequence[object]) -> str:
     return "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
 
 
-def _few(names: Iterable[str]) -> str:
+def _first(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    return ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")

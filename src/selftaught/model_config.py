@@ -1,4 +1,4 @@
-"""Read a model's config.json as transformers does, and say in words what it refuses."""
+"""Read a model's config.json as transformers does, and say in one line why it refuses one."""
 
 import time
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from selftaught.errors import ModelError, one_line
 from selftaught.model_folder import json_object
 
 TRIALS_S = 10.0
-"""Seconds for finding the number of a config that no model can be made of."""
+"""Limit on the search for the number that makes a config unusable."""
 
 
 def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
-    """The config of a model that continues text. Raises ModelError for one that transformers has no such class for."""
+    """The config of a model that continues text. Raises ModelError if transformers has no such class for it."""
     import transformers
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
@@ -34,7 +34,7 @@ def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except Exception as error:
-        # Of many kinds, and each of them means the same to the user.
+        # transformers raises errors of many kinds, and to the user all of them mean the same.
         raise _useless(path, error, {} if runs_own_code else values, trust_remote_code) from error
     if not runs_own_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(
@@ -47,24 +47,24 @@ def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
 
 
 def empty_model(path: str, config: Any, *, trust_remote_code: bool = False) -> Any:
-    """The model of a config without memory for its weights. Raises ModelError for a config that makes none."""
+    """The model of a config without memory for its weights. Raises ModelError for a config that no model fits."""
     try:
-        return _made(config, trust_remote_code)
+        return _without_weights(config, trust_remote_code)
     except Exception as error:
-        # Of many kinds: each model class checks its numbers in its own way, if at all.
+        # The errors are of many kinds: each model class checks its numbers in its own way, if at all.
         raise _useless(path, error, config.to_diff_dict(), trust_remote_code) from error
 
 
 def _useless(path: str, error: Exception, values: Mapping[str, Any], trust_remote_code: bool) -> ModelError:
-    wrong = _wrong_numbers(values, trust_remote_code)
-    named = f"; look at {' or '.join(wrong)}" if wrong else ""
+    numbers = _wrong_numbers(values, trust_remote_code)
+    hint = f"; look at {' or '.join(numbers)}" if numbers else ""
     return ModelError(
-        f"model {path}: no model can be made of its config.json ({type(error).__name__}: {one_line(error)}){named}; "
+        f"model {path}: no model can be made of its config.json ({type(error).__name__}: {one_line(error)}){hint}; "
         "restore the config.json that belongs to these weights, or fetch or save the model again"
     )
 
 
-def _made(config: Any, trust_remote_code: bool) -> Any:
+def _without_weights(config: Any, trust_remote_code: bool) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -73,19 +73,19 @@ def _made(config: Any, trust_remote_code: bool) -> Any:
 
 
 def _wrong_numbers(values: Mapping[str, Any], trust_remote_code: bool) -> list[str]:
-    """`key = value` of every number that alone stands in the way: with its class's default in its place, a model can
+    """`key = value` of every number that is the only obstacle: with the default of its class in its place, a model can
     be made."""
     from transformers import CONFIG_MAPPING
 
     until = time.monotonic() + TRIALS_S
-    found = []
+    wrong = []
     for key, value in values.items():
         if not isinstance(value, int | float) or time.monotonic() > until:
             continue
         try:
             others = {name: other for name, other in values.items() if name != key}
-            _made(CONFIG_MAPPING[values["model_type"]](**others), trust_remote_code)
+            _without_weights(CONFIG_MAPPING[values["model_type"]](**others), trust_remote_code)
         except Exception:
             continue  # it is not this number, or not this one alone
-        found.append(f"{key} = {value}")
-    return found
+        wrong.append(f"{key} = {value}")
+    return wrong

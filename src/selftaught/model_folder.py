@@ -1,4 +1,4 @@
-"""What a folder that should hold a model shows before anything is loaded: a cheap look, without torch.
+"""Check a model folder by its small files, before anything is loaded and without torch.
 
 `weights.py` finds the folder; `model_loading.py` compares its tensors with its config and loads them.
 """
@@ -16,17 +16,17 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_PARTS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "merges.txt")
-"""What a tokenizer is read from where there is no tokenizer.json."""
+"""The files of a tokenizer without tokenizer.json."""
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 SMALL_SETTINGS = ("generation_config.json", *TOKENIZER_SETTINGS[:-1])
-"""Read at a look; tokenizer.json and vocab.json have megabytes."""
+"""Those that this check reads; tokenizer.json and vocab.json have megabytes."""
 
 
 def check_folder(folder: Path, *, named: str) -> None:
-    """Raise ModelError if a folder holds no model that can be loaded and trained, as far as a look at it shows."""
+    """Raise ModelError if a folder holds no model that can be loaded and trained, as far as its small files show."""
     config = folder / "config.json"
     if not config.is_file():
-        raise ModelError(f"model {named!r} has no config.json in {folder}{_what_it_is_instead(folder, named)}")
+        raise ModelError(f"model {named!r} has no config.json in {folder}{_instead_of_config(folder, named)}")
     for path in _read_files(folder):
         _refuse_link_to_nothing(path, named)
         _refuse_pointer(path, named)
@@ -47,11 +47,11 @@ def check_folder(folder: Path, *, named: str) -> None:
 
 
 def weight_files(folder: Path, *, named: str) -> tuple[Path, ...]:
-    """The files that a model's weights are read from. Raises ModelError if that is not clear, or one is not there."""
+    """The files that a model's weights are read from. Raises ModelError if that is ambiguous or if one is missing."""
     single, index = folder / WEIGHTS, folder / INDEX
     if not index.is_file():
-        found = [path for path in (single,) if _is_there(path, named)]
-        if not found:
+        files = [path for path in (single,) if _exists(path, named)]
+        if not files:
             raise ModelError(_no_weights(folder, named))
     else:
         places = json_object(index, named).get("weight_map")
@@ -63,15 +63,15 @@ def weight_files(folder: Path, *, named: str) -> tuple[Path, ...]:
                 f"model {named!r} has its weights twice, in {WEIGHTS} and in the files of {INDEX} ({names[0]}, …); "
                 "programs differ in which they read: move the one or the other away"
             )
-        found = [folder / name for name in names]
-        if missing := [path.name for path in found if not _is_there(path, named)]:
+        files = [folder / name for name in names]
+        if missing := [path.name for path in files if not _exists(path, named)]:
             raise ModelError(
-                f"model {named!r}: {len(missing)} of the {len(found)} weight files that {INDEX} names are not in "
+                f"model {named!r}: {len(missing)} of the {len(files)} weight files that {INDEX} names are not in "
                 f"{folder} (first {missing[0]}); fetch the model again"
             )
-    for path in found:
+    for path in files:
         _refuse_pointer(path, named)
-    return tuple(found)
+    return tuple(files)
 
 
 def what_file_it_is(path: Path) -> str:
@@ -82,20 +82,23 @@ def what_file_it_is(path: Path) -> str:
 
 
 def no_tokenizer(folder: Path, error: Exception) -> str:
-    """The end of "its tokenizer" when none could be loaded: what is missing or broken, and the next step."""
+    """The end of a message that begins with "its tokenizer": what is missing or broken, and the next step."""
     if (folder / TOKENIZER).is_file():
         for name in (TOKENIZER, *TOKENIZER_SETTINGS):
             if (folder / name).is_file():
                 json_object(folder / name, str(folder))
-        said = f"cannot be loaded from {folder / TOKENIZER} ({type(error).__name__}: {one_line(error)})"
+        reason = f"cannot be loaded from {folder / TOKENIZER} ({type(error).__name__}: {one_line(error)})"
     elif any((folder / name).is_file() for name in (*TOKENIZER_PARTS, "vocab.json")):
-        said = f"cannot be loaded ({one_line(error)})"
+        reason = f"cannot be loaded ({one_line(error)})"
     else:
-        said = f"is not there: {folder} has no {TOKENIZER}, nor one of {', '.join(TOKENIZER_PARTS)}"
-    return f"{said}; fetch the model's tokenizer files again, or save them there with tokenizer.save_pretrained(folder)"
+        reason = f"is not there: {folder} has no {TOKENIZER}, nor one of {', '.join(TOKENIZER_PARTS)}"
+    return (
+        f"{reason}; fetch the model's tokenizer files again, or save them there with tokenizer.save_pretrained(folder)"
+    )
 
 
-def _is_there(path: Path, named: str) -> bool:
+def _exists(path: Path, named: str) -> bool:
+    """Whether a file exists. Raises ModelError for a link to a file that does not."""
     _refuse_link_to_nothing(path, named)
     return path.is_file()
 
@@ -135,13 +138,13 @@ def json_object(path: Path, named: str) -> dict[str, Any]:
             "as UTF-8 without it"
         )
     try:
-        found = json.loads(content.decode("utf-8"))
+        values = json.loads(content.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         what = "empty" if not content.strip() else f"not JSON ({one_line(error)})"
         raise ModelError(f"model {named!r}: {path} is {what}; fetch or save the model again") from error
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         raise ModelError(f"model {named!r}: {path} holds no JSON object; fetch or save the model again")
-    return found
+    return values
 
 
 def _quantisation(config: Mapping[str, Any]) -> str:
@@ -149,8 +152,8 @@ def _quantisation(config: Mapping[str, Any]) -> str:
     inner = [value for value in config.values() if isinstance(value, dict)]  # text_config and its like
     for values in (config, *inner):
         for key in ("quantization_config", "compression_config", "quantization"):
-            if found := values.get(key):
-                return _method(found) if isinstance(found, dict) else str(found)
+            if settings := values.get(key):
+                return _method(settings) if isinstance(settings, dict) else str(settings)
     return ""
 
 
@@ -163,8 +166,8 @@ def _method(settings: Mapping[str, Any]) -> str:
     return str(method or "a method without a name")
 
 
-def _what_it_is_instead(folder: Path, named: str) -> str:
-    """The end of "has no config.json": what the folder holds, and the next step."""
+def _instead_of_config(folder: Path, named: str) -> str:
+    """The end of the message "has no config.json": what the folder holds instead, and the next step."""
     if (folder / "config.json").is_symlink():
         return f": it is a link to {(folder / 'config.json').readlink()}, which is not there; fetch the model again"
     if (folder / "adapter_config.json").is_file():
@@ -178,7 +181,7 @@ def _what_it_is_instead(folder: Path, named: str) -> str:
     if files := sorted(folder.glob("*.gguf")):
         return f": it holds a GGUF file, the format of llama.cpp; {_unpack(files[0])}"
     if files := sorted([*folder.glob("*.pth"), *folder.glob("params.json")]):
-        return f": it holds {files[0].name}, weights as their authors released them; give the Hugging Face form of them"
+        return f": it holds {files[0].name}, weights as their authors released them; give them in Hugging Face format"
     nested = sorted([*folder.glob("*/config.json"), *folder.glob("snapshots/*/config.json")])
     if nested:
         return f"; {nested[0].parent} has one: give that folder"

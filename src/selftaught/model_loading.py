@@ -1,7 +1,7 @@
-"""Load a model folder: the one place that does, for drawing and for training alike.
+"""Load a model folder: the only place that does, for generating and for training.
 
-`from_pretrained` makes up whatever a file lacks and drops whatever it does not know. Here the names and shapes of the
-tensors are first laid over an empty model of the config, without reading a weight; whatever does not fit is refused.
+`from_pretrained` makes up what a file lacks and drops what it does not know. So the names and shapes of the tensors
+are first compared with an empty model of the config, without reading a weight, and a difference is refused.
 """
 
 import re
@@ -29,14 +29,14 @@ OLD_CONSTANTS = {
     model_type: re.compile(r"\.attn\.(attention\.)?(bias|masked_bias|causal_mask)$")
     for model_type in ("gpt2", "gpt_neo", "gptj", "codegen")
 }
-"""Model type -> names of the causal mask and of minus infinity, which older files hold and no class names any more."""
-ROWS_AT_A_TIME = 1024
-"""Of two large tensors that are compared."""
+"""Model type -> names of the causal mask and of minus infinity: tensors of older files that no model class has."""
+ROWS_COMPARED = 1024
+"""At a time, of two large tensors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor in a file, unread."""
+    """A tensor in a file, of which only the header is read."""
 
     file: Path
     shape: tuple[int, ...]
@@ -98,30 +98,30 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # transformers, safetensors and torch raise many kinds here, and each of them means the same to the user.
+        # transformers, safetensors and torch raise errors of many kinds, and to the user all of them mean the same.
         raise ModelError(f"model {path} cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _tensors_in(files: Iterable[Path], path: str) -> dict[str, Tensor]:
     """Name -> tensor, of all files."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for file in files:
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 (it is no mapping)
-                    if name in found:
+                    if name in tensors:
                         raise ModelError(
-                            f"model {path} holds the tensor {name} twice, in {found[name].file.name} and in "
+                            f"model {path} holds the tensor {name} twice, in {tensors[name].file.name} and in "
                             f"{file.name}; save the model again"
                         )
                     view = opened.get_slice(name)
-                    found[name] = Tensor(file, tuple(view.get_shape()), view.get_dtype())
+                    tensors[name] = Tensor(file, tuple(view.get_shape()), view.get_dtype())
         except (SafetensorError, OSError) as error:
             raise ModelError(
-                f"model {path} cannot be loaded: {file} is no whole safetensors file ({one_line(error)}); fetch or "
-                "save the model again"
+                f"model {path} cannot be loaded: {file} is not a complete safetensors file ({one_line(error)}); fetch "
+                "or save the model again"
             ) from error
-    return found
+    return tensors
 
 
 Sources = Mapping[str, Mapping[str, Sequence[str]]]
@@ -129,23 +129,23 @@ Sources = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 def _sources(empty: Any, names: Iterable[str]) -> tuple[Sources, dict[str, str]]:
-    """Which tensors each parameter is made from, by transformers' own rules; and for names that fit nowhere, what the
-    rules make of them -> the name."""
-    wanted = empty.state_dict()
+    """Which tensors each parameter is made from, by transformers' own rules; and for names that fit no parameter, the
+    name that the rules turn them into -> the name."""
+    parameters = empty.state_dict()
     rules = get_model_conversion_mapping(empty)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
     elsewhere: dict[str, str] = {}
-    found: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    sources: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in sorted(names, key=natural):
-        target, pattern = rename_source_key(name, renamings, converters, empty.base_model_prefix, wanted)
-        if target not in wanted and name in wanted:
-            target, pattern = rename_source_key(name, [], [], empty.base_model_prefix, wanted)
-        if target in wanted:
-            found[target][pattern or ""].append(name)
+        target, pattern = rename_source_key(name, renamings, converters, empty.base_model_prefix, parameters)
+        if target not in parameters and name in parameters:
+            target, pattern = rename_source_key(name, [], [], empty.base_model_prefix, parameters)
+        if target in parameters:
+            sources[target][pattern or ""].append(name)
         else:
             elsewhere[target] = name
-    return found, elsewhere
+    return sources, elsewhere
 
 
 def _as_in_files(empty: Any, names: Iterable[str]) -> set[str]:
@@ -155,8 +155,9 @@ def _as_in_files(empty: Any, names: Iterable[str]) -> set[str]:
 
 
 def _refuse_unclear_sources(path: str, sources: Sources, tensors: Mapping[str, Tensor]) -> None:
-    """A parameter that two tensors claim, and parts of one (experts) that are not numbered from 0 without a gap, would
-    be loaded in some order; parts of unequal shape fail without a name."""
+    """Raise ModelError for a parameter that two tensors belong to and for parts of one (experts) that are not numbered
+    from 0 without a gap, since both would load in an arbitrary order; and for parts of unequal shape, for which
+    transformers would fail without a name."""
     for target, by_pattern in sources.items():
         for pattern, names in by_pattern.items():
             if not pattern and len(names) > 1:
@@ -167,9 +168,9 @@ def _refuse_unclear_sources(path: str, sources: Sources, tensors: Mapping[str, T
             shapes = Counter(tensors[name].shape for name in names)
             if len(shapes) > 1:
                 usual = shapes.most_common(1)[0][0]
-                odd = next(name for name in names if tensors[name].shape != usual)
+                other = next(name for name in names if tensors[name].shape != usual)
                 raise ModelError(
-                    f"model {path}: {odd} is {list(tensors[odd].shape)}, and the other parts of {target} are "
+                    f"model {path}: {other} is {list(tensors[other].shape)}, and the other parts of {target} are "
                     f"{list(usual)}; fetch or save the model again"
                 )
         parts = {pattern: [_last_number(n) for n in names] for pattern, names in by_pattern.items() if len(names) > 1}
@@ -196,16 +197,16 @@ def _ranges(numbers: Sequence[int]) -> str:
             runs[-1] = (runs[-1][0], number)
         else:
             runs.append((number, number))
-    shown = ", ".join(f"{a}-{b}" if a != b else f"{a}" for a, b in runs[:6])
-    return shown + (", …" if len(runs) > 6 else "")
+    first = ", ".join(f"{a}-{b}" if a != b else f"{a}" for a, b in runs[:6])
+    return first + (", …" if len(runs) > 6 else "")
 
 
 def _constants(empty: Any, tensors: Mapping[str, Tensor]) -> frozenset[str]:
-    """Names of tensors that the model computes by itself and that older files hold."""
-    old = OLD_CONSTANTS.get(empty.config.model_type)
-    if old is None:
+    """Names of tensors in older files that the model computes by itself."""
+    pattern = OLD_CONSTANTS.get(empty.config.model_type)
+    if pattern is None:
         return frozenset()
-    return frozenset(name for name, tensor in tensors.items() if old.search(name) and _is_mask(tensor.shape))
+    return frozenset(name for name, tensor in tensors.items() if pattern.search(name) and _is_mask(tensor.shape))
 
 
 def _is_mask(shape: Sequence[int]) -> bool:
@@ -214,17 +215,17 @@ def _is_mask(shape: Sequence[int]) -> bool:
 
 
 def _refuse_misfits(path: str, model: Any, info: Mapping[str, Any]) -> None:
-    found = Misfits(
+    misfits = Misfits(
         missing=tuple(sorted(info["missing_keys"], key=natural)),
         unexpected=tuple(sorted(info["unexpected_keys"], key=natural)),
         of_other_shape=tuple(
-            (name, tuple(there), tuple(wanted))
-            for name, there, wanted in sorted(info["mismatched_keys"], key=lambda found: natural(found[0]))
+            (name, tuple(in_file), tuple(by_config))
+            for name, in_file, by_config in sorted(info["mismatched_keys"], key=lambda mismatch: natural(mismatch[0]))
         ),
     )
-    if found.missing or found.unexpected or found.of_other_shape:
+    if misfits.missing or misfits.unexpected or misfits.of_other_shape:
         tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
-        raise ModelError(f"model {path}: {misfit_text(found, is_tied=tied)}")
+        raise ModelError(f"model {path}: {misfit_text(misfits, is_tied=tied)}")
 
 
 def _refuse_quantised(path: str, model: Any, sources: Sources, tensors: Mapping[str, Tensor]) -> None:
@@ -238,8 +239,8 @@ def _refuse_quantised(path: str, model: Any, sources: Sources, tensors: Mapping[
 
 
 def _refuse_other_copies(path: str, model: Any, sources: Sources, tensors: Mapping[str, Tensor]) -> None:
-    """A copy of a tied weight is fine; one with other values contradicts the config, and programs differ in what they
-    make of it."""
+    """Raise ModelError for a copy of a tied weight with other values: it contradicts the config, and programs differ in
+    which of the two they use. An equal copy is harmless."""
     for target, source in model.all_tied_weights_keys.items():
         pair = [name for key in (target, source) for name in sources.get(key, {}).get("", ())]
         if len(pair) == 2 and not _are_equal(tensors[pair[0]], tensors[pair[1]], *pair):
@@ -251,10 +252,10 @@ def _refuse_other_copies(path: str, model: Any, sources: Sources, tensors: Mappi
 
 
 def _are_equal(a: Tensor, b: Tensor, name_a: str, name_b: str) -> bool:
-    """Compared in pieces: an embedding may have gigabytes."""
+    """Whether two tensors are equal, compared in pieces because an embedding may have gigabytes."""
     if a.shape != b.shape or not a.shape:
         return False
     with safe_open(a.file, framework="pt") as file_a, safe_open(b.file, framework="pt") as file_b:
         pair = file_a.get_slice(name_a), file_b.get_slice(name_b)
-        pieces = (slice(start, start + ROWS_AT_A_TIME) for start in range(0, a.shape[0], ROWS_AT_A_TIME))
+        pieces = (slice(start, start + ROWS_COMPARED) for start in range(0, a.shape[0], ROWS_COMPARED))
         return all(torch.equal(*(view[rows].double() for view in pair)) for rows in pieces)

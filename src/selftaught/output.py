@@ -1,4 +1,4 @@
-"""Standard output and error, made so that nothing a program prints can end it.
+"""Standard output and error that never end a program, whatever it prints.
 
 A run that has trained for hours must not die because its terminal cannot show a letter, the reader of a pipe has left
 or a disk is full. What cannot be shown is escaped; what cannot be written is dropped, and `loss` says why.
@@ -14,7 +14,7 @@ from typing import TextIO
 
 
 class _Descriptor(io.FileIO):
-    """Takes all bytes, written or not, so that no layer above ever fails or keeps them for another try."""
+    """Accepts all bytes, whether they can be written or not, so that no layer above fails or keeps them."""
 
     loss: OSError | None = None
 
@@ -34,24 +34,24 @@ class _Descriptor(io.FileIO):
 
 
 def secure() -> None:
-    """Put such streams in the place of `sys.stdout` and `sys.stderr`; call once, at the start of a program."""
+    """Replace `sys.stdout` and `sys.stderr` by such streams; call once, at the start of a program."""
     for number in (0, 1, 2):
         with suppress(OSError):
             os.fstat(number)
             continue
-        os.open(os.devnull, os.O_RDWR)  # or the next file that is opened would get the number, and what is printed
+        os.open(os.devnull, os.O_RDWR)  # else the next opened file gets this number and thereby the output
     sys.stdout = _secured(sys.stdout, 1)
     sys.stderr = _secured(sys.stderr, 2)
 
 
 def loss(stream: TextIO) -> OSError | None:
-    """Why output to a stream is lost; None if it is not, or if its reader has had enough and left."""
-    found = _loss(stream)
-    return None if found is None or found.errno == errno.EPIPE else found
+    """Why output to a stream is lost; None if it is not, or if its reader has closed the pipe."""
+    error = _loss(stream)
+    return None if error is None or error.errno == errno.EPIPE else error
 
 
 def is_lost(stream: TextIO) -> bool:
-    """Whether printing more is of no use."""
+    """Whether nobody receives what is printed."""
     return _loss(stream) is not None
 
 

@@ -1,14 +1,15 @@
 """The schema of a run's settings: every key with its default, range, unit and meaning.
 
-docs/config.md is generated from this file (a test compares them). `config.py` fills it in. None is a setting that is
-left out: TOML has no other way to say so.
+docs/config.md is generated from this file (a test compares them), and `config.py` fills it in. None stands for a
+setting that is left out, since TOML has no word for that.
 """
 
+import json
 from collections.abc import Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 
 from selftaught.plan import Choice
@@ -19,6 +20,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
+TextOrFalse = Text | Literal[False]
 OrAll = Positive | Literal["all"]
 OrAuto = Positive | Literal["auto"]
 
@@ -33,7 +35,7 @@ class ModelConfig(Section):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Number type for sampling and training. `auto` is bfloat16 on a GPU that has it and float32 elsewhere; training computes in it over float32 master weights.",
+        description="Number type for sampling and training. `auto` is bfloat16 on a GPU that has it and on a CPU where it is much faster, else float32; training computes in it over float32 master weights.",
     )
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model. Off unless you trust this very model."
@@ -68,23 +70,27 @@ class TaskConfig(Section):
     prompt_file: Text | None = Field(
         None, description="The few-shot examples (text or TOML); absent is the task's own, if it has one."
     )
-    question_key: str = Field(
+    question_key: Text = Field(
         "question",
         description="`own`: key of the question; `a.b` goes into nested objects, `a + b` joins columns, `b?` may be empty.",
     )
-    answer_key: str = Field("answer", description="`own`: key of the reference answer.")
+    answer_key: Text = Field("answer", description="`own`: key of the reference answer.")
     answer_is: Literal["auto", "label", "text", "index0", "index1", "boxed"] = Field(
         "auto",
-        description="`own`: what an answer is: a choice's `label`, its `text`, or its number from 0 (`index0`) or 1 (`index1`); `auto` is what all rows together show, and is refused where they show nothing. `boxed`: a whole solution, with the answer in its last `\\boxed{}`.",
+        description="`own`: what an answer is: a choice's `label`, its `text`, or its number from 0 (`index0`) or 1 (`index1`); `auto` is what all rows together show, and is refused where they show nothing. `boxed`: a complete solution, with the answer in its last `\\boxed{}`.",
     )
-    choices_key: str = Field(
-        "choices", description="`own`: key of the choices, if rows have them; `a + b + c` for a column each."
+    choices_key: TextOrFalse = Field(
+        "choices",
+        description="`own`: key of the choices, if rows have them; `a + b + c` for a column each; `false` uses none.",
     )
-    id_key: str = Field("id", description="`own`: key of the id, if rows have one.")
-    class_key: str = Field(
-        "class", description="`own`: key of the class that results are reported by, if rows have one."
+    id_key: TextOrFalse = Field("id", description="`own`: key of the id, if rows have one; `false` uses none.")
+    class_key: TextOrFalse = Field(
+        "class",
+        description="`own`: key of the class that results are reported by, if rows have one; `false` uses none.",
     )
-    rationale_key: str = Field("rationale", description="`own`: key of a human solution, if rows have one.")
+    rationale_key: TextOrFalse = Field(
+        "rationale", description="`own`: key of a human solution, if rows have one; `false` uses none."
+    )
     verifier: Text | None = Field(
         None,
         description="How answers are compared: `exact`, `numeric`, `choice`, `math`, `regex` or `python`; absent is the task's own.",
@@ -98,6 +104,14 @@ class TaskConfig(Section):
         "strict",
         description="`strict` reads an answer only where the answer format puts it, `lenient` also where a reader would find one. How often the two disagree is reported.",
     )
+
+    @field_validator("choices_key", "id_key", "class_key", "rationale_key", mode="before")
+    @classmethod
+    def _refuse_a_number(cls, value: object) -> object:
+        """For Literal[False] takes 0, too, which equals it."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            raise ValueError("a number")
+        return value
 
 
 class SamplingConfig(Section):
@@ -211,7 +225,7 @@ class TrackingConfig(Section):
 
 
 class ComputeConfig(Section):
-    """What these resolve to decides the last bits of all numbers, so it is written to run.json at the first start."""
+    """What these resolve to decides the last bits of all numbers, so run.json keeps it from the first start on."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes a GPU if there is one.")
     threads: OrAuto = Field("auto", description="CPU threads; `auto` is one per CPU that the process may use.")
@@ -252,13 +266,13 @@ class EngineConfig(Section):
     )
     concurrency: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
         "auto",
-        description="`openai`, `vllm`: requests that are on their way at a time; `auto` is 16 for `openai` and 128 for `vllm`. It takes the place of `compute.slots`.",
+        description="`openai`, `vllm`: requests that are under way at a time; `auto` is 16 for `openai` and 128 for `vllm`. It takes the place of `compute.slots`.",
     )
     timeout_s: float = Field(
         600.0,
         gt=0.0,
         le=86400.0,
-        description="`openai`, `vllm`: seconds until a request without its whole answer fails.",
+        description="`openai`, `vllm`: seconds until a request without its complete answer fails.",
     )
     max_retries: int = Field(
         5,
@@ -300,8 +314,8 @@ class RunConfig(Section):
 
 def expected(field: FieldInfo) -> str:
     """What a setting may be, in words: type and range."""
-    said = [kind for kind in _alternatives(field) if kind is not NoneType]
-    return " or ".join(_in_words(kind, field.metadata) for kind in said)
+    kinds = [kind for kind in _alternatives(field) if kind is not NoneType]
+    return " or ".join(_in_words(kind, field.metadata) for kind in kinds)
 
 
 def kinds_of(field: FieldInfo) -> list[Any]:
@@ -316,10 +330,10 @@ def _alternatives(field: FieldInfo) -> tuple[Any, ...]:
 
 def _in_words(kind: Any, metadata: Sequence[Any]) -> str:
     if get_origin(kind) is Literal:
-        return " or ".join(f'"{value}"' for value in get_args(kind))
+        return " or ".join(map(json.dumps, get_args(kind)))
     if get_origin(kind) is Annotated:
-        kind, *said = get_args(kind)
-        metadata = [*metadata, *(bound for field in said for bound in field.metadata)]
+        kind, *annotations = get_args(kind)
+        metadata = [*metadata, *(bound for field in annotations for bound in field.metadata)]
     word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
     bounds = [
         f"{sign} {getattr(bound, name)}"

@@ -1,4 +1,4 @@
-"""Tables on a terminal of any width: whole numbers and words in fewer columns, never cut ones in all of them."""
+"""Tables on a terminal of any width: where room is short there are fewer columns, but no number or word is cut."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,10 +9,11 @@ INDENT = 2
 
 
 def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> str:
-    """A table of one-line cells within a width, every cell whole.
+    """A table of one-line cells within a width; no cell is cut.
 
-    What is too wide is set in several tables one below the other, which share the first column; and where not even
-    two columns have room, row by row, a line for each cell. A single word that is wider than that stays whole, too.
+    A table that is too wide is divided into several, one below the other, each with the first column. Where not even
+    two columns fit, every cell has a line of its own, row by row. A single word that is wider than the terminal is not
+    cut either.
     """
     columns = [[cell_len(cells[i]) for cells in (header, *rows)] for i in range(len(header))]
     widths = [max(column) for column in columns]
@@ -23,28 +24,28 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], width: int 
 
 
 def wrapped(text: str, width: int | None, *, indent: str = "") -> str:
-    """Text with the lines that are too wide broken between words; what follows in them is indented."""
+    """Text with the lines that are too wide broken between words; the continuation lines are indented."""
     if width is None:
         return text
     return "\n".join(part for line in text.split("\n") for part in _broken(line, width, indent))
 
 
 def fitting(pieces: Sequence[str], order: Sequence[int], width: int) -> str:
-    """As many whole pieces as have room on one line, in their places; `order` says which are wanted most."""
-    taken: list[int] = []
+    """As many of the pieces as fit on one line, uncut and in their places; `order` lists the most important first."""
+    chosen: list[int] = []
     for index in order:
-        candidate = _joined(pieces, [*taken, index])
+        candidate = _joined(pieces, [*chosen, index])
         if pieces[index] and cell_len(candidate) <= width:
-            taken.append(index)
-    return _joined(pieces, taken)
+            chosen.append(index)
+    return _joined(pieces, chosen)
 
 
-def _joined(pieces: Sequence[str], taken: Sequence[int]) -> str:
-    return (" " * GAP).join(pieces[index] for index in sorted(taken))
+def _joined(pieces: Sequence[str], chosen: Sequence[int]) -> str:
+    return (" " * GAP).join(pieces[index] for index in sorted(chosen))
 
 
 def _parts(widths: Sequence[int], width: int | None) -> Iterator[list[int]]:
-    """Columns that have room beside each other, the first one in every part."""
+    """Columns that fit beside each other, the first one in every part."""
     part, used = [0], widths[0] if widths else 0
     for index in range(1, len(widths)):
         if width is not None and used + GAP + widths[index] > width:

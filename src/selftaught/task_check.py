@@ -1,6 +1,6 @@
 """`tasks check`: everything that can be known of a task before a run, problem by problem, and three filled prompts.
 
-Where a run would stop at the first mistake, all of them are counted here. Reads only, and fetches no model.
+A run stops at the first mistake; this counts all of them. It only reads, and fetches no model.
 """
 
 import os
@@ -25,10 +25,10 @@ from selftaught.tokens import Codec
 from selftaught.verification import failing_references, failing_solutions, run_checks
 from selftaught.weights import check_model_path
 
-SHOWN = 5
+LISTED = 5
 """Of the problems that something is wrong with."""
 SEAM = 8
-"""Tokens by which a prompt may differ from the sum of its parts; what is that near the limit is counted whole."""
+"""Tokens by which a prompt may differ from the sum of its parts; a prompt this near the limit is counted as a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class TaskCheck:
     facts: dict[str, Any]
     """By name, ready for JSON."""
     prompts: dict[str, str]
-    """What is shown -> its text."""
+    """Title -> text."""
     refusals: tuple[str, ...]
     """Why `run` would refuse to start, one line each."""
 
@@ -51,12 +51,12 @@ class _Ruler:
 
 
 def check_task(
-    name_or_config: str, overrides: Sequence[str] = (), *, variant: str = "", data_seed: int = 0
+    name_or_config: str, overrides: Sequence[str] = (), *, variant: str | None = None, data_seed: int = 0
 ) -> TaskCheck:
     """Check a task by name (with the settings of its shipped config, if it has one) or the task of a config file.
 
-    Raises what the start of a run raises for data that cannot be read and for splits that overlap, and for a model
-    that is here and cannot be used.
+    Raises what the start of a run raises for data that cannot be read, for splits that overlap, and for a model that
+    is on this machine and cannot be used.
     """
     config = _config(name_or_config, overrides, variant, data_seed)
     ruler = _ruler(config)
@@ -72,7 +72,7 @@ def check_task(
     flawed = failing_solutions(task, task.with_splits()) if task.has_flawed_solutions else {}
     refusals = []
     if failing:
-        refusals.append(f"{len(failing)} reference answers or worked solutions fail, first {failing[0]}")
+        refusals.append(f"{len(failing)} reference answers or human solutions fail, first {failing[0]}")
     if too_long:
         refusals.append(
             f"{len(too_long)} prompts and sampling.max_new_tokens = {config.sampling.max_new_tokens} exceed the "
@@ -80,7 +80,7 @@ def check_task(
             "few-shot examples, fewer new tokens or a model with a longer context"
         )
     near = near_duplicates(
-        {"the worked examples": task.few_shot, **{name: task.split(name) for name in SPLITS}},
+        {"the few-shot examples": task.few_shot, **{name: task.split(name) for name in SPLITS}},
         ("test", "dev", "extrapolation"),
     )
     facts: dict[str, Any] = {"task": task.name, "lengths_in": ruler.unit}
@@ -94,47 +94,47 @@ def check_task(
         },
         "seen_by_shipped_models": len(task.seen),
         "step_check": task.check_steps is not None,
-        "checks_of_worked_solutions": _rates(task),
-        "failing_answers": {"number": len(failing), "first": failing[:SHOWN]},
+        "checks_of_human_solutions": _rates(task),
+        "failing_answers": {"number": len(failing), "first": failing[:LISTED]},
         "flawed_solutions": {
             "number": len(flawed),
-            "first": [f"{places.get(id, id)}: {detail}" for id, detail in list(flawed.items())[:SHOWN]],
+            "first": [f"{places.get(id, id)}: {detail}" for id, detail in list(flawed.items())[:LISTED]],
         },
         "read_as": {"number": len(task.reading), "first": list(task.reading)},
         "left_out": {"number": len(task.notes), "first": list(task.notes)},
         "context": ruler.context,
-        "prompts_that_do_not_fit": {"number": len(too_long), "first": [places.get(i, i) for i in too_long[:SHOWN]]},
+        "prompts_that_do_not_fit": {"number": len(too_long), "first": [places.get(i, i) for i in too_long[:LISTED]]},
         "duplicates": _duplicates(task, places),
         "near_duplicates_across_splits": {
             "number": len(near),
             "first": [
                 f"{places.get(pair.problem.id, pair.problem.id)} ({pair.split}) is {pair.likeness:.0%} like "
                 f"{places.get(pair.other.id, pair.other.id)} ({pair.other_split})"
-                for pair in near[:SHOWN]
+                for pair in near[:LISTED]
             ],
         },
     }
     return TaskCheck(facts=facts, prompts=_prompts(config, task), refusals=tuple(refusals))
 
 
-def check_text(found: TaskCheck) -> str:
+def check_text(checked: TaskCheck) -> str:
     """The facts for a person to read, then the filled prompts."""
     lines: list[str] = []
-    for name, value in found.facts.items():
+    for name, value in checked.facts.items():
         if not isinstance(value, dict):
             lines.append(f"{name}: {value}")
             continue
         first = value.get("first", [])
         lines.append(
-            f"{name}: " + ", ".join(f"{key} {_shown(inner)}" for key, inner in value.items() if key != "first")
+            f"{name}: " + ", ".join(f"{key} {_in_words(inner)}" for key, inner in value.items() if key != "first")
         )
         lines += [f"  {line}" for line in first]
-    for name, prompt in found.prompts.items():
+    for name, prompt in checked.prompts.items():
         lines += ["", f"# {name}", prompt]
     return "\n".join(lines)
 
 
-def _config(name: str, overrides: Sequence[str], variant: str, data_seed: int) -> RunConfig:
+def _config(name: str, overrides: Sequence[str], variant: str | None, data_seed: int) -> RunConfig:
     is_path = os.path.isfile(name) or (name not in TASKS and os.path.lexists(name))
     if is_path or name in shipped_configs():
         given = [f'task.variant="{variant}"'] if variant else []
@@ -142,7 +142,7 @@ def _config(name: str, overrides: Sequence[str], variant: str, data_seed: int) -
         return load_config(name, [*given, *overrides])
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}, and no such config file; known tasks: {', '.join(sorted(TASKS))}")
-    values: dict[str, Value] = {"task.name": name, "task.variant": variant or None, "task.data_seed": data_seed}
+    values: dict[str, Value] = {"task.name": name, "task.variant": variant, "task.data_seed": data_seed}
     values |= parse_overrides(overrides)
     return with_homes(config_without_training({"sampling.num_shots": 0, **values}, lambda key: "tasks check"))
 
@@ -178,22 +178,22 @@ def _split_facts(task: Task, problems: Sequence[Problem], ruler: _Ruler) -> dict
     if problems:
         facts["question_length"] = _spread(ruler.lengths(render_prompts(task.prompt_format, problems, hint=False)))
         solved = [render_completion(task.prompt_format, p) for p in problems if p.rationale]
-        facts["worked_solution_length"] = _spread(ruler.lengths(solved)) if solved else None
+        facts["human_solution_length"] = _spread(ruler.lengths(solved)) if solved else None
     return facts
 
 
 def _duplicates(task: Task, places: Mapping[str, str]) -> dict[str, Any]:
-    """Problems that ask the same as an earlier one. Across splits loading has refused them; in one split they count."""
+    """Problems with the question of an earlier one. Loading refuses them across splits, so these are within a split."""
     first: dict[str, str] = {}
-    found = []
+    repeated = []
     key_of = key_of_problem(task)
     for name in SPLITS:
         for problem in task.split(name):
             place = f"{places.get(problem.id, problem.id)} ({name})"
             if (key := key_of(problem)) in first:
-                found.append(f"{place} asks the same as {first[key]}")
+                repeated.append(f"{place} asks the same as {first[key]}")
             first.setdefault(key, place)
-    return {"number": len(found), "first": found[:SHOWN]}
+    return {"number": len(repeated), "first": repeated[:LISTED]}
 
 
 def _spread(lengths: Sequence[int]) -> dict[str, float]:
@@ -201,7 +201,7 @@ def _spread(lengths: Sequence[int]) -> dict[str, float]:
 
 
 def _prefix_length(task: Task, few_shot: Sequence[Problem], ruler: _Ruler) -> int:
-    """Of the worked examples as they stand before a question."""
+    """Of the few-shot examples as they stand before a question."""
     if not few_shot:
         return 0
     last = few_shot[-1]
@@ -210,12 +210,12 @@ def _prefix_length(task: Task, few_shot: Sequence[Problem], ruler: _Ruler) -> in
 
 
 def _too_long(config: RunConfig, task: Task, ruler: _Ruler) -> list[str]:
-    """Ids of the problems that the base model's prompts cannot ask; hinted prompts are the longest."""
+    """Ids of the problems whose prompts do not fit for the base model; a hinted prompt is longer than a plain one."""
     if ruler.context is None:
         return []
     few_shot = task.few_shot[: config.sampling.num_shots]
-    room = ruler.context - config.sampling.max_new_tokens
-    found: list[str] = []
+    limit = ruler.context - config.sampling.max_new_tokens
+    too_long: list[str] = []
     for hint, problems in (
         (config.rationalization.hints != "none", task.train),
         (False, (*task.dev, *task.test, *task.extrapolation)),
@@ -225,42 +225,42 @@ def _too_long(config: RunConfig, task: Task, ruler: _Ruler) -> list[str]:
             ruler.lengths([render_prompt(task.prompt_format, problems[0], hint=hint, few_shot=few_shot)])[0] - alone[0]
         )
         for problem, length in zip(problems, alone, strict=True):
-            if before + length + SEAM > room:
-                whole = render_prompt(task.prompt_format, problem, hint=hint, few_shot=few_shot)
-                found += [problem.id] if ruler.lengths([whole])[0] > room else []
-    return found
+            if before + length + SEAM > limit:
+                prompt = render_prompt(task.prompt_format, problem, hint=hint, few_shot=few_shot)
+                too_long += [problem.id] if ruler.lengths([prompt])[0] > limit else []
+    return too_long
 
 
 def _rates(task: Task) -> dict[str, str]:
-    """Of the worked solutions, how many pass each check of the reasoning."""
-    seen: Counter[str] = Counter()
+    """How many of the human solutions pass each check of the reasoning."""
+    checked: Counter[str] = Counter()
     passed: Counter[str] = Counter()
     for problem in task.with_splits():
         if problem.rationale:
             for name, result in run_checks(task, problem, render_completion(task.prompt_format, problem)).items():
-                seen[name] += 1
+                checked[name] += 1
                 passed[name] += result.passed
-    return {name: f"{passed[name]}/{number} pass" for name, number in seen.items()}
+    return {name: f"{passed[name]}/{number} pass" for name, number in checked.items()}
 
 
 def _prompts(config: RunConfig, task: Task) -> dict[str, str]:
-    """A plain prompt, a hinted one, and a row that is trained on."""
+    """A plain prompt, a hinted one, and a training row."""
     problem, fmt = task.train[0], task.prompt_format
     few_shot = task.few_shot[: config.sampling.num_shots]
-    worked = next((p for p in (*task.train, *task.few_shot) if p.rationale), problem)
-    (row,) = examples_from_solutions([worked], fmt, iteration=1)
-    ends = "⟨the model goes on here⟩"
+    solved = next((p for p in (*task.train, *task.few_shot) if p.rationale), problem)
+    (row,) = examples_from_solutions([solved], fmt, iteration=1)
+    end = "⟨the model continues here⟩"
     return {
-        f"a prompt (problem {problem.id})": render_prompt(fmt, problem, hint=False, few_shot=few_shot) + ends,
+        f"a prompt (problem {problem.id})": render_prompt(fmt, problem, hint=False, few_shot=few_shot) + end,
         f"the same with its hint (problem {problem.id})": render_prompt(fmt, problem, hint=True, few_shot=few_shot)
-        + ends,
-        f"a row that is trained on, if a sample reads like the worked solution of problem {worked.id}": (
+        + end,
+        f"a row that is trained on, if a sample reads like the human solution of problem {solved.id}": (
             f"{row.prompt}⟨from here on with loss⟩{row.completion}⟨end⟩"
         ),
     }
 
 
-def _shown(value: object) -> str:
+def _in_words(value: object) -> str:
     if isinstance(value, dict):
         return "(" + ", ".join(f"{key} {inner}" for key, inner in value.items()) + ")"
     return "–" if value is None else str(value)

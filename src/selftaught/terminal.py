@@ -1,4 +1,4 @@
-"""What a person sees while a run works: a live display on a terminal, plain lines elsewhere; always on stderr.
+"""What a person sees during a run: a live display on a terminal, plain lines elsewhere; always on stderr.
 
 The lines also go to logs/attempt-<n>.log in the run folder, one file per start.
 """
@@ -23,14 +23,15 @@ from selftaught.summary import work_text
 from selftaught.tables import fitting
 
 PLAIN_EVERY_S = 30.0
-SHOWN_CHARACTERS = 1_500
+LONGEST_TEXT = 1_500
+"""Characters of a prompt or a completion; a longer one is cut in its middle."""
 BASE = "base model"
-BAR = 24
+BAR_WIDTH = 24
 """Characters."""
 
 
 class _Line(ProgressColumn):
-    """What is going on right now: name, bar, count, facts and the time left, as far as the terminal has room."""
+    """The stage that is running: name, bar, count, facts and the time left, as far as they fit into the line."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -39,8 +40,8 @@ class _Line(ProgressColumn):
     def render(self, task: Task) -> Text:
         total, left = int(task.total or 0), task.time_remaining
         is_plain = not self._console.encoding.startswith("utf")
-        done = int(BAR * task.completed / total) if total else BAR
-        bar = ("#" * done + "-" * (BAR - done)) if is_plain else ("━" * done + "╌" * (BAR - done))
+        done = int(BAR_WIDTH * task.completed / total) if total else BAR_WIDTH
+        bar = ("#" * done + "-" * (BAR_WIDTH - done)) if is_plain else ("━" * done + "╌" * (BAR_WIDTH - done))
         pieces = [
             task.description,
             bar,
@@ -52,24 +53,24 @@ class _Line(ProgressColumn):
 
 
 class TerminalProgress:
-    """One line per stage, one sample in full per iteration, and in between what is going on right now."""
+    """One line per stage, one complete sample per iteration, and in between the progress of the stage that runs."""
 
     def __init__(self, console: Console, max_iterations: int, log_dir: Path) -> None:
         self._console = console
         self._log_dir = log_dir
         self._log: TextIO | None = None
-        self._of = max_iterations
+        self._max_iterations = max_iterations
         self._live: Progress | None = None
         self._task: TaskID | None = None
         self._name = ""
         self._total = self._count = self._correct = self._tokens = 0
-        self._began = self._said = 0.0
+        self._began = self._last_line = 0.0
 
     def close(self) -> None:
         """Take the live display off the terminal, and close the log."""
         self._stop_live()
         if self._log is not None:
-            with contextlib.suppress(OSError):  # what could not be flushed has been reported already
+            with contextlib.suppress(OSError):  # _say has reported what cannot be written
                 self._log.close()
             self._log = None
 
@@ -84,9 +85,9 @@ class TerminalProgress:
         self._total, self._count = total, len(done)
         self._correct = sum(s.verdict is Verdict.CORRECT for s in done)
         self._tokens = 0
-        self._began = self._said = time.monotonic()
+        self._began = self._last_line = time.monotonic()
         if done and len(done) < total:
-            self._say(f"{self._name}: {len(done)} of {total} are on disk, {total - len(done)} are owed")
+            self._say(f"{self._name}: {len(done)} of {total} are on disk, {total - len(done)} are left to do")
         if self._console.is_terminal and len(done) < total:
             self._live = Progress(_Line(self._console), console=self._console, transient=True)
             self._task = self._live.add_task(self._name, total=total, completed=len(done), facts="")
@@ -160,7 +161,7 @@ class TerminalProgress:
         self._say(text)
 
     def _where(self, iteration: int) -> str:
-        return f"iteration {iteration}/{self._of}" if iteration else BASE
+        return f"iteration {iteration}/{self._max_iterations}" if iteration else BASE
 
     def _rate(self) -> str:
         seconds = time.monotonic() - self._began
@@ -170,15 +171,15 @@ class TerminalProgress:
         if self._live is not None and self._task is not None:
             rate = self._count / max(time.monotonic() - self._began, 1e-3)
             self._live.update(self._task, completed=self._count, facts=f"{rate:.1f}/s  {facts}")
-        elif not self._console.is_terminal and time.monotonic() - self._said > PLAIN_EVERY_S:
-            self._said = time.monotonic()
+        elif not self._console.is_terminal and time.monotonic() - self._last_line > PLAIN_EVERY_S:
+            self._last_line = time.monotonic()
             self._say(f"{self._name}: {self._count} of {self._total}  {facts}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         try:
             if self._log is None:
-                # Opened late: the folder exists only once the run has its lock. One file per start.
+                # Opened at the first line, because the folder exists only once the run has its lock.
                 number = 1 + sum(1 for _ in self._log_dir.glob("attempt-*.log"))
                 self._log = (self._log_dir / f"attempt-{number:03d}.log").open("a", encoding="utf-8")
             self._log.write(text + "\n")
@@ -190,9 +191,9 @@ class TerminalProgress:
 
 
 def _indented(name: str, text: str) -> list[str]:
-    """Text that a model may have written: shown as it is, cut in the middle if it is long, never interpreted."""
-    if len(text) > SHOWN_CHARACTERS:
-        half = SHOWN_CHARACTERS // 2
+    """Text that a model may have written: printed as it is, cut in the middle if it is long, never interpreted."""
+    if len(text) > LONGEST_TEXT:
+        half = LONGEST_TEXT // 2
         text = f"{text[:half]}\n[… {len(text) - 2 * half} characters …]\n{text[-half:]}"
     printable = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
     return [f"    {name}:", *(f"      | {line}" for line in printable.split("\n"))]

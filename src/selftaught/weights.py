@@ -14,7 +14,7 @@ from selftaught.records import ModelRef
 
 BUILTIN = {"builtin:adder": "adder"}
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
-"""What of a model on the hub is fetched at the first look."""
+"""The files of a model on the hub that a first check fetches."""
 ALL_FILES = ("*.safetensors", *SMALL_FILES)
 
 
@@ -29,8 +29,8 @@ def resolve_model(path: str) -> ModelRef:
 def check_model_path(path: str) -> Path:
     """The folder of the base model that a config names; of a model on the hub, its small files.
 
-    Raises ModelError for what `resolve_model` would refuse, as far as that shows without reading weights: cheap enough
-    to be asked before anything else is read.
+    Raises ModelError for what `resolve_model` would refuse, as far as that can be seen without reading weights: quick
+    enough to be done before anything else is read.
     """
     is_on_hub = _is_hub_id(path) and not os.path.lexists(path)
     folder = _from_hub(path, SMALL_FILES) if is_on_hub else _folder(path)
@@ -42,7 +42,7 @@ def check_model_path(path: str) -> Path:
 
 
 def model_in_folder(folder: Path, *, named: str | None = None) -> ModelRef:
-    """A model folder, checked to be readable as far as that is possible without loading it."""
+    """The model in a folder. Raises ModelError if it cannot be read, as far as that can be seen without loading it."""
     name = named or str(folder)
     with _readable(name):
         check_folder(folder, named=name)
@@ -104,6 +104,6 @@ def _from_hub(repo_id: str, patterns: Sequence[str]) -> Path:
         return Path(snapshot_download(repo_id, allow_patterns=list(patterns)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ModelError(
-            f"model {repo_id!r} is neither a folder nor to be had from the hub ({type(error).__name__}); "
+            f"model {repo_id!r} is neither a folder nor available from the hub ({type(error).__name__}); "
             "check the name and the network, or give the path of a folder that holds the model"
         ) from error

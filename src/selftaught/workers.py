@@ -1,14 +1,13 @@
-"""Further processes of a run, on the same machine: they draw and differentiate beside it, each on threads of its own.
+"""Workers: further processes of a run, on the same machine, that share its generation and its training.
 
 A model of a few megabytes cannot keep several cores busy from one process: its operations are too short to be divided
-among threads, and Python's lock hands them out one at a time. Who does what is fixed by the work alone, so results do
-not depend on how busy the machine is.
+among threads, and Python's lock starts them one at a time. The work alone decides which process does what, so results
+do not depend on how busy the machine is.
 
-`python -m selftaught.workers FD FOLDER…` is such a process: it receives functions with their arguments through the pipe
-FD, imports them (from the folders last) and runs one after the other; a function talks with its counterpart through
-the same pipe. Child processes of our own, not
-those of `multiprocessing`, for the reasons given in verifiers/pool.py. A worker ends with its pipe, so it outlives a
-killed run by one job at the most, and it writes no files.
+`python -m selftaught.workers FD FOLDER…` is a worker. It receives functions with their arguments through the pipe FD,
+imports them (it searches the folders last) and runs one after the other; a function exchanges messages with the run
+through the same pipe. Workers are not processes of `multiprocessing`, for the reasons given in verifiers/pool.py. A
+worker ends when its pipe is closed, so it outlives a killed run by at most one job, and it writes no files.
 """
 
 import subprocess
@@ -29,27 +28,27 @@ from selftaught.errors import SelftaughtError, WorkerDied
 
 
 class Worker:
-    """One further process; it is started when it first gets work, and again if it was ended."""
+    """One further process. It is started when it first gets work, and again after it has ended."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._finalizer: Callable[[], object] = lambda: None
         self.owner: object = None
-        """Whose function it runs; None if none."""
+        """The object whose function runs there; None if no function runs."""
 
     def load(self, module: str) -> None:
-        """Let the process import a module, after what runs there has ended; does not wait for it.
+        """Let the process import a module after its present function has ended; does not wait for it.
 
-        What that raises, a later call raises here, or the next function there, which imports the module again.
+        A later call raises what the import raises.
         """
         self.begin(None, load_module, module)
 
     def begin(self, owner: object, function: Callable[..., None], *arguments: Any) -> None:
-        """Run `function(pipe, *arguments)` there, after ending what ran before; `function` returns when it gets None.
+        """End the present function and run `function(pipe, *arguments)` there, which must return when it receives None.
 
-        `function` is one of a module's top level. What it raises is raised here by the next call that needs it, and
-        the process has ended then.
+        `function` must be at the top level of a module. The next call that needs its result raises what it raised; the
+        process has ended then.
         """
         if self.owner is not None:
             self.end(self.owner)
@@ -63,16 +62,16 @@ class Worker:
         try:
             self._pipe.send(message)
         except OSError as error:
-            raise self._death() from error
+            raise self._cause_of_death() from error
 
     def send_file(self, descriptor: int) -> None:
-        """Hand an open file over to a function that waits for it in `multiprocessing.reduction.recv_handle(pipe)`."""
+        """Send an open file to a function that waits for it in `multiprocessing.reduction.recv_handle(pipe)`."""
         assert self._pipe is not None
         assert self.pid is not None
         try:
             send_handle(self._pipe, descriptor, self.pid)
-        except (OSError, RuntimeError) as error:  # the latter for want of an acknowledgement, where one is sent
-            raise self._death() from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: on some systems, if it is not acknowledged
+            raise self._cause_of_death() from error
 
     def receive(self) -> Any:
         """The next message. Raises what the worker's function raised, and WorkerDied if the process is gone."""
@@ -80,7 +79,7 @@ class Worker:
         try:
             message = self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise self._death() from error
+            raise self._cause_of_death() from error
         if isinstance(message, Exception):
             self.kill()
             raise message
@@ -92,24 +91,24 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """The process, if it was started."""
+        """The id of the process, if it was started."""
         return self._process.pid if self._process else None
 
     @property
     def pipe(self) -> Connection:
-        """To wait for several workers at once."""
+        """The pipe to the process, to wait for several workers at once."""
         assert self._pipe is not None
         return self._pipe
 
     def end(self, owner: object) -> None:
-        """End the owner's function, if it is the one that runs."""
+        """End the present function if it is the owner's."""
         if self.owner is owner:
             self.owner = None
             with suppress(WorkerDied):
                 self.send(None)
 
     def kill(self) -> None:
-        """End the process, whatever it does; the next `begin` starts a new one."""
+        """End the process at once; the next `begin` starts a new one."""
         self.owner = None
         self._finalizer()
         self._process = self._pipe = None
@@ -122,13 +121,13 @@ class Worker:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env=environment(),
-            start_new_session=True,  # Ctrl-C at the terminal is the parent's
+            start_new_session=True,  # so that Ctrl-C at the terminal reaches the run alone
         )
         theirs.close()
         self._finalizer = weakref.finalize(self, _end, self._process, self._pipe)  # also when the interpreter exits
 
-    def _death(self) -> Exception:
-        """What ended the process: what its function raised, as far as it could still say, or how it died."""
+    def _cause_of_death(self) -> Exception:
+        """Why the process ended: the exception of its function if that was sent, or WorkerDied."""
         assert self._process is not None
         assert self._pipe is not None
         with suppress(EOFError, OSError):
@@ -142,13 +141,13 @@ class Worker:
         how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
         self.kill()
         return WorkerDied(
-            f"a further process of the run {how}; if memory is short, set compute.workers=1 in a new run; what was "
-            "saved is kept, and the same command carries on"
+            f"a worker of the run {how}; if memory is short, set compute.workers=1 in a new run; what was saved is "
+            "kept, and the same command carries on"
         )
 
 
 class Workers:
-    """The further processes of one run; ended with the `with` block."""
+    """The workers of one run; they end with the `with` block."""
 
     def __init__(self, number: int) -> None:
         self._workers = tuple(Worker() for _ in range(number))
@@ -186,9 +185,9 @@ def serve(pipe: Connection) -> None:
                 pipe.send(error)
                 return
             except Exception as error:
-                # Not every exception can be sent, so its text is; the parent's traceback shows it whole.
+                # Not every exception can be sent, so its text is sent.
                 text = "".join(traceback.format_exception(error))
-                pipe.send(RuntimeError(f"in a further process of the run:\n{text}"))
+                pipe.send(RuntimeError(f"in a worker of the run:\n{text}"))
                 return
 
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from selftaught.allocator import return_freed_memory
 from selftaught.attention_kinds import window_of
 from selftaught.engines.forward import Runner, use_slots
 from selftaught.engines.generate import generate
@@ -24,6 +23,7 @@ from selftaught.engines.slot_batch import SlotBatch
 from selftaught.engines.slots import ATTENTION, Kernels, SlotCache
 from selftaught.engines.token_sampling import sample_tokens
 from selftaught.errors import EngineError, RefusedError
+from selftaught.memory import return_freed_memory
 from selftaught.model_loading import load_model
 from selftaught.records import Completion, ModelRef, Request, SamplingParams, TokenScores
 from selftaught.scoring import completion_logprobs, context_of

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError
@@ -62,8 +62,10 @@ def texts(rows: Sequence[Row], key: str) -> list[str]:
     return values
 
 
-def optional_texts(rows: Sequence[Row], key: str) -> list[str]:
-    """Like `texts`, with "" where a row has no such key, null or an empty text."""
+def optional_texts(rows: Sequence[Row], key: str | Literal[False]) -> list[str]:
+    """Like `texts`, with "" where a row has no such key, null or an empty text; False is a key that no row has."""
+    if key is False:
+        return [""] * len(rows)
     return ["" if _is_gap(value) else as_text(value, row.place, key) for row, value in _of_one_kind(rows, key)]
 
 

@@ -75,7 +75,7 @@ class Layout:
     """The columns of a file."""
 
     keys: Mapping[str, str]
-    """question, answer, choices, id, class, rationale -> key, "" for none; as the settings of [task] name them."""
+    """question, answer, choices, id, class, rationale -> key, "" for none."""
     answer_is: str
     notes: tuple[str, ...]
     """Where the decision differs from what a name suggests."""
@@ -89,7 +89,7 @@ def layout_of(rows: Sequence[Row], given: Mapping[str, Any]) -> Layout:
     Raises ConfigError where the question, the answer, or the meaning of answers cannot be decided.
     """
     notes: list[str] = []
-    keys = {name: str(given.get(f"{name}_key", "")) for name in KEYS}
+    keys = {name: str(given.get(f"{name}_key") or "") for name in KEYS}
     answer_is = str(given.get("answer_is", "auto"))
     used = {part for key in keys.values() for part in _columns_in(rows, key)}
     keys["choices"] = keys["choices"] or _likeliest_key(rows, "choices", used)

@@ -8,6 +8,7 @@ hash of the question, so that a new row does not move the others.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from selftaught.control_characters import control_character_in
 from selftaught.errors import ConfigError, RefusedError
@@ -67,8 +68,8 @@ def load(settings: TaskConfig) -> Task:
     verifier = settings.verifier or ("choice" if has_choices else "exact")
     if verifier == "choice" and not has_choices:
         raise ConfigError(
-            f"task.verifier = 'choice', but the rows of {settings.data} have no choices under "
-            f"{settings.choices_key!r}; set task.choices_key, or use another verifier"
+            f"task.verifier = 'choice', but the rows of {settings.data} have no choices"
+            f"{_under(settings.choices_key)}; set task.choices_key, or use another verifier"
         )
     return Task(
         name="own",
@@ -90,6 +91,10 @@ def load(settings: TaskConfig) -> Task:
         notes=note_of_few_shot([placed.place for placed in splits["few_shot"]]),
         reading=reading,
     )
+
+
+def _under(key: str | Literal[False]) -> str:
+    return " (task.choices_key = false)" if key is False else f" under {key!r}"
 
 
 def places(settings: TaskConfig) -> dict[str, str]:
@@ -157,7 +162,7 @@ def _problems(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[_Placed],
     answers, solutions = _answers_and_solutions(rows, settings)
     given: list[tuple[str, ...]] = [()] * len(rows)
     reading: tuple[str, ...] = ()
-    if has_key(rows, settings.choices_key):
+    if settings.choices_key and has_key(rows, settings.choices_key):
         named = choices_of(rows, settings.choices_key)
         answers, how = labels_of(answers, named, [row.place for row in rows], answer_is=settings.answer_is)
         given = [one.texts for one in named]
@@ -165,7 +170,7 @@ def _problems(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[_Placed],
     elif settings.answer_is not in ("auto", "boxed"):
         raise ConfigError(
             f"task.answer_is = {settings.answer_is!r} says how answers name choices, but the rows of {settings.data} "
-            f"have none under {settings.choices_key!r}; set task.choices_key, or remove it"
+            f"have none{_under(settings.choices_key)}; set task.choices_key, or remove it"
         )
     classes = optional_texts(rows, settings.class_key)
     no_class = "none" if any(classes) else "all"
@@ -211,7 +216,7 @@ def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[l
         if any(solutions):
             raise ConfigError(
                 f"{rows[0].place}: {settings.answer_key!r} holds solutions that end on {marker!r}, but there are "
-                f'others under {settings.rationale_key!r}; set task.rationale_key = "" to leave those out'
+                f"others under {settings.rationale_key!r}; set task.rationale_key = false to leave those out"
             )
         for i, row in enumerate(rows):
             before, separator, after = answers[i].rpartition(marker)

@@ -1,4 +1,4 @@
-"""The seam to whatever fine-tunes, and the trainer that does nothing (for tests)."""
+"""The interface of trainers, and a trainer that does nothing (for tests)."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ class Trainer(Protocol):
         """Fine-tune the weights of `start` for `plan.steps` steps and save them in the empty folder `out_dir`.
 
         Calls `on_step` after every optimizer step; an exception from it ends the training. Raises RefusedError for
-        examples that would not be learned as given, TrainingError for a loss that is not finite.
+        examples that would not be learned as they are, TrainingError for a loss that is not finite.
         """
         ...
 

@@ -9,7 +9,7 @@ MicroBatch = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """The micro-batches of a whole training, in the order in which they are run."""
+    """The micro-batches of one training, in the order in which they are run."""
 
     steps: tuple[tuple[MicroBatch, ...], ...]
     """By optimizer step; every step has the same number of micro-batches."""
@@ -37,18 +37,18 @@ def plan_batches(
 ) -> Batches:
     """Split `order` (positions of rows, `batch_size` to a step) into micro-batches of at most `max_tokens` tokens.
 
-    All steps have the same number of micro-batches: the smallest that serves, `at_least` that many, and a multiple of
-    `multiple_of`, of which the batch size is one too. A row longer than the budget is a micro-batch of its own.
-    `padded` counts the padding that rows of unequal length would need, and puts rows of like length together; without
-    it the micro-batches of a step have as even a number of tokens as a greedy split gives. The step with the largest
-    micro-batch comes first, so that a lack of memory shows at once.
+    All steps have the same number of micro-batches: the smallest number that keeps the budget, is no less than
+    `at_least`, and is a multiple of `multiple_of`. The batch size must be a multiple of `multiple_of`, too. A row
+    longer than the budget is a micro-batch of its own. With `padded`, the padding of rows of unequal length counts as
+    tokens, and rows of similar length share a micro-batch. Without it, a greedy split makes the micro-batches of a step
+    about equal in tokens. The step with the largest micro-batch comes first, so that a lack of memory shows at once.
     """
     if not order or len(order) % batch_size:
         raise ValueError(f"{len(order)} rows do not fill steps of {batch_size}")
     if batch_size % multiple_of:
         raise ValueError(f"a step of {batch_size} rows cannot be split evenly among {multiple_of}")
     steps = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    split = _by_length if padded else _evenly
+    split = _split_by_length if padded else _split_evenly
 
     def cost(rows: Sequence[int]) -> int:
         of_rows = [lengths[i] for i in rows]
@@ -67,10 +67,10 @@ def plan_batches(
     return Batches(tuple(tuple(step) for step in planned), tuple(tokens))
 
 
-def like_lengths(lengths: Sequence[int], *, waste: float) -> list[list[int]]:
-    """Positions in groups of like length, longest first: padding a group adds at most `waste` of its area.
+def group_by_length(lengths: Sequence[int], *, waste: float) -> list[list[int]]:
+    """Positions of rows in groups of similar length, longest first: padding adds at most `waste` to a group's area.
 
-    Area is the sum of squared lengths, what attention costs.
+    The area is the sum of squared lengths, which is what attention costs.
     """
     groups: list[list[int]] = []
     area = 0
@@ -85,23 +85,23 @@ def like_lengths(lengths: Sequence[int], *, waste: float) -> list[list[int]]:
     return groups
 
 
-def _evenly(rows: Sequence[int], lengths: Sequence[int], number: int) -> list[MicroBatch]:
-    """Longest row first, each to the micro-batch with the fewest tokens so far; none stays empty."""
-    filled: list[list[int]] = [[] for _ in range(number)]
+def _split_evenly(rows: Sequence[int], lengths: Sequence[int], number: int) -> list[MicroBatch]:
+    """Assign the rows, longest first, each to the micro-batch with the fewest tokens so far; none stays empty."""
+    micro_batches: list[list[int]] = [[] for _ in range(number)]
     tokens = [0] * number
     for i in sorted(rows, key=lambda i: -lengths[i]):
         k = min(range(number), key=lambda k: (tokens[k], k))
-        filled[k].append(i)
+        micro_batches[k].append(i)
         tokens[k] += lengths[i]
-    return [tuple(micro_batch) for micro_batch in filled]
+    return [tuple(micro_batch) for micro_batch in micro_batches]
 
 
-def _by_length(rows: Sequence[int], lengths: Sequence[int], number: int) -> list[MicroBatch]:
-    """Rows sorted by length and cut where the padded area is largest, again and again."""
-    parts = [sorted(rows, key=lambda i: -lengths[i])]
-    while len(parts) < number:
-        widest = max((p for p in parts if len(p) > 1), key=lambda p: lengths[p[0]] * len(p))
-        half = (len(widest) + 1) // 2
-        at = parts.index(widest)
-        parts[at : at + 1] = [widest[:half], widest[half:]]
-    return [tuple(part) for part in parts]
+def _split_by_length(rows: Sequence[int], lengths: Sequence[int], number: int) -> list[MicroBatch]:
+    """Sort the rows by length, then halve the micro-batch with the most padded tokens until there are enough."""
+    micro_batches = [sorted(rows, key=lambda i: -lengths[i])]
+    while len(micro_batches) < number:
+        largest = max((rows for rows in micro_batches if len(rows) > 1), key=lambda rows: lengths[rows[0]] * len(rows))
+        half = (len(largest) + 1) // 2
+        place = micro_batches.index(largest)
+        micro_batches[place : place + 1] = [largest[:half], largest[half:]]
+    return [tuple(rows) for rows in micro_batches]

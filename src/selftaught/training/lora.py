@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by PEFT: trained beside frozen weights, merged in at the end."""
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by PEFT: trained beside frozen weights, merged at the end."""
 
 import warnings
 from typing import Any
@@ -25,10 +25,10 @@ def with_adapters(model: Any, settings: TrainingConfig) -> Any:
 
 
 def merged(trained: Any, fresh: Any, settings: TrainingConfig) -> Any:
-    """The model `fresh` (float32, as before the training) with the adapters of `trained` added to its weights."""
+    """The model `fresh` (float32 weights from before the training) with the adapters of `trained` added to them."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     model = with_adapters(fresh, settings)
-    found = set_peft_model_state_dict(model, get_peft_model_state_dict(trained))
-    assert not found.unexpected_keys, f"adapters without a place: {found.unexpected_keys[:3]}"
+    loaded = set_peft_model_state_dict(model, get_peft_model_state_dict(trained))
+    assert not loaded.unexpected_keys, f"adapters without a place: {loaded.unexpected_keys[:3]}"
     return model.merge_and_unload(safe_merge=True)

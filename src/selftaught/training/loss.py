@@ -1,11 +1,11 @@
-"""Next-token loss over a large vocabulary: float32 sums over a few positions at a time, gradient made on the way."""
+"""Next-token loss over a large vocabulary, in float32 and a few positions at a time, together with its gradient."""
 
 from typing import Any
 
 import torch
 
 CHUNK_BYTES = 2 << 20
-"""Of float32 probabilities at a time on a CPU: they stay in the cache, and memory does not grow with the positions."""
+"""Of float32 probabilities in one chunk on a CPU: they fit its cache, and memory does not grow with the positions."""
 GPU_CHUNK_BYTES = 256 << 20
 
 
@@ -18,13 +18,13 @@ class _WeightedLoss(torch.autograd.Function):
         chunk = CHUNK_BYTES if logits.device.type == "cpu" else GPU_CHUNK_BYTES
         positions = max(1, chunk // (4 * logits.shape[-1]))
         for start in range(0, logits.shape[0], positions):
-            part, wanted = logits[start : start + positions], targets[start : start + positions, None]
-            highest, at = part.max(-1, keepdim=True)
-            probabilities = part.softmax(-1, dtype=exact)
+            values, target = logits[start : start + positions], targets[start : start + positions, None]
+            highest, likeliest = values.max(-1, keepdim=True)
+            probabilities = values.softmax(-1, dtype=exact)
             # log(sum(exp)) through the likeliest token, whose probability is never so small that its log is lost.
-            normalizer = highest.to(exact) - probabilities.gather(1, at).log()
-            total += (normalizer - part.gather(1, wanted).to(exact)).sum()
-            probabilities.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=exact))
+            normalizer = highest.to(exact) - probabilities.gather(1, likeliest).log()
+            total += (normalizer - values.gather(1, target).to(exact)).sum()
+            probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=exact))
             gradient[start : start + positions] = probabilities.mul_(weight)
         ctx.save_for_backward(gradient)
         return total * weight
@@ -33,8 +33,8 @@ class _WeightedLoss(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         (outer,) = gradients
-        # As a rule the loss is what is differentiated; then a pass over all logits is saved (a GPU would have to wait
-        # for the comparison).
+        # Usually the loss itself is differentiated; a pass over all logits is saved then. A GPU would have to wait for
+        # the comparison.
         if outer.device.type != "cpu" or outer != 1.0:
             gradient = gradient * outer.to(gradient.dtype)
         return gradient, None, None

@@ -1,4 +1,4 @@
-"""bfloat16 weights to compute with over float32 weights that the optimizer changes, and the norms of gradients."""
+"""Keep float32 weights for the optimizer behind the bfloat16 weights of the model, and measure gradient norms."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,17 +11,17 @@ class Masters:
     """The float32 weights behind a model's trained parameters.
 
     With `compute` bfloat16 the model's own float32 weights become the masters and the model gets bfloat16 copies,
-    whose gradients are summed in float32 as each backward pass yields them. What has another number type by then (a
-    float32 adapter over a frozen model), and everything where `compute` is float32, is its own master.
+    whose gradients are summed in float32 as each backward pass gives them. A parameter that already has the number type
+    `compute` is its own master: all of them where it is float32, and the float32 adapters over a frozen model.
     """
 
     def __init__(self, model: Any, *, compute: torch.dtype) -> None:
         self._of: dict[torch.Tensor, Parameter] = {}
-        self._taken: set[torch.Tensor] = set()
-        """What has a gradient in this step; its buffer is kept from step to step."""
+        self._with_gradient: set[torch.Tensor] = set()
+        """Parameters that have a gradient in this step. A master keeps its gradient buffer from step to step."""
         self._norms: list[torch.Tensor] = []
         self.measuring = False
-        """Whether to take the norm of every micro-batch's gradient; may change from step to step."""
+        """Whether the norm of every micro-batch's gradient is measured; may change from step to step."""
         for parameter in model.parameters():
             if not parameter.requires_grad:
                 continue
@@ -29,17 +29,17 @@ class Masters:
             if compute != parameter.dtype:
                 self._of[parameter] = Parameter(parameter.data)
                 parameter.data = parameter.data.to(compute)
-                parameter.register_post_accumulate_grad_hook(self._take)
+                parameter.register_post_accumulate_grad_hook(self._move_gradient)
             else:
-                parameter.register_hook(self._note_norm)
+                parameter.register_hook(self._measure_norm)
         self._copied: list[torch.Tensor] = [p for p, master in self._of.items() if p is not master]
 
     def use_in(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let a new optimizer of the model's parameters change the masters, and the model after each of its steps."""
+        """Let a new optimizer change the masters of its parameters; after each step the model gets their values."""
         for group in optimizer.param_groups:
             group["params"] = [self._of[p] for p in group["params"]]
         if self._copied:
-            optimizer.register_step_post_hook(lambda *_: self._publish())
+            optimizer.register_step_post_hook(lambda *_: self._copy_to_model())
 
     @property
     def trained(self) -> list[torch.Tensor]:
@@ -47,22 +47,22 @@ class Masters:
         return list(self._of)
 
     def add(self, gradients: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Add what another process found for a micro-batch, as if its backward pass had run here."""
+        """Add a worker's gradients of a micro-batch, as if its backward pass had run here."""
         for parameter, gradient in gradients:
             if self._of[parameter] is not parameter:
                 parameter.grad = gradient
-                self._take(parameter)
+                self._move_gradient(parameter)
                 continue
-            self._note_norm(gradient)
+            self._measure_norm(gradient)
             if parameter.grad is None:
-                parameter.grad = gradient.clone()  # the other process will write its next one there
+                parameter.grad = gradient.clone()  # the worker writes its next gradient there
             else:
                 parameter.grad.add_(gradient)
 
     def clip(self, max_norm: float) -> torch.Tensor:
         """Scale the gradients down to `max_norm` if they are above it; their norm before that, in float32."""
         for parameter in self._copied:
-            if parameter not in self._taken:
+            if parameter not in self._with_gradient:
                 self._of[parameter].grad = None
         masters = list(self._of.values())
         norm = torch.nn.utils.get_total_norm([m.grad for m in masters if m.grad is not None])
@@ -70,36 +70,36 @@ class Masters:
             torch.nn.utils.clip_grads_with_norm_(masters, max_norm, norm)
         return norm
 
-    def take_squared_norm(self) -> float:
-        """|g|^2 of what the backward passes since the last call added to the gradient."""
+    def pop_squared_norm(self) -> float:
+        """|g|^2 of what the backward passes since the last call added to the gradient; the next call starts at zero."""
         squared = torch.stack(self._norms).double().square().sum().item()
         self._norms.clear()
         return float(squared)
 
-    def give_back(self) -> None:
-        """Make the model float32 again, with the exact weights of the masters."""
+    def restore_float32(self) -> None:
+        """Give the model the float32 weights of the masters."""
         for parameter in self._copied:
             parameter.data = self._of[parameter].data
 
-    def _note_norm(self, gradient: torch.Tensor) -> None:
+    def _measure_norm(self, gradient: torch.Tensor) -> None:
         if not self.measuring:
             return
         self._norms.append(torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32)))
 
-    def _take(self, parameter: torch.Tensor) -> None:
+    def _move_gradient(self, parameter: torch.Tensor) -> None:
         gradient, parameter.grad = parameter.grad, None
         assert gradient is not None
-        self._note_norm(gradient)
+        self._measure_norm(gradient)
         master = self._of[parameter]
         if master.grad is None:
             master.grad = gradient.float()
-        elif parameter in self._taken:
+        elif parameter in self._with_gradient:
             master.grad.add_(gradient)
         else:
             master.grad.copy_(gradient)
-        self._taken.add(parameter)
+        self._with_gradient.add(parameter)
 
     @torch.no_grad()
-    def _publish(self) -> None:
+    def _copy_to_model(self) -> None:
         torch._foreach_copy_(list(self._copied), [self._of[p].data for p in self._copied])
-        self._taken.clear()
+        self._with_gradient.clear()

@@ -13,13 +13,11 @@ from selftaught.training.packed_attention import layout_of
 
 Features = Sequence[dict[str, list[int]]]
 """One element of the data set (`rows.as_dataset`): the ids, labels and lengths of a micro-batch's rows."""
-
-
 Collate = Callable[[Features], dict[str, Any]]
 
 
-def packed(features: Features) -> dict[str, Any]:
-    """Collate one micro-batch as one line of N tokens, row after row, with position ids from 0 in each row, no mask."""
+def collate_packed(features: Features) -> dict[str, Any]:
+    """Concatenate the rows of one micro-batch into a sequence of N tokens; each row's positions begin at 0; no mask."""
     (feature,) = features
     labels, lengths = torch.tensor(feature["labels"]), feature["seq_lengths"]
     learned = (labels != IGNORED).nonzero()[:, 0]
@@ -33,8 +31,8 @@ def packed(features: Features) -> dict[str, Any]:
     }
 
 
-def padded(features: Features) -> dict[str, Any]:
-    """Collate one micro-batch as rows padded on the right: [B, T] ids, position ids and mask."""
+def collate_padded(features: Features) -> dict[str, Any]:
+    """Pad the rows of one micro-batch on the right: ids and mask [B, T]."""
     (feature,) = features
     lengths = feature["seq_lengths"]
     ids, labels = (
@@ -53,11 +51,11 @@ def padded(features: Features) -> dict[str, Any]:
 
 def collator_of(prepared: Prepared) -> Collate:
     """How the micro-batches of this model are collated."""
-    return packed if prepared.why_padded is None else padded
+    return collate_packed if prepared.why_padded is None else collate_padded
 
 
 def loss_of(model: Any, inputs: dict[str, Any], share: float, *, router_weight: float = 0.0) -> torch.Tensor:
-    """`share` times the summed loss of one collated micro-batch, and `router_weight` times that of a router."""
+    """`share` times the summed loss of one collated micro-batch, plus `router_weight` times the loss of its router."""
     targets = inputs.pop("targets")
     if router_weight:
         inputs["output_router_logits"] = True

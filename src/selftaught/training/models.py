@@ -1,4 +1,4 @@
-"""A model loaded and prepared for training; alike in every process of a run."""
+"""Load a model and prepare it for training, in the same way in every process of a run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +18,11 @@ class Prepared:
 
     model: Any
     why_padded: str | None
-    """None if its rows are packed."""
+    """Why rows are padded and not packed; None if they are packed."""
 
 
 def prepare(model: Any, settings: TrainingConfig, *, compute: torch.dtype, longest: int, seed: int) -> Prepared:
-    """Give a loaded model packed attention if it can have it, and adapters if wanted.
+    """Switch a loaded model to packed attention if it can use it, and add adapters if the settings give a rank.
 
     `longest` is the number of tokens of the longest row.
     """

@@ -19,7 +19,7 @@ class NoiseEstimate:
 
 
 def estimate_noise(squared_norms: Sequence[float], weights: Sequence[int], squared_norm: float) -> NoiseEstimate | None:
-    """From m micro-batches with `weights` loss tokens; None for m < 2, where nothing can be told apart.
+    """From m micro-batches with `weights` loss tokens; None for m < 2: one micro-batch does not separate the two.
 
     `squared_norms` are |c_i|^2 of what each adds to the step's gradient (its mean gradient times its share of the
     tokens), `squared_norm` is that of their sum, before clipping. Squares are averaged, never norms.
@@ -36,6 +36,6 @@ def estimate_noise(squared_norms: Sequence[float], weights: Sequence[int], squar
 
 
 def noise_scale(estimates: Sequence[NoiseEstimate]) -> float | None:
-    """tr(S) / |G|^2 in loss tokens: numerator and denominator averaged apart; None where the latter is not above 0."""
+    """tr(S) / |G|^2 in loss tokens: both averaged over the steps first; None where |G|^2 is not above 0."""
     squared_norm, trace = sum(e.squared_norm for e in estimates), sum(e.trace for e in estimates)
     return trace / squared_norm if squared_norm > 0 else None

@@ -1,9 +1,9 @@
 """Round trained float32 weights to bfloat16 without losing what a training added to them.
 
-Rounded to the nearest, a step smaller than half the spacing of bfloat16 (2^-8 of a weight) vanishes wherever the old
-weight lies on that grid, as the weights of most released models do: a short training with a small learning rate would
-not be seen at all by whoever draws in bfloat16. Rounded at random, up or down with the chance that makes the mean
-right, the sum over many weights keeps the step (stochastic rounding; Gupta et al. 2015, arXiv 1502.02551).
+Rounding to the nearest removes a step smaller than half the spacing of bfloat16 (2^-8 of a weight) wherever the old
+weight lies on that grid, as the weights of most released models do: generation in bfloat16 would see nothing of a short
+training with a small learning rate. Rounding at random, up or down with the probability that keeps the mean, keeps the
+step in the sum over many weights (stochastic rounding; Gupta et al. 2015, arXiv 1502.02551).
 """
 
 from typing import Any
@@ -15,14 +15,15 @@ _DROPPED = 16
 
 
 def round_at_random(weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """float32 numbers that bfloat16 has, one for each finite weight: a neighbor on its grid, right in the mean.
+    """Each finite weight rounded up or down to a float32 number that bfloat16 has; the expected value is the weight.
 
     A weight that is on the grid stays as it is, so weights that were not trained do not change.
     """
     noise = torch.randint(
         0, 1 << _DROPPED, weights.shape, generator=generator, dtype=torch.int32, device=weights.device
     )
-    # The bits of a float's size count up with it: the carry out of the dropped bits comes with the chance they state.
+    # The bits of a float are ordered like its size: a carry out of the dropped bits rounds away from zero, with the
+    # probability that these bits state.
     return ((weights.view(torch.int32) + noise) & -(1 << _DROPPED)).view(torch.float32)
 
 

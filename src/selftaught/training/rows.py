@@ -1,4 +1,4 @@
-"""Rows of token ids for training: what a row must hold, and that TRL trains on exactly the rows it was given."""
+"""Rows of token ids for training: check what a row holds, and that TRL trains on exactly the rows it was given."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Row:
 
 
 def check_rows(rows: Sequence[Row], codec: Codec, *, context: int) -> None:
-    """Raise RefusedError for rows that would not be learned as intended; each of these fails in silence elsewhere."""
+    """Raise RefusedError for rows that would not be learned as intended; nothing else would report these mistakes."""
     if not rows:
         raise RefusedError("there is nothing to train on; see left_out/ for why every sample was left out")
     for position, row in enumerate(rows):
@@ -51,7 +51,7 @@ def check_rows(rows: Sequence[Row], codec: Codec, *, context: int) -> None:
 
 
 def as_dataset(rows: Sequence[Row], micro_batches: Sequence[MicroBatch]) -> Dataset:
-    """One element per micro-batch: its rows end to end, and the length of each in the column that TRL lets through."""
+    """One element per micro-batch: its rows concatenated, and their lengths in the column that TRL passes on."""
     elements = [_element(rows, members) for members in micro_batches]
     return Dataset.from_dict({name: [element[name] for element in elements] for name in COLUMNS})
 

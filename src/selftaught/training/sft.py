@@ -1,7 +1,7 @@
-"""The trainer `sft`: TRL's SFTTrainer on micro-batches of token ids that are laid out here.
+"""The trainer `sft`: TRL's SFTTrainer on micro-batches of token ids that are arranged here.
 
-TRL gets input ids and labels, never text or masks: what carries loss is decided by `Codec.encode_example` and asserted
-again after TRL has prepared its data set. The optimizer changes float32 weights; steps run in the order given.
+TRL gets input ids and labels, never text or masks: `Codec.encode_example` decides what carries loss, and this is
+checked again after TRL has prepared its data set. The optimizer changes float32 weights.
 """
 
 import gc
@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
-from selftaught.allocator import collecting_what_is_new, return_freed_memory
 from selftaught.errors import StoreError, TrainingError
+from selftaught.memory import return_freed_memory
 from selftaught.plan import row_order
 from selftaught.records import (
     Checkpoint,
@@ -68,7 +68,6 @@ class SftTrainer:
         self._threads, self._workers = threads, workers
         self._trust = trust_remote_code
 
-    @collecting_what_is_new()
     def fine_tune(
         self,
         examples: Sequence[TrainingExample],
@@ -83,7 +82,7 @@ class SftTrainer:
         began = time.monotonic()
         codec = Codec(start.path, trust_remote_code=self._trust)
         rows = [Row(*codec.encode_example(example)) for example in examples]
-        workers = WorkerGradients(self._workers, self._lesson(start, rows, plan)) if self._workers else None
+        workers = WorkerGradients(self._workers, self._training_job(start, rows, plan)) if self._workers else None
         model = load_float32(start.path, trust_remote_code=self._trust)
         check_rows(rows, codec, context=context_of(model))
         order = row_order(len(rows), num_places=plan.steps * self._settings.batch_size, seed=plan.seed)
@@ -92,10 +91,10 @@ class SftTrainer:
             steps = _Steps(on_step, began, trainer)
             trainer.add_callback(steps)
             trainer.train()
-        model = self._trained(trainer, start)
+        model = self._finish_model(trainer, start)
         if self._compute == torch.bfloat16:
-            round_model(model, seed=plan.seed)  # what is proven, measured and saved is what will be drawn with
-        new_logprobs = self._probe(model, codec, plan.probe)  # in float32: it is compared with what an engine says
+            round_model(model, seed=plan.seed)  # before the measurements: they are of the weights that are saved
+        new_logprobs = self._probe(model, codec, plan.probe)  # in float32: an engine's are compared with them
         model = model.to(self._compute)
         summary = TrainingSummary(
             steps=steps.done,
@@ -117,7 +116,7 @@ class SftTrainer:
                 "the same command again; the samples are kept and the training is redone"
             ) from error
         del model, trainer, steps
-        gc.collect()  # a trainer and its parts refer to each other, and to the model
+        gc.collect()  # TRL's trainer and its parts refer to each other and to the model
         return_freed_memory()
         return checkpoint_of(
             plan, start=start, out_dir=out_dir, examples=len(examples), train=summary, new_logprobs=new_logprobs
@@ -167,11 +166,11 @@ class SftTrainer:
             train_dataset=as_dataset(rows, batches.flat),
             processing_class=codec.tokenizer,
         )
-        trainer.remove_callback(PrinterCallback)  # it prints every log line; ours passes them on instead
+        trainer.remove_callback(PrinterCallback)  # it would print every log line
         check_prepared(trainer.train_dataset, rows, batches.flat)
         return trainer
 
-    def _lesson(self, start: ModelRef, rows: Sequence[Row], plan: TrainingPlan) -> TrainingJob:
+    def _training_job(self, start: ModelRef, rows: Sequence[Row], plan: TrainingPlan) -> TrainingJob:
         return TrainingJob(
             path=start.path,
             settings=self._settings,
@@ -182,10 +181,10 @@ class SftTrainer:
             trust_remote_code=self._trust,
         )
 
-    def _trained(self, trainer: MicroBatchTrainer, start: ModelRef) -> Any:
-        """The trained model: float32, whole (adapters merged), with its own attention."""
+    def _finish_model(self, trainer: MicroBatchTrainer, start: ModelRef) -> Any:
+        """Turn the trained model into an ordinary one: float32, adapters merged, with its own attention."""
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        trainer.masters.give_back()
+        trainer.masters.restore_float32()
         if self._settings.lora_rank:
             fresh = load_float32(start.path, trust_remote_code=self._trust).to(self._device)
             return merged(trained, fresh, self._settings).eval()
@@ -194,14 +193,14 @@ class SftTrainer:
         return trained.eval()
 
     def _affordable_tokens(self, model: Any) -> int:
-        """Tokens at a time that keep the activations near ACTIVATION_BYTES, by the shape of the model alone.
+        """Tokens of a micro-batch that keep the activations near ACTIVATION_BYTES, from the model's shape alone.
 
-        Not by free memory: the choice decides the last bits of every sum, and must be the same after a kill.
+        Free memory has no influence: the number decides the last bits of sums, and must be the same after a kill.
         """
         config = model.config.get_text_config()
         size, hidden = torch.finfo(self._compute).bits // 8, config.hidden_size
         inner = getattr(config, "intermediate_size", None) or 4 * hidden
-        # Of a layer: what each product and each norm keeps for the backward pass (norms compute in float32).
+        # What the products and norms of a layer keep for the backward pass; norms compute in float32.
         per_layer = size * (8 * hidden + 4 * inner) + 4 * 4 * hidden
         per_token = config.num_hidden_layers * per_layer + 2 * size * config.vocab_size
         return int(max(256, min(16384, ACTIVATION_BYTES // per_token)))
@@ -224,7 +223,7 @@ class SftTrainer:
             data_seed=plan.seed % 2**32,
             bf16=False,  # no autocast: the model itself is bfloat16 where it computes in it (masters.py)
             use_cpu=self._device.type == "cpu",
-            # The rows are laid out for all steps already; TRL must neither cut, drop, pack, shuffle nor checkpoint.
+            # The rows of all steps are arranged already; TRL must not cut, drop, pack, shuffle or checkpoint.
             max_length=None,
             packing=False,
             shuffle_dataset=False,
@@ -243,13 +242,13 @@ class SftTrainer:
             disable_tqdm=True,
         )
 
-    def _mean_loss(self, model: Any, laid_out: Sequence[tuple[list[int], list[int]]]) -> float | None:
+    def _mean_loss(self, model: Any, encoded: Sequence[tuple[list[int], list[int]]]) -> float | None:
         """Mean loss per loss token (nats), or None without rows."""
-        if not laid_out:
+        if not encoded:
             return None
-        split = [(labels.count(IGNORED), ids) for ids, labels in laid_out]
-        scores = completion_logprobs(model, [(ids[:n], ids[n:]) for n, ids in split], device=self._device)
-        losses = [-value for row in scores for value in row]
+        prompts = [(labels.count(IGNORED), ids) for ids, labels in encoded]
+        logprobs = completion_logprobs(model, [(ids[:n], ids[n:]) for n, ids in prompts], device=self._device)
+        losses = [-value for row in logprobs for value in row]
         return sum(losses) / len(losses)
 
     def _probe(self, model: Any, codec: Codec, probe: Sequence[ProbeRow]) -> list[tuple[float, ...]]:

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer on ready micro-batches: packed rows, loss where labels are, float32 masters, noise."""
+"""TRL's SFTTrainer on prepared micro-batches, with float32 masters, workers and the gradient noise."""
 
 from typing import Any
 
@@ -13,21 +13,21 @@ from selftaught.training.worker_gradients import RemoteMicroBatch, WorkerGradien
 
 
 def collate_first(collate: Collate) -> Collate:
-    """Collate the first of several micro-batches; the others are for the workers, which collate them there."""
+    """Collate the first of several micro-batches here; the workers collate the others."""
 
     def collate_first(features: Features) -> dict[str, Any]:
-        return {**collate(features[:1]), "parts": [RemoteMicroBatch(feature) for feature in features[1:]]}
+        return {**collate(features[:1]), "remote": [RemoteMicroBatch(feature) for feature in features[1:]]}
 
     return collate_first
 
 
 NOISE_EVERY = 4
-"""Steps from one estimate of the gradient noise to the next: the norms of the parts' gradients cost 7 % of a step."""
+"""Steps from one estimate of the gradient noise to the next, since measuring the norms takes 7 % of a step."""
 
 
 class MicroBatchTrainer(SFTTrainer):
-    """One micro-batch is one element of the data set. An input is one of them, or with workers one for every process;
-    `gradient_accumulation_steps` inputs are one step.
+    """One micro-batch is one element of the data set. An input is one micro-batch, or one for each process if there are
+    workers; `gradient_accumulation_steps` inputs are one step.
 
     The loss of a step is the mean over all its loss tokens, however they are split.
     """
@@ -46,11 +46,11 @@ class MicroBatchTrainer(SFTTrainer):
     ) -> None:
         self.batches, self.notes, self.plain_attention = batches, notes, plain_attention
         self._compute, self._workers = compute, workers
-        self._asked_at = -1
+        self._started_step = -1
         self._squared_norms: list[float] = []
         self._weights: list[int] = []
         self.noise: NoiseEstimate | None = None
-        """Of the last step; None where it was not estimated: a step of one micro-batch, or not every fourth."""
+        """Of the last step; None where it was not estimated: in steps of one micro-batch and in three of four steps."""
         super().__init__(**arguments)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -61,7 +61,7 @@ class MicroBatchTrainer(SFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         here = sum(len(batch["targets"]) for batch in batch_samples)
-        elsewhere = sum(part.num_targets for batch in batch_samples for part in batch.get("parts", ()))
+        elsewhere = sum(remote.num_targets for batch in batch_samples for remote in batch.get("remote", ()))
         return torch.tensor(float(here + elsewhere), device=device)
 
     def compute_loss(
@@ -77,25 +77,28 @@ class MicroBatchTrainer(SFTTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         step = self.state.global_step
         self.masters.measuring = self.batches.per_step > 1 and step % NOISE_EVERY == 0
-        parts = inputs.pop("parts", ())
+        remote = inputs.pop("remote", ())
         if self._workers is not None:
-            share = 1.0 / float(num_items_in_batch)
-            self._workers.ask(
-                self.masters.trained, parts, share, router_weight=self._router_weight(), is_new=step != self._asked_at
+            self._workers.start(
+                self.masters.trained,
+                remote,
+                share=1.0 / float(num_items_in_batch),
+                router_weight=self._router_weight(),
+                weights_changed=step != self._started_step,
             )
-            self._asked_at = step
+            self._started_step = step
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
-        self._measure()
-        for part in self._workers.answers(self.masters.trained) if self._workers is not None else ():
-            self.masters.add(part.gradients)
-            self._weights.append(part.num_targets)
-            self._measure()
-            loss = loss + part.loss
+        self._record_norm()
+        for result in self._workers.results(self.masters.trained) if self._workers is not None else ():
+            self.masters.add(result.gradients)
+            self._weights.append(result.num_targets)
+            self._record_norm()
+            loss = loss + result.loss
         return loss
 
-    def _measure(self) -> None:
+    def _record_norm(self) -> None:
         if self.masters.measuring:
-            self._squared_norms.append(self.masters.take_squared_norm())
+            self._squared_norms.append(self.masters.pop_squared_norm())
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
         norm = self.masters.clip(self.args.max_grad_norm)
@@ -105,4 +108,4 @@ class MicroBatchTrainer(SFTTrainer):
         return norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        return 0  # TRL's count is not used, and it would count without knowing of the packing
+        return 0  # TRL would count as if rows were not packed, and nobody reads it

@@ -1,7 +1,7 @@
-"""Gradients of micro-batches computed in further processes of the run.
+"""Gradients of micro-batches, computed by the workers of a run.
 
-Weights and gradients lie in memory that all these processes see, each as one line of numbers: the weights are written
-once per optimizer step, a gradient by each worker for its micro-batch.
+Weights and gradients are in memory that all these processes share, each in a buffer of its own. The run writes the
+weights once per optimizer step; each worker writes the gradient of its micro-batch.
 """
 
 import mmap
@@ -17,8 +17,8 @@ from typing import IO
 import torch
 from torch.nn.utils import vector_to_parameters
 
-from selftaught.allocator import return_freed_memory
 from selftaught.errors import TrainingError
+from selftaught.memory import return_freed_memory
 from selftaught.settings import TrainingConfig
 from selftaught.tokens import IGNORED
 from selftaught.training.micro_batches import collator_of, loss_of
@@ -28,7 +28,7 @@ from selftaught.workers import Worker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingJob:
-    """What a worker must know to train the same model in the same way."""
+    """What a worker needs to train the same model in the same way."""
 
     path: str
     settings: TrainingConfig
@@ -41,7 +41,7 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True)
 class RemoteMicroBatch:
-    """A micro-batch that another process computes: an element of the data set, not yet collated."""
+    """A micro-batch for a worker: an element of the data set that is not collated yet."""
 
     feature: dict[str, list[int]]
 
@@ -52,71 +52,68 @@ class RemoteMicroBatch:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatchGradient:
-    """What the backward pass of one micro-batch gave."""
+    """The result of one micro-batch's backward pass."""
 
     loss: float
-    """Its share of the step's loss."""
+    """The micro-batch's share of the step's loss."""
     num_targets: int
     gradients: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-    """Of the parameters that have one."""
+    """(parameter, its gradient) for the parameters that have one."""
 
 
 class WorkerGradients:
-    """The workers of one training, each with the model of the same lesson."""
+    """The workers of one training, each with the same model."""
 
-    def __init__(self, workers: Sequence[Worker], lesson: TrainingJob) -> None:
+    def __init__(self, workers: Sequence[Worker], job: TrainingJob) -> None:
         self._workers = workers
-        self._lines: tuple[torch.Tensor, ...] = ()
+        self._buffers: tuple[torch.Tensor, ...] = ()
         for rank, worker in enumerate(workers, start=1):
-            worker.begin(self, serve_gradients, lesson, rank)
+            worker.begin(self, serve_gradients, job, rank)
 
-    def ask(
+    def start(
         self,
         trained: Sequence[torch.Tensor],
-        parts: Sequence[RemoteMicroBatch],
-        share: float,
+        micro_batches: Sequence[RemoteMicroBatch],
         *,
+        share: float,
         router_weight: float,
-        is_new: bool,
+        weights_changed: bool,
     ) -> None:
-        """Start one part in every worker. The loss of a part is `share` times the sum over its loss tokens.
+        """Start one micro-batch in every worker. Its loss is `share` times the sum over its loss tokens.
 
-        `is_new` says that the weights of `trained` have changed since the last call.
+        `weights_changed` says whether those of `trained` have changed since the last call.
         """
-        if not self._lines:
-            self._lines = self._share(trained)
-        if is_new:
-            torch.cat([p.detach().reshape(-1) for p in trained], out=self._lines[0])
-        for worker, part in zip(self._workers, parts, strict=True):
-            worker.send((part, share, router_weight))
+        if not self._buffers:
+            self._buffers = self._open_buffers(trained)
+        if weights_changed:
+            torch.cat([p.detach().reshape(-1) for p in trained], out=self._buffers[0])
+        for worker, micro_batch in zip(self._workers, micro_batches, strict=True):
+            worker.send((micro_batch, share, router_weight))
 
-    def _share(self, trained: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The lines of weights and of every worker's gradients."""
+    def _open_buffers(self, trained: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Share buffers with the workers: one for the weights, then one for the gradient of each worker."""
         for worker in self._workers:
             worker.receive()  # that it has loaded the model, or why it could not
         numel = sum(p.numel() for p in trained)
         number = 1 + len(self._workers)
-        with open_memory(number * numel * trained[0].element_size()) as file:
+        with open_shared_memory(number * numel * trained[0].element_size()) as file:
             for worker in self._workers:
                 worker.send(number)
                 worker.send_file(file.fileno())
-            return lines_of(file.fileno(), number, trained[0].dtype)
+            return buffers_in(file.fileno(), number, trained[0].dtype)
 
-    def answers(self, trained: Sequence[torch.Tensor]) -> Iterator[MicroBatchGradient]:
-        """What the workers found, in their order, so that sums are the same whoever is first.
+    def results(self, trained: Sequence[torch.Tensor]) -> Iterator[MicroBatchGradient]:
+        """The workers' results in the order of the workers, so that sums do not depend on which is first.
 
-        Gradients stay what they are until the next question is asked.
+        Their gradients are valid until the next call of `start`.
         """
-        for worker, line in zip(self._workers, self._lines[1:], strict=True):
+        for worker, buffer in zip(self._workers, self._buffers[1:], strict=True):
             loss, num_targets, has_gradient = worker.receive()
-            pieces = torch.split(line, [p.numel() for p in trained])
-            yield MicroBatchGradient(
-                loss,
-                num_targets,
-                tuple(
-                    (p, piece.view_as(p)) for p, piece, has in zip(trained, pieces, has_gradient, strict=True) if has
-                ),
+            pieces = torch.split(buffer, [p.numel() for p in trained])
+            gradients = tuple(
+                (p, piece.view_as(p)) for p, piece, has in zip(trained, pieces, has_gradient, strict=True) if has
             )
+            yield MicroBatchGradient(loss, num_targets, gradients)
 
     def __enter__(self) -> "WorkerGradients":
         return self
@@ -125,54 +122,54 @@ class WorkerGradients:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in self._workers:
-            if kind is None and self._lines:
+            if kind is None and self._buffers:
                 worker.end(self)
             else:
-                worker.kill()  # it may be in the middle of an answer that nobody will read
+                worker.kill()  # it may be sending a result that nobody will read
 
 
-def serve_gradients(pipe: Connection, lesson: TrainingJob, rank: int) -> None:
-    """In a worker: load the model, say so, and compute gradients until None comes."""
-    _serve(pipe, lesson, rank)
+def serve_gradients(pipe: Connection, job: TrainingJob, rank: int) -> None:
+    """In a worker: load the model, report that, and compute gradients until None comes."""
+    _serve(pipe, job, rank)
     return_freed_memory()
 
 
-def _serve(pipe: Connection, lesson: TrainingJob, rank: int) -> None:
-    torch.set_num_threads(lesson.threads)
+def _serve(pipe: Connection, job: TrainingJob, rank: int) -> None:
+    torch.set_num_threads(job.threads)
     prepared = prepare(
-        load_float32(lesson.path, trust_remote_code=lesson.trust_remote_code),
-        lesson.settings,
-        compute=lesson.compute,
-        longest=lesson.longest,
-        seed=lesson.seed,
+        load_float32(job.path, trust_remote_code=job.trust_remote_code),
+        job.settings,
+        compute=job.compute,
+        longest=job.longest,
+        seed=job.seed,
     )
     model, collate = prepared.model.train(), collator_of(prepared)
     trained = [p for p in model.parameters() if p.requires_grad]
-    if not lesson.settings.lora_rank:
+    if not job.settings.lora_rank:
         for parameter in trained:
-            parameter.data = parameter.data.to(lesson.compute)
-    torch.manual_seed(lesson.seed + rank)  # dropout
+            parameter.data = parameter.data.to(job.compute)
+    torch.manual_seed(job.seed + rank)  # for dropout
     pipe.send("loaded")
-    lines: tuple[torch.Tensor, ...] = ()
-    while (job := pipe.recv()) is not None:
-        if not lines:
+    buffers: tuple[torch.Tensor, ...] = ()
+    while (message := pipe.recv()) is not None:
+        if not buffers:
             with os.fdopen(recv_handle(pipe), "r+b") as file:
-                lines = lines_of(file.fileno(), job, trained[0].dtype)
-            vector_to_parameters(lines[0], trained)  # from here on they are what the run has written there
+                buffers = buffers_in(file.fileno(), message, trained[0].dtype)
+            vector_to_parameters(buffers[0], trained)  # the model reads its weights from the shared buffer now
             continue
-        part, share, router_weight = job
-        inputs = collate([part.feature])
+        micro_batch, share, router_weight = message
+        inputs = collate([micro_batch.feature])
         num_targets = len(inputs["targets"])
         loss = loss_of(model, inputs, share, router_weight=router_weight)
         torch.autograd.backward(loss)
-        torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in trained], out=lines[rank])
+        torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in trained], out=buffers[rank])
         pipe.send((float(loss.detach()), num_targets, [p.grad is not None for p in trained]))
         for parameter in trained:
             parameter.grad = None
 
 
-def open_memory(num_bytes: int) -> IO[bytes]:
-    """A file without a name, in memory where the system can, that ends with the last process that holds it.
+def open_shared_memory(num_bytes: int) -> IO[bytes]:
+    """A file without a name, in memory where the system can do that; it is gone when no process holds it any more.
 
     Raises TrainingError where the system refuses that many bytes, as under a limit of file sizes.
     """
@@ -189,6 +186,6 @@ def open_memory(num_bytes: int) -> IO[bytes]:
     return file
 
 
-def lines_of(descriptor: int, number: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    """The numbers in a file of memory, as so many lines of equal length; the file may be closed."""
+def buffers_in(descriptor: int, number: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """The shared memory as `number` buffers of equal length; the file may be closed after that."""
     return tuple(torch.frombuffer(mmap.mmap(descriptor, 0), dtype=dtype).view(number, -1))
