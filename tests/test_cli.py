@@ -392,6 +392,7 @@ def test_the_result_is_uncut_on_a_terminal_of_any_width(finished: Path, width: i
     assert all(len(line) <= width or len(line.split()) == 1 or "no iteration beat" in line for line in table)
 
 
+@pytest.mark.slow
 def test_the_commands_that_are_printed_can_be_pasted(finished: Path, tmp_path: Path) -> None:
     here = tmp_path / "my runs; $HOME"
     here.mkdir()
@@ -446,6 +447,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run_loses_nothing_that_was_done(
         assert (run_dir / "samples" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_first_ctrl_c_finishes_the_work_in_hand_and_says_how_to_carry_on(finished: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK)]

@@ -91,11 +91,12 @@ def test_a_second_process_loads_the_kernel_and_gets_the_same_numbers(tmp_path: P
     "damage",
     [
         lambda entry: entry[: len(entry) // 2] + bytes([entry[len(entry) // 2] ^ 1]) + entry[len(entry) // 2 + 1 :],
-        pytest.param(lambda entry: entry[:-100], marks=pytest.mark.slow),
-        pytest.param(lambda entry: b"", marks=pytest.mark.slow),
+        lambda entry: entry[:-100],
+        lambda entry: b"",
     ],
     ids=["a bit", "its end", "all of it"],
 )
+@pytest.mark.slow
 def test_a_damaged_entry_is_compiled_and_written_again(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     run(tmp_path)
     (entry,) = tmp_path.iterdir()
@@ -108,12 +109,13 @@ def test_a_damaged_entry_is_compiled_and_written_again(damage: Callable[[bytes],
     "other",
     [
         "import selftaught.engines.cpu.cache as c\nc._build = lambda: ('another version',)\n" + PROGRAM,
-        pytest.param(PROGRAM.replace("some parameter", "another"), marks=pytest.mark.slow),
-        pytest.param(PROGRAM.replace("4.5), sum", "4), kernel(3, 4.5), sum"), marks=pytest.mark.slow),
-        pytest.param("import numba\nnumba.config.LOOP_VECTORIZE = 0\n" + PROGRAM, marks=pytest.mark.slow),
+        PROGRAM.replace("some parameter", "another"),
+        PROGRAM.replace("4.5), sum", "4), kernel(3, 4.5), sum"),
+        "import numba\nnumba.config.LOOP_VECTORIZE = 0\n" + PROGRAM,
     ],
     ids=["sources", "parameters", "types", "settings"],
 )
+@pytest.mark.slow
 def test_other_parameters_types_sources_and_settings_have_entries_of_their_own(other: str, tmp_path: Path) -> None:
     run(tmp_path)
     printed, hits = run(tmp_path, other)
@@ -131,9 +133,8 @@ def test_a_process_does_not_mix_up_kernels_that_several_processes_compiled(tmp_p
         assert run(tmp_path, ATTENTION, *order) == ("True", 2)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "threads"), [("float32", "1"), pytest.param("bfloat16", "2", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("dtype", "threads"), [("float32", "1"), ("bfloat16", "2")])
+@pytest.mark.slow
 def test_processes_that_compile_and_processes_that_load_get_the_same_bits(
     dtype: str, threads: str, adder: Path, tmp_path: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_all_sources_of_the_kernels_are_part_of_their_names() -> None:
     assert users | emitters == set(cache.SOURCES)
 
 
+@pytest.mark.slow
 def test_processes_that_compile_at_the_same_time_leave_one_valid_entry(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         results = {printed for printed, _ in pool.map(run, [tmp_path] * 3)}

@@ -213,7 +213,9 @@ def trained(path: str, out_dir: Path, *, dtype: str = "float32", steps: int = 2,
     return built
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt_neox", "gptj"])
+@pytest.mark.parametrize(
+    "kind", ["llama", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("qwen3", "gpt_neox", "gptj"))]
+)
 def test_a_step_of_several_micro_batches_is_the_step_of_one(kind: str, tmp_path: Path, adder: Path) -> None:
     path = saved(made(kind), tmp_path / kind, adder)
     one, many = (trained(path, tmp_path / "out", micro_batch_tokens=tokens) for tokens in (10_000, 25))

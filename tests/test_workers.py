@@ -200,6 +200,7 @@ def test_a_training_in_three_processes_gives_the_weights_and_the_noise_of_one_pr
     assert shared_steps[0].noise == pytest.approx(alone_steps[0].noise, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_training_in_processes_is_the_same_every_time_in_bfloat16_too(
     trained_either_way: Path, tmp_path: Path, two: tuple[Worker, ...]
 ) -> None:
