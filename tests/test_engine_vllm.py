@@ -172,8 +172,10 @@ def test_a_temporary_log_stays_only_if_an_error_names_it(
 # The end of this process.
 
 OPENER = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 from test_engine_vllm import MODEL, settings_for
 from selftaught.engines.vllm import VllmEngine
 python, log, fake = sys.argv[1:]
