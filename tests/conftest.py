@@ -38,21 +38,6 @@ def adder() -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, adder: Path) -> Path:
     """A random two-layer Llama with grouped-query attention and the shipped model's tokenizer."""
-    return llama(tmp_path_factory, adder, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2)
-
-
-@pytest.fixture(scope="session")
-def vector_wide(tmp_path_factory: pytest.TempPathFactory, adder: Path) -> Path:
-    """The same model with widths that compiled layers can be trained in."""
-    return llama(tmp_path_factory, adder, intermediate_size=64, num_attention_heads=2, num_key_value_heads=1)
-
-
-@pytest.fixture(params=["by autograd", "by compiled layers"])
-def trained_either_way(request: pytest.FixtureRequest, tiny: Path, vector_wide: Path) -> Path:
-    return tiny if request.param == "by autograd" else vector_wide
-
-
-def llama(tmp_path_factory: pytest.TempPathFactory, adder: Path, **widths: int) -> Path:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -62,13 +47,15 @@ def llama(tmp_path_factory: pytest.TempPathFactory, adder: Path, **widths: int) 
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
+        intermediate_size=48,
         num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
         max_position_embeddings=256,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         initializer_range=0.5,
-        **widths,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

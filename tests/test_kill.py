@@ -20,7 +20,6 @@ SETTINGS = {
     "training.num_rehearsed": 10,
     "training.steps_first_iteration": 6,
     "training.batch_size": 8,
-    "loop.max_iterations": 2,
     "tracking.log_every_steps": 1,
     "compute.threads": 1,
     "compute.slots": 4,
@@ -28,8 +27,8 @@ SETTINGS = {
 }
 
 
-def command(run_dir: Path, processes: int) -> list[str]:
-    values = {**SETTINGS, "compute.workers": processes}
+def command(run_dir: Path, workers: int, iterations: int) -> list[str]:
+    values = {**SETTINGS, "compute.workers": workers, "loop.max_iterations": iterations}
     overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     return [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *overrides]
 
@@ -70,18 +69,20 @@ def kill_after_changes(
     return process.wait() != 0
 
 
-@pytest.mark.parametrize(("kills_due", "processes"), [(1, 1), pytest.param(10, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills_due", "workers", "iterations"), [(1, 1, 1), pytest.param(10, 2, 2, marks=pytest.mark.slow)]
+)
 def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_one(
-    kills_due: int, processes: int, tmp_path: Path
+    kills_due: int, workers: int, iterations: int, tmp_path: Path
 ) -> None:
     rng = random.Random(0)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    finish(command(undisturbed, processes))
+    finish(command(undisturbed, workers, iterations))
     kills = killed_in_training = 0
     while kills < kills_due:
         wants_training = kills in (0, 4)
         changes_due = rng.randint(1, 3 if wants_training else 6)
-        arguments = command(killed, processes)
+        arguments = command(killed, workers, iterations)
         if kill_after_changes(arguments, killed, changes_due, rng.random() * 0.1, in_training=wants_training):
             kills += 1
             killed_in_training += any(killed.glob("checkpoints/*.tmp"))
@@ -97,9 +98,9 @@ def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_on
     (killed / "lock").touch()
     finish([sys.executable, "-m", "selftaught", "run", "--resume", str(killed)])
 
-    weights = [f"checkpoints/{n:03d}/model.safetensors" for n in (1, 2)]
+    weights = [f"checkpoints/{n:03d}/model.safetensors" for n in range(1, iterations + 1)]
     for folder in (undisturbed, killed):
-        assert [s.iteration for s in read_summaries(folder)] == [1, 2]
+        assert [s.iteration for s in read_summaries(folder)] == list(range(1, iterations + 1))
     names = ("samples", "examples", "left_out")
     assert folder_bytes(killed, *names) == folder_bytes(undisturbed, *names)
     assert [(killed / w).read_bytes() for w in weights] == [(undisturbed / w).read_bytes() for w in weights]

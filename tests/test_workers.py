@@ -178,16 +178,23 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     return max(float((a[name].float() - b[name].float()).abs().max()) for name in a)
 
 
-@pytest.mark.parametrize("kind", ["one input a step", "adapters", "two inputs a step"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "one input a step",
+        pytest.param("adapters", marks=pytest.mark.slow),
+        pytest.param("two inputs a step", marks=pytest.mark.slow),
+    ],
+)
 def test_a_training_in_three_processes_gives_the_weights_and_the_noise_of_one_process(
-    trained_either_way: Path, tmp_path: Path, two: tuple[Worker, ...], kind: str
+    tiny: Path, tmp_path: Path, two: tuple[Worker, ...], kind: str
 ) -> None:
     # One row in a micro-batch: one process and three split a step alike, and estimate the noise from the same split.
     settings: dict[str, Any] = {"micro_batch_tokens": 1, "batch_size": 6 if kind == "two inputs a step" else 3}
     settings["lora_rank"] = 4 if kind == "adapters" else None
-    alone, alone_steps = trained(trained_either_way, tmp_path / "alone", (), **settings)
-    shared, shared_steps = trained(trained_either_way, tmp_path / "shared", two, **settings)
-    before = load_file(trained_either_way / "model.safetensors")
+    alone, alone_steps = trained(tiny, tmp_path / "alone", (), **settings)
+    shared, shared_steps = trained(tiny, tmp_path / "shared", two, **settings)
+    before = load_file(tiny / "model.safetensors")
     assert distance(alone, before) > 1e-3
     assert [s.loss for s in shared_steps] == pytest.approx([s.loss for s in alone_steps], rel=1e-4)
     assert [s.grad_norm for s in shared_steps] == pytest.approx([s.grad_norm for s in alone_steps], rel=1e-3)
@@ -202,13 +209,13 @@ def test_a_training_in_three_processes_gives_the_weights_and_the_noise_of_one_pr
 
 @pytest.mark.slow
 def test_a_training_in_processes_is_the_same_every_time_in_bfloat16_too(
-    trained_either_way: Path, tmp_path: Path, two: tuple[Worker, ...]
+    tiny: Path, tmp_path: Path, two: tuple[Worker, ...]
 ) -> None:
     for dtype in ("float32", "bfloat16"):
-        first, _ = trained(trained_either_way, tmp_path / f"{dtype}-1", two, dtype=dtype)
-        second, _ = trained(trained_either_way, tmp_path / f"{dtype}-2", two, dtype=dtype)
+        first, _ = trained(tiny, tmp_path / f"{dtype}-1", two, dtype=dtype)
+        second, _ = trained(tiny, tmp_path / f"{dtype}-2", two, dtype=dtype)
         assert distance(first, second) == 0.0
-    alone, _ = trained(trained_either_way, tmp_path / "alone", (), dtype="bfloat16")
+    alone, _ = trained(tiny, tmp_path / "alone", (), dtype="bfloat16")
     assert 0.0 < distance(alone, first) < 0.02
 
 
