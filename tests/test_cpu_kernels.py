@@ -48,7 +48,13 @@ def exact_attention(
 
 @pytest.mark.parametrize("dtype", [HALF, SINGLE])
 @pytest.mark.parametrize("with_prefix", [False, True])
-@pytest.mark.parametrize(("size", "group"), [(6, 2), (8, 2), (16, 1), (20, 1), (32, 1), (64, 3), (80, 4), (128, 7)])
+@pytest.mark.parametrize(
+    ("size", "group"),
+    [
+        *((6, 2), (16, 1), (64, 3)),
+        *(pytest.param(*shape, marks=pytest.mark.slow) for shape in ((8, 2), (20, 1), (32, 1), (80, 4), (128, 7))),
+    ],
+)
 def test_compiled_attention_is_attention_over_prefix_and_slot(
     size: int, group: int, with_prefix: bool, dtype: torch.dtype
 ) -> None:

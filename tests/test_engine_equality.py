@@ -110,7 +110,14 @@ def far_from_ties(
 @both_ways
 @pytest.mark.parametrize(
     ("kind", "heads"),
-    [(kind, "nothing" if kind == "llama with one key head" else "two prefixes") for kind in KINDS],
+    [
+        pytest.param(
+            kind,
+            "nothing" if kind == "llama with one key head" else "two prefixes",
+            marks=() if kind in ("llama", "qwen3", "gpt-neox") else pytest.mark.slow,
+        )
+        for kind in KINDS
+    ],
 )
 def test_in_float32_only_near_ties_are_sampled_otherwise_than_by_generate(
     kind: str, heads: str, compiled: bool, model_of: ModelFolder
