@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from selftaught.config import flatten, known_keys, load_config, shipped_configs
+from selftaught.config import flat_values, flatten, known_keys, load_config, shipped_configs
 from selftaught.methods import METHODS
 from selftaught.problems import CheckResult, Problem, Verdict
 from selftaught.records import (
@@ -189,7 +189,8 @@ def test_every_setting_that_a_page_passes_resolves(page: Path) -> None:
     for line in page.read_text().splitlines():
         if overrides := overrides_of(line):
             name = re.search(r"selftaught run ([\w-]+) ", line)
-            load_config(name[1] if name and name[1] in shipped_configs() else BASE, overrides)
+            config = load_config(name[1] if name and name[1] in shipped_configs() else BASE, overrides)
+            assert {item.partition("=")[0] for item in overrides} <= set(flat_values(config))
 
 
 def test_every_setting_is_used_by_a_shipped_config_a_named_method_or_a_page() -> None:

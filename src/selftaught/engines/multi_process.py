@@ -1,4 +1,4 @@
-"""The engine `local` in several processes: num_processes call's requests are split among them."""
+"""The engine `local` in several processes: the requests of a call are split among them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
