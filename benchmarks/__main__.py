@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks import fine_tuning, generating, iteration
 from benchmarks.record import Record, save, show
 from benchmarks.session import Options, threads_or_all
-from selftaught.errors import ConfigError, SelftaughtError
+from selftaught.records.errors import ConfigError, SelftaughtError
 
 GET_A_MODEL = (
     "this benchmark needs --model FOLDER, a model in Hugging Face format; for the figures in docs/speed.md get one "

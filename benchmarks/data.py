@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftaught.answers import AnswerRule
-from selftaught.errors import ConfigError
-from selftaught.problems import Problem, PromptFormat, Task
-from selftaught.prompts import render_completion, render_prompt
-from selftaught.verifiers import tagged_line
+from selftaught.grading.answers import AnswerRule
+from selftaught.grading.verifiers import tagged_line
+from selftaught.prompts.rendering import render_completion, render_prompt
+from selftaught.records.errors import ConfigError
+from selftaught.records.problems import Problem, PromptFormat, Task
 
 NUM_SHOTS = 6
 WARM_UP = 32

@@ -9,10 +9,10 @@ from benchmarks.data import FORMAT, read_problems, training_pairs
 from benchmarks.record import OURS, Record, Row, speed
 from benchmarks.runner import RivalFailed
 from benchmarks.session import Options, Rival, Session, in_turn, measured, session
-from selftaught.config import load_config
-from selftaught.plan import spread_over_classes
+from selftaught.config.loading import load_config
+from selftaught.methods.plan import spread_over_classes
+from selftaught.models.tokens import Codec
 from selftaught.tasks import load_task
-from selftaught.tokens import Codec
 
 HELD_OUT = 32
 WORSE_LOSS = 0.05

@@ -10,12 +10,12 @@ from benchmarks.endless import without_end_token
 from benchmarks.outputs import compare
 from benchmarks.record import OURS, Record, Row, speed
 from benchmarks.session import Options, Rival, Session, in_turn, measured, session
-from selftaught.config import load_config
-from selftaught.plan import spread_over_classes
-from selftaught.prompts import render_prompt
-from selftaught.seeds import generator
+from selftaught.config.loading import load_config
+from selftaught.methods.plan import spread_over_classes
+from selftaught.models.tokens import Codec
+from selftaught.prompts.rendering import render_prompt
+from selftaught.records.seeds import generator
 from selftaught.tasks import load_task
-from selftaught.tokens import Codec
 
 GENERATE_BATCH = 32
 

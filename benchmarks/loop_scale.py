@@ -27,22 +27,27 @@ from pathlib import Path
 from typing import Any
 
 import selftaught
-from selftaught.answers import AnswerRule
-from selftaught.config import config_from_values
+from selftaught.commands.run import check_before_start
+from selftaught.config.loading import config_from_values
 from selftaught.engines.scripted import ScriptedEngine
-from selftaught.launch import check_before_start
+from selftaught.grading.answers import AnswerRule
+from selftaught.grading.verifiers import tagged_line
 from selftaught.loop import run
-from selftaught.methods import METHODS
-from selftaught.problems import Problem, PromptFormat, Task
-from selftaught.progress import Silent
-from selftaught.records import Completion, ModelRef, Request, SamplingParams
-from selftaught.seeds import uniform
-from selftaught.setup import Setup
-from selftaught.store import RunStore, read_summaries
+from selftaught.methods.table import METHODS
+from selftaught.records.problems import Problem, PromptFormat, Task
+from selftaught.records.progress import Silent
+from selftaught.records.samples import (
+    Completion,
+    ModelRef,
+    Request,
+    SamplingParams,
+)
+from selftaught.records.seeds import uniform
+from selftaught.runs.store import RunStore, read_summaries
+from selftaught.stages.setup import Setup
 from selftaught.tasks import check_splits
 from selftaught.tasks.fingerprint import data_sha256
-from selftaught.training import NullTrainer
-from selftaught.verifiers import tagged_line
+from selftaught.training.trainer import NullTrainer
 
 SIZES = (1_000, 10_000, 100_000)
 SHARE_CORRECT, SHARE_CORRECT_HINTED = 0.7, 0.5

@@ -14,8 +14,8 @@ from benchmarks.flops import ModelShape
 from benchmarks.machine import available_cpus, description
 from benchmarks.record import Record, Row
 from benchmarks.runner import RivalFailed, run_rival
-from selftaught.errors import ConfigError
-from selftaught.weights import resolve_model
+from selftaught.models.weights import resolve_model
+from selftaught.records.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from benchmarks.machine import commit, processor, versions
-from selftaught.problems import Problem, Verifier
-from selftaught.verifiers import make_verifier
+from selftaught.grading.verifiers import make_verifier
+from selftaught.records.problems import Problem, Verifier
 
 MARKER = "####"
 IN_PROCESS = ("numeric", "choice", "exact")

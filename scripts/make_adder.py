@@ -20,10 +20,10 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from selftaught.prompts import render_completion, render_prompt
-from selftaught.tasks.arithmetic import PROMPT_FORMAT, Variant, seen_problems
-from selftaught.tokens import IGNORED
-from selftaught.weights import weights_sha256
+from selftaught.models.tokens import IGNORED
+from selftaught.models.weights import weights_sha256
+from selftaught.prompts.rendering import render_completion, render_prompt
+from selftaught.tasks.arithmetic.task import PROMPT_FORMAT, Variant, seen_problems
 
 VOCABULARY = [
     "<pad>",

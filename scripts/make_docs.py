@@ -20,12 +20,12 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from selftaught.cli import app
-from selftaught.config import known_keys
-from selftaught.methods import METHODS, STAR
-from selftaught.metrics import wilson_interval
-from selftaught.settings import expected
-from selftaught.starter import write_starter
+from selftaught.cli.app import app
+from selftaught.commands.init import write_starter
+from selftaught.config.loading import known_keys
+from selftaught.methods.metrics import wilson_interval
+from selftaught.methods.table import METHODS, STAR
+from selftaught.records.sections import expected
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

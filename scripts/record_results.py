@@ -15,8 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selftaught.records import IterationSummary
-from selftaught.store import dump_measurement, read_measurements, read_result, read_run_json, read_summaries
+from selftaught.records.measurements import IterationSummary
+from selftaught.runs.store import (
+    dump_measurement,
+    read_measurements,
+    read_result,
+    read_run_json,
+    read_summaries,
+)
 
 
 def record_of(run_dir: Path) -> dict[str, Any]:

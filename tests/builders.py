@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import selftaught
-from selftaught.config import config_from_values
-from selftaught.metrics import wilson_interval
-from selftaught.problems import CheckResult, Problem, Task, Verdict
-from selftaught.records import (
-    Checkpoint,
-    IterationSummary,
-    Kind,
-    Measurement,
-    Sample,
-    SamplingCounts,
-    StepMetrics,
-    TrainingSummary,
+from selftaught.config.loading import config_from_values
+from selftaught.config.settings import RunConfig
+from selftaught.methods.metrics import wilson_interval
+from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
+from selftaught.records.problems import (
+    CheckResult,
+    Problem,
+    Task,
+    Verdict,
 )
-from selftaught.settings import RunConfig, TaskConfig
+from selftaught.records.samples import Kind, Sample
+from selftaught.records.training import Checkpoint, StepMetrics, TrainingSummary
 from selftaught.tasks import load_task
+from selftaught.tasks.settings import TaskConfig
 
 TESTS = Path(__file__).parent
 CASES = TESTS / "cases"

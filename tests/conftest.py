@@ -30,7 +30,7 @@ def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def adder() -> Path:
     """The shipped model's folder."""
-    from selftaught.weights import resolve_model
+    from selftaught.models.weights import resolve_model
 
     return Path(resolve_model("builtin:adder").path)
 

@@ -7,10 +7,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from builders import sample
-from selftaught.methods import METHODS
-from selftaught.problems import CheckResult, Problem, PromptFormat, Verdict
-from selftaught.records import Sample, sample_key
-from selftaught.settings import EngineConfig
+from selftaught.config.settings import EngineConfig
+from selftaught.methods.table import METHODS
+from selftaught.records.problems import (
+    CheckResult,
+    Problem,
+    PromptFormat,
+    Verdict,
+)
+from selftaught.records.samples import Sample, sample_key
 
 # The same examples every time, so that a test fails everywhere or nowhere; HYPOTHESIS_PROFILE=search looks for new
 # ones.

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import json_case, problem
-from selftaught.answers import extract
-from selftaught.problems import Verdict
-from selftaught.signs import fold_space
-from selftaught.tasks.arithmetic import ANSWER_RULE
-from selftaught.verifiers import tagged_line
+from selftaught.grading.answers import extract
+from selftaught.grading.signs import fold_space
+from selftaught.grading.verifiers import tagged_line
+from selftaught.records.problems import Verdict
+from selftaught.tasks.arithmetic.task import ANSWER_RULE
 from strategies import awkward_texts, texts
 from toy import RULE
 

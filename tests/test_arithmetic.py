@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import arithmetic, problem, task_named
-from selftaught.errors import ConfigError, RefusedError
-from selftaught.problems import CheckResult, Problem, Verdict
-from selftaught.prompts import render_completion
+from selftaught.grading.references import check_reference_answers
+from selftaught.prompts.rendering import render_completion
+from selftaught.records.errors import ConfigError, RefusedError
+from selftaught.records.problems import CheckResult, Problem, Verdict
 from selftaught.tasks import TASKS, check_splits
-from selftaught.tasks.arithmetic import (
+from selftaught.tasks.arithmetic.task import (
     PROMPT_FORMAT,
     VARIANTS,
     Variant,
@@ -23,7 +24,6 @@ from selftaught.tasks.arithmetic import (
     seen_problems,
     spaced,
 )
-from selftaught.verification import check_reference_answers
 from toy import TEST, toy_problem, toy_task
 
 PAPER = """\

@@ -29,11 +29,11 @@ from benchmarks.rivals.small_script import is_correct
 from benchmarks.runner import RivalFailed, run_rival
 from benchmarks.session import Rival, Session, refuse_hopeless
 from builders import problem
-from selftaught.errors import ConfigError
-from selftaught.prompts import render_completion
-from selftaught.tokens import Codec
-from selftaught.verification import check_reference_answers
-from selftaught.verifiers import tagged_line
+from selftaught.grading.references import check_reference_answers
+from selftaught.grading.verifiers import tagged_line
+from selftaught.models.tokens import Codec
+from selftaught.prompts.rendering import render_completion
+from selftaught.records.errors import ConfigError
 
 SHAPE = flops.ModelShape(layers=2, attention_width=4, layer_weights=100, head_weights=50)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from builders import PACKAGE, problem
-from selftaught.children import environment, last_folders
-from selftaught.errors import ConfigError
-from selftaught.problems import Verdict
-from selftaught.verifiers import make_verifier
+from selftaught.grading.verifiers import make_verifier
+from selftaught.machine.children import environment, last_folders
+from selftaught.records.errors import ConfigError
+from selftaught.records.problems import Verdict
 from test_cli import QUICK, settings
 
 OTHERS = ["math_verify", "sympy", "torch", "numpy", "typer", "rich", "pydantic", "sitecustomize", "usercustomize"]

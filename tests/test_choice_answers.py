@@ -7,11 +7,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from selftaught.errors import ConfigError
-from selftaught.tasks.choice_answers import READINGS, label_of, labels_of
-from selftaught.tasks.columns import Choices, choices_of, note_of_labels
-from selftaught.tasks.labels import carried_labels, labelled_list, labels_beside_text
-from selftaught.tasks.rows import Row
+from selftaught.records.errors import ConfigError
+from selftaught.tasks.rows.choice_answers import READINGS, label_of, labels_of
+from selftaught.tasks.rows.columns import Choices, choices_of, note_of_labels
+from selftaught.tasks.rows.files import Row
+from selftaught.tasks.rows.labels import carried_labels, labelled_list, labels_beside_text
 from strategies import texts
 
 WORDS = ("door", "roof", "wall", "gate", "lamp", "stair")

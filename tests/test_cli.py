@@ -20,8 +20,8 @@ from unittest.mock import patch
 
 import pytest
 
-from selftaught.cli import main
-from selftaught.errors import one_line
+from selftaught.cli.app import main
+from selftaught.records.errors import one_line
 from test_kill import SETTINGS
 from toy import folder_bytes
 
@@ -97,7 +97,7 @@ def test_help_waits_for_no_heavy_library() -> None:
     """Each of them takes a second or more to import."""
     script = """
 import sys
-from selftaught.cli import main
+from selftaught.cli.app import main
 sys.argv = ["selftaught", "--help"]
 try:
     main()
@@ -423,7 +423,7 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None
 
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    from selftaught.store import RunStore
+    from selftaught.runs.store import RunStore
 
     with RunStore(tmp_path / "run"):
         done = selftaught("run", "arithmetic", "--run-dir", str(tmp_path / "run"), *settings(QUICK))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftaught.commands import command, quoted
+from selftaught.machine.command_lines import command, quoted
 
 AWKWARD = [
     "my runs/a b",

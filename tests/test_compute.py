@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from builders import config
-from selftaught.compute import bfloat16_is_faster, engine_opener, resolve
-from selftaught.config import load_config, shipped_configs
-from selftaught.errors import ConfigError
-from selftaught.records import ModelRef
+from selftaught.commands.opening import bfloat16_is_faster, engine_opener, resolve
+from selftaught.config.loading import load_config, shipped_configs
+from selftaught.records.errors import ConfigError
+from selftaught.records.samples import ModelRef
 
 
 def test_the_cache_and_the_slots_are_those_of_the_settings(adder: Path) -> None:
@@ -35,7 +35,7 @@ def test_auto_is_resolved_for_the_machine(adder: Path) -> None:
 def test_operations_are_compiled_if_numba_is_installed_and_the_setting_allows_it(
     setting: str, is_installed: bool, adder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selftaught.compute.has_compiler", lambda: is_installed)
+    monkeypatch.setattr("selftaught.commands.opening.has_compiler", lambda: is_installed)
     resolved = resolve(config(compute={"device": "cpu", "compiled": setting}), ModelRef(path=str(adder)))
     assert resolved.compiled == (setting == "auto" and is_installed)
 
@@ -45,7 +45,7 @@ def test_a_run_that_began_with_compiled_operations_is_not_carried_on_without_num
 ) -> None:
     settings = config(compute={"device": "cpu"})
     resolved = replace(resolve(settings, ModelRef(path=str(adder))), compiled=True)
-    monkeypatch.setattr("selftaught.compute.has_compiler", lambda: False)
+    monkeypatch.setattr("selftaught.commands.opening.has_compiler", lambda: False)
     with pytest.raises(ConfigError, match="numba is not installed here; install it"):
         engine_opener(settings, resolved, ())
 
@@ -108,8 +108,8 @@ def test_a_shipped_config_is_for_a_machine_with_a_gpu_too(
 
 THREADS = """
 import sys, torch
-from selftaught.engines.multi_process import open_local
-from selftaught.records import ModelRef
+from selftaught.engines.local.multi_process import open_local
+from selftaught.records.samples import ModelRef
 settings = {"dtype": "float32", "device": "cpu", "threads": 2, "slots": 4}
 for _ in range(2):
     open_local(ModelRef(path=sys.argv[1]), settings, compiled=True)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import LEAST, TESTS, config
-from selftaught.config import (
+from selftaught.commands.check_task import check_task
+from selftaught.config.loading import (
     config_from_values,
     differences,
     flat_values,
@@ -20,10 +21,9 @@ from selftaught.config import (
     load_config,
     shipped_configs,
 )
-from selftaught.errors import ConfigError, SelftaughtError
-from selftaught.methods import METHODS
-from selftaught.settings import RunConfig
-from selftaught.task_check import check_task
+from selftaught.config.settings import RunConfig
+from selftaught.methods.table import METHODS
+from selftaught.records.errors import ConfigError, SelftaughtError
 from selftaught.tasks import TASKS
 from strategies import settings_values
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import LEAST
-from selftaught.config import config_from_values, load_config
-from selftaught.control_characters import COMMANDS, control_character_in
-from selftaught.errors import ConfigError
+from selftaught.config.loading import config_from_values, load_config
+from selftaught.grading.control_characters import COMMANDS, control_character_in
+from selftaught.records.errors import ConfigError
 from strategies import texts
 
 SLIPS = [

@@ -12,7 +12,7 @@ import pytest
 
 PROGRAM = """
 import numba
-from selftaught.engines.cpu.cache import kept_on_disk
+from selftaught.engines.local.cpu.cache import kept_on_disk
 
 @kept_on_disk("some parameter")
 @numba.njit
@@ -27,7 +27,7 @@ ATTENTION = """
 import sys
 import numpy as np
 import torch
-from selftaught.engines.cpu.attention import _in_parallel, attend_in_slots
+from selftaught.engines.local.cpu.attention import _in_parallel, attend_in_slots
 worst = hits = 0.0
 for kind in sys.argv[1:]:
     size, dtype = int(kind[:-1]), {"f": torch.float32, "h": torch.bfloat16}[kind[-1]]
@@ -47,10 +47,10 @@ import hashlib
 import sys
 import torch
 from transformers.utils import logging
-from selftaught.engines.cpu import CpuKernels
-from selftaught.engines.local import LocalEngine
-from selftaught.engines.slots import SlotCache
-from selftaught.records import ModelRef
+from selftaught.engines.local.cpu import CpuKernels
+from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.slots import SlotCache
+from selftaught.records.samples import ModelRef
 logging.disable_progress_bar()
 digest = hashlib.sha256()
 dtype, threads = sys.argv[2], int(sys.argv[3])
@@ -108,7 +108,7 @@ def test_a_damaged_entry_is_compiled_and_written_again(damage: Callable[[bytes],
 @pytest.mark.parametrize(
     "other",
     [
-        "import selftaught.engines.cpu.cache as c\nc._build = lambda: ('another version',)\n" + PROGRAM,
+        "import selftaught.engines.local.cpu.cache as c\nc._build = lambda: ('another version',)\n" + PROGRAM,
         PROGRAM.replace("some parameter", "another"),
         PROGRAM.replace("4.5), sum", "4), kernel(3, 4.5), sum"),
         "import numba\nnumba.config.LOOP_VECTORIZE = 0\n" + PROGRAM,
@@ -147,16 +147,16 @@ def test_processes_that_compile_and_processes_that_load_get_the_same_bits(
 
 
 def test_all_sources_of_the_kernels_are_part_of_their_names() -> None:
-    from selftaught.engines.cpu import cache
+    from selftaught.engines.local.cpu import cache
 
     texts = {path.name: path.read_text(encoding="utf-8") for path in Path(cache.__file__).parent.glob("*.py")}
     users = {name for name, text in texts.items() if "kept_on_disk" in text}
     emitters = {
-        f"{node.module.removeprefix('selftaught.engines.cpu.')}.py"
+        f"{node.module.removeprefix('selftaught.engines.local.cpu.')}.py"
         for name in users
         for node in ast.walk(ast.parse(texts[name]))
         if isinstance(node, ast.ImportFrom)
-        and node.module in ("selftaught.engines.cpu.vectors", "selftaught.engines.cpu.attention")
+        and node.module in ("selftaught.engines.local.cpu.vectors", "selftaught.engines.local.cpu.attention")
     }
     assert users | emitters == set(cache.SOURCES)
 
@@ -181,7 +181,7 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
 def test_the_cache_is_in_the_users_cache_folder_unless_another_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selftaught.engines.cpu.cache import cache_dir
+    from selftaught.engines.local.cpu.cache import cache_dir
 
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -13,13 +13,18 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.configuration_llama import LlamaConfig
 
-from selftaught.engines.cpu import CpuKernels
-from selftaught.engines.cpu.attention import attend_in_slots
-from selftaught.engines.cpu.decoder import TABLE_STEP, Decoder, decoder_of
-from selftaught.engines.cpu.fused import FusedAttention, FusedMlp, FusedNorm, fuse_layers
-from selftaught.engines.cpu.likeliest import likeliest
-from selftaught.engines.forward import Runner, use_slots
-from selftaught.engines.slots import PrefillPass, SlotCache
+from selftaught.engines.local.cpu import CpuKernels
+from selftaught.engines.local.cpu.attention import attend_in_slots
+from selftaught.engines.local.cpu.decoder import TABLE_STEP, Decoder, decoder_of
+from selftaught.engines.local.cpu.fused import (
+    FusedAttention,
+    FusedMlp,
+    FusedNorm,
+    fuse_layers,
+)
+from selftaught.engines.local.cpu.likeliest import likeliest
+from selftaught.engines.local.forward import Runner, use_slots
+from selftaught.engines.local.slots import PrefillPass, SlotCache
 from tiny_models import ModelFolder, generated, ids_of, open_engine, plain_model, sample, texts_of
 
 HALF, SINGLE = torch.bfloat16, torch.float32

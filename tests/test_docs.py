@@ -11,24 +11,23 @@ from typing import Any
 
 import pytest
 
-from selftaught.config import flat_values, flatten, known_keys, load_config, shipped_configs
-from selftaught.methods import METHODS
-from selftaught.problems import CheckResult, Problem, Verdict
-from selftaught.records import (
-    IterationSummary,
-    LeftOut,
-    Measurement,
-    Sample,
-    SamplingCounts,
-    StepMetrics,
-    TrainingExample,
-    TrainingSummary,
+from selftaught.commands.check_task import check_task
+from selftaught.commands.init import write_starter
+from selftaught.config.loading import (
+    flat_values,
+    flatten,
+    known_keys,
+    load_config,
+    shipped_configs,
 )
-from selftaught.settings import TaskConfig
-from selftaught.starter import write_starter
-from selftaught.task_check import check_task
+from selftaught.methods.table import METHODS
+from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
+from selftaught.records.problems import CheckResult, Problem, Verdict
+from selftaught.records.samples import LeftOut, Sample
+from selftaught.records.training import StepMetrics, TrainingExample, TrainingSummary
 from selftaught.tasks import OF_EVERY_TASK, TASKS
-from selftaught.tasks.prompt_file import read_prompt_file
+from selftaught.tasks.rows.prompt_file import read_prompt_file
+from selftaught.tasks.settings import TaskConfig
 from test_cli import COMMANDS, selftaught
 from test_report import summary, write_run
 
@@ -280,7 +279,7 @@ def test_the_readme_fits_on_two_screens() -> None:
 
 
 def test_the_shipped_model_is_the_one_that_its_page_describes() -> None:
-    from selftaught.weights import resolve_model
+    from selftaught.models.weights import resolve_model
 
     page = (ROOT / "docs" / "tasks.md").read_text()
     assert str(resolve_model("builtin:adder").sha256) in page

@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from selftaught.engines.slots import PrefillPass, PrefixPass, SlotCache, StepPass, attend, attend_plainly
+from selftaught.engines.local.slots import (
+    PrefillPass,
+    PrefixPass,
+    SlotCache,
+    StepPass,
+    attend,
+    attend_plainly,
+)
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 3e-2}
 

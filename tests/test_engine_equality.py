@@ -15,17 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from selftaught.engines.cpu.fused import FusedAttention
-from selftaught.engines.cpu.packing import PackedLinear
-from selftaught.engines.forward import Runner
-from selftaught.engines.local import LocalEngine
-from selftaught.engines.prefixes import prefix_groups, shared_length
-from selftaught.engines.rows import Endings, Row
-from selftaught.engines.slot_batch import SlotBatch
-from selftaught.engines.slots import SlotCache
-from selftaught.errors import RefusedError
-from selftaught.records import Completion, Request, SamplingParams
-from selftaught.tokens import cut_at_stop
+from selftaught.engines.local.cpu.fused import FusedAttention
+from selftaught.engines.local.cpu.packing import PackedLinear
+from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.forward import Runner
+from selftaught.engines.local.prefixes import prefix_groups, shared_length
+from selftaught.engines.local.rows import Endings, Row
+from selftaught.engines.local.slot_batch import SlotBatch
+from selftaught.engines.local.slots import SlotCache
+from selftaught.models.tokens import cut_at_stop
+from selftaught.records.errors import RefusedError
+from selftaught.records.samples import Completion, Request, SamplingParams
 from tiny_models import (
     HEADS,
     KINDS,

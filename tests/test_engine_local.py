@@ -13,12 +13,17 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from builders import task_named
-from selftaught.engines.local import LocalEngine
-from selftaught.engines.token_sampling import sample_tokens
-from selftaught.errors import EngineError, ModelError, RefusedError
-from selftaught.prompts import render_prompt
-from selftaught.records import Completion, ModelRef, Request, SamplingParams
-from selftaught.tokens import Codec
+from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.token_sampling import sample_tokens
+from selftaught.models.tokens import Codec
+from selftaught.prompts.rendering import render_prompt
+from selftaught.records.errors import EngineError, ModelError, RefusedError
+from selftaught.records.samples import (
+    Completion,
+    ModelRef,
+    Request,
+    SamplingParams,
+)
 
 
 def open_engine(folder: Path, *, slots: int = 16) -> LocalEngine:

@@ -7,11 +7,16 @@ from typing import Any
 import pytest
 
 from llama_server import make_model, needs_llama_cpp, serving, to_gguf
-from selftaught.engines.openai import OpenAIEngine, server_seed
-from selftaught.engines.transport import Server
-from selftaught.errors import EngineError, RefusedError
-from selftaught.records import Completion, ModelRef, Request, SamplingParams
-from selftaught.tokens import cut_at_stop
+from selftaught.engines.server.openai import OpenAIEngine, server_seed
+from selftaught.engines.server.transport import Server
+from selftaught.models.tokens import cut_at_stop
+from selftaught.records.errors import EngineError, RefusedError
+from selftaught.records.samples import (
+    Completion,
+    ModelRef,
+    Request,
+    SamplingParams,
+)
 
 pytestmark = needs_llama_cpp
 
@@ -50,7 +55,7 @@ def sampled(engine: Any, jobs: list[Request], how: SamplingParams) -> list[Compl
 
 
 def local(model: Path) -> Any:
-    from selftaught.engines.local import LocalEngine
+    from selftaught.engines.local.engine import LocalEngine
 
     return LocalEngine(ModelRef(path=str(model)), dtype="float32", device="cpu", threads=1, slots=8)
 

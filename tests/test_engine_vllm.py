@@ -16,10 +16,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from builders import TESTS
-from selftaught.engines.server_process import ServerProcess, alive_in_group, free_port, last_words_of
-from selftaught.engines.vllm import VllmEngine, VllmSettings, environment, find_interpreter, serve_command, vllm_version
-from selftaught.errors import ConfigError, EngineError
-from selftaught.records import ModelRef, Request, SamplingParams
+from selftaught.engines.server.process import (
+    ServerProcess,
+    alive_in_group,
+    free_port,
+    last_words_of,
+)
+from selftaught.engines.server.vllm import (
+    VllmEngine,
+    VllmSettings,
+    environment,
+    find_interpreter,
+    serve_command,
+    vllm_version,
+)
+from selftaught.records.errors import ConfigError, EngineError
+from selftaught.records.samples import ModelRef, Request, SamplingParams
 
 MODEL = ModelRef(path="m")
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=8)
@@ -177,7 +189,7 @@ import sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 from test_engine_vllm import MODEL, settings_for
-from selftaught.engines.vllm import VllmEngine
+from selftaught.engines.server.vllm import VllmEngine
 python, log, fake = sys.argv[1:]
 VllmEngine(MODEL, settings_for(python, arguments="--fake " + fake), log=Path(log))
 """

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import json_case, problem
-from selftaught.checks import solutions
-from selftaught.checks.equations import MAX_SIDE, evaluate, find_equations
-from selftaught.checks.solutions import NO_EQUATION
-from selftaught.statements import AnswerPlace
+from selftaught.grading.checks import solutions
+from selftaught.grading.checks.equations import MAX_SIDE, evaluate, find_equations
+from selftaught.grading.checks.solutions import NO_EQUATION
+from selftaught.grading.statements import AnswerPlace
 
 PLACE = AnswerPlace(marker="####", next_question=("Q:",))
 check_steps, check_equations, check_grounding, check_flow, equations_key = (

@@ -12,12 +12,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from builders import json_case
-from selftaught.formulas import quantity, readings
-from selftaught.formulas.notation import same_text, tokens, words
-from selftaught.formulas.spans import formula_in
-from selftaught.formulas.units import unit_name
-from selftaught.problems import Verdict
-from selftaught.verifiers.pooled import formula_comparison
+from selftaught.grading.formulas import quantity, readings
+from selftaught.grading.formulas.notation import same_text, tokens, words
+from selftaught.grading.formulas.spans import formula_in
+from selftaught.grading.formulas.units import unit_name
+from selftaught.grading.verifiers.pooled import formula_comparison
+from selftaught.records.problems import Verdict
 from strategies import awkward_texts, texts
 
 CASES = json_case("formulas.json")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from builders import counts, measurement
-from selftaught.checks.health import warnings_for
+from selftaught.methods.health import warnings_for
 
 NO_HINTS = counts(samples=0, correct=0, incorrect=0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selftaught.store import read_summaries
+from selftaught.runs.store import read_summaries
 from toy import folder_bytes
 
 SETTINGS = {

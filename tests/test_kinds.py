@@ -11,11 +11,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from builders import json_case, problem
-from selftaught.amounts import parse_number, read_quantity
-from selftaught.problems import LABELS, Verdict
-from selftaught.signs import visible, without_marks
-from selftaught.statements import own_part
-from selftaught.verifiers import make_verifier
+from selftaught.grading.amounts import parse_number, read_quantity
+from selftaught.grading.signs import visible, without_marks
+from selftaught.grading.statements import own_part
+from selftaught.grading.verifiers import make_verifier
+from selftaught.records.problems import LABELS, Verdict
 
 KINDS = json_case("verifier_kinds.json")
 PIECES = json_case("answer_pieces.json")

@@ -10,63 +10,29 @@ import pytest
 import selftaught
 from builders import PACKAGE, output_of
 
-LEVEL = {
-    **dict.fromkeys(["records", "problems", "errors"], 0),
-    **dict.fromkeys(
-        [
-            "answers",
-            "choices",
-            "quantities",
-            "amounts",
-            "signs",
-            "lexicon",
-            "scales",
-            "statements",
-            "formulas",
-            "verification",
-            "prompts",
-            "selection",
-            "methods",
-            "checks",
-            "plan",
-            "seeds",
-            "metrics",
-            "misfits",
-            "progress",
-            "commands",
-            "paths",
-            "control_characters",
-        ],
-        1,
-    ),
-    **dict.fromkeys(
-        [
-            "settings",
-            "config",
-            "store",
-            "tasks",
-            "verifiers",
-            "engines",
-            "training",
-            "weights",
-            "model_config",
-            "model_folder",
-            "model_loading",
-            "tokens",
-            "scoring",
-            "memory",
-            "compute",
-            "attention_kinds",
-            "workers",
-            "children",
-        ],
-        2,
-    ),
-    **dict.fromkeys(["sampling", "setup", "lineage", "summary", "stages", "loop", "evaluation", "launch"], 3),
-    **dict.fromkeys(["cli", "__main__", "terminal", "report", "inspection", "dryrun", "task_check", "starter"], 4),
-    **dict.fromkeys(["output", "tables"], 4),
-}
-"""docs/design.md, section 3. A module or package of the top level -> its layer."""
+ROOMS = (
+    "records",
+    "machine",
+    "prompts",
+    "grading",
+    "models",
+    "runs",
+    "tasks",
+    "engines",
+    "training",
+    "methods",
+    "config",
+    "stages",
+    "loop",
+    "report",
+    "tracking",
+    "commands",
+    "cli",
+)
+"""docs/design.md, section 3: a room imports from itself and from rooms before it."""
+
+APART = {("training", "engines")}
+"""Rooms that do not know each other, although the order would allow it."""
 
 HEAVY = {
     "torch",
@@ -91,12 +57,12 @@ HEAVY = {
 }
 
 ALLOWED_AT_TOP = {
-    **{f"engines/{name}.py": {"torch"} for name in ("token_sampling", "forward", "slot_batch")},
-    **{f"engines/{name}.py": {"torch", "transformers"} for name in ("generate", "local", "slots")},
-    **{f"engines/cpu/{name}.py": {"torch", "numba"} for name in ("__init__", "attention", "fused", "likeliest")},
-    **{f"engines/cpu/{name}.py": {"numba", "llvmlite"} for name in ("vectors", "cache")},
-    "engines/cpu/decoder.py": {"torch", "transformers"},
-    "engines/cpu/packing.py": {"torch"},
+    **{f"engines/local/{name}.py": {"torch"} for name in ("token_sampling", "forward", "slot_batch")},
+    **{f"engines/local/{name}.py": {"torch", "transformers"} for name in ("generate", "engine", "slots")},
+    **{f"engines/local/cpu/{name}.py": {"torch", "numba"} for name in ("__init__", "attention", "fused", "likeliest")},
+    **{f"engines/local/cpu/{name}.py": {"numba", "llvmlite"} for name in ("vectors", "cache")},
+    "engines/local/cpu/decoder.py": {"torch", "transformers"},
+    "engines/local/cpu/packing.py": {"torch"},
     "training/models.py": {"torch", "transformers"},
     "training/micro_batches.py": {"torch"},
     "training/worker_gradients.py": {"torch"},
@@ -107,13 +73,13 @@ ALLOWED_AT_TOP = {
     "training/loss.py": {"torch"},
     "training/masters.py": {"torch"},
     "training/rounding.py": {"torch"},
-    "engines/transport.py": {"httpx2"},
-    "model_loading.py": {"torch", "transformers"},
-    "scoring.py": {"torch"},
-    **{f"verifiers/{name}.py": {"sympy"} for name in ("identity", "values", "meanings", "algebra")},
-    "cli.py": {"typer", "rich"},
-    "terminal.py": {"typer", "rich"},
-    "tables.py": {"rich"},
+    "engines/server/transport.py": {"httpx2"},
+    "models/loading.py": {"torch", "transformers"},
+    "models/scoring.py": {"torch"},
+    **{f"grading/verifiers/{name}.py": {"sympy"} for name in ("identity", "values", "meanings", "algebra")},
+    "cli/app.py": {"typer", "rich"},
+    "tracking/terminal.py": {"typer", "rich"},
+    "report/tables.py": {"rich"},
 }
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -121,10 +87,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 every_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 
-def layer_of(path: Path) -> int:
-    """Of a source file; the package itself names the public API and belongs to the words."""
-    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    return 0 if part == "__init__" else LEVEL[part]
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def parsed(path: Path) -> ast.Module:
@@ -158,23 +122,57 @@ def run_on_import(tree: ast.Module) -> Iterator[ast.stmt]:
         ]
 
 
-def test_every_module_has_its_layer() -> None:
-    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES} - {"__init__"}
-    assert parts <= set(LEVEL), "add the new module to LEVEL, where docs/design.md puts it"
+def modules_that(path: Path) -> Iterator[str]:
+    """The modules of the package that a source file names in an import, at its top or in a function."""
+    for name in imported_modules(parsed(path)):
+        module = name.removeprefix("selftaught.")
+        if module != name:
+            while module and not any(is_module(PACKAGE / module.replace(".", "/"))):
+                module = module.rpartition(".")[0]
+            if module:
+                yield module
+
+
+def is_module(path: Path) -> Iterator[bool]:
+    yield path.with_suffix(".py").exists()
+    yield (path / "__init__.py").exists()
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_the_top_floor_has_the_rooms_of_the_list_and_at_most_18() -> None:
+    assert {room_of(path) for path in SOURCES} - {"__init__", "__main__"} == set(ROOMS)
+    assert len(ROOMS) <= 18
 
 
 @every_source
-def test_imports_only_from_its_own_layer_or_below(path: Path) -> None:
-    for name in imported_modules(parsed(path)):
-        parts = name.split(".")
-        if parts[0] == "selftaught" and parts[1] in LEVEL:
-            assert LEVEL[parts[1]] <= layer_of(path), f"{path.name} must not import {name}"
+def test_a_room_imports_only_from_itself_and_from_rooms_before_it(path: Path) -> None:
+    room = room_of(path)
+    if room in ("__init__", "__main__"):
+        return
+    for module in modules_that(path):
+        other = module.partition(".")[0]
+        assert ROOMS.index(other) <= ROOMS.index(room), f"{room} must not import {module}"
+        assert (room, other) not in APART, f"{room} must not import {module}"
 
 
-def test_the_words_import_no_library() -> None:
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = {module_of(path): set(modules_that(path)) - {module_of(path)} for path in SOURCES}
+    while leaves := [module for module, others in imports.items() if not others & imports.keys()]:
+        for module in leaves:
+            del imports[module]
+    assert not imports, "these modules import each other in a circle, or import such modules"
+
+
+WORDS = ("problems.py", "samples.py", "training.py", "measurements.py", "errors.py")
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_the_words_import_no_library(name: str) -> None:
     allowed = {"collections", "dataclasses", "enum", "pathlib", "typing", "selftaught"}
-    for name in ("records.py", "problems.py", "errors.py"):
-        assert {module.split(".")[0] for module in imported_modules(parsed(PACKAGE / name))} <= allowed
+    assert {module.split(".")[0] for module in imported_modules(parsed(PACKAGE / "records" / name))} <= allowed
 
 
 @every_source
@@ -196,7 +194,8 @@ def test_the_files_that_own_heavy_libraries_exist_and_use_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["selftaught", "selftaught.loop", "selftaught.config", "selftaught.launch", "selftaught.report"]
+    "module",
+    ["selftaught", "selftaught.loop", "selftaught.config.loading", "selftaught.commands.run", "selftaught.report"],
 )
 def test_importing_does_not_import_heavy_libraries(module: str) -> None:
     loaded = output_of(f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))")
@@ -204,7 +203,9 @@ def test_importing_does_not_import_heavy_libraries(module: str) -> None:
 
 
 def test_the_command_line_imports_neither_torch_nor_what_comes_with_it() -> None:
-    loaded = output_of(f"import sys, selftaught.cli; print(*sorted({HEAVY - {'typer', 'rich'}!r} & set(sys.modules)))")
+    loaded = output_of(
+        f"import sys, selftaught.cli.app; print(*sorted({HEAVY - {'typer', 'rich'}!r} & set(sys.modules)))"
+    )
     assert loaded == ""
 
 
@@ -245,4 +246,4 @@ def test_model_text_is_never_run(path: Path) -> None:
     assert not called & {"eval", "exec", "compile", "__import__"}
     picklers = {name.split(".")[0] for name in imported_modules(parsed(path))} & {"pickle", "marshal", "shelve", "dill"}
     # Machine code of our own kernels, in the user's own cache folder, is the one thing that is pickled.
-    assert not picklers or path.relative_to(PACKAGE) == Path("engines/cpu/cache.py")
+    assert not picklers or path.relative_to(PACKAGE) == Path("engines/local/cpu/cache.py")

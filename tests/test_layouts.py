@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from builders import json_case
-from selftaught.config import load_config, parse_overrides
-from selftaught.errors import ConfigError, RefusedError, StoreError
-from selftaught.launch import check_before_start
-from selftaught.problems import Task
-from selftaught.starter import write_starter
-from selftaught.task_check import check_task
+from selftaught.commands.check_task import check_task
+from selftaught.commands.init import write_starter
+from selftaught.commands.run import check_before_start
+from selftaught.config.loading import load_config, parse_overrides
+from selftaught.records.errors import ConfigError, RefusedError, StoreError
+from selftaught.records.problems import Task
 from selftaught.tasks import load_task
-from selftaught.tasks.prompt_file import few_shot_examples_in
+from selftaught.tasks.rows.prompt_file import few_shot_examples_in
 
 LAYOUTS: list[dict[str, Any]] = json_case("layouts.json")
 REFUSED: list[dict[str, Any]] = json_case("layouts_refused.json")

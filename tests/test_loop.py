@@ -8,13 +8,19 @@ from typing import Any
 
 import pytest
 
-from selftaught.checks.weights import NOISE_BFLOAT16
 from selftaught.engines.scripted import ScriptedEngine
-from selftaught.errors import EngineError, Interrupted, RefusedError, StoreError
-from selftaught.methods import METHODS
-from selftaught.records import Checkpoint, ModelRef, TokenScores
-from selftaught.store import read_measurements, read_summaries
-from selftaught.training import NullTrainer
+from selftaught.methods.table import METHODS
+from selftaught.records.errors import (
+    EngineError,
+    Interrupted,
+    RefusedError,
+    StoreError,
+)
+from selftaught.records.samples import ModelRef, TokenScores
+from selftaught.records.training import Checkpoint
+from selftaught.runs.store import read_measurements, read_summaries
+from selftaught.stages.weight_proof import NOISE_BFLOAT16
+from selftaught.training.trainer import NullTrainer
 from toy import DEV, TEST, TRAIN, folder_bytes, reply, run_toy, toy_config, toy_problem, toy_task
 
 GOLDEN = Path(__file__).parent / "golden" / "run"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from builders import LEAST, few_shot_example, json_case, problem, problems
-from selftaught.config import config_from_values, flat_values
+from selftaught.config.loading import config_from_values, flat_values
 from selftaught.engines.scripted import ScriptedEngine
-from selftaught.methods import METHODS
-from selftaught.records import ModelRef
+from selftaught.methods.table import METHODS
+from selftaught.records.samples import ModelRef
 from toy import run_toy, toy_config, toy_task
 
 CASES = json_case("methods.json")

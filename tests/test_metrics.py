@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import problem, problems, sample, samples_of, steps_check
-from selftaught.metrics import (
+from selftaught.methods.metrics import (
     count_samples,
     majority_prediction,
     mean_over_classes,
@@ -17,8 +17,9 @@ from selftaught.metrics import (
     rate_text,
     wilson_interval,
 )
-from selftaught.problems import Problem, Verdict
-from selftaught.records import Measurement, Rate, Sample
+from selftaught.records.measurements import Measurement, Rate
+from selftaught.records.problems import Problem, Verdict
+from selftaught.records.samples import Sample
 
 rates = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

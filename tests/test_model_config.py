@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from selftaught.errors import ModelError, SelftaughtError
-from selftaught.model_loading import check_model
-from selftaught.tokens import Codec
+from selftaught.models.loading import check_model
+from selftaught.models.tokens import Codec
+from selftaught.records.errors import ModelError, SelftaughtError
 from test_model_folder import set_in_config
 
 LONGEST = 600

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from selftaught.engines.local import LocalEngine
-from selftaught.errors import ModelError
-from selftaught.records import ModelRef
-from selftaught.task_check import check_task
-from selftaught.weights import check_model_path, resolve_model
+from selftaught.commands.check_task import check_task
+from selftaught.engines.local.engine import LocalEngine
+from selftaught.models.weights import check_model_path, resolve_model
+from selftaught.records.errors import ModelError
+from selftaught.records.samples import ModelRef
 from test_cli import refused, selftaught
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea423c2713d436b5ee50593a9640e0018c1550b5a0002f74190d6caea8\nsize 269060552\n"  # noqa: E501

@@ -19,15 +19,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import strategies  # noqa: F401 (the profile that property tests run under)
 from builders import LEAST
-from selftaught.compute import engine_opener, resolve
-from selftaught.config import config_from_values
-from selftaught.engines.local import LocalEngine
-from selftaught.errors import ModelError
-from selftaught.model_folder import INDEX, WEIGHTS
-from selftaught.model_loading import check_model, load_model
-from selftaught.records import ModelRef
+from selftaught.commands.opening import engine_opener, resolve
+from selftaught.config.loading import config_from_values
+from selftaught.engines.local.engine import LocalEngine
+from selftaught.models.folder import INDEX, WEIGHTS
+from selftaught.models.loading import check_model, load_model
+from selftaught.models.weights import resolve_model
+from selftaught.records.errors import ModelError
+from selftaught.records.samples import ModelRef
 from selftaught.training.models import load_float32
-from selftaught.weights import resolve_model
 
 BODY = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 GROUPED = {**BODY, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -445,7 +445,7 @@ def test_the_engines_and_the_trainer_load_models_the_same_way(
     for name, where in (("openai", {"engine.url": "http://127.0.0.1:1"}), ("vllm", {})):
         config = config_from_values({**LEAST, "engine.name": name, "compute.device": "cpu", **where})
         resolved = resolve(config, resolve_model("builtin:adder"))
-        monkeypatch.setattr("selftaught.compute.check_engine", lambda config: None)
+        monkeypatch.setattr("selftaught.commands.opening.check_engine", lambda config: None)
         open_engine = engine_opener(config, resolved, ())
         with pytest.raises(ModelError, match=wanted):
             open_engine(ref)

@@ -16,7 +16,7 @@ from test_cli import QUICK, selftaught, settings
 from test_report import FIRST, measurement, summary, write_run
 from toy import folder_bytes
 
-SECURED = "import sys; from selftaught.output import *; secure(); "
+SECURED = "import sys; from selftaught.cli.output import *; secure(); "
 HARD = "é – → ⟨日本⟩ 🧮 \ud800 \udcff \x85 \u202e"
 
 TERMINALS = {
@@ -209,7 +209,7 @@ def test_a_file_that_is_opened_later_does_not_get_what_is_printed(tmp_path: Path
 )
 def test_the_width_is_that_of_columns_where_it_is_a_number(columns: str, expected: int | None) -> None:
     done = run_python(
-        "import sys; from selftaught.output import width_of; print(width_of(sys.stdout))", env={"COLUMNS": columns}
+        "import sys; from selftaught.cli.output import width_of; print(width_of(sys.stdout))", env={"COLUMNS": columns}
     )
     assert done.stdout.strip() == str(expected)
 
@@ -228,8 +228,8 @@ def test_an_odd_environment_is_no_reason_to_fail(env: Mapping[str, str], hard_ru
 
 def test_a_report_of_measured_classes_is_uncut_at_any_width(hard_run: Path) -> None:
     assert measurement(FIRST).n == 100
-    from selftaught.report import iteration_table
-    from selftaught.tables import table_text
+    from selftaught.report.report import iteration_table
+    from selftaught.report.tables import table_text
 
     header, rows = iteration_table(hard_run)
     for width in range(20, 201):

@@ -15,14 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import json_case, task_named
-from selftaught.errors import SelftaughtError
-from selftaught.problems import SPLITS, Task
-from selftaught.prompts import render_completion, render_prompt
-from selftaught.signs import fold
-from selftaught.tasks.choice_answers import label_of
-from selftaught.tasks.columns import Choices, as_text, choices, optional_texts, texts
+from selftaught.grading.signs import fold
+from selftaught.prompts.rendering import render_completion, render_prompt
+from selftaught.records.errors import SelftaughtError
+from selftaught.records.problems import SPLITS, Task
 from selftaught.tasks.fingerprint import data_sha256
-from selftaught.tasks.rows import Row, read_rows
+from selftaught.tasks.rows.choice_answers import label_of
+from selftaught.tasks.rows.columns import (
+    Choices,
+    as_text,
+    choices,
+    optional_texts,
+    texts,
+)
+from selftaught.tasks.rows.files import Row, read_rows
 from test_cli import refused, selftaught, settings
 
 CASES: list[dict[str, Any]] = json_case("own_data.json")

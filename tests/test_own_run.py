@@ -10,13 +10,18 @@ from typing import Any
 import pytest
 
 from builders import LEAST
-from selftaught.config import config_from_values, flatten, known_keys, load_config
-from selftaught.errors import ConfigError, RefusedError
-from selftaught.inspection import matching_samples, regraded
-from selftaught.launch import with_absolute_paths
-from selftaught.problems import Problem
-from selftaught.starter import write_starter
-from selftaught.task_check import check_task
+from selftaught.commands.check_task import check_task
+from selftaught.commands.init import write_starter
+from selftaught.commands.run import with_absolute_paths
+from selftaught.commands.show import matching_samples, regraded
+from selftaught.config.loading import (
+    config_from_values,
+    flatten,
+    known_keys,
+    load_config,
+)
+from selftaught.records.errors import ConfigError, RefusedError
+from selftaught.records.problems import Problem
 from selftaught.tasks import load_task
 from selftaught.tasks.near_duplicates import THRESHOLD, near_duplicates, shingles
 from test_cli import refused, selftaught, settings

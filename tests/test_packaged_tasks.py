@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from builders import LEAST, config, problem, task_named
-from selftaught.config import config_from_values
-from selftaught.errors import ConfigError, RefusedError
-from selftaught.launch import check_before_start
-from selftaught.problems import Problem, Task, Verdict
-from selftaught.prompts import render_completion, render_prompt
-from selftaught.settings import TaskConfig
-from selftaught.store import read_samples
-from selftaught.tasks import gym, load_task
-from selftaught.verification import check_reference_answers, failing_solutions
+from selftaught.commands.run import check_before_start
+from selftaught.config.loading import config_from_values
+from selftaught.grading.references import check_reference_answers, failing_solutions
+from selftaught.prompts.rendering import render_completion, render_prompt
+from selftaught.records.errors import ConfigError, RefusedError
+from selftaught.records.problems import Problem, Task, Verdict
+from selftaught.runs.store import read_samples
+from selftaught.tasks import load_task
+from selftaught.tasks.reasoning_gym import task as gym
+from selftaught.tasks.settings import TaskConfig
 from toy import run_toy
 
 DATA = os.environ.get("SELFTAUGHT_TEST_DATA", "")
@@ -290,7 +291,7 @@ def test_a_scripted_run_keeps_solved_and_hinted_problems_and_reports_the_checks(
 
 def test_samples_with_the_same_equations_are_duplicates(gsm8k: Path) -> None:
     from builders import sample
-    from selftaught.selection import select
+    from selftaught.methods.selection import select
 
     task = load("gsm8k", gsm8k)
     texts = (" First 2 + 3 = 5.\n#### 5", " So 2 + 3 = 5 it is.\n#### 5", " 3 + 2 = 5.\n#### 5", " Five.\n#### 5")
@@ -383,8 +384,8 @@ def test_generators_that_cannot_serve_are_refused_in_one_line() -> None:
 
 def test_the_samples_of_a_verifier_with_two_extractions_say_whether_they_agree() -> None:
     from builders import sample
-    from selftaught.metrics import check_rates
-    from selftaught.problems import CheckResult
+    from selftaught.methods.metrics import check_rates
+    from selftaught.records.problems import CheckResult
 
     def sample_with(index: int, verdict: Verdict, agree: bool, steps: bool) -> Any:
         checks = {
@@ -407,8 +408,8 @@ def test_the_samples_of_a_verifier_with_two_extractions_say_whether_they_agree()
 
 def test_the_report_has_the_rates_of_checks_if_there_are_any() -> None:
     from builders import counts, summary
-    from selftaught.metrics import rate
-    from selftaught.report import Run, render_markdown
+    from selftaught.methods.metrics import rate
+    from selftaught.report.report import Run, render_markdown
 
     about = {"config": LEAST, "resolved": {}, "model": {}}
     checked = summary(rationale=counts(checks={"steps": rate(40, 60), "extraction": rate(99, 100)}))

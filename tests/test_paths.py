@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 
 from builders import config
-from selftaught.config import load_config, with_homes
-from selftaught.errors import ConfigError, StoreError
-from selftaught.launch import with_absolute_paths
-from selftaught.paths import given_name, given_path, link_to_nothing, with_home
-from selftaught.settings import TaskConfig
-from selftaught.store import RunStore, read_run_json
+from selftaught.commands.run import with_absolute_paths
+from selftaught.config.loading import load_config, with_homes
+from selftaught.machine.paths import (
+    given_name,
+    given_path,
+    link_to_nothing,
+    with_home,
+)
+from selftaught.records.errors import ConfigError, StoreError
+from selftaught.runs.store import RunStore, read_run_json
 from selftaught.tasks import load_task
+from selftaught.tasks.settings import TaskConfig
 from test_cli import refused, selftaught
 
 

@@ -8,20 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import problem, problems, sample, samples_of
-from selftaught.plan import (
-    Choice,
+from selftaught.methods.plan import (
     best_iteration,
     choose_problems,
     has_plateaued,
     planned_samples,
     problems_to_hint,
-    row_order,
     solved_ids,
     spread_over_classes,
     steps_for,
 )
-from selftaught.problems import Problem, Verdict
-from selftaught.records import PlannedSample, Sample
+from selftaught.records.problems import Problem, Verdict
+from selftaught.records.samples import PlannedSample, Sample
+from selftaught.tasks.settings import Choice
+from selftaught.training.row_order import row_order
 
 TRAIN = problems(*(f"p{i:03d}" for i in range(100)))
 

@@ -3,7 +3,12 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from selftaught.engines.prefixes import GROUP_AT_LEAST, SHARED_AT_LEAST, prefix_groups, shared_length
+from selftaught.engines.local.prefixes import (
+    GROUP_AT_LEAST,
+    SHARED_AT_LEAST,
+    prefix_groups,
+    shared_length,
+)
 
 heads = st.lists(st.integers(0, 2), max_size=40)
 tails = st.lists(st.integers(0, 2), min_size=1, max_size=5)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from builders import task_named
-from selftaught.prompts import render_prompt
-from selftaught.records import SamplingParams
+from selftaught.prompts.rendering import render_prompt
+from selftaught.records.samples import SamplingParams
 from test_cli import in_a_process, settings
 from tiny_models import codec_of, generated, ids_of, near_ties, open_engine, sample
 

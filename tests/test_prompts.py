@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import GOLDEN, arithmetic, few_shot_example, problem
-from selftaught.problems import Problem, PromptFormat
-from selftaught.prompts import prompt_sha256, render_completion, render_prompt
-from selftaught.tasks.arithmetic import PROMPT_FORMAT, scratchpad
+from selftaught.prompts.rendering import prompt_sha256, render_completion, render_prompt
+from selftaught.records.problems import Problem, PromptFormat
+from selftaught.tasks.arithmetic.task import PROMPT_FORMAT, scratchpad
 from strategies import awkward_texts, problems, prompt_formats
 from toy import FORMAT
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftaught.amounts import numbers_in, parse_number, read_quantity
-from selftaught.quantities import (
+from selftaught.grading.amounts import numbers_in, parse_number, read_quantity
+from selftaught.grading.quantities import (
     MAX_DIGITS,
     number_at,
     number_text,
     same_number,
 )
-from selftaught.signs import plain
+from selftaught.grading.signs import plain
 from strategies import awkward_texts
 
 PIECES = ["1", "23", "4.5", ",", ".", "/", "-", "–", "%", "$", "\\frac{", "}", "{", "e3", "½", "²", "٣", "or", "x"]

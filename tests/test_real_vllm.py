@@ -16,14 +16,19 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from builders import task_named
-from selftaught.checks.weights import serves_old_weights
-from selftaught.engines.local import LocalEngine
-from selftaught.engines.server_process import alive_in_group
-from selftaught.engines.vllm import VllmEngine, VllmSettings
-from selftaught.errors import RefusedError
-from selftaught.prompts import render_prompt
-from selftaught.records import Completion, ModelRef, Request, SamplingParams
-from selftaught.store import RunStore, read_summaries
+from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.server.process import alive_in_group
+from selftaught.engines.server.vllm import VllmEngine, VllmSettings
+from selftaught.prompts.rendering import render_prompt
+from selftaught.records.errors import RefusedError
+from selftaught.records.samples import (
+    Completion,
+    ModelRef,
+    Request,
+    SamplingParams,
+)
+from selftaught.runs.store import RunStore, read_summaries
+from selftaught.stages.weight_proof import serves_old_weights
 
 PYTHON = os.environ.get("SELFTAUGHT_TEST_VLLM_PYTHON", "")
 ARGUMENTS = "--enforce-eager --kv-cache-memory-bytes 256M"

@@ -11,12 +11,12 @@ from typing import BinaryIO
 import pytest
 
 from builders import LEAST
-from selftaught.config import config_from_values
-from selftaught.errors import EngineError, Interrupted, SelftaughtError
-from selftaught.launch import launch
-from selftaught.progress import Silent
-from selftaught.settings import RunConfig
-from selftaught.store import RunStore
+from selftaught.commands.run import launch
+from selftaught.config.loading import config_from_values
+from selftaught.config.settings import RunConfig
+from selftaught.records.errors import EngineError, Interrupted, SelftaughtError
+from selftaught.records.progress import Silent
+from selftaught.runs.store import RunStore
 from test_cli import QUICK, in_a_process, refused, settings
 from test_model_folder import set_in_config
 
@@ -127,7 +127,7 @@ def test_a_run_that_fails_after_it_has_sampled_keeps_its_folder(
     def fail(*_: object, **__: object) -> None:
         raise EngineError("no more")
 
-    monkeypatch.setattr("selftaught.launch.run", fail)
+    monkeypatch.setattr("selftaught.commands.run.run", fail)
     for _ in range(2):
         with pytest.raises(EngineError, match="no more"):
             launch(config_with(adder), tmp_path / "r", progress=Silent())
@@ -143,7 +143,7 @@ def test_a_new_run_that_fails_after_it_has_sampled_keeps_its_folder(
         (tmp_path / "r" / "samples" / "000-dev.jsonl").write_text("{}\n")
         raise EngineError("no more")
 
-    monkeypatch.setattr("selftaught.launch.run", fail)
+    monkeypatch.setattr("selftaught.commands.run.run", fail)
     with pytest.raises(EngineError):
         launch(config_with(adder), tmp_path / "r", progress=Silent())
     assert (tmp_path / "r" / "run.json").exists()
@@ -155,7 +155,7 @@ def test_a_log_that_the_error_names_stays(adder: Path, tmp_path: Path, monkeypat
         (tmp_path / "r" / "logs" / "vllm-000.log").write_text("why")
         raise EngineError("see the log")
 
-    monkeypatch.setattr("selftaught.launch.run", fail)
+    monkeypatch.setattr("selftaught.commands.run.run", fail)
     with pytest.raises(EngineError):
         launch(config_with(adder), tmp_path / "r", progress=Silent())
     assert [path.name for path in (tmp_path / "r").rglob("*") if path.is_file()] == ["vllm-000.log"]

@@ -6,8 +6,13 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from selftaught.engines.replies import Reply, read_echo, read_models, read_reply
-from selftaught.errors import EngineError
+from selftaught.engines.server.replies import (
+    Reply,
+    read_echo,
+    read_models,
+    read_reply,
+)
+from selftaught.records.errors import EngineError
 
 leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8))
 anything = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))

@@ -12,13 +12,19 @@ from typing import Any
 import pytest
 
 from builders import LEAST
-from selftaught.config import config_from_values, flat_values
-from selftaught.errors import StoreError
-from selftaught.methods import METHODS
-from selftaught.metrics import rate
-from selftaught.records import IterationSummary, Measurement, SamplingCounts, TrainingSummary
-from selftaught.report import CLASS_COLORS, class_names, iteration_table, write_report
-from selftaught.store import FORMAT, RunStore, dump_measurement
+from selftaught.config.loading import config_from_values, flat_values
+from selftaught.methods.metrics import rate
+from selftaught.methods.table import METHODS
+from selftaught.records.errors import StoreError
+from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
+from selftaught.records.training import TrainingSummary
+from selftaught.report.report import (
+    CLASS_COLORS,
+    class_names,
+    iteration_table,
+    write_report,
+)
+from selftaught.runs.store import FORMAT, RunStore, dump_measurement
 
 BASE = {"1": (30, 50), "2": (10, 50)}
 FIRST = {"1": (40, 50), "2": (21, 50)}
@@ -475,10 +481,10 @@ def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> Non
 def test_the_report_needs_neither_the_loop_nor_torch_nor_pyplot(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "a", summaries=[summary()])
     code = (
-        "import sys; from pathlib import Path; from selftaught.report import write_report\n"
+        "import sys; from pathlib import Path; from selftaught.report.report import write_report\n"
         "assert 'matplotlib' not in sys.modules\n"
         f"write_report([Path({str(run_dir)!r})])\n"
-        "unwanted = ('torch', 'transformers', 'matplotlib.pyplot', 'selftaught.loop', 'selftaught.stages')\n"
+        "unwanted = ('torch', 'transformers', 'matplotlib.pyplot', 'selftaught.loop', 'selftaught.stages.stages')\n"
         "print([name for name in unwanted if name in sys.modules])"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

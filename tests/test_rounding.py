@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from builders import task_named
-from selftaught.records import ModelRef, TrainingPlan
-from selftaught.selection import examples_from_solutions
-from selftaught.settings import TrainingConfig
+from selftaught.methods.selection import examples_from_solutions
+from selftaught.records.samples import ModelRef
+from selftaught.records.training import TrainingPlan
 from selftaught.training.rounding import round_at_random
+from selftaught.training.settings import TrainingConfig
 from selftaught.training.sft import SftTrainer
 
 finite = st.floats(-(2.0**120), 2.0**120, width=32).map(lambda x: x if abs(x) > 2.0**-120 else 0.0)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftaught.errors import ConfigError
-from selftaught.tasks.columns import choices_of, optional_texts, texts
-from selftaught.tasks.prompt_file import read_prompt_file
-from selftaught.tasks.rows import read_rows
+from selftaught.records.errors import ConfigError
+from selftaught.tasks.rows.columns import choices_of, optional_texts, texts
+from selftaught.tasks.rows.files import read_rows
+from selftaught.tasks.rows.prompt_file import read_prompt_file
 from strategies import setting_texts
 
 WORDS = setting_texts.filter(bool)

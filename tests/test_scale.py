@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from selftaught import store
 from selftaught.engines.scripted import ScriptedEngine
-from selftaught.errors import Interrupted
-from selftaught.problems import Task
-from selftaught.records import Sample
-from selftaught.store import read_samples
-from selftaught.training import NullTrainer
+from selftaught.records.errors import Interrupted
+from selftaught.records.problems import Task
+from selftaught.records.samples import Sample
+from selftaught.runs import store
+from selftaught.runs.store import read_samples
+from selftaught.training.trainer import NullTrainer
 from toy import DEV, TEST, folder_bytes, run_toy, toy_config, toy_problem, toy_task
 
 SKILLS = ("easy", "easy", "hinted", "never", "mute")

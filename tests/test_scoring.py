@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GPTJConfig, LlamaConfig
 
-from selftaught.scoring import completion_logprobs, in_batches
+from selftaught.models.scoring import completion_logprobs, in_batches
 
 VOCABULARY = 50
 CONFIGS = {

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import output_of
-from selftaught.seeds import generator, seed_for, uniform
+from selftaught.records.seeds import generator, seed_for, uniform
 from strategies import texts
 
 parts = st.lists(st.one_of(texts, st.integers()), max_size=5)
@@ -44,7 +44,7 @@ def test_a_uniform_number_is_the_top_53_bits_of_splitmix64() -> None:
 
 
 def test_seeds_do_not_depend_on_the_hash_seed_of_the_process() -> None:
-    code = "from selftaught.seeds import seed_for, generator; print(seed_for(0, 'a'), generator('b').random())"
+    code = "from selftaught.records.seeds import seed_for, generator; print(seed_for(0, 'a'), generator('b').random())"
     assert output_of(code, env={"PYTHONHASHSEED": "1"}) == output_of(code, env={"PYTHONHASHSEED": "2"})
 
 

@@ -9,16 +9,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from builders import few_shot_example, problem, sample, steps_check
-from selftaught.problems import Problem, Verdict
-from selftaught.prompts import render_completion, render_prompt
-from selftaught.records import Sample, sample_key
-from selftaught.selection import (
+from selftaught.methods.selection import (
     Selection,
     examples_from_samples,
     examples_from_solutions,
     rehearsed_examples,
     select,
 )
+from selftaught.prompts.rendering import render_completion, render_prompt
+from selftaught.records.problems import Problem, Verdict
+from selftaught.records.samples import Sample, sample_key
 from strategies import IDS, awkward_texts, knobs, problems, sample_sets
 from toy import FORMAT
 

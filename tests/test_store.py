@@ -27,9 +27,10 @@ from builders import (
     steps_check,
     summary,
 )
-from selftaught.errors import StoreError
-from selftaught.records import LeftOut, ProbeRow, Sample, TrainingExample
-from selftaught.store import (
+from selftaught.records.errors import StoreError
+from selftaught.records.samples import LeftOut, Sample
+from selftaught.records.training import ProbeRow, TrainingExample
+from selftaught.runs.store import (
     FORMAT,
     RunStore,
     dump_measurement,
@@ -420,7 +421,7 @@ def test_a_writer_in_another_process_is_refused_and_a_killed_one_leaves_no_lock(
         [
             sys.executable,
             "-c",
-            "import sys, time; from pathlib import Path; from selftaught.store import RunStore\n"
+            "import sys, time; from pathlib import Path; from selftaught.runs.store import RunStore\n"
             "with RunStore(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)",
             str(tmp_path),
         ],
@@ -445,8 +446,8 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from builders import sample
-from selftaught.errors import StoreError
-from selftaught.store import RunStore
+from selftaught.records.errors import StoreError
+from selftaught.runs.store import RunStore
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 store = RunStore(folder)
@@ -506,7 +507,7 @@ def test_nothing_is_left_of_a_checkpoint_whose_record_does_not_fit(tmp_path: Pat
     with RunStore(tmp_path):
         pass
     action = (
-        "from builders import checkpoint; from selftaught.records import ProbeRow; "
+        "from builders import checkpoint; from selftaught.records.training import ProbeRow; "
         "probe = ProbeRow(prompt='p' * 5000, completion='', old_logprobs=()); "
         "store.publish_checkpoint(store.new_checkpoint_dir(1), checkpoint(1, probe=(probe,)))"
     )
@@ -541,7 +542,7 @@ KILLED = """
 import json, os, sys
 from pathlib import Path
 from builders import checkpoint
-from selftaught.store import RunStore
+from selftaught.runs.store import RunStore
 
 def work(store):
     {work}

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from selftaught.tables import fitting, table_text, wrapped
+from selftaught.report.tables import fitting, table_text, wrapped
 
 WIDTHS = st.integers(20, 200)
 numbers = st.one_of(

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selftaught.engines.token_sampling import BLOCK, CANDIDATES, sample_tokens
-from selftaught.records import SamplingParams
-from selftaught.seeds import uniform
+from selftaught.engines.local.token_sampling import BLOCK, CANDIDATES, sample_tokens
+from selftaught.records.samples import SamplingParams
+from selftaught.records.seeds import uniform
 
 MANY = 4_000
 SIZES = [1, 2, 255, 256, 257, 300, 511, 512, 513, 700]

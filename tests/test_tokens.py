@@ -11,10 +11,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from builders import task_named
-from selftaught.errors import ModelError, RefusedError
-from selftaught.prompts import render_completion, render_prompt
-from selftaught.tokens import Codec, cut_at_stop
-from selftaught.weights import resolve_model
+from selftaught.models.tokens import Codec, cut_at_stop
+from selftaught.models.weights import resolve_model
+from selftaught.prompts.rendering import render_completion, render_prompt
+from selftaught.records.errors import ModelError, RefusedError
 
 TASK = task_named("arithmetic")
 CODEC = Codec(resolve_model("builtin:adder").path)

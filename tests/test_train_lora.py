@@ -12,17 +12,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from builders import task_named
-from selftaught.cli import app
-from selftaught.config import load_config
-from selftaught.engines.local import LocalEngine
-from selftaught.errors import ConfigError
-from selftaught.launch import launch
-from selftaught.progress import Silent
-from selftaught.records import ModelRef, Request, TrainingPlan
-from selftaught.selection import examples_from_solutions
-from selftaught.settings import TrainingConfig
-from selftaught.tokens import Codec
+from selftaught.cli.app import app
+from selftaught.commands.run import launch
+from selftaught.config.loading import load_config
+from selftaught.engines.local.engine import LocalEngine
+from selftaught.methods.selection import examples_from_solutions
+from selftaught.models.tokens import Codec
+from selftaught.records.errors import ConfigError
+from selftaught.records.progress import Silent
+from selftaught.records.samples import ModelRef, Request
+from selftaught.records.training import TrainingPlan
 from selftaught.training.rows import Row
+from selftaught.training.settings import TrainingConfig
 from selftaught.training.sft import SftTrainer, load_float32
 
 TASK = task_named("arithmetic")

@@ -22,15 +22,15 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from selftaught.records import TrainingPlan
-from selftaught.settings import TrainingConfig
-from selftaught.tokens import IGNORED, Codec
+from selftaught.models.tokens import IGNORED, Codec
+from selftaught.records.training import TrainingPlan
 from selftaught.training import packed_attention
 from selftaught.training.loss import weighted_loss
 from selftaught.training.masters import Masters
 from selftaught.training.micro_batches import collate_packed, collate_padded
 from selftaught.training.packed_attention import layout_of, use_packed_attention
 from selftaught.training.rows import Row
+from selftaught.training.settings import TrainingConfig
 from selftaught.training.sft import SftTrainer, load_float32
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 21}

@@ -14,25 +14,28 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
 
 from builders import task_named
-from selftaught.engines.local import LocalEngine
-from selftaught.errors import ModelError, RefusedError, TrainingError
-from selftaught.prompts import render_prompt
-from selftaught.records import (
+from selftaught.engines.local.engine import LocalEngine
+from selftaught.methods.selection import examples_from_solutions
+from selftaught.models.tokens import IGNORED, Codec
+from selftaught.prompts.rendering import render_prompt
+from selftaught.records.errors import ModelError, RefusedError, TrainingError
+from selftaught.records.samples import ModelRef, Request, SamplingParams
+from selftaught.records.training import (
     Checkpoint,
-    ModelRef,
     ProbeRow,
-    Request,
-    SamplingParams,
     StepMetrics,
     TrainingExample,
     TrainingPlan,
 )
-from selftaught.selection import examples_from_solutions
-from selftaught.settings import TrainingConfig
-from selftaught.tokens import IGNORED, Codec
-from selftaught.training import NullTrainer
-from selftaught.training.rows import Row, as_dataset, check_prepared, check_rows
+from selftaught.training.rows import (
+    Row,
+    as_dataset,
+    check_prepared,
+    check_rows,
+)
+from selftaught.training.settings import TrainingConfig
 from selftaught.training.sft import SftTrainer, load_float32
+from selftaught.training.trainer import NullTrainer
 from toy import run_toy, toy_config
 
 TASK = task_named("arithmetic")

@@ -14,12 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from misbehaving import Handler, answer, completion, misbehaving
-from selftaught.engines import transport
-from selftaught.engines.openai import DIALECTS, OpenAIEngine
-from selftaught.engines.transport import Server, as_they_finish
-from selftaught.errors import EngineError, RefusedError, SelftaughtError
-from selftaught.records import Completion, ModelRef, Request, SamplingParams
-from selftaught.seeds import seed_for
+from selftaught.engines.server import transport
+from selftaught.engines.server.openai import DIALECTS, OpenAIEngine
+from selftaught.engines.server.transport import Server, as_they_finish
+from selftaught.records.errors import EngineError, RefusedError, SelftaughtError
+from selftaught.records.samples import (
+    Completion,
+    ModelRef,
+    Request,
+    SamplingParams,
+)
+from selftaught.records.seeds import seed_for
 
 PARAMS = SamplingParams(temperature=0.0, max_new_tokens=8)
 REQUESTS = [Request(prompt=f"1 + {i} =", seed=seed_for(i)) for i in range(3)]

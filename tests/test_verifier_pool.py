@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from builders import output_of, problem
-from selftaught.errors import ConfigError, VerifierError
-from selftaught.problems import Verdict, Verifier
-from selftaught.verifiers import make_verifier
-from selftaught.verifiers.pool import Pool, ProcessDiedError, TimedOutError
+from selftaught.grading.verifiers import make_verifier
+from selftaught.grading.verifiers.pool import Pool, ProcessDiedError, TimedOutError
+from selftaught.records.errors import ConfigError, VerifierError
+from selftaught.records.problems import Verdict, Verifier
 
 FUNCTIONS = """
 import os, sys, time
@@ -161,8 +161,8 @@ def test_a_missing_library_is_named_with_what_to_run() -> None:
     code = """
 import sys
 sys.modules["sympy"] = None
-from selftaught.errors import ConfigError
-from selftaught.verifiers import make_verifier
+from selftaught.records.errors import ConfigError
+from selftaught.grading.verifiers import make_verifier
 try:
     make_verifier("math", marker="####")
 except ConfigError as error:
@@ -216,8 +216,8 @@ def test_a_script_without_a_main_guard_ends_by_itself_and_leaves_no_process(func
     script = tmp_path / "script.py"
     script.write_text(f"""
 import threading
-from selftaught.problems import Problem
-from selftaught.verifiers import make_verifier
+from selftaught.records.problems import Problem
+from selftaught.grading.verifiers import make_verifier
 question = Problem(id="p", question="", answer="3")
 print(make_verifier("python", marker="", function={str(functions) + ":process"!r})("x", question).prediction.split()[0])
 verify = make_verifier("python", marker="", function={str(functions) + ":hangs"!r}, limit_s=600)

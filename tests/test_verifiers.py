@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from benchmarks.verifying import CHOICES, PIECES, SHORT_PIECES, cpu_s, long_texts
 from builders import json_case, problem
-from selftaught.amounts import parse_number
-from selftaught.errors import ConfigError
-from selftaught.problems import LABELS, Verdict, Verifier
-from selftaught.verifiers import make_verifier
+from selftaught.grading.amounts import parse_number
+from selftaught.grading.verifiers import make_verifier
+from selftaught.records.errors import ConfigError
+from selftaught.records.problems import LABELS, Verdict, Verifier
 from strategies import awkward_texts, texts
 
 FORMATS = ("numeric", "choice", "exact", "math", "regex")

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftaught.checks.weights import NOISE, NOISE_BFLOAT16, CannotTell, serves_old_weights
+from selftaught.stages.weight_proof import (
+    NOISE,
+    NOISE_BFLOAT16,
+    CannotTell,
+    serves_old_weights,
+)
 
 logprobs = st.lists(st.lists(st.floats(-20, 0), min_size=1, max_size=6), min_size=1, max_size=4)
 

@@ -13,17 +13,33 @@ import torch
 from safetensors.torch import load_file
 
 from builders import task_named
-from selftaught.engines.local import LocalEngine
-from selftaught.engines.multi_process import MultiProcessEngine
-from selftaught.errors import ModelError, RefusedError, TrainingError, WorkerDied
-from selftaught.prompts import render_prompt
-from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingPlan
-from selftaught.selection import examples_from_solutions
-from selftaught.settings import TrainingConfig
+from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.multi_process import MultiProcessEngine
+from selftaught.machine.workers import Worker, Workers
+from selftaught.methods.selection import examples_from_solutions
+from selftaught.prompts.rendering import render_prompt
+from selftaught.records.errors import (
+    ModelError,
+    RefusedError,
+    TrainingError,
+    WorkerDied,
+)
+from selftaught.records.samples import (
+    Completion,
+    ModelRef,
+    Request,
+    SamplingParams,
+)
+from selftaught.records.training import StepMetrics, TrainingPlan
 from selftaught.training.masters import Masters
+from selftaught.training.settings import TrainingConfig
 from selftaught.training.sft import SftTrainer
-from selftaught.training.worker_gradients import RemoteMicroBatch, TrainingJob, WorkerGradients, open_shared_memory
-from selftaught.workers import Worker, Workers
+from selftaught.training.worker_gradients import (
+    RemoteMicroBatch,
+    TrainingJob,
+    WorkerGradients,
+    open_shared_memory,
+)
 from worker_functions import echo, fail, half, loaded
 
 SETTINGS = {"dtype": "float32", "device": "cpu", "threads": 1, "slots": 4}

@@ -10,12 +10,17 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from selftaught.engines.cpu import CpuKernels
-from selftaught.engines.local import LocalEngine
-from selftaught.engines.token_sampling import sample_tokens
-from selftaught.records import Completion, ModelRef, Request, SamplingParams
-from selftaught.seeds import uniform
-from selftaught.tokens import Codec
+from selftaught.engines.local.cpu import CpuKernels
+from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.token_sampling import sample_tokens
+from selftaught.models.tokens import Codec
+from selftaught.records.samples import (
+    Completion,
+    ModelRef,
+    Request,
+    SamplingParams,
+)
+from selftaught.records.seeds import uniform
 
 NEAR_TIE = 1e-4
 """Difference of two logits, or of two numbers that decide a token, that the rounding of float32 can reach."""

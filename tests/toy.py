@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from builders import LEAST
-from selftaught.answers import AnswerRule
-from selftaught.config import config_from_values
+from selftaught.config.loading import config_from_values
 from selftaught.engines.scripted import ScriptedEngine
+from selftaught.grading.answers import AnswerRule
+from selftaught.grading.verifiers import tagged_line
 from selftaught.loop import Outcome, run
-from selftaught.methods import METHODS
-from selftaught.problems import CheckResult, Problem, PromptFormat, Task
-from selftaught.progress import Silent
-from selftaught.records import ModelRef
-from selftaught.setup import Setup
-from selftaught.store import RunStore
-from selftaught.training import NullTrainer, Trainer
-from selftaught.verifiers import tagged_line
+from selftaught.methods.table import METHODS
+from selftaught.records.problems import (
+    CheckResult,
+    Problem,
+    PromptFormat,
+    Task,
+)
+from selftaught.records.progress import Silent
+from selftaught.records.samples import ModelRef
+from selftaught.runs.store import RunStore
+from selftaught.stages.setup import Setup
+from selftaught.training.trainer import NullTrainer, Trainer
 
 FORMAT = PromptFormat(
     question="Q: {question}{hint}\nA:",

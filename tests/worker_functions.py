@@ -5,7 +5,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from selftaught.errors import RefusedError
+from selftaught.records.errors import RefusedError
 
 
 def echo(pipe: Connection, *first: object) -> None:

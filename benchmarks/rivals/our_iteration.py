@@ -9,14 +9,18 @@ from typing import Any
 from benchmarks.child import Clock, Job, Laps, serve, work_of
 from benchmarks.data import gsm8k_task, read_problems
 from benchmarks.rivals.ours import resolve_job
-from selftaught.compute import engine_opener, further_workers, trainer_opener
-from selftaught.lineage import Models
-from selftaught.problems import Task, by_id
-from selftaught.progress import Silent
-from selftaught.prompts import render_prompt
-from selftaught.records import Sample, StepMetrics, TrainingExample
-from selftaught.setup import Setup
-from selftaught.stages import (
+from selftaught.commands.opening import engine_opener, further_workers, trainer_opener
+from selftaught.grading.references import check_reference_answers
+from selftaught.models.tokens import Codec
+from selftaught.prompts.rendering import render_prompt
+from selftaught.records.problems import Task, by_id
+from selftaught.records.progress import Silent
+from selftaught.records.samples import Sample
+from selftaught.records.training import StepMetrics, TrainingExample
+from selftaught.runs.store import RunStore
+from selftaught.stages.lineage import Models
+from selftaught.stages.setup import Setup
+from selftaught.stages.stages import (
     chosen_problems,
     failed_problems,
     fine_tune,
@@ -25,10 +29,7 @@ from selftaught.stages import (
     training_examples,
     validation_examples,
 )
-from selftaught.store import RunStore
-from selftaught.tokens import Codec
 from selftaught.training import sft  # noqa: F401 - imported before the clock starts, as the rival's libraries are
-from selftaught.verification import check_reference_answers
 
 
 class Steps(Silent):

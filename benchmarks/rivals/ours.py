@@ -10,13 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Clock, Job, generated, serve
-from selftaught.compute import Resolved, engine_opener, further_workers, resolve, trainer_opener
-from selftaught.config import config_from_values
-from selftaught.engines import Engine
-from selftaught.records import Completion, ModelRef, Request, SamplingParams, StepMetrics, TrainingExample, TrainingPlan
-from selftaught.seeds import seed_for
-from selftaught.settings import RunConfig
-from selftaught.weights import resolve_model
+from selftaught.commands.opening import (
+    Resolved,
+    engine_opener,
+    further_workers,
+    resolve,
+    trainer_opener,
+)
+from selftaught.config.loading import config_from_values
+from selftaught.config.settings import RunConfig
+from selftaught.engines.engine import Engine
+from selftaught.models.weights import resolve_model
+from selftaught.records.samples import (
+    Completion,
+    ModelRef,
+    Request,
+    SamplingParams,
+)
+from selftaught.records.seeds import seed_for
+from selftaught.records.training import StepMetrics, TrainingExample, TrainingPlan
 
 
 def resolve_job(job: Job) -> tuple[RunConfig, ModelRef, Resolved]:

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.child import Job, serve
-from selftaught.scoring import completion_logprobs
-from selftaught.tokens import Codec
+from selftaught.models.scoring import completion_logprobs
+from selftaught.models.tokens import Codec
 
 
 def held_out_loss(model_dir: str, pairs: Sequence[tuple[str, str]], *, device: str) -> float:

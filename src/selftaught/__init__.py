@@ -15,9 +15,15 @@ if (
 ):
     del sys.path[0]
 
-from selftaught.errors import SelftaughtError
-from selftaught.problems import Problem, Task, Verdict
-from selftaught.records import Completion, Request, Sample, SamplingParams, TrainingExample
+from selftaught.records.errors import SelftaughtError
+from selftaught.records.problems import Problem, Task, Verdict
+from selftaught.records.samples import (
+    Completion,
+    Request,
+    Sample,
+    SamplingParams,
+)
+from selftaught.records.training import TrainingExample
 
 __all__ = [
     "Completion",

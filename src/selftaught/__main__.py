@@ -1,5 +1,5 @@
 """`python -m selftaught`."""
 
-from selftaught.cli import main
+from selftaught.cli.app import main
 
 main()

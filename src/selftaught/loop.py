@@ -10,13 +10,14 @@ dev too, so that the result of a run is never worse on dev than the model it sta
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selftaught.errors import NothingAccepted
-from selftaught.lineage import Models
-from selftaught.metrics import count_samples
-from selftaught.plan import best_iteration, has_plateaued
-from selftaught.records import IterationSummary, Measurement
-from selftaught.setup import Setup
-from selftaught.stages import (
+from selftaught.methods.metrics import count_samples
+from selftaught.methods.plan import best_iteration, has_plateaued
+from selftaught.records.errors import NothingAccepted
+from selftaught.records.measurements import IterationSummary, Measurement
+from selftaught.runs.store import read_summaries
+from selftaught.stages.lineage import Models
+from selftaught.stages.setup import Setup
+from selftaught.stages.stages import (
     chosen_problems,
     failed_problems,
     fine_tune,
@@ -27,8 +28,12 @@ from selftaught.stages import (
     training_examples,
     validation_examples,
 )
-from selftaught.store import read_summaries
-from selftaught.summary import Clock, TrainingSet, summarize, tally
+from selftaught.stages.summary import (
+    Clock,
+    TrainingSet,
+    summarize,
+    tally,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from selftaught.records import Completion, Request, SamplingParams, TokenScores
-from selftaught.tokens import cut_at_stop
+from selftaught.models.tokens import cut_at_stop
+from selftaught.records.samples import (
+    Completion,
+    Request,
+    SamplingParams,
+    TokenScores,
+)
 
 
 class ScriptedEngine:

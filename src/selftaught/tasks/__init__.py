@@ -4,11 +4,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from selftaught.errors import ConfigError, RefusedError
-from selftaught.problems import SPLITS, Problem, Task
-from selftaught.settings import TaskConfig
-from selftaught.signs import fold
-from selftaught.tasks import arithmetic, commonsense, gsm8k, gym, own
+from selftaught.grading.signs import fold
+from selftaught.records.errors import ConfigError, RefusedError
+from selftaught.records.problems import SPLITS, Problem, Task
+from selftaught.tasks.arithmetic import task as arithmetic
+from selftaught.tasks.commonsenseqa import task as commonsense
+from selftaught.tasks.gsm8k import task as gsm8k
+from selftaught.tasks.own import task as own
+from selftaught.tasks.reasoning_gym import task as gym
+from selftaught.tasks.settings import TaskConfig
 
 __all__ = ["TASKS", "TaskSource", "check_splits", "key_of_problem", "load_task"]
 

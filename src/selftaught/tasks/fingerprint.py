@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import fields
 
-from selftaught.problems import SPLITS, Problem, Task
+from selftaught.records.problems import SPLITS, Problem, Task
 
 
 def data_sha256(task: Task) -> str:

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from selftaught.problems import Problem
+from selftaught.records.problems import Problem
 
 THRESHOLD = 0.7
 WORDS = 3

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from selftaught.errors import ConfigError
-from selftaught.problems import Problem, Verifier
-from selftaught.seeds import seed_for
-from selftaught.settings import TaskConfig
-from selftaught.signs import fold
-from selftaught.tasks.prompt_file import few_shot_examples_in, note_of_few_shot, read_prompt_file
-from selftaught.tasks.rows import Row, read_rows
-from selftaught.verifiers import make_verifier
+from selftaught.grading.signs import fold
+from selftaught.grading.verifiers import make_verifier
+from selftaught.records.errors import ConfigError
+from selftaught.records.problems import Problem, Verifier
+from selftaught.records.seeds import seed_for
+from selftaught.tasks.rows.files import Row, read_rows
+from selftaught.tasks.rows.prompt_file import few_shot_examples_in, note_of_few_shot, read_prompt_file
+from selftaught.tasks.settings import TaskConfig
 
 DEV_ROWS = 500
 """Cut from train by default; with 500 rows an accuracy is known to about four points."""
@@ -82,8 +82,8 @@ def cut_dev(
 def few_shot_examples(settings: TaskConfig, *, name: str) -> tuple[Problem, ...]:
     """The examples in `task.prompt_file`, or the task's own, which come with the package."""
     if not settings.prompt_file:
-        where = f"{name}.toml"
-        text = (resources.files("selftaught") / "examples" / where).read_text(encoding="utf-8")
+        where = f"{name}/few_shot.toml"
+        text = (resources.files("selftaught.tasks") / where).read_text(encoding="utf-8")
         return read_prompt_file(text, where)
     return few_shot_examples_in(settings.prompt_file, marker=settings.answer_marker or "")
 

@@ -3,7 +3,7 @@
 import warnings
 from typing import Any
 
-from selftaught.settings import TrainingConfig
+from selftaught.training.settings import TrainingConfig
 
 
 def with_adapters(model: Any, settings: TrainingConfig) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from selftaught.tokens import IGNORED
+from selftaught.models.tokens import IGNORED
 from selftaught.training.loss import weighted_loss
 from selftaught.training.models import Prepared
 from selftaught.training.packed_attention import layout_of

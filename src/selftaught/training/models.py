@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from selftaught.model_loading import load_model
-from selftaught.settings import TrainingConfig
+from selftaught.models.loading import load_model
 from selftaught.training.lora import with_adapters
 from selftaught.training.packed_attention import use_packed_attention
+from selftaught.training.settings import TrainingConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from selftaught.attention_kinds import why_not_exchanged, window_of
-from selftaught.errors import one_line
+from selftaught.models.attention_kinds import why_not_exchanged, window_of
+from selftaught.records.errors import one_line
 from selftaught.training.batches import group_by_length
 
 NAME = "selftaught_packed"

@@ -6,8 +6,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from selftaught.errors import RefusedError
-from selftaught.tokens import IGNORED, Codec
+from selftaught.models.tokens import IGNORED, Codec
+from selftaught.records.errors import RefusedError
 from selftaught.training.batches import MicroBatch
 
 COLUMNS = ("input_ids", "labels", "seq_lengths")

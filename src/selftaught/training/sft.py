@@ -17,32 +17,37 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
-from selftaught.errors import StoreError, TrainingError
-from selftaught.memory import return_freed_memory
-from selftaught.plan import row_order
-from selftaught.records import (
+from selftaught.machine.memory import return_freed_memory
+from selftaught.machine.workers import Worker
+from selftaught.models.scoring import completion_logprobs, context_of
+from selftaught.models.tokens import IGNORED, Codec
+from selftaught.records.errors import StoreError, TrainingError
+from selftaught.records.samples import ModelRef
+from selftaught.records.training import (
     Checkpoint,
-    ModelRef,
     ProbeRow,
     StepMetrics,
     TrainingExample,
     TrainingPlan,
     TrainingSummary,
 )
-from selftaught.scoring import completion_logprobs, context_of
-from selftaught.settings import TrainingConfig
-from selftaught.tokens import IGNORED, Codec
-from selftaught.training import checkpoint_of
 from selftaught.training.batches import Batches, plan_batches
 from selftaught.training.lora import merged
 from selftaught.training.micro_batches import collator_of
 from selftaught.training.models import load_float32, prepare
 from selftaught.training.noise import NoiseEstimate, noise_scale
 from selftaught.training.rounding import round_model
-from selftaught.training.rows import Row, as_dataset, check_prepared, check_rows
+from selftaught.training.row_order import row_order
+from selftaught.training.rows import (
+    Row,
+    as_dataset,
+    check_prepared,
+    check_rows,
+)
+from selftaught.training.settings import TrainingConfig
+from selftaught.training.trainer import checkpoint_of
 from selftaught.training.trl_trainer import MicroBatchTrainer, collate_first
 from selftaught.training.worker_gradients import TrainingJob, WorkerGradients
-from selftaught.workers import Worker
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 ACTIVATION_BYTES = 4 << 30

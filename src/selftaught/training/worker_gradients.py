@@ -17,13 +17,13 @@ from typing import IO
 import torch
 from torch.nn.utils import vector_to_parameters
 
-from selftaught.errors import TrainingError
-from selftaught.memory import return_freed_memory
-from selftaught.settings import TrainingConfig
-from selftaught.tokens import IGNORED
+from selftaught.machine.memory import return_freed_memory
+from selftaught.machine.workers import Worker
+from selftaught.models.tokens import IGNORED
+from selftaught.records.errors import TrainingError
 from selftaught.training.micro_batches import collator_of, loss_of
 from selftaught.training.models import load_float32, prepare
-from selftaught.workers import Worker
+from selftaught.training.settings import TrainingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,393 @@
+"""The command `selftaught`: a thin layer over the library. Results go to stdout, messages to stderr.
+
+Exit codes: 0; 2 for what the user can fix (one line on stderr); 1 for our own mistakes (a traceback); 130 after
+Ctrl-C. Heavy libraries are imported inside the commands that need them, so that --help is quick.
+"""
+
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selftaught.cli.output import (
+    is_lost,
+    loss,
+    secure,
+    width_of,
+)
+from selftaught.machine.command_lines import command
+from selftaught.machine.paths import given_name, given_path
+from selftaught.records.errors import (
+    ConfigError,
+    RefusedError,
+    SelftaughtError,
+    one_line,
+)
+
+if TYPE_CHECKING:
+    from selftaught.config.settings import RunConfig
+    from selftaught.records.samples import Sample
+
+app = typer.Typer(
+    name="selftaught",
+    help="Teach a language model to reason from question-answer pairs alone (STaR, arXiv 2203.14465).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+tasks_app = typer.Typer(help="List the tasks, or check one.", invoke_without_command=True, no_args_is_help=False)
+app.add_typer(tasks_app, name="tasks")
+
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""Every mistake in a command line that typer finds by itself; the class has no public name."""
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
+
+
+def main() -> None:
+    """Entry point: turn errors into exit codes."""
+    secure()
+    # Progress bars and notes of the libraries would garble ours; what matters reaches the user as an error.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # torch warns when it looks for a GPU on a machine without a driver; a run says by itself what it uses.
+    warnings.filterwarnings("ignore", message=".*CUDA initialization.*")
+    code = _exit_code(sys.argv[1:] or ["--help"])
+    sys.stdout.flush()
+    if (error := loss(sys.stdout)) is not None:
+        print(
+            f"selftaught: cannot write to standard output: {error.strerror}; a part of what was printed is lost, "
+            "the files are complete",
+            file=sys.stderr,
+        )
+        code = code or 2
+    sys.exit(code)
+
+
+def _exit_code(arguments: list[str]) -> int:
+    """Run a command line; a mistake in it is one line on stderr."""
+    try:
+        # Not standalone: typer would print a page about a mistake.
+        ended = app(args=arguments, prog_name="selftaught", standalone_mode=False)
+    except SelftaughtError as error:
+        print(f"selftaught: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except _USAGE_ERROR as error:
+        usage: Any = error
+        where = usage.ctx.command_path if usage.ctx else "selftaught"
+        print(f"selftaught: {one_line(usage.format_message()).rstrip('.')}; see `{where} --help`", file=sys.stderr)
+        return 2
+    return ended if isinstance(ended, int) else 0  # an int comes from a command that ended early: --help or Ctrl-C
+
+
+@app.command(short_help="Start a run, or carry one on.")
+def run(
+    target: Annotated[
+        str | None, typer.Argument(help="A task with a shipped config, or a TOML file.", metavar="TASK_OR_CONFIG")
+    ] = None,
+    run_dir: Annotated[
+        str | None,
+        typer.Option(
+            help="The run's folder; default runs/TASK-METHOD. A folder of the same config is carried on.",
+            metavar="DIR",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value, over the config; repeatable.", metavar="KEY=VALUE"),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show the resolved config, filled prompts, the tokens that carry loss and the cost; generate nothing.",
+        ),
+    ] = False,
+    resume: Annotated[
+        str | None, typer.Option(help="Carry on the run in this folder; needs nothing else.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Start a run, or carry one on: sample rationales, hint the failures, fine-tune, repeat, report."""
+    from selftaught.commands.run import config_of_run, launch, task_of
+    from selftaught.config.loading import load_config
+
+    if resume is not None:
+        folder = given_path(resume, "--resume")
+        if target is not None or overrides or run_dir is not None:
+            raise ConfigError("--resume DIR takes everything from the folder; leave out the task, --run-dir and --set")
+        config = config_of_run(folder)
+    elif target is None:
+        raise ConfigError(
+            "give a task or a config file, for example `selftaught run arithmetic`; see `selftaught tasks`"
+        )
+    else:
+        chosen = None if run_dir is None else given_path(run_dir, "--run-dir")
+        config = load_config(given_name(target, "TASK_OR_CONFIG"), overrides or ())
+        folder = chosen or Path("runs") / f"{config.task.name}-{config.method}"
+    if dry_run:
+        from selftaught.commands.dry_run import describe
+        from selftaught.commands.opening import check_trainer
+        from selftaught.commands.run import check_before_start
+        from selftaught.models.weights import check_model_path
+
+        model_dir = check_model_path(config.model.path)
+        task = task_of(config)
+        check_before_start(config, task)
+        check_trainer(config)
+        print(describe(config, task, model_dir))
+        return
+    from rich.console import Console
+
+    from selftaught.tracking.terminal import TerminalProgress
+
+    console = Console(stderr=True)
+    progress = TerminalProgress(console, config.loop.max_iterations, folder / "logs")
+    with _two_step_interrupt(folder) as should_stop:
+        try:
+            launch(config, folder, progress=progress, should_stop=should_stop)
+        finally:
+            progress.close()
+    _finish(folder, config)
+
+
+@app.command(name="eval", short_help="Measure a model or a run's result.")
+def evaluate_command(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A run folder (its result), a model folder, a hub id, or builtin:adder.", metavar="RUN_OR_MODEL"
+        ),
+    ],
+    task: Annotated[str | None, typer.Option(help="Task to measure on; default: the run's.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Form of the task; default: the run's.")] = None,
+    split: Annotated[str, typer.Option(help="train, dev, test or extrapolation.")] = "dev",
+    num_shots: Annotated[
+        int | None, typer.Option(min=0, help="Few-shot examples in the prompt; default: the run's, else the setting's.")
+    ] = None,
+    num_samples: Annotated[
+        int, typer.Option(min=1, help="Completions per problem, K; more than 1 add pass@k and majority@K.")
+    ] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(help="Default: 0 (greedy) for one sample, 0.7 for several.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Default: the run's, else the setting's.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="section.key=value, over the run's or task's settings; repeatable.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model or a run's result: accuracy with n and 95 % interval, per class."""
+    from selftaught.commands.evaluate import evaluate, find_target
+    from selftaught.commands.show import measurement_text
+    from selftaught.config.loading import parse_overrides
+    from selftaught.report.tables import wrapped
+    from selftaught.runs.store import dump_measurement
+
+    measurement = evaluate(
+        find_target(given_name(target, "RUN_OR_MODEL"), task=task),
+        task_name=task,
+        variant=variant,
+        split=split,
+        num_shots=num_shots,
+        num_samples=num_samples,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        overrides=parse_overrides(overrides or ()),
+        note=_note,
+    )
+    text = wrapped(measurement_text(measurement), width_of(sys.stdout), indent="    ")
+    print(json.dumps(dump_measurement(measurement)) if as_json else text)
+
+
+@app.command(short_help="Print samples of a run.")
+def show(
+    run_dir: Annotated[str, typer.Argument(metavar="DIR")],
+    problem: Annotated[str | None, typer.Option(help="Only this problem id.")] = None,
+    iteration: Annotated[int | None, typer.Option(help="Only samples of this iteration.")] = None,
+    kind: Annotated[str | None, typer.Option(help="rationale, rationalization or evaluation.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="correct, incorrect or unparseable.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most this many; 0 is all.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Print samples of a run, with everything that is known of them."""
+    from selftaught.commands.show import matching_samples, no_match_text, sample_text
+
+    folder = given_path(run_dir, "DIR")
+    options = {"problem_id": problem, "iteration": iteration, "kind": kind, "verdict": verdict}
+    wanted = {key: value for key, value in options.items() if value is not None}
+    printed = 0
+    for path, sample, answer in matching_samples(folder, wanted, limit=limit, note=_note):
+        print(json.dumps(_sample_json(sample, answer)) if as_json else sample_text(path, sample, answer))
+        printed += 1
+        if is_lost(sys.stdout):
+            return  # whoever reads has seen enough, as in `selftaught show DIR | head`
+    if not printed:
+        _note(no_match_text(folder, wanted))
+
+
+@app.command(short_help="Judge a run's saved samples again.")
+def regrade(run_dir: Annotated[str, typer.Argument(metavar="DIR")], as_json: Json = False) -> None:
+    """Apply today's verifier to a run's saved samples, and list the verdicts that would change."""
+    from selftaught.commands.show import change_json, change_text, regraded
+
+    seen = changed = 0
+    for path, sample, now in regraded(given_path(run_dir, "DIR")):
+        seen += 1
+        if now is None:
+            continue
+        changed += 1
+        print(json.dumps(change_json(path, sample, now)) if as_json else change_text(path, sample, now))
+        if is_lost(sys.stdout):
+            return
+    _note(f"{seen} samples, {changed} verdicts changed; the files are left as they are")
+
+
+@app.command(short_help="Write a run's report, or compare runs.")
+def report(
+    run_dirs: Annotated[list[str], typer.Argument(metavar="DIR...")],
+    out_dir: Annotated[
+        str | None,
+        typer.Option(help="Where to write; default: the run's folder, or report/ for several runs.", metavar="DIR"),
+    ] = None,
+) -> None:
+    """Write report.md and a plot of accuracy against iteration; several runs are compared."""
+    from selftaught.report.report import write_report
+
+    folders = [given_path(run_dir, "DIR") for run_dir in run_dirs]
+    written = write_report(folders, None if out_dir is None else given_path(out_dir, "--out-dir"))
+    print(written.markdown)
+    print(written.svg)
+    print(written.png)
+
+
+@tasks_app.callback()
+def tasks(context: typer.Context, as_json: Json = False) -> None:
+    """List the tasks."""
+    from selftaught.tasks import TASKS
+
+    if context.invoked_subcommand is not None:
+        return
+    for name, source in TASKS.items():
+        facts = {"name": name, "variants": list(source.variants), "description": source.description}
+        variants = f" (variants: {', '.join(source.variants)})" if source.variants else ""
+        print(json.dumps(facts) if as_json else f"{name}  {source.description}{variants}")
+
+
+@tasks_app.command(short_help="Check a task, and show filled prompts.")
+def check(
+    name: Annotated[str, typer.Argument(help="A task, or a TOML file.", metavar="TASK_OR_CONFIG")],
+    variant: Annotated[str | None, typer.Option(help="Form of the task; default: its first.")] = None,
+    data_seed: Annotated[int, typer.Option(help="Seed of generated problems.")] = 0,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value, over the config; repeatable.", metavar="KEY=VALUE"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a task's splits, lengths, reference answers and human solutions, and show three filled prompts."""
+    from selftaught.commands.check_task import check_task, check_text
+
+    checked = check_task(given_name(name, "TASK_OR_CONFIG"), overrides or (), variant=variant, data_seed=data_seed)
+    print(json.dumps({**checked.facts, "prompts": checked.prompts}) if as_json else check_text(checked))
+    if checked.refusals:
+        raise RefusedError("; ".join(checked.refusals))
+
+
+@app.command(short_help="Write a config for your own data.")
+def init(
+    data: Annotated[str, typer.Argument(help="A file (jsonl, csv, parquet) or a hub id.", metavar="DATA")],
+    out_dir: Annotated[str, typer.Option("--out", help="Folder for the two files.", metavar="DIR")] = ".",
+    question_key: Annotated[str | None, typer.Option(help="Key of the question; default: guessed.")] = None,
+    answer_key: Annotated[str | None, typer.Option(help="Key of the answer; default: guessed.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="task.key=value that is not to be guessed, such as task.answer_is=index0; repeatable.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+) -> None:
+    """Look at your data, and write a commented config and a prompt file to fill in."""
+    from selftaught.commands.init import write_starter
+    from selftaught.config.loading import parse_overrides
+
+    folder, given = given_path(out_dir, "--out"), parse_overrides(overrides or ())
+    name = given_name(data, "DATA")
+    print(write_starter(name, folder, question_key=question_key, answer_key=answer_key, overrides=given))
+
+
+def _finish(folder: Path, config: "RunConfig") -> None:
+    """Write the report before printing: the output may be lost, the report must not be."""
+    from selftaught.methods.metrics import rate_text
+    from selftaught.report.report import iteration_table, read_run, write_report
+    from selftaught.report.tables import table_text, wrapped
+
+    written = write_report([folder])
+    header, rows = iteration_table(folder)
+    width = width_of(sys.stdout)
+    print(wrapped(f"{config.method} on {config.task.name}: accuracy on dev, by class", width))
+    print(table_text(header, rows, width))
+    run = read_run(folder)
+    result = run.result
+    assert result is not None, "a finished run has a result"
+    best = result["best_iteration"]
+    for iteration in (0, best) if best else (0,):
+        measured = run.measured["test", iteration]
+        classes = "  ".join(f"{name}: {rate.accuracy:.2f}" for name, rate in measured.by_class.items())
+        who = f"iteration {iteration}" if iteration else "base model"
+        print(wrapped(f"test, {who}: {rate_text(measured)}  {classes}", width, indent="  "))
+    if not best:
+        print("no iteration beat the base model on dev, so the base model is the result")
+    print(f"report {written.markdown}")
+    print(f"plot   {written.svg}")
+    print(f"model  {folder / result['checkpoint'] if best else result['checkpoint']}")
+    print(f"next:  {command('show', folder, '--verdict', 'correct', '--limit', '3')}")
+
+
+def _note(text: str) -> None:
+    print(one_line(text), file=sys.stderr)
+
+
+def _sample_json(sample: "Sample", answer: str | None) -> dict[str, Any]:
+    from selftaught.runs.store import dump_sample
+
+    return {**dump_sample(sample), "answer": answer}
+
+
+@contextmanager
+def _two_step_interrupt(folder: Path) -> Iterator[Any]:
+    """The first Ctrl-C lets the run stop after the chunk in hand; the second stops at once."""
+    is_stopping = False
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal is_stopping
+        if is_stopping:
+            print("stopped at once; the work in hand is dropped, what was finished is saved", file=sys.stderr)
+            raise KeyboardInterrupt  # typer turns it into exit code 130
+        is_stopping = True
+        print(
+            f"\nstopping after the work in hand; Ctrl-C again stops at once. Later: "
+            f"{command('run', '--resume', folder)}",
+            file=sys.stderr,
+        )
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: is_stopping
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,113 @@
+"""`run --dry-run`: what a run would do, in full, without generating anything or loading weights."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from selftaught.config.loading import flat_values
+from selftaught.config.settings import RunConfig
+from selftaught.methods.plan import choose_problems, steps_for
+from selftaught.methods.selection import Selection, examples_from_solutions
+from selftaught.models.tokens import IGNORED, Codec
+from selftaught.records.errors import NothingAccepted
+from selftaught.records.problems import Problem, Task
+from selftaught.records.training import TrainingExample
+from selftaught.stages.sampling import measured_problems, sampling_spec
+from selftaught.stages.stages import training_examples
+
+NUM_PROMPTS = 3
+NUM_ROWS = 2
+"""Of each kind that are printed."""
+
+
+def describe(config: RunConfig, task: Task, model_dir: Path) -> str:
+    """The resolved config, the first filled prompts of each kind, the tokens that carry loss, and the plan's cost."""
+    codec = Codec(str(model_dir), trust_remote_code=config.model.trust_remote_code)
+    problems = choose_problems(
+        task.train,
+        how=config.task.choose,
+        number=config.task.problems_per_iteration,
+        solved=frozenset(),
+        seed=config.seed,
+        iteration=1,
+    )
+    parts = [
+        "# resolved config",
+        *(f"{key} = {json.dumps(value)}" for key, value in flat_values(config).items()),
+        *_prompts(config, task, problems, codec),
+        *_training_rows(config, task, problems, codec),
+        *_cost(config, task, problems, codec),
+    ]
+    return "\n".join(parts)
+
+
+def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
+    kinds = {"rationale" if config.sampling.num_samples else "evaluation": False}
+    kinds |= {"rationalization": True} if config.rationalization.hints != "none" else {}
+    for kind, hint in kinds.items():
+        spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=0.0, hint=hint)
+        for problem in problems[:NUM_PROMPTS]:
+            prompt = spec.prompt(task, problem)
+            yield f"\n# {kind} prompt of problem {problem.id!r}, {len(codec.encode_prompt(prompt))} tokens"
+            yield prompt + "⟨the model continues here⟩"
+
+
+def _training_rows(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
+    """The rows that do not depend on what is sampled, and few-shot examples encoded as accepted samples will be."""
+    rows: list[tuple[str, TrainingExample]] = []
+    if config.sampling.num_samples:
+        few_shot = examples_from_solutions(task.few_shot[:NUM_ROWS], task.prompt_format, iteration=1)
+        rows += [("a sample, if it reads like the few-shot example", example) for example in few_shot]
+    with suppress(NothingAccepted):
+        fixed = training_examples(config, task, 1, Selection(kept=(), held_out=(), left_out=()), problems)
+        for source in dict.fromkeys(example.source for example in fixed):
+            of_source = [example for example in fixed if example.source == source]
+            rows += [(f"a row of source {source}, one of {len(of_source)},", e) for e in of_source[:NUM_ROWS]]
+    for what, example in rows:
+        ids, labels = codec.encode_example(example)
+        with_loss = [codec.decode([i]) for i, label in zip(ids, labels, strict=True) if label != IGNORED]
+        yield f"\n# training on {what} of problem {example.problem_id!r}:"
+        yield f"{len(with_loss)} of {len(ids)} tokens carry loss"
+        yield f"without loss: {example.prompt!r}"
+        yield f"with loss:    {' '.join(repr(token)[1:-1] for token in with_loss)}"
+
+
+def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
+    sampling, training = config.sampling, config.training
+    hinted = len(problems) if config.rationalization.hints != "none" and sampling.num_samples else 0
+    dev = len(measured_problems(config, task, "dev"))
+    test = sum(len(measured_problems(config, task, split)) for split in ("test", "extrapolation"))
+    iterations = range(1, config.loop.max_iterations + 1)
+    steps = [
+        steps_for(
+            n,
+            first=training.steps_first_iteration,
+            growth=training.steps_growth,
+            max_epochs=training.max_epochs,
+            num_examples=_most_examples(config, problems, n),
+            batch_size=training.batch_size,
+        )
+        for n in iterations
+    ]
+    rationales = len(problems) * sampling.num_samples
+    yield "\n# cost, at most"
+    yield f"an iteration samples {rationales} rationales, up to {hinted} rationalizations and {dev} dev completions,"
+    yield f"each of up to {sampling.max_new_tokens} new tokens;"
+    yield f"the base model and the best one generate answers to {test} test problems each;"
+    yield f"{len(steps)} iterations of {steps[0]} to {steps[-1]} optimizer steps of {training.batch_size} sequences;"
+    first = training.steps_first_iteration if training.sft_first else 0
+    if first:
+        yield f"before them {first} steps on the human solutions;"
+    total = len(steps) * (rationales + hinted + dev) + dev + 2 * test
+    tokens = total * sampling.max_new_tokens
+    yield f"in all {total} completions, {tokens} new tokens, {first + sum(steps)} optimizer steps"
+
+
+def _most_examples(config: RunConfig, problems: Sequence[Problem], n: int) -> int:
+    """Training examples of iteration n if every completion is accepted."""
+    sampling, training = config.sampling, config.training
+    hinted = config.rationalization.hints != "none"
+    iterations = n if training.window == "all" else 1
+    solutions = len(problems) if training.human_solutions or training.target == "answer" else 0
+    return iterations * len(problems) * sampling.num_samples + solutions + training.num_rehearsed * (2 if hinted else 1)

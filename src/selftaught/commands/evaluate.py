@@ -1,0 +1,198 @@
+"""Measure a model or the result of a run on a split, outside the loop but sampled and verified as in it."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftaught.commands.opening import (
+    check_engine,
+    engine_opener,
+    further_workers,
+    resolve,
+)
+from selftaught.commands.run import (
+    check_before_start,
+    config_of_run,
+    refuse_other_data,
+    task_of,
+)
+from selftaught.config.loading import (
+    config_from_values,
+    config_without_training,
+    flat_values,
+    load_config,
+    shipped_configs,
+    with_homes,
+)
+from selftaught.config.settings import RunConfig
+from selftaught.machine.command_lines import command
+from selftaught.machine.paths import link_to_nothing
+from selftaught.methods.metrics import measure
+from selftaught.methods.plan import planned_samples
+from selftaught.methods.table import Value
+from selftaught.models.weights import model_in_folder, resolve_model
+from selftaught.records.errors import ConfigError, StoreError
+from selftaught.records.measurements import Measurement
+from selftaught.records.problems import SPLITS, by_id
+from selftaught.records.samples import ModelRef, Sample
+from selftaught.runs.store import read_result
+from selftaught.stages.sampling import generate_in_chunks, measured_problems, sampling_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model to measure, with the settings of its run (the defaults for a model outside a run)."""
+
+    model: ModelRef
+    config: RunConfig
+    iteration: int
+    num_shots: int
+    run_dir: Path | None = None
+    """The run of the model, if it has one."""
+
+
+def find_target(name: str, *, task: str | None) -> Target:
+    """The target of a name: a run folder (its result), a checkpoint in one, or a model (folder, hub id, builtin:adder).
+
+    A model outside a run needs a task. Its settings are those of the task's shipped config if that names this model,
+    else the defaults.
+    """
+    folder = Path(name)
+    if os.path.isfile(folder / "run.json"):  # False, not an error, for a name that no file could have
+        return _target_of_run(folder)
+    if os.path.isfile(folder / "checkpoint.json") and os.path.isfile(folder.parent.parent / "run.json"):
+        config = config_of_run(folder.parent.parent)
+        iteration = int(folder.name)
+        model, run_dir = model_in_folder(folder), folder.parent.parent
+        return Target(model, config, iteration, config.sampling.num_shots_for(fine_tuned=True), run_dir)
+    if task is None:
+        raise ConfigError(_no_run(name))
+    config = config_without_training({"task.name": task, "model.path": name})
+    if task in shipped_configs() and (shipped := load_config(task)).model.path == name:
+        config = shipped
+    return Target(resolve_model(name), config, 0, config.sampling.num_shots)
+
+
+def evaluate(
+    target: Target,
+    *,
+    task_name: str | None,
+    variant: str | None,
+    split: str,
+    num_shots: int | None,
+    num_samples: int,
+    temperature: float | None,
+    max_new_tokens: int | None,
+    overrides: Mapping[str, Value] | None = None,
+    note: Callable[[str], None] = lambda line: None,
+) -> Measurement:
+    """Sample `num_samples` completions per problem of a split and measure them; the config limits dev and test.
+
+    Without a given temperature, one sample is greedy and several have temperature 0.7. Other settings that are not
+    given come from the target's config, with `overrides` on top. For an external server, `note` is called with what the
+    server says it serves, because nothing here checks it. Raises ConfigError for settings that the task or the split
+    cannot be measured with, and for an override of a setting that has its own argument.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
+    temperature = temperature if temperature is not None else (0.0 if num_samples == 1 else 0.7)
+    given: dict[str, Value | None] = {
+        "task.name": task_name,
+        "task.variant": variant,
+        "sampling.num_samples": num_samples,
+        "sampling.temperature": temperature,
+        "sampling.num_shots": target.num_shots if num_shots is None else num_shots,
+        "sampling.max_new_tokens": max_new_tokens,
+    }
+    config = _with(target.config, given, overrides or {})
+    task = task_of(config)
+    if target.run_dir is not None and _data_of(config) == _data_of(target.config):
+        refuse_other_data(target.run_dir, task)
+    check_before_start(config, task)
+    check_engine(config)
+    problems = measured_problems(config, task, split)
+    if not problems:
+        raise ConfigError(f"task {task.name!r} has no {split} split")
+    resolved = resolve(config, target.model)
+    samples: list[Sample] = []
+    with further_workers(resolved) as workers:
+        engine = engine_opener(config, resolved, workers)(target.model)
+        if engine.serves is not None:
+            note(f"measured: what {config.engine.url} serves; the server names {engine.serves!r}")
+        try:
+            for chunk in generate_in_chunks(
+                lambda: engine,
+                task,
+                by_id(problems),
+                planned_samples(problems, kind="evaluation", num_samples=num_samples),
+                spec=sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=temperature),
+                iteration=target.iteration,
+                run_seed=config.seed,
+                chunk=resolved.chunk_completions,
+            ):
+                samples += chunk
+        finally:
+            engine.close()
+    return measure(
+        problems,
+        samples,
+        task=task.name,
+        split=split,
+        iteration=target.iteration,
+        num_shots=config.sampling.num_shots,
+        temperature=temperature,
+        has_step_check=task.check_steps is not None,
+    )
+
+
+SETTINGS_OF_USE = {"choose", "problems_per_iteration", "dev_problems", "test_problems", "extraction"}
+"""The settings of [task] that do not change which problems the task has."""
+
+
+def _data_of(config: RunConfig) -> dict[str, Value]:
+    """The settings that decide which problems a task has."""
+    return config.task.model_dump(exclude=SETTINGS_OF_USE)
+
+
+def _with(config: RunConfig, given: Mapping[str, Value | None], overrides: Mapping[str, Value]) -> RunConfig:
+    """A config with overrides and with the given arguments."""
+    if fixed := sorted(overrides.keys() & {*given, "model.path"}):
+        raise ConfigError(f"--set {fixed[0]}: `eval` has an argument of its own for it; see `selftaught eval --help`")
+    values = {**flat_values(config), **overrides, **{key: v for key, v in given.items() if v is not None}}
+    return with_homes(config_from_values(values, lambda key: "eval"))
+
+
+def _no_run(name: str) -> str:
+    """Why `name` cannot be measured without a task."""
+    if name.startswith("builtin:"):
+        return f"{name!r} belongs to no run, so --task is needed; see `selftaught tasks`"
+    if os.path.isdir(name):
+        return (
+            f"{name!r} is no run folder (no run.json in it); give the folder of a run, or for a model folder the task "
+            "to measure on, --task"
+        )
+    if os.path.exists(name):
+        return f"{name!r} is a file; give the folder of a run, or the folder of a model and --task"
+    reason = link_to_nothing(Path(name)) or f"no such folder{'' if os.path.isabs(name) else f' in {os.getcwd()}'}"
+    return f"{name!r}: {reason}; give the folder of a run, or for a model on the hub the task to measure on, --task"
+
+
+def _target_of_run(folder: Path) -> Target:
+    config = config_of_run(folder)
+    result = read_result(folder)
+    if result is None:
+        models = sorted(
+            path.parent for path in folder.glob("checkpoints/*/checkpoint.json") if path.parent.suffix == ""
+        )
+        raise StoreError(
+            f"{folder} has not finished, so it has no result yet; finish it with "
+            f"`{command('run', '--resume', folder)}`"
+            + (f", or give one of its models, such as {models[-1]}" if models else "; it has no model of its own yet")
+        )
+    best = int(result["best_iteration"])
+    sampling = config.sampling
+    if best == 0:
+        return Target(resolve_model(config.model.path), config, 0, sampling.num_shots, folder)
+    model = model_in_folder(folder / str(result["checkpoint"]))
+    return Target(model, config, best, sampling.num_shots_for(fine_tuned=True), folder)

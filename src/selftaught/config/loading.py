@@ -1,0 +1,379 @@
+"""The settings of a run: one strict TOML file, `--set section.key=value` on top, resolved before anything is sampled.
+
+Order, later wins: defaults, the file, the method's knobs (methods.py), `--set`. A file whose own `method` and knobs
+contradict each other is refused, so that nothing in a file is overruled in silence.
+The keys themselves are in settings.py.
+"""
+
+import codecs
+import difflib
+import json
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from selftaught.config.settings import EngineConfig, RunConfig
+from selftaught.grading.control_characters import control_character_in
+from selftaught.machine.command_lines import command
+from selftaught.machine.paths import LFS_POINTER, link_to_nothing, with_home
+from selftaught.methods.table import METHODS, Value
+from selftaught.records.errors import ConfigError
+from selftaught.records.sections import Section, expected, kinds_of
+
+_OF_A_SERVER = {"name", "concurrency", "timeout_s", "max_retries"}
+ENGINE_SETTINGS = {
+    "local": {"name"},
+    "openai": _OF_A_SERVER | {"url", "model", "api_key_env"},
+    "vllm": _OF_A_SERVER | {"vllm_python", "vllm_args", "start_timeout_s"},
+}
+"""The keys of [engine] that each engine uses."""
+
+FEW_SHOT = "few_shot.toml"
+"""In the folder of a task, beside its configs: its few-shot examples."""
+
+FILES = ("data", "dev_data", "test_data", "prompt_file")
+"""The settings of [task] that may name a file or a folder."""
+
+LEAST_GIVEN = {"model.path": "./model", "task.name": "gsm8k", "training.learning_rate": "1e-5"}
+"""The settings without a default, each with an example."""
+
+
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Resolve a shipped config (by task name) or a TOML file, with `section.key=value` overrides.
+
+    Raises ConfigError with file and line for whatever is not as documented.
+    """
+    text, where = _read(name_or_path)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not a TOML file: {error}; see docs/config.md for the format") from error
+    in_file = flatten(table, where)
+    if not in_file:
+        what = "sets nothing" if text.strip() else "is empty"
+        raise ConfigError(
+            f"{where}: the file {what}; write at least {', '.join(LEAST_GIVEN)}, as docs/config.md shows, or restore "
+            "the file"
+        )
+    for key in in_file:
+        _check_key(key, _at_line(where, text, key))
+    given = parse_overrides(overrides)
+    file_method = str(in_file.get("method", "star"))
+    method = str(given.get("method", file_method))
+    for name, origin in ((file_method, _at_line(where, text, "method")), (method, "--set method")):
+        if name not in METHODS:
+            raise ConfigError(f"{origin}: unknown method {name!r}{suggestion(name, METHODS)}")
+    for key, fixed in METHODS[file_method].items():
+        if key in in_file and key not in given and not _same(in_file[key], fixed):
+            way_out = f"--set {key}={json.dumps(in_file[key], default=str)}"
+            raise ConfigError(
+                f"{_at_line(where, text, key)}: {key} = {in_file[key]!r}, but method {file_method!r} fixes it to "
+                f"{fixed!r}; remove the line, use method = 'custom', or pass {way_out}"
+            )
+    values = {**in_file, **METHODS[method], **given, "method": method}
+    return with_homes(config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key)))
+
+
+def config_without_training(
+    values: Mapping[str, Any], origin_of: Callable[[str], str] = lambda key: "config"
+) -> RunConfig:
+    """As `config_from_values`, for what trains nothing: a model and a learning rate need not be given."""
+    return config_from_values({"model.path": "builtin:adder", "training.learning_rate": 1e-5, **values}, origin_of)
+
+
+def with_homes(config: RunConfig) -> RunConfig:
+    """The config with every `~` in its paths replaced by the home. Raises ConfigError for an unknown user's home."""
+    task, model = config.task, config.model
+    changed = {key: with_home(value, f"task.{key}") for key in FILES if (value := getattr(task, key))}
+    if task.verifier_function is not None:
+        file, colon, function = task.verifier_function.rpartition(":")
+        changed["verifier_function"] = f"{with_home(file, 'task.verifier_function')}{colon}{function}"
+    path = with_home(model.path, "model.path")
+    return config.model_copy(
+        update={"task": task.model_copy(update=changed), "model": model.model_copy(update={"path": path})}
+    )
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Value]:
+    """`section.key=value` texts as flat values. Raises ConfigError for an unknown key or a text of another form."""
+    return dict(_parse_override(item) for item in overrides)
+
+
+def config_from_values(values: Mapping[str, Any], origin_of: Callable[[str], str] = lambda key: "config") -> RunConfig:
+    """Validate flat `section.key` values into a RunConfig; `origin_of(key)` says where a bad one came from."""
+    sections: dict[str, Any] = {key.partition(".")[0]: {} for key in LEAST_GIVEN}
+    try:
+        config = RunConfig.model_validate({**sections, **unflatten(values)})
+    except ValidationError as error:
+        raise ConfigError(_wrong_setting(error, origin_of)) from error
+    for key, value in values.items():
+        if isinstance(value, str) and (wrong := control_character_in(value)):
+            raise ConfigError(f"{origin_of(key)}: {key} {wrong}")
+    _check_across(config)
+    return config
+
+
+def _wrong_setting(error: ValidationError, origin_of: Callable[[str], str]) -> str:
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] != "missing"), errors[0])  # wrong values come before missing ones
+    parts = [str(part) for part in first["loc"][:2]]  # the rest of it names the type that was tried, of several
+    key = parts[0] if parts[0] in known_keys() else ".".join(parts)
+    if key not in known_keys():
+        return f"{origin_of(key)}: unknown setting {key!r}; see docs/config.md"
+    if first["type"] == "missing":
+        section, _, name = key.rpartition(".")
+        return (
+            f"{origin_of(key)}: {key} must be given; write `{name} = …` under [{section}], or pass --set {key}="
+            f"{LEAST_GIVEN[key]}"
+        )
+    return f"{origin_of(key)}: {key} = {first['input']!r}: expected {expected(known_keys()[key])}; see docs/config.md"
+
+
+def flat_values(config: RunConfig) -> dict[str, Value]:
+    """Every setting by `section.key`, in documented order."""
+    return flatten(config.model_dump(mode="json"), "config")
+
+
+def differences(old: Mapping[str, Value], new: Mapping[str, Value]) -> list[str]:
+    """One phrase per setting that differs."""
+    return [f"{key} = {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
+
+
+def shipped_configs() -> dict[str, str]:
+    """Name -> text of the configs in the package."""
+    folders = [f for f in (resources.files("selftaught") / "tasks").iterdir() if f.is_dir()]
+    files = [f for folder in folders for f in folder.iterdir() if f.name.endswith(".toml") and f.name != FEW_SHOT]
+    return {f.name.removesuffix(".toml"): f.read_text(encoding="utf-8") for f in sorted(files, key=lambda f: f.name)}
+
+
+def known_keys() -> dict[str, Any]:
+    """Every `section.key` -> its pydantic field, in documented order."""
+    keys: dict[str, Any] = {}
+    for name, field in RunConfig.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            keys |= {f"{name}.{key}": inner for key, inner in section.model_fields.items()}
+        else:
+            keys[name] = field
+    return keys
+
+
+def flatten(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                if isinstance(inner, Mapping):
+                    raise ConfigError(f"{where}: {name}.{key} is a table; settings are section.key = value")
+                flat[f"{name}.{key}"] = inner
+        else:
+            flat[name] = value
+    return flat
+
+
+def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        inner = table.setdefault(section, {}) if section else table
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{section} is both a setting and a section; leave one of them out")
+        inner[name] = value
+    return table
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+
+
+def _check_across(config: RunConfig) -> None:
+    if config.method not in METHODS:
+        raise ConfigError(f"unknown method {config.method!r}{suggestion(config.method, METHODS)}")
+    sampling, training = config.sampling, config.training
+    if sampling.num_samples > 1 and sampling.temperature == 0.0:
+        raise ConfigError(
+            f"sampling.temperature is 0, so all {sampling.num_samples} samples of a problem would be the same; "
+            "set sampling.num_samples=1 or raise the temperature"
+        )
+    if training.noise_scale and training.batch_size == 1:
+        raise ConfigError(
+            "training.noise_scale compares the parts of a step, but training.batch_size = 1 cannot be split; raise it, "
+            "or set training.noise_scale=false"
+        )
+    if training.batch_size % config.compute.workers:
+        raise ConfigError(
+            f"compute.workers = {config.compute.workers} cannot share a training step of training.batch_size = "
+            f"{training.batch_size} rows evenly; make the rows a multiple of the workers"
+        )
+    if training.lora_alpha is not None and training.lora_rank is None:
+        raise ConfigError(
+            f"training.lora_alpha = {training.lora_alpha}, but without training.lora_rank all weights are trained; set "
+            "the rank, or remove it"
+        )
+    if training.validation_share == 1.0:
+        raise ConfigError("training.validation_share = 1 leaves nothing to train on; choose less than 1")
+    if (
+        sampling.num_samples == 0
+        and training.target == "rationale"
+        and not (training.num_rehearsed or training.human_solutions)
+    ):
+        raise ConfigError(
+            "sampling.num_samples = 0 samples nothing and neither training.num_rehearsed nor training.human_solutions "
+            "adds rows, so there is nothing to train on; set one of the three"
+        )
+    chunk, slots = config.compute.chunk_completions, config.compute.slots
+    if chunk != "auto" and slots != "auto" and chunk < 4 * slots:
+        raise ConfigError(
+            f"compute.chunk_completions = {chunk} is less than four times compute.slots = {slots}; raise it, or leave "
+            "it out"
+        )
+    _check_engine(config)
+
+
+def _check_engine(config: RunConfig) -> None:
+    """Every engine has its own settings; one that the chosen engine would ignore is refused."""
+    engine = config.engine
+    used = ENGINE_SETTINGS[engine.name]
+    for key, field in EngineConfig.model_fields.items():
+        if key not in used and getattr(engine, key) != field.default:
+            who = " and ".join(repr(name) for name, keys in ENGINE_SETTINGS.items() if key in keys)
+            raise ConfigError(
+                f"engine.{key} is set, but engine.name = {engine.name!r} does not use it (it belongs to {who}); "
+                "remove it or choose another engine.name"
+            )
+    for key in ("slots", "cache_mib"):
+        if engine.name != "local" and (value := getattr(config.compute, key)) != "auto":
+            raise ConfigError(
+                f"compute.{key} = {value} belongs to engine.name = 'local'; remove it (with {engine.name!r}, "
+                "engine.concurrency says how many completions are generated at a time)"
+            )
+    # Messages leave the values out: they may hold a key by mistake.
+    if engine.api_key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", engine.api_key_env):
+        raise ConfigError(
+            "engine.api_key_env is the name of an environment variable (capital letters, digits, _), such as "
+            "MY_API_KEY; put the key itself into that variable and nowhere else"
+        )
+    if engine.name == "openai":
+        if engine.url is None:
+            raise ConfigError("engine.name = 'openai' needs engine.url, such as http://127.0.0.1:8000")
+        _check_url(engine.url)
+    try:
+        shlex.split(engine.vllm_args or "")
+    except ValueError as error:
+        raise ConfigError(f"engine.vllm_args = {engine.vllm_args!r}: {error}; quote it as on a command line") from error
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        has_port = parts.port is None or parts.port > 0
+    except ValueError as error:
+        raise ConfigError(f"engine.url is not an address ({error}); give one such as http://127.0.0.1:8000") from error
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ConfigError(
+            "engine.url holds a user name, a password, a query or a fragment; give scheme, host, port and path, and a "
+            "key through engine.api_key_env"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or not has_port or not url.isascii():
+        raise ConfigError(f"engine.url = {url!r}: expected an address such as http://127.0.0.1:8000")
+
+
+def _same(a: object, b: object) -> bool:
+    """Equal, and not just because True equals 1."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _read(name_or_path: str) -> tuple[str, str]:
+    shipped = shipped_configs()
+    if name_or_path in shipped:
+        return shipped[name_or_path], f"{name_or_path}.toml (shipped)"
+    path = Path(name_or_path)
+    if not os.path.isfile(path):  # False, not an error, for a name that no file could have
+        raise ConfigError(_no_config(name_or_path, shipped))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{name_or_path} cannot be read ({error.strerror}); check its permissions") from error
+    return _decoded(content, name_or_path), name_or_path
+
+
+def _no_config(name: str, shipped: Iterable[str]) -> str:
+    """Why a name or path is no config: what it is instead, or that nothing has that name."""
+    if os.path.isfile(os.path.join(name, "run.json")):
+        return f"{name!r} is a run folder; carry the run on with `{command('run', '--resume', Path(name))}`"
+    what = f"{name!r} is neither a task with a shipped config ({', '.join(shipped)}) nor a file"
+    if os.path.isdir(name):
+        return f"{what}, but a folder; give the TOML file in it"
+    if link := link_to_nothing(Path(name)):
+        return f"{what}: {link}; correct the link, or give another file"
+    return f"{what}; see `selftaught tasks`"
+
+
+def _decoded(content: bytes, where: str) -> str:
+    """The text of a config file, without its byte order mark and with Unix line ends."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ConfigError(f"{where}: UTF-16 or UTF-32 text, or no text, expected UTF-8; save the file as UTF-8")
+    if content.startswith(LFS_POINTER):
+        raise ConfigError(f"{where} is a Git LFS pointer, not the file itself; run `git lfs pull` where it is")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{where}:{line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
+    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _check_key(key: str, origin: str) -> None:
+    known = known_keys()
+    if key in known:
+        return
+    section, _, name = key.rpartition(".")
+    if section and not any(k.startswith(f"{section}.") for k in known):
+        sections = sorted({k.partition(".")[0] for k in known if "." in k})
+        raise ConfigError(f"{origin}: unknown section [{section}]{suggestion(section, sections)}")
+    same_section = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
+    near = difflib.get_close_matches(name, same_section, n=1) or difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {same_section.get(near[0], near[0])!r}?" if near else "see docs/config.md"
+    raise ConfigError(f"{origin}: unknown setting {key!r}; {hint}")
+
+
+def _parse_override(item: str) -> tuple[str, Value]:
+    key, equals, raw = item.partition("=")
+    key, raw = key.strip(), raw.strip()
+    if not equals:
+        raise ConfigError(f"--set {item}: expected section.key=value, for example --set loop.patience=2")
+    _check_key(key, f"--set {item}")
+    kinds = kinds_of(known_keys()[key])
+    if not raw and NoneType in kinds:
+        return key, None  # as if the file had left it out
+    if raw == "false" and Literal[False] in kinds:
+        return key, False
+    if str in kinds and not raw.startswith(('"', "'")):
+        return key, raw
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except ValueError:  # not TOML (TOMLDecodeError is one), or a number of thousands of digits
+        return key, raw
+    return key, value if isinstance(value, (str, int, float, bool)) else raw
+
+
+def _at_line(where: str, text: str, key: str) -> str:
+    """`where:line` of a `section.key` in TOML text, or `where` alone if it is not written there."""
+    section, _, name = key.rpartition(".")
+    current = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[([^\]]+)\]", line):
+            current = header[1].strip()
+        elif re.match(rf"\s*(\"?){re.escape(name if current else key)}\1\s*=", line) and current in (section, ""):
+            return f"{where}:{number}"
+    return where

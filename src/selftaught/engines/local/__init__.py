@@ -1,0 +1,1 @@
+"""The engine `local`: a transformers model in this process."""

@@ -1,0 +1,1 @@
+"""What to sample next and what to train on: the methods of the STaR family. Pure."""

@@ -1,0 +1,89 @@
+"""Decide what to do next: which problems, which samples, how many steps, when to stop. Pure and seeded."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence, Set
+from typing import Literal
+
+from selftaught.records.problems import Problem, Verdict
+from selftaught.records.samples import Kind, PlannedSample, Sample
+from selftaught.records.seeds import generator
+from selftaught.tasks.settings import Choice
+
+
+def choose_problems(
+    train: Sequence[Problem], *, how: Choice, number: int | Literal["all"], solved: Set[str], seed: int, iteration: int
+) -> list[Problem]:
+    """The training problems of one iteration, in the order of `train`.
+
+    "random" chooses anew each iteration, so that iterations share problems. "random-per-class" does so with the same
+    number of each class, as far as a class has them. "unsolved-first" takes problems without a correct answer so far
+    before the others, and chooses at random within both groups.
+    """
+    if isinstance(number, str) or number >= len(train):
+        return list(train)
+    positions = list(range(len(train)))
+    generator(seed, iteration, "problems").shuffle(positions)
+    if how == "unsolved-first":
+        positions.sort(key=lambda i: train[i].id in solved)  # stable, so each group stays shuffled
+    if how == "random-per-class":
+        chosen = {p.id for p in spread_over_classes([train[i] for i in positions], number)}
+        return [p for p in train if p.id in chosen]
+    return [train[i] for i in sorted(positions[:number])]
+
+
+def spread_over_classes(problems: Sequence[Problem], number: int | Literal["all"]) -> tuple[Problem, ...]:
+    """The first problems of each class in turn, `number` in all, in the order of `problems`."""
+    if isinstance(number, str) or number >= len(problems):
+        return tuple(problems)
+    rank: dict[str, int] = {}
+    keyed = []
+    for position, problem in enumerate(problems):
+        rank[problem.class_name] = rank.get(problem.class_name, -1) + 1
+        keyed.append((rank[problem.class_name], position))
+    return tuple(problems[position] for position in sorted(p for _, p in sorted(keyed)[:number]))
+
+
+def planned_samples(problems: Iterable[Problem], *, kind: Kind, num_samples: int) -> Iterator[PlannedSample]:
+    """Every sample of a stage, in the order in which they are generated and stored."""
+    return (PlannedSample(problem_id=p.id, kind=kind, index=k) for p in problems for k in range(num_samples))
+
+
+def solved_ids(samples: Iterable[Sample]) -> set[str]:
+    """The problems with a correct answer that was sampled without a hint."""
+    return {s.problem_id for s in samples if s.kind == "rationale" and s.verdict is Verdict.CORRECT}
+
+
+def problems_to_hint(problems: Iterable[Problem], samples: Iterable[Sample]) -> list[Problem]:
+    """The failed problems, which get a hint; a problem that was solved without one never does."""
+    solved = solved_ids(samples)
+    return [p for p in problems if p.id not in solved]
+
+
+def steps_for(
+    iteration: int, *, first: int, growth: float, max_epochs: float, num_examples: int, batch_size: int
+) -> int:
+    """Optimizer steps of an iteration (from 1): int(first * growth^(iteration-1)), at most `max_epochs` epochs.
+
+    40 and 1.2 are the paper's (Zelikman et al. 2022, section 4.1), where thousands of examples are accepted. A small
+    model may get few, and the same steps would repeat them many times. The limit is rounded up to a full step.
+    """
+    most = max(1, math.ceil(max_epochs * num_examples / batch_size))
+    try:
+        return max(1, min(int(first * growth ** (iteration - 1)), most))
+    except OverflowError:
+        return most
+
+
+def best_iteration(accuracies: Sequence[float]) -> int:
+    """Position of the highest dev accuracy, the earliest one if several are equal; position 0 is the base model."""
+    return max(range(len(accuracies)), key=lambda i: (accuracies[i], -i))
+
+
+def has_plateaued(accuracies: Sequence[float], *, patience: int) -> bool:
+    """Whether none of the last `patience` iterations raised dev accuracy above all earlier ones.
+
+    `accuracies[0]` is the base model's.
+    """
+    if len(accuracies) <= patience:
+        return False
+    return max(accuracies[-patience:]) <= max(accuracies[:-patience])

@@ -1,0 +1,54 @@
+"""The sections that say how a method samples and selects, and when the loop ends."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from selftaught.methods.selection import Accept, UniqueBy
+from selftaught.records.sections import Count, Positive, Section
+
+
+class SamplingConfig(Section):
+    num_samples: Count = Field(
+        1,
+        description="Completions per problem without a hint, K; with 0 nothing is sampled to train on (the baselines).",
+    )
+    temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus: the smallest set of tokens with this probability.")
+    top_k: Positive | None = Field(None, description="Only the k likeliest tokens; absent is no limit.")
+    max_new_tokens: Positive = Field(
+        256, description="Limit on the tokens of a completion; one that reaches it is truncated."
+    )
+    num_shots: Count = Field(10, description="Few-shot examples in the prompts of the base model.")
+    num_shots_fine_tuned: Count | None = Field(
+        None,
+        description="Few-shot examples in the prompts of a fine-tuned model (iteration 2 on, and its measurements); absent is as many as `num_shots`.",
+    )
+
+    def num_shots_for(self, *, fine_tuned: bool) -> int:
+        """Few-shot examples in the prompts of the base model, or of a fine-tuned one."""
+        number = self.num_shots_fine_tuned if fine_tuned else None
+        return self.num_shots if number is None else number
+
+
+class RationalizationConfig(Section):
+    hints: Literal["none", "failed"] = Field(
+        "failed", description="Whether problems without a correct answer are sampled again with the answer as a hint."
+    )
+    temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 is greedy.")
+
+
+class SelectionConfig(Section):
+    accept: Accept = Field(
+        "answer", description="What a sample must pass: `answer`, or `answer+steps` (the task's exact step check)."
+    )
+    unique_by: UniqueBy = Field(
+        "text",
+        description="Duplicates within a problem: `none` removed, same `text`, `normalized-text` (white space and case folded), or `equations` (the same list of equations, as in RFT; for tasks that have them).",
+    )
+    max_per_problem: Positive | None = Field(None, description="Samples kept per problem; absent is no cap.")
+
+
+class LoopConfig(Section):
+    max_iterations: Positive = Field(8, description="Upper limit on the iterations of the loop.")
+    patience: Positive = Field(3, description="Stop after this many iterations without a new best on dev.")

@@ -1,0 +1,1 @@
+"""A model on disk: its folder, weights, tokenizer and log-probabilities."""

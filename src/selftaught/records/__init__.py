@@ -1,0 +1,1 @@
+"""The words of the project: problems, samples, trainings, measurements, errors, seeds."""

@@ -1,0 +1,177 @@
+"""The models of a run by iteration, and the check that the engine serves the expected one."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+from selftaught.engines.engine import Engine
+from selftaught.models.weights import weights_sha256
+from selftaught.records.errors import RefusedError
+from selftaught.records.samples import (
+    Completion,
+    ModelRef,
+    Request,
+    SamplingParams,
+    TokenScores,
+)
+from selftaught.records.training import Checkpoint
+from selftaught.stages.setup import Setup
+from selftaught.stages.weight_proof import NOISE, CannotTell, serves_old_weights
+
+Work = Literal["sampling", "training", "loading"]
+"""The kinds of work of which a run counts the time. Loading is opening the trainer or an engine, with the check that
+the engine serves the expected weights."""
+
+WORK: tuple[Work, ...] = get_args(Work)
+
+
+class Models:
+    """The models of a run by iteration, and the engine, of which at most one is open.
+
+    Before an engine generates, its weights are checked if the model is a fine-tuned one; the weights of an external
+    server are checked for the base model too.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._open: tuple[ModelRef, Engine] | None = None
+        self.tokens = 0
+        """Tokens that this process has generated or trained on so far."""
+        self.seconds: dict[Work, float] = dict.fromkeys(WORK, 0.0)
+        """Wall clock of this process so far, by kind of work."""
+
+    def __enter__(self) -> "Models":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def of(self, iteration: int) -> ModelRef:
+        """The model that an iteration trained; 0 is the base model."""
+        if iteration == 0:
+            return self._setup.base
+        checkpoint = self._setup.store.checkpoint(iteration)
+        assert checkpoint is not None, f"iteration {iteration} has no checkpoint"
+        return checkpoint.ref(self._setup.store.dir)
+
+    def before(self, iteration: int) -> ModelRef:
+        """The model that an iteration samples from: M_{iteration-1}; for RFT the one fine-tuned before iteration 1."""
+        fine_tuned = self._setup.store.checkpoint(0) if iteration == 1 else None
+        return fine_tuned.ref(self._setup.store.dir) if fine_tuned is not None else self.of(max(iteration - 1, 0))
+
+    def engine(self, model: ModelRef) -> Engine:
+        """The engine for a model; opens and checks it, and closes the one of another model, if needed."""
+        if self._open is not None and self._open[0] != model:
+            self.close()
+        if self._open is None:
+            with self.working("loading"):
+                engine = self._setup.open_engine(model)
+                self._open = (model, _TimedEngine(engine, self))
+                _check_weights(self._setup, model, engine)
+        return self._open[1]
+
+    @contextmanager
+    def working(self, work: Work) -> Iterator[None]:
+        """Count the time inside this context as time of this work."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[work] += time.monotonic() - began
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+
+class _TimedEngine:
+    """An engine whose time to generate counts as sampling, without what the caller does between two completions."""
+
+    def __init__(self, engine: Engine, models: Models) -> None:
+        self._engine, self._models = engine, models
+        self.serves = engine.serves
+
+    def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
+        completions = iter(self._engine.sample(requests, params))
+        while True:
+            with self._models.working("sampling"):
+                completion = next(completions, None)
+            if completion is None:
+                return
+            yield completion
+
+    def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
+        return self._engine.score(requests, completions)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def _check_weights(setup: Setup, model: ModelRef, engine: Engine) -> None:
+    """Raise RefusedError unless the engine serves the weights of this model (docs/design.md, section 6).
+
+    An engine that loads weights itself is checked for every fine-tuned model, against the model before it. An external
+    server may serve any model of the run, so it is checked for the base model too, and against the model after.
+    """
+    is_base = model.path == setup.base.path
+    own = None if is_base else setup.store.checkpoint(model.iteration)
+    if own is not None:
+        reason = _compare(setup, engine, own, model, wanted_is_new=True)
+        if reason:
+            raise RefusedError(_refusal(setup, model, engine, reason))
+    if engine.serves is None:
+        return
+    after = setup.store.checkpoint(0) if is_base else None
+    after = after or setup.store.checkpoint(model.iteration + 1)
+    if after is not None:
+        reason = _compare(setup, engine, after, model, wanted_is_new=False)
+        if reason:
+            raise RefusedError(_refusal(setup, model, engine, reason))
+    elif own is None:
+        # Nothing to compare with yet, but a server that cannot score must fail now, not after a day of sampling.
+        engine.score([Request(prompt="1 + 1 =", seed=0)], [" 2"])
+
+
+def _compare(
+    setup: Setup, engine: Engine, checkpoint: Checkpoint, model: ModelRef, *, wanted_is_new: bool
+) -> str | None:
+    """The reason if the engine is not nearer to the wanted one of the two models of a checkpoint's probe, else None."""
+    requests = [Request(prompt=row.prompt, seed=0) for row in checkpoint.probe]
+    scores = engine.score(requests, [row.completion for row in checkpoint.probe])
+    new, old = checkpoint.new_logprobs, [row.old_logprobs for row in checkpoint.probe]
+    wanted, other = (new, old) if wanted_is_new else (old, new)
+    try:
+        # The number type of an external server is unknown, so it gets the limit for float32.
+        noise = setup.noise if engine.serves is None else NOISE
+        return serves_old_weights([s.logprobs for s in scores], new=wanted, old=other, noise=noise)
+    except CannotTell as error:
+        if engine.serves is not None:
+            return None if _is_in(engine.serves, model, setup) else f"{error}, and it names {engine.serves!r}"
+        on_disk = weights_sha256(setup.store.checkpoint_dir(model.iteration))
+        if on_disk == checkpoint.sha256:
+            return None
+        return f"the weight files hash to {on_disk[:12]}, not {checkpoint.sha256[:12]}"
+
+
+def _is_in(served: str, model: ModelRef, setup: Setup) -> bool:
+    """Whether the name that a server gives is this model's folder, a file in it, or the base model's name."""
+    if model.path == setup.base.path and served == setup.config.model.path:
+        return True
+    folder, path = Path(model.path).resolve(), Path(served).resolve()
+    return folder == path or folder in path.parents
+
+
+def _refusal(setup: Setup, model: ModelRef, engine: Engine, reason: str) -> str:
+    if engine.serves is None:
+        what = f"iteration {model.iteration}: the engine does not serve the new weights: {reason}"
+        if setup.noise > NOISE:
+            return f"{what}; bfloat16 may have rounded a small update away: start a new run with model.dtype=float32"
+        return f"{what}; restart the engine"
+    which = "base model's weights" if model.path == setup.base.path else f"weights of iteration {model.iteration}"
+    return (
+        f"the server does not serve the {which}: {reason}; restart the server on {model.path} and run the same command "
+        "again"
+    )

@@ -1,0 +1,144 @@
+"""Problems -> prompts -> completions -> samples with verdicts, for the loop and for `eval`."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from selftaught.config.settings import RunConfig
+from selftaught.engines.engine import Engine
+from selftaught.grading.references import run_checks
+from selftaught.methods.plan import spread_over_classes
+from selftaught.prompts.rendering import prompt_sha256, render_prompts
+from selftaught.records.errors import EngineError
+from selftaught.records.problems import (
+    CheckResult,
+    Problem,
+    Task,
+    Verification,
+)
+from selftaught.records.samples import (
+    Completion,
+    PlannedSample,
+    Request,
+    Sample,
+    SamplingParams,
+)
+from selftaught.records.seeds import seed_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """How to sample: what the prompts hold besides the question, and the engine's parameters."""
+
+    few_shot: tuple[Problem, ...]
+    params: SamplingParams
+    hint: bool = False
+
+    def prompt(self, task: Task, problem: Problem) -> str:
+        return self.prompts(task, [problem])[0]
+
+    def prompts(self, task: Task, problems: Iterable[Problem]) -> list[str]:
+        return render_prompts(task.prompt_format, problems, hint=self.hint, few_shot=self.few_shot)
+
+
+def sampling_spec(
+    config: RunConfig, task: Task, *, num_shots: int, temperature: float, hint: bool = False
+) -> SamplingSpec:
+    """How a config samples. For a model that is trained on answers alone, few-shot examples have no rationales."""
+    examples = task.few_shot[:num_shots]
+    params = SamplingParams(
+        temperature=temperature,
+        top_p=config.sampling.top_p,
+        top_k=config.sampling.top_k,
+        max_new_tokens=config.sampling.max_new_tokens,
+        stop=task.prompt_format.stop,
+    )
+    answer_only = config.training.target == "answer"
+    return SamplingSpec(few_shot=without_rationales(examples) if answer_only else examples, params=params, hint=hint)
+
+
+def without_rationales(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    return tuple(replace(p, rationale="") for p in problems)
+
+
+def measured_problems(config: RunConfig, task: Task, split: str) -> tuple[Problem, ...]:
+    """The problems of a split on which a config measures a model; the config limits those of dev and test."""
+    limits = {"dev": config.task.dev_problems, "test": config.task.test_problems}
+    return spread_over_classes(task.split(split), limits.get(split, "all"))
+
+
+def sample_seed(run_seed: int, iteration: int, planned: PlannedSample) -> int:
+    return seed_for(run_seed, iteration, planned.kind, planned.problem_id, planned.index)
+
+
+def generate_in_chunks(
+    open_engine: Callable[[], Engine],
+    task: Task,
+    problems: Mapping[str, Problem],
+    planned: Iterable[PlannedSample],
+    *,
+    spec: SamplingSpec,
+    iteration: int,
+    run_seed: int,
+    chunk: int,
+    on_sample: Callable[[Sample], None] = lambda sample: None,
+) -> Iterator[list[Sample]]:
+    """Make the planned samples, `chunk` at a time; the samples of a chunk are in the order of the plan.
+
+    `open_engine` is called for every chunk, and so not at all if nothing is planned. `on_sample` gets each sample as
+    soon as it is complete. Raises EngineError unless the engine answers every request exactly once.
+    """
+    rest = iter(planned)
+    while plans := list(islice(rest, chunk)):
+        prompts = spec.prompts(task, (problems[plan.problem_id] for plan in plans))
+        requests = [
+            Request(prompt=prompt, seed=sample_seed(run_seed, iteration, plan))
+            for prompt, plan in zip(prompts, plans, strict=True)
+        ]
+        samples: dict[int, Sample] = {}
+        for completion in open_engine().sample(requests, spec.params):
+            position = completion.request
+            plan = plans[position]
+            if position in samples:
+                raise EngineError(
+                    f"the engine answered twice for problem {plan.problem_id!r}; this is a fault of the engine"
+                )
+            samples[position] = _judge(task, problems[plan.problem_id], plan, requests[position], completion, iteration)
+            on_sample(samples[position])
+        missing = [plan.problem_id for position, plan in enumerate(plans) if position not in samples]
+        if missing:
+            raise EngineError(
+                f"the engine left {len(missing)} of {len(plans)} requests unanswered, first {missing[0]!r}"
+            )
+        yield [samples[position] for position in range(len(plans))]
+
+
+def _judge(
+    task: Task, problem: Problem, planned: PlannedSample, request: Request, completion: Completion, iteration: int
+) -> Sample:
+    verification = task.verifier(completion.text, problem)
+    return Sample(
+        problem_id=problem.id,
+        iteration=iteration,
+        kind=planned.kind,
+        index=planned.index,
+        seed=request.seed,
+        prompt_sha256=prompt_sha256(request.prompt),
+        completion=completion.text,
+        token_ids=completion.token_ids,
+        num_tokens=completion.num_tokens,
+        finish_reason=completion.finish_reason,
+        logprob=completion.logprob,
+        prediction=verification.prediction,
+        verdict=verification.verdict,
+        checks={**run_checks(task, problem, completion.text), **_extraction_check(verification)},
+    )
+
+
+def _extraction_check(verification: Verification) -> dict[str, CheckResult]:
+    """Whether strict and lenient extraction give the same verdict; empty for a task with one kind of extraction."""
+    if verification.other is None:
+        return {}
+    agree = verification.other is verification.verdict
+    detail = "" if agree else f"{verification.other} under the other extraction"
+    return {"extraction": CheckResult(passed=agree, share=float(agree), detail=detail)}

@@ -1,0 +1,1 @@
+"""The task `gsm8k`."""

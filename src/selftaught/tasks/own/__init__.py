@@ -1,0 +1,1 @@
+"""The task `own`: a file of questions and answers."""

@@ -1,0 +1,1 @@
+"""Listeners: who is told what a run does."""

@@ -1,0 +1,64 @@
+"""The section [training]: what an iteration trains on, and how."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from selftaught.records.sections import Count, OrAuto, Positive, Section, Share
+
+
+class TrainingConfig(Section):
+    window: Literal["iteration", "all"] = Field(
+        "iteration", description="Train on this iteration's samples, or on all so far."
+    )
+    human_solutions: bool = Field(False, description="Add the training problems' own human solutions.")
+    target: Literal["rationale", "answer"] = Field(
+        "rationale", description="`answer` trains and prompts without rationales (the direct baseline)."
+    )
+    start_from: Literal["base", "previous"] = Field(
+        "base", description="Weights that an iteration's fine-tuning starts from."
+    )
+    sft_first: bool = Field(False, description="Fine-tune on the human solutions before the first sampling (RFT).")
+    num_rehearsed: Count = Field(
+        0,
+        description="Few-shot examples added to every training set, for a model too small to learn from a prompt; with hints on, each also in hinted form.",
+    )
+    steps_first_iteration: Positive = Field(40, description="Optimizer steps of iteration 1.")
+    steps_growth: float = Field(1.2, ge=1.0, le=10.0, description="Factor of the steps from one iteration to the next.")
+    max_epochs: float = Field(
+        3.0,
+        gt=0.0,
+        le=1000.0,
+        description="Cap on the steps of an iteration: passes over its training examples. It protects the iterations that accept few.",
+    )
+    batch_size: Positive = Field(8, description="Sequences per optimizer step.")
+    micro_batch_tokens: OrAuto = Field(
+        "auto",
+        description="Tokens of a micro-batch; a step is split into as few micro-batches of equal size as keep to it. Fewer need less memory. `auto` takes what about 4 GiB of activations hold, by the model's shape.",
+    )
+    noise_scale: bool = Field(
+        False,
+        description="Split every step into two micro-batches at least, so that the gradient noise scale can be estimated (in every fourth step); without it that is done where `micro_batch_tokens` splits steps anyway.",
+    )
+    learning_rate: float = Field(
+        gt=0.0,
+        le=1.0,
+        description="Peak learning rate of AdamW. It depends on the model, so there is no default: 1e-5 suits models of 0.1 to 1 billion parameters, 1e-6 the paper's six billion.",
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "linear", description="Learning rate after the warm-up; `linear` and `cosine` fall to 0."
+    )
+    warmup_steps: Count = Field(5, description="Steps of linear warm-up; capped at half of an iteration's steps.")
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Of AdamW.")
+    adam_beta2: float = Field(0.999, ge=0.5, lt=1.0, description="Second-moment decay of AdamW.")
+    max_grad_norm: float = Field(1.0, gt=0.0, description="Gradients are clipped to this norm.")
+    lora_rank: Positive | None = Field(
+        None,
+        description="Rank of low-rank adapters on every linear layer, merged into the weights at the end (needs `selftaught[lora]`); absent trains all weights.",
+    )
+    lora_alpha: Positive | None = Field(
+        None, description="The adapters' scale times their rank; absent is twice the rank."
+    )
+    validation_share: Share = Field(
+        0.05, description="Share of the accepted problems held out for the validation loss."
+    )
