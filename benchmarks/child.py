@@ -8,7 +8,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class Laps:
         now = time.perf_counter()
         self.seconds[name] = round(now - self._began, 4)
         self._began = now
+
+    def laps(self, seconds: Mapping[str, float]) -> None:
+        """Laps since the last call, timed by others."""
+        self.seconds |= {name: round(s, 4) for name, s in seconds.items()}
+        self._began = time.perf_counter()
 
 
 def generated(clock: Clock, completions: list[dict[str, Any]], **facts: Any) -> dict[str, Any]:

@@ -35,7 +35,6 @@ from selftaught.grading.verifiers import tagged_line
 from selftaught.loop import run
 from selftaught.methods.table import METHODS
 from selftaught.records.problems import Problem, PromptFormat, Task
-from selftaught.records.progress import Silent
 from selftaught.records.samples import (
     Completion,
     ModelRef,
@@ -146,7 +145,7 @@ def run_here(
 ) -> None:
     """Make the run in this process; print its time and memory as JSON."""
     settings = {
-        **METHODS["star"],
+        **METHODS["star"].knobs,
         "method": "custom",
         "model.path": "scripted",
         "task.name": "own",
@@ -175,7 +174,7 @@ def run_here(
             open_engine=lambda model: engine,
             open_trainer=NullTrainer,
             chunk=chunk,
-            progress=Silent(),
+            method=METHODS[config.method].make(config, task),
         )
         outcome = run(setup)
     seconds = time.monotonic() - began

@@ -164,8 +164,8 @@ def _default_of(field: FieldInfo) -> str:
 def _methods() -> Iterator[str]:
     yield "| method | knobs |"
     yield "|---|---|"
-    for name, fixed in METHODS.items():
-        knobs = STAR if name == "star" else {key: value for key, value in fixed.items() if STAR.get(key) != value}
+    for name, named in METHODS.items():
+        knobs = STAR if name == "star" else {key: value for key, value in named.knobs.items() if STAR.get(key) != value}
         listed = ", ".join(
             f"`{key}` absent" if value is None else f"`{key} = {json.dumps(value)}`" for key, value in knobs.items()
         )

@@ -113,14 +113,15 @@ sample_sets = st.lists(judged_samples(), max_size=30, unique_by=sample_key)
 
 knobs = st.fixed_dictionaries(
     {
-        "accept": st.sampled_from(["answer", "answer+steps"]),
+        "require": st.sampled_from([(), ("answer",), ("steps",), ("answer", "steps")]),
+        "require_hinted": st.sampled_from([("answer",), ("answer", "steps")]),
         "unique_by": st.sampled_from(["none", "text", "normalized-text"]),
         "max_per_problem": st.none() | st.integers(1, 4),
         "validation_share": st.sampled_from([0.0, 0.05, 0.3, 0.6, 1.0]),
         "seed": st.integers(0, 2**32),
     }
 )
-"""The other arguments of `select`."""
+"""The fields of a `Rule`."""
 
 rates = st.floats(0, 1, exclude_max=True)
 plain_words = st.text("abcdefghijklmnopqrstuvwxyz-/é日", min_size=1, max_size=10)
@@ -195,7 +196,10 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "sampling.num_shots_fine_tuned": draw(absent | st.integers(0, 100)),
         "rationalization.hints": draw(st.sampled_from(["none", "failed"])),
         "rationalization.temperature": draw(st.floats(0, 5)),
-        "selection.accept": draw(st.sampled_from(["answer", "answer+steps"])),
+        **{
+            f"selection.{key}": draw(st.sampled_from([(), ("answer",), ("steps",), ("answer", "steps")]))
+            for key in ("require", "require_hinted")
+        },
         "selection.unique_by": draw(st.sampled_from(["none", "text", "normalized-text", "equations"])),
         "selection.max_per_problem": draw(absent | st.integers(1, 100)),
         "training.window": draw(st.sampled_from(["iteration", "all"])),

@@ -72,7 +72,7 @@ def test_every_shipped_config_loads_and_is_for_a_shipped_task(name: str) -> None
 def test_the_shipped_config_runs_every_method(method: str) -> None:
     values = flat_values(load_config("arithmetic", [f"method={method}"]))
     assert values["method"] == method
-    assert {key: values[key] for key in METHODS[method]} == dict(METHODS[method])
+    assert {key: values[key] for key in METHODS[method].knobs} == dict(METHODS[method].knobs)
 
 
 def test_a_file_of_ones_own_is_read_like_a_shipped_one(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_file_of_ones_own_is_read_like_a_shipped_one(tmp_path: Path) -> None:
 
 
 def test_settings_left_out_keep_their_defaults(tmp_path: Path) -> None:
-    assert load(written(tmp_path, "seed = 0\n")) == config_from_values({**METHODS["star"], **LEAST})
+    assert load(written(tmp_path, "seed = 0\n")) == config_from_values({**METHODS["star"].knobs, **LEAST})
 
 
 def test_the_file_wins_over_the_defaults(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_set_takes_a_toml_value_or_plain_text(override: str, key: str, value: An
         ),
         ("seed = -1\n", "run.toml:1: seed = -1: expected a whole number ≥ 0"),
         ('method = "starr"\n', "run.toml:1: unknown method 'starr'; did you mean 'star'?"),
-        ('method = "xyzzy"\n', "run.toml:1: unknown method 'xyzzy'; known: custom, direct, rest-em, "),
+        ('method = "xyzzy"\n', "run.toml:1: unknown method 'xyzzy'; known: adastar, custom, direct, "),
         ("method = 3\n", "run.toml:1: unknown method '3'; known: "),
         ("seed = \n", "run.toml: not a TOML file: Invalid value (at line 1, column 8); see docs/config.md"),
         ("seed = 1\nseed = 2\n", "run.toml: not a TOML file: Cannot overwrite a value (at line 2, column 9)"),

@@ -27,8 +27,8 @@ SETTINGS = {
 }
 
 
-def command(run_dir: Path, workers: int, iterations: int) -> list[str]:
-    values = {**SETTINGS, "compute.workers": workers, "loop.max_iterations": iterations}
+def command(run_dir: Path, method: str, workers: int, iterations: int) -> list[str]:
+    values = {**SETTINGS, "method": method, "compute.workers": workers, "loop.max_iterations": iterations}
     overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     return [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *overrides]
 
@@ -70,19 +70,24 @@ def kill_after_changes(
 
 
 @pytest.mark.parametrize(
-    ("kills_due", "workers", "iterations"), [(1, 1, 1), pytest.param(10, 2, 2, marks=pytest.mark.slow)]
+    ("method", "kills_due", "workers", "iterations"),
+    [
+        ("star", 1, 1, 1),
+        pytest.param("star", 10, 2, 2, marks=pytest.mark.slow),
+        pytest.param("adastar", 10, 2, 3, marks=pytest.mark.slow),  # its state comes from earlier iterations
+    ],
 )
 def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_one(
-    kills_due: int, workers: int, iterations: int, tmp_path: Path
+    method: str, kills_due: int, workers: int, iterations: int, tmp_path: Path
 ) -> None:
     rng = random.Random(0)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    finish(command(undisturbed, workers, iterations))
+    finish(command(undisturbed, method, workers, iterations))
     kills = killed_in_training = 0
     while kills < kills_due:
         wants_training = kills in (0, 4)
         changes_due = rng.randint(1, 3 if wants_training else 6)
-        arguments = command(killed, workers, iterations)
+        arguments = command(killed, method, workers, iterations)
         if kill_after_changes(arguments, killed, changes_due, rng.random() * 0.1, in_training=wants_training):
             kills += 1
             killed_in_training += any(killed.glob("checkpoints/*.tmp"))

@@ -65,7 +65,7 @@ def test_examples_have_correct_answers_and_their_prompts_neither_hint_nor_few_sh
 
 
 def test_the_step_check_leaves_out_a_correct_answer_with_wrong_reasoning(tmp_path: Path) -> None:
-    run_toy(tmp_path, config=toy_config(loop__max_iterations=1, selection__accept="answer+steps"))
+    run_toy(tmp_path, config=toy_config(loop__max_iterations=1, selection__require=("answer", "steps")))
     assert "fox" not in [e["problem_id"] for e in examples(tmp_path)]
     (summary,) = read_summaries(tmp_path)
     assert summary.left_out["wrong steps"] == 1

@@ -11,6 +11,7 @@ from builders import LEAST, few_shot_example, json_case, problem, problems
 from selftaught.config.loading import config_from_values, flat_values
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.methods.table import METHODS
+from selftaught.records.problems import CheckResult, Problem
 from selftaught.records.samples import ModelRef
 from toy import run_toy, toy_config, toy_task
 
@@ -21,14 +22,16 @@ MAX_NEW_TOKENS = 60
 # By the letters of docs/design.md, section 1: (b) samples and temperature, (c) hints, (d) accept, (e) duplicates and
 # cap, (f) training set, (g) start. "this": this iteration's samples; "human": with human solutions.
 KNOB_TABLE = {
-    "star": (1, 0.0, "failed", "answer", "text", None, "this", "base"),
-    "star-no-rationalization": (1, 0.0, "none", "answer", "text", None, "this", "base"),
-    "star-accumulate": (1, 0.0, "failed", "answer", "text", None, "all", "base"),
-    "star-continue": (1, 0.0, "failed", "answer", "text", None, "this", "previous"),
-    "rft": (100, 0.7, "none", "answer", "normalized-text", None, "human + this", "base"),
-    "rest-em": (32, 0.7, "none", "answer", "text", 10, "this", "base"),
-    "direct": (0, 0.0, "none", "answer", "text", None, "this", "base"),
-    "seeds-only": (0, 0.0, "none", "answer", "text", None, "this", "base"),
+    "star": (1, 0.0, "failed", "answer", "answer", "text", None, "this", "base"),
+    "star-checked": (1, 0.0, "failed", "answer", "answer+steps", "text", None, "this", "base"),
+    "star-no-rationalization": (1, 0.0, "none", "answer", "answer", "text", None, "this", "base"),
+    "star-accumulate": (1, 0.0, "failed", "answer", "answer", "text", None, "all", "base"),
+    "star-continue": (1, 0.0, "failed", "answer", "answer", "text", None, "this", "previous"),
+    "adastar": (1, 1.0, "failed", "answer", "answer", "text", None, "this", "previous"),
+    "rft": (100, 0.7, "none", "answer", "answer", "normalized-text", None, "human + this", "base"),
+    "rest-em": (32, 0.7, "none", "answer", "answer", "text", 10, "this", "base"),
+    "direct": (0, 0.0, "none", "answer", "answer", "text", None, "this", "base"),
+    "seeds-only": (0, 0.0, "none", "answer", "answer", "text", None, "this", "base"),
 }
 
 KNOBS = {
@@ -37,7 +40,8 @@ KNOBS = {
     "sampling.top_p",
     "sampling.top_k",
     "rationalization.hints",
-    "selection.accept",
+    "selection.require",
+    "selection.require_hinted",
     "selection.unique_by",
     "selection.max_per_problem",
     "training.window",
@@ -76,6 +80,11 @@ def engine_for(model: ModelRef, sampled: list[str]) -> ScriptedEngine:
     return ScriptedEngine(reply)
 
 
+def has_no_r3(problem: Problem, completion: str) -> CheckResult:
+    passed = "r3" not in completion
+    return CheckResult(passed=passed, share=float(passed), detail="" if passed else "r3")
+
+
 def run_method(folder: Path, method: str, *, validation_share: float = 0.0) -> list[str]:
     """Run a method on the script with one rehearsed few-shot example; returns the sampled problems, in order."""
     sampled: list[str] = []
@@ -91,7 +100,7 @@ def run_method(folder: Path, method: str, *, validation_share: float = 0.0) -> l
         dev=problems("v"),
         test=(problem("t"),),
         few_shot=(few_shot_example("s1"), few_shot_example("s2")),
-        check_steps=None,
+        check_steps=has_no_r3 if method == "star-checked" else None,
     )
     run_toy(folder, config=config, task=task, chunk=64, open_engine=lambda model: engine_for(model, sampled))
     return sampled
@@ -204,13 +213,14 @@ def test_the_direct_baseline_trains_on_answers_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", KNOB_TABLE)
 def test_the_knobs_are_those_of_the_published_table(method: str) -> None:
-    knobs = METHODS[method]
+    knobs = METHODS[method].knobs
     training_set = {"iteration": "this", "all": "all"}[str(knobs["training.window"])]
     row = (
         knobs["sampling.num_samples"],
         knobs["sampling.temperature"],
         knobs["rationalization.hints"],
-        knobs["selection.accept"],
+        "+".join(knobs["selection.require"]),
+        "+".join(knobs["selection.require_hinted"]),
         knobs["selection.unique_by"],
         knobs["selection.max_per_problem"],
         f"human + {training_set}" if knobs["training.human_solutions"] else training_set,
@@ -225,8 +235,8 @@ def test_the_table_has_every_method_but_custom() -> None:
 
 def test_each_method_differs_from_star_in_its_own_knobs() -> None:
     differences = {
-        name: {key: value for key, value in knobs.items() if value != METHODS["star"].get(key)}
-        for name, knobs in METHODS.items()
+        name: {key: value for key, value in named.knobs.items() if value != METHODS["star"].knobs.get(key)}
+        for name, named in METHODS.items()
     }
     assert differences["rest-em"]["sampling.top_k"] == 40
     assert differences["rft"]["training.sft_first"] is True
@@ -235,15 +245,17 @@ def test_each_method_differs_from_star_in_its_own_knobs() -> None:
     assert differences["star-no-rationalization"] == {"rationalization.hints": "none"}
     assert differences["star-accumulate"] == {"training.window": "all"}
     assert differences["star-continue"] == {"training.start_from": "previous"}
+    assert differences["star-checked"] == {"selection.require_hinted": ("answer", "steps")}
     assert differences["seeds-only"] == {"rationalization.hints": "none", "sampling.num_samples": 0}
 
 
 @pytest.mark.parametrize("method", KNOB_TABLE)
 def test_a_method_fixes_every_knob(method: str) -> None:
-    assert set(METHODS[method]) - {"loop.max_iterations"} == KNOBS
+    own = {"loop.max_iterations", "task.choose", "task.problems_per_iteration", "rationalization.temperature"}
+    assert set(METHODS[method].knobs) - own == KNOBS
 
 
 def test_custom_fixes_nothing_and_its_defaults_are_stars() -> None:
-    assert METHODS["custom"] == {}
+    assert METHODS["custom"].knobs == {}
     defaults = flat_values(config_from_values(LEAST))
-    assert {key: defaults[key] for key in METHODS["star"]} == dict(METHODS["star"])
+    assert {key: defaults[key] for key in METHODS["star"].knobs} == dict(METHODS["star"].knobs)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from builders import problem, problems, sample, samples_of, steps_check
 from selftaught.methods.metrics import (
+    Conditions,
     count_samples,
     majority_prediction,
     mean_over_classes,
@@ -28,12 +29,7 @@ def measured(of: tuple[Problem, ...], samples: list[Sample], *, has_step_check: 
     return measure(
         of,
         samples,
-        task="toy",
-        split="dev",
-        iteration=2,
-        num_shots=3,
-        temperature=0.7,
-        has_step_check=has_step_check,
+        Conditions(task="toy", split="dev", iteration=2, num_shots=3, temperature=0.7, has_step_check=has_step_check),
     )
 
 

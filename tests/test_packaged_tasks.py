@@ -291,18 +291,21 @@ def test_a_scripted_run_keeps_solved_and_hinted_problems_and_reports_the_checks(
 
 def test_samples_with_the_same_equations_are_duplicates(gsm8k: Path) -> None:
     from builders import sample
-    from selftaught.methods.selection import select
+    from selftaught.methods.selection import Rule, select
 
     task = load("gsm8k", gsm8k)
     texts = (" First 2 + 3 = 5.\n#### 5", " So 2 + 3 = 5 it is.\n#### 5", " 3 + 2 = 5.\n#### 5", " Five.\n#### 5")
     samples = [sample(index=i, completion=text) for i, text in enumerate((*texts, " It is 5.\n#### 5"))]
     selection = select(
         samples,
-        accept="answer",
-        unique_by="equations",
-        max_per_problem=None,
-        validation_share=0.0,
-        seed=0,
+        Rule(
+            require=("answer",),
+            require_hinted=("answer",),
+            unique_by="equations",
+            max_per_problem=None,
+            validation_share=0.0,
+            seed=0,
+        ),
         solution_key=task.solution_key,
     )
     assert [s.index for s in selection.kept] == [0, 2, 3], "one solution without equations may stay, as in RFT"

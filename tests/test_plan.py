@@ -22,6 +22,7 @@ from selftaught.records.problems import Problem, Verdict
 from selftaught.records.samples import PlannedSample, Sample
 from selftaught.tasks.settings import Choice
 from selftaught.training.row_order import row_order
+from selftaught.training.settings import TrainingConfig
 
 TRAIN = problems(*(f"p{i:03d}" for i in range(100)))
 
@@ -47,7 +48,7 @@ def chosen(
 
 
 def hinted(samples: list[Sample]) -> list[Problem]:
-    return problems_to_hint(TRAIN, samples)
+    return problems_to_hint(TRAIN, solved_ids(samples))
 
 
 @pytest.mark.parametrize("how", CHOICES)
@@ -193,7 +194,10 @@ def test_a_hinted_success_does_not_count_as_solved_when_hints_are_planned() -> N
 
 
 def steps(n: int, *, first: int = 40, growth: float = 1.2, max_epochs: float = 1e3, num_examples: int = 10**6) -> int:
-    return steps_for(n, first=first, growth=growth, max_epochs=max_epochs, num_examples=num_examples, batch_size=8)
+    training = TrainingConfig(
+        steps_first_iteration=first, steps_growth=growth, max_epochs=max_epochs, batch_size=8, learning_rate=1e-5
+    )
+    return steps_for(n, training, num_examples=num_examples)
 
 
 def test_the_steps_are_the_published_ones() -> None:

@@ -15,18 +15,10 @@ from selftaught.commands.run import launch
 from selftaught.config.loading import config_from_values
 from selftaught.config.settings import RunConfig
 from selftaught.records.errors import EngineError, Interrupted, SelftaughtError
-from selftaught.records.progress import Silent
 from selftaught.runs.store import RunStore
+from selftaught.tracking.listeners import Recorder
 from test_cli import QUICK, in_a_process, refused, settings
 from test_model_folder import set_in_config
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def config_with(model: Path, **values: object) -> RunConfig:
@@ -36,7 +28,7 @@ def config_with(model: Path, **values: object) -> RunConfig:
 def begins(config: RunConfig, run_dir: Path) -> None:
     """The run samples something, and is stopped there."""
     with pytest.raises(Interrupted):
-        launch(config, run_dir, progress=Silent(), should_stop=lambda: True)
+        launch(config, run_dir, should_stop=lambda: True)
     assert json.loads((run_dir / "run.json").read_text())["config"]["seed"] == config.seed
 
 
@@ -87,12 +79,12 @@ def test_a_refused_model_leaves_no_folder_and_prints_nothing_but_the_error(
     name: str, model: Path, adder: Path, tmp_path: Path
 ) -> None:
     MODELS[name](model)
-    run_dir, notes = tmp_path / "runs" / "r", Notes()
+    run_dir, notes = tmp_path / "runs" / "r", Recorder()
     with pytest.raises(SelftaughtError) as caught:
-        launch(config_with(model), run_dir, progress=notes)
+        launch(config_with(model), run_dir, listeners=[notes])
     assert "\n" not in str(caught.value)
     assert not run_dir.parent.exists()
-    assert notes.lines == []
+    assert notes.events == []
     begins(config_with(adder), run_dir)
 
 
@@ -100,7 +92,7 @@ def test_a_refused_model_leaves_no_folder_and_prints_nothing_but_the_error(
 def test_a_refused_setting_leaves_no_folder(name: str, adder: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "runs" / "r"
     with pytest.raises(SelftaughtError):
-        launch(config_with(adder, **SETTINGS[name]), run_dir, progress=Silent())
+        launch(config_with(adder, **SETTINGS[name]), run_dir)
     assert not run_dir.parent.exists()
 
 
@@ -111,7 +103,7 @@ def test_what_stood_in_the_folder_stays_when_the_run_is_refused(adder: Path, tmp
     for path in mine:
         path.write_text("mine")
     with pytest.raises(SelftaughtError):
-        launch(config_with(adder, **SETTINGS["prompts beyond the context"]), run_dir, progress=Silent())
+        launch(config_with(adder, **SETTINGS["prompts beyond the context"]), run_dir)
     assert sorted(path for path in run_dir.rglob("*") if path.is_file()) == sorted(mine)
     assert all(path.read_text() == "mine" for path in mine)
     begins(config_with(adder), run_dir)
@@ -130,10 +122,10 @@ def test_a_run_that_fails_after_it_has_sampled_keeps_its_folder(
     monkeypatch.setattr("selftaught.commands.run.run", fail)
     for _ in range(2):
         with pytest.raises(EngineError, match="no more"):
-            launch(config_with(adder), tmp_path / "r", progress=Silent())
+            launch(config_with(adder), tmp_path / "r")
     assert {path: path.read_bytes() for path in (tmp_path / "r" / "samples").iterdir()} == before
     with pytest.raises(SelftaughtError, match="was started with seed = "):
-        launch(config_with(adder, seed=7), tmp_path / "r", progress=Silent())
+        launch(config_with(adder, seed=7), tmp_path / "r")
 
 
 def test_a_new_run_that_fails_after_it_has_sampled_keeps_its_folder(
@@ -145,7 +137,7 @@ def test_a_new_run_that_fails_after_it_has_sampled_keeps_its_folder(
 
     monkeypatch.setattr("selftaught.commands.run.run", fail)
     with pytest.raises(EngineError):
-        launch(config_with(adder), tmp_path / "r", progress=Silent())
+        launch(config_with(adder), tmp_path / "r")
     assert (tmp_path / "r" / "run.json").exists()
     assert (tmp_path / "r" / "lock").exists()
 
@@ -157,7 +149,7 @@ def test_a_log_that_the_error_names_stays(adder: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr("selftaught.commands.run.run", fail)
     with pytest.raises(EngineError):
-        launch(config_with(adder), tmp_path / "r", progress=Silent())
+        launch(config_with(adder), tmp_path / "r")
     assert [path.name for path in (tmp_path / "r").rglob("*") if path.is_file()] == ["vllm-000.log"]
 
 

@@ -102,7 +102,7 @@ def write_run(
 ) -> Path:
     """Write a run folder; the run is finished if `result`, its best iteration, is given."""
     method = settings.get("method", "star")
-    config = flat_values(config_from_values({**LEAST, **METHODS[method], "method": method, **settings}))
+    config = flat_values(config_from_values({**LEAST, **METHODS[method].knobs, "method": method, **settings}))
     about = {
         "format": FORMAT,
         "config": config,

@@ -25,7 +25,7 @@ from toy import DEV, TEST, folder_bytes, run_toy, toy_config, toy_problem, toy_t
 
 SKILLS = ("easy", "easy", "hinted", "never", "mute")
 CHUNK = 8
-STORE_PARSED = store._parsed.__code__
+STORE_PARSED = store.parsed_lines.__code__
 VALIDATE_JSON = TypeAdapter.validate_json.__code__
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """A folder where a sync costs nothing, if there is one."""

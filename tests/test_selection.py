@@ -9,13 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from builders import few_shot_example, problem, sample, steps_check
-from selftaught.methods.selection import (
-    Selection,
-    examples_from_samples,
-    examples_from_solutions,
-    rehearsed_examples,
-    select,
-)
+from selftaught.methods.selection import Rule, Selection, select
+from selftaught.methods.training_set import examples_from_samples, examples_from_solutions, rehearsed_examples
 from selftaught.prompts.rendering import render_completion, render_prompt
 from selftaught.records.problems import Problem, Verdict
 from selftaught.records.samples import Sample, sample_key
@@ -27,8 +22,9 @@ HELD_OUT = "held out for validation"
 
 def selected(*samples: Sample, **knobs: Any) -> Selection:
     """Select with the paper's knobs and nothing held out; other knobs as given."""
-    defaults = {"accept": "answer", "unique_by": "text", "max_per_problem": None, "validation_share": 0.0, "seed": 0}
-    return select(samples, **{**defaults, **knobs})
+    defaults = {"require": ("answer",), "require_hinted": ("answer",), "unique_by": "text"}
+    defaults |= {"max_per_problem": None, "validation_share": 0.0, "seed": 0}
+    return select(samples, Rule(**{**defaults, **knobs}))
 
 
 def reasons(selection: Selection) -> list[str]:
@@ -41,9 +37,19 @@ def text_key(sample: Sample, unique_by: str) -> object:
     return sample.completion if unique_by == "text" else " ".join(sample.completion.split()).casefold()
 
 
+def passes(sample: Sample, knobs: dict[str, Any]) -> bool:
+    """Whether a sample is complete and meets what is required of its kind."""
+    required = knobs["require_hinted" if sample.kind == "rationalization" else "require"]
+    return (
+        sample.finish_reason != "length"
+        and (sample.verdict is Verdict.CORRECT or "answer" not in required)
+        and (sample.checks["steps"].passed or "steps" not in required)
+    )
+
+
 @given(sample_sets, knobs)
 def test_every_sample_is_either_kept_or_left_out(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    selection = select(samples, **knobs)
+    selection = select(samples, Rule(**knobs))
     assert Counter([*map(sample_key, selection.kept), *map(sample_key, selection.left_out)]) == Counter(
         map(sample_key, samples)
     )
@@ -53,7 +59,7 @@ def test_every_sample_is_either_kept_or_left_out(samples: list[Sample], knobs: d
 def test_held_out_samples_are_among_the_left_out_with_their_reason(
     samples: list[Sample], knobs: dict[str, Any]
 ) -> None:
-    selection = select(samples, **knobs)
+    selection = select(samples, Rule(**knobs))
     assert sorted(map(sample_key, selection.held_out)) == [
         sample_key(i) for i in selection.left_out if i.reason == HELD_OUT
     ]
@@ -63,29 +69,27 @@ def test_held_out_samples_are_among_the_left_out_with_their_reason(
 def test_the_order_of_the_samples_does_not_matter(samples: list[Sample], knobs: dict[str, Any], random: Any) -> None:
     shuffled = samples[:]
     random.shuffle(shuffled)
-    assert select(shuffled, **knobs) == select(samples, **knobs)
+    assert select(shuffled, Rule(**knobs)) == select(samples, Rule(**knobs))
 
 
 @given(sample_sets, knobs)
 def test_every_kept_sample_is_correct_complete_and_accepted(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    selection = select(samples, **knobs)
+    selection = select(samples, Rule(**knobs))
     for kept in (*selection.kept, *selection.held_out):
-        assert kept.verdict is Verdict.CORRECT
-        assert kept.finish_reason != "length"
-        assert knobs["accept"] == "answer" or kept.checks["steps"].passed
+        assert passes(kept, knobs)
 
 
 @given(sample_sets, knobs)
 def test_no_problem_keeps_more_than_the_cap(samples: list[Sample], knobs: dict[str, Any]) -> None:
     assume(knobs["max_per_problem"])
-    selection = select(samples, **knobs)
+    selection = select(samples, Rule(**knobs))
     kept = Counter(s.problem_id for s in (*selection.kept, *selection.held_out))
     assert all(count <= knobs["max_per_problem"] for count in kept.values())
 
 
 @given(sample_sets, knobs)
 def test_only_a_full_problem_leaves_a_sample_out_over_the_cap(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    selection = select(samples, **knobs)
+    selection = select(samples, Rule(**knobs))
     kept = Counter(s.problem_id for s in (*selection.kept, *selection.held_out))
     for item in selection.left_out:
         assert item.reason != "over the cap" or kept[item.problem_id] == knobs["max_per_problem"]
@@ -93,14 +97,14 @@ def test_only_a_full_problem_leaves_a_sample_out_over_the_cap(samples: list[Samp
 
 @given(sample_sets, knobs)
 def test_no_problem_keeps_two_samples_with_the_same_key(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    selection = select(samples, **knobs)
+    selection = select(samples, Rule(**knobs))
     keys = [(s.problem_id, text_key(s, knobs["unique_by"])) for s in (*selection.kept, *selection.held_out)]
     assert len(keys) == len(set(keys))
 
 
 @given(sample_sets, knobs)
 def test_a_duplicate_comes_after_the_sample_that_it_repeats(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    selection = select(samples, **knobs)
+    selection = select(samples, Rule(**knobs))
     by_key = {sample_key(s): s for s in samples}
     first: dict[tuple[str, object], Any] = {}
     for s in (*selection.kept, *selection.held_out):
@@ -113,32 +117,26 @@ def test_a_duplicate_comes_after_the_sample_that_it_repeats(samples: list[Sample
 
 @given(sample_sets, knobs)
 def test_without_a_cap_every_accepted_text_is_kept_once(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    selection = select(samples, **{**knobs, "max_per_problem": None})
-    wanted = {
-        (s.problem_id, text_key(s, knobs["unique_by"]))
-        for s in samples
-        if s.verdict is Verdict.CORRECT
-        and s.finish_reason != "length"
-        and (knobs["accept"] == "answer" or s.checks["steps"].passed)
-    }
+    selection = select(samples, Rule(**{**knobs, "max_per_problem": None}))
+    wanted = {(s.problem_id, text_key(s, knobs["unique_by"])) for s in samples if passes(s, knobs)}
     assert {(s.problem_id, text_key(s, knobs["unique_by"])) for s in (*selection.kept, *selection.held_out)} == wanted
 
 
 @given(sample_sets, knobs)
 def test_holding_out_keeps_all_samples_of_a_problem_together(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    selection = select(samples, **knobs)
+    selection = select(samples, Rule(**knobs))
     assert not {s.problem_id for s in selection.kept} & {s.problem_id for s in selection.held_out}
 
 
 @given(sample_sets, knobs)
 def test_not_every_sample_is_held_out(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    selection = select(samples, **knobs)
+    selection = select(samples, Rule(**knobs))
     assert selection.kept or not selection.held_out
 
 
 @given(sample_sets, knobs)
 def test_holding_out_changes_nothing_else(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    with_some, with_none = select(samples, **knobs), select(samples, **{**knobs, "validation_share": 0.0})
+    with_some, with_none = select(samples, Rule(**knobs)), select(samples, Rule(**{**knobs, "validation_share": 0.0}))
     assert sorted(map(sample_key, (*with_some.kept, *with_some.held_out))) == sorted(map(sample_key, with_none.kept))
     assert with_none.held_out == ()
 
@@ -157,22 +155,40 @@ def test_a_problem_is_held_out_in_every_iteration_or_in_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_sample", "accept", "reason"),
+    ("given_sample", "require", "reason"),
     [
-        (sample(verdict=Verdict.INCORRECT), "answer", "incorrect"),
-        (sample(verdict=Verdict.UNPARSEABLE), "answer", "unparseable"),
-        (sample(finish_reason="length"), "answer", "truncated"),
-        (sample(verdict=Verdict.INCORRECT, finish_reason="length"), "answer", "incorrect"),
-        (sample(checks=steps_check(passed=False)), "answer+steps", "wrong steps"),
+        (sample(verdict=Verdict.INCORRECT), ("answer",), "incorrect"),
+        (sample(verdict=Verdict.UNPARSEABLE), ("answer",), "unparseable"),
+        (sample(finish_reason="length"), ("answer",), "truncated"),
+        (sample(finish_reason="length"), (), "truncated"),
+        (sample(verdict=Verdict.INCORRECT, finish_reason="length"), ("answer",), "incorrect"),
+        (sample(checks=steps_check(passed=False)), ("answer", "steps"), "wrong steps"),
+        (sample(verdict=Verdict.INCORRECT, checks=steps_check(passed=False)), ("steps",), "wrong steps"),
     ],
 )
-def test_the_reason_for_leaving_out(given_sample: Sample, accept: str, reason: str) -> None:
-    assert reasons(selected(given_sample, accept=accept)) == [reason]
+def test_the_reason_for_leaving_out(given_sample: Sample, require: tuple[str, ...], reason: str) -> None:
+    assert reasons(selected(given_sample, require=require)) == [reason]
 
 
-def test_wrong_steps_are_kept_unless_the_method_filters_by_steps() -> None:
+def test_wrong_steps_are_kept_unless_steps_are_required() -> None:
     assert selected(sample(checks=steps_check(passed=False))).kept
-    assert selected(sample(checks=steps_check(passed=True)), accept="answer+steps").kept
+    assert selected(sample(checks=steps_check(passed=True)), require=("answer", "steps")).kept
+
+
+def test_what_is_required_of_hinted_samples_is_required_of_no_others() -> None:
+    wrong = steps_check(passed=False)
+    selection = selected(
+        sample("a", checks=wrong),
+        sample("b", kind="rationalization", checks=wrong),
+        sample("c", kind="rationalization", checks=steps_check(passed=True)),
+        require_hinted=("answer", "steps"),
+    )
+    assert [s.problem_id for s in selection.kept] == ["a", "c"]
+    assert [(i.problem_id, i.reason) for i in selection.left_out] == [("b", "wrong steps")]
+
+
+def test_a_rule_without_requirements_keeps_incorrect_answers() -> None:
+    assert selected(sample(verdict=Verdict.INCORRECT), require=()).kept
 
 
 def test_a_sample_without_a_hint_stays_before_the_same_one_with_a_hint() -> None:
@@ -290,7 +306,7 @@ def test_without_samples_the_selection_is_empty() -> None:
 
 @given(sample_sets, knobs)
 def test_what_is_kept_held_out_and_left_out_is_in_canonical_order(samples: list[Sample], knobs: dict[str, Any]) -> None:
-    selection = select(samples, **knobs)
+    selection = select(samples, Rule(**knobs))
     for part in (selection.kept, selection.held_out, selection.left_out):
         keys = [sample_key(item) for item in part]
         assert keys == sorted(keys)

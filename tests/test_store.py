@@ -28,11 +28,13 @@ from builders import (
     summary,
 )
 from selftaught.records.errors import StoreError
-from selftaught.records.samples import LeftOut, Sample
+from selftaught.records.samples import LeftOut, PlannedSample, Sample
 from selftaught.records.training import ProbeRow, TrainingExample
+from selftaught.runs.stage_file import StageFile
 from selftaught.runs.store import (
     FORMAT,
     RunStore,
+    append_metrics,
     dump_measurement,
     dump_sample,
     read_measurements,
@@ -60,14 +62,18 @@ def fresh_store() -> Iterator[RunStore]:
 
 
 def written_in_chunks(store: RunStore, given_samples: list[Sample], chunk: int) -> Path:
-    path = store.samples_path(1, "rationale")
+    stage = StageFile(store.samples_path(1, "rationale"))
     for first in range(0, len(given_samples), chunk):
-        store.append_samples(path, given_samples[first : first + chunk])
-    return path
+        stage.append(given_samples[first : first + chunk])
+    return stage.path
 
 
 def numbered(number: int) -> list[Sample]:
     return [sample(f"p{k}", completion=f"line\n{k} é \u2028 {{}}", index=k) for k in range(number)]
+
+
+def planned(samples: list[Sample]) -> list[PlannedSample]:
+    return [PlannedSample(problem_id=s.problem_id, kind=s.kind, index=s.index) for s in samples]
 
 
 def one_line_error(action: Callable[[], Any]) -> str:
@@ -85,9 +91,8 @@ def test_any_samples_survive_being_written_and_read(given_samples: list[Sample])
     with fresh_store() as store:
         path = written_in_chunks(store, given_samples, 4)
         assert list(store.samples(1, "rationale")) == given_samples
-        assert store.finished_chunks(path, planned=len(given_samples), chunk=4) == given_samples
         again = store.samples_path(1, "again")
-        store.append_samples(again, list(store.samples(1, "rationale")))
+        StageFile(again).append(list(store.samples(1, "rationale")))
         assert not given_samples or again.read_bytes() == path.read_bytes()
 
 
@@ -100,74 +105,10 @@ def test_a_sample_is_one_line_whatever_its_text(given_samples: list[Sample]) -> 
     assert [json.loads(line) for line in content.splitlines()] == [dump_sample(s) for s in given_samples]
 
 
-def test_the_bytes_of_a_stage_do_not_depend_on_the_size_of_its_chunks() -> None:
-    contents = set()
-    for chunk in (1, 3, 7):
-        with fresh_store() as store:
-            contents.add(written_in_chunks(store, numbered(7), chunk).read_bytes())
-    assert len(contents) == 1
-
-
-def test_a_file_cut_at_any_byte_keeps_its_complete_chunks_and_is_completed_to_the_same_bytes() -> None:
-    given_samples, chunk = numbered(5), 2  # chunks of 2, 2 and 1
-    with fresh_store() as store:
-        path = written_in_chunks(store, given_samples, chunk)
-        content = path.read_bytes()
-        ends = [sum(len(line) for line in content.splitlines(keepends=True)[:n]) for n in range(6)]
-        for cut in range(len(content) + 1):
-            path.write_bytes(content[:cut])
-            done = store.finished_chunks(path, planned=5, chunk=chunk)
-            assert len(done) == max(n for n in (0, 2, 4, 5) if ends[n] <= cut)
-            assert done == given_samples[: len(done)]
-            assert path.read_bytes() == content[: ends[len(done)]]
-            for first in range(len(done), 5, chunk):
-                store.append_samples(path, given_samples[first : first + chunk])
-            assert path.read_bytes() == content
-
-
-@given(st.integers(1, 12), st.integers(1, 5), st.data())
-def test_only_complete_chunks_of_a_cut_file_are_kept(number: int, chunk: int, data: st.DataObject) -> None:
-    with fresh_store() as store:
-        path = written_in_chunks(store, numbered(number), chunk)
-        content = path.read_bytes()
-        cut = data.draw(st.integers(0, len(content)))
-        path.write_bytes(content[:cut])
-        done = store.finished_chunks(path, planned=number, chunk=chunk)
-        lines = content[:cut].count(b"\n")
-        assert len(done) == (number if lines == number else lines // chunk * chunk)
-        assert content.startswith(path.read_bytes())
-        assert path.read_bytes().count(b"\n") == len(done)
-
-
-@given(st.binary(max_size=30).filter(lambda tail: b"\n" not in tail))
-def test_whatever_follows_the_last_line_is_cut(tail: bytes) -> None:
-    with fresh_store() as store:
-        path = written_in_chunks(store, numbered(3), 2)
-        content = path.read_bytes()
-        path.write_bytes(content + tail)
-        assert store.finished_chunks(path, planned=3, chunk=2) == numbered(3)
-        assert path.read_bytes() == content
-
-
-def test_a_stage_that_has_not_begun_has_no_chunks(tmp_path: Path) -> None:
-    with RunStore(tmp_path) as store:
-        assert store.finished_chunks(store.samples_path(1, "rationale"), planned=5, chunk=2) == []
-        assert list(store.samples(1, "rationale")) == []
-
-
-def test_a_file_with_more_samples_than_planned_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
-    with RunStore(tmp_path) as store:
-        path = written_in_chunks(store, numbered(3), 2)
-        content = path.read_bytes()
-        message = one_line_error(lambda: store.finished_chunks(path, planned=2, chunk=2))
-        assert "3 samples, but only 2 were planned" in message
-        assert path.read_bytes() == content
-
-
 def test_read_samples_reads_file_by_file_and_skips_an_incomplete_last_line(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
-        store.append_samples(store.samples_path(2, "rationale"), [sample("c", iteration=2)])
-        store.append_samples(store.samples_path(1, "rationale"), [sample("a"), sample("b")])
+        StageFile(store.samples_path(2, "rationale")).append([sample("c", iteration=2)])
+        StageFile(store.samples_path(1, "rationale")).append([sample("a"), sample("b")])
         with open(store.samples_path(1, "rationale"), "ab") as file:
             file.write(b'{"problem_id": "torn')
     assert [(path.name, s.problem_id) for path, s in read_samples(tmp_path)] == [
@@ -209,7 +150,7 @@ def test_a_damaged_line_is_an_error_that_names_file_and_line(
         before = path.read_bytes()
         for read in (
             lambda: list(store.samples(1, "rationale")),
-            lambda: store.finished_chunks(path, planned=3, chunk=3),
+            lambda: StageFile(path).read(planned(numbered(3)), [s.seed for s in numbered(3)]),
             lambda: list(read_samples(tmp_path)),
         ):
             assert one_line_error(read).startswith(f"{path}:2: {what}")
@@ -269,7 +210,7 @@ def test_an_incomplete_last_line_is_cut_off_at_any_byte_and_complete_lines_stay(
         for n in (1, 2):
             store.finish_iteration(summary(n))
             store.append_measurement(measurement(iteration=n))
-            store.append_metrics(n, step_metrics(n))
+            append_metrics(store.dir, n, step_metrics(n))
         path = store.dir / name
         content = path.read_bytes()
         first = content.index(b"\n") + 1
@@ -308,7 +249,7 @@ def test_a_measurement_that_is_computed_again_adds_nothing(tmp_path: Path) -> No
 
 def test_a_line_of_metrics_has_its_iteration(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
-        store.append_metrics(3, step_metrics(7, loss=0.25))
+        append_metrics(store.dir, 3, step_metrics(7, loss=0.25))
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line) | {"iteration": 3, "step": 7, "loss": 0.25} == json.loads(line)
 
@@ -318,7 +259,7 @@ def test_metrics_are_json_for_any_reader_whatever_the_gradients(tmp_path: Path) 
         raise ValueError(constant)
 
     with RunStore(tmp_path) as store:
-        store.append_metrics(1, step_metrics(grad_norm=float("inf")))
+        append_metrics(store.dir, 1, step_metrics(grad_norm=float("inf")))
     assert json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)["grad_norm"] is None
 
 
@@ -378,7 +319,7 @@ def test_the_result_of_an_unfinished_run_is_none(tmp_path: Path) -> None:
 def test_times_and_rates_are_not_in_samples_or_examples(tmp_path: Path) -> None:
     """A killed and resumed run must end with the same bytes."""
     with RunStore(tmp_path) as store:
-        store.append_samples(store.samples_path(1, "rationale"), [sample(checks=steps_check(passed=False))])
+        StageFile(store.samples_path(1, "rationale")).append([sample(checks=steps_check(passed=False))])
         store.write_examples(1, [EXAMPLE])
         keys = {key for path in tmp_path.glob("*/001*.jsonl") for key in json.loads(path.read_text())}
     assert not [key for key in keys if "second" in key or "time" in key or "per_s" in key]
@@ -447,6 +388,7 @@ import resource, sys
 from pathlib import Path
 from builders import sample
 from selftaught.records.errors import StoreError
+from selftaught.runs.stage_file import StageFile
 from selftaught.runs.store import RunStore
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
@@ -470,7 +412,7 @@ def test_nothing_is_left_of_a_chunk_that_does_not_fit(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         path = written_in_chunks(store, numbered(4), 4)
         content = path.read_bytes()
-    action = f"store.append_samples(Path({str(path)!r}), [sample(index=k) for k in range(50)])"
+    action = f"StageFile(Path({str(path)!r})).append([sample(index=k) for k in range(50)])"
     message = failed_write(action, tmp_path, len(content) + 2000)
     assert message.startswith(f"cannot append to {path}: File too large; free some space")
     assert path.read_bytes() == content
@@ -479,8 +421,8 @@ def test_nothing_is_left_of_a_chunk_that_does_not_fit(tmp_path: Path) -> None:
 def test_a_first_chunk_that_does_not_fit_leaves_an_empty_stage(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
         path = store.samples_path(1, "rationale")
-        failed_write(f"store.append_samples(Path({str(path)!r}), [sample() for k in range(50)])", tmp_path, 2000)
-        assert store.finished_chunks(path, planned=50, chunk=50) == []
+        failed_write(f"StageFile(Path({str(path)!r})).append([sample() for k in range(50)])", tmp_path, 2000)
+        assert path.read_bytes() == b""
 
 
 def test_nothing_is_left_of_a_line_that_does_not_fit(tmp_path: Path) -> None:
@@ -526,8 +468,7 @@ def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
 
 def test_appending_below_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    store = RunStore(tmp_path)
-    assert "Not a directory" in one_line_error(lambda: store.append_samples(tmp_path / "file" / "x.jsonl", [sample()]))
+    assert "Not a directory" in one_line_error(lambda: StageFile(tmp_path / "file" / "x.jsonl").append([sample()]))
 
 
 def test_replacing_below_a_file_is_an_error(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from selftaught.engines.local.engine import LocalEngine
 from selftaught.methods.selection import examples_from_solutions
 from selftaught.models.tokens import Codec
 from selftaught.records.errors import ConfigError
-from selftaught.records.progress import Silent
 from selftaught.records.samples import ModelRef, Request
 from selftaught.records.training import TrainingPlan
 from selftaught.training.rows import Row
@@ -103,7 +102,7 @@ def test_a_trainer_whose_libraries_are_broken_ends_a_run_before_it_samples(
     if (name := "selftaught.training.trl_trainer") in sys.modules:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ImportError, match="trl"):
-        launch(load_config("arithmetic"), tmp_path / "run", progress=Silent())
+        launch(load_config("arithmetic"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -113,7 +112,7 @@ def test_without_peft_a_run_ends_before_it_samples_and_says_what_to_install(
     monkeypatch.setitem(sys.modules, "peft", None)
     config = load_config("arithmetic", overrides=["training.lora_rank=4"])
     with pytest.raises(ConfigError, match=r"lora_rank = 4 needs .* install selftaught\[lora\]"):
-        launch(config, tmp_path / "run", progress=Silent())
+        launch(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     dry = CliRunner().invoke(app, ["run", "arithmetic", "--dry-run", "--set", "training.lora_rank=4"])
     assert isinstance(dry.exception, ConfigError)

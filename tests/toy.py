@@ -21,7 +21,6 @@ from selftaught.records.problems import (
     PromptFormat,
     Task,
 )
-from selftaught.records.progress import Silent
 from selftaught.records.samples import ModelRef
 from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
@@ -106,7 +105,7 @@ def toy_config(method: str = "star", **changes: Any) -> Any:
         "training.schedule": "constant",
         "training.warmup_steps": 0,
         "loop.max_iterations": 2,
-        **METHODS[method],
+        **METHODS[method].knobs,
         "method": method,
         **{key.replace("__", "."): value for key, value in changes.items()},
     }
@@ -142,8 +141,8 @@ def run_toy(
             "open_engine": open_engine,
             "open_trainer": lambda: trainer or NullTrainer(),
             "chunk": chunk,
-            "progress": Silent(),
         }
+        values["method"] = METHODS[values["config"].method].make(values["config"], values["task"])
         return run(Setup(**{**values, **changes}))
 
 

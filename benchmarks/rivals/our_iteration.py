@@ -11,41 +11,32 @@ from benchmarks.data import gsm8k_task, read_problems
 from benchmarks.rivals.ours import resolve_job
 from selftaught.commands.opening import engine_opener, further_workers, trainer_opener
 from selftaught.grading.references import check_reference_answers
+from selftaught.methods.table import METHODS
 from selftaught.models.tokens import Codec
 from selftaught.prompts.rendering import render_prompt
+from selftaught.records.events import Event, StepTaken
 from selftaught.records.problems import Task, by_id
-from selftaught.records.progress import Silent
 from selftaught.records.samples import Sample
-from selftaught.records.training import StepMetrics, TrainingExample
+from selftaught.records.training import TrainingExample
 from selftaught.runs.store import RunStore
 from selftaught.stages.lineage import Models
+from selftaught.stages.sample import sample_iteration
 from selftaught.stages.setup import Setup
-from selftaught.stages.stages import (
-    chosen_problems,
-    failed_problems,
-    fine_tune,
-    sample_stage,
-    select_and_write_left_out,
-    training_examples,
-    validation_examples,
-)
+from selftaught.stages.summary import Clock as StageClock
+from selftaught.stages.train import fine_tune
 from selftaught.training import sft  # noqa: F401 - imported before the clock starts, as the rival's libraries are
-
-
-class Steps(Silent):
-    """Keeps the steps of the training."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-
-    def step(self, metrics: StepMetrics) -> None:
-        self.steps.append({"at": time.perf_counter(), "tokens": metrics.tokens, "loss": metrics.loss})
 
 
 def run(job: Job) -> dict[str, Any]:
     """job: model, device, threads, settings, data, number."""
     task = gsm8k_task(read_problems(Path(job["data"]), "train"), job["number"])
-    progress = Steps()
+    steps: list[dict[str, float]] = []
+
+    def keep_steps(event: Event) -> None:
+        if isinstance(event, StepTaken):
+            metrics = event.metrics
+            steps.append({"at": time.perf_counter(), "tokens": metrics.tokens, "loss": metrics.loss})
+
     run_dir = Path(job["folder"]) / "run"
     with Clock() as clock:
         laps = Laps()
@@ -60,21 +51,22 @@ def run(job: Job) -> dict[str, Any]:
                 open_engine=engine_opener(config, resolved, workers),
                 open_trainer=trainer_opener(config, resolved, workers),
                 chunk=resolved.chunk_completions,
-                progress=progress,
+                method=METHODS[config.method].make(config, task),
+                tell=keep_steps,
             )
             with Models(setup) as models:
-                problems = chosen_problems(setup, 1)
                 models.engine(base)
                 laps.lap("load")
-                rationales = sample_stage(setup, models, base, 1, "rationale", problems, hint=False)
-                laps.lap("rationale")
-                failed = failed_problems(setup, 1, problems, rationales)
-                hinted = sample_stage(setup, models, base, 1, "rationalization", failed, hint=True)
-                laps.lap("rationalization")
-                selection = select_and_write_left_out(setup, 1, [*rationales, *hinted])
-                examples = training_examples(config, task, 1, selection, problems)
-                checkpoint = fine_tune(setup, models, 1, examples, validation_examples(setup, selection))
+                stage_clock = StageClock(models)
+                samples = sample_iteration(setup, models, 1, setup.method, stage_clock)
+                laps.laps({name: stage_clock.seconds[name] for name in ("rationale", "rationalization")})
+                chosen = setup.method.training_set(samples, ())
+                checkpoint = fine_tune(setup, models, 1, chosen)
                 laps.lap("train")
+    rationales = [s for s in samples if s.kind == "rationale"]
+    hinted = [s for s in samples if s.kind == "rationalization"]
+    examples = chosen.examples
+    kept = {e.problem_id for e in (*examples, *chosen.validation)}
     return {
         **clock.record(),
         "laps": laps.seconds,
@@ -82,8 +74,8 @@ def run(job: Job) -> dict[str, Any]:
         "dtype": resolved.dtype,
         "trained_tokens": checkpoint.train.tokens,
         "kept": len(examples),
-        "still_failed": len(problems) - len(selection.kept),
-        "steps": progress.steps,
+        "still_failed": len(setup.method.problems) - len(kept),
+        "steps": steps,
         "settings": asdict(resolved),
         "out": str(run_dir / checkpoint.path),
     }

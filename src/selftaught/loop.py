@@ -13,27 +13,14 @@ from dataclasses import dataclass
 from selftaught.methods.metrics import count_samples
 from selftaught.methods.plan import best_iteration, has_plateaued
 from selftaught.records.errors import NothingAccepted
+from selftaught.records.events import IterationEnded, Note
 from selftaught.records.measurements import IterationSummary, Measurement
 from selftaught.runs.store import read_summaries
 from selftaught.stages.lineage import Models
+from selftaught.stages.sample import measure_split, recall, sample_iteration, samples_before
 from selftaught.stages.setup import Setup
-from selftaught.stages.stages import (
-    chosen_problems,
-    failed_problems,
-    fine_tune,
-    fine_tune_on_solutions,
-    measure_split,
-    sample_stage,
-    select_and_write_left_out,
-    training_examples,
-    validation_examples,
-)
-from selftaught.stages.summary import (
-    Clock,
-    TrainingSet,
-    summarize,
-    tally,
-)
+from selftaught.stages.summary import Clock, Counted, summarize
+from selftaught.stages.train import fine_tune, fine_tune_on_solutions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +45,7 @@ def run(setup: Setup) -> Outcome:
             fine_tune_on_solutions(setup, models)
         summaries = read_summaries(setup.store.dir)
         dev = [base_dev, *(s.dev for s in summaries)]
+        recall(setup, setup.method, range(1, len(dev)))
         while len(summaries) < loop.max_iterations and not has_plateaued(
             [m.accuracy for m in dev], patience=loop.patience
         ):
@@ -66,7 +54,7 @@ def run(setup: Setup) -> Outcome:
             except NothingAccepted as error:
                 if not summaries:
                     raise
-                setup.progress.note(f"the loop ends here: {error}")
+                setup.tell(Note(text=f"the loop ends here: {error}"))
                 break
             dev.append(summaries[-1].dev)
         best = best_iteration([m.accuracy for m in dev])
@@ -80,40 +68,31 @@ def run(setup: Setup) -> Outcome:
 
 
 def run_iteration(n: int, setup: Setup, models: Models, *, dev_before: Measurement) -> IterationSummary:
-    """One pass: make the training set with M_{n-1}, fine-tune, measure on dev."""
+    """One pass: sample with M_{n-1}, make the training set, fine-tune, measure on dev."""
     clock = Clock(models)
-    training_set = make_training_set(n, setup, models, clock)
-    checkpoint = fine_tune(setup, models, n, training_set.examples, training_set.validation)
+    counted = make_training_set(n, setup, models, clock)
+    checkpoint = fine_tune(setup, models, n, counted.training_set)
     clock.lap("train")
     dev = measure_split(setup, models, models.of(n), "dev")
     clock.lap("dev")
 
-    summary = summarize(setup, n, training_set, checkpoint.train, dev, dev_before, clock)
+    summary = summarize(setup, n, counted, checkpoint.train, (dev_before, dev), clock)
     setup.store.finish_iteration(summary)
-    setup.progress.iteration_done(summary)
+    setup.tell(IterationEnded(summary=summary))
     return summary
 
 
-def make_training_set(n: int, setup: Setup, models: Models, clock: Clock) -> TrainingSet:
-    """Sample, sample the failed problems again with hints, keep what is correct.
+def make_training_set(n: int, setup: Setup, models: Models, clock: Clock) -> Counted:
+    """Sample what the method asks for, and train on what it chooses of it.
 
     The samples stay local to this function, so that their memory is free during training.
     """
-    model = models.before(n)
-    problems = chosen_problems(setup, n)
-
-    rationales = sample_stage(setup, models, model, n, "rationale", problems, hint=False)
-    clock.lap("rationale")
-    failed = failed_problems(setup, n, problems, rationales)
-    rationalizations = sample_stage(setup, models, model, n, "rationalization", failed, hint=True)
-    clock.lap("rationalization")
-
-    selection = select_and_write_left_out(setup, n, [*rationales, *rationalizations])
+    samples = sample_iteration(setup, models, n, setup.method, clock)
+    chosen = setup.method.training_set(samples, samples_before(setup, n))
+    setup.store.write_left_out(n, chosen.left_out)
     has_steps = setup.task.check_steps is not None
-    return TrainingSet(
-        rationale=count_samples(rationales, has_step_check=has_steps),
-        rationalization=count_samples(rationalizations, has_step_check=has_steps),
-        examples=training_examples(setup.config, setup.task, n, selection, problems),
-        validation=validation_examples(setup, selection),
-        left_out=tally(item.reason for item in selection.left_out),
-    )
+    counts = {
+        kind: count_samples((s for s in samples if s.kind == kind), has_step_check=has_steps)
+        for kind in ("rationale", "rationalization")
+    }
+    return Counted(training_set=chosen, **counts)

@@ -149,15 +149,12 @@ def run(
         return
     from rich.console import Console
 
-    from selftaught.tracking.terminal import TerminalProgress
+    from selftaught.tracking.terminal import Terminal
 
     console = Console(stderr=True)
-    progress = TerminalProgress(console, config.loop.max_iterations, folder / "logs")
+    terminal = Terminal(console, config.loop.max_iterations)
     with _two_step_interrupt(folder) as should_stop:
-        try:
-            launch(config, folder, progress=progress, should_stop=should_stop)
-        finally:
-            progress.close()
+        launch(config, folder, listeners=[terminal], should_stop=should_stop)
     _finish(folder, config)
 
 

@@ -20,14 +20,14 @@ from selftaught.config.loading import (
 )
 from selftaught.config.settings import RunConfig
 from selftaught.grading.references import failing_references, failing_solutions, run_checks
-from selftaught.methods.selection import examples_from_solutions
-from selftaught.methods.table import Value
+from selftaught.methods.training_set import examples_from_solutions
 from selftaught.models.configuration import config_of
 from selftaught.models.tokens import Codec
 from selftaught.models.weights import check_model_path
 from selftaught.prompts.rendering import render_completion, render_prompt, render_prompts
 from selftaught.records.errors import ConfigError
 from selftaught.records.problems import SPLITS, Problem, Task
+from selftaught.records.sections import Value
 from selftaught.tasks import TASKS, key_of_problem
 from selftaught.tasks.near_duplicates import near_duplicates
 

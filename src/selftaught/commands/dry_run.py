@@ -7,14 +7,15 @@ from pathlib import Path
 
 from selftaught.config.loading import flat_values
 from selftaught.config.settings import RunConfig
-from selftaught.methods.plan import choose_problems, steps_for
-from selftaught.methods.selection import Selection, examples_from_solutions
+from selftaught.methods.method import Method
+from selftaught.methods.plan import steps_for
+from selftaught.methods.table import METHODS
+from selftaught.methods.training_set import examples_from_solutions
 from selftaught.models.tokens import IGNORED, Codec
 from selftaught.records.errors import NothingAccepted
 from selftaught.records.problems import Problem, Task
 from selftaught.records.training import TrainingExample
 from selftaught.stages.sampling import measured_problems, sampling_spec
-from selftaught.stages.stages import training_examples
 
 NUM_PROMPTS = 3
 NUM_ROWS = 2
@@ -24,19 +25,14 @@ NUM_ROWS = 2
 def describe(config: RunConfig, task: Task, model_dir: Path) -> str:
     """The resolved config, the first filled prompts of each kind, the tokens that carry loss, and the plan's cost."""
     codec = Codec(str(model_dir), trust_remote_code=config.model.trust_remote_code)
-    problems = choose_problems(
-        task.train,
-        how=config.task.choose,
-        number=config.task.problems_per_iteration,
-        solved=frozenset(),
-        seed=config.seed,
-        iteration=1,
-    )
+    method = METHODS[config.method].make(config, task)
+    method.begin(1)
+    problems = method.problems or task.train
     parts = [
         "# resolved config",
         *(f"{key} = {json.dumps(value)}" for key, value in flat_values(config).items()),
         *_prompts(config, task, problems, codec),
-        *_training_rows(config, task, problems, codec),
+        *_training_rows(config, task, method, codec),
         *_cost(config, task, problems, codec),
     ]
     return "\n".join(parts)
@@ -53,14 +49,14 @@ def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: 
             yield prompt + "⟨the model continues here⟩"
 
 
-def _training_rows(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
+def _training_rows(config: RunConfig, task: Task, method: Method, codec: Codec) -> Iterator[str]:
     """The rows that do not depend on what is sampled, and few-shot examples encoded as accepted samples will be."""
     rows: list[tuple[str, TrainingExample]] = []
     if config.sampling.num_samples:
         few_shot = examples_from_solutions(task.few_shot[:NUM_ROWS], task.prompt_format, iteration=1)
         rows += [("a sample, if it reads like the few-shot example", example) for example in few_shot]
     with suppress(NothingAccepted):
-        fixed = training_examples(config, task, 1, Selection(kept=(), held_out=(), left_out=()), problems)
+        fixed = method.training_set([], []).examples
         for source in dict.fromkeys(example.source for example in fixed):
             of_source = [example for example in fixed if example.source == source]
             rows += [(f"a row of source {source}, one of {len(of_source)},", e) for e in of_source[:NUM_ROWS]]
@@ -79,17 +75,7 @@ def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Cod
     dev = len(measured_problems(config, task, "dev"))
     test = sum(len(measured_problems(config, task, split)) for split in ("test", "extrapolation"))
     iterations = range(1, config.loop.max_iterations + 1)
-    steps = [
-        steps_for(
-            n,
-            first=training.steps_first_iteration,
-            growth=training.steps_growth,
-            max_epochs=training.max_epochs,
-            num_examples=_most_examples(config, problems, n),
-            batch_size=training.batch_size,
-        )
-        for n in iterations
-    ]
+    steps = [steps_for(n, training, num_examples=_most_examples(config, problems, n)) for n in iterations]
     rationales = len(problems) * sampling.num_samples
     yield "\n# cost, at most"
     yield f"an iteration samples {rationales} rationales, up to {hinted} rationalizations and {dev} dev completions,"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from selftaught.commands.opening import (
@@ -28,16 +29,16 @@ from selftaught.config.loading import (
 from selftaught.config.settings import RunConfig
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import link_to_nothing
-from selftaught.methods.metrics import measure
+from selftaught.methods.metrics import Conditions, measure
 from selftaught.methods.plan import planned_samples
-from selftaught.methods.table import Value
 from selftaught.models.weights import model_in_folder, resolve_model
 from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.measurements import Measurement
 from selftaught.records.problems import SPLITS, by_id
 from selftaught.records.samples import ModelRef, Sample
+from selftaught.records.sections import Value
 from selftaught.runs.store import read_result
-from selftaught.stages.sampling import generate_in_chunks, measured_problems, sampling_spec
+from selftaught.stages.sampling import generate_chunk, measured_problems, sampling_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,28 +122,31 @@ def evaluate(
         if engine.serves is not None:
             note(f"measured: what {config.engine.url} serves; the server names {engine.serves!r}")
         try:
-            for chunk in generate_in_chunks(
-                lambda: engine,
-                task,
-                by_id(problems),
-                planned_samples(problems, kind="evaluation", num_samples=num_samples),
-                spec=sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=temperature),
-                iteration=target.iteration,
-                run_seed=config.seed,
-                chunk=resolved.chunk_completions,
-            ):
-                samples += chunk
+            spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=temperature)
+            planned = planned_samples(problems, kind="evaluation", num_samples=num_samples)
+            while plans := tuple(islice(planned, resolved.chunk_completions)):
+                samples += generate_chunk(
+                    engine,
+                    task,
+                    by_id(problems),
+                    plans,
+                    spec=spec,
+                    iteration=target.iteration,
+                    run_seed=config.seed,
+                )
         finally:
             engine.close()
     return measure(
         problems,
         samples,
-        task=task.name,
-        split=split,
-        iteration=target.iteration,
-        num_shots=config.sampling.num_shots,
-        temperature=temperature,
-        has_step_check=task.check_steps is not None,
+        Conditions(
+            task=task.name,
+            split=split,
+            iteration=target.iteration,
+            num_shots=config.sampling.num_shots,
+            temperature=temperature,
+            has_step_check=task.check_steps is not None,
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ from selftaught.grading.references import check_reference_answers
 from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import refuse_other_encodings
-from selftaught.methods.table import Value
+from selftaught.methods.table import METHODS
 from selftaught.models.weights import check_model_path, resolve_model
 from selftaught.records.errors import (
     ConfigError,
@@ -43,9 +43,10 @@ from selftaught.records.errors import (
     RefusedError,
     StoreError,
 )
+from selftaught.records.events import Listener, Note, RunEnded
 from selftaught.records.problems import Task
-from selftaught.records.progress import Progress
 from selftaught.records.samples import ModelRef
+from selftaught.records.sections import Value
 from selftaught.runs.store import (
     FORMAT,
     RunStore,
@@ -54,10 +55,11 @@ from selftaught.runs.store import (
     read_summaries,
 )
 from selftaught.stages.setup import Setup
-from selftaught.stages.summary import work_text
 from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
+from selftaught.tracking.files import LogFile, MetricsFile
+from selftaught.tracking.listeners import Listeners
 
 HOW_A_SERVER_IS_REACHED = (
     "engine.url",
@@ -71,9 +73,16 @@ HOW_A_SERVER_IS_REACHED = (
 
 
 def launch(
-    config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    listeners: Sequence[Listener] = (),
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Run a config in a folder, or carry on the run that the folder holds; at its end result.json is written."""
+    """Run a config in a folder, or carry on the run that the folder holds; at its end result.json is written.
+
+    `listeners` are told what happens, as are the files of the run folder that only record it.
+    """
     began = time.monotonic()
     announcement = f"{config.method} on {config.task.name} with {config.model.path}, folder {run_dir}"
     config = with_absolute_paths(config)
@@ -96,26 +105,36 @@ def launch(
             check_model_and_tokenizer(config, base, workers)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
-        with RunStore(run_dir) as store, _begun(store, held or _description(config, resolved, base, data)):
+        files = (LogFile(run_dir, config.loop.max_iterations), MetricsFile(run_dir, config.tracking.log_every_steps))
+        with (
+            RunStore(run_dir) as store,
+            _begun(store, held or _description(config, resolved, base, data)),
+            Listeners([*files, *listeners]) as tell,
+        ):
+
+            def note(line: str) -> None:
+                tell(Note(text=line))
+
             for line in (announcement, *task.notes, *_other_versions(config, run_dir)):
-                progress.note(line)
+                note(line)
             store.cut_torn_tails()
             setup = Setup(
                 config=config,
                 task=task,
                 base=base,
                 store=store,
-                open_engine=engine_opener(config, resolved, workers, log_dir=store.dir / "logs", note=progress.note),
+                open_engine=engine_opener(config, resolved, workers, log_dir=store.dir / "logs", note=note),
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
-                progress=progress,
+                method=METHODS[config.method].make(config, task),
+                tell=tell,
                 should_stop=should_stop,
             )
             set_up_s = time.monotonic() - began
             outcome = run(setup)
             store.write_json("result.json", result_of(outcome, setup))
-            progress.note(f"time of this process: {work_text({'set-up': set_up_s, **outcome.work_s})}")
+            tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
             return outcome
 
 
@@ -165,8 +184,12 @@ def check_before_start(config: RunConfig, task: Task) -> None:
 
 def check_settings(config: RunConfig, task: Task) -> None:
     """Raise ConfigError for settings that the task cannot serve."""
-    if config.selection.accept == "answer+steps" and task.check_steps is None:
-        raise ConfigError(f"selection.accept = 'answer+steps', but task {task.name!r} has no step check; use 'answer'")
+    for key in ("require", "require_hinted"):
+        if "steps" in getattr(config.selection, key) and task.check_steps is None:
+            raise ConfigError(
+                f"selection.{key} asks for 'steps', but task {task.name!r} has no step check; leave 'steps' out"
+                + (", or use method = 'star'" if config.method == "star-checked" else "")
+            )
     if config.selection.unique_by == "equations" and task.solution_key is None:
         raise ConfigError(
             f"selection.unique_by = 'equations', but solutions of task {task.name!r} have no equations to compare; "

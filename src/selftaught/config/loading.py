@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -25,9 +25,9 @@ from selftaught.config.settings import EngineConfig, RunConfig
 from selftaught.grading.control_characters import control_character_in
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import LFS_POINTER, link_to_nothing, with_home
-from selftaught.methods.table import METHODS, Value
+from selftaught.methods.table import METHODS
 from selftaught.records.errors import ConfigError
-from selftaught.records.sections import Section, expected, kinds_of
+from selftaught.records.sections import Section, Value, expected, kinds_of
 
 _OF_A_SERVER = {"name", "concurrency", "timeout_s", "max_retries"}
 ENGINE_SETTINGS = {
@@ -72,14 +72,14 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     for name, origin in ((file_method, _at_line(where, text, "method")), (method, "--set method")):
         if name not in METHODS:
             raise ConfigError(f"{origin}: unknown method {name!r}{suggestion(name, METHODS)}")
-    for key, fixed in METHODS[file_method].items():
+    for key, fixed in METHODS[file_method].knobs.items():
         if key in in_file and key not in given and not _same(in_file[key], fixed):
             way_out = f"--set {key}={json.dumps(in_file[key], default=str)}"
             raise ConfigError(
                 f"{_at_line(where, text, key)}: {key} = {in_file[key]!r}, but method {file_method!r} fixes it to "
                 f"{fixed!r}; remove the line, use method = 'custom', or pass {way_out}"
             )
-    values = {**in_file, **METHODS[method], **given, "method": method}
+    values = {**in_file, **METHODS[method].knobs, **given, "method": method}
     return with_homes(config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key)))
 
 
@@ -174,10 +174,15 @@ def flatten(table: Mapping[str, Any], where: str) -> dict[str, Any]:
             for key, inner in value.items():
                 if isinstance(inner, Mapping):
                     raise ConfigError(f"{where}: {name}.{key} is a table; settings are section.key = value")
-                flat[f"{name}.{key}"] = inner
+                flat[f"{name}.{key}"] = _as_value(inner)
         else:
-            flat[name] = value
+            flat[name] = _as_value(value)
     return flat
+
+
+def _as_value(value: Any) -> Any:
+    """A list of texts as the tuple that it is inside; every other value as it is."""
+    return tuple(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
 
 
 def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -354,6 +359,8 @@ def _parse_override(item: str) -> tuple[str, Value]:
         raise ConfigError(f"--set {item}: expected section.key=value, for example --set loop.patience=2")
     _check_key(key, f"--set {item}")
     kinds = kinds_of(known_keys()[key])
+    if any(get_origin(kind) is tuple for kind in kinds) and not raw.startswith("["):
+        return key, tuple(part.strip() for part in raw.split(",") if part.strip())
     if not raw and NoneType in kinds:
         return key, None  # as if the file had left it out
     if raw == "false" and Literal[False] in kinds:
@@ -364,7 +371,8 @@ def _parse_override(item: str) -> tuple[str, Value]:
         value = tomllib.loads(f"value = {raw}")["value"]
     except ValueError:  # not TOML (TOMLDecodeError is one), or a number of thousands of digits
         return key, raw
-    return key, value if isinstance(value, (str, int, float, bool)) else raw
+    value = _as_value(value)
+    return key, value if isinstance(value, (str, int, float, bool, tuple)) else raw
 
 
 def _at_line(where: str, text: str, key: str) -> str:

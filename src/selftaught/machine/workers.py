@@ -6,8 +6,9 @@ do not depend on how busy the machine is.
 
 `python -m selftaught.machine.workers FD FOLDER…` is a worker. It receives functions with their arguments through the
 pipe FD, imports them (it searches the folders last) and runs one after the other; a function exchanges messages with
-the run through the same pipe. Workers are not processes of `multiprocessing`, for the reasons given in verifiers/pool.py. A
-worker ends when its pipe is closed, so it outlives a killed run by at most one job, and it writes no files.
+the run through the same pipe. Workers are not processes of `multiprocessing`, for the reasons given in
+grading/verifiers/pool.py. A worker ends when its pipe is closed, so it outlives a killed run by at most one job, and it
+writes no files.
 """
 
 import subprocess

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import comb, sqrt
 
 from selftaught.records.measurements import Measurement, Rate, SamplingCounts
@@ -73,17 +74,19 @@ def check_rates(samples: Iterable[Sample]) -> dict[str, Rate]:
     return {name: rate(sum(results), len(results)) for name, results in passed.items()}
 
 
-def measure(
-    problems: Sequence[Problem],
-    samples: Sequence[Sample],
-    *,
-    task: str,
-    split: str,
-    iteration: int,
-    num_shots: int,
-    temperature: float,
-    has_step_check: bool,
-) -> Measurement:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What a model was measured on, and how."""
+
+    task: str
+    split: str
+    iteration: int
+    num_shots: int
+    temperature: float
+    has_step_check: bool
+
+
+def measure(problems: Sequence[Problem], samples: Sequence[Sample], conditions: Conditions) -> Measurement:
     """Accuracy is over each problem's first completion; pass@k and majority@k need K > 1 samples per problem.
 
     Raises ValueError if a problem lacks a sample or the problems differ in their number of samples.
@@ -99,11 +102,11 @@ def measure(
     is_correct = {pid: sample.verdict is Verdict.CORRECT for pid, sample in first.items()}
     total = rate(sum(is_correct.values()), len(problems))
     return Measurement(
-        task=task,
-        split=split,
-        iteration=iteration,
-        num_shots=num_shots,
-        temperature=temperature,
+        task=conditions.task,
+        split=conditions.split,
+        iteration=conditions.iteration,
+        num_shots=conditions.num_shots,
+        temperature=conditions.temperature,
         num_samples=num_samples,
         n=total.n,
         correct=total.correct,
@@ -112,7 +115,7 @@ def measure(
         by_class=_by_class(problems, is_correct),
         unparseable=sum(s.verdict is Verdict.UNPARSEABLE for s in first.values()),
         truncated=sum(s.finish_reason == "length" for s in first.values()),
-        false_positive=sum(s.is_false_positive for s in first.values()) if has_step_check else None,
+        false_positive=sum(s.is_false_positive for s in first.values()) if conditions.has_step_check else None,
         checks=check_rates(first.values()),
         tokens=sum(s.num_tokens for s in samples),
         pass_at_k=_pass_at_powers_of_two(list(by_problem.values()), num_samples) if num_samples > 1 else {},

@@ -1,6 +1,7 @@
 """Decide what to do next: which problems, which samples, how many steps, when to stop. Pure and seeded."""
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Literal
 
@@ -8,6 +9,7 @@ from selftaught.records.problems import Problem, Verdict
 from selftaught.records.samples import Kind, PlannedSample, Sample
 from selftaught.records.seeds import generator
 from selftaught.tasks.settings import Choice
+from selftaught.training.settings import TrainingConfig
 
 
 def choose_problems(
@@ -53,25 +55,30 @@ def solved_ids(samples: Iterable[Sample]) -> set[str]:
     return {s.problem_id for s in samples if s.kind == "rationale" and s.verdict is Verdict.CORRECT}
 
 
-def problems_to_hint(problems: Iterable[Problem], samples: Iterable[Sample]) -> list[Problem]:
+def problems_to_hint(problems: Iterable[Problem], solved: Set[str]) -> list[Problem]:
     """The failed problems, which get a hint; a problem that was solved without one never does."""
-    solved = solved_ids(samples)
     return [p for p in problems if p.id not in solved]
 
 
-def steps_for(
-    iteration: int, *, first: int, growth: float, max_epochs: float, num_examples: int, batch_size: int
-) -> int:
-    """Optimizer steps of an iteration (from 1): int(first * growth^(iteration-1)), at most `max_epochs` epochs.
+def scheduled_steps(iteration: int, training: TrainingConfig) -> int:
+    """Optimizer steps of an iteration (from 1) by the schedule: int(first * growth^(iteration-1)).
 
-    40 and 1.2 are the paper's (Zelikman et al. 2022, section 4.1), where thousands of examples are accepted. A small
-    model may get few, and the same steps would repeat them many times. The limit is rounded up to a full step.
+    40 and 1.2 are the paper's (Zelikman et al. 2022, section 4.1), where thousands of examples are accepted.
     """
-    most = max(1, math.ceil(max_epochs * num_examples / batch_size))
     try:
-        return max(1, min(int(first * growth ** (iteration - 1)), most))
+        return max(1, int(training.steps_first_iteration * training.steps_growth ** (iteration - 1)))
     except OverflowError:
-        return most
+        return sys.maxsize
+
+
+def steps_for(iteration: int, training: TrainingConfig, *, num_examples: int) -> int:
+    """The scheduled steps of an iteration, at most `training.max_epochs` epochs over its examples.
+
+    A small model may get few examples, and the same steps would repeat them many times. The limit is rounded up to a
+    full step.
+    """
+    most = max(1, math.ceil(training.max_epochs * num_examples / training.batch_size))
+    return min(scheduled_steps(iteration, training), most)
 
 
 def best_iteration(accuracies: Sequence[float]) -> int:

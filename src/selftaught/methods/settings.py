@@ -1,11 +1,19 @@
 """The sections that say how a method samples and selects, and when the loop ends."""
 
-from typing import Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
-from selftaught.methods.selection import Accept, UniqueBy
 from selftaught.records.sections import Count, Positive, Section
+from selftaught.tasks.settings import TaskConfig
+from selftaught.training.settings import TrainingConfig
+
+Requirement = Literal["answer", "steps"]
+"""What a sample may have to pass: the verdict on its answer, or the task's exact check of its steps."""
+
+Requirements = Annotated[tuple[Requirement, ...], Field(strict=False)]  # TOML and JSON know no tuples
+
+UniqueBy = Literal["none", "text", "normalized-text", "equations"]
 
 
 class SamplingConfig(Section):
@@ -39,8 +47,13 @@ class RationalizationConfig(Section):
 
 
 class SelectionConfig(Section):
-    accept: Accept = Field(
-        "answer", description="What a sample must pass: `answer`, or `answer+steps` (the task's exact step check)."
+    require: Requirements = Field(
+        ("answer",),
+        description="What a sample without a hint must pass: `answer` (it is correct), `steps` (the task's exact step check); an empty list keeps whatever was not truncated.",
+    )
+    require_hinted: Requirements = Field(
+        ("answer",),
+        description="The same for a sample with a hint. A model that sees the answer often copies it under steps that do not lead to it, which `steps` finds.",
     )
     unique_by: UniqueBy = Field(
         "text",
@@ -52,3 +65,20 @@ class SelectionConfig(Section):
 class LoopConfig(Section):
     max_iterations: Positive = Field(8, description="Upper limit on the iterations of the loop.")
     patience: Positive = Field(3, description="Stop after this many iterations without a new best on dev.")
+
+
+class Knobs(Protocol):
+    """What a method reads of a run's settings."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def task(self) -> TaskConfig: ...
+    @property
+    def sampling(self) -> SamplingConfig: ...
+    @property
+    def rationalization(self) -> RationalizationConfig: ...
+    @property
+    def selection(self) -> SelectionConfig: ...
+    @property
+    def training(self) -> TrainingConfig: ...

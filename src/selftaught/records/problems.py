@@ -107,7 +107,7 @@ class Task:
     seen: tuple[Problem, ...] = ()
     """Problems that a model shipped with the task was trained on; the overlap check treats them as train."""
     check_steps: Check | None = None
-    """Recomputes the reasoning of a completion; `selection.accept` can filter by it. None without an exact check."""
+    """Recomputes the reasoning of a completion; `selection.require` can ask for it. None without an exact check."""
     other_checks: Mapping[str, Check] = field(default_factory=dict)
     """Further checks by name. They may reject correct reasoning, so their rates are reported and decide nothing."""
     solution_key: Callable[[str], str] | None = None

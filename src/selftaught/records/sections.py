@@ -12,6 +12,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+Value = str | int | float | bool | tuple[str, ...] | None
+"""The value of a setting; None for one that is left out."""
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -42,6 +45,8 @@ def _alternatives(field: FieldInfo) -> tuple[Any, ...]:
 
 
 def _in_words(kind: Any, metadata: Sequence[Any]) -> str:
+    if get_origin(kind) is tuple:
+        return f"a list of {_in_words(get_args(kind)[0], ())}"
     if get_origin(kind) is Literal:
         return " or ".join(map(json.dumps, get_args(kind)))
     if get_origin(kind) is Annotated:

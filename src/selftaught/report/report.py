@@ -191,7 +191,8 @@ def _settings(run: Run) -> str:
         "started": about.get("started"),
     }
     defaults = {key: field.default for key, field in known_keys().items() if not field.is_required()}
-    usual = {**defaults, **METHODS.get(run.setting("method"), {})}
+    named = METHODS.get(run.setting("method"))
+    usual = json.loads(json.dumps({**defaults, **(named.knobs if named else {})}))  # as run.json has them
     different = [
         [_md(key), _md(json.dumps(value, ensure_ascii=False)), _md(json.dumps(usual[key])) if key in usual else DASH]
         for key, value in config.items()

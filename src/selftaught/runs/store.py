@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -53,7 +52,7 @@ class RunStore:
     def __enter__(self) -> "RunStore":
         folders = [self.dir, *self.dir.parents]
         while not self._holds_the_lock():
-            with _as_store_error(self.dir, "create"):
+            with as_store_error(self.dir, "create"):
                 self._created = [folder for folder in folders if not folder.exists()]
                 self._existing = {*self.dir.glob("*"), *self.dir.glob("logs/*")}
                 for name in SUBFOLDERS:
@@ -112,41 +111,7 @@ class RunStore:
     def checkpoint_dir(self, iteration: int) -> Path:
         return self.dir / "checkpoints" / f"{iteration:03d}"
 
-    # Sampling: the chunk is the unit.
-
-    def finished_chunks(self, path: Path, *, planned: int, chunk: int) -> list[Sample]:
-        """The samples of the finished chunks of a stage; cuts off what follows them in the file.
-
-        A stage's file holds its planned samples in order, `chunk` at a time, so the number of lines says which chunks
-        are complete: only the last of a stage may be shorter. Raises StoreError for a damaged line in a complete chunk
-        and for a file with more than `planned` samples; both files stay as they are.
-        """
-        assert chunk > 0
-        if not path.exists():
-            return []
-        samples: list[Sample] = []
-        kept_bytes = 0
-        all_lines = _complete_lines(path)
-        while lines := list(islice(all_lines, chunk)):
-            number = len(samples) + len(lines)
-            if number > planned:
-                total = number + sum(1 for _ in all_lines)
-                raise StoreError(
-                    f"{path}: {total} samples, but only {planned} were planned; the file is not this run's"
-                )
-            if len(lines) < chunk and number < planned:
-                break
-            samples += _parsed(Sample, lines, path, first=len(samples) + 1)
-            kept_bytes += sum(map(len, lines))
-        if path.stat().st_size != kept_bytes:
-            with _as_store_error(path, "cut"), open(path, "r+b") as file:
-                file.truncate(kept_bytes)
-                os.fsync(file.fileno())
-        return samples
-
-    def append_samples(self, path: Path, samples: Sequence[Sample]) -> None:
-        """Append one finished chunk, completely or not at all."""
-        _append(path, b"".join(_dump(Sample, s) for s in samples))
+    # Sampling: the chunk is the unit (stage_file.py).
 
     def samples(self, iteration: int, stage: str) -> Iterator[Sample]:
         """The samples of a finished stage; none if none was planned."""
@@ -160,7 +125,7 @@ class RunStore:
 
         def lines() -> Iterator[bytes]:
             for example in examples:
-                line = _dump(TrainingExample, example)
+                line = dump_line(TrainingExample, example)
                 digest.update(line)
                 yield line
 
@@ -169,24 +134,16 @@ class RunStore:
 
     def write_left_out(self, iteration: int, left_out: Iterable[LeftOut]) -> None:
         path = self.dir / "left_out" / f"{iteration:03d}.jsonl"
-        self.replace(path, (_dump(LeftOut, item) for item in left_out))
+        self.replace(path, (dump_line(LeftOut, item) for item in left_out))
 
     def finish_iteration(self, summary: IterationSummary) -> None:
         """Mark an iteration as finished, once everything else of it is on disk."""
-        _append(self.dir / "iterations.jsonl", _dump(IterationSummary, summary))
+        append(self.dir / "iterations.jsonl", dump_line(IterationSummary, summary))
 
     def append_measurement(self, measurement: Measurement) -> None:
         """Record a measurement unless it is recorded already, as it is in a resumed run."""
         if measurement not in read_measurements(self.dir):
-            _append(self.dir / "evaluations.jsonl", _dump(Measurement, measurement))
-
-    def append_metrics(self, iteration: int, metrics: StepMetrics) -> None:
-        measured = asdict(metrics)
-        values = {
-            "iteration": iteration,
-            **{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in measured.items()},
-        }
-        _append(self.dir / "metrics.jsonl", json.dumps(values).encode() + b"\n", sync=False)
+            append(self.dir / "evaluations.jsonl", dump_line(Measurement, measurement))
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         self.replace(self.dir / name, [json.dumps(values, indent=2).encode() + b"\n"])
@@ -195,7 +152,7 @@ class RunStore:
         """Write a file in one step: after a kill it is either complete or as it was before."""
         temporary = path.with_name(path.name + ".tmp")
         try:
-            with _as_store_error(path, "write"):
+            with as_store_error(path, "write"):
                 with open(temporary, "wb") as file:
                     file.writelines(pieces)
                     file.flush()
@@ -212,7 +169,7 @@ class RunStore:
         for name in ("iterations.jsonl", "evaluations.jsonl", "metrics.jsonl"):
             path = self.dir / name
             if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-                with _as_store_error(path, "cut"), open(path, "r+b") as file:
+                with as_store_error(path, "cut"), open(path, "r+b") as file:
                     file.truncate(content.rfind(b"\n") + 1)
 
     # Checkpoints: made in a temporary folder, renamed when complete.
@@ -220,7 +177,7 @@ class RunStore:
     def new_checkpoint_dir(self, iteration: int) -> Path:
         """An empty temporary folder for a training; removes what a killed training left there."""
         temporary = self.checkpoint_dir(iteration).with_suffix(".tmp")
-        with _as_store_error(temporary, "create"):
+        with as_store_error(temporary, "create"):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         return temporary
@@ -228,7 +185,7 @@ class RunStore:
     def publish_checkpoint(self, temporary: Path, checkpoint: Checkpoint) -> None:
         """Sync every file of a finished training, then give the folder its final name in one step."""
         final = self.checkpoint_dir(checkpoint.iteration)
-        with _as_store_error(temporary, "write"):
+        with as_store_error(temporary, "write"):
             (temporary / "checkpoint.json").write_bytes(_adapter(Checkpoint).dump_json(checkpoint, indent=2) + b"\n")
             for file in temporary.iterdir():
                 with open(file, "rb") as handle:
@@ -247,8 +204,17 @@ class RunStore:
         path = self.checkpoint_dir(iteration) / "checkpoint.json"
         if not path.exists():
             return None
-        (checkpoint,) = _parsed(Checkpoint, [path.read_bytes()], path)
+        (checkpoint,) = parsed_lines(Checkpoint, [path.read_bytes()], path)
         return checkpoint
+
+
+def append_metrics(run_dir: Path, iteration: int, metrics: StepMetrics) -> None:
+    """Append a line to metrics.jsonl; a number that is not finite is null."""
+    values = {
+        "iteration": iteration,
+        **{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(metrics).items()},
+    }
+    append(run_dir / "metrics.jsonl", json.dumps(values).encode() + b"\n", sync=False)
 
 
 def read_run_json(run_dir: Path) -> dict[str, Any]:
@@ -307,7 +273,7 @@ def free_bytes(folder: Path) -> int:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        with _as_store_error(path, "read"):
+        with as_store_error(path, "read"):
             content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StoreError(f"{path}: not readable as JSON ({error}); restore the file or start a new run") from error
@@ -319,18 +285,18 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_lines(kind: type[R], path: Path) -> Iterator[R]:
     """The records of a file, one at a time; none if there is no file."""
     if path.exists():
-        yield from _parsed(kind, _complete_lines(path), path)
+        yield from parsed_lines(kind, _complete_lines(path), path)
 
 
 def _complete_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file with their line ends; skips what follows the last one, an incomplete line."""
-    with _as_store_error(path, "read"), open(path, "rb") as file:
+    with as_store_error(path, "read"), open(path, "rb") as file:
         for line in file:
             if line.endswith(b"\n"):
                 yield line
 
 
-def _parsed(kind: type[R], lines: Iterable[bytes], path: Path, *, first: int = 1) -> Iterator[R]:
+def parsed_lines(kind: type[R], lines: Iterable[bytes], path: Path, *, first: int = 1) -> Iterator[R]:
     """The records of consecutive lines of a file; the first line has the number `first`."""
     adapter = _adapter(cast(Hashable, kind))
     for number, line in enumerate(lines, start=first):
@@ -346,13 +312,13 @@ def _parsed(kind: type[R], lines: Iterable[bytes], path: Path, *, first: int = 1
         yield record
 
 
-def _dump(kind: type[Any], record: object) -> bytes:
+def dump_line(kind: type[Any], record: object) -> bytes:
     return _adapter(cast(Hashable, kind)).dump_json(record) + b"\n"
 
 
-def _append(path: Path, content: bytes, *, sync: bool = True) -> None:
+def append(path: Path, content: bytes, *, sync: bool = True) -> None:
     # Unbuffered, so that no buffer is written later, after a failed write has been cut off.
-    with _as_store_error(path, "append to"), open(path, "ab", buffering=0) as file:
+    with as_store_error(path, "append to"), open(path, "ab", buffering=0) as file:
         before = file.tell()
         try:
             view = memoryview(content)
@@ -374,7 +340,7 @@ def _sync_dir(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _as_store_error(path: Path, verb: str) -> Iterator[None]:
+def as_store_error(path: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except StoreError:

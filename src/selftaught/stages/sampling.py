@@ -1,13 +1,13 @@
 """Problems -> prompts -> completions -> samples with verdicts, for the loop and for `eval`."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
 from selftaught.grading.references import run_checks
 from selftaught.methods.plan import spread_over_classes
+from selftaught.methods.training_set import without_rationales
 from selftaught.prompts.rendering import prompt_sha256, render_prompts
 from selftaught.records.errors import EngineError
 from selftaught.records.problems import (
@@ -57,10 +57,6 @@ def sampling_spec(
     return SamplingSpec(few_shot=without_rationales(examples) if answer_only else examples, params=params, hint=hint)
 
 
-def without_rationales(problems: Sequence[Problem]) -> tuple[Problem, ...]:
-    return tuple(replace(p, rationale="") for p in problems)
-
-
 def measured_problems(config: RunConfig, task: Task, split: str) -> tuple[Problem, ...]:
     """The problems of a split on which a config measures a model; the config limits those of dev and test."""
     limits = {"dev": config.task.dev_problems, "test": config.task.test_problems}
@@ -71,46 +67,41 @@ def sample_seed(run_seed: int, iteration: int, planned: PlannedSample) -> int:
     return seed_for(run_seed, iteration, planned.kind, planned.problem_id, planned.index)
 
 
-def generate_in_chunks(
-    open_engine: Callable[[], Engine],
+def generate_chunk(
+    engine: Engine,
     task: Task,
     problems: Mapping[str, Problem],
-    planned: Iterable[PlannedSample],
+    planned: Sequence[PlannedSample],
     *,
     spec: SamplingSpec,
     iteration: int,
     run_seed: int,
-    chunk: int,
     on_sample: Callable[[Sample], None] = lambda sample: None,
-) -> Iterator[list[Sample]]:
-    """Make the planned samples, `chunk` at a time; the samples of a chunk are in the order of the plan.
+) -> list[Sample]:
+    """Make the planned samples, in the order of the plan.
 
-    `open_engine` is called for every chunk, and so not at all if nothing is planned. `on_sample` gets each sample as
-    soon as it is complete. Raises EngineError unless the engine answers every request exactly once.
+    `on_sample` gets each sample as soon as it is complete. Raises EngineError unless the engine answers every request
+    exactly once.
     """
-    rest = iter(planned)
-    while plans := list(islice(rest, chunk)):
-        prompts = spec.prompts(task, (problems[plan.problem_id] for plan in plans))
-        requests = [
-            Request(prompt=prompt, seed=sample_seed(run_seed, iteration, plan))
-            for prompt, plan in zip(prompts, plans, strict=True)
-        ]
-        samples: dict[int, Sample] = {}
-        for completion in open_engine().sample(requests, spec.params):
-            position = completion.request
-            plan = plans[position]
-            if position in samples:
-                raise EngineError(
-                    f"the engine answered twice for problem {plan.problem_id!r}; this is a fault of the engine"
-                )
-            samples[position] = _judge(task, problems[plan.problem_id], plan, requests[position], completion, iteration)
-            on_sample(samples[position])
-        missing = [plan.problem_id for position, plan in enumerate(plans) if position not in samples]
-        if missing:
+    prompts = spec.prompts(task, (problems[plan.problem_id] for plan in planned))
+    requests = [
+        Request(prompt=prompt, seed=sample_seed(run_seed, iteration, plan))
+        for prompt, plan in zip(prompts, planned, strict=True)
+    ]
+    samples: dict[int, Sample] = {}
+    for completion in engine.sample(requests, spec.params):
+        position = completion.request
+        plan = planned[position]
+        if position in samples:
             raise EngineError(
-                f"the engine left {len(missing)} of {len(plans)} requests unanswered, first {missing[0]!r}"
+                f"the engine answered twice for problem {plan.problem_id!r}; this is a fault of the engine"
             )
-        yield [samples[position] for position in range(len(plans))]
+        samples[position] = _judge(task, problems[plan.problem_id], plan, requests[position], completion, iteration)
+        on_sample(samples[position])
+    missing = [plan.problem_id for position, plan in enumerate(planned) if position not in samples]
+    if missing:
+        raise EngineError(f"the engine left {len(missing)} of {len(planned)} requests unanswered, first {missing[0]!r}")
+    return [samples[position] for position in range(len(planned))]
 
 
 def _judge(

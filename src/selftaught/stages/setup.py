@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
+from selftaught.machine.command_lines import command
+from selftaught.methods.method import Method
+from selftaught.records.errors import Interrupted
+from selftaught.records.events import Event
 from selftaught.records.problems import Task
-from selftaught.records.progress import Progress
 from selftaught.records.samples import ModelRef
 from selftaught.runs.store import RunStore
 from selftaught.stages.weight_proof import NOISE
@@ -25,6 +28,16 @@ class Setup:
     """Completions that are generated and saved as one unit."""
     noise: float = NOISE
     """If two models differ by less than this (nats), the engine's log-probabilities cannot distinguish them."""
-    progress: Progress
+    method: Method
+    tell: Callable[[Event], None] = lambda event: None
+    """Called with everything that happens; whoever listens changes nothing in the run."""
     should_stop: Callable[[], bool] = lambda: False
     """Called after every chunk and every optimizer step; True stops the run there, with everything finished saved."""
+
+
+def raise_if_stopped(setup: Setup) -> None:
+    """Raise Interrupted if the user has stopped the run."""
+    if setup.should_stop():
+        raise Interrupted(
+            f"stopped; what is finished is saved. Carry on with: {command('run', '--resume', setup.store.dir)}"
+        )

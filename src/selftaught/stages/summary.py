@@ -2,26 +2,24 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from selftaught.methods.health import warnings_for
+from selftaught.methods.training_set import TrainingSet
 from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
-from selftaught.records.training import TrainingExample, TrainingSummary
+from selftaught.records.training import TrainingSummary
 from selftaught.stages.lineage import WORK, Models
 from selftaught.stages.setup import Setup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSet:
+class Counted:
     """What an iteration trains on, and the counts of its samples; the samples themselves are on disk."""
 
+    training_set: TrainingSet
     rationale: SamplingCounts
     rationalization: SamplingCounts
-    examples: Sequence[TrainingExample]
-    validation: Sequence[TrainingExample]
-    left_out: Mapping[str, int]
-    """Reason -> number of samples."""
 
 
 class Clock:
@@ -31,14 +29,14 @@ class Clock:
         self._models = models
         self._began = self._last = time.monotonic()
         self._tokens, self._work_before = models.tokens, dict(models.seconds)
-        self.seconds: dict[str, float] = {}
-        self.tokens: dict[str, int] = {}
+        self.seconds = {"rationale": 0.0, "rationalization": 0.0}
+        self.tokens = {"rationale": 0, "rationalization": 0}
 
     def lap(self, stage: str) -> None:
-        """End a stage."""
+        """End a stage, or a round of it."""
         now = time.monotonic()
-        self.seconds[stage] = round(now - self._last, 3)
-        self.tokens[stage] = self._models.tokens - self._tokens
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 3)
+        self.tokens[stage] = self.tokens.get(stage, 0) + self._models.tokens - self._tokens
         self._last, self._tokens = now, self._models.tokens
 
     def tokens_per_s(self) -> dict[str, float]:
@@ -52,12 +50,6 @@ class Clock:
         return {work: round(s, 3) for work, s in seconds.items()}
 
 
-def work_text(work_s: Mapping[str, float]) -> str:
-    """Seconds by kind of work for people to read, with the share of `other` in the total."""
-    share = work_s["other"] / max(sum(work_s.values()), 1e-3)
-    return "  ".join(f"{work} {s:.1f} s" for work, s in work_s.items()) + f" ({share:.1%})"
-
-
 def tally(reasons: Iterable[str]) -> dict[str, int]:
     """Counts, most frequent first."""
     return dict(Counter(reasons).most_common())
@@ -66,30 +58,31 @@ def tally(reasons: Iterable[str]) -> dict[str, int]:
 def summarize(
     setup: Setup,
     n: int,
-    training_set: TrainingSet,
+    counted: Counted,
     train: TrainingSummary,
-    dev: Measurement,
-    dev_before: Measurement,
+    dev_before_and_after: tuple[Measurement, Measurement],
     clock: Clock,
 ) -> IterationSummary:
     """The record of a finished iteration, with its warnings."""
-    by_source = tally(e.source for e in training_set.examples)
+    chosen = counted.training_set
+    by_source = tally(e.source for e in chosen.examples)
+    dev_before, dev = dev_before_and_after
     return IterationSummary(
         iteration=n,
-        rationale=training_set.rationale,
-        rationalization=training_set.rationalization,
-        examples=len(training_set.examples),
+        rationale=counted.rationale,
+        rationalization=counted.rationalization,
+        examples=len(chosen.examples),
         examples_by_source=by_source,
-        validation_examples=len(training_set.validation),
-        left_out=training_set.left_out,
+        validation_examples=len(chosen.validation),
+        left_out=tally(item.reason for item in chosen.left_out),
         train=train,
         dev=dev,
         seconds=clock.seconds,
         work_s=clock.work_s(),
         tokens_per_s=clock.tokens_per_s(),
         warnings=warnings_for(
-            rationale=training_set.rationale,
-            rationalization=training_set.rationalization,
+            rationale=counted.rationale,
+            rationalization=counted.rationalization,
             examples_by_source=by_source,
             batch_size=setup.config.training.batch_size,
             dev=dev,

@@ -1,0 +1,221 @@
+"""The stages that sample: what a method asks for, and what a measurement needs; each does only what is missing."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from selftaught.methods.method import Method
+from selftaught.methods.metrics import Conditions, count_samples, measure
+from selftaught.methods.plan import planned_samples
+from selftaught.records.errors import StoreError
+from selftaught.records.events import ChunkSaved, SampleMade, SplitMeasured, StageBegan, StageEnded, TokensGenerated
+from selftaught.records.measurements import Measurement
+from selftaught.records.problems import Problem, Verdict, by_id
+from selftaught.records.samples import Kind, ModelRef, PlannedSample, Sample
+from selftaught.runs.stage_file import StageFile
+from selftaught.stages.lineage import Models
+from selftaught.stages.sampling import SamplingSpec, generate_chunk, measured_problems, sample_seed, sampling_spec
+from selftaught.stages.setup import Setup, raise_if_stopped
+from selftaught.stages.summary import Clock
+
+
+def sample_iteration(setup: Setup, models: Models, n: int, method: Method, clock: Clock) -> list[Sample]:
+    """Everything that iteration n samples to train on, chunk by chunk, as the method asks for it.
+
+    Chunks that are on disk are read instead of generated; the method is told of them in the same way.
+    """
+    model = models.before(n)
+    problems = by_id(setup.task.train)
+    stages: dict[str, StageInHand] = {}
+    samples: list[Sample] = []
+    stage: StageInHand | None = None
+    method.begin(n)
+    while (draw := method.next_samples(setup.chunk)) is not None:
+        if stage is None or stage.stage.kind != draw.kind:
+            if stage is not None:
+                stage.end_round()
+                clock.lap(stage.stage.name)
+            if draw.kind not in stages:
+                stages[draw.kind] = StageInHand(setup, models, _stage_of(setup, model, n, draw.kind), problems)
+            stage = stages[draw.kind]
+            stage.begin_round(draw.total)
+        chunk = stage.chunk(draw.planned)
+        method.add(chunk)
+        samples += chunk
+    if stage is not None:
+        stage.end_round()
+        clock.lap(stage.stage.name)
+    for finished in stages.values():
+        finished.file.end()
+    return samples
+
+
+def recall(setup: Setup, method: Method, iterations: Iterable[int]) -> None:
+    """Rebuild the state of a method from the samples of finished iterations, if it remembers any."""
+    if not method.remembers:
+        return
+    for n in iterations:
+        files: dict[str, StageFile] = {}
+        method.begin(n)
+        while (draw := method.next_samples(setup.chunk)) is not None:
+            file = files.setdefault(draw.kind, StageFile(setup.store.samples_path(n, draw.kind)))
+            samples = file.read(draw.planned, [sample_seed(setup.config.seed, n, plan) for plan in draw.planned])
+            if samples is None:
+                raise StoreError(f"{file.path}: samples of a finished iteration are missing; restore the file")
+            method.add(samples)
+
+
+def samples_before(setup: Setup, n: int) -> Iterator[Sample]:
+    """The samples of all iterations before n that were made to train on, read one at a time."""
+    for k in range(1, n):
+        for kind in ("rationale", "rationalization"):
+            yield from setup.store.samples(k, kind)
+
+
+def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> Measurement:
+    """Measure a model's greedy accuracy on a split, and record it in evaluations.jsonl."""
+    problems = measured_problems(setup.config, setup.task, split)
+    spec = _spec(setup, model, temperature=0.0, hint=False)
+    which = Stage(iteration=model.iteration, name=split, kind="evaluation", model=model, spec=spec)
+    stage = StageInHand(setup, models, which, by_id(problems))
+    stage.begin_round(len(problems))
+    planned = planned_samples(problems, kind="evaluation", num_samples=1)
+    samples: list[Sample] = []
+    while plans := tuple(islice(planned, setup.chunk)):
+        samples += stage.chunk(plans)
+    stage.end_round()
+    stage.file.end()
+    measurement = measure(
+        problems,
+        samples,
+        Conditions(
+            task=setup.task.name,
+            split=split,
+            iteration=model.iteration,
+            num_shots=len(spec.few_shot),
+            temperature=0.0,
+            has_step_check=setup.task.check_steps is not None,
+        ),
+    )
+    setup.store.append_measurement(measurement)
+    setup.tell(SplitMeasured(measurement=measurement))
+    return measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What a stage samples from, and how."""
+
+    iteration: int
+    name: str
+    """Of its file: `rationale`, `rationalization` or a split."""
+    kind: Kind
+    model: ModelRef
+    spec: SamplingSpec
+
+
+class StageInHand:
+    """A stage that samples: its file, and what is told of it while it grows."""
+
+    def __init__(self, setup: Setup, models: Models, stage: Stage, problems: Mapping[str, Problem]) -> None:
+        self.stage = stage
+        self.file = StageFile(setup.store.samples_path(stage.iteration, stage.name))
+        self._setup, self._models, self._problems = setup, models, problems
+        self._round: list[Sample] = []
+        self._total: int | None = None
+        self._is_told = False
+        self._tokens = 0
+        self._began = 0.0
+
+    def begin_round(self, total: int | None) -> None:
+        """`total` is the number of samples that the stage will have; None if that is decided as it goes."""
+        self._round, self._total, self._is_told, self._tokens = [], total, False, 0
+
+    def chunk(self, planned: Sequence[PlannedSample]) -> list[Sample]:
+        """The next chunk of the stage, from disk or generated and saved."""
+        seeds = [sample_seed(self._setup.config.seed, self.stage.iteration, plan) for plan in planned]
+        samples = self.file.read(planned, seeds)
+        if samples is None:
+            self._tell_beginning()
+            samples = self._generate(planned)
+        self._round += samples
+        return samples
+
+    def end_round(self) -> None:
+        self._tell_beginning()
+        self._setup.tell(
+            StageEnded(
+                iteration=self.stage.iteration,
+                stage=self.stage.name,
+                kind=self.stage.kind,
+                counts=count_samples(self._round, has_step_check=self._setup.task.check_steps is not None),
+                tokens=self._tokens,
+                seconds=time.monotonic() - self._began,
+            )
+        )
+
+    def _generate(self, planned: Sequence[PlannedSample]) -> list[Sample]:
+        setup, stage = self._setup, self.stage
+        is_first = self.file.is_empty
+        samples = generate_chunk(
+            self._models.engine(stage.model),
+            setup.task,
+            self._problems,
+            planned,
+            spec=stage.spec,
+            iteration=stage.iteration,
+            run_seed=setup.config.seed,
+            on_sample=self._tell_sample,
+        )
+        self.file.append(samples)
+        tokens = sum(s.num_tokens for s in samples)
+        self._tokens += tokens
+        self._models.tokens += tokens
+        problem = self._problems[samples[0].problem_id]
+        setup.tell(
+            ChunkSaved(
+                iteration=stage.iteration,
+                stage=stage.name,
+                samples=len(samples),
+                first=samples[0],
+                prompt=stage.spec.prompt(setup.task, problem),
+                problem=problem,
+                is_first=is_first,
+            )
+        )
+        raise_if_stopped(setup)
+        return samples
+
+    def _tell_sample(self, sample: Sample) -> None:
+        self._setup.tell(TokensGenerated(tokens=sample.num_tokens))
+        self._setup.tell(SampleMade(sample=sample))
+
+    def _tell_beginning(self) -> None:
+        """Once in a round, when it is known how many of its samples are on disk."""
+        if self._is_told:
+            return
+        self._is_told, self._began = True, time.monotonic()
+        self._setup.tell(
+            StageBegan(
+                iteration=self.stage.iteration,
+                stage=self.stage.name,
+                total=self._total,
+                done=len(self._round),
+                correct=sum(s.verdict is Verdict.CORRECT for s in self._round),
+            )
+        )
+
+
+def _stage_of(setup: Setup, model: ModelRef, n: int, kind: Literal["rationale", "rationalization"]) -> Stage:
+    hint = kind == "rationalization"
+    config = setup.config
+    temperature = config.rationalization.temperature if hint else config.sampling.temperature
+    spec = _spec(setup, model, temperature=temperature, hint=hint)
+    return Stage(iteration=n, name=kind, kind=kind, model=model, spec=spec)
+
+
+def _spec(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> SamplingSpec:
+    num_shots = setup.config.sampling.num_shots_for(fine_tuned=model.path != setup.base.path)
+    return sampling_spec(setup.config, setup.task, num_shots=num_shots, temperature=temperature, hint=hint)

@@ -1,0 +1,141 @@
+"""The stage that trains: fine-tune, prove the probe, publish the checkpoint."""
+
+from collections.abc import Callable, Sequence
+
+from selftaught.engines.engine import Engine
+from selftaught.methods.plan import choose_problems, spread_over_classes, steps_for
+from selftaught.methods.training_set import TrainingSet, examples_from_solutions, without_rationales
+from selftaught.models.weights import expected_checkpoint_bytes
+from selftaught.prompts.rendering import render_completion, render_prompt
+from selftaught.records.errors import RefusedError, StoreError
+from selftaught.records.events import ModelTrained, Note, StageBegan, StepTaken
+from selftaught.records.samples import Request
+from selftaught.records.seeds import seed_for
+from selftaught.records.training import Checkpoint, ProbeRow, StepMetrics, TrainingExample, TrainingPlan
+from selftaught.runs.store import free_bytes
+from selftaught.stages.lineage import Models
+from selftaught.stages.setup import Setup, raise_if_stopped
+
+PROBE_ROWS = 8
+DEV_LOSS_PROBLEMS = 200
+
+
+def fine_tune(setup: Setup, models: Models, n: int, training_set: TrainingSet) -> Checkpoint:
+    """Train M_n from the base model (or from M_{n-1}, by config); after a kill, the training begins again."""
+    examples = training_set.examples
+    steps = steps_for(n, setup.config.training, num_examples=len(examples))
+    return _train(setup, models, n, examples, training_set.validation, steps=steps)
+
+
+def fine_tune_on_solutions(setup: Setup, models: Models) -> None:
+    """Train the model that RFT samples from: the base model, fine-tuned on the human solutions before iteration 1."""
+    config, task = setup.config, setup.task
+    problems = choose_problems(
+        task.train,
+        how=config.task.choose,
+        number=config.task.problems_per_iteration,
+        solved=frozenset(),
+        seed=config.seed,
+        iteration=1,
+    )
+    solved = [p for p in problems if p.rationale]
+    if not solved:
+        raise RefusedError(f"training.sft_first needs human solutions, and task {task.name!r} has none in train")
+    examples = examples_from_solutions(solved, task.prompt_format, iteration=0)
+    _train(setup, models, 0, examples, (), steps=steps_for(1, config.training, num_examples=len(examples)))
+
+
+def _train(
+    setup: Setup,
+    models: Models,
+    n: int,
+    examples: Sequence[TrainingExample],
+    validation: Sequence[TrainingExample],
+    *,
+    steps: int,
+) -> Checkpoint:
+    config, store = setup.config, setup.store
+    examples_sha256 = store.write_examples(n, examples)
+    finished = store.checkpoint(n)
+    if finished is not None and finished.examples_sha256 == examples_sha256:
+        return finished
+    if finished is not None:
+        raise StoreError(
+            f"{store.checkpoint_dir(n)} was trained on other examples than this version selects from the same samples; "
+            "finish the run with the version that began it (run.json), or start a new one"
+        )
+    start = models.before(n) if config.training.start_from == "previous" and n > 0 else setup.base
+    needed = expected_checkpoint_bytes(start)
+    if (free := free_bytes(store.dir)) < needed:
+        raise StoreError(
+            f"the next checkpoint needs about {needed >> 20} MiB, {store.dir} has {free >> 20} MiB free; free some "
+            "space and run the same command again"
+        )
+    plan = TrainingPlan(
+        iteration=n,
+        steps=steps,
+        seed=seed_for(config.seed, n, "training"),
+        examples_sha256=examples_sha256,
+        probe=_probe(models.engine(models.before(n) if n else setup.base), [*examples, *validation]),
+        dev=_dev_answers(setup),
+    )
+    models.close()  # the trainer gets the memory
+    setup.tell(StageBegan(iteration=n, stage="train", total=steps))
+    temporary = store.new_checkpoint_dir(n)
+    with models.working("loading"):
+        trainer = setup.open_trainer()
+    with models.working("training"):
+        checkpoint = trainer.fine_tune(
+            examples,
+            validation=validation,
+            start=start,
+            out_dir=temporary,
+            plan=plan,
+            on_step=_step_teller(setup, n, steps),
+        )
+    store.publish_checkpoint(temporary, checkpoint)
+    models.tokens += checkpoint.train.tokens
+    for note in checkpoint.train.notes:
+        setup.tell(Note(text=note))
+    setup.tell(ModelTrained(checkpoint=checkpoint))
+    return checkpoint
+
+
+def _probe(engine: Engine, examples: Sequence[TrainingExample]) -> tuple[ProbeRow, ...]:
+    """The first few examples with their log-probabilities under the weights that the engine serves now."""
+    rows = examples[:PROBE_ROWS]
+    scores = engine.score([Request(prompt=e.prompt, seed=0) for e in rows], [e.completion for e in rows])
+    return tuple(
+        ProbeRow(prompt=e.prompt, completion=e.completion, old_logprobs=s.logprobs)
+        for e, s in zip(rows, scores, strict=True)
+    )
+
+
+def _dev_answers(setup: Setup) -> tuple[TrainingExample, ...]:
+    """Reference answers of dev; a human solution goes into the prompt, so that the loss is over the answer alone."""
+    answers = []
+    for problem in spread_over_classes(setup.task.dev, DEV_LOSS_PROBLEMS):
+        if setup.config.training.target == "answer":
+            (problem,) = without_rationales([problem])
+        completion = render_completion(setup.task.prompt_format, problem)
+        start = completion.rfind(problem.answer)
+        prompt = render_prompt(setup.task.prompt_format, problem, hint=False) + completion[:start]
+        answers.append(
+            TrainingExample(
+                problem_id=problem.id,
+                prompt=prompt,
+                completion=completion[start:],
+                completion_ids=None,
+                source="answer",
+                iteration=0,
+            )
+        )
+    return tuple(answers)
+
+
+def _step_teller(setup: Setup, n: int, steps: int) -> Callable[[StepMetrics], None]:
+    def on_step(metrics: StepMetrics) -> None:
+        setup.tell(StepTaken(iteration=n, steps=steps, metrics=metrics))
+        raise_if_stopped(setup)
+
+    return on_step
