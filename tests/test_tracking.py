@@ -1,9 +1,11 @@
 """Listeners hear what happens in order; one that fails is reported once, and the run ends as without it."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from builders import sample, step_metrics
 from selftaught.records.events import (
@@ -22,6 +24,7 @@ from selftaught.records.events import (
 from selftaught.runs.store import RunStore
 from selftaught.tracking.files import LogFile, MetricsFile
 from selftaught.tracking.listeners import Listeners, Recorder
+from selftaught.tracking.terminal import Terminal
 from selftaught.tracking.text import LONGEST_TEXT, text_of
 from toy import FORMAT, TRAIN, folder_bytes, run_toy, toy_config
 
@@ -83,12 +86,25 @@ def test_a_run_tells_what_happens_in_order_and_says_what_was_there_when_it_is_ca
     ]
 
 
-def test_the_tokens_that_are_told_are_those_of_the_samples(tmp_path: Path) -> None:
+def test_a_stage_ends_with_the_tokens_of_its_samples(tmp_path: Path) -> None:
     recorder = Recorder()
     run_toy(tmp_path, config=toy_config(loop__max_iterations=1), tell=recorder.tell)
-    tokens = sum(e.tokens for e in recorder.events if isinstance(e, TokensGenerated))
+    tokens = sum(e.tokens for e in recorder.events if isinstance(e, StageEnded))
     assert tokens == sum(e.sample.num_tokens for e in recorder.events if isinstance(e, SampleMade)) > 0
-    assert tokens == sum(e.tokens for e in recorder.events if isinstance(e, StageEnded))
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_the_terminal_counts_tokens_while_they_are_generated_and_none_twice(
+    tells: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selftaught.tracking.terminal.PLAIN_EVERY_S", 0.0)
+    terminal = Terminal(Console(file=sys.stdout, force_terminal=False, width=200), 8)
+    terminal.tell(StageBegan(iteration=1, stage="rationale", total=2))
+    if tells:
+        terminal.tell(TokensGenerated(tokens=30))
+        assert "rationale: 0 of 2  0 correct  30 tokens" in capsys.readouterr().out
+    terminal.tell(SampleMade(sample=sample(num_tokens=20)))
+    assert f"rationale: 1 of 2  1 correct  {30 if tells else 20} tokens" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("at", [1, 3, 17])

@@ -34,7 +34,10 @@ class StageBegan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokensGenerated:
-    """Tokens that the engine has generated since the last such event; the completions may not be finished."""
+    """Tokens that the engine has generated since the last such event, of completions that may not be finished.
+
+    Not every engine tells them; `SampleMade` has those of a finished completion again.
+    """
 
     tokens: int
 

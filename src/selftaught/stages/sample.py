@@ -10,7 +10,7 @@ from selftaught.methods.method import Method
 from selftaught.methods.metrics import Conditions, count_samples, measure
 from selftaught.methods.plan import planned_samples
 from selftaught.records.errors import StoreError
-from selftaught.records.events import ChunkSaved, SampleMade, SplitMeasured, StageBegan, StageEnded, TokensGenerated
+from selftaught.records.events import ChunkSaved, SampleMade, SplitMeasured, StageBegan, StageEnded
 from selftaught.records.measurements import Measurement
 from selftaught.records.problems import Problem, Verdict, by_id
 from selftaught.records.samples import Kind, ModelRef, PlannedSample, Sample
@@ -167,7 +167,7 @@ class StageInHand:
             spec=stage.spec,
             iteration=stage.iteration,
             run_seed=setup.config.seed,
-            on_sample=self._tell_sample,
+            on_sample=lambda sample: setup.tell(SampleMade(sample=sample)),
         )
         self.file.append(samples)
         tokens = sum(s.num_tokens for s in samples)
@@ -187,10 +187,6 @@ class StageInHand:
         )
         raise_if_stopped(setup)
         return samples
-
-    def _tell_sample(self, sample: Sample) -> None:
-        self._setup.tell(TokensGenerated(tokens=sample.num_tokens))
-        self._setup.tell(SampleMade(sample=sample))
 
     def _tell_beginning(self) -> None:
         """Once in a round, when it is known how many of its samples are on disk."""

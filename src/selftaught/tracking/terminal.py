@@ -51,7 +51,7 @@ class Terminal:
         self._task: TaskID | None = None
         self._name = ""
         self._total: int | None = 0
-        self._count = self._correct = self._tokens = 0
+        self._count = self._correct = self._told_tokens = self._finished_tokens = 0
         self._began = self._last_line = 0.0
 
     def tell(self, event: Event) -> None:
@@ -59,9 +59,10 @@ class Terminal:
             case SampleMade(sample=sample):
                 self._count += 1
                 self._correct += sample.verdict is Verdict.CORRECT
+                self._finished_tokens += sample.num_tokens
                 self._now(self._sampling())
             case TokensGenerated(tokens=tokens):
-                self._tokens += tokens
+                self._told_tokens += tokens
                 self._now(self._sampling())
             case StepTaken(metrics=metrics):
                 self._count = metrics.step
@@ -81,7 +82,8 @@ class Terminal:
 
     def _begin(self, event: StageBegan) -> None:
         self._name = stage_name(event, self._max_iterations)
-        self._total, self._count, self._correct, self._tokens = event.total, event.done, event.correct, 0
+        self._total, self._count, self._correct = event.total, event.done, event.correct
+        self._told_tokens = self._finished_tokens = 0
         self._began = self._last_line = time.monotonic()
         if self._console.is_terminal and event.done != event.total:
             self._live = Progress(_Line(self._console), console=self._console, transient=True)
@@ -90,7 +92,8 @@ class Terminal:
 
     def _sampling(self) -> str:
         seconds = max(time.monotonic() - self._began, 1e-3)
-        return f"{self._correct} correct  {self._tokens / seconds:.0f} tokens/s"
+        tokens = max(self._told_tokens, self._finished_tokens)  # not every engine tells its tokens
+        return f"{self._correct} correct  {tokens} tokens  {tokens / seconds:.0f} tokens/s"
 
     def _now(self, facts: str) -> None:
         if self._live is not None and self._task is not None:
