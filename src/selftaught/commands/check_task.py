@@ -28,8 +28,9 @@ from selftaught.models.weights import check_model_path
 from selftaught.prompts.rendering import render_completion, render_prompt, render_prompts
 from selftaught.records.errors import ConfigError
 from selftaught.records.problems import SPLITS, Problem, Task
-from selftaught.tasks import TASKS, key_of_problem
+from selftaught.tasks import TASKS
 from selftaught.tasks.near_duplicates import near_duplicates
+from selftaught.tasks.splits import key_of_problem
 
 LISTED = 5
 """Of the problems that something is wrong with."""
@@ -72,10 +73,10 @@ def check_task(
     places = source.places(config.task) if source.places else {}
     failing = [
         f"{places.get(problem.id, problem.id)}: {what}"
-        for problem, what in failing_references(task, task.with_splits())
+        for problem, what in failing_references(task, task.examples_and_problems())
     ]
     too_long = _too_long(config, task, ruler)
-    flawed = failing_solutions(task, task.with_splits()) if task.has_flawed_solutions else {}
+    flawed = failing_solutions(task, task.examples_and_problems()) if task.has_flawed_solutions else {}
     refusals = []
     if failing:
         refusals.append(f"{len(failing)} reference answers or human solutions fail, first {failing[0]}")
@@ -241,7 +242,7 @@ def _rates(task: Task) -> dict[str, str]:
     """How many of the human solutions pass each check of the reasoning."""
     checked: Counter[str] = Counter()
     passed: Counter[str] = Counter()
-    for problem in task.with_splits():
+    for problem in task.examples_and_problems():
         if problem.rationale:
             for name, result in run_checks(task, problem, render_completion(task.prompt_format, problem)).items():
                 checked[name] += 1

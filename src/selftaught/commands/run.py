@@ -159,7 +159,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 def check_before_start(config: RunConfig, task: Task) -> None:
     """Raise, before the first token, for reference answers that fail and for settings that the task cannot serve."""
-    check_reference_answers(task, task.with_splits())
+    check_reference_answers(task, task.examples_and_problems())
     check_settings(config, task)
 
 
