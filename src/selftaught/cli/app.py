@@ -119,7 +119,7 @@ def run(
     ] = None,
 ) -> None:
     """Start a run, or carry one on: sample rationales, hint the failures, fine-tune, repeat, report."""
-    from selftaught.commands.run import config_of_run, launch, task_of
+    from selftaught.commands.run import config_of_run, default_run_dir, launch, task_of
     from selftaught.config.loading import load_config
 
     if resume is not None:
@@ -134,7 +134,7 @@ def run(
     else:
         chosen = None if run_dir is None else given_path(run_dir, "--run-dir")
         config = load_config(given_name(target, "TASK_OR_CONFIG"), overrides or ())
-        folder = chosen or Path("runs") / f"{config.task.name}-{config.method}"
+        folder = chosen or default_run_dir(config)
     if dry_run:
         from selftaught.commands.dry_run import describe
         from selftaught.commands.opening import check_trainer

@@ -28,7 +28,7 @@ from selftaught.models.weights import check_model_path
 from selftaught.prompts.rendering import render_completion, render_prompt, render_prompts
 from selftaught.records.errors import ConfigError
 from selftaught.records.problems import SPLITS, Problem, Task
-from selftaught.tasks import TASKS
+from selftaught.tasks import TASKS, source_of
 from selftaught.tasks.near_duplicates import near_duplicates
 from selftaught.tasks.splits import key_of_problem
 
@@ -69,7 +69,7 @@ def check_task(
     ruler = _ruler(config)
     task = task_of(config)
     check_settings(config, task)
-    source = TASKS[config.task.name]
+    source = source_of(config.task.name)
     places = source.places(config.task) if source.places else {}
     failing = [
         f"{places.get(problem.id, problem.id)}: {what}"
@@ -147,7 +147,7 @@ def _config(name: str, overrides: Sequence[str], variant: str | None, data_seed:
         given = [f'task.variant="{variant}"'] if variant else []
         given += [f"task.data_seed={data_seed}"] if data_seed else []
         return load_config(name, [*given, *overrides])
-    if name not in TASKS:
+    if name not in TASKS and ":" not in name:
         raise ConfigError(f"unknown task {name!r}, and no such config file; known tasks: {', '.join(sorted(TASKS))}")
     values: dict[str, Value] = {"task.name": name, "task.variant": variant, "task.data_seed": data_seed}
     values |= parse_overrides(overrides)

@@ -25,6 +25,7 @@ from selftaught.commands.opening import (
 )
 from selftaught.config.loading import (
     FILES,
+    FUNCTIONS,
     config_from_values,
     differences,
     flat_values,
@@ -35,6 +36,7 @@ from selftaught.grading.references import check_reference_answers
 from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import refuse_other_encodings
+from selftaught.machine.user_functions import with_absolute_file
 from selftaught.methods.table import Value
 from selftaught.models.weights import check_model_path, resolve_model
 from selftaught.records.errors import (
@@ -58,6 +60,7 @@ from selftaught.stages.summary import work_text
 from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
+from selftaught.tasks.outside import short_name
 
 HOW_A_SERVER_IS_REACHED = (
     "engine.url",
@@ -119,6 +122,11 @@ def launch(
             return outcome
 
 
+def default_run_dir(config: RunConfig) -> Path:
+    """The folder of a run that names none: runs/TASK-METHOD."""
+    return Path("runs") / f"{short_name(config.task.name)}-{config.method}"
+
+
 def config_of_run(run_dir: Path) -> RunConfig:
     """The config that a run folder was started with."""
     return config_from_values(read_run_json(run_dir)["config"], lambda key: str(run_dir / "run.json"))
@@ -148,9 +156,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     config = with_homes(config)
     task = config.task
     changed = {key: os.path.abspath(value) for key in FILES if os.path.exists(value := getattr(task, key) or "")}
-    file, colon, function = (task.verifier_function or "").rpartition(":")
-    if os.path.isfile(file):
-        changed["verifier_function"] = f"{os.path.abspath(file)}{colon}{function}"
+    changed |= {key: with_absolute_file(value) for key in FUNCTIONS if (value := getattr(task, key))}
     model = config.model
     if os.path.isdir(model.path):
         model = model.model_copy(update={"path": os.path.abspath(model.path)})

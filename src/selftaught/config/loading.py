@@ -25,6 +25,7 @@ from selftaught.config.settings import EngineConfig, RunConfig
 from selftaught.grading.control_characters import control_character_in
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import LFS_POINTER, link_to_nothing, with_home
+from selftaught.machine.user_functions import parts_of, with_home_of
 from selftaught.methods.table import METHODS, Value
 from selftaught.records.errors import ConfigError
 from selftaught.records.sections import Section, expected, kinds_of
@@ -42,6 +43,9 @@ FEW_SHOT = "few_shot.toml"
 
 FILES = ("data", "dev_data", "test_data", "prompt_file")
 """The settings of [task] that may name a file or a folder."""
+
+FUNCTIONS = ("name", "verifier_function")
+"""The settings of [task] that may name a function in a file, `file.py:name`."""
 
 LEAST_GIVEN = {"model.path": "./model", "task.name": "gsm8k", "training.learning_rate": "1e-5"}
 """The settings without a default, each with an example."""
@@ -94,9 +98,7 @@ def with_homes(config: RunConfig) -> RunConfig:
     """The config with every `~` in its paths replaced by the home. Raises ConfigError for an unknown user's home."""
     task, model = config.task, config.model
     changed = {key: with_home(value, f"task.{key}") for key in FILES if (value := getattr(task, key))}
-    if task.verifier_function is not None:
-        file, colon, function = task.verifier_function.rpartition(":")
-        changed["verifier_function"] = f"{with_home(file, 'task.verifier_function')}{colon}{function}"
+    changed |= {key: with_home_of(value, f"task.{key}") for key in FUNCTIONS if (value := getattr(task, key))}
     path = with_home(model.path, "model.path")
     return config.model_copy(
         update={"task": task.model_copy(update=changed), "model": model.model_copy(update={"path": path})}
@@ -311,6 +313,8 @@ def _no_config(name: str, shipped: Iterable[str]) -> str:
     """Why a name or path is no config: what it is instead, or that nothing has that name."""
     if os.path.isfile(os.path.join(name, "run.json")):
         return f"{name!r} is a run folder; carry the run on with `{command('run', '--resume', Path(name))}`"
+    if parts_of(name):
+        return f"{name!r} names a function, expected a config; write it there as task.name (see docs/extend.md)"
     what = f"{name!r} is neither a task with a shipped config ({', '.join(shipped)}) nor a file"
     if os.path.isdir(name):
         return f"{what}, but a folder; give the TOML file in it"

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from selftaught.records.errors import ConfigError
 from selftaught.records.problems import Task
+from selftaught.tasks import outside
 from selftaught.tasks.arithmetic import task as arithmetic
 from selftaught.tasks.commonsenseqa import task as commonsenseqa
 from selftaught.tasks.gsm8k import task as gsm8k
@@ -14,7 +15,7 @@ from selftaught.tasks.reasoning_gym import task as reasoning_gym
 from selftaught.tasks.settings import TaskConfig
 from selftaught.tasks.splits import check_splits
 
-__all__ = ["OF_EVERY_TASK", "TASKS", "TaskSource", "load_task"]
+__all__ = ["OF_EVERY_TASK", "TASKS", "TaskSource", "load_task", "refuse_ignored", "source_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +73,32 @@ TASKS: Mapping[str, TaskSource] = MappingProxyType(
 def load_task(settings: TaskConfig) -> Task:
     """The task, after a check that its splits do not overlap. Raises ConfigError for an unknown name or an unused
     setting, RefusedError for an overlap."""
-    name = settings.name
-    if name not in TASKS:
-        raise ConfigError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}")
-    _refuse_ignored(settings)
-    task = TASKS[name].load(settings)
+    source = source_of(settings.name)
+    if settings.name in TASKS:
+        refuse_ignored(settings)
+    task = source.load(settings)
     check_splits(task)
     return task
 
 
-def _refuse_ignored(settings: TaskConfig) -> None:
+def source_of(name: str) -> TaskSource:
+    """Where the task of this name comes from: TASKS, or a user's function. Raises ConfigError if from neither."""
+    if name in TASKS:
+        return TASKS[name]
+    if outside.is_outside(name):
+        every = frozenset(TaskConfig.model_fields)
+        return TaskSource(load=outside.load, variants=(), uses=every, description=f"your function {name}")
+    if name.startswith(outside.OBJECT):
+        raise ConfigError(
+            f"the task {name.removeprefix(outside.OBJECT)!r} was given from Python as a Task object, which only its "
+            "program can make; call that program again, with the same run folder to carry the run on"
+        )
+    if ":" in name:
+        raise ConfigError(f"task.name is {name!r}, expected a task, `module:name` or `file.py:name`; correct it")
+    raise ConfigError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}")
+
+
+def refuse_ignored(settings: TaskConfig) -> None:
     """Raise ConfigError for a setting that the task would not use."""
     used = OF_EVERY_TASK | TASKS[settings.name].uses
     only_with = {"answer_pattern": "regex", "verifier_function": "python"}
