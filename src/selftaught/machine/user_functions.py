@@ -51,14 +51,17 @@ def folder_beside(where: str) -> list[str]:
     return [os.path.dirname(os.path.abspath(where))] if where.endswith(".py") else []
 
 
-def function_of(function: str, *, expected: str) -> Callable[..., Any]:
-    """The function that a name of the right form (`parts_of`) stands for; a file may have any name.
+def module_of(where: str) -> ModuleType:
+    """The module, or the file as a module, whatever the file is called. Raises whatever the import raises."""
+    return _file_as_module(where) if where.endswith(".py") else importlib.import_module(where)
 
-    Raises AttributeError if there is none, TypeError for what is no function (`expected` says what it should be), and
-    whatever the import of the module or file raises.
+
+def function_in(module: ModuleType, function: str, *, expected: str) -> Callable[..., Any]:
+    """The function that a name of the right form (`parts_of`) stands for, in the module that it names.
+
+    Raises AttributeError if there is none, TypeError for what is no function; `expected` says what it should be of.
     """
     where, _, name = function.rpartition(":")
-    module = _file_as_module(where) if where.endswith(".py") else importlib.import_module(where)
     if not hasattr(module, name):
         own = f"{where.replace('.', '/')}.py"
         way_out = f"; the file in this folder is {own}:{name}" if os.path.isfile(own) else ""

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from selftaught.machine.children import current_folder
-from selftaught.machine.user_functions import folder_beside, function_of, parts_of, what_was_raised
+from selftaught.machine.user_functions import (
+    folder_beside,
+    function_in,
+    module_of,
+    parts_of,
+    what_was_raised,
+)
 from selftaught.prompts.rendering import render_completion, render_prompt
 from selftaught.records.errors import ConfigError, SelftaughtError, VerifierError
 from selftaught.records.problems import (
@@ -46,7 +52,7 @@ def is_outside(name: str) -> bool:
 def short_name(name: str) -> str:
     """`task.name` as part of a folder's name: of a user's function the name of its file or module, and its own if that
     is not `load`."""
-    parts = parts_of(name)
+    parts = None if name.startswith(OBJECT) else parts_of(name)
     if parts is None:
         return name.removeprefix(OBJECT)
     where, function = parts
@@ -68,10 +74,7 @@ def load(settings: TaskConfig) -> Task:
         )
     sys.path += [f for f in (*folder_beside(where), *current_folder()) if f not in sys.path]
     try:
-        function = function_of(name, expected="a TaskConfig that returns a Task")
-        task = function(settings)
-    except SelftaughtError:
-        raise
+        module = module_of(where)
     except ModuleNotFoundError as error:
         if where == error.name or where.startswith(f"{error.name}."):
             raise ConfigError(
@@ -81,6 +84,16 @@ def load(settings: TaskConfig) -> Task:
         raise ConfigError(f"task.name = {name!r}: {what_was_raised(error)}; install it, or correct the file") from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"task.name = {name!r}: {what_was_raised(error)}; correct the file") from error
+    try:
+        function = function_in(module, name, expected="a TaskConfig that returns a Task")
+    except (AttributeError, TypeError) as error:
+        raise ConfigError(f"task.name = {name!r}: {error}; give the name of the function") from error
+    try:
+        task = function(settings)
+    except SelftaughtError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"task.name = {name!r}: {what_was_raised(error)}; correct the function") from error
     return taken(task, f"task.name = {name!r}: what it returned")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from selftaught.grading.signs import fold_space
 from selftaught.grading.verifiers.users import judgement_of
 from selftaught.machine.children import current_folder
-from selftaught.machine.user_functions import folder_beside, function_of
+from selftaught.machine.user_functions import folder_beside, function_in, module_of
 from selftaught.records.problems import Problem, Verdict
 
 Judgement = tuple[str, str | None]
@@ -83,7 +83,8 @@ def load_regex(setup: dict[str, Any]) -> Judge:
 
 
 def load_python(setup: dict[str, Any]) -> Judge:
-    function = function_of(setup["function"], expected="a completion and a problem")
+    name = setup["function"]
+    function = function_in(module_of(name.rpartition(":")[0]), name, expected="a completion and a problem")
 
     def judge(request: dict[str, Any]) -> Judgement:
         problem = {**request["problem"], "choices": tuple(request["problem"]["choices"])}
