@@ -5,10 +5,8 @@ Ctrl-C. Heavy libraries are imported inside the commands that need them, so that
 """
 
 import json
-import os
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from selftaught.cli.output import (
 )
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import given_name, given_path
+from selftaught.machine.quiet import quieten_libraries
 from selftaught.records.errors import (
     ConfigError,
     RefusedError,
@@ -56,13 +55,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on 
 def main() -> None:
     """Entry point: turn errors into exit codes."""
     secure()
-    # Progress bars and notes of the libraries would garble ours; what matters reaches the user as an error.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # torch warns when it looks for a GPU on a machine without a driver; a run says by itself what it uses.
-    warnings.filterwarnings("ignore", message=".*CUDA initialization.*")
+    quieten_libraries()
     code = _exit_code(sys.argv[1:] or ["--help"])
     sys.stdout.flush()
     if (error := loss(sys.stdout)) is not None:

@@ -3,9 +3,9 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from selftaught.config.loading import (
     with_homes,
 )
 from selftaught.config.settings import RunConfig
+from selftaught.engines.engine import Engine
 from selftaught.grading.references import check_reference_answers
 from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
@@ -60,7 +61,8 @@ from selftaught.stages.summary import work_text
 from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
-from selftaught.tasks.outside import short_name
+from selftaught.tasks.outside import OBJECT, short_name
+from selftaught.training.trainer import Trainer
 
 HOW_A_SERVER_IS_REACHED = (
     "engine.url",
@@ -73,33 +75,56 @@ HOW_A_SERVER_IS_REACHED = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromPython:
+    """What a program brings in place of what the config names; such a run can only be carried on by the program."""
+
+    task: Task | None = None
+    engine: Callable[[ModelRef], Engine] | None = None
+    trainer: Callable[[], Trainer] | None = None
+
+    def names(self) -> list[str]:
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+
+
+NOTHING = FromPython()
+
+
 def launch(
-    config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    progress: Progress,
+    should_stop: Callable[[], bool] = lambda: False,
+    given: FromPython = NOTHING,
 ) -> Outcome:
     """Run a config in a folder, or carry on the run that the folder holds; at its end result.json is written."""
     began = time.monotonic()
-    announcement = f"{config.method} on {config.task.name} with {config.model.path}, folder {run_dir}"
+    name = config.task.name.removeprefix(OBJECT)
+    announcement = f"{config.method} on {name} with {config.model.path}, folder {run_dir}"
     config = with_absolute_paths(config)
     refuse_other_encodings(str(run_dir), "--run-dir")
     refuse_other_encodings(config.model.path, "model.path")
     check_model_path(config.model.path)
-    task = task_of(config)
+    task = task_of(config) if given.task is None else fitted(config, given.task)
     base = resolve_model(config.model.path)
     check_before_start(config, task)
-    check_engine(config)
-    check_trainer(config)
+    if given.engine is None:
+        check_engine(config)
+    if given.trainer is None:
+        check_trainer(config)
     data = data_sha256(task)
-    held = _held(config, run_dir, base, data)
+    held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base)
     with further_workers(resolved) as workers:
-        open_trainer = trainer_opener(config, resolved, workers)
+        open_trainer = given.trainer or trainer_opener(config, resolved, workers)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
-        if held is None:
+        if held is None and (given.engine is None or given.trainer is None):
             check_model_and_tokenizer(config, base, workers)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
-        with RunStore(run_dir) as store, _begun(store, held or _description(config, resolved, base, data)):
+        with RunStore(run_dir) as store, _begun(store, held or _description(config, resolved, base, data, given)):
             for line in (announcement, *task.notes, *_other_versions(config, run_dir)):
                 progress.note(line)
             store.cut_torn_tails()
@@ -108,7 +133,8 @@ def launch(
                 task=task,
                 base=base,
                 store=store,
-                open_engine=engine_opener(config, resolved, workers, log_dir=store.dir / "logs", note=progress.note),
+                open_engine=given.engine
+                or engine_opener(config, resolved, workers, log_dir=store.dir / "logs", note=progress.note),
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
@@ -133,7 +159,11 @@ def config_of_run(run_dir: Path) -> RunConfig:
 
 
 def task_of(config: RunConfig) -> Task:
-    task = load_task(config.task)
+    return fitted(config, load_task(config.task))
+
+
+def fitted(config: RunConfig, task: Task) -> Task:
+    """The task as this config uses it."""
     # A model that is trained to answer without reasoning writes no reasoning to check.
     return replace(task, check_steps=None, other_checks={}) if config.training.target == "answer" else task
 
@@ -232,7 +262,7 @@ def _begun(store: RunStore, held: Resolved | dict[str, Any]) -> Iterator[None]:
         raise
 
 
-def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Resolved | None:
+def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str, given: FromPython) -> Resolved | None:
     """What was resolved when the folder was begun; None for a new one. Refuses to carry on another run's folder."""
     path = run_dir / "run.json"
     if not path.exists():
@@ -248,6 +278,11 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Resolv
             f"{path}: resolved.{wrong['loc'][0]}: {wrong['msg'].lower()}, got {wrong['input']!r}; restore the file or "
             "start a new run"
         ) from error
+    if (then := about.get("from_python", [])) != (now := given.names()):
+        raise StoreError(
+            f"{run_dir} was started {_from_python(then)}, now {_from_python(now)}; carry it on as it was started, or "
+            "use another --run-dir"
+        )
     if changed := differences(_fixed(config_of_run(run_dir)), _fixed(config)):
         raise StoreError(
             f"{run_dir} was started with {'; '.join(changed)}; carry on with "
@@ -260,6 +295,10 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Resolv
         )
     _refuse_other_data(run_dir, about, data)
     return resolved
+
+
+def _from_python(names: Sequence[str]) -> str:
+    return f"from Python with its own {' and '.join(names)}" if names else "with nothing but its config"
 
 
 def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
@@ -287,10 +326,11 @@ def _refuse_other_data(run_dir: Path, about: Mapping[str, Any], data: str) -> No
         )
 
 
-def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: str) -> dict[str, Any]:
+def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: str, given: FromPython) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": flat_values(config),
+        "from_python": given.names(),
         "resolved": asdict(resolved),
         "model": {"path": base.path, "sha256": base.sha256},
         "data_sha256": data,

@@ -15,7 +15,7 @@ from selftaught.grading.signs import fold
 from selftaught.grading.statements import last_box
 from selftaught.grading.verifiers import make_verifier
 from selftaught.records.errors import ConfigError, RefusedError
-from selftaught.records.problems import Problem, PromptFormat, Task, Verifier
+from selftaught.records.problems import Check, Problem, PromptFormat, Task, Verifier
 from selftaught.records.seeds import seed_for, uniform
 from selftaught.tasks.rows.choice_answers import labels_of
 from selftaught.tasks.rows.columns import (
@@ -83,7 +83,14 @@ def load(settings: TaskConfig) -> Task:
     return task_of("own", settings, _given_by_files(settings))
 
 
-def task_of(name: str, settings: TaskConfig, given: Given, *, verifier: Verifier | None = None) -> Task:
+def task_of(
+    name: str,
+    settings: TaskConfig,
+    given: Given,
+    *,
+    verifier: Verifier | None = None,
+    check_steps: Check | None = None,
+) -> Task:
     """The task of rows, whose columns the settings describe; `verifier` takes the place of the settings' one.
 
     Raises as `load` does, with the rows' own places.
@@ -99,6 +106,7 @@ def task_of(name: str, settings: TaskConfig, given: Given, *, verifier: Verifier
         train=tuple(placed.problem for placed in splits["train"]),
         dev=tuple(placed.problem for placed in splits["dev"]),
         test=tuple(placed.problem for placed in splits["test"]),
+        check_steps=check_steps,
         same_problem=same_problem,
         notes=note_of_few_shot([placed.place for placed in splits["few_shot"]]),
         reading=reading,
