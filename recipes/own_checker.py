@@ -2,16 +2,16 @@
 
     python recipes/own_checker.py [RUN_DIR]
 
-Even numbers are sums of two primes, mostly of several pairs: `verify` judges the answer, `check_steps` every claim before
-it, and `selection.accept = "answer+steps"` trains on what passes both. A function stands in for a language model; for
-yours, write `task.name = "recipes/own_checker.py:load"` into a config.
+Even numbers are sums of two primes, mostly of several pairs: `verify` judges the answer, `check_steps` every claim
+before it, and `selection.accept = "answer+steps"` trains on what passes both. A function stands in for a language
+model; for yours, write `task.name = "recipes/own_checker.py:load"` into a config.
 """
 
 import re
 import sys
 
 import selftaught
-from selftaught import CheckResult, ModelRef, Problem, Verdict, Verification
+from selftaught import CheckResult, ModelRef, NullTrainer, Problem, Verdict, Verification, run
 
 FORMAT = selftaught.PromptFormat(
     question="Q: {question}{hint}\nA:",  # ends where the completion begins
@@ -69,8 +69,7 @@ def stand_in(model: ModelRef) -> selftaught.ScriptedEngine:
 def main(run_dir: str | None = None) -> None:
     config = {"model.path": "builtin:adder", "training.learning_rate": 1e-5, "loop.max_iterations": 3}
     settings = {"selection.accept": "answer+steps", "sampling": {"num_shots": 4, "max_new_tokens": 64}}
-    trainer = selftaught.NullTrainer
-    result = selftaught.run(config, settings=settings, task=load(), run_dir=run_dir, engine=stand_in, trainer=trainer)
+    result = run(config, settings=settings, task=load(), run_dir=run_dir, engine=stand_in, trainer=NullTrainer)
     for one in result.summaries:
         print(f"iteration {one.iteration}: {one.examples} examples, left out {dict(one.left_out)}")
     print(f"test: base model {result.base.correct}/{result.base.n}, best {result.test.correct}/{result.test.n}")

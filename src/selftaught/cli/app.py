@@ -282,7 +282,9 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
 
 @tasks_app.command(short_help="Check a task, and show filled prompts.")
 def check(
-    name: Annotated[str, typer.Argument(help="A task, or a TOML file.", metavar="TASK_OR_CONFIG")],
+    name: Annotated[
+        str, typer.Argument(help="A task, your function (file.py:load), or a TOML file.", metavar="TASK_OR_CONFIG")
+    ],
     variant: Annotated[str | None, typer.Option(help="Form of the task; default: its first.")] = None,
     data_seed: Annotated[int, typer.Option(help="Seed of generated problems.")] = 0,
     overrides: Annotated[
