@@ -1,17 +1,21 @@
 """The package called from Python: a run, its refusals, and tasks made of rows."""
 
 import json
+import re
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import selftaught
 from builders import output_of
 from selftaught import NullTrainer, ScriptedEngine, Task
 from selftaught.commands.library import Result
-from selftaught.config.loading import config_from_settings, flat_values, load_config
+from selftaught.config.loading import config_from_settings, flat_values, load_config, shipped_configs
 from selftaught.records.errors import ConfigError, Interrupted, RefusedError, StoreError, VerifierError
 from selftaught.records.problems import CheckResult, Problem, Verdict
 from selftaught.records.samples import ModelRef
@@ -87,12 +91,18 @@ def test_a_run_is_carried_on_with_what_it_was_started_with(tmp_path: Path) -> No
         run_toy(tmp_path / "run", settings={"loop.max_iterations": 2})
 
 
-def test_a_named_task_may_have_an_engine_of_the_program_and_the_command_does_not_take_its_own(tmp_path: Path) -> None:
+def test_a_named_task_may_have_an_engine_of_the_program_and_the_command_does_not_take_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "toys.py").write_text("from toy import toy_task\n\n\ndef load(settings):\n    return toy_task()\n")
-    by_name = {**SETTINGS, "task.name": f"{tmp_path}/toys.py:load"}
-    folder = tmp_path / "run"
-    result = selftaught.run(by_name, engine=scripted, trainer=NullTrainer, run_dir=folder)
+    monkeypatch.chdir(tmp_path)
+    by_name = {**SETTINGS, "task.name": "toys.py:load"}
+    result = selftaught.run(by_name, engine=scripted, trainer=NullTrainer)
     assert result.test.correct == 2
+    assert result.run_dir == Path("runs/toys-star")
+    folder = tmp_path / result.run_dir
+    monkeypatch.chdir("/")
+    assert command("regrade", str(folder)).stderr.startswith("16 samples, 0 verdicts changed")
     done = command("run", "--resume", str(folder))
     assert done.returncode == 2
     assert "was started from Python with its own engine and trainer, now with nothing but its config" in done.stderr
@@ -170,6 +180,43 @@ def test_rows_in_python_are_the_task_that_the_same_rows_in_a_file_are(tmp_path: 
     assert data_sha256(in_python) == data_sha256(in_file)
     assert (in_python.name, in_python.prompt_format) == ("sums", in_file.prompt_format)
     assert in_python.verifier(" so\n#### 2", in_python.train[0]) == in_file.verifier(" so\n#### 2", in_file.train[0])
+
+
+VALUES = st.none() | st.integers(-3, 30) | st.sampled_from(["A", "b", "yes", " ", "a\x0cb", "the lake"]) | st.booleans()
+ANY_ROWS = st.lists(
+    st.fixed_dictionaries(
+        {"question": st.sampled_from([f"question {n}" for n in range(20)]), "answer": VALUES},
+        optional={"choices": st.lists(st.sampled_from(["yes", "no", "a lake"]), max_size=3), "id": st.integers(0, 9)},
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(rows=ANY_ROWS)
+def test_any_rows_are_read_or_refused_as_the_same_rows_in_a_file(rows: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        in_file = read_or_refused(lambda: load_task(TaskConfig(name="own", data=str(path))))
+    in_python = read_or_refused(lambda: selftaught.task_from_rows("rows", rows))
+    # What rows and places are called differs, and nothing else does.
+    in_file = re.sub(rf"{re.escape(str(path))}:(?=\d)|(?<=\(as )(?=\d)", "row ", in_file)
+    assert in_python == in_file.replace(str(path), "task 'rows'")
+
+
+def read_or_refused(make: Callable[[], Task]) -> str:
+    try:
+        return data_sha256(make())
+    except (ConfigError, RefusedError) as error:
+        return str(error).replace("task 'own'", "task 'rows'")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs()))
+def test_a_shipped_config_given_as_nested_settings_is_the_same_config(name: str) -> None:
+    config = load_config(name)
+    assert config_from_settings(config.model_dump()) == config
+    assert config_from_settings(flat_values(config)) == config
 
 
 def test_dev_and_test_may_be_given_and_choices_may_be_tuples() -> None:
