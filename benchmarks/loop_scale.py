@@ -44,8 +44,8 @@ from selftaught.records.samples import (
 from selftaught.records.seeds import uniform
 from selftaught.runs.store import RunStore, read_summaries
 from selftaught.stages.setup import Setup
-from selftaught.tasks import check_splits
 from selftaught.tasks.fingerprint import data_sha256
+from selftaught.tasks.splits import check_splits
 from selftaught.training.trainer import NullTrainer
 
 SIZES = (1_000, 10_000, 100_000)

@@ -14,7 +14,7 @@ from selftaught.grading.references import check_reference_answers
 from selftaught.prompts.rendering import render_completion
 from selftaught.records.errors import ConfigError, RefusedError
 from selftaught.records.problems import CheckResult, Problem, Verdict
-from selftaught.tasks import TASKS, check_splits
+from selftaught.tasks import TASKS
 from selftaught.tasks.arithmetic.task import (
     PROMPT_FORMAT,
     VARIANTS,
@@ -24,6 +24,7 @@ from selftaught.tasks.arithmetic.task import (
     seen_problems,
     spaced,
 )
+from selftaught.tasks.splits import check_splits
 from toy import TEST, toy_problem, toy_task
 
 PAPER = """\

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import inspect
 import json
 import re
 import tomllib
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import selftaught as package
 from selftaught.commands.check_task import check_task
 from selftaught.commands.init import write_starter
 from selftaught.config.loading import (
@@ -25,7 +27,7 @@ from selftaught.records.measurements import IterationSummary, Measurement, Sampl
 from selftaught.records.problems import CheckResult, Problem, Verdict
 from selftaught.records.samples import LeftOut, Sample
 from selftaught.records.training import StepMetrics, TrainingExample, TrainingSummary
-from selftaught.tasks import OF_EVERY_TASK, TASKS
+from selftaught.tasks import OF_EVERY_TASK, TASKS, load_task, source_of
 from selftaught.tasks.rows.prompt_file import read_prompt_file
 from selftaught.tasks.settings import TaskConfig
 from test_cli import COMMANDS, selftaught
@@ -179,7 +181,7 @@ def test_every_config_that_a_page_shows_resolves(page: Path, tmp_path: Path) -> 
     for text in toml_blocks(page):
         settings = flatten(tomllib.loads(text), page.name)
         config = resolve_on_top(settings, tmp_path)
-        used = OF_EVERY_TASK | TASKS[config.task.name].uses
+        used = OF_EVERY_TASK | source_of(config.task.name).uses
         assert {key.removeprefix("task.") for key in settings if key.startswith("task.")} <= used
 
 
@@ -221,24 +223,41 @@ def test_the_walk_through_of_ones_own_data_leads_to_a_task_that_passes_its_check
     assert check_task("questions.toml").refusals == ()
 
 
-def python_block(page: str) -> str:
-    (text,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
-    return str(text)
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
 
 
-def test_the_task_that_the_page_of_extending_shows_judges_its_own_rationale() -> None:
+def test_the_task_that_the_page_of_extending_shows_passes_its_own_checks(tmp_path: Path) -> None:
+    (tmp_path / "bakery.py").write_text(python_blocks("extend.md")[0])
+    name = f"{tmp_path}/bakery.py:load"
+    checked = check_task(name)
+    assert checked.refusals == ()
+    assert checked.facts["train"]["problems"] == 80
+    task = load_task(TaskConfig(name=name))
+    assert task.verifier(" 12 * 10 = 121.\n#### 121", task.train[0]).verdict is Verdict.INCORRECT
+
+
+def test_the_program_that_the_page_of_extending_shows_runs(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
-    exec(python_block("extend.md").replace("=...", "=tuple(problems)"), names)
-    task = names["load"](TaskConfig(name="bakery"))
-    (problem,) = task.train
-    fields = {"rationale": problem.rationale, "answer": problem.answer}
-    assert task.verifier(task.prompt_format.completion.format(**fields), problem).verdict is Verdict.CORRECT
-    assert task.verifier(" 12 * 3 = 37.\n#### 37", problem).verdict is Verdict.INCORRECT
+    exec(python_blocks("extend.md")[1], names)
+    how = {
+        "settings": {"model.path": "builtin:adder", "loop.max_iterations": 1},
+        "engine": lambda model: package.ScriptedEngine(lambda prompt, seed: " The answer is 2"),
+        "trainer": package.NullTrainer,
+    }
+    correct, n = names["doubles"](tmp_path / "run", **how)
+    assert correct <= 1 < n
+
+
+def test_the_page_of_extending_lists_the_arguments_of_a_run_in_order() -> None:
+    page = (ROOT / "docs" / "extend.md").read_text()
+    table = page.partition("| argument | |")[2].partition("\n\n")[0]
+    assert re.findall(r"(?m)^\| `(\w+)` \|", table) == list(inspect.signature(package.run).parameters)
 
 
 def test_the_verifier_that_the_page_of_verifiers_shows_works() -> None:
     names: dict[str, Any] = {}
-    exec(python_block("verifiers.md"), names)
+    exec(python_blocks("verifiers.md")[0], names)
     problem = Problem(id="1", question="Where does she live?", answer="Graz")
     assert names["same_city"]("She lives in graz.", problem) == (True, "graz")
     assert names["same_city"]("I do not know.", problem) == "unparseable"

@@ -210,12 +210,26 @@ def test_the_command_line_imports_neither_torch_nor_what_comes_with_it() -> None
 
 
 def test_all_lists_exactly_the_public_names_in_order() -> None:
-    public = [
+    public = {
         name
         for name, value in vars(selftaught).items()
         if not inspect.ismodule(value) and (not name.startswith("_") or name == "__version__")
-    ]
-    assert selftaught.__all__ == sorted(public)
+    }
+    assert selftaught.__all__ == sorted(public | selftaught._LATER.keys())
+    assert set(selftaught.__all__) <= set(dir(selftaught))
+
+
+@pytest.mark.parametrize("name", selftaught.__all__)
+def test_every_public_name_is_there_and_where_the_table_says(name: str) -> None:
+    value = getattr(selftaught, name)
+    if name in selftaught._LATER:
+        assert value.__module__ == selftaught._LATER[name]
+        assert value.__name__ == name
+
+
+def test_a_name_that_is_not_public_is_an_error_as_in_any_module() -> None:
+    with pytest.raises(AttributeError, match="'selftaught' has no attribute 'no_such_name'"):
+        _ = selftaught.no_such_name
 
 
 @every_source

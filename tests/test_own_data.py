@@ -308,7 +308,7 @@ def test_a_row_that_is_a_few_shot_example_is_in_no_split_and_a_note_says_so(tmp_
 def test_a_hint_follows_its_question_and_the_answer_has_a_line_of_its_own(tmp_path: Path) -> None:
     rows = [{**row, "rationale": "Twice.\r\n\r\nSo.", "class": "sums"} for row in ADDITIONS]
     task = own(write_rows(tmp_path / "rows.jsonl", rows))
-    problem = next(p for p in task.with_splits() if p.question == "what is 3 + 3?")
+    problem = next(p for p in task.examples_and_problems() if p.question == "what is 3 + 3?")
     assert problem.class_name == "sums"
     assert render_prompt(task.prompt_format, problem, hint=False) == "Q: what is 3 + 3?\nA:"
     assert render_prompt(task.prompt_format, problem, hint=True) == "Q: what is 3 + 3? (Hint: the answer is 6.)\nA:"
@@ -329,7 +329,7 @@ def test_choices_have_labels_and_the_hint_marks_the_correct_one(tmp_path: Path) 
 def test_answers_that_hold_solutions_are_split_at_the_marker(tmp_path: Path) -> None:
     rows = [{"question": f"{n}?", "answer": f"First {n}.\nThen #### {n}"} for n in range(10)]
     task = own(write_rows(tmp_path / "rows.jsonl", rows), answer_marker="####", verifier="numeric")
-    problem = next(p for p in task.with_splits() if p.question == "3?")
+    problem = next(p for p in task.examples_and_problems() if p.question == "3?")
     assert (problem.rationale, problem.answer) == ("First 3.\nThen", "3")
     assert render_completion(task.prompt_format, problem) == " First 3.\nThen\n#### 3"
 
@@ -355,15 +355,17 @@ def test_answers_can_be_judged_by_a_pattern_and_by_ones_own_function(tmp_path: P
 
 def test_ids_are_the_rows_own_or_depend_on_the_question_alone(tmp_path: Path) -> None:
     named = own(write_rows(tmp_path / "rows.jsonl", [{**row, "id": n} for n, row in enumerate(ADDITIONS)]))
-    assert {p.id for p in named.with_splits()} == {str(n) for n in range(10)}
+    assert {p.id for p in named.examples_and_problems()} == {str(n) for n in range(10)}
     plain = own(write_rows(tmp_path / "rows.jsonl", ADDITIONS))
     changed = own(write_rows(tmp_path / "rows.jsonl", [{**row, "answer": 1, "class": "x"} for row in ADDITIONS[::-1]]))
-    assert {(p.question, p.id) for p in plain.with_splits()} == {(p.question, p.id) for p in changed.with_splits()}
+    assert {(p.question, p.id) for p in plain.examples_and_problems()} == {
+        (p.question, p.id) for p in changed.examples_and_problems()
+    }
 
 
 def test_two_questions_that_read_the_same_with_other_choices_are_two_problems(tmp_path: Path) -> None:
     rows = [{"question": "which one?", "answer": "A", "choices": [f"dog {n}", "cat"]} for n in range(10)]
-    assert len(own(write_rows(tmp_path / "rows.jsonl", rows)).with_splits()) == 10
+    assert len(own(write_rows(tmp_path / "rows.jsonl", rows)).examples_and_problems()) == 10
 
 
 @given(st.lists(st.text(st.characters(categories=("L", "N", "P")), min_size=1)))

@@ -119,7 +119,7 @@ def test_choices_may_begin_with_a_mark(tmp_path: Path, mark: str) -> None:
     write_lines(tmp_path / "train.jsonl", [row(n) for n in range(20)])
     write_lines(tmp_path / "dev.jsonl", [row(n) for n in range(100, 104)])
     task = load("commonsenseqa", tmp_path)
-    check_reference_answers(task, task.with_splits())
+    check_reference_answers(task, task.examples_and_problems())
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "commonsenseqa"])

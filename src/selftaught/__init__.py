@@ -1,7 +1,9 @@
 """Teach a language model to reason from question-answer pairs alone (STaR, arXiv 2203.14465)."""
 
+import importlib
 import os
 import sys
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # `python -m selftaught` puts the current folder before the standard library, so that a `typing.py` there would be
 # imported instead of Python's own. While Python looks for the program, its first argument is `-m`. What Python imports
@@ -16,26 +18,85 @@ if (
     del sys.path[0]
 
 from selftaught.records.errors import SelftaughtError
-from selftaught.records.problems import Problem, Task, Verdict
+from selftaught.records.problems import (
+    CheckResult,
+    Problem,
+    PromptFormat,
+    Task,
+    Verdict,
+    Verification,
+)
 from selftaught.records.samples import (
     Completion,
+    ModelRef,
     Request,
     Sample,
     SamplingParams,
 )
 from selftaught.records.training import TrainingExample
 
+if _TYPE_CHECKING:
+    from selftaught.commands.library import Result, run, task_from_rows
+    from selftaught.engines.engine import Engine
+    from selftaught.engines.scripted import ScriptedEngine
+    from selftaught.methods.method import Draw, Method, StandardMethod
+    from selftaught.methods.training_set import TrainingSet
+    from selftaught.records.events import Listener
+    from selftaught.training.trainer import NullTrainer, Trainer
+
 __all__ = [
+    "CheckResult",
     "Completion",
+    "Draw",
+    "Engine",
+    "Listener",
+    "Method",
+    "ModelRef",
+    "NullTrainer",
     "Problem",
+    "PromptFormat",
     "Request",
+    "Result",
     "Sample",
     "SamplingParams",
+    "ScriptedEngine",
     "SelftaughtError",
+    "StandardMethod",
     "Task",
+    "Trainer",
     "TrainingExample",
+    "TrainingSet",
     "Verdict",
+    "Verification",
     "__version__",
+    "run",
+    "task_from_rows",
 ]
 
 __version__ = "0.1.0"
+
+# What belongs to later rooms is imported when it is first asked for, so that no command waits for it.
+_LATER = {
+    "Draw": "selftaught.methods.method",
+    "Engine": "selftaught.engines.engine",
+    "Listener": "selftaught.records.events",
+    "Method": "selftaught.methods.method",
+    "NullTrainer": "selftaught.training.trainer",
+    "Result": "selftaught.commands.library",
+    "ScriptedEngine": "selftaught.engines.scripted",
+    "StandardMethod": "selftaught.methods.method",
+    "Trainer": "selftaught.training.trainer",
+    "TrainingSet": "selftaught.methods.training_set",
+    "run": "selftaught.commands.library",
+    "task_from_rows": "selftaught.commands.library",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

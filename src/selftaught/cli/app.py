@@ -5,10 +5,8 @@ Ctrl-C. Heavy libraries are imported inside the commands that need them, so that
 """
 
 import json
-import os
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from selftaught.cli.output import (
 )
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import given_name, given_path
+from selftaught.machine.quiet import quieten_libraries
 from selftaught.records.errors import (
     ConfigError,
     RefusedError,
@@ -56,13 +55,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on 
 def main() -> None:
     """Entry point: turn errors into exit codes."""
     secure()
-    # Progress bars and notes of the libraries would garble ours; what matters reaches the user as an error.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # torch warns when it looks for a GPU on a machine without a driver; a run says by itself what it uses.
-    warnings.filterwarnings("ignore", message=".*CUDA initialization.*")
+    quieten_libraries()
     code = _exit_code(sys.argv[1:] or ["--help"])
     sys.stdout.flush()
     if (error := loss(sys.stdout)) is not None:
@@ -119,7 +112,7 @@ def run(
     ] = None,
 ) -> None:
     """Start a run, or carry one on: sample rationales, hint the failures, fine-tune, repeat, report."""
-    from selftaught.commands.run import config_of_run, launch, task_of
+    from selftaught.commands.run import config_of_run, default_run_dir, launch, task_of
     from selftaught.config.loading import load_config
 
     if resume is not None:
@@ -134,7 +127,7 @@ def run(
     else:
         chosen = None if run_dir is None else given_path(run_dir, "--run-dir")
         config = load_config(given_name(target, "TASK_OR_CONFIG"), overrides or ())
-        folder = chosen or Path("runs") / f"{config.task.name}-{config.method}"
+        folder = chosen or default_run_dir(config)
     if dry_run:
         from selftaught.commands.dry_run import describe
         from selftaught.commands.opening import check_trainer
@@ -286,7 +279,9 @@ def tasks(context: typer.Context, as_json: Json = False) -> None:
 
 @tasks_app.command(short_help="Check a task, and show filled prompts.")
 def check(
-    name: Annotated[str, typer.Argument(help="A task, or a TOML file.", metavar="TASK_OR_CONFIG")],
+    name: Annotated[
+        str, typer.Argument(help="A task, your function (file.py:load), or a TOML file.", metavar="TASK_OR_CONFIG")
+    ],
     variant: Annotated[str | None, typer.Option(help="Form of the task; default: its first.")] = None,
     data_seed: Annotated[int, typer.Option(help="Seed of generated problems.")] = 0,
     overrides: Annotated[

@@ -28,8 +28,9 @@ from selftaught.prompts.rendering import render_completion, render_prompt, rende
 from selftaught.records.errors import ConfigError
 from selftaught.records.problems import SPLITS, Problem, Task
 from selftaught.records.sections import Value
-from selftaught.tasks import TASKS, key_of_problem
+from selftaught.tasks import TASKS, source_of
 from selftaught.tasks.near_duplicates import near_duplicates
+from selftaught.tasks.splits import key_of_problem
 
 LISTED = 5
 """Of the problems that something is wrong with."""
@@ -68,14 +69,14 @@ def check_task(
     ruler = _ruler(config)
     task = task_of(config)
     check_settings(config, task)
-    source = TASKS[config.task.name]
+    source = source_of(config.task.name)
     places = source.places(config.task) if source.places else {}
     failing = [
         f"{places.get(problem.id, problem.id)}: {what}"
-        for problem, what in failing_references(task, task.with_splits())
+        for problem, what in failing_references(task, task.examples_and_problems())
     ]
     too_long = _too_long(config, task, ruler)
-    flawed = failing_solutions(task, task.with_splits()) if task.has_flawed_solutions else {}
+    flawed = failing_solutions(task, task.examples_and_problems()) if task.has_flawed_solutions else {}
     refusals = []
     if failing:
         refusals.append(f"{len(failing)} reference answers or human solutions fail, first {failing[0]}")
@@ -146,7 +147,7 @@ def _config(name: str, overrides: Sequence[str], variant: str | None, data_seed:
         given = [f'task.variant="{variant}"'] if variant else []
         given += [f"task.data_seed={data_seed}"] if data_seed else []
         return load_config(name, [*given, *overrides])
-    if name not in TASKS:
+    if name not in TASKS and ":" not in name:
         raise ConfigError(f"unknown task {name!r}, and no such config file; known tasks: {', '.join(sorted(TASKS))}")
     values: dict[str, Value] = {"task.name": name, "task.variant": variant, "task.data_seed": data_seed}
     values |= parse_overrides(overrides)
@@ -241,7 +242,7 @@ def _rates(task: Task) -> dict[str, str]:
     """How many of the human solutions pass each check of the reasoning."""
     checked: Counter[str] = Counter()
     passed: Counter[str] = Counter()
-    for problem in task.with_splits():
+    for problem in task.examples_and_problems():
         if problem.rationale:
             for name, result in run_checks(task, problem, render_completion(task.prompt_format, problem)).items():
                 checked[name] += 1

@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,21 @@ from selftaught.commands.opening import (
 )
 from selftaught.config.loading import (
     FILES,
+    FUNCTIONS,
     config_from_values,
     differences,
     flat_values,
     with_homes,
 )
 from selftaught.config.settings import RunConfig
+from selftaught.engines.engine import Engine
 from selftaught.grading.references import check_reference_answers
 from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import refuse_other_encodings
+from selftaught.machine.user_functions import with_absolute_file
+from selftaught.methods.method import Method
+from selftaught.methods.settings import Knobs
 from selftaught.methods.table import METHODS
 from selftaught.models.weights import check_model_path, resolve_model
 from selftaught.records.errors import (
@@ -58,8 +63,10 @@ from selftaught.stages.setup import Setup
 from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
+from selftaught.tasks.outside import OBJECT, short_name
 from selftaught.tracking.files import LogFile, MetricsFile
 from selftaught.tracking.listeners import Listeners
+from selftaught.training.trainer import Trainer
 
 HOW_A_SERVER_IS_REACHED = (
     "engine.url",
@@ -72,43 +79,63 @@ HOW_A_SERVER_IS_REACHED = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromPython:
+    """What a program brings in place of what the config names; such a run can only be carried on by the program."""
+
+    task: Task | None = None
+    engine: Callable[[ModelRef], Engine] | None = None
+    trainer: Callable[[], Trainer] | None = None
+    method: Callable[[Knobs, Task], Method] | None = None
+
+    def names(self) -> list[str]:
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+
+
+NOTHING = FromPython()
+
+
 def launch(
     config: RunConfig,
     run_dir: Path,
     *,
     listeners: Sequence[Listener] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    given: FromPython = NOTHING,
 ) -> Outcome:
     """Run a config in a folder, or carry on the run that the folder holds; at its end result.json is written.
 
     `listeners` are told what happens, as are the files of the run folder that only record it.
     """
     began = time.monotonic()
-    announcement = f"{config.method} on {config.task.name} with {config.model.path}, folder {run_dir}"
+    name = config.task.name.removeprefix(OBJECT)
+    announcement = f"{config.method} on {name} with {config.model.path}, folder {run_dir}"
     config = with_absolute_paths(config)
     refuse_other_encodings(str(run_dir), "--run-dir")
     refuse_other_encodings(config.model.path, "model.path")
     check_model_path(config.model.path)
-    task = task_of(config)
+    task = task_of(config) if given.task is None else fitted(config, given.task)
     base = resolve_model(config.model.path)
     check_before_start(config, task)
-    check_engine(config)
-    check_trainer(config)
+    if given.engine is None:
+        check_engine(config)
+    if given.trainer is None:
+        check_trainer(config)
     data = data_sha256(task)
-    held = _held(config, run_dir, base, data)
+    held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base)
     with further_workers(resolved) as workers:
-        open_trainer = trainer_opener(config, resolved, workers)
+        open_trainer = given.trainer or trainer_opener(config, resolved, workers)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
-        if held is None:
+        if held is None and (given.engine is None or given.trainer is None):
             check_model_and_tokenizer(config, base, workers)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
         files = (LogFile(run_dir, config.loop.max_iterations), MetricsFile(run_dir, config.tracking.log_every_steps))
         with (
             RunStore(run_dir) as store,
-            _begun(store, held or _description(config, resolved, base, data)),
+            _begun(store, held or _description(config, resolved, base, data, given)),
             Listeners([*files, *listeners]) as tell,
         ):
 
@@ -123,11 +150,12 @@ def launch(
                 task=task,
                 base=base,
                 store=store,
-                open_engine=engine_opener(config, resolved, workers, log_dir=store.dir / "logs", note=note),
+                open_engine=given.engine
+                or engine_opener(config, resolved, workers, log_dir=store.dir / "logs", note=note),
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
-                method=METHODS[config.method].make(config, task),
+                method=(given.method or METHODS[config.method].make)(config, task),
                 tell=tell,
                 should_stop=should_stop,
             )
@@ -138,13 +166,22 @@ def launch(
             return outcome
 
 
+def default_run_dir(config: RunConfig) -> Path:
+    """The folder of a run that names none: runs/TASK-METHOD."""
+    return Path("runs") / f"{short_name(config.task.name)}-{config.method}"
+
+
 def config_of_run(run_dir: Path) -> RunConfig:
     """The config that a run folder was started with."""
     return config_from_values(read_run_json(run_dir)["config"], lambda key: str(run_dir / "run.json"))
 
 
 def task_of(config: RunConfig) -> Task:
-    task = load_task(config.task)
+    return fitted(config, load_task(config.task))
+
+
+def fitted(config: RunConfig, task: Task) -> Task:
+    """The task as this config uses it."""
     # A model that is trained to answer without reasoning writes no reasoning to check.
     return replace(task, check_steps=None, other_checks={}) if config.training.target == "answer" else task
 
@@ -167,9 +204,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     config = with_homes(config)
     task = config.task
     changed = {key: os.path.abspath(value) for key in FILES if os.path.exists(value := getattr(task, key) or "")}
-    file, colon, function = (task.verifier_function or "").rpartition(":")
-    if os.path.isfile(file):
-        changed["verifier_function"] = f"{os.path.abspath(file)}{colon}{function}"
+    changed |= {key: with_absolute_file(value) for key in FUNCTIONS if (value := getattr(task, key))}
     model = config.model
     if os.path.isdir(model.path):
         model = model.model_copy(update={"path": os.path.abspath(model.path)})
@@ -178,7 +213,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 def check_before_start(config: RunConfig, task: Task) -> None:
     """Raise, before the first token, for reference answers that fail and for settings that the task cannot serve."""
-    check_reference_answers(task, task.with_splits())
+    check_reference_answers(task, task.examples_and_problems())
     check_settings(config, task)
 
 
@@ -249,7 +284,7 @@ def _begun(store: RunStore, held: Resolved | dict[str, Any]) -> Iterator[None]:
         raise
 
 
-def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Resolved | None:
+def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str, given: FromPython) -> Resolved | None:
     """What was resolved when the folder was begun; None for a new one. Refuses to carry on another run's folder."""
     path = run_dir / "run.json"
     if not path.exists():
@@ -265,6 +300,11 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Resolv
             f"{path}: resolved.{wrong['loc'][0]}: {wrong['msg'].lower()}, got {wrong['input']!r}; restore the file or "
             "start a new run"
         ) from error
+    if (then := about.get("from_python", [])) != (now := given.names()):
+        raise StoreError(
+            f"{run_dir} was started {_from_python(then)}, now {_from_python(now)}; carry it on as it was started, or "
+            "use another --run-dir"
+        )
     if changed := differences(_fixed(config_of_run(run_dir)), _fixed(config)):
         raise StoreError(
             f"{run_dir} was started with {'; '.join(changed)}; carry on with "
@@ -277,6 +317,10 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Resolv
         )
     _refuse_other_data(run_dir, about, data)
     return resolved
+
+
+def _from_python(names: Sequence[str]) -> str:
+    return f"from Python with its own {' and '.join(names)}" if names else "with nothing but its config"
 
 
 def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
@@ -304,10 +348,11 @@ def _refuse_other_data(run_dir: Path, about: Mapping[str, Any], data: str) -> No
         )
 
 
-def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: str) -> dict[str, Any]:
+def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: str, given: FromPython) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "config": flat_values(config),
+        "from_python": given.names(),
         "resolved": asdict(resolved),
         "model": {"path": base.path, "sha256": base.sha256},
         "data_sha256": data,

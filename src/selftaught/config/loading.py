@@ -5,7 +5,6 @@ contradict each other is refused, so that nothing in a file is overruled in sile
 The keys themselves are in settings.py.
 """
 
-import codecs
 import difflib
 import json
 import os
@@ -22,9 +21,11 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from selftaught.config.settings import EngineConfig, RunConfig
+from selftaught.config.text import at_line, text_of
 from selftaught.grading.control_characters import control_character_in
 from selftaught.machine.command_lines import command
-from selftaught.machine.paths import LFS_POINTER, link_to_nothing, with_home
+from selftaught.machine.paths import link_to_nothing, with_home
+from selftaught.machine.user_functions import parts_of, with_home_of
 from selftaught.methods.table import METHODS
 from selftaught.records.errors import ConfigError
 from selftaught.records.sections import Section, Value, expected, kinds_of
@@ -43,12 +44,16 @@ FEW_SHOT = "few_shot.toml"
 FILES = ("data", "dev_data", "test_data", "prompt_file")
 """The settings of [task] that may name a file or a folder."""
 
+FUNCTIONS = ("name", "verifier_function")
+"""The settings of [task] that may name a function in a file, `file.py:name`."""
+
 LEAST_GIVEN = {"model.path": "./model", "task.name": "gsm8k", "training.learning_rate": "1e-5"}
 """The settings without a default, each with an example."""
 
 
-def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Resolve a shipped config (by task name) or a TOML file, with `section.key=value` overrides.
+def load_config(name_or_path: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> RunConfig:
+    """Resolve a shipped config (by task name) or a TOML file, with `section.key=value` overrides, or settings in
+    Python (as for `config_from_settings`) in their place.
 
     Raises ConfigError with file and line for whatever is not as documented.
     """
@@ -65,22 +70,46 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
             "the file"
         )
     for key in in_file:
-        _check_key(key, _at_line(where, text, key))
-    given = parse_overrides(overrides)
+        _check_key(key, at_line(where, text, key))
+    return _resolved(in_file, lambda key: at_line(where, text, key), overrides)
+
+
+def config_from_settings(settings: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """As `load_config`, for settings given in Python: `section.key` values, sections as mappings, or both. A path may
+    be a Path."""
+    return _resolved(_flat_settings(settings, "config"), lambda key: "config", overrides or {})
+
+
+def _flat_settings(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    flat = flatten(settings, where)
+    for key in flat:
+        _check_key(key, where)
+    return {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in flat.items()}
+
+
+def _resolved(
+    in_file: Mapping[str, Any], at: Callable[[str], str], overrides: Sequence[str] | Mapping[str, Any]
+) -> RunConfig:
+    """The config of a file's settings and overrides; `at(key)` says where in the file a setting stands."""
+    if isinstance(overrides, Mapping):
+        given, source = _flat_settings(overrides, "settings"), "settings"
+    else:
+        given, source = parse_overrides(overrides), "--set"
     file_method = str(in_file.get("method", "star"))
     method = str(given.get("method", file_method))
-    for name, origin in ((file_method, _at_line(where, text, "method")), (method, "--set method")):
+    for name, origin in ((file_method, at("method")), (method, f"{source} method")):
         if name not in METHODS:
             raise ConfigError(f"{origin}: unknown method {name!r}{suggestion(name, METHODS)}")
     for key, fixed in METHODS[file_method].knobs.items():
         if key in in_file and key not in given and not _same(in_file[key], fixed):
-            way_out = f"--set {key}={json.dumps(in_file[key], default=str)}"
+            value = json.dumps(in_file[key], default=str)
+            way_out = f"--set {key}={value}" if source == "--set" else f"settings={{{key!r}: {value}}}"
             raise ConfigError(
-                f"{_at_line(where, text, key)}: {key} = {in_file[key]!r}, but method {file_method!r} fixes it to "
+                f"{at(key)}: {key} = {in_file[key]!r}, but method {file_method!r} fixes it to "
                 f"{fixed!r}; remove the line, use method = 'custom', or pass {way_out}"
             )
     values = {**in_file, **METHODS[method].knobs, **given, "method": method}
-    return with_homes(config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key)))
+    return with_homes(config_from_values(values, lambda key: source if key in given else at(key)))
 
 
 def config_without_training(
@@ -94,9 +123,7 @@ def with_homes(config: RunConfig) -> RunConfig:
     """The config with every `~` in its paths replaced by the home. Raises ConfigError for an unknown user's home."""
     task, model = config.task, config.model
     changed = {key: with_home(value, f"task.{key}") for key in FILES if (value := getattr(task, key))}
-    if task.verifier_function is not None:
-        file, colon, function = task.verifier_function.rpartition(":")
-        changed["verifier_function"] = f"{with_home(file, 'task.verifier_function')}{colon}{function}"
+    changed |= {key: with_home_of(value, f"task.{key}") for key in FUNCTIONS if (value := getattr(task, key))}
     path = with_home(model.path, "model.path")
     return config.model_copy(
         update={"task": task.model_copy(update=changed), "model": model.model_copy(update={"path": path})}
@@ -309,33 +336,21 @@ def _read(name_or_path: str) -> tuple[str, str]:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{name_or_path} cannot be read ({error.strerror}); check its permissions") from error
-    return _decoded(content, name_or_path), name_or_path
+    return text_of(content, name_or_path), name_or_path
 
 
 def _no_config(name: str, shipped: Iterable[str]) -> str:
     """Why a name or path is no config: what it is instead, or that nothing has that name."""
     if os.path.isfile(os.path.join(name, "run.json")):
         return f"{name!r} is a run folder; carry the run on with `{command('run', '--resume', Path(name))}`"
+    if parts_of(name):
+        return f"{name!r} names a function, expected a config; write it there as task.name (see docs/extend.md)"
     what = f"{name!r} is neither a task with a shipped config ({', '.join(shipped)}) nor a file"
     if os.path.isdir(name):
         return f"{what}, but a folder; give the TOML file in it"
     if link := link_to_nothing(Path(name)):
         return f"{what}: {link}; correct the link, or give another file"
     return f"{what}; see `selftaught tasks`"
-
-
-def _decoded(content: bytes, where: str) -> str:
-    """The text of a config file, without its byte order mark and with Unix line ends."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
-        raise ConfigError(f"{where}: UTF-16 or UTF-32 text, or no text, expected UTF-8; save the file as UTF-8")
-    if content.startswith(LFS_POINTER):
-        raise ConfigError(f"{where} is a Git LFS pointer, not the file itself; run `git lfs pull` where it is")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{where}:{line}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from error
-    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _check_key(key: str, origin: str) -> None:
@@ -373,15 +388,3 @@ def _parse_override(item: str) -> tuple[str, Value]:
         return key, raw
     value = _as_value(value)
     return key, value if isinstance(value, (str, int, float, bool, tuple)) else raw
-
-
-def _at_line(where: str, text: str, key: str) -> str:
-    """`where:line` of a `section.key` in TOML text, or `where` alone if it is not written there."""
-    section, _, name = key.rpartition(".")
-    current = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[([^\]]+)\]", line):
-            current = header[1].strip()
-        elif re.match(rf"\s*(\"?){re.escape(name if current else key)}\1\s*=", line) and current in (section, ""):
-            return f"{where}:{number}"
-    return where

@@ -66,14 +66,17 @@ class Method(Protocol):
 
 
 class StandardMethod:
-    """Every method of the family that settings describe: sample chosen problems, hint the failed ones, select."""
+    """Every method of the family that settings describe: sample chosen problems, hint the failed ones, select.
+
+    A method that differs in one answer overrides that one: `choose`, or `training_set`.
+    """
 
     def __init__(self, knobs: Knobs, task: Task) -> None:
         self.knobs, self.task = knobs, task
         self.iteration = 0
         self.problems: Sequence[Problem] = ()
-        self._solved: set[str] = set()
-        """In earlier iterations; kept only if problems are chosen by it."""
+        self.solved: frozenset[str] = frozenset()
+        """Problems with a correct answer without a hint in earlier iterations; complete only if `remembers`."""
         self._solved_now: set[str] = set()
         self._drawing: Literal["rationale", "rationalization"] = "rationale"
         self._planned: Iterator[PlannedSample] = iter(())
@@ -84,18 +87,22 @@ class StandardMethod:
         return self.knobs.task.choose == "unsolved-first"
 
     def begin(self, iteration: int) -> None:
-        self._solved |= self._solved_now
+        self.solved |= self._solved_now
         self._solved_now = set()
         self.iteration = iteration
-        self.problems = choose_problems(
+        self.problems = self.choose()
+        self._plan("rationale", self.problems, num_samples=self.knobs.sampling.num_samples)
+
+    def choose(self) -> Sequence[Problem]:
+        """The training problems of the iteration that begins."""
+        return choose_problems(
             self.task.train,
             how=self.knobs.task.choose,
             number=self.knobs.task.problems_per_iteration,
-            solved=self._solved,
+            solved=self.solved,
             seed=self.knobs.seed,
-            iteration=iteration,
+            iteration=self.iteration,
         )
-        self._plan("rationale", self.problems, num_samples=self.knobs.sampling.num_samples)
 
     def next_samples(self, limit: int) -> Draw | None:
         planned = tuple(islice(self._planned, limit))

@@ -126,8 +126,8 @@ class Task:
     def split(self, name: str) -> tuple[Problem, ...]:
         return {"train": self.train, "dev": self.dev, "test": self.test, "extrapolation": self.extrapolation}[name]
 
-    def with_splits(self) -> tuple[Problem, ...]:
-        """The few-shot examples and the problems of all splits."""
+    def examples_and_problems(self) -> tuple[Problem, ...]:
+        """The few-shot examples, then the problems of all splits."""
         return (*self.few_shot, *self.train, *self.dev, *self.test, *self.extrapolation)
 
 

@@ -1,20 +1,21 @@
-"""The tasks by name. A new task is one file and one line in TASKS (docs/extend.md)."""
+"""The tasks by name. A new packaged task is one folder and one entry in TASKS (docs/extend.md)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from selftaught.grading.signs import fold
-from selftaught.records.errors import ConfigError, RefusedError
-from selftaught.records.problems import SPLITS, Problem, Task
+from selftaught.records.errors import ConfigError
+from selftaught.records.problems import Task
+from selftaught.tasks import outside
 from selftaught.tasks.arithmetic import task as arithmetic
-from selftaught.tasks.commonsenseqa import task as commonsense
+from selftaught.tasks.commonsenseqa import task as commonsenseqa
 from selftaught.tasks.gsm8k import task as gsm8k
 from selftaught.tasks.own import task as own
-from selftaught.tasks.reasoning_gym import task as gym
+from selftaught.tasks.reasoning_gym import task as reasoning_gym
 from selftaught.tasks.settings import TaskConfig
+from selftaught.tasks.splits import check_splits
 
-__all__ = ["TASKS", "TaskSource", "check_splits", "key_of_problem", "load_task"]
+__all__ = ["OF_EVERY_TASK", "TASKS", "TaskSource", "load_task", "refuse_ignored", "source_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +48,15 @@ TASKS: Mapping[str, TaskSource] = MappingProxyType(
             description="grade-school word problems; dev is cut from train, test is the official test file",
         ),
         "commonsenseqa": TaskSource(
-            load=commonsense.load,
+            load=commonsenseqa.load,
             variants=(),
-            uses=commonsense.USES,
+            uses=commonsenseqa.USES,
             description="five-way questions; dev is cut from train, test is the official dev file",
         ),
         "reasoning-gym": TaskSource(
-            load=gym.load,
+            load=reasoning_gym.load,
             variants=(),
-            uses=gym.USES,
+            uses=reasoning_gym.USES,
             description="a generator of reasoning-gym, named by task.variant, with its own scorer; needs the extra",
         ),
         "own": TaskSource(
@@ -72,16 +73,32 @@ TASKS: Mapping[str, TaskSource] = MappingProxyType(
 def load_task(settings: TaskConfig) -> Task:
     """The task, after a check that its splits do not overlap. Raises ConfigError for an unknown name or an unused
     setting, RefusedError for an overlap."""
-    name = settings.name
-    if name not in TASKS:
-        raise ConfigError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}")
-    _refuse_ignored(settings)
-    task = TASKS[name].load(settings)
+    source = source_of(settings.name)
+    if settings.name in TASKS:
+        refuse_ignored(settings)
+    task = source.load(settings)
     check_splits(task)
     return task
 
 
-def _refuse_ignored(settings: TaskConfig) -> None:
+def source_of(name: str) -> TaskSource:
+    """Where the task of this name comes from: TASKS, or a user's function. Raises ConfigError if from neither."""
+    if name in TASKS:
+        return TASKS[name]
+    if outside.is_outside(name):
+        every = frozenset(TaskConfig.model_fields)
+        return TaskSource(load=outside.load, variants=(), uses=every, description=f"your function {name}")
+    if name.startswith(outside.OBJECT):
+        raise ConfigError(
+            f"the task {name.removeprefix(outside.OBJECT)!r} was given from Python as a Task object, which only its "
+            "program can make; call that program again, with the same run folder to carry the run on"
+        )
+    if ":" in name:
+        raise ConfigError(f"task.name is {name!r}, expected a task, `module:name` or `file.py:name`; correct it")
+    raise ConfigError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}")
+
+
+def refuse_ignored(settings: TaskConfig) -> None:
     """Raise ConfigError for a setting that the task would not use."""
     used = OF_EVERY_TASK | TASKS[settings.name].uses
     only_with = {"answer_pattern": "regex", "verifier_function": "python"}
@@ -95,54 +112,3 @@ def _refuse_ignored(settings: TaskConfig) -> None:
             raise ConfigError(f"task.{key} = {value!r}, but task {settings.name!r} does not use it{who}; remove it")
         if settings.verifier != only_with.get(key, settings.verifier):
             raise ConfigError(f"task.{key} is set, but only task.verifier = {only_with[key]!r} uses it; remove one")
-
-
-def check_splits(task: Task) -> None:
-    """Raise RefusedError if two problems of the splits share an id, or if a measured problem is also
-    trained on.
-
-    The few-shot examples and the problems that a shipped model was trained on count as train. Across splits two
-    problems are the same if `task.same_problem` gives them the same key, whatever their ids.
-    """
-    key_of = key_of_problem(task)
-    measured = {name: [key_of(p) for p in task.split(name)] for name in SPLITS if name != "train"}
-    measured_keys = {key for keys in measured.values() for key in keys}  # far fewer than the keys of train
-    trained_on = {
-        key: (place, p.id)
-        for place, problems in (("seen", task.seen), ("the few-shot examples", task.few_shot), ("train", task.train))
-        for p in problems
-        if (key := key_of(p)) in measured_keys
-    }
-    ids: dict[str, str] = {}
-    for name in SPLITS:
-        for position, problem in enumerate(task.split(name)):
-            if problem.id in ids:
-                places = f"in {name} twice" if ids[problem.id] == name else f"in {ids[problem.id]} and in {name}"
-                raise RefusedError(f"task {task.name!r}: problem id {problem.id!r} is {places}; make ids unique")
-            ids[problem.id] = name
-            where = None if name == "train" else trained_on.get(measured[name][position])
-            if where is not None:
-                raise RefusedError(
-                    f"task {task.name!r}: {name} problem {problem.id!r} is also in {where[0]} ({where[1]!r}); "
-                    "a measured problem must not be trained on, remove it from one of them"
-                )
-    dev = {key: p.id for key, p in zip(measured["dev"], task.dev, strict=True)}
-    for name in ("test", "extrapolation"):
-        for key, problem in zip(measured[name], task.split(name), strict=True):
-            if key in dev:
-                raise RefusedError(
-                    f"task {task.name!r}: test problem {problem.id!r} is also in dev ({dev[key]!r}); "
-                    "dev selects the best iteration, so test must not hold its problems"
-                )
-    for name in ("train", "dev", "test"):
-        if not task.split(name):
-            raise RefusedError(f"task {task.name!r}: the {name} split is empty; every split needs at least one problem")
-
-
-def key_of_problem(task: Task) -> Callable[[Problem], str]:
-    """The key function of the task: problems with equal keys are the same problem."""
-    return task.same_problem or _question_key
-
-
-def _question_key(problem: Problem) -> str:
-    return fold(problem.question)

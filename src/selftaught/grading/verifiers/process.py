@@ -6,8 +6,6 @@ function prints to standard error and has an empty standard input, so that it ca
 """
 
 import contextlib
-import importlib
-import importlib.util
 import io
 import json
 import os
@@ -16,12 +14,12 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from selftaught.grading.signs import fold_space
+from selftaught.grading.verifiers.users import judgement_of
 from selftaught.machine.children import current_folder
+from selftaught.machine.user_functions import folder_beside, function_in, module_of
 from selftaught.records.problems import Problem, Verdict
 
 Judgement = tuple[str, str | None]
@@ -85,11 +83,12 @@ def load_regex(setup: dict[str, Any]) -> Judge:
 
 
 def load_python(setup: dict[str, Any]) -> Judge:
-    function = _import_function(setup["function"])
+    name = setup["function"]
+    function = function_in(module_of(name.rpartition(":")[0]), name, expected="a completion and a problem")
 
     def judge(request: dict[str, Any]) -> Judgement:
         problem = {**request["problem"], "choices": tuple(request["problem"]["choices"])}
-        return _as_judgement(function(request["text"], Problem(**problem)))
+        return judgement_of(function(request["text"], Problem(**problem)))
 
     return judge
 
@@ -102,52 +101,11 @@ LOADERS: dict[str, Callable[[dict[str, Any]], Judge]] = {
 
 
 def _users_folders(setup: dict[str, Any]) -> list[str]:
-    """The folders of a user's modules. They come last in `sys.path`, or a `logging.py` would replace Python's own."""
+    """The folders of a user's modules; they come last in `sys.path`."""
     if setup["kind"] != "python":
         return list(setup["folders"])
-    where = setup["function"].rpartition(":")[0]
-    beside = [os.path.dirname(os.path.abspath(where))] if where.endswith(".py") else []
+    beside = folder_beside(setup["function"].rpartition(":")[0])
     return list(dict.fromkeys([*beside, *setup["folders"], *current_folder()]))
-
-
-def _import_function(path: str) -> Callable[[str, Problem], Any]:
-    """The function that `module:name` or `file.py:name` names; a file may have any name."""
-    where, _, name = path.rpartition(":")
-    module = _import_file(where) if where.endswith(".py") else importlib.import_module(where)
-    if not hasattr(module, name):
-        own = f"{where.replace('.', '/')}.py"
-        way_out = f"; the file in this folder is {own}:{name}" if os.path.isfile(own) else ""
-        raise AttributeError(f"{where} ({getattr(module, '__file__', 'built into Python')}) has no {name!r}{way_out}")
-    function = getattr(module, name)
-    if not callable(function):
-        raise TypeError(f"{path} is {type(function).__name__}, expected a function of a completion and a problem")
-    return function  # type: ignore[no-any-return]
-
-
-def _import_file(where: str) -> ModuleType:
-    """The module of a file, under a special name: as `json` or `re` it would replace Python's own module."""
-    spec = importlib.util.spec_from_file_location(f"verifier_function_{Path(where).stem}", where)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{where} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _as_judgement(returned: Any) -> Judgement:
-    """The result of a user's function as verdict and prediction; a bare verdict is its own prediction."""
-    verdict, prediction = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
-    if isinstance(verdict, bool):
-        verdict = Verdict.CORRECT if verdict else Verdict.INCORRECT
-    if verdict not in list(Verdict) or not isinstance(prediction, str | None):
-        raise TypeError(
-            f"the function returned {returned!r:.80}, expected True or False, 'correct', 'incorrect' or 'unparseable', "
-            "or one of these and the prediction (a text)"
-        )
-    if verdict == Verdict.UNPARSEABLE:
-        return verdict, None
-    return str(verdict), str(verdict) if prediction is None else prediction
 
 
 def _private_pipes() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:

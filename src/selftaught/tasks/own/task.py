@@ -1,4 +1,4 @@
-"""The task `own`: anybody's file of questions and answers, as the [task] settings describe it.
+"""The task `own`: anybody's questions and answers, from files or given as rows, as the [task] settings describe them.
 
 A prompt writes the question after `Q:`, the choices as `(A) …` lines, and ends on `A:`. A completion ends on `The
 answer is …`, or on the marker that the settings give. Dev and test are files of their own, or are cut from `data` by a
@@ -15,7 +15,7 @@ from selftaught.grading.signs import fold
 from selftaught.grading.statements import last_box
 from selftaught.grading.verifiers import make_verifier
 from selftaught.records.errors import ConfigError, RefusedError
-from selftaught.records.problems import Problem, PromptFormat, Task
+from selftaught.records.problems import Check, Problem, PromptFormat, Task, Verifier
 from selftaught.records.seeds import seed_for, uniform
 from selftaught.tasks.rows.choice_answers import labels_of
 from selftaught.tasks.rows.columns import (
@@ -31,6 +31,7 @@ from selftaught.tasks.rows.prompt_file import few_shot_examples_in, note_of_few_
 from selftaught.tasks.settings import TaskConfig
 
 MARKER = "The answer is"
+NEXT_QUESTION = ("\nQ:",)
 SHARE = 0.1
 """Share of the rows that dev and test each take by default."""
 MOST_ROWS = 500
@@ -62,41 +63,71 @@ class _Placed:
     place: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The rows that a task is made of. Splits that are not among them are cut from train."""
+
+    source: str
+    """What messages call the rows of train."""
+    rows: Mapping[str, Sequence[Row]]
+    """train, dev, test -> rows, each split with at least one; dev and test may be left out."""
+    few_shot: tuple[Problem, ...]
+
+
 def load(settings: TaskConfig) -> Task:
-    """The task of the settings.
+    """The task of the settings' files.
 
     Raises ConfigError, with file and line, for what cannot be read; RefusedError for a problem that occurs twice, and
     for one that a measured split shares with train or with the few-shot examples.
     """
-    few_shot = _few_shot_examples(settings)
-    splits, reading = _splits(settings, few_shot)
-    has_choices = any(problem.choices for problem in few_shot) or any(p.problem.choices for p in splits["train"])
+    return task_of("own", settings, _given_by_files(settings))
+
+
+def task_of(
+    name: str,
+    settings: TaskConfig,
+    given: Given,
+    *,
+    verifier: Verifier | None = None,
+    check_steps: Check | None = None,
+) -> Task:
+    """The task of rows, whose columns the settings describe; `verifier` takes the place of the settings' one.
+
+    Raises as `load` does, with the rows' own places.
+    """
+    splits, reading = _splits(settings, given)
+    has_choices = any(problem.choices for problem in given.few_shot) or any(p.problem.choices for p in splits["train"])
     marker = settings.answer_marker or MARKER
-    verifier = settings.verifier or ("choice" if has_choices else "exact")
-    if verifier == "choice" and not has_choices:
-        raise ConfigError(
-            f"task.verifier = 'choice', but the rows of {settings.data} have no choices"
-            f"{_under(settings.choices_key)}; set task.choices_key, or use another verifier"
-        )
     return Task(
-        name="own",
+        name=name,
         prompt_format=prompt_format(marker, with_choices=has_choices),
-        verifier=make_verifier(
-            verifier,
-            # The user's own pattern says where the answer is, unless the user gives a marker too.
-            marker=(settings.answer_marker or "") if verifier == "regex" else marker,
-            extraction=settings.extraction,
-            pattern=settings.answer_pattern or "",
-            function=settings.verifier_function or "",
-            next_question=("\nQ:",),
-        ),
-        few_shot=few_shot,
+        verifier=verifier or _verifier(settings, given, marker, has_choices=has_choices),
+        few_shot=given.few_shot,
         train=tuple(placed.problem for placed in splits["train"]),
         dev=tuple(placed.problem for placed in splits["dev"]),
         test=tuple(placed.problem for placed in splits["test"]),
+        check_steps=check_steps,
         same_problem=same_problem,
         notes=note_of_few_shot([placed.place for placed in splits["few_shot"]]),
         reading=reading,
+    )
+
+
+def _verifier(settings: TaskConfig, given: Given, marker: str, *, has_choices: bool) -> Verifier:
+    verifier = settings.verifier or ("choice" if has_choices else "exact")
+    if verifier == "choice" and not has_choices:
+        raise ConfigError(
+            f"task.verifier = 'choice', but the rows of {given.source} have no choices"
+            f"{_under(settings.choices_key)}; set task.choices_key, or use another verifier"
+        )
+    return make_verifier(
+        verifier,
+        # The user's own pattern says where the answer is, unless the user gives a marker too.
+        marker=(settings.answer_marker or "") if verifier == "regex" else marker,
+        extraction=settings.extraction,
+        pattern=settings.answer_pattern or "",
+        function=settings.verifier_function or "",
+        next_question=NEXT_QUESTION,
     )
 
 
@@ -106,7 +137,7 @@ def _under(key: str | Literal[False]) -> str:
 
 def places(settings: TaskConfig) -> dict[str, str]:
     """Problem id -> file and line of its row."""
-    splits, _ = _splits(settings, _few_shot_examples(settings))
+    splits, _ = _splits(settings, _given_by_files(settings))
     return {placed.problem.id: placed.place for rows in splits.values() for placed in rows}
 
 
@@ -128,15 +159,7 @@ def same_problem(problem: Problem) -> str:
     return "\n".join([fold(problem.question), *sorted(map(fold, problem.choices))])
 
 
-def _few_shot_examples(settings: TaskConfig) -> tuple[Problem, ...]:
-    return (
-        few_shot_examples_in(settings.prompt_file, marker=settings.answer_marker or "") if settings.prompt_file else ()
-    )
-
-
-def _splits(settings: TaskConfig, few_shot: Sequence[Problem]) -> tuple[dict[str, list[_Placed]], tuple[str, ...]]:
-    """The rows of train, dev, test and the few-shot examples ("few_shot") as problems, each problem once; and how they
-    were read."""
+def _given_by_files(settings: TaskConfig) -> Given:
     if not settings.data:
         raise ConfigError(
             "task.data must be given: a file (jsonl, csv, parquet) or a hub id; `selftaught init` writes it"
@@ -146,21 +169,26 @@ def _splits(settings: TaskConfig, few_shot: Sequence[Problem]) -> tuple[dict[str
             raise ConfigError(
                 f"task.{split}_rows = {number} cuts {split} from train, but task.{split}_data is a file; leave out one"
             )
-    files = {"train": read_rows(settings.data)}
-    files |= {
-        split: read_rows(source)
-        for split, source in (("dev", settings.dev_data), ("test", settings.test_data))
-        if source
-    }
-    # All files together: a column has one kind of value, and answers name their choices in one way, in all of them.
-    problems, reading = _problems([row for rows in files.values() for row in rows], settings)
+    few_shot = (
+        few_shot_examples_in(settings.prompt_file, marker=settings.answer_marker or "") if settings.prompt_file else ()
+    )
+    files = {"train": settings.data, "dev": settings.dev_data, "test": settings.test_data}
+    rows = {split: read_rows(source) for split, source in files.items() if source}
+    return Given(source=settings.data, rows=rows, few_shot=few_shot)
+
+
+def _splits(settings: TaskConfig, given: Given) -> tuple[dict[str, list[_Placed]], tuple[str, ...]]:
+    """The rows of train, dev, test and the few-shot examples ("few_shot") as problems, each problem once; and how they
+    were read."""
+    # All splits together: a column has one kind of value, and answers name their choices in one way, in all of them.
+    problems, reading = _problems([row for rows in given.rows.values() for row in rows], settings, given.source)
     remaining = iter(problems)
-    splits = {split: [next(remaining) for _ in rows] for split, rows in files.items()}
-    _refuse_repeats(splits, few_shot)
-    return _cut(splits, settings, few_shot=frozenset(map(same_problem, few_shot))), reading
+    splits = {split: [next(remaining) for _ in rows] for split, rows in given.rows.items()}
+    _refuse_repeats(splits, given.few_shot)
+    return _cut(splits, settings, given), reading
 
 
-def _problems(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[_Placed], tuple[str, ...]]:
+def _problems(rows: Sequence[Row], settings: TaskConfig, source: str) -> tuple[list[_Placed], tuple[str, ...]]:
     for name in OPTIONAL_KEYS:
         key = getattr(settings, name)
         if key and key != TaskConfig.model_fields[name].default and not has_key(rows, key):
@@ -176,7 +204,7 @@ def _problems(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[_Placed],
         reading = (f"answers name their choices by {READING[how]}", *note_of_labels(rows, named))
     elif settings.answer_is not in ("auto", "boxed"):
         raise ConfigError(
-            f"task.answer_is = {settings.answer_is!r} says how answers name choices, but the rows of {settings.data} "
+            f"task.answer_is = {settings.answer_is!r} says how answers name choices, but the rows of {source} "
             f"have none{_under(settings.choices_key)}; set task.choices_key, or remove it"
         )
     classes = optional_texts(rows, settings.class_key)
@@ -297,16 +325,14 @@ def _repeats(repeated: Sequence[tuple[_Placed, _Placed]]) -> str:
     )
 
 
-def _cut(
-    splits: dict[str, list[_Placed]], settings: TaskConfig, *, few_shot: frozenset[str]
-) -> dict[str, list[_Placed]]:
-    """Cut the splits that have no file of their own from train.
+def _cut(splits: dict[str, list[_Placed]], settings: TaskConfig, given: Given) -> dict[str, list[_Placed]]:
+    """Cut the splits that have no rows of their own from train.
 
     Rows are ordered by a hash of the question and the data seed; test takes the first, dev the next. Without a number
     each takes the rows in its tenth of the hash's range, so that a new row moves no other (above MOST_ROWS it may move
     one). Rows that are few-shot examples go to "few_shot", because their prompts would hold their own answers.
     """
-    rows = splits["train"]
+    rows, few_shot = splits["train"], set(map(same_problem, given.few_shot))
     train = [p for p in rows if same_problem(p.problem) not in few_shot]
     hashes = {id(p): uniform(seed_for("own", settings.data_seed, same_problem(p.problem)), 0) for p in train}
     order = sorted(train, key=lambda p: (hashes[id(p)], p.place))
@@ -322,7 +348,7 @@ def _cut(
         start += number
     if start >= len(train):
         raise ConfigError(
-            f"{settings.data}: {len(rows)} rows are too few to cut {' and '.join(cut)} ({start} rows) and leave "
+            f"{given.source}: {len(rows)} rows are too few to cut {' and '.join(cut)} ({start} rows) and leave "
             "some to train on; add rows, or set task.dev_rows and task.test_rows lower"
             + (f" ({len(rows) - len(train)} rows are few-shot examples)" if len(train) < len(rows) else "")
         )

@@ -20,7 +20,7 @@ follows the marker (`the answer is`, `####`, or the task's own): a label, a text
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -86,6 +86,12 @@ def few_shot_examples_in(path: str, *, marker: str = "") -> tuple[Problem, ...]:
     return read_prompt_file(text, path, markers=(marker,) if marker else ())
 
 
+def few_shot_examples_of(rows: Sequence[Row]) -> tuple[Problem, ...]:
+    """The examples in rows with the keys question, rationale, answer and perhaps choices, as `read_prompt_file` reads
+    those of a file. Raises ConfigError with the row's place."""
+    return tuple(_with_choices([_example_of_row(number, row) for number, row in enumerate(rows, start=1)]))
+
+
 def note_of_few_shot(places: Sequence[str]) -> tuple[str, ...]:
     """A task's note about rows that are few-shot examples: in a split, their prompts would hold their own answers."""
     if not places:
@@ -106,9 +112,7 @@ def _from_toml(text: str, where: str) -> Iterator[tuple[Problem, Row | None]]:
     lines = [number for number, line in enumerate(text.splitlines(), start=1) if _TABLE.match(line)]
     for number, example in enumerate(examples, start=1):
         place = f"{where}:{lines[number - 1]}" if number <= len(lines) else where
-        if unknown := [key for key in example if key not in _KEYS]:
-            raise ConfigError(f"{place}: unknown key {unknown[0]!r} in an example; known: {', '.join(_KEYS)}")
-        yield _example(number, example, place)
+        yield _example_of_row(number, Row(place=place, values=example))
 
 
 def _from_text(text: str, where: str, markers: Sequence[str]) -> Iterator[tuple[Problem, Row | None]]:
@@ -192,7 +196,13 @@ def _question_and_choices(block: Sequence[str], place: str) -> tuple[list[str], 
     return [*block], []
 
 
-def _example(number: int, values: dict[str, Any], place: str) -> tuple[Problem, Row | None]:
+def _example_of_row(number: int, row: Row) -> tuple[Problem, Row | None]:
+    if unknown := [key for key in row.values if key not in _KEYS]:
+        raise ConfigError(f"{row.place}: unknown key {unknown[0]!r} in an example; known: {', '.join(_KEYS)}")
+    return _example(number, row.values, row.place)
+
+
+def _example(number: int, values: Mapping[str, Any], place: str) -> tuple[Problem, Row | None]:
     """An example, and the row of its choices. Choices are read later, from all examples together, because their labels
     are recognized by all of them."""
     texts = {}
