@@ -121,7 +121,7 @@ WRONG: dict[str, tuple[Mapping[str, Any], str]] = {
     ),
     "a setting that is none": ({"settings": {"loop": {"patiense": 3}}}, r"settings: unknown setting 'loop\.patiense'"),
     "a value": ({"settings": {"loop.patience": "3"}}, r"settings: loop\.patience = '3': expected a whole number"),
-    "steps": ({"task": toy_task(check_steps=None), "settings": {"selection.accept": "answer+steps"}}, r"no step check"),
+    "steps": ({"task": toy_task(check_steps=None), "settings": {"selection.require": ["steps"]}}, r"no step check"),
     "a folder": ({"run_dir": " "}, r"run_dir is ' ', expected a path"),
 }
 

@@ -83,3 +83,18 @@ def test_the_recipe_of_a_checker_is_a_task_by_name_too() -> None:
         "dev": 50,
         "test": 50,
     }
+
+
+def test_a_method_of_ones_own_samples_no_problem_that_is_solved_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    printed = output_of("own_method.py", tmp_path / "run", cwd=tmp_path)
+    rows = re.findall(r"sampled (\d+), correct (\d+), trained on (\d+)", printed)
+    sampled, correct, trained_on = (list(map(int, column)) for column in zip(*rows, strict=True))
+    assert sampled == [84 - sum(correct[:n]) for n in range(4)]
+    held_out = [sum(correct[: n + 1]) - number for n, number in enumerate(trained_on)]
+    assert held_out == sorted(held_out)
+    assert held_out[-1] < 10
+    finished = (tmp_path / "run" / "iterations.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "iterations.jsonl").write_text("".join(finished[:2]))
+    for path in (tmp_path / "run" / "samples").glob("003-rationale.jsonl"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert output_of("own_method.py", tmp_path / "run", cwd=tmp_path) == printed
