@@ -67,9 +67,8 @@ def stand_in(model: ModelRef) -> selftaught.ScriptedEngine:
 
 
 def main(run_dir: str | None = None) -> None:
-    config = {"model.path": "builtin:adder", "training.learning_rate": 1e-5, "loop.max_iterations": 3}
-    both, sampling = ["answer", "steps"], {"num_shots": 4, "max_new_tokens": 64}
-    settings = {"selection": {"require": both, "require_hinted": both}, "sampling": sampling}
+    config = {"model.path": "builtin:adder", "training.learning_rate": 1e-5, "sampling.num_shots": 4}
+    settings = {"selection": dict.fromkeys(("require", "require_hinted"), ["answer", "steps"]), "loop.max_iterations": 3}
     result = run(config, settings=settings, task=load(), run_dir=run_dir, engine=stand_in, trainer=NullTrainer)
     for one in result.summaries:
         print(f"iteration {one.iteration}: {one.examples} examples, left out {dict(one.left_out)}")
