@@ -48,16 +48,15 @@ import sys
 import torch
 from transformers.utils import logging
 from selftaught.engines.local.cpu import CpuKernels
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.local.slots import SlotCache
 from selftaught.records.samples import ModelRef
 logging.disable_progress_bar()
 digest = hashlib.sha256()
 dtype, threads = sys.argv[2], int(sys.argv[3])
 kernels = CpuKernels(threads)
-engine = LocalEngine(
-    ModelRef(path=sys.argv[1]), dtype=dtype, device="cpu", threads=threads, slots=4, kernels=kernels
-)
+settings = LocalSettings(dtype=dtype, device="cpu", threads=threads, slots=4)
+engine = LocalEngine(ModelRef(path=sys.argv[1]), settings, kernels=kernels)
 for prefix in ([], [3, 4]):
     cache = SlotCache(3, 20, kernels)
     if prefix:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from selftaught import engines
 from selftaught.commands.check_task import check_task
 from selftaught.commands.init import write_starter
 from selftaught.config.loading import (
@@ -20,10 +21,12 @@ from selftaught.config.loading import (
     load_config,
     shipped_configs,
 )
+from selftaught.machine.devices import Machine
+from selftaught.machine.opening import Opening
 from selftaught.methods.table import METHODS
 from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
 from selftaught.records.problems import CheckResult, Problem, Verdict
-from selftaught.records.samples import LeftOut, Sample
+from selftaught.records.samples import LeftOut, ModelRef, Request, Sample, SamplingParams
 from selftaught.records.training import StepMetrics, TrainingExample, TrainingSummary
 from selftaught.tasks import OF_EVERY_TASK, TASKS
 from selftaught.tasks.rows.prompt_file import read_prompt_file
@@ -221,19 +224,36 @@ def test_the_walk_through_of_ones_own_data_leads_to_a_task_that_passes_its_check
     assert check_task("questions.toml").refusals == ()
 
 
-def python_block(page: str) -> str:
-    (text,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
-    return str(text)
+def python_block(page: str, section: str = "") -> str:
+    """The only Python block of a page, or of its section with this heading."""
+    text = (ROOT / "docs" / page).read_text()
+    if section:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    return str(block)
 
 
 def test_the_task_that_the_page_of_extending_shows_judges_its_own_rationale() -> None:
     names: dict[str, Any] = {}
-    exec(python_block("extend.md").replace("=...", "=tuple(problems)"), names)
+    exec(python_block("extend.md", "A task").replace("=...", "=tuple(problems)"), names)
     task = names["load"](TaskConfig(name="bakery"))
     (problem,) = task.train
     fields = {"rationale": problem.rationale, "answer": problem.answer}
     assert task.verifier(task.prompt_format.completion.format(**fields), problem).verdict is Verdict.CORRECT
     assert task.verifier(" 12 * 3 = 37.\n#### 37", problem).verdict is Verdict.INCORRECT
+
+
+def test_the_engine_that_the_page_of_extending_shows_is_an_entry_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, Any] = {}
+    exec(python_block("extend.md", "An engine"), names)
+    entry = names["EchoConfig"]
+    entry.model_rebuild(_types_namespace=names)
+    monkeypatch.setattr(engines, "ENGINES", {**engines.ENGINES, "echo": entry})
+    settings = load_config(BASE, ["engine.name=echo", "engine.words=Hm."]).engine
+    opening = Opening(machine=Machine(device="cpu", dtype="float32", threads=1))
+    engine = settings.opener(opening)(ModelRef(path="nowhere"))
+    (completion,) = engine.sample([Request(prompt="?", seed=0)], SamplingParams(temperature=0.0, max_new_tokens=9))
+    assert completion.text == "Hm."
 
 
 def test_the_verifier_that_the_page_of_verifiers_shows_works() -> None:

@@ -15,13 +15,13 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from selftaught.commands.opening import engine_opener, resolve
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import strategies  # noqa: F401 (the profile that property tests run under)
 from builders import LEAST
-from selftaught.commands.opening import engine_opener, resolve
 from selftaught.config.loading import config_from_values
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.models.folder import INDEX, WEIGHTS
 from selftaught.models.loading import check_model, load_model
 from selftaught.models.weights import resolve_model
@@ -437,7 +437,7 @@ def test_the_engines_and_the_trainer_load_models_the_same_way(
     ref = ModelRef(path=str(folder))
     wanted = r"1 tensor missing \(model\.norm\.weight\)"
     with pytest.raises(ModelError, match=wanted):
-        LocalEngine(ref, dtype="float32", device="cpu", threads=1, slots=1)
+        LocalEngine(ref, LocalSettings(dtype="float32", device="cpu", threads=1, slots=1))
     with pytest.raises(ModelError, match=wanted):
         load_float32(str(folder))
     with pytest.raises(ModelError, match=wanted):

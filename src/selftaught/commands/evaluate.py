@@ -5,12 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftaught.commands.opening import (
-    check_engine,
-    engine_opener,
-    further_workers,
-    resolve,
-)
 from selftaught.commands.run import (
     check_before_start,
     config_of_run,
@@ -25,9 +19,12 @@ from selftaught.config.loading import (
     shipped_configs,
     with_homes,
 )
+from selftaught.config.resolving import resolve
 from selftaught.config.settings import RunConfig
+from selftaught.engines.engine import ServedEngine
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import link_to_nothing
+from selftaught.machine.workers import Workers
 from selftaught.methods.metrics import measure
 from selftaught.methods.plan import planned_samples
 from selftaught.methods.table import Value
@@ -110,16 +107,17 @@ def evaluate(
     if target.run_dir is not None and _data_of(config) == _data_of(target.config):
         refuse_other_data(target.run_dir, task)
     check_before_start(config, task)
-    check_engine(config)
+    config.engine.check()
     problems = measured_problems(config, task, split)
     if not problems:
         raise ConfigError(f"task {task.name!r} has no {split} split")
     resolved = resolve(config, target.model)
     samples: list[Sample] = []
-    with further_workers(resolved) as workers:
-        engine = engine_opener(config, resolved, workers)(target.model)
-        if engine.serves is not None:
-            note(f"measured: what {config.engine.url} serves; the server names {engine.serves!r}")
+    with Workers(resolved.workers - 1) as workers:
+        opening = resolved.opening(workers, trust_remote_code=config.model.trust_remote_code)
+        engine = resolved.engine.opener(opening)(target.model)
+        if isinstance(engine, ServedEngine):
+            note(f"measured: what {engine.address} serves; the server names {engine.serves!r}")
         try:
             for chunk in generate_in_chunks(
                 lambda: engine,

@@ -5,24 +5,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from selftaught.commands.opening import (
-    Resolved,
-    check_engine,
-    check_model_and_tokenizer,
-    check_trainer,
-    engine_opener,
-    further_workers,
-    resolve,
-    trainer_opener,
-    versions,
-)
 from selftaught.config.loading import (
     FILES,
     config_from_values,
@@ -30,12 +17,16 @@ from selftaught.config.loading import (
     flat_values,
     with_homes,
 )
+from selftaught.config.resolving import Resolved, carried_on, resolve
 from selftaught.config.settings import RunConfig
 from selftaught.grading.references import check_reference_answers
 from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import refuse_other_encodings
+from selftaught.machine.versions import library_versions
+from selftaught.machine.workers import Workers
 from selftaught.methods.table import Value
+from selftaught.models.checking import check_model_and_tokenizer
 from selftaught.models.weights import check_model_path, resolve_model
 from selftaught.records.errors import (
     ConfigError,
@@ -59,16 +50,6 @@ from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
 
-HOW_A_SERVER_IS_REACHED = (
-    "engine.url",
-    "engine.model",
-    "engine.api_key_env",
-    "engine.timeout_s",
-    "engine.max_retries",
-    "engine.vllm_python",
-    "engine.start_timeout_s",
-)
-
 
 def launch(
     config: RunConfig, run_dir: Path, *, progress: Progress, should_stop: Callable[[], bool] = lambda: False
@@ -83,17 +64,19 @@ def launch(
     task = task_of(config)
     base = resolve_model(config.model.path)
     check_before_start(config, task)
-    check_engine(config)
-    check_trainer(config)
+    config.engine.check()
+    config.training.check()
     data = data_sha256(task)
     held = _held(config, run_dir, base, data)
     resolved = held or resolve(config, base)
-    with further_workers(resolved) as workers:
-        open_trainer = trainer_opener(config, resolved, workers)
+    trust = config.model.trust_remote_code
+    with Workers(resolved.workers - 1) as workers:
+        opening = resolved.opening(workers, trust_remote_code=trust, log_dir=run_dir / "logs", note=progress.note)
+        open_trainer = config.training.opener(opening)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
         if held is None:
-            check_model_and_tokenizer(config, base, workers)
+            check_model_and_tokenizer(base.path, trust_remote_code=trust, workers=workers)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
         with RunStore(run_dir) as store, _begun(store, held or _description(config, resolved, base, data)):
@@ -105,7 +88,7 @@ def launch(
                 task=task,
                 base=base,
                 store=store,
-                open_engine=engine_opener(config, resolved, workers, log_dir=store.dir / "logs", note=progress.note),
+                open_engine=resolved.engine.opener(opening),
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
@@ -232,21 +215,14 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str) -> Resolv
     if not path.exists():
         return None
     about = read_run_json(run_dir)
-    if {f.name for f in fields(Resolved)} != about["resolved"].keys() or "sha256" not in about["model"]:
-        raise StoreError(f"{path}: resolved or model is damaged; restore the file or start a new run")
-    try:
-        resolved = TypeAdapter(Resolved).validate_python(about["resolved"])
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise StoreError(
-            f"{path}: resolved.{wrong['loc'][0]}: {wrong['msg'].lower()}, got {wrong['input']!r}; restore the file or "
-            "start a new run"
-        ) from error
+    if "sha256" not in about["model"]:
+        raise StoreError(f"{path}: model is damaged; restore the file or start a new run")
     if changed := differences(_fixed(config_of_run(run_dir)), _fixed(config)):
         raise StoreError(
             f"{run_dir} was started with {'; '.join(changed)}; carry on with "
             f"`{command('run', '--resume', run_dir)}`, or use another --run-dir"
         )
+    resolved = carried_on(about["resolved"], config, str(path))
     if about["model"]["sha256"] != base.sha256:
         raise RefusedError(
             f"{run_dir} was started with other weights in {base.path} (sha256 {about['model']['sha256'][:12]}, now "
@@ -268,8 +244,9 @@ def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
 
 
 def _fixed(config: RunConfig) -> dict[str, Value]:
-    """The settings that a run keeps: all but how its server is reached, which changes when the server is restarted."""
-    return {key: value for key, value in flat_values(config).items() if key not in HOW_A_SERVER_IS_REACHED}
+    """The settings that a run keeps: all but those that may change, such as how a server is reached."""
+    may_change = {f"engine.{key}" for key in config.engine.may_change}
+    return {key: value for key, value in flat_values(config).items() if key not in may_change}
 
 
 def _refuse_other_data(run_dir: Path, about: Mapping[str, Any], data: str) -> None:
@@ -285,13 +262,18 @@ def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: st
     return {
         "format": FORMAT,
         "config": flat_values(config),
-        "resolved": asdict(resolved),
+        "resolved": resolved.model_dump(mode="json"),
         "model": {"path": base.path, "sha256": base.sha256},
         "data_sha256": data,
         "versions": versions(config),
         "git_commit": _git_commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def versions(config: RunConfig) -> dict[str, str]:
+    """Of Python, of the libraries that decide the numbers of a run, and of what its engine and trainer run on."""
+    return {**library_versions(), **config.engine.versions(), **config.training.versions()}
 
 
 def _git_commit() -> str | None:

@@ -44,6 +44,7 @@ from selftaught.records.training import (
     Checkpoint,
     ProbeRow,
     StepMetrics,
+    Training,
     TrainingExample,
     TrainingPlan,
 )
@@ -226,14 +227,8 @@ def _train(
     with models.working("loading"):
         trainer = setup.open_trainer()
     with models.working("training"):
-        checkpoint = trainer.fine_tune(
-            examples,
-            validation=validation,
-            start=start,
-            out_dir=temporary,
-            plan=plan,
-            on_step=_step_recorder(setup, n, steps),
-        )
+        training = Training(examples=examples, validation=validation, start=start, out_dir=temporary, plan=plan)
+        checkpoint = trainer.fine_tune(training, _step_recorder(setup, n, steps))
     store.publish_checkpoint(temporary, checkpoint)
     models.tokens += checkpoint.train.tokens
     for note in checkpoint.train.notes:
