@@ -20,6 +20,7 @@ from selftaught.config.loading import (
     flat_values,
     known_keys,
     load_config,
+    overridden,
     shipped_configs,
 )
 from selftaught.config.settings import RunConfig
@@ -567,6 +568,15 @@ def test_a_key_in_place_of_its_variable_is_refused_without_showing_it(key: str) 
     message = refusal_of(*SERVED, f"engine.api_key_env={key}")
     assert "name of an environment variable" in message
     assert key not in message.replace("MY_API_KEY", "").replace("A-Z", "")
+
+
+def test_complete_values_take_another_engine_and_trainer_on_top() -> None:
+    values = flat_values(load_config("arithmetic"))
+    other = overridden(values, {"engine.name": "openai", "engine.url": "http://h", "training.name": "none"})
+    assert not {"engine.slots", "training.learning_rate"} & set(other)
+    assert config_from_values(other).training.batch_size == values["training.batch_size"]
+    assert overridden(values, {"engine.name": "local"}) == values
+    assert overridden(values, {"engine.slots": 3})["engine.slots"] == 3
 
 
 def test_a_setting_that_the_chosen_engine_needs_is_asked_for_with_an_example() -> None:

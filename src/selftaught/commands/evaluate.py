@@ -16,6 +16,7 @@ from selftaught.config.loading import (
     config_without_training,
     flat_values,
     load_config,
+    overridden,
     shipped_configs,
     with_homes,
 )
@@ -157,7 +158,7 @@ def _with(config: RunConfig, given: Mapping[str, Value | None], overrides: Mappi
     """A config with overrides and with the given arguments."""
     if fixed := sorted(overrides.keys() & {*given, "model.path"}):
         raise ConfigError(f"--set {fixed[0]}: `eval` has an argument of its own for it; see `selftaught eval --help`")
-    values = {**flat_values(config), **overrides, **{key: v for key, v in given.items() if v is not None}}
+    values = overridden(flat_values(config), {**overrides, **{key: v for key, v in given.items() if v is not None}})
     return with_homes(config_from_values(values, lambda key: "eval"))
 
 

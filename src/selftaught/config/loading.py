@@ -71,8 +71,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
                 f"{_at_line(where, text, key)}: {key} = {in_file[key]!r}, but method {file_method!r} fixes it to "
                 f"{fixed!r}; remove the line, use method = 'custom', or pass {way_out}"
             )
-    kept = {key: value for key, value in in_file.items() if not _is_replaced(key, in_file, given)}
-    values = {**kept, **METHODS[method], **given, "method": method}
+    values = overridden({**in_file, **METHODS[method]}, {**given, "method": method})
     return with_homes(config_from_values(values, lambda key: "--set" if key in given else _at_line(where, text, key)))
 
 
@@ -80,7 +79,8 @@ def config_without_training(
     values: Mapping[str, Any], origin_of: Callable[[str], str] = lambda key: "config"
 ) -> RunConfig:
     """As `config_from_values`, for what trains nothing: a model and a learning rate need not be given."""
-    return config_from_values({"model.path": "builtin:adder", "training.learning_rate": 1e-5, **values}, origin_of)
+    least = {"model.path": "builtin:adder", "training.learning_rate": 1e-5}
+    return config_from_values(overridden(least, values), origin_of)
 
 
 def with_homes(config: RunConfig) -> RunConfig:
@@ -99,6 +99,20 @@ def with_homes(config: RunConfig) -> RunConfig:
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Value]:
     """`section.key=value` texts as flat values. Raises ConfigError for an unknown key or a text of another form."""
     return dict(_parse_override(item) for item in overrides)
+
+
+def overridden(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat values with others on top. If those choose another engine or trainer, the settings that belong to the first
+    one and not to the other are left out."""
+
+    def is_replaced(key: str) -> bool:
+        section, _, name = key.rpartition(".")
+        if section not in CHOICES or (chosen := given.get(f"{section}.name")) is None:
+            return False
+        owners = CHOICES[section].owners(name)
+        return chosen not in owners and values.get(f"{section}.name", CHOICES[section].default) in owners
+
+    return {**{key: value for key, value in values.items() if not is_replaced(key)}, **given}
 
 
 def config_from_values(values: Mapping[str, Any], origin_of: Callable[[str], str] = lambda key: "config") -> RunConfig:
@@ -137,15 +151,6 @@ def _wrong_setting(error: ValidationError, values: Mapping[str, Any], origin_of:
         return f"{origin_of(key)}: {key} must be given; {how}"
     such_as = f", such as {example}" if first["input"] == "" and example else ""
     return f"{origin_of(key)}: {key} = {first['input']!r}: expected {expected(field)}{such_as}; see docs/config.md"
-
-
-def _is_replaced(key: str, in_file: Mapping[str, Any], given: Mapping[str, Value]) -> bool:
-    """Whether a line of a file belongs to the engine or trainer that the file chooses, and `--set` chooses another."""
-    section, _, name = key.rpartition(".")
-    if section not in CHOICES or (chosen := given.get(f"{section}.name")) is None:
-        return False
-    owners = CHOICES[section].owners(name)
-    return chosen not in owners and in_file.get(f"{section}.name", CHOICES[section].default) in owners
 
 
 def _of_another(section: str, name: str, values: Mapping[str, Any]) -> str:
