@@ -9,7 +9,7 @@ from benchmarks.data import FORMAT, read_problems, training_pairs
 from benchmarks.record import OURS, Record, Row, speed
 from benchmarks.runner import RivalFailed
 from benchmarks.session import Options, Rival, Session, in_turn, measured, session
-from selftaught.config.loading import load_config
+from selftaught.config.loading import flat_values, load_config
 from selftaught.methods.plan import spread_over_classes
 from selftaught.models.tokens import Codec
 from selftaught.tasks import load_task
@@ -48,18 +48,14 @@ def arithmetic(options: Options) -> FineTuningCase:
     config = load_config("arithmetic")
     task = load_task(config.task)
     problems = spread_over_classes([p for p in task.train if p.class_name != "1"], options.n)
-    training = config.training
-    same = ("weight_decay", "adam_beta2", "max_grad_norm")
+    settings = flat_values(config)
+    same = ("training.weight_decay", "training.adam_beta2", "training.max_grad_norm")
     return _case(
         training_pairs(problems, task.prompt_format),
         training_pairs(spread_over_classes(task.dev, HELD_OUT), task.prompt_format),
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        settings={
-            **{f"training.{name}": getattr(training, name) for name in same},
-            "compute.threads": config.compute.threads,
-            "compute.workers": config.compute.workers,
-        },
+        batch_size=config.training.batch_size,
+        learning_rate=config.training.model_dump()["learning_rate"],
+        settings={key: settings[key] for key in (*same, "compute.threads", "compute.workers")},
     )
 
 

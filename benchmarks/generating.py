@@ -10,7 +10,7 @@ from benchmarks.endless import without_end_token
 from benchmarks.outputs import compare
 from benchmarks.record import OURS, Record, Row, speed
 from benchmarks.session import Options, Rival, Session, in_turn, measured, session
-from selftaught.config.loading import load_config
+from selftaught.config.loading import flat_values, load_config
 from selftaught.methods.plan import spread_over_classes
 from selftaught.models.tokens import Codec
 from selftaught.prompts.rendering import render_prompt
@@ -72,7 +72,11 @@ def arithmetic(options: Options, *, is_mixed: bool = False) -> Workload:
         max_new_tokens=config.sampling.max_new_tokens,
         stop=fmt.stop,
         is_endless=False,
-        settings={f"compute.{name}": value for name, value in config.compute.model_dump(exclude={"device"}).items()},
+        settings={
+            key: value
+            for key, value in flat_values(config).items()
+            if key.startswith(("compute.", "engine.")) and key != "compute.device"
+        },
     )
 
 

@@ -46,7 +46,7 @@ from selftaught.runs.store import RunStore, read_summaries
 from selftaught.stages.setup import Setup
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.tasks.splits import check_splits
-from selftaught.training.trainer import NullTrainer
+from selftaught.training.none import NullTrainer
 
 SIZES = (1_000, 10_000, 100_000)
 SHARE_CORRECT, SHARE_CORRECT_HINTED = 0.7, 0.5

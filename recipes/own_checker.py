@@ -29,8 +29,8 @@ def verify(completion: str, problem: Problem) -> Verification:
     if not (found := re.search(r"Sum: (\d{1,6}) \+ (\d{1,6})\s*\Z", completion)):
         return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)
     a, b = sorted(map(int, found.groups()))
-    is_correct = a + b == int(problem.id) and is_prime(a) and is_prime(b)
-    return Verification(verdict=Verdict.CORRECT if is_correct else Verdict.INCORRECT, prediction=f"{a} + {b}")
+    verdict = Verdict.CORRECT if a + b == int(problem.id) and is_prime(a) and is_prime(b) else Verdict.INCORRECT
+    return Verification(verdict=verdict, prediction=f"{a} + {b}")
 
 
 def check_steps(problem: Problem, completion: str) -> CheckResult:
@@ -68,7 +68,8 @@ def stand_in(model: ModelRef) -> selftaught.ScriptedEngine:
 
 def main(run_dir: str | None = None) -> None:
     config = {"model.path": "builtin:adder", "training.learning_rate": 1e-5, "sampling.num_shots": 4}
-    settings = {"selection": dict.fromkeys(("require", "require_hinted"), ["answer", "steps"]), "loop.max_iterations": 3}
+    selection = {"require": ["answer", "steps"], "require_hinted": ["answer", "steps"]}
+    settings = {"selection": selection, "loop.max_iterations": 3}
     result = run(config, settings=settings, task=load(), run_dir=run_dir, engine=stand_in, trainer=NullTrainer)
     for one in result.summaries:
         print(f"iteration {one.iteration}: {one.examples} examples, left out {dict(one.left_out)}")

@@ -22,6 +22,7 @@ from typer.main import get_command
 
 from selftaught.cli.app import app
 from selftaught.commands.init import write_starter
+from selftaught.config.choices import CHOICES
 from selftaught.config.loading import known_keys
 from selftaught.methods.metrics import wilson_interval
 from selftaught.methods.table import METHODS, STAR
@@ -92,7 +93,7 @@ def config_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Written by `python scripts/make_docs.py` from `settings.py` and `methods.py`.",
+        "Written by `python scripts/make_docs.py` from the code.",
         "",
         "A config is one TOML file; every key can also be given as `--set section.key=value`.",
         "Order, later wins: defaults, the file, the method's knobs, `--set`.",
@@ -100,6 +101,8 @@ def config_page() -> str:
         "So is a file that sets nothing.",
         "Absent is a setting that is left out; `--set section.key=` leaves out one that the file gives.",
         "Paths are from the folder that you run in; `~` and `~user` at their beginning are homes.",
+        "`engine.name` and `training.name` choose an engine and a trainer; a setting of another one is refused.",
+        "With another of them by `--set`, the file's lines for its own one alone are left out.",
         "`selftaught run FILE --dry-run` prints what a file resolves to.",
     ]
     section = None
@@ -114,7 +117,8 @@ def config_page() -> str:
                 "| key | type and range | default | meaning |",
                 "|---|---|---|---|",
             ]
-        lines.append(f"| `{key}` | {expected(field)} | {_default_of(field)} | {field.description} |")
+        meaning = f"{_owners_of(key)}{field.description}"
+        lines.append(f"| `{key}` | {expected(field)} | {_default_of(field)} | {meaning} |")
     lines += ["", "## Methods", "", "`method` fixes the knobs below; `custom` fixes none.", "", *_methods()]
     return "\n".join(lines) + "\n"
 
@@ -153,6 +157,14 @@ def _help(command: Any, path: str) -> str:
     # A fixed width, so that the page does not depend on the terminal.
     context = command.context_class(command, info_name=path, terminal_width=100, max_content_width=100)
     return str(command.get_help(context)).strip()
+
+
+def _owners_of(key: str) -> str:
+    """`name, name: ` for a setting that not every engine or trainer has."""
+    section, _, name = key.rpartition(".")
+    if section not in CHOICES or CHOICES[section].is_of_all(name):
+        return ""
+    return ", ".join(f"`{owner}`" for owner in CHOICES[section].owners(name)) + ": "
 
 
 def _default_of(field: FieldInfo) -> str:

@@ -7,7 +7,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from builders import sample
-from selftaught.config.settings import EngineConfig
 from selftaught.methods.table import METHODS
 from selftaught.records.problems import (
     CheckResult,
@@ -132,34 +131,72 @@ absent, auto = st.none(), st.just("auto")
 
 @st.composite
 def engine_settings(draw: st.DrawFn) -> dict[str, Any]:
-    """The section [engine], with the other engines' settings at their defaults."""
+    """The section [engine], with the settings of one engine."""
     name = draw(st.sampled_from(["local", "openai", "vllm"]))
-    values: dict[str, Any] = {f"engine.{key}": field.default for key, field in EngineConfig.model_fields.items()}
-    values["engine.name"] = name
-    if name != "local":
-        values["engine.concurrency"] = draw(st.integers(1, 4096) | auto)
-        values["engine.timeout_s"] = draw(st.floats(0, 86400, exclude_min=True))
-        values["engine.max_retries"] = draw(st.integers(0, 100))
+    if name == "local":
+        return {
+            "engine.name": name,
+            "engine.slots": draw(auto | st.integers(1, 64)),
+            "engine.cache_mib": draw(auto | st.integers(1, 10**6)),
+            "engine.compiled": draw(st.sampled_from(["auto", "on", "off"])),
+        }
+    values = {
+        "engine.name": name,
+        "engine.concurrency": draw(auto | st.integers(1, 4096)),
+        "engine.timeout_s": draw(st.floats(0, 86400, exclude_min=True)),
+        "engine.max_retries": draw(st.integers(0, 100)),
+    }
     if name == "openai":
         host = draw(st.sampled_from(["localhost:8000", "127.0.0.1", "[::1]:80", "models.example/v1/"]))
         values["engine.url"] = draw(st.sampled_from(["http://", "https://"])) + host
         values["engine.model"] = draw(absent | plain_words)
         values["engine.api_key_env"] = draw(absent | st.from_regex(r"[A-Z_][A-Z0-9_]{0,20}", fullmatch=True))
-    if name == "vllm":
+    else:
         values["engine.vllm_python"] = draw(absent | plain_words)
-        values["engine.start_timeout_s"] = draw(st.floats(0, 86400, exclude_min=True))
         values["engine.vllm_args"] = draw(st.sampled_from([None, "--max-model-len 2048", "--dtype 'float32' -x"]))
+        values["engine.start_timeout_s"] = draw(st.floats(0, 86400, exclude_min=True))
     return values
 
 
 @st.composite
-def settings_values(draw: st.DrawFn) -> dict[str, Any]:
-    """Every setting by `section.key`, within its range and free of contradictions."""
-    engine = draw(engine_settings())
-    is_local = engine["engine.name"] == "local"
-    slots = draw(st.integers(1, 64) | auto) if is_local else "auto"
-    num_samples = draw(st.integers(1, 64))
+def training_settings(draw: st.DrawFn) -> dict[str, Any]:
+    """The section [training], with the settings of one trainer."""
+    name = draw(st.sampled_from(["sft", "none"]))
+    values = {
+        "training.name": name,
+        "training.window": draw(st.sampled_from(["iteration", "all"])),
+        "training.human_solutions": draw(st.booleans()),
+        "training.target": draw(st.sampled_from(["rationale", "answer"])),
+        "training.start_from": draw(st.sampled_from(["base", "previous"])),
+        "training.sft_first": draw(st.booleans()),
+        "training.num_rehearsed": draw(st.integers(0, 100)),
+        "training.steps_first_iteration": draw(st.integers(1, 10**5)),
+        "training.steps_growth": draw(st.floats(1, 10)),
+        "training.max_epochs": draw(st.floats(0, 1000, exclude_min=True)),
+        "training.batch_size": 2 * draw(st.integers(1, 32)),  # two workers share a step evenly
+        "training.validation_share": draw(rates),
+    }
+    if name == "none":
+        return values
     lora_rank = draw(absent | st.integers(1, 64))
+    return values | {
+        "training.micro_batch_tokens": draw(auto | st.integers(1, 10**5)),
+        "training.noise_scale": draw(st.booleans()),
+        "training.learning_rate": draw(st.floats(0, 1, exclude_min=True)),
+        "training.schedule": draw(st.sampled_from(["constant", "linear", "cosine"])),
+        "training.warmup_steps": draw(st.integers(0, 1000)),
+        "training.weight_decay": draw(st.floats(0, 1)),
+        "training.adam_beta2": draw(st.floats(0.5, 1, exclude_max=True)),
+        "training.max_grad_norm": draw(st.floats(0, 100, exclude_min=True)),
+        "training.lora_rank": lora_rank,
+        "training.lora_alpha": draw(absent | st.integers(1, 64)) if lora_rank else None,
+    }
+
+
+@st.composite
+def settings_values(draw: st.DrawFn) -> dict[str, Any]:
+    """Every setting of a config by `section.key`, within its range and free of contradictions."""
+    num_samples = draw(st.integers(1, 64))
     return {
         "method": draw(st.sampled_from(sorted(METHODS))),
         "seed": draw(st.integers(0, 2**63)),
@@ -202,36 +239,13 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         },
         "selection.unique_by": draw(st.sampled_from(["none", "text", "normalized-text", "equations"])),
         "selection.max_per_problem": draw(absent | st.integers(1, 100)),
-        "training.window": draw(st.sampled_from(["iteration", "all"])),
-        "training.human_solutions": draw(st.booleans()),
-        "training.target": draw(st.sampled_from(["rationale", "answer"])),
-        "training.start_from": draw(st.sampled_from(["base", "previous"])),
-        "training.sft_first": draw(st.booleans()),
-        "training.num_rehearsed": draw(st.integers(0, 100)),
-        "training.steps_first_iteration": draw(st.integers(1, 10**5)),
-        "training.steps_growth": draw(st.floats(1, 10)),
-        "training.max_epochs": draw(st.floats(0, 1000, exclude_min=True)),
-        "training.batch_size": 2 * draw(st.integers(1, 32)),  # two workers share a step evenly
-        "training.micro_batch_tokens": draw(auto | st.integers(1, 10**5)),
-        "training.noise_scale": draw(st.booleans()),
-        "training.learning_rate": draw(st.floats(0, 1, exclude_min=True)),
-        "training.schedule": draw(st.sampled_from(["constant", "linear", "cosine"])),
-        "training.warmup_steps": draw(st.integers(0, 1000)),
-        "training.weight_decay": draw(st.floats(0, 1)),
-        "training.adam_beta2": draw(st.floats(0.5, 1, exclude_max=True)),
-        "training.max_grad_norm": draw(st.floats(0, 100, exclude_min=True)),
-        "training.lora_rank": lora_rank,
-        "training.lora_alpha": draw(absent | st.integers(1, 64)) if lora_rank else None,
-        "training.validation_share": draw(rates),
+        **draw(training_settings()),
         "loop.max_iterations": draw(st.integers(1, 1000)),
         "loop.patience": draw(st.integers(1, 100)),
         "tracking.log_every_steps": draw(st.integers(1, 1000)),
         "compute.device": draw(st.sampled_from(["auto", "cpu", "cuda"])),
         "compute.threads": draw(auto | st.integers(1, 256)),
         "compute.workers": draw(st.integers(1, 2)),
-        "compute.slots": slots,
-        "compute.cache_mib": draw(auto | st.integers(1, 10**6)) if is_local else "auto",
-        "compute.chunk_completions": draw(auto | st.integers(256, 10**4)),
-        "compute.compiled": draw(st.sampled_from(["auto", "off"])),
-        **engine,
+        "compute.chunk_completions": draw(auto | st.integers(1, 10**4)),
+        **draw(engine_settings()),
     }

@@ -352,12 +352,12 @@ def test_generating_a_fixed_number_runs_and_compares_outputs(
 def test_generating_to_a_natural_end_runs_and_names_a_rival_that_cannot(
     capsys: pytest.CaptureFixture[str], tiny: Path, questions: Path
 ) -> None:
-    data = ("--model", tiny, "--data", questions, "--n", 4, "--check", 0, "--set", "compute.slots=4")
+    data = ("--model", tiny, "--data", questions, "--n", 4, "--check", 0, "--set", "engine.slots=4")
     record = benchmark(capsys, "generate-natural", *data, "--rivals", "selftaught,vllm-float32", "--repeat", 2)
     ours, vllm = record["rows"][:2]
     assert [row["rival"] for row in record["rows"]] == ["selftaught", "vllm-float32"] * 2
     assert ours["tokens_per_s"] > 0
-    assert ours["more"]["settings"]["slots"] == 4
+    assert ours["more"]["settings"]["engine"]["slots"] == 4
     assert vllm["failed"] == "no --vllm-python INTERPRETER was given"
 
 

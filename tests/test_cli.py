@@ -502,14 +502,23 @@ def test_a_damaged_run_folder_is_one_line(finished: Path, tmp_path: Path, name: 
     assert name in refused(selftaught("run", "--resume", str(copy)))
 
 
-@pytest.mark.parametrize(("key", "value"), [("chunk_completions", 0), ("threads", "many"), ("slots", None)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("chunk_completions", 0),
+        ("threads", "many"),
+        ("engine.slots", None),
+        ("engine.slots", "auto"),
+    ],
+)
 def test_a_damaged_value_in_run_json_is_named_and_no_sample_is_lost(
     finished: Path, tmp_path: Path, key: str, value: object
 ) -> None:
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(finished), str(copy)], check=True)
     about = json.loads((copy / "run.json").read_text())
-    about["resolved"][key] = value
+    *_, section, name = ("resolved", *key.split("."))
+    (about["resolved"]["engine"] if section == "engine" else about["resolved"])[name] = value
     (copy / "run.json").write_text(json.dumps(about))
     assert f"run.json: resolved.{key}: input should be" in refused(selftaught("run", "--resume", str(copy)))
     assert folder_bytes(copy, "samples") == folder_bytes(finished, "samples")

@@ -1,33 +1,52 @@
 """What a run resolves once for its machine."""
 
+import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from builders import config
-from selftaught.commands.opening import bfloat16_is_faster, engine_opener, resolve
 from selftaught.config.loading import load_config, shipped_configs
-from selftaught.records.errors import ConfigError
+from selftaught.config.resolving import Resolved, carried_on, resolve
+from selftaught.engines.local.settings import LocalConfig
+from selftaught.engines.server.openai_settings import OpenAIConfig
+from selftaught.machine.devices import Machine, bfloat16_is_faster
+from selftaught.machine.opening import Opening
+from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.samples import ModelRef
 
 
+def resolved_for(path: Path, **sections: Mapping[str, Any]) -> Resolved:
+    return resolve(config(**{"compute": {"device": "cpu"}, **sections}), ModelRef(path=str(path)))
+
+
+def local(resolved: Resolved) -> LocalConfig:
+    assert isinstance(resolved.engine, LocalConfig)
+    return resolved.engine
+
+
 def test_the_cache_and_the_slots_are_those_of_the_settings(adder: Path) -> None:
-    compute = {"device": "cpu", "cache_mib": 7, "slots": 3, "chunk_completions": 99}
-    resolved = resolve(config(compute=compute), ModelRef(path=str(adder)))
-    assert (resolved.cache_bytes, resolved.slots, resolved.chunk_completions) == (7 * 1024 * 1024, 3, 99)
+    compute = {"device": "cpu", "chunk_completions": 99}
+    resolved = resolved_for(adder, compute=compute, engine={"cache_mib": 7, "slots": 3})
+    engine = local(resolved)
+    assert (engine.cache_mib, engine.slots, resolved.chunk_completions) == (7, 3, 99)
 
 
 def test_auto_is_resolved_for_the_machine(adder: Path) -> None:
-    resolved = resolve(config(compute={"device": "cpu"}), ModelRef(path=str(adder)))
-    assert resolved.cache_bytes > 0
-    assert resolved.cache_bytes % (64 << 20) == 0
-    assert (resolved.prefill_tokens, resolved.slots, resolved.chunk_completions) == (2048, 128, 512)
+    resolved = resolved_for(adder)
+    engine = local(resolved)
+    assert int(engine.cache_mib) > 0
+    assert int(engine.cache_mib) % 64 == 0
+    assert (engine.slots, resolved.chunk_completions) == (128, 512)
     assert resolved.threads >= 1
+    assert "auto" not in resolved.model_dump().values()
+    assert "auto" not in engine.model_dump().values()
 
 
 @pytest.mark.parametrize("setting", ["auto", "off"])
@@ -35,24 +54,76 @@ def test_auto_is_resolved_for_the_machine(adder: Path) -> None:
 def test_operations_are_compiled_if_numba_is_installed_and_the_setting_allows_it(
     setting: str, is_installed: bool, adder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selftaught.commands.opening.has_compiler", lambda: is_installed)
-    resolved = resolve(config(compute={"device": "cpu", "compiled": setting}), ModelRef(path=str(adder)))
-    assert resolved.compiled == (setting == "auto" and is_installed)
+    monkeypatch.setattr("selftaught.engines.local.settings.has_compiler", lambda: is_installed)
+    resolved = resolved_for(adder, engine={"compiled": setting})
+    assert local(resolved).compiled == ("on" if setting == "auto" and is_installed else "off")
 
 
 def test_a_run_that_began_with_compiled_operations_is_not_carried_on_without_numba(
     adder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = config(compute={"device": "cpu"})
-    resolved = replace(resolve(settings, ModelRef(path=str(adder))), compiled=True)
-    monkeypatch.setattr("selftaught.commands.opening.has_compiler", lambda: False)
+    resolved = resolved_for(adder, engine={"compiled": "on"})
+    monkeypatch.setattr("selftaught.engines.local.settings.has_compiler", lambda: False)
     with pytest.raises(ConfigError, match="numba is not installed here; install it"):
-        engine_opener(settings, resolved, ())
+        resolved.engine.opener(Opening(machine=resolved.machine))
+    with pytest.raises(ConfigError, match="numba is not installed here; install it"):
+        config(engine={"compiled": "on"}).engine.check()
+
+
+def test_operations_cannot_be_compiled_for_a_gpu() -> None:
+    gpu = Machine(device="cuda", dtype="bfloat16", threads=1)
+    with pytest.raises(ConfigError, match=r"compiles for a CPU, but the run computes on cuda"):
+        LocalConfig(compiled="on").resolved(gpu)
+
+
+@pytest.mark.parametrize(("name", "number"), [("openai", 16), ("vllm", 128)])
+def test_a_chunk_for_a_server_has_four_times_the_requests_at_a_time(name: str, number: int, adder: Path) -> None:
+    of_name = {"name": name, **({"url": "http://h"} if name == "openai" else {})}
+    auto, given = (resolved_for(adder, engine={**of_name, **more}) for more in ({}, {"concurrency": 3}))
+    assert (auto.chunk_completions, given.chunk_completions) == (4 * number, 12)
+    assert auto.engine.model_dump()["concurrency"] == number
+
+
+def test_what_is_resolved_survives_the_way_through_run_json(adder: Path) -> None:
+    settings = config(compute={"device": "cpu"}, engine={"name": "openai", "url": "http://h", "concurrency": 5})
+    resolved = resolve(settings, ModelRef(path=str(adder)))
+    written = json.loads(json.dumps(resolved.model_dump(mode="json")))
+    assert carried_on(written, settings, "run.json") == resolved
+
+
+def test_a_run_is_carried_on_with_a_server_at_another_place_and_the_concurrency_that_it_began_with(
+    adder: Path,
+) -> None:
+    begun = resolved_for(adder, engine={"name": "openai", "url": "http://old", "concurrency": 5})
+    now = config(engine={"name": "openai", "url": "http://new", "concurrency": 9})
+    engine = carried_on(begun.model_dump(mode="json"), now, "run.json").engine
+    assert engine == OpenAIConfig(url="http://new", concurrency=5)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        ({"threads": 0}, "run.json: resolved.threads: input should be greater than or equal to 1, got 0; restore"),
+        ({"threads": "auto"}, "resolved.threads: input should be a valid integer, got 'auto'"),
+        ({"device": "tpu"}, "resolved.device: input should be 'cpu' or 'cuda', got 'tpu'"),
+        ({"engine": {"name": "local", "slots": "auto", "cache_mib": 1}}, "engine.slots: input should be resolved"),
+        ({"engine": {"name": "local", "slots": None, "cache_mib": 1}}, "engine.slots: input should be a valid integer"),
+        ({"engine": {"name": "vllm", "concurrency": 1}}, "engine.name: input should be 'local', got 'vllm'"),
+        ({"engine": {"name": "xyzzy"}}, "engine.name: input should be 'local', got 'xyzzy'"),
+        ({"engine": 3}, "resolved.engine: input should be a valid dictionary"),
+        ({"slots": 3}, "run.json: resolved is damaged"),
+    ],
+)
+def test_a_damaged_value_of_what_was_resolved_is_named(damage: dict[str, Any], expected: str, adder: Path) -> None:
+    held = resolved_for(adder).model_dump(mode="json")
+    with pytest.raises(StoreError) as caught:
+        carried_on({**held, **damage}, config(), "run.json")
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
 def test_a_small_model_stays_float32_on_a_cpu_unless_the_settings_say_otherwise(dtype: str, adder: Path) -> None:
-    resolved = resolve(config(compute={"device": "cpu"}, model={"dtype": dtype}), ModelRef(path=str(adder)))
+    resolved = resolved_for(adder, model={"dtype": dtype})
     assert resolved.dtype == ("float32" if dtype == "auto" else dtype)
 
 
@@ -74,19 +145,11 @@ def test_bfloat16_is_used_where_it_is_much_faster_and_its_measurement_ends_early
     assert timed.count("bfloat16") == halves
 
 
-def test_a_chunk_that_would_leave_slots_empty_is_refused(adder: Path) -> None:
-    with pytest.raises(ConfigError, match="chunk_completions = 511 is less than four times the 128 completions"):
-        resolve(config(compute={"device": "cpu", "chunk_completions": 511}), ModelRef(path=str(adder)))
-    with pytest.raises(ConfigError, match="chunk_completions = 1023 is less than four times the 256 completions"):
-        resolve(config(compute={"device": "cpu", "chunk_completions": 1023, "workers": 2}), ModelRef(path=str(adder)))
-
-
 def test_every_worker_has_all_slots_and_a_share_of_the_memory(adder: Path) -> None:
-    one, two = (
-        resolve(config(compute={"device": "cpu", "workers": number}), ModelRef(path=str(adder))) for number in (1, 2)
-    )
-    assert (two.slots, two.chunk_completions, two.workers) == (one.slots, 2 * one.chunk_completions, 2)
-    assert two.cache_bytes <= one.cache_bytes // 2 + (64 << 20)
+    one, two = (resolved_for(adder, compute={"device": "cpu", "workers": number}) for number in (1, 2))
+    assert local(two).slots == local(one).slots
+    assert (two.chunk_completions, two.workers) == (2 * one.chunk_completions, 2)
+    assert int(local(two).cache_mib) <= int(local(one).cache_mib) // 2 + 64
     assert two.threads == max(1, one.threads // 2)
 
 
@@ -108,11 +171,12 @@ def test_a_shipped_config_is_for_a_machine_with_a_gpu_too(
 
 THREADS = """
 import sys, torch
+from selftaught.engines.local.engine import LocalSettings
 from selftaught.engines.local.multi_process import open_local
 from selftaught.records.samples import ModelRef
-settings = {"dtype": "float32", "device": "cpu", "threads": 2, "slots": 4}
+settings = LocalSettings(dtype="float32", device="cpu", threads=2, slots=4, compiled=True)
 for _ in range(2):
-    open_local(ModelRef(path=sys.argv[1]), settings, compiled=True)
+    open_local(ModelRef(path=sys.argv[1]), settings)
     print(torch.get_num_threads())
 """
 

@@ -13,17 +13,20 @@ from hypothesis import strategies as st
 
 from builders import LEAST, TESTS, config
 from selftaught.commands.check_task import check_task
+from selftaught.config.choices import CHOICES
 from selftaught.config.loading import (
     config_from_values,
     differences,
     flat_values,
     known_keys,
     load_config,
+    overridden,
     shipped_configs,
 )
 from selftaught.config.settings import RunConfig
 from selftaught.methods.table import METHODS
 from selftaught.records.errors import ConfigError, SelftaughtError
+from selftaught.records.sections import expected
 from selftaught.tasks import TASKS
 from strategies import settings_values
 
@@ -415,10 +418,6 @@ def test_an_override_that_is_not_as_documented_is_refused(override: str, expecte
         (["training.noise_scale=true", "training.batch_size=1"], "training.batch_size = 1 cannot be split"),
         (["training.validation_share=1.0"], "training.validation_share = 1 leaves nothing to train on"),
         (["sampling.num_samples=0", "training.num_rehearsed=0"], "sampling.num_samples = 0 samples nothing"),
-        (
-            ["compute.slots=8", "compute.chunk_completions=31"],
-            "compute.chunk_completions = 31 is less than four times compute.slots = 8",
-        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(overrides: list[str], expected: str) -> None:
@@ -434,7 +433,7 @@ def test_settings_that_contradict_each_other_are_refused(overrides: list[str], e
         ["sampling.num_samples=0", "training.num_rehearsed=1"],
         ["sampling.num_samples=0", "training.num_rehearsed=0", "training.human_solutions=true"],
         ["sampling.num_samples=0", "training.num_rehearsed=0", "training.target=answer"],
-        ["compute.slots=8", "compute.chunk_completions=32"],
+        ["engine.slots=8", "compute.chunk_completions=3"],
         ["compute.chunk_completions=31"],
     ],
 )
@@ -448,7 +447,6 @@ def test_settings_that_go_together_are_accepted(overrides: list[str]) -> None:
 
 @given(settings_values())
 def test_flat_values_survive_the_way_through_run_json(values: dict[str, Any]) -> None:
-    assert list(values) == list(known_keys())
     resolved = config_from_values(values)
     flat = flat_values(resolved)
     assert config_from_values(json.loads(json.dumps(flat))) == resolved
@@ -456,7 +454,8 @@ def test_flat_values_survive_the_way_through_run_json(values: dict[str, Any]) ->
 
 
 def test_flat_values_are_in_documented_order() -> None:
-    assert list(flat_values(config())) == list(known_keys())
+    flat = flat_values(config())
+    assert list(flat) == [key for key in known_keys() if key in flat]
 
 
 def test_a_value_from_a_changed_run_json_is_refused_with_its_origin() -> None:
@@ -504,9 +503,49 @@ def test_a_setting_of_another_engine_is_refused_and_says_whose_it_is(key: str, v
         assert f"engine.{key} is set" in refusal_of(*SERVED, f"engine.{key}={value}")
 
 
-def test_slots_and_their_memory_belong_to_the_local_engine() -> None:
-    for key in ("slots", "cache_mib"):
-        assert f"compute.{key} = 4 belongs to engine.name = 'local'" in refusal_of(*SERVED, f"compute.{key}=4")
+@pytest.mark.parametrize("key", ["slots", "cache_mib", "compiled"])
+def test_slots_and_what_belongs_to_them_are_settings_of_the_local_engine(key: str) -> None:
+    message = refusal_of(*SERVED, f"engine.{key}=4")
+    assert f"engine.{key} is set, but engine.name = 'openai' does not use it (it belongs to 'local')" in message
+    assert refusal_of(f"compute.{key}=4").endswith(f"unknown setting 'compute.{key}'; did you mean 'engine.{key}'?")
+
+
+def test_a_config_has_the_settings_of_its_own_engine_and_trainer_alone() -> None:
+    def keys(section: str, *overrides: str) -> set[str]:
+        values = flat_values(load_config("arithmetic", overrides))
+        return {key.removeprefix(f"{section}.") for key in values if key.startswith(f"{section}.")}
+
+    assert keys("engine") == {"name", "slots", "cache_mib", "compiled"}
+    of_a_server = {"name", "concurrency", "timeout_s", "max_retries"}
+    assert keys("engine", *SERVED) == of_a_server | {"url", "model", "api_key_env"}
+    assert keys("engine", "engine.name=vllm") == of_a_server | {"vllm_python", "vllm_args", "start_timeout_s"}
+    assert keys("training") - keys("training", "training.name=none") >= {"learning_rate", "lora_rank"}
+
+
+@pytest.mark.parametrize("section", CHOICES)
+def test_entries_that_share_a_setting_agree_on_what_it_may_be(section: str) -> None:
+    for key, field in CHOICES[section].fields().items():
+        for name in CHOICES[section].owners(key) if key != "name" else ():
+            own = CHOICES[section].table()[name].model_fields[key]
+            assert (expected(own), own.default) == (expected(field), field.default), f"{section}.{key} of {name}"
+
+
+@pytest.mark.parametrize("section", CHOICES)
+def test_the_name_of_an_entry_is_its_own_default_and_an_unknown_name_is_refused_with_all(section: str) -> None:
+    table = CHOICES[section].table()
+    assert [entry.model_fields["name"].default for entry in table.values()] == list(table)
+    known = " or ".join(json.dumps(name) for name in table)
+    assert refusal_of(f"{section}.name=xyzzy").startswith(f"--set: {section}.name = 'xyzzy': expected {known}")
+
+
+def test_another_engine_by_set_replaces_the_lines_of_the_file_that_belong_to_its_engine(tmp_path: Path) -> None:
+    path = written(tmp_path, '[engine]\nname = "openai"\nurl = "http://h"\nmax_retries = 2\n')
+    values = flat_values(load(path, ["engine.name=vllm"]))
+    assert values["engine.max_retries"] == 2  # it belongs to both
+    assert "engine.url" not in values
+    with pytest.raises(ConfigError, match=r"--set: engine\.url is set"):
+        load(path, ["engine.name=vllm", "engine.url=http://h"])
+    assert flat_values(load(path, ["engine.name=openai"]))["engine.url"] == "http://h"
 
 
 @pytest.mark.parametrize(
@@ -529,6 +568,26 @@ def test_a_key_in_place_of_its_variable_is_refused_without_showing_it(key: str) 
     message = refusal_of(*SERVED, f"engine.api_key_env={key}")
     assert "name of an environment variable" in message
     assert key not in message.replace("MY_API_KEY", "").replace("A-Z", "")
+
+
+def test_complete_values_take_another_engine_and_trainer_on_top() -> None:
+    values = flat_values(load_config("arithmetic"))
+    other = overridden(values, {"engine.name": "openai", "engine.url": "http://h", "training.name": "none"})
+    assert not {"engine.slots", "training.learning_rate"} & set(other)
+    assert config_from_values(other).training.batch_size == values["training.batch_size"]
+    assert overridden(values, {"engine.name": "local"}) == values
+    assert overridden(values, {"engine.slots": 3})["engine.slots"] == 3
+
+
+def test_a_setting_that_the_chosen_engine_needs_is_asked_for_with_an_example() -> None:
+    message = refusal_of("engine.name=openai")
+    assert message.endswith("engine.url must be given; write `url = …` under [engine], or pass --set "
+                            "engine.url=http://127.0.0.1:8000")  # fmt: skip
+
+
+def test_an_absent_setting_of_another_engine_is_no_setting() -> None:
+    values = {**flat_values(load_config("arithmetic")), "engine.url": None}
+    assert "engine.url" not in flat_values(config_from_values(values))
 
 
 def test_vllm_arguments_with_an_open_quote_are_refused() -> None:

@@ -25,15 +25,16 @@ RESULT = "10.5"
 
 ATTENTION = """
 import sys
-import numpy as np
 import torch
 from selftaught.engines.local.cpu.attention import _in_parallel, attend_in_slots
+from selftaught.engines.local.slots import SlotAttention
 worst = hits = 0.0
 for kind in sys.argv[1:]:
     size, dtype = int(kind[:-1]), {"f": torch.float32, "h": torch.bfloat16}[kind[-1]]
     q, k, v = (torch.linspace(-3, 3, n * size).mul(9 + n).sin().view(n // 4, 4, size).to(dtype) for n in (12, 24, 24))
     q, held = q.transpose(0, 1), tuple(x.view(3, 1, 8, size).expand(3, 4, 8, size).contiguous() for x in (k, v))
-    out = attend_in_slots(q, None, held, np.arange(3), np.array([7, 2, 5]), size**-0.5, None, threads=2)
+    call = SlotAttention(q, None, held, torch.arange(3), torch.tensor([7, 2, 5]), size**-0.5)
+    out = attend_in_slots(call, threads=2)
     for n, last in enumerate((7, 2, 5)):
         scores = torch.einsum("hd,htd->ht", q[:, n].double(), held[0][n, :, : last + 1].double()) * size**-0.5
         expected = torch.einsum("ht,htd->hd", scores.softmax(-1), held[1][n, :, : last + 1].double())
@@ -48,16 +49,15 @@ import sys
 import torch
 from transformers.utils import logging
 from selftaught.engines.local.cpu import CpuKernels
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.local.slots import SlotCache
 from selftaught.records.samples import ModelRef
 logging.disable_progress_bar()
 digest = hashlib.sha256()
 dtype, threads = sys.argv[2], int(sys.argv[3])
 kernels = CpuKernels(threads)
-engine = LocalEngine(
-    ModelRef(path=sys.argv[1]), dtype=dtype, device="cpu", threads=threads, slots=4, kernels=kernels
-)
+settings = LocalSettings(dtype=dtype, device="cpu", threads=threads, slots=4)
+engine = LocalEngine(ModelRef(path=sys.argv[1]), settings, kernels=kernels)
 for prefix in ([], [3, 4]):
     cache = SlotCache(3, 20, kernels)
     if prefix:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,7 +23,7 @@ from selftaught.engines.local.cpu.fused import (
 )
 from selftaught.engines.local.cpu.likeliest import likeliest
 from selftaught.engines.local.forward import Runner, use_slots
-from selftaught.engines.local.slots import PrefillPass, SlotCache
+from selftaught.engines.local.slots import PrefillPass, SlotAttention, SlotCache
 from tiny_models import ModelFolder, generated, ids_of, open_engine, plain_model, sample, texts_of
 
 HALF, SINGLE = torch.bfloat16, torch.float32
@@ -68,7 +67,7 @@ def test_compiled_attention_is_attention_over_prefix_and_slot(
         random(num_slots, kv_heads, length, size, dtype=dtype, seed=1),
         random(num_slots, kv_heads, length, size, dtype=dtype, seed=2),
     )
-    slots, positions = np.array([3, 0, 4]), np.array([0, 39, 17])
+    slots, positions = torch.tensor([3, 0, 4]), torch.tensor([0, 39, 17])
     q = random(kv_heads * group, 3, size, dtype=dtype, seed=3)
     k, v = (random(kv_heads, 3, size, dtype=dtype, seed=seed) for seed in (4, 5))
     scale, shared, prefix = size**-0.5, None, None
@@ -79,8 +78,8 @@ def test_compiled_attention_is_attention_over_prefix_and_slot(
         shared = (by_token[0].flatten(1, 2)[None].to(dtype), by_token[1].flatten(1, 2)[None].float())
     expected_held = tuple(x.clone() for x in held)
     for target, new in zip(expected_held, (k, v), strict=True):
-        target[torch.tensor(slots), :, torch.tensor(positions)] = new.transpose(0, 1)
-    out = attend_in_slots(q, (k, v), held, slots, positions, scale, shared, threads=1)
+        target[slots, :, positions] = new.transpose(0, 1)
+    out = attend_in_slots(SlotAttention(q, (k, v), held, slots, positions, scale, shared), threads=1)
     assert all(torch.equal(a, b) for a, b in zip(held, expected_held, strict=True))
     for n in range(3):
         keys, values = (x[slots[n], :, : positions[n] + 1] for x in held)
@@ -97,7 +96,8 @@ def test_a_score_that_is_not_a_number_makes_its_token_not_a_number_and_no_other(
     q = random(1, 3, 64, dtype=dtype, seed=3).abs()
     (q if where == "q" else held[0])[0, 1 if where == "q" else 0, ..., 5] = float(bad)
     broken = 1 if where == "q" else 0
-    out = attend_in_slots(q, None, held, np.arange(3), np.array([12, 12, 12]), 0.125, None, threads=1)
+    call = SlotAttention(q, None, held, torch.arange(3), torch.tensor([12, 12, 12]), 0.125)
+    out = attend_in_slots(call, threads=1)
     assert [bool(torch.isnan(token).all()) for token in out[0].flatten(1)] == [n == broken for n in range(3)]
     assert torch.isfinite(out[0][[n for n in range(3) if n != broken]]).all()
 
@@ -109,11 +109,11 @@ def test_neither_threads_nor_the_tokens_beside_it_change_a_bit_of_a_token(dtype:
         cache.own[0] = tuple(random(9, 2, 30, 16, dtype=dtype, seed=seed) for seed in (1, 2))  # type: ignore[assignment]
         q = random(4, 9, 16, dtype=dtype, seed=3)[:, tokens]
         k, v = (random(2, 9, 16, dtype=dtype, seed=seed)[:, tokens] for seed in (4, 5))
-        slots, positions = np.array(tokens), np.array([3 * n for n in tokens])
+        slots, positions = torch.tensor(tokens), torch.tensor([3 * n for n in tokens])
         if written_before:
-            cache.write(0, torch.tensor(slots), torch.tensor(positions), k[None], v[None])
+            cache.write(0, slots, positions, k[None], v[None])
         new = None if written_before else (k, v)
-        return attend_in_slots(q, new, cache.own[0], slots, positions, 0.25, None, threads=threads)[0]
+        return attend_in_slots(SlotAttention(q, new, cache.own[0], slots, positions, 0.25), threads=threads)[0]
 
     together = run(list(range(9)), 1)
     assert torch.equal(run(list(range(9)), 2), together)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import selftaught as package
+from selftaught import engines
 from selftaught.commands.check_task import check_task
 from selftaught.commands.init import write_starter
 from selftaught.config.loading import (
@@ -22,10 +23,12 @@ from selftaught.config.loading import (
     load_config,
     shipped_configs,
 )
+from selftaught.machine.devices import Machine
+from selftaught.machine.opening import Opening
 from selftaught.methods.table import METHODS
 from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
 from selftaught.records.problems import CheckResult, Problem, Verdict
-from selftaught.records.samples import LeftOut, Sample
+from selftaught.records.samples import LeftOut, ModelRef, Request, Sample, SamplingParams
 from selftaught.records.training import StepMetrics, TrainingExample, TrainingSummary
 from selftaught.tasks import OF_EVERY_TASK, TASKS, load_task, source_of
 from selftaught.tasks.rows.prompt_file import read_prompt_file
@@ -223,8 +226,12 @@ def test_the_walk_through_of_ones_own_data_leads_to_a_task_that_passes_its_check
     assert check_task("questions.toml").refusals == ()
 
 
-def python_blocks(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
+def python_blocks(page: str, section: str = "") -> list[str]:
+    """The Python blocks of a page, or of its section with this heading."""
+    text = (ROOT / "docs" / page).read_text()
+    if section:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
 def test_the_task_that_the_page_of_extending_shows_passes_its_own_checks(tmp_path: Path) -> None:
@@ -253,6 +260,20 @@ def test_the_page_of_extending_lists_the_arguments_of_a_run_in_order() -> None:
     page = (ROOT / "docs" / "extend.md").read_text()
     table = page.partition("| argument | |")[2].partition("\n\n")[0]
     assert re.findall(r"(?m)^\| `(\w+)` \|", table) == list(inspect.signature(package.run).parameters)
+
+
+def test_the_engine_that_the_page_of_extending_shows_is_an_entry_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, Any] = {}
+    (block,) = python_blocks("extend.md", "An engine")
+    exec(block, names)
+    entry = names["EchoConfig"]
+    entry.model_rebuild(_types_namespace=names)
+    monkeypatch.setattr(engines, "ENGINES", {**engines.ENGINES, "echo": entry})
+    settings = load_config(BASE, ["engine.name=echo", "engine.words=Hm."]).engine
+    opening = Opening(machine=Machine(device="cpu", dtype="float32", threads=1))
+    engine = settings.opener(opening)(ModelRef(path="nowhere"))
+    (completion,) = engine.sample([Request(prompt="?", seed=0)], SamplingParams(temperature=0.0, max_new_tokens=9))
+    assert completion.text == "Hm."
 
 
 def test_the_verifier_that_the_page_of_verifiers_shows_works() -> None:

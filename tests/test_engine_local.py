@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from builders import task_named
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.local.token_sampling import sample_tokens
 from selftaught.models.tokens import Codec
 from selftaught.prompts.rendering import render_prompt
@@ -27,7 +27,7 @@ from selftaught.records.samples import (
 
 
 def open_engine(folder: Path, *, slots: int = 16) -> LocalEngine:
-    return LocalEngine(ModelRef(path=str(folder)), dtype="float32", device="cpu", threads=1, slots=slots)
+    return LocalEngine(ModelRef(path=str(folder)), LocalSettings(dtype="float32", device="cpu", threads=1, slots=slots))
 
 
 def prompts(number: int, *, num_shots: int = 0) -> list[str]:
@@ -219,7 +219,9 @@ def test_a_model_whose_sliding_window_is_too_short_is_run_by_generate(tmp_path: 
     (tmp_path / "generation_config.json").unlink(missing_ok=True)
     lines: list[str] = []
     engine = LocalEngine(
-        ModelRef(path=str(tmp_path)), dtype="float32", device="cpu", threads=1, slots=4, note=lines.append
+        ModelRef(path=str(tmp_path)),
+        LocalSettings(dtype="float32", device="cpu", threads=1, slots=4),
+        note=lines.append,
     )
     texts = prompts(3)
     short = sample(engine, texts, max_new_tokens=2)
@@ -250,7 +252,7 @@ def test_a_model_with_learned_positions_generates_like_generate(tmp_path: Path, 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_model_of_a_closed_engine_is_freed_at_once(dtype: str, adder: Path) -> None:
     """The next engine or training needs the memory, and cannot wait until Python collects cycles."""
-    engine = LocalEngine(ModelRef(path=str(adder)), dtype=dtype, device="cpu", threads=1, slots=4)
+    engine = LocalEngine(ModelRef(path=str(adder)), LocalSettings(dtype=dtype, device="cpu", threads=1, slots=4))
     list(engine.sample([Request(prompt="1", seed=0)], SamplingParams(temperature=0.0, max_new_tokens=2)))
     model = weakref.ref(engine._model)
     gc.disable()

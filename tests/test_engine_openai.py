@@ -55,9 +55,9 @@ def sampled(engine: Any, jobs: list[Request], how: SamplingParams) -> list[Compl
 
 
 def local(model: Path) -> Any:
-    from selftaught.engines.local.engine import LocalEngine
+    from selftaught.engines.local.engine import LocalEngine, LocalSettings
 
-    return LocalEngine(ModelRef(path=str(model)), dtype="float32", device="cpu", threads=1, slots=8)
+    return LocalEngine(ModelRef(path=str(model)), LocalSettings(dtype="float32", device="cpu", threads=1, slots=8))
 
 
 def test_greedy_completions_are_those_of_the_local_engine(engine: OpenAIEngine, model: Path) -> None:

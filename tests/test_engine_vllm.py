@@ -49,10 +49,9 @@ def script(path: Path, line: str) -> str:
     return str(path)
 
 
-def settings_for(python: str, **fields: Any) -> VllmSettings:
+def settings_for(python: str | None, **fields: Any) -> VllmSettings:
     values: dict[str, Any] = {
         "python": python,
-        "arguments": "",
         "dtype": "float32",
         "device": "cpu",
         "threads": 1,
@@ -299,23 +298,23 @@ def test_the_users_arguments_come_after_ours() -> None:
 
 def test_another_interpreter_does_not_get_our_packages_and_the_server_stays_offline() -> None:
     outside = {"PYTHONPATH": "ours", "PATH": "/usr/bin", "VLLM_API_KEY": "theirs", "KEEP": "1"}
-    other = environment("/venv/bin/python", settings_for(""), key="k", outside=outside)
+    other = environment("/venv/bin/python", settings_for(None), key="k", outside=outside)
     assert "PYTHONPATH" not in other
     assert other["PATH"] == os.pathsep.join(["/venv/bin", "/usr/bin"])
     assert (other["VLLM_API_KEY"], other["HF_HUB_OFFLINE"], other["KEEP"]) == ("k", "1", "1")
-    same = environment(os.path.abspath(sys.executable), settings_for(""), key="k", outside=outside)
+    same = environment(os.path.abspath(sys.executable), settings_for(None), key="k", outside=outside)
     assert same["PYTHONPATH"] == "ours"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="CPU sets are Linux only")
 def test_threads_are_bound_to_as_many_cpus_unless_the_user_binds_them() -> None:
-    bound = environment("p", settings_for("", threads=1), key="", outside={})
+    bound = environment("p", settings_for(None, threads=1), key="", outside={})
     assert bound["VLLM_CPU_OMP_THREADS_BIND"] == str(min(os.sched_getaffinity(0)))
     mine = {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}
-    assert environment("p", settings_for("", threads=1), key="", outside=mine) | mine == environment(
-        "p", settings_for("", threads=1), key="", outside=mine
+    assert environment("p", settings_for(None, threads=1), key="", outside=mine) | mine == environment(
+        "p", settings_for(None, threads=1), key="", outside=mine
     )
-    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment("p", settings_for("", device="cuda"), key="", outside={})
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment("p", settings_for(None, device="cuda"), key="", outside={})
 
 
 @given(st.text())

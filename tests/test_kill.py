@@ -22,7 +22,7 @@ SETTINGS = {
     "training.batch_size": 8,
     "tracking.log_every_steps": 1,
     "compute.threads": 1,
-    "compute.slots": 4,
+    "engine.slots": 4,
     "compute.chunk_completions": 32,
 }
 

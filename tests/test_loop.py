@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from selftaught.records.errors import (
     StoreError,
 )
 from selftaught.records.samples import ModelRef, TokenScores
-from selftaught.records.training import Checkpoint
+from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.runs.store import read_measurements, read_summaries
 from selftaught.stages.weight_proof import NOISE_BFLOAT16
-from selftaught.training.trainer import NullTrainer
+from selftaught.training.none import NullTrainer
 from toy import DEV, TEST, TRAIN, folder_bytes, reply, run_toy, toy_config, toy_problem, toy_task
 
 GOLDEN = Path(__file__).parent / "golden" / "run"
@@ -266,8 +267,8 @@ def test_an_engine_that_leaves_a_request_unanswered_is_an_error(tmp_path: Path) 
 class ScoredTrainer(NullTrainer):
     """Claims that the new weights give every probe token a log-probability of -1."""
 
-    def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
-        checkpoint: Checkpoint = super().fine_tune(examples, **kwargs)
+    def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
+        checkpoint = super().fine_tune(training, on_step)
         new = tuple((-1.0,) * len(row.old_logprobs) for row in checkpoint.probe)
         return dataclasses.replace(checkpoint, new_logprobs=new)
 
@@ -321,14 +322,15 @@ class Served(Scored):
 
     def __init__(self, iteration: int, serves: str = "") -> None:
         super().__init__(-3.0 + iteration)
-        self.serves = serves  # type: ignore[assignment]
+        self.serves = serves
+        self.address = "http://somewhere"
 
 
 class ServedTrainer(NullTrainer):
     """Claims that the weights of iteration n give every probe token a log-probability of n - 3."""
 
-    def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
-        checkpoint: Checkpoint = super().fine_tune(examples, **kwargs)
+    def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
+        checkpoint = super().fine_tune(training, on_step)
         new = tuple((-3.0 + checkpoint.iteration,) * len(row.old_logprobs) for row in checkpoint.probe)
         return dataclasses.replace(checkpoint, new_logprobs=new)
 
@@ -392,8 +394,8 @@ def test_a_server_that_cannot_score_is_refused_before_it_generates(tmp_path: Pat
 
 def test_below_noise_the_weight_files_are_compared(tmp_path: Path) -> None:
     class Damaging(NullTrainer):
-        def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
-            checkpoint: Checkpoint = super().fine_tune(examples, **kwargs)
+        def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
+            checkpoint = super().fine_tune(training, on_step)
             return dataclasses.replace(checkpoint, sha256="0" * 64)
 
     with pytest.raises(RefusedError, match="hash to"):

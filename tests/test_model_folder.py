@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from selftaught.commands.check_task import check_task
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.models.weights import check_model_path, resolve_model
 from selftaught.records.errors import ModelError
 from selftaught.records.samples import ModelRef
@@ -256,5 +256,5 @@ def test_every_broken_model_of_the_case_folder_is_refused_when_it_is_opened(tmp_
     assert len(folders) >= 6
     for folder in folders:
         with pytest.raises(ModelError, match=re.escape(str(folder))) as caught:
-            LocalEngine(ModelRef(path=str(folder)), dtype="float32", device="cpu", threads=1, slots=1)
+            LocalEngine(ModelRef(path=str(folder)), LocalSettings(dtype="float32", device="cpu", threads=1, slots=1))
         assert "\n" not in str(caught.value)

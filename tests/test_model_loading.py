@@ -19,9 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import strategies  # noqa: F401 (the profile that property tests run under)
 from builders import LEAST
-from selftaught.commands.opening import engine_opener, resolve
 from selftaught.config.loading import config_from_values
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.config.resolving import resolve
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.models.folder import INDEX, WEIGHTS
 from selftaught.models.loading import check_model, load_model
 from selftaught.models.weights import resolve_model
@@ -429,7 +429,7 @@ def test_the_line_names_the_likely_cause(name: str, model_of_kind: Callable[[str
 
 
 def test_the_engines_and_the_trainer_load_models_the_same_way(
-    model_of_kind: Callable[[str], Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_of_kind: Callable[[str], Model], tmp_path: Path
 ) -> None:
     model = model_of_kind("llama")
     left = {name: tensor for name, tensor in model.tensors.items() if name != "model.norm.weight"}
@@ -437,7 +437,7 @@ def test_the_engines_and_the_trainer_load_models_the_same_way(
     ref = ModelRef(path=str(folder))
     wanted = r"1 tensor missing \(model\.norm\.weight\)"
     with pytest.raises(ModelError, match=wanted):
-        LocalEngine(ref, dtype="float32", device="cpu", threads=1, slots=1)
+        LocalEngine(ref, LocalSettings(dtype="float32", device="cpu", threads=1, slots=1))
     with pytest.raises(ModelError, match=wanted):
         load_float32(str(folder))
     with pytest.raises(ModelError, match=wanted):
@@ -445,7 +445,6 @@ def test_the_engines_and_the_trainer_load_models_the_same_way(
     for name, where in (("openai", {"engine.url": "http://127.0.0.1:1"}), ("vllm", {})):
         config = config_from_values({**LEAST, "engine.name": name, "compute.device": "cpu", **where})
         resolved = resolve(config, resolve_model("builtin:adder"))
-        monkeypatch.setattr("selftaught.commands.opening.check_engine", lambda config: None)
-        open_engine = engine_opener(config, resolved, ())
+        opening = resolved.opening((), trust_remote_code=False)
         with pytest.raises(ModelError, match=wanted):
-            open_engine(ref)
+            resolved.engine.opener(opening)(ref)

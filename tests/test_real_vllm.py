@@ -16,7 +16,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from builders import task_named
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.server.process import alive_in_group
 from selftaught.engines.server.vllm import VllmEngine, VllmSettings
 from selftaught.prompts.rendering import render_prompt
@@ -88,7 +88,7 @@ def engine(model: Path) -> Iterator[VllmEngine]:
 
 @pytest.fixture(scope="module")
 def local(model: Path) -> LocalEngine:
-    return LocalEngine(ModelRef(path=str(model)), dtype="float32", device="cpu", threads=1, slots=8)
+    return LocalEngine(ModelRef(path=str(model)), LocalSettings(dtype="float32", device="cpu", threads=1, slots=8))
 
 
 def requests(number: int, *, num_shots: int = 2) -> list[Request]:

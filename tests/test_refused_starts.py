@@ -58,10 +58,8 @@ MODELS: dict[str, Callable[[Path], object]] = {
 QUICKLY_REFUSED = ("a model with another number of layers", "a token without a row", "no tokenizer")
 SETTINGS: dict[str, dict[str, object]] = {
     "a device that is not there": {"compute.device": "cuda"},
-    "a chunk that is too small": {"compute.chunk_completions": 5},
     "a server that does not answer": {
         "engine.name": "openai", "engine.url": "http://127.0.0.1:1", "engine.max_retries": 0,
-        "compute.slots": "auto", "compute.chunk_completions": "auto",
     },
     "prompts beyond the context": {"sampling.max_new_tokens": 100_000},
 }  # fmt: skip

@@ -106,7 +106,7 @@ def write_run(
     about = {
         "format": FORMAT,
         "config": config,
-        "resolved": {"device": "cpu", "dtype": "float32", "threads": 3, "slots": 16, "chunk": 64},
+        "resolved": {"device": "cpu", "dtype": "float32", "threads": 3, "engine": {"name": "local", "slots": 16}},
         "model": {"path": "/models/adder", "sha256": "0123456789abcdef"},
         "versions": {"python": "3.11.7", "torch": "2.13.0"},
         "git_commit": None,

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from builders import task_named
 from selftaught.methods.selection import examples_from_solutions
 from selftaught.records.samples import ModelRef
-from selftaught.records.training import TrainingPlan
+from selftaught.records.training import Training, TrainingPlan
 from selftaught.training.rounding import round_at_random
-from selftaught.training.settings import TrainingConfig
 from selftaught.training.sft import SftTrainer
+from selftaught.training.sft_config import SftConfig
 
 finite = st.floats(-(2.0**120), 2.0**120, width=32).map(lambda x: x if abs(x) > 2.0**-120 else 0.0)
 
@@ -66,15 +66,14 @@ def released(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(start: Path, out_dir: Path, dtype: str) -> dict[str, torch.Tensor]:
     """The weights after two steps too small for bfloat16's spacing."""
     task = task_named("arithmetic")
-    settings = TrainingConfig(batch_size=4, learning_rate=1e-5, schedule="constant", warmup_steps=0)
-    SftTrainer(settings, dtype=dtype, device="cpu", threads=1).fine_tune(
-        examples_from_solutions(task.few_shot[:8], task.prompt_format, iteration=1),
-        validation=[],
+    settings = SftConfig(batch_size=4, learning_rate=1e-5, schedule="constant", warmup_steps=0)
+    training = Training(
+        examples=examples_from_solutions(task.few_shot[:8], task.prompt_format, iteration=1),
         start=ModelRef(path=str(start)),
         out_dir=out_dir,
         plan=TrainingPlan(iteration=1, steps=2, seed=1, examples_sha256="x"),
-        on_step=lambda metrics: None,
     )
+    SftTrainer(settings, dtype=dtype, device="cpu", threads=1).fine_tune(training, lambda metrics: None)
     return load_file(out_dir / "model.safetensors")
 
 

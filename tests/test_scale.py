@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,9 +18,10 @@ from selftaught.engines.scripted import ScriptedEngine
 from selftaught.records.errors import Interrupted
 from selftaught.records.problems import Task
 from selftaught.records.samples import Sample
+from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.runs import store
 from selftaught.runs.store import read_samples
-from selftaught.training.trainer import NullTrainer
+from selftaught.training.none import NullTrainer
 from toy import DEV, TEST, folder_bytes, run_toy, toy_config, toy_problem, toy_task
 
 SKILLS = ("easy", "easy", "hinted", "never", "mute")
@@ -118,10 +119,10 @@ def test_the_samples_of_an_iteration_are_gone_when_its_training_begins(tmp_path:
     alive: list[int] = []
 
     class Counting(NullTrainer):
-        def fine_tune(self, examples, **kwargs):  # type: ignore[no-untyped-def]
+        def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
             samples = [item for item in gc.get_objects() if type(item) is Sample]
             alive.append(sum(s.problem_id.startswith("short-lived") for s in samples))
-            return super().fine_tune(examples, **kwargs)
+            return super().fine_tune(training, on_step)
 
     run_toy(tmp_path, task=large_task(100, "short-lived"), config=config(), chunk=CHUNK, trainer=Counting())
     assert alive == [0, 0]

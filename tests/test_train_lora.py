@@ -15,15 +15,15 @@ from builders import task_named
 from selftaught.cli.app import app
 from selftaught.commands.run import launch
 from selftaught.config.loading import load_config
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.methods.selection import examples_from_solutions
 from selftaught.models.tokens import Codec
 from selftaught.records.errors import ConfigError
 from selftaught.records.samples import ModelRef, Request
-from selftaught.records.training import TrainingPlan
+from selftaught.records.training import Training, TrainingPlan
 from selftaught.training.rows import Row
-from selftaught.training.settings import TrainingConfig
 from selftaught.training.sft import SftTrainer, load_float32
+from selftaught.training.sft_config import SftConfig
 
 TASK = task_named("arithmetic")
 EXAMPLES = examples_from_solutions(TASK.few_shot[:6], TASK.prompt_format, iteration=1)
@@ -32,19 +32,16 @@ PLAN = TrainingPlan(iteration=1, steps=3, seed=1, examples_sha256="x")
 
 def trainer(dtype: str = "float32", **changes: Any) -> SftTrainer:
     values = {"batch_size": 4, "learning_rate": 1e-2, "lora_rank": 2, **changes}
-    return SftTrainer(TrainingConfig(**values), dtype=dtype, device="cpu", threads=1)
+    return SftTrainer(SftConfig(**values), dtype=dtype, device="cpu", threads=1)
+
+
+def training(start: Path, out_dir: Path) -> Training:
+    return Training(examples=EXAMPLES, start=ModelRef(path=str(start)), out_dir=out_dir, plan=PLAN)
 
 
 def fine_tune(start: Path, out_dir: Path, dtype: str = "float32", **changes: Any) -> dict[str, torch.Tensor]:
     out_dir.mkdir()
-    trainer(dtype, **changes).fine_tune(
-        EXAMPLES,
-        validation=[],
-        start=ModelRef(path=str(start)),
-        out_dir=out_dir,
-        plan=PLAN,
-        on_step=lambda metrics: None,
-    )
+    trainer(dtype, **changes).fine_tune(training(start, out_dir), lambda metrics: None)
     weights: dict[str, torch.Tensor] = load_file(out_dir / "model.safetensors")
     return weights
 
@@ -52,7 +49,7 @@ def fine_tune(start: Path, out_dir: Path, dtype: str = "float32", **changes: Any
 def test_only_the_adapters_are_trained(tiny: Path, tmp_path: Path) -> None:
     codec = Codec(str(tiny))
     rows = [Row(*codec.encode_example(e)) for e in EXAMPLES]
-    built = trainer().build(load_float32(str(tiny)), codec, rows, [0, 1, 2, 3] * 3, plan=PLAN, out_dir=tmp_path)
+    built = trainer().build(training(tiny, tmp_path), load_float32(str(tiny)), codec, rows, [0, 1, 2, 3] * 3)
     before = {name: p.detach().clone() for name, p in built.model.named_parameters()}
     built.train()
     moved = {name for name, p in built.model.named_parameters() if not torch.equal(p, before[name])}
@@ -80,7 +77,9 @@ def test_the_merged_model_can_be_opened_like_any_other(tiny: Path, tmp_path: Pat
     fine_tune(tiny, tmp_path / "out")
     request, scores = Request(prompt=EXAMPLES[0].prompt, seed=0), []
     for folder in (tiny, tmp_path / "out"):
-        engine = LocalEngine(ModelRef(path=str(folder)), dtype="float32", device="cpu", threads=1, slots=4)
+        engine = LocalEngine(
+            ModelRef(path=str(folder)), LocalSettings(dtype="float32", device="cpu", threads=1, slots=4)
+        )
         scores.append(engine.score([request], [EXAMPLES[0].completion])[0].logprobs)
         engine.close()
     assert sum(scores[1]) > sum(scores[0])

@@ -23,15 +23,16 @@ from transformers import (
 )
 
 from selftaught.models.tokens import IGNORED, Codec
-from selftaught.records.training import TrainingPlan
+from selftaught.records.samples import ModelRef
+from selftaught.records.training import Training, TrainingPlan
 from selftaught.training import packed_attention
 from selftaught.training.loss import weighted_loss
 from selftaught.training.masters import Masters
 from selftaught.training.micro_batches import collate_packed, collate_padded
 from selftaught.training.packed_attention import layout_of, use_packed_attention
 from selftaught.training.rows import Row
-from selftaught.training.settings import TrainingConfig
 from selftaught.training.sft import SftTrainer, load_float32
+from selftaught.training.sft_config import SftConfig
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 21}
 COMMON = {**SHAPE, "intermediate_size": 48, "max_position_embeddings": 128, "initializer_range": 0.4}
@@ -204,11 +205,12 @@ def trained(path: str, out_dir: Path, *, dtype: str = "float32", steps: int = 2,
     """The trainer after steps of six rows, with its model as it was in training."""
     ids = [[3 + (7 * k + t) % 17 for t in range(4 + 3 * k)] + [1] for k in range(6)]
     rows = [Row(i, [IGNORED] * 2 + i[2:]) for i in ids]
-    config = TrainingConfig(batch_size=6, **{"learning_rate": 1e-3, **changes})
+    config = SftConfig(batch_size=6, **{"learning_rate": 1e-3, **changes})
     trainer = SftTrainer(config, dtype=dtype, device="cpu", threads=1)
     plan = TrainingPlan(iteration=1, steps=steps, seed=5, examples_sha256="x")
     order = list(range(6)) * steps
-    built = trainer.build(load_float32(path), Codec(path), rows, order, plan=plan, out_dir=out_dir)
+    training = Training(examples=[], start=ModelRef(path=path), out_dir=out_dir, plan=plan)
+    built = trainer.build(training, load_float32(path), Codec(path), rows, order)
     built.train()
     return built
 

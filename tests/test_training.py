@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,28 +15,22 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
 
 from builders import task_named
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.methods.selection import examples_from_solutions
 from selftaught.models.tokens import IGNORED, Codec
 from selftaught.prompts.rendering import render_prompt
 from selftaught.records.errors import ModelError, RefusedError, TrainingError
 from selftaught.records.samples import ModelRef, Request, SamplingParams
-from selftaught.records.training import (
-    Checkpoint,
-    ProbeRow,
-    StepMetrics,
-    TrainingExample,
-    TrainingPlan,
-)
+from selftaught.records.training import Checkpoint, ProbeRow, StepMetrics, Training, TrainingExample, TrainingPlan
+from selftaught.training.none import NullTrainer
 from selftaught.training.rows import (
     Row,
     as_dataset,
     check_prepared,
     check_rows,
 )
-from selftaught.training.settings import TrainingConfig
 from selftaught.training.sft import SftTrainer, load_float32
-from selftaught.training.trainer import NullTrainer
+from selftaught.training.sft_config import SftConfig
 from toy import run_toy, toy_config
 
 TASK = task_named("arithmetic")
@@ -58,15 +53,15 @@ def fine_tune(
 ) -> Checkpoint:
     out_dir.mkdir(parents=True, exist_ok=True)
     values = {"batch_size": 4, "noise_scale": True, "learning_rate": 1e-3, **settings}
-    trainer = SftTrainer(TrainingConfig(**values), dtype="float32", device="cpu", threads=1)
-    return trainer.fine_tune(
-        examples() if rows is None else rows,
+    trainer = SftTrainer(SftConfig(**values), dtype="float32", device="cpu", threads=1)
+    training = Training(
+        examples=examples() if rows is None else rows,
         validation=validation or [],
         start=ModelRef(path=str(start)),
         out_dir=out_dir,
         plan=TrainingPlan(iteration=1, steps=steps, seed=1, examples_sha256="x", **(plan or {})),
-        on_step=on_step,
     )
+    return trainer.fine_tune(training, on_step)
 
 
 def gradients(model: Any, rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
@@ -131,7 +126,7 @@ def test_no_step_leaves_a_tensor_to_the_collector(rank: int | None, tiny: Path, 
 
 def test_a_model_that_has_learned_eight_sums_writes_them(tiny: Path, tmp_path: Path) -> None:
     fine_tune(tiny, tmp_path, steps=200, batch_size=8, learning_rate=5e-3)
-    engine = LocalEngine(ModelRef(path=str(tmp_path)), dtype="float32", device="cpu", threads=1, slots=8)
+    engine = LocalEngine(ModelRef(path=str(tmp_path)), LocalSettings(dtype="float32", device="cpu", threads=1, slots=8))
     learned = examples()
     requests = [Request(prompt=e.prompt, seed=0) for e in learned]
     completions = {c.request: c for c in engine.sample(requests, SamplingParams(temperature=0.0, max_new_tokens=120))}
@@ -201,11 +196,12 @@ def test_gradients_of_one_row_eight_times_and_of_eight_rows_at_once_agree(tiny: 
     plan = TrainingPlan(iteration=1, steps=1, seed=1, examples_sha256="x")
     by_rows = {}
     for micro, tokens in ((1, 1), (8, 100_000)):
-        settings = TrainingConfig(batch_size=8, micro_batch_tokens=tokens, learning_rate=1e-3, max_grad_norm=1e9)
+        settings = SftConfig(batch_size=8, micro_batch_tokens=tokens, learning_rate=1e-3, max_grad_norm=1e9)
         callback = Gradients()
         trainer = SftTrainer(settings, dtype="float32", device="cpu", threads=1)
         model = load_float32(str(tiny))
-        built = trainer.build(model, codec, rows, range(8), plan=plan, out_dir=tmp_path)
+        training = Training(examples=[], start=ModelRef(path=str(tiny)), out_dir=tmp_path, plan=plan)
+        built = trainer.build(training, model, codec, rows, range(8))
         built.add_callback(callback)
         built.train()
         assert built.batches.per_step == 8 // micro
@@ -267,7 +263,9 @@ def test_the_probe_is_scored_by_the_new_weights(tiny: Path, tmp_path: Path) -> N
     checkpoint = fine_tune(tiny, tmp_path, steps=8, plan={"probe": probe})
     scores = {}
     for name, folder in (("old", tiny), ("new", tmp_path)):
-        engine = LocalEngine(ModelRef(path=str(folder)), dtype="float32", device="cpu", threads=1, slots=4)
+        engine = LocalEngine(
+            ModelRef(path=str(folder)), LocalSettings(dtype="float32", device="cpu", threads=1, slots=4)
+        )
         (score,) = engine.score([Request(prompt=example.prompt, seed=0)], [example.completion])
         scores[name] = score.logprobs
     assert checkpoint.new_logprobs[0] == pytest.approx(scores["new"], abs=1e-4)
@@ -378,10 +376,11 @@ def test_prompts_are_encoded_alike_for_generation_and_training(adder: Path) -> N
 class CountingTrainer(NullTrainer):
     """Trains nothing, but takes every step of its plan."""
 
-    def fine_tune(self, examples: Any, *, plan: TrainingPlan, on_step: Any, **other: Any) -> Checkpoint:
+    def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
+        plan = training.plan
         for step in range(1, plan.steps + 1):
             on_step(StepMetrics(step=step, loss=1.0, learning_rate=0.0, grad_norm=1.0, seconds=0.0, tokens=step))
-        checkpoint = super().fine_tune(examples, plan=plan, on_step=on_step, **other)
+        checkpoint = super().fine_tune(training, on_step)
         return replace(checkpoint, train=replace(checkpoint.train, steps=plan.steps))
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from builders import task_named
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.local.multi_process import MultiProcessEngine
 from selftaught.machine.workers import Worker, Workers
 from selftaught.methods.selection import examples_from_solutions
@@ -30,10 +30,10 @@ from selftaught.records.samples import (
     Request,
     SamplingParams,
 )
-from selftaught.records.training import StepMetrics, TrainingPlan
+from selftaught.records.training import StepMetrics, Training, TrainingPlan
 from selftaught.training.masters import Masters
-from selftaught.training.settings import TrainingConfig
 from selftaught.training.sft import SftTrainer
+from selftaught.training.sft_config import SftConfig
 from selftaught.training.worker_gradients import (
     RemoteMicroBatch,
     TrainingJob,
@@ -42,7 +42,7 @@ from selftaught.training.worker_gradients import (
 )
 from worker_functions import echo, fail, half, loaded
 
-SETTINGS = {"dtype": "float32", "device": "cpu", "threads": 1, "slots": 4}
+SETTINGS = LocalSettings(dtype="float32", device="cpu", threads=1, slots=4)
 TASK = task_named("arithmetic")
 
 
@@ -139,7 +139,7 @@ def test_every_process_generates_its_share_as_an_engine_alone_would(
     tiny: Path, two: tuple[Worker, ...], number: int
 ) -> None:
     model, prompts = ModelRef(path=str(tiny)), requests(number)
-    alone = LocalEngine(model, **SETTINGS)  # type: ignore[arg-type]
+    alone = LocalEngine(model, SETTINGS)
     engine = MultiProcessEngine(model, two, SETTINGS)
     completions = in_order(engine.sample(prompts, params()))
     assert [c.request for c in completions] == list(range(number))
@@ -172,21 +172,23 @@ def test_a_prompt_that_only_a_worker_sees_is_refused_all_the_same(tiny: Path, tw
     engine.close()
 
 
+def training(start: Path, out_dir: Path) -> Training:
+    return Training(
+        examples=examples_from_solutions(TASK.few_shot, TASK.prompt_format, iteration=1),
+        start=ModelRef(path=str(start)),
+        out_dir=out_dir,
+        plan=TrainingPlan(iteration=1, steps=5, seed=1, examples_sha256="x"),
+    )
+
+
 def trained(
     start: Path, out_dir: Path, workers: tuple[Worker, ...], *, dtype: str = "float32", **settings: Any
 ) -> tuple[dict[str, torch.Tensor], list[StepMetrics]]:
     out_dir.mkdir()
     seen: list[StepMetrics] = []
     values = {"batch_size": 6, "noise_scale": True, "learning_rate": 1e-3, **settings}
-    trainer = SftTrainer(TrainingConfig(**values), dtype=dtype, device="cpu", threads=1, workers=workers)
-    trainer.fine_tune(
-        examples_from_solutions(TASK.few_shot, TASK.prompt_format, iteration=1),
-        validation=[],
-        start=ModelRef(path=str(start)),
-        out_dir=out_dir,
-        plan=TrainingPlan(iteration=1, steps=5, seed=1, examples_sha256="x"),
-        on_step=seen.append,
-    )
+    trainer = SftTrainer(SftConfig(**values), dtype=dtype, device="cpu", threads=1, workers=workers)
+    trainer.fine_tune(training(start, out_dir), seen.append)
     return load_file(out_dir / "model.safetensors"), seen
 
 
@@ -280,17 +282,10 @@ def test_a_worker_that_dies_in_training_ends_it_with_one_line(
         time.sleep(0.1)
 
     trainer = SftTrainer(
-        TrainingConfig(batch_size=6, learning_rate=1e-6), dtype="float32", device="cpu", threads=1, workers=two
+        SftConfig(batch_size=6, learning_rate=1e-6), dtype="float32", device="cpu", threads=1, workers=two
     )
     with pytest.raises(WorkerDied, match="signal 9"):
-        trainer.fine_tune(
-            examples_from_solutions(TASK.few_shot, TASK.prompt_format, iteration=1),
-            validation=[],
-            start=ModelRef(path=str(tiny)),
-            out_dir=tmp_path,
-            plan=TrainingPlan(iteration=1, steps=5, seed=1, examples_sha256="x"),
-            on_step=kill,
-        )
+        trainer.fine_tune(training(tiny, tmp_path), kill)
     # The other worker drops what it has computed for that training; both start again.
     assert distance(*(trained(tiny, tmp_path / name, two)[0] for name in ("again", "and again"))) == 0.0
 
@@ -298,7 +293,7 @@ def test_a_worker_that_dies_in_training_ends_it_with_one_line(
 def test_a_model_that_workers_cannot_load_is_named(tmp_path: Path, two: tuple[Worker, ...]) -> None:
     job = TrainingJob(
         path=str(tmp_path / "gone"),
-        settings=TrainingConfig(batch_size=6, learning_rate=1e-6),
+        settings=SftConfig(batch_size=6, learning_rate=1e-6),
         compute=torch.float32,
         longest=10,
         seed=0,

@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selftaught.engines.local.cpu import CpuKernels
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.local.token_sampling import sample_tokens
 from selftaught.models.tokens import Codec
 from selftaught.records.samples import (
@@ -96,12 +96,17 @@ HEADS: dict[str, tuple[str, ...]] = {
 
 
 def open_engine(
-    folder: Path, *, dtype: str = "float64", slots: int = 16, compiled: bool = True, **more: Any
+    folder: Path,
+    *,
+    dtype: str = "float64",
+    slots: int = 16,
+    compiled: bool = True,
+    note: Callable[[str], None] = lambda line: None,
+    **more: Any,
 ) -> LocalEngine:
     kernels = CpuKernels(1) if compiled else None
-    return LocalEngine(
-        ModelRef(path=str(folder)), dtype=dtype, device="cpu", threads=1, slots=slots, kernels=kernels, **more
-    )
+    settings = LocalSettings(dtype=dtype, device="cpu", threads=1, slots=slots, **more)
+    return LocalEngine(ModelRef(path=str(folder)), settings, kernels=kernels, note=note)
 
 
 def sample(engine: LocalEngine, texts: Sequence[str], **params: Any) -> list[Completion]:

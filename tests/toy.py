@@ -24,7 +24,8 @@ from selftaught.records.problems import (
 from selftaught.records.samples import ModelRef
 from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
-from selftaught.training.trainer import NullTrainer, Trainer
+from selftaught.training.none import NullTrainer
+from selftaught.training.trainer import Trainer
 
 FORMAT = PromptFormat(
     question="Q: {question}{hint}\nA:",

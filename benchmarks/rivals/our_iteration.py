@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Clock, Job, Laps, serve, work_of
 from benchmarks.data import gsm8k_task, read_problems
-from benchmarks.rivals.ours import resolve_job
-from selftaught.commands.opening import engine_opener, further_workers, trainer_opener
+from benchmarks.rivals.ours import opening_of, resolve_job
 from selftaught.grading.references import check_reference_answers
+from selftaught.machine.workers import Workers
 from selftaught.methods.table import METHODS
 from selftaught.models.tokens import Codec
 from selftaught.prompts.rendering import render_prompt
@@ -42,14 +41,15 @@ def run(job: Job) -> dict[str, Any]:
         laps = Laps()
         check_reference_answers(task, (*task.few_shot, *task.train))
         config, base, resolved = resolve_job(job)
-        with RunStore(run_dir) as store, further_workers(resolved) as workers:
+        with RunStore(run_dir) as store, Workers(resolved.workers - 1) as workers:
+            opening = opening_of(config, resolved, workers)
             setup = Setup(
                 config=config,
                 task=task,
                 base=base,
                 store=store,
-                open_engine=engine_opener(config, resolved, workers),
-                open_trainer=trainer_opener(config, resolved, workers),
+                open_engine=resolved.engine.opener(opening),
+                open_trainer=config.training.opener(opening),
                 chunk=resolved.chunk_completions,
                 method=METHODS[config.method].make(config, task),
                 tell=keep_steps,
@@ -76,7 +76,7 @@ def run(job: Job) -> dict[str, Any]:
         "kept": len(examples),
         "still_failed": len(setup.method.problems) - len(kept),
         "steps": steps,
-        "settings": asdict(resolved),
+        "settings": resolved.model_dump(mode="json"),
         "out": str(run_dir / checkpoint.path),
     }
 

@@ -1,25 +1,20 @@
 """selftaught's own generation and fine-tuning, opened as a run opens them.
 
-The only file of the benchmarks that makes engines and trainers: `compute` builds them from a config.
+The only file of the benchmarks that makes engines and trainers, from a config.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Clock, Job, generated, serve
-from selftaught.commands.opening import (
-    Resolved,
-    engine_opener,
-    further_workers,
-    resolve,
-    trainer_opener,
-)
 from selftaught.config.loading import config_from_values
+from selftaught.config.resolving import Resolved, resolve
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
+from selftaught.machine.opening import Opening
+from selftaught.machine.workers import Worker, Workers
 from selftaught.models.weights import resolve_model
 from selftaught.records.samples import (
     Completion,
@@ -28,7 +23,7 @@ from selftaught.records.samples import (
     SamplingParams,
 )
 from selftaught.records.seeds import seed_for
-from selftaught.records.training import StepMetrics, TrainingExample, TrainingPlan
+from selftaught.records.training import StepMetrics, Training, TrainingExample, TrainingPlan
 
 
 def resolve_job(job: Job) -> tuple[RunConfig, ModelRef, Resolved]:
@@ -47,13 +42,17 @@ def resolve_job(job: Job) -> tuple[RunConfig, ModelRef, Resolved]:
     return config, model, resolve(config, model)
 
 
+def opening_of(config: RunConfig, resolved: Resolved, workers: Sequence[Worker]) -> Opening:
+    return resolved.opening(workers, trust_remote_code=config.model.trust_remote_code)
+
+
 def generate(job: Job) -> dict[str, Any]:
     """job: model, device, threads, settings, prompts, warm_up, max_new_tokens, stop."""
     began = time.perf_counter()
     config, model, resolved = resolve_job(job)
     params = SamplingParams(temperature=0.0, max_new_tokens=job["max_new_tokens"], stop=tuple(job["stop"]))
-    with further_workers(resolved) as workers:
-        engine = engine_opener(config, resolved, workers)(model)
+    with Workers(resolved.workers - 1) as workers:
+        engine = resolved.engine.opener(opening_of(config, resolved, workers))(model)
         load = time.perf_counter() - began
         began = time.perf_counter()
         _sample(engine, job["warm_up"], params, resolved.chunk_completions)
@@ -61,7 +60,9 @@ def generate(job: Job) -> dict[str, Any]:
         with Clock() as clock:
             completions = _sample(engine, job["prompts"], params, resolved.chunk_completions)
     rows = [{"ids": list(c.token_ids or ()), "text": c.text, "tokens": c.num_tokens} for c in completions]
-    return generated(clock, rows, load_s=load, warm_up_s=warm_up, dtype=resolved.dtype, settings=asdict(resolved))
+    return generated(
+        clock, rows, load_s=load, warm_up_s=warm_up, dtype=resolved.dtype, settings=resolved.model_dump(mode="json")
+    )
 
 
 def _sample(engine: Engine, prompts: Sequence[str], params: SamplingParams, chunk: int) -> list[Completion]:
@@ -93,14 +94,14 @@ def fine_tune(job: Job) -> dict[str, Any]:
     def on_step(metrics: StepMetrics) -> None:
         steps.append({"at": time.perf_counter(), "tokens": metrics.tokens, "loss": metrics.loss})
 
-    with further_workers(resolved) as workers, Clock() as clock:
-        trainer = trainer_opener(config, resolved, workers)()
-        trainer.fine_tune(examples, validation=(), start=model, out_dir=out_dir, plan=plan, on_step=on_step)
+    with Workers(resolved.workers - 1) as workers, Clock() as clock:
+        trainer = config.training.opener(opening_of(config, resolved, workers))()
+        trainer.fine_tune(Training(examples=examples, start=model, out_dir=out_dir, plan=plan), on_step)
     return {
         **clock.record(),
         "steps": steps,
         "dtype": resolved.dtype,
-        "settings": asdict(resolved),
+        "settings": resolved.model_dump(mode="json"),
         "out": str(out_dir),
     }
 

@@ -42,7 +42,8 @@ if _TYPE_CHECKING:
     from selftaught.methods.method import Draw, Method, StandardMethod
     from selftaught.methods.training_set import TrainingSet
     from selftaught.records.events import Listener
-    from selftaught.training.trainer import NullTrainer, Trainer
+    from selftaught.training.none import NullTrainer
+    from selftaught.training.trainer import Trainer
 
 __all__ = [
     "CheckResult",
@@ -81,7 +82,7 @@ _LATER = {
     "Engine": "selftaught.engines.engine",
     "Listener": "selftaught.records.events",
     "Method": "selftaught.methods.method",
-    "NullTrainer": "selftaught.training.trainer",
+    "NullTrainer": "selftaught.training.none",
     "Result": "selftaught.commands.library",
     "ScriptedEngine": "selftaught.engines.scripted",
     "StandardMethod": "selftaught.methods.method",

@@ -130,14 +130,13 @@ def run(
         folder = chosen or default_run_dir(config)
     if dry_run:
         from selftaught.commands.dry_run import describe
-        from selftaught.commands.opening import check_trainer
         from selftaught.commands.run import check_before_start
         from selftaught.models.weights import check_model_path
 
         model_dir = check_model_path(config.model.path)
         task = task_of(config)
         check_before_start(config, task)
-        check_trainer(config)
+        config.training.check()
         print(describe(config, task, model_dir))
         return
     from rich.console import Console

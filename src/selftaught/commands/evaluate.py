@@ -6,12 +6,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from selftaught.commands.opening import (
-    check_engine,
-    engine_opener,
-    further_workers,
-    resolve,
-)
 from selftaught.commands.run import (
     check_before_start,
     config_of_run,
@@ -23,12 +17,16 @@ from selftaught.config.loading import (
     config_without_training,
     flat_values,
     load_config,
+    overridden,
     shipped_configs,
     with_homes,
 )
+from selftaught.config.resolving import resolve
 from selftaught.config.settings import RunConfig
+from selftaught.engines.engine import ServedEngine
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import link_to_nothing
+from selftaught.machine.workers import Workers
 from selftaught.methods.metrics import Conditions, measure
 from selftaught.methods.plan import planned_samples
 from selftaught.models.weights import model_in_folder, resolve_model
@@ -111,16 +109,17 @@ def evaluate(
     if target.run_dir is not None and _data_of(config) == _data_of(target.config):
         refuse_other_data(target.run_dir, task)
     check_before_start(config, task)
-    check_engine(config)
+    config.engine.check()
     problems = measured_problems(config, task, split)
     if not problems:
         raise ConfigError(f"task {task.name!r} has no {split} split")
     resolved = resolve(config, target.model)
     samples: list[Sample] = []
-    with further_workers(resolved) as workers:
-        engine = engine_opener(config, resolved, workers)(target.model)
-        if engine.serves is not None:
-            note(f"measured: what {config.engine.url} serves; the server names {engine.serves!r}")
+    with Workers(resolved.workers - 1) as workers:
+        opening = resolved.opening(workers, trust_remote_code=config.model.trust_remote_code)
+        engine = resolved.engine.opener(opening)(target.model)
+        if isinstance(engine, ServedEngine):
+            note(f"measured: what {engine.address} serves; the server names {engine.serves!r}")
         try:
             spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=temperature)
             planned = planned_samples(problems, kind="evaluation", num_samples=num_samples)
@@ -163,7 +162,7 @@ def _with(config: RunConfig, given: Mapping[str, Value | None], overrides: Mappi
     """A config with overrides and with the given arguments."""
     if fixed := sorted(overrides.keys() & {*given, "model.path"}):
         raise ConfigError(f"--set {fixed[0]}: `eval` has an argument of its own for it; see `selftaught eval --help`")
-    values = {**flat_values(config), **overrides, **{key: v for key, v in given.items() if v is not None}}
+    values = overridden(flat_values(config), {**overrides, **{key: v for key, v in given.items() if v is not None}})
     return with_homes(config_from_values(values, lambda key: "eval"))
 
 

@@ -5,24 +5,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from selftaught.commands.opening import (
-    Resolved,
-    check_engine,
-    check_model_and_tokenizer,
-    check_trainer,
-    engine_opener,
-    further_workers,
-    resolve,
-    trainer_opener,
-    versions,
-)
 from selftaught.config.loading import (
     FILES,
     FUNCTIONS,
@@ -31,6 +18,7 @@ from selftaught.config.loading import (
     flat_values,
     with_homes,
 )
+from selftaught.config.resolving import Resolved, carried_on, resolve
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
 from selftaught.grading.references import check_reference_answers
@@ -38,9 +26,12 @@ from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import refuse_other_encodings
 from selftaught.machine.user_functions import with_absolute_file
+from selftaught.machine.versions import library_versions
+from selftaught.machine.workers import Workers
 from selftaught.methods.method import Method
 from selftaught.methods.settings import Knobs
 from selftaught.methods.table import METHODS
+from selftaught.models.checking import check_model_and_tokenizer
 from selftaught.models.weights import check_model_path, resolve_model
 from selftaught.records.errors import (
     ConfigError,
@@ -67,16 +58,6 @@ from selftaught.tasks.outside import OBJECT, short_name
 from selftaught.tracking.files import LogFile, MetricsFile
 from selftaught.tracking.listeners import Listeners
 from selftaught.training.trainer import Trainer
-
-HOW_A_SERVER_IS_REACHED = (
-    "engine.url",
-    "engine.model",
-    "engine.api_key_env",
-    "engine.timeout_s",
-    "engine.max_retries",
-    "engine.vllm_python",
-    "engine.start_timeout_s",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,18 +99,20 @@ def launch(
     base = resolve_model(config.model.path)
     check_before_start(config, task)
     if given.engine is None:
-        check_engine(config)
+        config.engine.check()
     if given.trainer is None:
-        check_trainer(config)
+        config.training.check()
     data = data_sha256(task)
     held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base)
-    with further_workers(resolved) as workers:
-        open_trainer = given.trainer or trainer_opener(config, resolved, workers)
+    trust = config.model.trust_remote_code
+    with Workers(resolved.workers - 1) as workers:
+        opening = resolved.opening(workers, trust_remote_code=trust, log_dir=run_dir / "logs")
+        open_trainer = given.trainer or config.training.opener(opening)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
         if held is None and (given.engine is None or given.trainer is None):
-            check_model_and_tokenizer(config, base, workers)
+            check_model_and_tokenizer(base.path, trust_remote_code=trust, workers=workers)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
         files = (LogFile(run_dir, config.loop.max_iterations), MetricsFile(run_dir, config.tracking.log_every_steps))
@@ -150,8 +133,7 @@ def launch(
                 task=task,
                 base=base,
                 store=store,
-                open_engine=given.engine
-                or engine_opener(config, resolved, workers, log_dir=store.dir / "logs", note=note),
+                open_engine=given.engine or resolved.engine.opener(replace(opening, note=note)),
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
@@ -290,16 +272,8 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str, given: Fr
     if not path.exists():
         return None
     about = read_run_json(run_dir)
-    if {f.name for f in fields(Resolved)} != about["resolved"].keys() or "sha256" not in about["model"]:
-        raise StoreError(f"{path}: resolved or model is damaged; restore the file or start a new run")
-    try:
-        resolved = TypeAdapter(Resolved).validate_python(about["resolved"])
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise StoreError(
-            f"{path}: resolved.{wrong['loc'][0]}: {wrong['msg'].lower()}, got {wrong['input']!r}; restore the file or "
-            "start a new run"
-        ) from error
+    if "sha256" not in about["model"]:
+        raise StoreError(f"{path}: model is damaged; restore the file or start a new run")
     if (then := about.get("from_python", [])) != (now := given.names()):
         raise StoreError(
             f"{run_dir} was started {_from_python(then)}, now {_from_python(now)}; carry it on as it was started, or "
@@ -310,6 +284,7 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str, given: Fr
             f"{run_dir} was started with {'; '.join(changed)}; carry on with "
             f"`{command('run', '--resume', run_dir)}`, or use another --run-dir"
         )
+    resolved = carried_on(about["resolved"], config, str(path))
     if about["model"]["sha256"] != base.sha256:
         raise RefusedError(
             f"{run_dir} was started with other weights in {base.path} (sha256 {about['model']['sha256'][:12]}, now "
@@ -335,8 +310,9 @@ def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
 
 
 def _fixed(config: RunConfig) -> dict[str, Value]:
-    """The settings that a run keeps: all but how its server is reached, which changes when the server is restarted."""
-    return {key: value for key, value in flat_values(config).items() if key not in HOW_A_SERVER_IS_REACHED}
+    """The settings that a run keeps: all but those that may change, such as how a server is reached."""
+    may_change = {f"engine.{key}" for key in config.engine.may_change}
+    return {key: value for key, value in flat_values(config).items() if key not in may_change}
 
 
 def _refuse_other_data(run_dir: Path, about: Mapping[str, Any], data: str) -> None:
@@ -353,13 +329,18 @@ def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: st
         "format": FORMAT,
         "config": flat_values(config),
         "from_python": given.names(),
-        "resolved": asdict(resolved),
+        "resolved": resolved.model_dump(mode="json"),
         "model": {"path": base.path, "sha256": base.sha256},
         "data_sha256": data,
         "versions": versions(config),
         "git_commit": _git_commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def versions(config: RunConfig) -> dict[str, str]:
+    """Of Python, of the libraries that decide the numbers of a run, and of what its engine and trainer run on."""
+    return {**library_versions(), **config.engine.versions(), **config.training.versions()}
 
 
 def _git_commit() -> str | None:

@@ -1,26 +1,25 @@
 """The settings of a run: one strict TOML file, `--set section.key=value` on top, resolved before anything is sampled.
 
 Order, later wins: defaults, the file, the method's knobs (methods.py), `--set`. A file whose own `method` and knobs
-contradict each other is refused, so that nothing in a file is overruled in silence.
+contradict each other is refused, so that nothing in a file is overruled in silence. With another engine or trainer
+by `--set`, the file's lines that belong to its own one alone are left out.
 The keys themselves are in settings.py.
 """
 
 import difflib
 import json
 import os
-import re
-import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_origin
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from selftaught.config.settings import EngineConfig, RunConfig
+from selftaught.config.choices import CHOICES
+from selftaught.config.settings import RunConfig
 from selftaught.config.text import at_line, text_of
 from selftaught.grading.control_characters import control_character_in
 from selftaught.machine.command_lines import command
@@ -29,14 +28,6 @@ from selftaught.machine.user_functions import parts_of, with_home_of
 from selftaught.methods.table import METHODS
 from selftaught.records.errors import ConfigError
 from selftaught.records.sections import Section, Value, expected, kinds_of
-
-_OF_A_SERVER = {"name", "concurrency", "timeout_s", "max_retries"}
-ENGINE_SETTINGS = {
-    "local": {"name"},
-    "openai": _OF_A_SERVER | {"url", "model", "api_key_env"},
-    "vllm": _OF_A_SERVER | {"vllm_python", "vllm_args", "start_timeout_s"},
-}
-"""The keys of [engine] that each engine uses."""
 
 FEW_SHOT = "few_shot.toml"
 """In the folder of a task, beside its configs: its few-shot examples."""
@@ -108,7 +99,7 @@ def _resolved(
                 f"{at(key)}: {key} = {in_file[key]!r}, but method {file_method!r} fixes it to "
                 f"{fixed!r}; remove the line, use method = 'custom', or pass {way_out}"
             )
-    values = {**in_file, **METHODS[method].knobs, **given, "method": method}
+    values = overridden({**in_file, **METHODS[method].knobs}, {**given, "method": method})
     return with_homes(config_from_values(values, lambda key: source if key in given else at(key)))
 
 
@@ -116,7 +107,8 @@ def config_without_training(
     values: Mapping[str, Any], origin_of: Callable[[str], str] = lambda key: "config"
 ) -> RunConfig:
     """As `config_from_values`, for what trains nothing: a model and a learning rate need not be given."""
-    return config_from_values({"model.path": "builtin:adder", "training.learning_rate": 1e-5, **values}, origin_of)
+    least = {"model.path": "builtin:adder", "training.learning_rate": 1e-5}
+    return config_from_values(overridden(least, values), origin_of)
 
 
 def with_homes(config: RunConfig) -> RunConfig:
@@ -135,38 +127,76 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Value]:
     return dict(_parse_override(item) for item in overrides)
 
 
+def overridden(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat values with others on top. If those choose another engine or trainer, the settings that belong to the first
+    one and not to the other are left out."""
+
+    def is_replaced(key: str) -> bool:
+        section, _, name = key.rpartition(".")
+        if section not in CHOICES or (chosen := given.get(f"{section}.name")) is None:
+            return False
+        owners = CHOICES[section].owners(name)
+        return chosen not in owners and values.get(f"{section}.name", CHOICES[section].default) in owners
+
+    return {**{key: value for key, value in values.items() if not is_replaced(key)}, **given}
+
+
 def config_from_values(values: Mapping[str, Any], origin_of: Callable[[str], str] = lambda key: "config") -> RunConfig:
     """Validate flat `section.key` values into a RunConfig; `origin_of(key)` says where a bad one came from."""
     sections: dict[str, Any] = {key.partition(".")[0]: {} for key in LEAST_GIVEN}
     try:
         config = RunConfig.model_validate({**sections, **unflatten(values)})
     except ValidationError as error:
-        raise ConfigError(_wrong_setting(error, origin_of)) from error
+        raise ConfigError(_wrong_setting(error, values, origin_of)) from error
     for key, value in values.items():
         if isinstance(value, str) and (wrong := control_character_in(value)):
             raise ConfigError(f"{origin_of(key)}: {key} {wrong}")
+    config.training.check_values()
+    config.engine.check_values()
     _check_across(config)
     return config
 
 
-def _wrong_setting(error: ValidationError, origin_of: Callable[[str], str]) -> str:
+def _wrong_setting(error: ValidationError, values: Mapping[str, Any], origin_of: Callable[[str], str]) -> str:
     errors = error.errors()
     first = next((e for e in errors if e["type"] != "missing"), errors[0])  # wrong values come before missing ones
     parts = [str(part) for part in first["loc"][:2]]  # the rest of it names the type that was tried, of several
-    key = parts[0] if parts[0] in known_keys() else ".".join(parts)
-    if key not in known_keys():
+    known = known_keys()
+    key = parts[0] if parts[0] in known else ".".join(parts)
+    if key not in known:
         return f"{origin_of(key)}: unknown setting {key!r}; see docs/config.md"
+    section, _, name = key.rpartition(".")
+    if first["type"] == "extra_forbidden":
+        return f"{origin_of(key)}: {_of_another(section, name, values)}"
+    field = known[key]
+    if section in CHOICES:
+        field = CHOICES[section].field(name, _section(section, values))
+    example = LEAST_GIVEN.get(key) or next(iter(field.examples or ()), None)
     if first["type"] == "missing":
-        section, _, name = key.rpartition(".")
-        return (
-            f"{origin_of(key)}: {key} must be given; write `{name} = …` under [{section}], or pass --set {key}="
-            f"{LEAST_GIVEN[key]}"
-        )
-    return f"{origin_of(key)}: {key} = {first['input']!r}: expected {expected(known_keys()[key])}; see docs/config.md"
+        how = f"write `{name} = …` under [{section}], or pass --set {key}={example}"
+        return f"{origin_of(key)}: {key} must be given; {how}"
+    such_as = f", such as {example}" if first["input"] == "" and example else ""
+    return f"{origin_of(key)}: {key} = {first['input']!r}: expected {expected(field)}{such_as}; see docs/config.md"
+
+
+def _of_another(section: str, name: str, values: Mapping[str, Any]) -> str:
+    """That a setting belongs to another choice than the one made. Its value may be a key, so it is not shown."""
+    choice = CHOICES[section]
+    owners = " and ".join(map(repr, choice.owners(name)))
+    chosen = _section(section, values).get("name", choice.default)
+    return (
+        f"{section}.{name} is set, but {section}.name = {chosen!r} does not use it (it belongs to {owners}); remove it "
+        f"or choose another {section}.name"
+    )
+
+
+def _section(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of one section, of flat values."""
+    return {key.removeprefix(f"{section}."): v for key, v in values.items() if key.startswith(f"{section}.")}
 
 
 def flat_values(config: RunConfig) -> dict[str, Value]:
-    """Every setting by `section.key`, in documented order."""
+    """Every setting of this config by `section.key`, in documented order."""
     return flatten(config.model_dump(mode="json"), "config")
 
 
@@ -183,11 +213,13 @@ def shipped_configs() -> dict[str, str]:
 
 
 def known_keys() -> dict[str, Any]:
-    """Every `section.key` -> its pydantic field, in documented order."""
+    """Every `section.key` -> its pydantic field, in documented order; a config has those of its engine and trainer."""
     keys: dict[str, Any] = {}
     for name, field in RunConfig.model_fields.items():
         section = field.annotation
-        if isinstance(section, type) and issubclass(section, Section):
+        if name in CHOICES:
+            keys |= {f"{name}.{key}": inner for key, inner in CHOICES[name].fields().items()}
+        elif isinstance(section, type) and issubclass(section, Section):
             keys |= {f"{name}.{key}": inner for key, inner in section.model_fields.items()}
         else:
             keys[name] = field
@@ -237,20 +269,10 @@ def _check_across(config: RunConfig) -> None:
             f"sampling.temperature is 0, so all {sampling.num_samples} samples of a problem would be the same; "
             "set sampling.num_samples=1 or raise the temperature"
         )
-    if training.noise_scale and training.batch_size == 1:
-        raise ConfigError(
-            "training.noise_scale compares the parts of a step, but training.batch_size = 1 cannot be split; raise it, "
-            "or set training.noise_scale=false"
-        )
     if training.batch_size % config.compute.workers:
         raise ConfigError(
             f"compute.workers = {config.compute.workers} cannot share a training step of training.batch_size = "
             f"{training.batch_size} rows evenly; make the rows a multiple of the workers"
-        )
-    if training.lora_alpha is not None and training.lora_rank is None:
-        raise ConfigError(
-            f"training.lora_alpha = {training.lora_alpha}, but without training.lora_rank all weights are trained; set "
-            "the rank, or remove it"
         )
     if training.validation_share == 1.0:
         raise ConfigError("training.validation_share = 1 leaves nothing to train on; choose less than 1")
@@ -263,61 +285,6 @@ def _check_across(config: RunConfig) -> None:
             "sampling.num_samples = 0 samples nothing and neither training.num_rehearsed nor training.human_solutions "
             "adds rows, so there is nothing to train on; set one of the three"
         )
-    chunk, slots = config.compute.chunk_completions, config.compute.slots
-    if chunk != "auto" and slots != "auto" and chunk < 4 * slots:
-        raise ConfigError(
-            f"compute.chunk_completions = {chunk} is less than four times compute.slots = {slots}; raise it, or leave "
-            "it out"
-        )
-    _check_engine(config)
-
-
-def _check_engine(config: RunConfig) -> None:
-    """Every engine has its own settings; one that the chosen engine would ignore is refused."""
-    engine = config.engine
-    used = ENGINE_SETTINGS[engine.name]
-    for key, field in EngineConfig.model_fields.items():
-        if key not in used and getattr(engine, key) != field.default:
-            who = " and ".join(repr(name) for name, keys in ENGINE_SETTINGS.items() if key in keys)
-            raise ConfigError(
-                f"engine.{key} is set, but engine.name = {engine.name!r} does not use it (it belongs to {who}); "
-                "remove it or choose another engine.name"
-            )
-    for key in ("slots", "cache_mib"):
-        if engine.name != "local" and (value := getattr(config.compute, key)) != "auto":
-            raise ConfigError(
-                f"compute.{key} = {value} belongs to engine.name = 'local'; remove it (with {engine.name!r}, "
-                "engine.concurrency says how many completions are generated at a time)"
-            )
-    # Messages leave the values out: they may hold a key by mistake.
-    if engine.api_key_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", engine.api_key_env):
-        raise ConfigError(
-            "engine.api_key_env is the name of an environment variable (capital letters, digits, _), such as "
-            "MY_API_KEY; put the key itself into that variable and nowhere else"
-        )
-    if engine.name == "openai":
-        if engine.url is None:
-            raise ConfigError("engine.name = 'openai' needs engine.url, such as http://127.0.0.1:8000")
-        _check_url(engine.url)
-    try:
-        shlex.split(engine.vllm_args or "")
-    except ValueError as error:
-        raise ConfigError(f"engine.vllm_args = {engine.vllm_args!r}: {error}; quote it as on a command line") from error
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        has_port = parts.port is None or parts.port > 0
-    except ValueError as error:
-        raise ConfigError(f"engine.url is not an address ({error}); give one such as http://127.0.0.1:8000") from error
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise ConfigError(
-            "engine.url holds a user name, a password, a query or a fragment; give scheme, host, port and path, and a "
-            "key through engine.api_key_env"
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname or not has_port or not url.isascii():
-        raise ConfigError(f"engine.url = {url!r}: expected an address such as http://127.0.0.1:8000")
 
 
 def _same(a: object, b: object) -> bool:
@@ -362,7 +329,8 @@ def _check_key(key: str, origin: str) -> None:
         sections = sorted({k.partition(".")[0] for k in known if "." in k})
         raise ConfigError(f"{origin}: unknown section [{section}]{suggestion(section, sections)}")
     same_section = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
-    near = difflib.get_close_matches(name, same_section, n=1) or difflib.get_close_matches(key, known, n=1)
+    elsewhere = [k for k in known if name and k.endswith(f".{name}")]
+    near = difflib.get_close_matches(name, same_section, n=1) or elsewhere or difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {same_section.get(near[0], near[0])!r}?" if near else "see docs/config.md"
     raise ConfigError(f"{origin}: unknown setting {key!r}; {hint}")
 

@@ -1,30 +1,26 @@
-"""The protocol of whatever generates completions.
+"""What an engine is, and what an entry of the table of engines owns.
 
 An engine generates with one fixed set of weights; new weights mean a new engine. Heavy libraries are imported only
 when an engine that needs them is opened.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
+from selftaught.machine.devices import Machine
+from selftaught.machine.opening import Opening
 from selftaught.records.samples import (
     Completion,
+    ModelRef,
     Request,
     SamplingParams,
     TokenScores,
 )
+from selftaught.records.sections import Section
 
 
 class Engine(Protocol):
     """Generates completions with one fixed set of weights."""
-
-    @property
-    def serves(self) -> str | None:
-        """What a server that the run does not start states as the place of its weights; "" if it states none.
-
-        None for an engine that loads the weights itself.
-        """
-        ...
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         """One completion per request, in the order in which they finish; `Completion.request` is the position.
@@ -44,3 +40,62 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release the memory; the engine cannot be used afterwards."""
         ...
+
+
+@runtime_checkable
+class ServedEngine(Engine, Protocol):
+    """An engine whose weights are in a server that the run does not start: it may serve those of any model."""
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        ...
+
+    @property
+    def serves(self) -> str:
+        """What the server states as the place of its weights; "" if it states none."""
+        ...
+
+
+def served_by(engine: Engine) -> str | None:
+    """What the server of a ServedEngine states as the place of its weights; None for an engine that loads them."""
+    return engine.serves if isinstance(engine, ServedEngine) else None
+
+
+class EngineConfig(Section):
+    """The section [engine] for one engine: its settings, and all that a run asks of it before it generates.
+
+    A subclass gives `name` as a Literal with a default and a description, its settings, and `opener`.
+    """
+
+    name: str
+    may_change: ClassVar[frozenset[str]] = frozenset()
+    """The settings that may differ when a run is carried on, because they decide no token: how a server is reached."""
+
+    def check_values(self) -> None:
+        """Raise ConfigError for values that are wrong by themselves or contradict each other. Looks at nothing else.
+
+        A message must not show a value that may hold a key by mistake.
+        """
+
+    def check(self) -> None:
+        """Raise ConfigError if the engine cannot be opened here; called before anything is written."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of what the engine runs on, beyond the libraries that every run names; kept in run.json."""
+        return {}
+
+    def resolved(self, machine: Machine) -> Self:
+        """The same settings with every "auto" replaced; kept in run.json and used again at every resume.
+
+        Raises ConfigError for settings that the machine cannot serve.
+        """
+        return self
+
+    def completions_at_a_time(self, machine: Machine) -> int:
+        """Of resolved settings: how many completions are generated at a time, in all processes together."""
+        return 128
+
+    def opener(self, opening: Opening) -> Callable[[ModelRef], Engine]:
+        """Of resolved settings: how to open the engine on a model."""
+        raise NotImplementedError

@@ -17,8 +17,6 @@ class ScriptedEngine:
     `requests` keeps all requests, for tests to look at.
     """
 
-    serves = None
-
     def __init__(self, reply: Callable[[str, int], str]) -> None:
         self.reply = reply
         self.requests: list[Request] = []

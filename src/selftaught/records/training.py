@@ -1,5 +1,6 @@
 """Training, as frozen records: what is trained on, how long, and the model that comes of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -87,6 +88,19 @@ class TrainingPlan:
     probe: tuple[ProbeRow, ...] = ()
     dev: tuple[TrainingExample, ...] = ()
     """Reference answers of dev, for `TrainingSummary.dev_answer_loss`; never trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """One fine-tuning: what is learned, from which weights on, how, and where the new weights go."""
+
+    examples: Sequence[TrainingExample]
+    validation: Sequence[TrainingExample] = ()
+    """Held out, for `TrainingSummary.validation_loss`; never trained on."""
+    start: ModelRef
+    out_dir: Path
+    """An empty folder."""
+    plan: TrainingPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -177,6 +177,15 @@ def _status(run: Run) -> str:
     return f"**Unfinished**: {so_far if count else 'no iteration has finished yet'}; there is no result."
 
 
+def _pairs(values: Mapping[str, Any]) -> Iterator[str]:
+    """`key value` of every value; those of a nested mapping as `outer.inner value`."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{pair}" for pair in _pairs(value))
+        else:
+            yield f"{key} {value}"
+
+
 def _settings(run: Run) -> str:
     """Task, model and machine of a run, and its settings that differ from the defaults and from those of its method."""
     about, config = run.about, run.about.get("config", {})
@@ -186,7 +195,7 @@ def _settings(run: Run) -> str:
         "task": run.setting("task.name") + (f" ({variant})" if variant else ""),
         "model": f"{run.setting('model.path')} (sha256 {sha256[:12] if sha256 else DASH})",
         "seed": run.setting("seed"),
-        **{what: ", ".join(f"{k} {v}" for k, v in about.get(what, {}).items()) for what in ("resolved", "versions")},
+        **{what: ", ".join(_pairs(about.get(what, {}))) for what in ("resolved", "versions")},
         "git commit": about.get("git_commit"),
         "started": about.get("started"),
     }

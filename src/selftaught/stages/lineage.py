@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
-from selftaught.engines.engine import Engine
+from selftaught.engines.engine import Engine, served_by
 from selftaught.models.weights import weights_sha256
 from selftaught.records.errors import RefusedError
 from selftaught.records.samples import (
@@ -92,7 +92,6 @@ class _TimedEngine:
 
     def __init__(self, engine: Engine, models: Models) -> None:
         self._engine, self._models = engine, models
-        self.serves = engine.serves
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         completions = iter(self._engine.sample(requests, params))
@@ -122,7 +121,7 @@ def _check_weights(setup: Setup, model: ModelRef, engine: Engine) -> None:
         reason = _compare(setup, engine, own, model, wanted_is_new=True)
         if reason:
             raise RefusedError(_refusal(setup, model, engine, reason))
-    if engine.serves is None:
+    if served_by(engine) is None:
         return
     after = setup.store.checkpoint(0) if is_base else None
     after = after or setup.store.checkpoint(model.iteration + 1)
@@ -142,14 +141,15 @@ def _compare(
     requests = [Request(prompt=row.prompt, seed=0) for row in checkpoint.probe]
     scores = engine.score(requests, [row.completion for row in checkpoint.probe])
     new, old = checkpoint.new_logprobs, [row.old_logprobs for row in checkpoint.probe]
+    served = served_by(engine)
     wanted, other = (new, old) if wanted_is_new else (old, new)
     try:
         # The number type of an external server is unknown, so it gets the limit for float32.
-        noise = setup.noise if engine.serves is None else NOISE
+        noise = setup.noise if served is None else NOISE
         return serves_old_weights([s.logprobs for s in scores], new=wanted, old=other, noise=noise)
     except CannotTell as error:
-        if engine.serves is not None:
-            return None if _is_in(engine.serves, model, setup) else f"{error}, and it names {engine.serves!r}"
+        if served is not None:
+            return None if _is_in(served, model, setup) else f"{error}, and it names {served!r}"
         on_disk = weights_sha256(setup.store.checkpoint_dir(model.iteration))
         if on_disk == checkpoint.sha256:
             return None
@@ -165,7 +165,7 @@ def _is_in(served: str, model: ModelRef, setup: Setup) -> bool:
 
 
 def _refusal(setup: Setup, model: ModelRef, engine: Engine, reason: str) -> str:
-    if engine.serves is None:
+    if served_by(engine) is None:
         what = f"iteration {model.iteration}: the engine does not serve the new weights: {reason}"
         if setup.noise > NOISE:
             return f"{what}; bfloat16 may have rounded a small update away: start a new run with model.dtype=float32"

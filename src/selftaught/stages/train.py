@@ -11,7 +11,7 @@ from selftaught.records.errors import RefusedError, StoreError
 from selftaught.records.events import ModelTrained, Note, StageBegan, StepTaken
 from selftaught.records.samples import Request
 from selftaught.records.seeds import seed_for
-from selftaught.records.training import Checkpoint, ProbeRow, StepMetrics, TrainingExample, TrainingPlan
+from selftaught.records.training import Checkpoint, ProbeRow, StepMetrics, Training, TrainingExample, TrainingPlan
 from selftaught.runs.store import free_bytes
 from selftaught.stages.lineage import Models
 from selftaught.stages.setup import Setup, raise_if_stopped
@@ -85,14 +85,8 @@ def _train(
     with models.working("loading"):
         trainer = setup.open_trainer()
     with models.working("training"):
-        checkpoint = trainer.fine_tune(
-            examples,
-            validation=validation,
-            start=start,
-            out_dir=temporary,
-            plan=plan,
-            on_step=_step_teller(setup, n, steps),
-        )
+        training = Training(examples=examples, validation=validation, start=start, out_dir=temporary, plan=plan)
+        checkpoint = trainer.fine_tune(training, _step_teller(setup, n, steps))
     store.publish_checkpoint(temporary, checkpoint)
     models.tokens += checkpoint.train.tokens
     for note in checkpoint.train.notes:

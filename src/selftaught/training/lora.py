@@ -3,10 +3,10 @@
 import warnings
 from typing import Any
 
-from selftaught.training.settings import TrainingConfig
+from selftaught.training.settings import SftSettings
 
 
-def with_adapters(model: Any, settings: TrainingConfig) -> Any:
+def with_adapters(model: Any, settings: SftSettings) -> Any:
     """PEFT's model around `model`: new adapters on every linear layer but the output head, all else frozen."""
     from peft import LoraConfig, get_peft_model
 
@@ -24,7 +24,7 @@ def with_adapters(model: Any, settings: TrainingConfig) -> Any:
         return get_peft_model(model, adapters)
 
 
-def merged(trained: Any, fresh: Any, settings: TrainingConfig) -> Any:
+def merged(trained: Any, fresh: Any, settings: SftSettings) -> Any:
     """The model `fresh` (float32 weights from before the training) with the adapters of `trained` added to them."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 

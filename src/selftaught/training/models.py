@@ -9,7 +9,7 @@ from transformers import set_seed
 from selftaught.models.loading import load_model
 from selftaught.training.lora import with_adapters
 from selftaught.training.packed_attention import use_packed_attention
-from selftaught.training.settings import TrainingConfig
+from selftaught.training.settings import SftSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Prepared:
     """Why rows are padded and not packed; None if they are packed."""
 
 
-def prepare(model: Any, settings: TrainingConfig, *, compute: torch.dtype, longest: int, seed: int) -> Prepared:
+def prepare(model: Any, settings: SftSettings, *, compute: torch.dtype, longest: int, seed: int) -> Prepared:
     """Switch a loaded model to packed attention if it can use it, and add adapters if the settings give a rank.
 
     `longest` is the number of tokens of the longest row.

@@ -1,13 +1,23 @@
-"""The section [training]: what an iteration trains on, and how."""
+"""The section [training]: what an iteration trains on, for every trainer, and what the trainer `sft` needs."""
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pydantic import Field
 
+from selftaught.machine.opening import Opening
+from selftaught.records.errors import ConfigError
 from selftaught.records.sections import Count, OrAuto, Positive, Section, Share
+from selftaught.training.trainer import Trainer
 
 
 class TrainingConfig(Section):
+    """The settings that decide what is trained on and how long, and all that a run asks of a trainer before it trains.
+
+    A subclass gives `name` as a Literal with a default and a description, its own settings, and `opener`.
+    """
+
+    name: str
     window: Literal["iteration", "all"] = Field(
         "iteration", description="Train on this iteration's samples, or on all so far."
     )
@@ -32,6 +42,27 @@ class TrainingConfig(Section):
         description="Cap on the steps of an iteration: passes over its training examples. It protects the iterations that accept few.",
     )
     batch_size: Positive = Field(8, description="Sequences per optimizer step.")
+    validation_share: Share = Field(
+        0.05, description="Share of the accepted problems held out for the validation loss."
+    )
+
+    def check_values(self) -> None:
+        """Raise ConfigError for values that are wrong by themselves or contradict each other. Looks at nothing else."""
+
+    def check(self) -> None:
+        """Raise ConfigError if the trainer cannot be opened here; called before anything is sampled."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of what the trainer runs on, beyond the libraries that every run names; kept in run.json."""
+        return {}
+
+    def opener(self, opening: Opening) -> Callable[[], Trainer]:
+        """How to get the trainer; a run that trains nothing does not wait seconds for the import of its libraries."""
+        raise NotImplementedError
+
+
+class SftSettings(TrainingConfig):
+    name: Literal["sft"] = Field("sft", description="AdamW on the tokens of the accepted completions")
     micro_batch_tokens: OrAuto = Field(
         "auto",
         description="Tokens of a micro-batch; a step is split into as few micro-batches of equal size as keep to it. Fewer need less memory. `auto` takes what about 4 GiB of activations hold, by the model's shape.",
@@ -43,6 +74,7 @@ class TrainingConfig(Section):
     learning_rate: float = Field(
         gt=0.0,
         le=1.0,
+        examples=["1e-5"],
         description="Peak learning rate of AdamW. It depends on the model, so there is no default: 1e-5 suits models of 0.1 to 1 billion parameters, 1e-6 the paper's six billion.",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
@@ -59,6 +91,15 @@ class TrainingConfig(Section):
     lora_alpha: Positive | None = Field(
         None, description="The adapters' scale times their rank; absent is twice the rank."
     )
-    validation_share: Share = Field(
-        0.05, description="Share of the accepted problems held out for the validation loss."
-    )
+
+    def check_values(self) -> None:
+        if self.noise_scale and self.batch_size == 1:
+            raise ConfigError(
+                "training.noise_scale compares the parts of a step, but training.batch_size = 1 cannot be split; raise "
+                "it, or set training.noise_scale=false"
+            )
+        if self.lora_alpha is not None and self.lora_rank is None:
+            raise ConfigError(
+                f"training.lora_alpha = {self.lora_alpha}, but without training.lora_rank all weights are trained; set "
+                "the rank, or remove it"
+            )

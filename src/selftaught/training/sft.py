@@ -27,7 +27,7 @@ from selftaught.records.training import (
     Checkpoint,
     ProbeRow,
     StepMetrics,
-    TrainingExample,
+    Training,
     TrainingPlan,
     TrainingSummary,
 )
@@ -44,7 +44,7 @@ from selftaught.training.rows import (
     check_prepared,
     check_rows,
 )
-from selftaught.training.settings import TrainingConfig
+from selftaught.training.settings import SftSettings
 from selftaught.training.trainer import checkpoint_of
 from selftaught.training.trl_trainer import MicroBatchTrainer, collate_first
 from selftaught.training.worker_gradients import TrainingJob, WorkerGradients
@@ -58,7 +58,7 @@ class SftTrainer:
 
     def __init__(
         self,
-        settings: TrainingConfig,
+        settings: SftSettings,
         *,
         dtype: str,
         device: str,
@@ -73,26 +73,18 @@ class SftTrainer:
         self._threads, self._workers = threads, workers
         self._trust = trust_remote_code
 
-    def fine_tune(
-        self,
-        examples: Sequence[TrainingExample],
-        *,
-        validation: Sequence[TrainingExample],
-        start: ModelRef,
-        out_dir: Path,
-        plan: TrainingPlan,
-        on_step: Callable[[StepMetrics], None],
-    ) -> Checkpoint:
+    def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
         torch.set_num_threads(self._threads)
         began = time.monotonic()
+        start, plan = training.start, training.plan
         codec = Codec(start.path, trust_remote_code=self._trust)
-        rows = [Row(*codec.encode_example(example)) for example in examples]
+        rows = [Row(*codec.encode_example(example)) for example in training.examples]
         workers = WorkerGradients(self._workers, self._training_job(start, rows, plan)) if self._workers else None
         model = load_float32(start.path, trust_remote_code=self._trust)
         check_rows(rows, codec, context=context_of(model))
         order = row_order(len(rows), num_places=plan.steps * self._settings.batch_size, seed=plan.seed)
         with workers or nullcontext():
-            trainer = self.build(model, codec, rows, order, plan=plan, out_dir=out_dir, workers=workers)
+            trainer = self.build(training, model, codec, rows, order, workers=workers)
             steps = _Steps(on_step, began, trainer)
             trainer.add_callback(steps)
             trainer.train()
@@ -107,35 +99,32 @@ class SftTrainer:
             seconds=round(time.monotonic() - began, 3),
             first_loss=steps.first_loss,
             last_loss=steps.last_loss,
-            validation_loss=self._mean_loss(model, [codec.encode_example(e) for e in validation]),
+            validation_loss=self._mean_loss(model, [codec.encode_example(e) for e in training.validation]),
             dev_answer_loss=self._mean_loss(model, [codec.encode_example(e) for e in plan.dev]),
             noise_scale=noise_scale(steps.noise),
             notes=trainer.notes,
         )
         try:
-            model.save_pretrained(out_dir)
-            codec.tokenizer.save_pretrained(out_dir)
+            model.save_pretrained(training.out_dir)
+            codec.tokenizer.save_pretrained(training.out_dir)
         except (OSError, SafetensorError) as error:
             raise StoreError(
-                f"cannot save the model of iteration {plan.iteration} in {out_dir}: {error}; free some space and run "
-                "the same command again; the samples are kept and the training is redone"
+                f"cannot save the model of iteration {plan.iteration} in {training.out_dir}: {error}; free some space "
+                "and run the same command again; the samples are kept and the training is redone"
             ) from error
         del model, trainer, steps
         gc.collect()  # TRL's trainer and its parts refer to each other and to the model
         return_freed_memory()
-        return checkpoint_of(
-            plan, start=start, out_dir=out_dir, examples=len(examples), train=summary, new_logprobs=new_logprobs
-        )
+        return checkpoint_of(training, summary, new_logprobs=new_logprobs)
 
     def build(
         self,
+        training: Training,
         model: Any,
         codec: Codec,
         rows: Sequence[Row],
         order: Sequence[int],
         *,
-        plan: TrainingPlan,
-        out_dir: Path,
         workers: WorkerGradients | None = None,
     ) -> MicroBatchTrainer:
         """TRL's trainer, ready to train on `rows[i] for i in order`, `batch_size` to a step, and on nothing else."""
@@ -143,7 +132,7 @@ class SftTrainer:
         lengths = [len(row.input_ids) for row in rows]
         plain_attention = model.config.get_text_config()._attn_implementation
         affordable = self._affordable_tokens(model)
-        prepared = prepare(model, settings, compute=self._compute, longest=max(lengths), seed=plan.seed)
+        prepared = prepare(model, settings, compute=self._compute, longest=max(lengths), seed=training.plan.seed)
         processes = len(self._workers) + 1 if workers is not None else 1
         reason = prepared.why_padded
         notes = [f"the rows of a training step are padded, not packed: {reason}"] if reason else []
@@ -166,7 +155,7 @@ class SftTrainer:
             plain_attention=plain_attention,
             model=prepared.model,
             workers=workers,
-            args=self._arguments(plan, out_dir, batches, processes),
+            args=self._arguments(training.plan, training.out_dir, batches, processes),
             data_collator=collate if workers is None else collate_first(collate),
             train_dataset=as_dataset(rows, batches.flat),
             processing_class=codec.tokenizer,

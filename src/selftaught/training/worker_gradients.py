@@ -23,7 +23,7 @@ from selftaught.models.tokens import IGNORED
 from selftaught.records.errors import TrainingError
 from selftaught.training.micro_batches import collator_of, loss_of
 from selftaught.training.models import load_float32, prepare
-from selftaught.training.settings import TrainingConfig
+from selftaught.training.settings import SftSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class TrainingJob:
     """What a worker needs to train the same model in the same way."""
 
     path: str
-    settings: TrainingConfig
+    settings: SftSettings
     compute: torch.dtype
     longest: int
     seed: int

@@ -8,6 +8,7 @@ gives the same tokens.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,37 +40,48 @@ BATCH_LOGITS = 1 << 26
 """Logits that one batch of `score` may hold."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """How a LocalEngine computes; the same in every process of a run."""
+
+    dtype: str
+    """`float32`, `bfloat16` or another floating point type of torch."""
+    device: str
+    threads: int
+    """CPU threads."""
+    slots: int
+    """Completions that are generated at a time, at most."""
+    cache_bytes: int = 4 << 30
+    """Memory of their keys and values, at most."""
+    prefill_tokens: int = 2048
+    """Prompt tokens of one forward pass, at most."""
+    compiled: bool = False
+    """Whether `open_local` gives the engine the compiled operations (cpu/)."""
+    trust_remote_code: bool = False
+
+
 class LocalEngine:
     """Generates completions with the model in a folder. Raises ModelError for a model that cannot be loaded.
 
-    `slots` limits the completions generated at a time, `cache_bytes` the memory of their keys and values,
-    `prefill_tokens` the prompt tokens of one forward pass; `kernels` are used if they suit the model. `note` is called
-    once with the reason if a model is not run in slots.
+    `kernels` are used if they suit the model. `note` is called once with the reason if a model is not run in slots.
     """
-
-    serves = None
 
     def __init__(
         self,
         model: ModelRef,
+        settings: LocalSettings,
         *,
-        dtype: str,
-        device: str,
-        threads: int,
-        slots: int,
-        cache_bytes: int = 4 << 30,
-        prefill_tokens: int = 2048,
-        trust_remote_code: bool = False,
         kernels: Kernels | None = None,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(settings.threads)
         self._path = model.path
-        self._device = torch.device(device)
-        self._slots, self._cache_bytes, self._prefill_tokens = slots, cache_bytes, prefill_tokens
+        self._device = torch.device(settings.device)
+        self._settings = settings
         self._note = note
-        self._codec = Codec(model.path, trust_remote_code=trust_remote_code)
-        loaded = load_model(model.path, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
+        self._codec = Codec(model.path, trust_remote_code=settings.trust_remote_code)
+        dtype: torch.dtype = getattr(torch, settings.dtype)
+        loaded = load_model(model.path, dtype=dtype, trust_remote_code=settings.trust_remote_code)
         self._model = loaded.to(self._device)
         self._model.eval()
         self._model.generation_config = GenerationConfig()  # the run decides how to sample, never the model's folder
@@ -80,7 +92,7 @@ class LocalEngine:
         self._noted = False
         if self._why_not_slots is None:
             if self._kernels:
-                self._kernels.pack(self._model, rows=slots)
+                self._kernels.pack(self._model, rows=settings.slots)
             self._runner = Runner(self._model, self._device, self._kernels)
         else:
             self._note_once(self._why_not_slots)
@@ -127,7 +139,7 @@ class LocalEngine:
                 shared=shared,
                 num_slots=min(len(members), self._slots_for(length)),
                 length=length,
-                prefill_tokens=self._prefill_tokens,
+                prefill_tokens=self._settings.prefill_tokens,
                 append_tokens=append_tokens,
                 endings=endings,
             ).run()
@@ -158,7 +170,7 @@ class LocalEngine:
             cache = SlotCache(0, 0)
             if shared:
                 runner.prefill_prefix(cache, pairs[group[0]][0][:shared])
-            for batch in _batches(group, pairs, shared, self._prefill_tokens, max_kept):
+            for batch in _batches(group, pairs, shared, self._settings.prefill_tokens, max_kept):
                 tails: list[list[int]] = []
                 keep: list[int] = []
                 start = 0
@@ -231,9 +243,8 @@ class LocalEngine:
     def _slots_for(self, length: int) -> int:
         """How many completions of this many tokens fit in the cache's memory at a time, with their keys and values."""
         config = self._model.config.get_text_config()
-        return max(
-            1, min(self._slots, self._cache_bytes // (length * kv_bytes_per_token(config, self._model.dtype.itemsize)))
-        )
+        bytes_of_one = length * kv_bytes_per_token(config, self._model.dtype.itemsize)
+        return max(1, min(self._settings.slots, self._settings.cache_bytes // bytes_of_one))
 
 
 def kv_bytes_per_token(config: Any, itemsize: int) -> int:

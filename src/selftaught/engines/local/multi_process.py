@@ -1,11 +1,10 @@
 """The engine `local` in several processes: the requests of a call are split among them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
-from typing import Any
 
-from selftaught.engines.local.engine import LocalEngine
+from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.machine.workers import Worker
 from selftaught.records.samples import (
     Completion,
@@ -25,22 +24,19 @@ class MultiProcessEngine:
     Request i goes to process i mod n, so a completion depends on the requests alone, not on the speed of a process.
     """
 
-    serves = None
-
     def __init__(
         self,
         model: ModelRef,
         workers: Sequence[Worker],
-        settings: Mapping[str, Any],
+        settings: LocalSettings,
         *,
-        compiled: bool = False,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Arguments as for `open_local`; `slots` and `cache_bytes` are those of each process."""
-        self._model, self._workers, self._settings, self._compiled = model, workers, settings, compiled
+        """`slots` and `cache_bytes` are those of each process."""
+        self._model, self._workers, self._settings = model, workers, settings
         for worker in workers:
             self._open(worker)
-        self._own = open_local(model, settings, compiled=compiled, note=note)
+        self._own = open_local(model, settings, note=note)
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         num_processes = len(self._workers) + 1
@@ -72,7 +68,7 @@ class MultiProcessEngine:
         self._own.close()
 
     def _open(self, worker: Worker) -> None:
-        worker.begin(self, serve_engine, self._model, self._settings, self._compiled)
+        worker.begin(self, serve_engine, self._model, self._settings)
 
 
 def _receive_ready(busy: dict[Connection, tuple[Worker, int]], num_processes: int) -> Iterator[Completion]:
@@ -87,19 +83,19 @@ def _receive_ready(busy: dict[Connection, tuple[Worker, int]], num_processes: in
 
 
 def open_local(
-    model: ModelRef, settings: Mapping[str, Any], *, compiled: bool, note: Callable[[str], None] = lambda line: None
+    model: ModelRef, settings: LocalSettings, *, note: Callable[[str], None] = lambda line: None
 ) -> LocalEngine:
-    """A LocalEngine with these settings; with the compiled operations of this machine's CPU if `compiled`."""
-    if not compiled:
-        return LocalEngine(model, **settings, note=note)
+    """A LocalEngine with these settings, with the compiled operations of this machine's CPU if they say so."""
+    if not settings.compiled:
+        return LocalEngine(model, settings, note=note)
     from selftaught.engines.local.cpu import CpuKernels
 
-    return LocalEngine(model, **settings, kernels=CpuKernels(settings["threads"]), note=note)
+    return LocalEngine(model, settings, kernels=CpuKernels(settings.threads), note=note)
 
 
-def serve_engine(pipe: Connection, model: ModelRef, settings: Mapping[str, Any], compiled: bool) -> None:
+def serve_engine(pipe: Connection, model: ModelRef, settings: LocalSettings) -> None:
     """In a worker: generate for each share until None comes; send lists of completions, and None after each share."""
-    engine = open_local(model, settings, compiled=compiled)
+    engine = open_local(model, settings)
     try:
         while (job := pipe.recv()) is not None:
             completions: list[Completion] = []

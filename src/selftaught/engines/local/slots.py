@@ -14,7 +14,7 @@ L positions of a slot ("own positions": they count from the end of the prefix).
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,24 @@ Replaced = list[tuple[nn.Module, str, nn.Module]]
 """Parent, name and layer of what was replaced in a model."""
 
 
+class SlotAttention(NamedTuple):
+    """One call of attention from N tokens to what their slots hold and to the prefix."""
+
+    q: Tensor
+    """[H, N, D]."""
+    new: tuple[Tensor, Tensor] | None
+    """Keys and values [K, N, D] to write first, for tokens no two of which share a slot; None if all are written."""
+    held: tuple[Tensor, Tensor]
+    """Keys and values of all slots [S, K, L, D]."""
+    slots: Tensor
+    """[N], int64: each token's slot."""
+    positions: Tensor
+    """[N], int64: each token's position in its slot; it attends up to there."""
+    scale: float
+    shared: tuple[Tensor, Tensor] | None = None
+    """The prefix's part, if there is one: output [1, K, G * N, D] and log-sum-exp [1, K, G * N]."""
+
+
 class Kernels(Protocol):
     """Faster operations for some machine that an engine may be given (engines/cpu)."""
 
@@ -52,21 +70,8 @@ class Kernels(Protocol):
         """Whether they can be used for this model; an engine uses them for no other."""
         ...
 
-    def attend(
-        self,
-        q: Tensor,
-        new: tuple[Tensor, Tensor] | None,
-        held: tuple[Tensor, Tensor],
-        slots: Tensor,
-        positions: Tensor,
-        scale: float,
-        shared: tuple[Tensor, Tensor] | None,
-    ) -> Tensor:
-        """Attention [1, N, H, D] of q [H, N, D] to each token's slot up to its position, and to the prefix.
-
-        `new` are keys and values [K, N, D] to write to `held` [S, K, L, D], or None if they are written already;
-        `shared` is the prefix's part: output [1, K, G * N, D] and log-sum-exp [1, K, G * N].
-        """
+    def attend(self, call: SlotAttention) -> Tensor:
+        """Attention [1, N, H, D]; writes what is new."""
         ...
 
     def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,31 +113,16 @@ class SlotCache:
         for held, new in zip(self.allocated(layer, k, v), (k, v), strict=True):
             held[slots, :, positions] = new[0].transpose(0, 1)
 
-    def attend_with_kernels(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        slots: Tensor,
-        positions: Tensor,
-        scale: float,
-        *,
-        one_each: bool,
-    ) -> Tensor:
-        """Write k, v [1, K, N, D], and attend q [1, H, N, D] to each token's slot and the prefix: [1, N, H, D]."""
-        assert self.kernels is not None
-        if not one_each:  # tokens of one slot attend to each other, so all must be written first
-            self.write(layer, slots, positions, k, v)
-        return self.kernels.attend(
-            q[0],
-            (k[0], v[0]) if one_each else None,
-            self.allocated(layer, k, v),
-            slots,
-            positions,
-            scale,
-            _attend_to_prefix(self, layer, q, scale),
-        )
+    def call(
+        self, layer: int, q: Tensor, new: tuple[Tensor, Tensor], places: tuple[Tensor, Tensor], scale: float
+    ) -> SlotAttention:
+        """The attention of q [1, H, N, D] to each token's slot, up to its place there, and to the prefix.
+
+        `new` are keys and values [1, K, N, D] that are still to be written, `places` slots and positions [N].
+        """
+        k, v = new
+        held, shared = self.allocated(layer, k, v), _attend_to_prefix(self, layer, q, scale)
+        return SlotAttention(q[0], (k[0], v[0]), held, *places, scale, shared)
 
     @torch.inference_mode()
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
@@ -171,11 +161,11 @@ class PrefillPass:
             self.slots = torch.tensor(slots).repeat_interleave(torch.tensor(lengths)).to(device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        if self.slots is not None and self.cache.kernels:
-            places = self.slots, self.own_positions
-            return self.cache.attend_with_kernels(layer, q, k, v, *places, scale, one_each=False)
         if self.slots is not None:
             self.cache.write(layer, self.slots, self.own_positions, k, v)
+            if self.cache.kernels:  # tokens of one slot attend to each other, so all are written first
+                call = self.cache.call(layer, q, (k, v), (self.slots, self.own_positions), scale)
+                return self.cache.kernels.attend(call._replace(new=None))
         own, lse = q.new_empty(q.shape[1:]), q.new_empty(q.shape[1:3], dtype=_lse_dtype(q))
         for span in self._spans:
             own[:, span], lse[:, span] = _attend_to_itself(q[0, :, span], k[0, :, span], v[0, :, span], scale)
@@ -205,8 +195,8 @@ class StepPass:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         if self.cache.kernels:
-            places = self.slots, self.own_positions
-            return self.cache.attend_with_kernels(layer, q, k, v, *places, scale, one_each=True)
+            call = self.cache.call(layer, q, (k, v), (self.slots, self.own_positions), scale)
+            return self.cache.kernels.attend(call)
         self.cache.write(layer, self.slots, self.own_positions, k, v)
         held_k, held_v = self.cache.own[layer]
         rows = _per_group(q[0].transpose(0, 1), 1, k.shape[1])  # [N, K, G, D]: the heads of a group are the query rows

@@ -64,7 +64,7 @@ class OpenAIEngine:
         model: ModelRef,
         *,
         server: Server,
-        served_name: str = "",
+        served_name: str | None = None,
         concurrency: int = 16,
         trust_remote_code: bool = False,
     ) -> None:
@@ -75,6 +75,11 @@ class OpenAIEngine:
         self._sends_ids = False  # while it is tried
         self._sends_ids = self._takes_ids()
         self._scoring: Scoring | None = None
+
+    @property
+    def address(self) -> str:
+        """Of the server."""
+        return self._server.base_url
 
     @property
     def serves(self) -> str:
@@ -186,7 +191,7 @@ class OpenAIEngine:
             num_tokens=count,
         )
 
-    def _find_model(self, name: str) -> _Served:
+    def _find_model(self, name: str | None) -> _Served:
         who = "the list of models"
         models = read_models(self._send(lambda c: c.request("/v1/models", None, who=who)), who=who)
         names = [str(model["id"]) for model in models]

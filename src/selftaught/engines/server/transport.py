@@ -32,8 +32,8 @@ class Server:
 
     url: str
     """With or without /v1 at its end."""
-    key: str = field(default="", repr=False)
-    """Sent as a bearer token; never written to a file, a log or an error."""
+    key: str | None = field(default=None, repr=False)
+    """Sent as a bearer token; None sends none. Never written to a file, a log or an error."""
     timeout_s: float = 600.0
     """From sending a request to having its complete answer."""
     max_retries: int = 5

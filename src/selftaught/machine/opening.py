@@ -1,0 +1,21 @@
+"""What a run gives its engine and its trainer when it opens them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftaught.machine.devices import Machine
+from selftaught.machine.workers import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    machine: Machine
+    workers: Sequence[Worker] = ()
+    """The processes of the run beside this one; they are started when they first get work."""
+    trust_remote_code: bool = False
+    """Whether Python code that comes with the model may run."""
+    log_dir: Path | None = None
+    """Where a server that is started writes its log; None if nobody keeps it."""
+    note: Callable[[str], None] = lambda line: None
+    """Told what the user should know of how the work is done, a line at a time."""
