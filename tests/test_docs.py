@@ -22,7 +22,8 @@ from selftaught.config.loading import (
 )
 from selftaught.methods.table import METHODS
 from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
-from selftaught.records.problems import CheckResult, Problem, Verdict
+from selftaught.records.problems import CheckResult, Problem, StoredProblem, Verdict
+from selftaught.records.prompts import StoredPrompt
 from selftaught.records.samples import LeftOut, Sample
 from selftaught.records.training import StepMetrics, TrainingExample, TrainingSummary
 from selftaught.tasks import OF_EVERY_TASK, TASKS
@@ -249,6 +250,8 @@ RECORDS = (
     CheckResult,
     TrainingExample,
     LeftOut,
+    StoredProblem,
+    StoredPrompt,
     IterationSummary,
     SamplingCounts,
     TrainingSummary,

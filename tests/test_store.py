@@ -30,9 +30,8 @@ from builders import (
 from selftaught.records.errors import StoreError
 from selftaught.records.samples import LeftOut, Sample
 from selftaught.records.training import ProbeRow, TrainingExample
-from selftaught.runs.store import (
+from selftaught.runs.reading import (
     FORMAT,
-    RunStore,
     dump_measurement,
     dump_sample,
     read_measurements,
@@ -41,6 +40,7 @@ from selftaught.runs.store import (
     read_samples,
     read_summaries,
 )
+from selftaught.runs.store import RunStore
 from strategies import samples
 
 EXAMPLE = TrainingExample(

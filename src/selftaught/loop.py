@@ -14,7 +14,7 @@ from selftaught.methods.metrics import count_samples
 from selftaught.methods.plan import best_iteration, has_plateaued
 from selftaught.records.errors import NothingAccepted
 from selftaught.records.measurements import IterationSummary, Measurement
-from selftaught.runs.store import read_summaries
+from selftaught.runs.reading import read_summaries
 from selftaught.stages.lineage import Models
 from selftaught.stages.setup import Setup
 from selftaught.stages.stages import (

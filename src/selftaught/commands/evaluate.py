@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selftaught.commands.opening import (
@@ -36,7 +36,7 @@ from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.measurements import Measurement
 from selftaught.records.problems import SPLITS, by_id
 from selftaught.records.samples import ModelRef, Sample
-from selftaught.runs.store import read_result
+from selftaught.runs.reading import read_result
 from selftaught.stages.sampling import generate_in_chunks, measured_problems, sampling_spec
 
 
@@ -64,7 +64,7 @@ def find_target(name: str, *, task: str | None) -> Target:
     if os.path.isfile(folder / "checkpoint.json") and os.path.isfile(folder.parent.parent / "run.json"):
         config = config_of_run(folder.parent.parent)
         iteration = int(folder.name)
-        model, run_dir = model_in_folder(folder), folder.parent.parent
+        model, run_dir = replace(model_in_folder(folder), checkpoint=iteration), folder.parent.parent
         return Target(model, config, iteration, config.sampling.num_shots_for(fine_tuned=True), run_dir)
     if task is None:
         raise ConfigError(_no_run(name))
@@ -123,6 +123,7 @@ def evaluate(
         try:
             for chunk in generate_in_chunks(
                 lambda: engine,
+                target.model,
                 task,
                 by_id(problems),
                 planned_samples(problems, kind="evaluation", num_samples=num_samples),
@@ -194,5 +195,5 @@ def _target_of_run(folder: Path) -> Target:
     sampling = config.sampling
     if best == 0:
         return Target(resolve_model(config.model.path), config, 0, sampling.num_shots, folder)
-    model = model_in_folder(folder / str(result["checkpoint"]))
+    model = replace(model_in_folder(folder / str(result["checkpoint"])), checkpoint=best)
     return Target(model, config, best, sampling.num_shots_for(fine_tuned=True), folder)

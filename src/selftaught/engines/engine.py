@@ -5,7 +5,7 @@ when an engine that needs them is opened.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from selftaught.records.samples import (
     Completion,
@@ -43,4 +43,13 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the memory; the engine cannot be used afterwards."""
+        ...
+
+
+@runtime_checkable
+class EncodesPrompts(Protocol):
+    """What an engine with a tokenizer offers besides: the ids that it generates from, for the run folder."""
+
+    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        """The token ids of a prompt. Raises RefusedError for one without tokens."""
         ...

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from selftaught.config.settings import RunConfig
-from selftaught.engines.engine import Engine
+from selftaught.engines.engine import EncodesPrompts, Engine
 from selftaught.grading.references import run_checks
 from selftaught.methods.plan import spread_over_classes
-from selftaught.prompts.rendering import prompt_sha256, render_prompts
+from selftaught.prompts.rendering import prompt_sha256, render_few_shot, render_prompts
 from selftaught.records.errors import EngineError
 from selftaught.records.problems import (
     CheckResult,
@@ -18,6 +18,7 @@ from selftaught.records.problems import (
 )
 from selftaught.records.samples import (
     Completion,
+    ModelRef,
     PlannedSample,
     Request,
     Sample,
@@ -36,6 +37,10 @@ class SamplingSpec:
 
     def prompt(self, task: Task, problem: Problem) -> str:
         return self.prompts(task, [problem])[0]
+
+    def few_shot_block(self, task: Task) -> str:
+        """What all prompts begin with; empty without few-shot examples."""
+        return render_few_shot(task.prompt_format, self.few_shot, hint=self.hint)
 
     def prompts(self, task: Task, problems: Iterable[Problem]) -> list[str]:
         return render_prompts(task.prompt_format, problems, hint=self.hint, few_shot=self.few_shot)
@@ -71,8 +76,13 @@ def sample_seed(run_seed: int, iteration: int, planned: PlannedSample) -> int:
     return seed_for(run_seed, iteration, planned.kind, planned.problem_id, planned.index)
 
 
+OnPrompts = Callable[[str, Sequence[str], Callable[[str], Sequence[int]] | None], None]
+"""Called with the few-shot block, the prompts, and what gives the token ids of a prompt, if the engine does."""
+
+
 def generate_in_chunks(
     open_engine: Callable[[], Engine],
+    model: ModelRef,
     task: Task,
     problems: Mapping[str, Problem],
     planned: Iterable[PlannedSample],
@@ -81,13 +91,16 @@ def generate_in_chunks(
     iteration: int,
     run_seed: int,
     chunk: int,
+    on_prompts: OnPrompts = lambda few_shot_block, prompts, encode: None,
     on_sample: Callable[[Sample], None] = lambda sample: None,
 ) -> Iterator[list[Sample]]:
     """Make the planned samples, `chunk` at a time; the samples of a chunk are in the order of the plan.
 
-    `open_engine` is called for every chunk, and so not at all if nothing is planned. `on_sample` gets each sample as
-    soon as it is complete. Raises EngineError unless the engine answers every request exactly once.
+    `open_engine` opens an engine on `model`; it is called for every chunk, and so not at all if nothing is planned.
+    `on_prompts` gets the prompts of a chunk before any of it is generated, `on_sample` each sample as soon as it is
+    complete. Raises EngineError unless the engine answers every request exactly once.
     """
+    few_shot_block = spec.few_shot_block(task)
     rest = iter(planned)
     while plans := list(islice(rest, chunk)):
         prompts = spec.prompts(task, (problems[plan.problem_id] for plan in plans))
@@ -95,15 +108,18 @@ def generate_in_chunks(
             Request(prompt=prompt, seed=sample_seed(run_seed, iteration, plan))
             for prompt, plan in zip(prompts, plans, strict=True)
         ]
+        engine = open_engine()
+        on_prompts(few_shot_block, prompts, engine.prompt_ids if isinstance(engine, EncodesPrompts) else None)
         samples: dict[int, Sample] = {}
-        for completion in open_engine().sample(requests, spec.params):
+        for completion in engine.sample(requests, spec.params):
             position = completion.request
             plan = plans[position]
             if position in samples:
                 raise EngineError(
                     f"the engine answered twice for problem {plan.problem_id!r}; this is a fault of the engine"
                 )
-            samples[position] = _judge(task, problems[plan.problem_id], plan, requests[position], completion, iteration)
+            problem = problems[plan.problem_id]
+            samples[position] = _judge(task, problem, plan, requests[position], completion, model, iteration)
             on_sample(samples[position])
         missing = [plan.problem_id for position, plan in enumerate(plans) if position not in samples]
         if missing:
@@ -114,7 +130,13 @@ def generate_in_chunks(
 
 
 def _judge(
-    task: Task, problem: Problem, planned: PlannedSample, request: Request, completion: Completion, iteration: int
+    task: Task,
+    problem: Problem,
+    planned: PlannedSample,
+    request: Request,
+    completion: Completion,
+    model: ModelRef,
+    iteration: int,
 ) -> Sample:
     verification = task.verifier(completion.text, problem)
     return Sample(
@@ -124,6 +146,8 @@ def _judge(
         index=planned.index,
         seed=request.seed,
         prompt_sha256=prompt_sha256(request.prompt),
+        weights_sha256=model.sha256[:16] if model.sha256 else None,
+        checkpoint=model.checkpoint,
         completion=completion.text,
         token_ids=completion.token_ids,
         num_tokens=completion.num_tokens,

@@ -300,6 +300,7 @@ def _sample(
     problem_by_id = by_id(problems)
     for chunk in generate_in_chunks(
         lambda: models.engine(model),
+        model,
         setup.task,
         problem_by_id,
         planned,  # only the rest: the samples on disk have been taken from it
@@ -307,6 +308,7 @@ def _sample(
         iteration=n,
         run_seed=setup.config.seed,
         chunk=setup.chunk,
+        on_prompts=setup.store.append_prompts,
         on_sample=setup.progress.sample,
     ):
         setup.store.append_samples(path, chunk)

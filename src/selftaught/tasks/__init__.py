@@ -1,12 +1,12 @@
 """The tasks by name. A new task is one file and one line in TASKS (docs/extend.md)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from selftaught.grading.signs import fold
 from selftaught.records.errors import ConfigError, RefusedError
-from selftaught.records.problems import SPLITS, Problem, Task
+from selftaught.records.problems import SPLITS, Grader, Problem, Task
 from selftaught.tasks.arithmetic import task as arithmetic
 from selftaught.tasks.commonsenseqa import task as commonsense
 from selftaught.tasks.gsm8k import task as gsm8k
@@ -14,12 +14,15 @@ from selftaught.tasks.own import task as own
 from selftaught.tasks.reasoning_gym import task as gym
 from selftaught.tasks.settings import TaskConfig
 
-__all__ = ["TASKS", "TaskSource", "check_splits", "key_of_problem", "load_task"]
+__all__ = ["TASKS", "TaskSource", "check_splits", "key_of_problem", "load_grader", "load_task"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSource:
     load: Callable[[TaskConfig], Task]
+    grader: Callable[[TaskConfig, Iterable[Problem]], Grader]
+    """How the task judges completions, from its settings and, where these leave it open, from its few-shot examples and
+    training problems; loads no data. Raises ConfigError for settings, or a library, that it lacks."""
     variants: tuple[str, ...]
     """The first one is the default."""
     description: str
@@ -36,30 +39,35 @@ TASKS: Mapping[str, TaskSource] = MappingProxyType(
     {
         "arithmetic": TaskSource(
             load=arithmetic.load,
+            grader=arithmetic.grader,
             variants=arithmetic.VARIANTS,
             uses=frozenset({"variant", "data_seed"}),
             description="d-digit plus d-digit addition with a scratchpad, d in 1..5; generated, works offline",
         ),
         "gsm8k": TaskSource(
             load=gsm8k.load,
+            grader=gsm8k.grader,
             variants=(),
             uses=gsm8k.USES,
             description="grade-school word problems; dev is cut from train, test is the official test file",
         ),
         "commonsenseqa": TaskSource(
             load=commonsense.load,
+            grader=commonsense.grader,
             variants=(),
             uses=commonsense.USES,
             description="five-way questions; dev is cut from train, test is the official dev file",
         ),
         "reasoning-gym": TaskSource(
             load=gym.load,
+            grader=gym.grader,
             variants=(),
             uses=gym.USES,
             description="a generator of reasoning-gym, named by task.variant, with its own scorer; needs the extra",
         ),
         "own": TaskSource(
             load=own.load,
+            grader=own.grader,
             variants=(),
             uses=own.USES,
             description="your own questions and answers: task.data is a file or a hub id; start with `selftaught init`",
@@ -72,13 +80,23 @@ TASKS: Mapping[str, TaskSource] = MappingProxyType(
 def load_task(settings: TaskConfig) -> Task:
     """The task, after a check that its splits do not overlap. Raises ConfigError for an unknown name or an unused
     setting, RefusedError for an overlap."""
+    task = _source(settings).load(settings)
+    check_splits(task)
+    return task
+
+
+def load_grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+    """How a task judges completions, without its data; `problems` are its few-shot examples and training problems.
+    Raises as `load_task` does."""
+    return _source(settings).grader(settings, problems)
+
+
+def _source(settings: TaskConfig) -> TaskSource:
     name = settings.name
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}")
     _refuse_ignored(settings)
-    task = TASKS[name].load(settings)
-    check_splits(task)
-    return task
+    return TASKS[name]
 
 
 def _refuse_ignored(settings: TaskConfig) -> None:

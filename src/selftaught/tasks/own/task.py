@@ -6,7 +6,7 @@ hash of the question, so that a new row does not move the others.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +15,7 @@ from selftaught.grading.signs import fold
 from selftaught.grading.statements import last_box
 from selftaught.grading.verifiers import make_verifier
 from selftaught.records.errors import ConfigError, RefusedError
-from selftaught.records.problems import Problem, PromptFormat, Task
+from selftaught.records.problems import Grader, Problem, PromptFormat, Task
 from selftaught.records.seeds import seed_for, uniform
 from selftaught.tasks.rows.choice_answers import labels_of
 from selftaught.tasks.rows.columns import (
@@ -70,33 +70,41 @@ def load(settings: TaskConfig) -> Task:
     """
     few_shot = _few_shot_examples(settings)
     splits, reading = _splits(settings, few_shot)
-    has_choices = any(problem.choices for problem in few_shot) or any(p.problem.choices for p in splits["train"])
-    marker = settings.answer_marker or MARKER
-    verifier = settings.verifier or ("choice" if has_choices else "exact")
-    if verifier == "choice" and not has_choices:
+    train = tuple(placed.problem for placed in splits["train"])
+    has_choices = any(problem.choices for problem in (*few_shot, *train))
+    if settings.verifier == "choice" and not has_choices:
         raise ConfigError(
             f"task.verifier = 'choice', but the rows of {settings.data} have no choices"
             f"{_under(settings.choices_key)}; set task.choices_key, or use another verifier"
         )
     return Task(
         name="own",
-        prompt_format=prompt_format(marker, with_choices=has_choices),
-        verifier=make_verifier(
-            verifier,
-            # The user's own pattern says where the answer is, unless the user gives a marker too.
-            marker=(settings.answer_marker or "") if verifier == "regex" else marker,
-            extraction=settings.extraction,
-            pattern=settings.answer_pattern or "",
-            function=settings.verifier_function or "",
-            next_question=("\nQ:",),
-        ),
+        prompt_format=prompt_format(settings.answer_marker or MARKER, with_choices=has_choices),
+        verifier=grader(settings, [*few_shot, *train]).verifier,
         few_shot=few_shot,
-        train=tuple(placed.problem for placed in splits["train"]),
+        train=train,
         dev=tuple(placed.problem for placed in splits["dev"]),
         test=tuple(placed.problem for placed in splits["test"]),
         same_problem=same_problem,
         notes=note_of_few_shot([placed.place for placed in splits["few_shot"]]),
         reading=reading,
+    )
+
+
+def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+    """The verifier of the settings; without one it is `choice` for problems with choices, else `exact`."""
+    name = settings.verifier or ("choice" if any(problem.choices for problem in problems) else "exact")
+    # The user's own pattern says where the answer is, unless the user gives a marker too.
+    without = "" if name == "regex" else MARKER
+    return Grader(
+        verifier=make_verifier(
+            name,
+            marker=settings.answer_marker or without,
+            extraction=settings.extraction,
+            pattern=settings.answer_pattern or "",
+            function=settings.verifier_function or "",
+            next_question=("\nQ:",),
+        )
     )
 
 
