@@ -42,7 +42,8 @@ from selftaught.records.samples import (
     SamplingParams,
 )
 from selftaught.records.seeds import uniform
-from selftaught.runs.store import RunStore, read_summaries
+from selftaught.runs.reading import read_summaries
+from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.tasks.splits import check_splits

@@ -16,13 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.records.measurements import IterationSummary
-from selftaught.runs.store import (
-    dump_measurement,
-    read_measurements,
-    read_result,
-    read_run_json,
-    read_summaries,
-)
+from selftaught.runs.reading import dump_measurement, read_measurements, read_result, read_run_json, read_summaries
 
 
 def record_of(run_dir: Path) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def sample(problem_id: str = "p1", **fields: Any) -> Sample:
         "index": 0,
         "seed": 7,
         "prompt_sha256": "0123456789abcdef",
+        "weights_sha256": None,
+        "checkpoint": None,
         "completion": " <r>one and two</r>\n3",
         "token_ids": None,
         "num_tokens": 9,

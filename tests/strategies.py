@@ -66,7 +66,11 @@ def prompt_formats(draw: st.DrawFn) -> PromptFormat:
 
 
 check_results = st.builds(
-    CheckResult, passed=st.booleans(), share=st.floats(min_value=0, max_value=1), detail=awkward_texts
+    CheckResult,
+    passed=st.booleans(),
+    share=st.floats(min_value=0, max_value=1),
+    detail=awkward_texts,
+    at=st.none() | st.tuples(st.integers(0, 99), st.integers(1, 99)),
 )
 
 
@@ -81,6 +85,8 @@ def samples(draw: st.DrawFn) -> Sample:
         index=draw(st.integers(0, 10_000)),
         seed=draw(st.integers(0, 2**63 - 1)),
         prompt_sha256=draw(st.text("0123456789abcdef", min_size=16, max_size=16)),
+        weights_sha256=draw(st.none() | st.text("0123456789abcdef", min_size=16, max_size=16)),
+        checkpoint=draw(st.none() | st.integers(0, 999)),
         completion=draw(awkward_texts),
         token_ids=draw(st.none() | st.lists(st.integers(0, 300_000), max_size=5).map(tuple)),
         num_tokens=draw(st.integers(0, 10_000)),

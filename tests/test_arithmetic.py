@@ -136,8 +136,12 @@ def test_a_change_of_any_line_to_any_other_text_is_reported_on_that_line(
     changed = " ".join(other.split())
     if changed in (lines[place], ""):
         return
-    result = check(*pair, variant, [*lines[:place], other, *lines[place + 1 :]])
+    changed_lines = [*lines[:place], other, *lines[place + 1 :]]
+    result = check(*pair, variant, changed_lines)
     assert not result.passed
+    assert (result.at is None) == result.detail.endswith("missing line")
+    if result.at is not None:
+        assert "\n".join(changed_lines)[slice(*result.at)] == other.strip()
     assert result.detail.startswith(f"line {place + 1}: ")
     assert result.share == pytest.approx(place / len(lines))
 
@@ -309,6 +313,26 @@ def test_any_text_can_be_checked(pair: tuple[int, int], variant: Variant, text: 
     assert not result.passed
     assert 0.0 <= result.share <= 1.0
     assert result.detail
+    if result.at is not None:
+        assert 0 <= result.at[0] < result.at[1] <= len(text)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\u2028"])
+def test_the_place_of_a_failure_is_the_wrong_line_without_the_space_around_it(end: str) -> None:
+    lines = correct_lines(624, 259, "paper")
+    text = end.join(["", "", *lines[:2], "  oh dear ", *lines[3:], ""])
+    result = check_scratchpad(addition(624, 259), text, variant="paper")
+    assert result.detail == "line 3: form"
+    assert text[slice(*result.at or (0, 0))] == "oh dear"
+
+
+def test_a_line_too_many_has_its_place_and_a_blank_or_missing_line_has_none() -> None:
+    lines = correct_lines(624, 259, "paper")
+    text = "\n".join([*lines, "and more"])
+    assert text[slice(*check_scratchpad(addition(624, 259), text, variant="paper").at or (0, 0))] == "and more"
+    for others in ([*lines[:2], "", *lines[3:]], [*lines[:2], *lines[3:]], lines[:2]):
+        assert check(624, 259, "paper", others).at is None
+    assert check(624, 259, "paper", lines).at is None
 
 
 # The splits.

@@ -488,8 +488,9 @@ def test_samples_without_their_run_json_are_not_used(finished: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("run.json", '{"format": 1, "config": "x"}'),
-        ("run.json", '{"format": 1, "config": {}, "resolved": {"a": 1}, "model": {}}'),
+        ("run.json", '{"format": 1, "config": {}}'),
+        ("run.json", '{"format": 2, "config": "x"}'),
+        ("run.json", '{"format": 2, "config": {}, "resolved": {"a": 1}, "model": {}}'),
         ("run.json", "{"),
         ("iterations.jsonl", '{"iteration": "one"}\n'),
         ("evaluations.jsonl", "[]\n"),

@@ -27,7 +27,8 @@ from selftaught.machine.devices import Machine
 from selftaught.machine.opening import Opening
 from selftaught.methods.table import METHODS
 from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
-from selftaught.records.problems import CheckResult, Problem, Verdict
+from selftaught.records.problems import CheckResult, Problem, StoredProblem, Verdict
+from selftaught.records.prompts import StoredPrompt
 from selftaught.records.samples import LeftOut, ModelRef, Request, Sample, SamplingParams
 from selftaught.records.training import StepMetrics, TrainingExample, TrainingSummary
 from selftaught.tasks import OF_EVERY_TASK, TASKS, load_task, source_of
@@ -289,6 +290,8 @@ RECORDS = (
     CheckResult,
     TrainingExample,
     LeftOut,
+    StoredProblem,
+    StoredPrompt,
     IterationSummary,
     SamplingCounts,
     TrainingSummary,

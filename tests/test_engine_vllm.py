@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from builders import TESTS
+from selftaught.engines.engine import EncodesPrompts
 from selftaught.engines.server.process import (
     ServerProcess,
     alive_in_group,
@@ -30,6 +31,7 @@ from selftaught.engines.server.vllm import (
     serve_command,
     vllm_version,
 )
+from selftaught.models.tokens import Codec
 from selftaught.records.errors import ConfigError, EngineError
 from selftaught.records.samples import ModelRef, Request, SamplingParams
 
@@ -98,6 +100,8 @@ def test_an_engine_answers_through_its_own_server_and_closing_it_leaves_no_proce
         requests = [Request(prompt=f"{i}", seed=10 + i) for i in range(3)]
         texts = {c.request: c.text for c in engine.sample(requests, GREEDY)}
         assert texts == {i: f" {i} {11 + i}" for i in range(3)}
+        assert isinstance(engine, EncodesPrompts)
+        assert engine.prompt_ids("1 2 + 3") == tuple(Codec(str(adder)).encode_prompt("1 2 + 3"))
     finally:
         engine.close()
     assert alive_in_group(group) == []

@@ -1,6 +1,7 @@
 """Equations of solutions: read from any text, computed exactly, never run as code."""
 
 import json
+import re
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from builders import json_case, problem
 from selftaught.grading.checks import solutions
-from selftaught.grading.checks.equations import MAX_SIDE, evaluate, find_equations
+from selftaught.grading.checks.equations import ANNOTATION, MAX_SIDE, evaluate, find_equations
 from selftaught.grading.checks.solutions import NO_EQUATION
-from selftaught.grading.statements import AnswerPlace
+from selftaught.grading.signs import visible
+from selftaught.grading.statements import AnswerPlace, statement
 
 PLACE = AnswerPlace(marker="####", next_question=("Q:",))
 check_steps, check_equations, check_grounding, check_flow, equations_key = (
@@ -275,6 +277,89 @@ def test_the_key_of_a_solution_is_its_list_of_equations() -> None:
     assert equations_key("3 + 2 = 5. 5 * 2 = 10.") != equations_key("2 + 3 = 5. 5 * 2 = 10."), "the order matters"
     assert equations_key("48/2 = <<48/2=24>>24") == "48/2=24", "annotations replace the equations around them"
     assert equations_key("It is ten.\n#### 10") == equations_key("") == ""
+
+
+def digits(text: str) -> str:
+    """The digits of a text outside of annotations, or of the annotation that it is."""
+    return re.sub(r"\D", "", text if ANNOTATION.fullmatch(text) else ANNOTATION.sub("", text))
+
+
+hidden = st.sampled_from(["\u200b", "e\u0301", "</think>", "1+1=3", "\nQ: ", "2*2=4"])
+hidden_pieces = st.lists(pieces | hidden, max_size=40)
+
+
+@given(hidden_pieces.map("".join) | awkward)
+def test_an_equation_stands_where_it_says(text: str) -> None:
+    for equation in find_equations(text):
+        start, end = equation.at
+        assert 0 <= start < end <= len(text)
+        assert digits(text[start:end]) == digits(equation.text) or equation.error.endswith("is no equation")
+
+
+@given(hidden_pieces.map("".join) | awkward)
+def test_the_first_failure_of_a_check_stands_where_the_check_says(text: str) -> None:
+    equations = find_equations(statement(text, PLACE).before)
+    for check in CHECKS:
+        result = check(problem(question="none", answer="3"), text)
+        if result.passed or result.detail == NO_EQUATION:
+            assert result.at is None
+        elif result.at is not None:
+            start, end = result.at
+            assert 0 <= start < end <= len(text)
+            named = [e for e in equations if result.detail == e.error or e.text in result.detail]
+            assert visible(text[start:end]) in [statement(text, PLACE).before[slice(*e.at)] for e in named]
+        else:
+            assert visible(text) != text, "only a text that is read otherwise than it is written may hide its place"
+
+
+WRONG = "2 + 2 = 5"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "First 1 + 1 = 2, so {}, and 3 + 3 = 7.",
+        "<think>9 + 9 = 1</think>Now {}.",
+        "caf\u0065\u0301s, na\u00efve, {}.",
+        "\u200bzero\u200b width\ufeff {}\u200b.",
+        "\r\n\u2028 {} \n#### 5\nQ: next? 1 + 1 = 3",
+    ],
+)
+def test_the_place_of_a_wrong_equation_is_the_equation(text: str) -> None:
+    text = text.format(WRONG)
+    result = check_steps(problem(answer="5"), text)
+    assert result.at is not None
+    assert text[slice(*result.at)].strip("\u200b") == WRONG
+
+
+def test_the_place_of_an_equation_with_units_has_them_too() -> None:
+    text = "He has 2 + 2 = 5 apples."
+    assert text[slice(*check_steps(problem(answer="5"), text).at or (0, 0))] == "2 + 2 = 5 apples"
+
+
+@pytest.mark.parametrize(
+    ("check", "detail"),
+    [
+        (check_steps, "the last equation, 2+2=4, gives no answer"),
+        (check_grounding, "9 in 9*2=18 comes from nowhere"),
+        (check_flow, "the result of 9*2=18 is not used"),
+    ],
+)
+def test_the_other_failures_stand_at_their_equation_too(check: Any, detail: str) -> None:
+    text = "9 * 2 = 18. Now 2 + 2 = 4.\n#### 5"
+    result = check(problem(question="2 and 2", answer="5"), text)
+    assert result.detail == detail
+    assert text[slice(*result.at)] == ("2 + 2 = 4" if "2+2" in detail else "9 * 2 = 18")
+
+
+def test_a_correct_solution_has_no_place_of_failure() -> None:
+    assert check_steps(problem(answer="4"), "2 + 2 = 4\n#### 4").at is None
+
+
+def test_the_place_of_a_wrong_annotation_is_the_annotation() -> None:
+    text = "So it is <<48/2=25>>25 clips."
+    assert text[slice(*check_steps(problem(answer="25"), text).at or (0, 0))] == "<<48/2=25>>"
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "cases" / "F35_equations.jsonl"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selftaught.runs.store import read_summaries
+from selftaught.runs.reading import read_summaries
 from toy import folder_bytes
 
 SETTINGS = {
@@ -97,16 +97,17 @@ def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_on
     # Add what a kill in the middle of a write can leave.
     (killed / "checkpoints" / "002.tmp").mkdir(exist_ok=True)
     (killed / "checkpoints" / "002.tmp" / "model.safetensors").write_bytes(b"half of it")
-    for path in (killed / "samples").glob("*.jsonl"):
+    for path in (*(killed / "samples").glob("*.jsonl"), killed / "prompts.jsonl"):
         with open(path, "ab") as file:
             file.write(b'{"problem_id":"torn')
+    (killed / "problems.jsonl.tmp").write_bytes(b"half of it")
     (killed / "lock").touch()
     finish([sys.executable, "-m", "selftaught", "run", "--resume", str(killed)])
 
     weights = [f"checkpoints/{n:03d}/model.safetensors" for n in range(1, iterations + 1)]
     for folder in (undisturbed, killed):
         assert [s.iteration for s in read_summaries(folder)] == list(range(1, iterations + 1))
-    names = ("samples", "examples", "left_out")
+    names = ("problems.jsonl", "prompts.jsonl", "samples", "examples", "left_out")
     assert folder_bytes(killed, *names) == folder_bytes(undisturbed, *names)
     assert [(killed / w).read_bytes() for w in weights] == [(undisturbed / w).read_bytes() for w in weights]
     assert (killed / "result.json").read_bytes() == (undisturbed / "result.json").read_bytes()

@@ -19,7 +19,7 @@ from selftaught.records.errors import (
 )
 from selftaught.records.samples import ModelRef, TokenScores
 from selftaught.records.training import Checkpoint, StepMetrics, Training
-from selftaught.runs.store import read_measurements, read_summaries
+from selftaught.runs.reading import read_measurements, read_summaries
 from selftaught.stages.weight_proof import NOISE_BFLOAT16
 from selftaught.training.none import NullTrainer
 from toy import DEV, TEST, TRAIN, folder_bytes, reply, run_toy, toy_config, toy_problem, toy_task
@@ -39,12 +39,12 @@ def sampled(engine: ScriptedEngine) -> list[str]:
 
 def test_one_iteration_writes_the_golden_files(tmp_path: Path) -> None:
     run_toy(tmp_path, config=toy_config(loop__max_iterations=1))
-    got = folder_bytes(tmp_path, "samples", "examples", "left_out")
+    got = folder_bytes(tmp_path, "samples", "examples", "left_out", "prompts.jsonl")
     if os.environ.get("UPDATE_GOLDEN"):
         for name, content in got.items():
             (GOLDEN / name).parent.mkdir(parents=True, exist_ok=True)
             (GOLDEN / name).write_bytes(content)
-    assert got == folder_bytes(GOLDEN, "samples", "examples", "left_out")
+    assert got == folder_bytes(GOLDEN, "samples", "examples", "left_out", "prompts.jsonl")
 
 
 def test_failed_problems_and_no_others_get_hints(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_direct_trains_on_answers_alone_and_samples_nothing(tmp_path: Path) -> N
 
 
 def test_a_run_stopped_after_any_chunk_resumes_to_the_same_files(tmp_path: Path) -> None:
-    names = ("samples", "examples", "left_out")
+    names = ("samples", "examples", "left_out", "prompts.jsonl")
     run_toy(tmp_path / "undisturbed")
     undisturbed = folder_bytes(tmp_path / "undisturbed", *names)
     for stop_after in range(12):

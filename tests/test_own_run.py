@@ -20,7 +20,7 @@ from selftaught.config.loading import (
     known_keys,
     load_config,
 )
-from selftaught.records.errors import ConfigError, RefusedError
+from selftaught.records.errors import ConfigError
 from selftaught.records.problems import Problem
 from selftaught.tasks import load_task
 from selftaught.tasks.near_duplicates import THRESHOLD, near_duplicates, shingles
@@ -115,18 +115,14 @@ def test_a_run_whose_data_was_changed_is_not_carried_on_or_measured(command: str
     assert "the data or the prompt file was changed" in line
 
 
-def test_a_run_whose_data_was_changed_is_not_judged_again(changed: Path) -> None:
-    with pytest.raises(RefusedError, match="was started on other problems"):
-        list(regraded(changed))
-
-
-def test_samples_can_be_printed_without_their_data(changed: Path) -> None:
-    notes: list[str] = []
-    samples = list(matching_samples(changed, {}, limit=3, note=notes.append))
-    assert [answer for _, _, answer in samples] == [None] * 3
-    (note,) = notes
-    assert "reference answers are not" in note
-    assert "was started on other problems" in note
+def test_a_run_whose_data_was_changed_is_judged_again_and_shown_with_the_problems_that_it_was_started_on(
+    changed: Path,
+) -> None:
+    assert [now for _, _, now in regraded(changed) if now is not None] == []
+    answers = {row["question"]: str(row["answer"]) for row in ADDITIONS}
+    for shown in matching_samples(changed, {}, limit=3, with_prompts=True):
+        assert shown.prompt is not None
+        assert shown.answer == answers[shown.prompt.text.rpartition("Q: ")[2].partition("\n")[0]]
 
 
 def test_tasks_check_reports_the_task_of_a_config(began: Path, monkeypatch: pytest.MonkeyPatch) -> None:

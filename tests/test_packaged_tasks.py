@@ -16,7 +16,7 @@ from selftaught.grading.references import check_reference_answers, failing_solut
 from selftaught.prompts.rendering import render_completion, render_prompt
 from selftaught.records.errors import ConfigError, RefusedError
 from selftaught.records.problems import Problem, Task, Verdict
-from selftaught.runs.store import read_samples
+from selftaught.runs.reading import read_samples
 from selftaught.tasks import load_task
 from selftaught.tasks.reasoning_gym import task as gym
 from selftaught.tasks.settings import TaskConfig

@@ -15,7 +15,8 @@ from selftaught.machine.paths import (
     with_home,
 )
 from selftaught.records.errors import ConfigError, StoreError
-from selftaught.runs.store import RunStore, read_run_json
+from selftaught.runs.reading import read_run_json
+from selftaught.runs.store import RunStore
 from selftaught.tasks import load_task
 from selftaught.tasks.settings import TaskConfig
 from test_cli import refused, selftaught

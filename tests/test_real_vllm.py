@@ -27,7 +27,8 @@ from selftaught.records.samples import (
     Request,
     SamplingParams,
 )
-from selftaught.runs.store import RunStore, read_summaries
+from selftaught.runs.reading import read_summaries
+from selftaught.runs.store import RunStore
 from selftaught.stages.weight_proof import serves_old_weights
 
 PYTHON = os.environ.get("SELFTAUGHT_TEST_VLLM_PYTHON", "")

@@ -13,7 +13,7 @@ from builders import PACKAGE
 from selftaught.commands.check_task import check_task
 from selftaught.records.problems import Verdict
 from selftaught.report.report import read_run
-from selftaught.runs.store import read_samples
+from selftaught.runs.reading import read_samples
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))

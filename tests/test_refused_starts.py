@@ -100,6 +100,12 @@ def test_what_stood_in_the_folder_stays_when_the_run_is_refused(adder: Path, tmp
     mine = [run_dir / "notes.txt", run_dir / "logs" / "attempt-001.log", run_dir / "lock"]
     for path in mine:
         path.write_text("mine")
+    for name in ("problems.jsonl", "prompts.jsonl"):
+        (run_dir / name).write_text("mine")
+        with pytest.raises(SelftaughtError, match=rf"{name}"):
+            launch(config_with(adder), run_dir)
+        assert (run_dir / name).read_text() == "mine"
+        (run_dir / name).unlink()
     with pytest.raises(SelftaughtError):
         launch(config_with(adder, **SETTINGS["prompts beyond the context"]), run_dir)
     assert sorted(path for path in run_dir.rglob("*") if path.is_file()) == sorted(mine)

@@ -24,7 +24,8 @@ from selftaught.report.report import (
     iteration_table,
     write_report,
 )
-from selftaught.runs.store import FORMAT, RunStore, dump_measurement
+from selftaught.runs.reading import FORMAT, dump_measurement
+from selftaught.runs.store import RunStore
 
 BASE = {"1": (30, 50), "2": (10, 50)}
 FIRST = {"1": (40, 50), "2": (21, 50)}

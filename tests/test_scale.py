@@ -19,14 +19,14 @@ from selftaught.records.errors import Interrupted
 from selftaught.records.problems import Task
 from selftaught.records.samples import Sample
 from selftaught.records.training import Checkpoint, StepMetrics, Training
-from selftaught.runs import store
-from selftaught.runs.store import read_samples
+from selftaught.runs import lines
+from selftaught.runs.reading import read_samples
 from selftaught.training.none import NullTrainer
 from toy import DEV, TEST, folder_bytes, run_toy, toy_config, toy_problem, toy_task
 
 SKILLS = ("easy", "easy", "hinted", "never", "mute")
 CHUNK = 8
-STORE_PARSED = store.parsed_lines.__code__
+STORE_PARSED = lines.parsed.__code__
 VALIDATE_JSON = TypeAdapter.validate_json.__code__
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """A folder where a sync costs nothing, if there is one."""
@@ -103,7 +103,7 @@ def test_a_resume_parses_no_line_of_samples_twice_and_none_of_a_finished_iterati
     hinted = [r for e in engines for r in e.requests if "(answer" in r.prompt.rpartition("Q: ")[2]]
     assert len(hinted) == 60 - CHUNK
     run_toy(tmp_path / "undisturbed", task=task, config=config(), chunk=CHUNK)
-    names = ("samples", "examples", "left_out")
+    names = ("samples", "examples", "left_out", "prompts.jsonl")
     assert folder_bytes(stopped, *names) == folder_bytes(tmp_path / "undisturbed", *names)
 
 

@@ -30,11 +30,8 @@ from builders import (
 from selftaught.records.errors import StoreError
 from selftaught.records.samples import LeftOut, PlannedSample, Sample
 from selftaught.records.training import ProbeRow, TrainingExample
-from selftaught.runs.stage_file import StageFile
-from selftaught.runs.store import (
+from selftaught.runs.reading import (
     FORMAT,
-    RunStore,
-    append_metrics,
     dump_measurement,
     dump_sample,
     read_measurements,
@@ -43,6 +40,8 @@ from selftaught.runs.store import (
     read_samples,
     read_summaries,
 )
+from selftaught.runs.stage_file import StageFile
+from selftaught.runs.store import RunStore, append_metrics
 from strategies import samples
 
 EXAMPLE = TrainingExample(

@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from builders import task_named
+from selftaught.engines.engine import EncodesPrompts
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.local.multi_process import MultiProcessEngine
 from selftaught.machine.workers import Worker, Workers
 from selftaught.methods.selection import examples_from_solutions
+from selftaught.models.tokens import Codec
 from selftaught.prompts.rendering import render_prompt
 from selftaught.records.errors import (
     ModelError,
@@ -141,6 +143,9 @@ def test_every_process_generates_its_share_as_an_engine_alone_would(
     model, prompts = ModelRef(path=str(tiny)), requests(number)
     alone = LocalEngine(model, SETTINGS)
     engine = MultiProcessEngine(model, two, SETTINGS)
+    for encoder in (alone, engine):
+        assert isinstance(encoder, EncodesPrompts)
+        assert encoder.prompt_ids(prompts[0].prompt) == tuple(Codec(str(tiny)).encode_prompt(prompts[0].prompt))
     completions = in_order(engine.sample(prompts, params()))
     assert [c.request for c in completions] == list(range(number))
     for first in range(3):

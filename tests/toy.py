@@ -148,10 +148,10 @@ def run_toy(
 
 
 def folder_bytes(run_dir: Path, *names: str) -> dict[str, bytes]:
-    """The content of every file in the named folders, by relative path."""
+    """The content of the named files and of every file in the named folders, by relative path."""
     return {
         str(path.relative_to(run_dir)): path.read_bytes()
         for name in names
-        for path in sorted((run_dir / name).rglob("*"))
+        for path in (run_dir / name, *sorted((run_dir / name).rglob("*")))
         if path.is_file()
     }

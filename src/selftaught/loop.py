@@ -15,7 +15,7 @@ from selftaught.methods.plan import best_iteration, has_plateaued
 from selftaught.records.errors import NothingAccepted
 from selftaught.records.events import IterationEnded, Note
 from selftaught.records.measurements import IterationSummary, Measurement
-from selftaught.runs.store import read_summaries
+from selftaught.runs.reading import read_summaries
 from selftaught.stages.lineage import Models
 from selftaught.stages.sample import measure_split, recall, sample_iteration, samples_before
 from selftaught.stages.setup import Setup

@@ -33,7 +33,6 @@ from selftaught.records.errors import (
 
 if TYPE_CHECKING:
     from selftaught.config.settings import RunConfig
-    from selftaught.records.samples import Sample
 
 app = typer.Typer(
     name="selftaught",
@@ -184,7 +183,7 @@ def evaluate_command(
     from selftaught.commands.show import measurement_text
     from selftaught.config.loading import parse_overrides
     from selftaught.report.tables import wrapped
-    from selftaught.runs.store import dump_measurement
+    from selftaught.runs.reading import dump_measurement
 
     measurement = evaluate(
         find_target(given_name(target, "RUN_OR_MODEL"), task=task),
@@ -210,17 +209,18 @@ def show(
     kind: Annotated[str | None, typer.Option(help="rationale, rationalization or evaluation.")] = None,
     verdict: Annotated[str | None, typer.Option(help="correct, incorrect or unparseable.")] = None,
     limit: Annotated[int, typer.Option(min=0, help="At most this many; 0 is all.")] = 20,
+    prompts: Annotated[bool, typer.Option("--prompts", help="Print the prompt of each, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print samples of a run, with everything that is known of them."""
-    from selftaught.commands.show import matching_samples, no_match_text, sample_text
+    """Print samples of a run, with everything that is known of them; needs neither the data nor a model."""
+    from selftaught.commands.show import matching_samples, no_match_text, sample_json, sample_text
 
     folder = given_path(run_dir, "DIR")
     options = {"problem_id": problem, "iteration": iteration, "kind": kind, "verdict": verdict}
     wanted = {key: value for key, value in options.items() if value is not None}
     printed = 0
-    for path, sample, answer in matching_samples(folder, wanted, limit=limit, note=_note):
-        print(json.dumps(_sample_json(sample, answer)) if as_json else sample_text(path, sample, answer))
+    for shown in matching_samples(folder, wanted, limit=limit, with_prompts=prompts):
+        print(json.dumps(sample_json(shown)) if as_json else sample_text(shown))
         printed += 1
         if is_lost(sys.stdout):
             return  # whoever reads has seen enough, as in `selftaught show DIR | head`
@@ -230,7 +230,7 @@ def show(
 
 @app.command(short_help="Judge a run's saved samples again.")
 def regrade(run_dir: Annotated[str, typer.Argument(metavar="DIR")], as_json: Json = False) -> None:
-    """Apply today's verifier to a run's saved samples, and list the verdicts that would change."""
+    """Apply today's verifier to a run's saved samples, and list the verdicts that would change; needs no data."""
     from selftaught.commands.show import change_json, change_text, regraded
 
     seen = changed = 0
@@ -352,12 +352,6 @@ def _finish(folder: Path, config: "RunConfig") -> None:
 
 def _note(text: str) -> None:
     print(one_line(text), file=sys.stderr)
-
-
-def _sample_json(sample: "Sample", answer: str | None) -> dict[str, Any]:
-    from selftaught.runs.store import dump_sample
-
-    return {**dump_sample(sample), "answer": answer}
 
 
 @contextmanager

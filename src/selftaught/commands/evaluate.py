@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -35,8 +35,8 @@ from selftaught.records.measurements import Measurement
 from selftaught.records.problems import SPLITS, by_id
 from selftaught.records.samples import ModelRef, Sample
 from selftaught.records.sections import Value
-from selftaught.runs.store import read_result
-from selftaught.stages.sampling import generate_chunk, measured_problems, sampling_spec
+from selftaught.runs.reading import read_result
+from selftaught.stages.sampling import Sampling, generate_chunk, measured_problems, sampling_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def find_target(name: str, *, task: str | None) -> Target:
     if os.path.isfile(folder / "checkpoint.json") and os.path.isfile(folder.parent.parent / "run.json"):
         config = config_of_run(folder.parent.parent)
         iteration = int(folder.name)
-        model, run_dir = model_in_folder(folder), folder.parent.parent
+        model, run_dir = replace(model_in_folder(folder), checkpoint=iteration), folder.parent.parent
         return Target(model, config, iteration, config.sampling.num_shots_for(fine_tuned=True), run_dir)
     if task is None:
         raise ConfigError(_no_run(name))
@@ -121,18 +121,17 @@ def evaluate(
         if isinstance(engine, ServedEngine):
             note(f"measured: what {engine.address} serves; the server names {engine.serves!r}")
         try:
-            spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=temperature)
+            sampling = Sampling(
+                task=task,
+                problems=by_id(problems),
+                model=target.model,
+                spec=sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=temperature),
+                iteration=target.iteration,
+                run_seed=config.seed,
+            )
             planned = planned_samples(problems, kind="evaluation", num_samples=num_samples)
             while plans := tuple(islice(planned, resolved.chunk_completions)):
-                samples += generate_chunk(
-                    engine,
-                    task,
-                    by_id(problems),
-                    plans,
-                    spec=spec,
-                    iteration=target.iteration,
-                    run_seed=config.seed,
-                )
+                samples += generate_chunk(engine, sampling, plans)
         finally:
             engine.close()
     return measure(
@@ -197,5 +196,5 @@ def _target_of_run(folder: Path) -> Target:
     sampling = config.sampling
     if best == 0:
         return Target(resolve_model(config.model.path), config, 0, sampling.num_shots, folder)
-    model = model_in_folder(folder / str(result["checkpoint"]))
+    model = replace(model_in_folder(folder / str(result["checkpoint"])), checkpoint=best)
     return Target(model, config, best, sampling.num_shots_for(fine_tuned=True), folder)

@@ -43,13 +43,8 @@ from selftaught.records.events import Listener, Note, RunEnded
 from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
-from selftaught.runs.store import (
-    FORMAT,
-    RunStore,
-    dump_measurement,
-    read_run_json,
-    read_summaries,
-)
+from selftaught.runs.reading import FORMAT, dump_measurement, read_run_json, read_summaries
+from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
 from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
 from selftaught.tasks import load_task
@@ -118,7 +113,7 @@ def launch(
         files = (LogFile(run_dir, config.loop.max_iterations), MetricsFile(run_dir, config.tracking.log_every_steps))
         with (
             RunStore(run_dir) as store,
-            _begun(store, held or _description(config, resolved, base, data, given)),
+            _begun(store, task, held or _description(config, resolved, base, data, given)),
             Listeners([*files, *listeners]) as tell,
         ):
 
@@ -166,13 +161,6 @@ def fitted(config: RunConfig, task: Task) -> Task:
     """The task as this config uses it."""
     # A model that is trained to answer without reasoning writes no reasoning to check.
     return replace(task, check_steps=None, other_checks={}) if config.training.target == "answer" else task
-
-
-def task_of_run(run_dir: Path) -> Task:
-    """The task of a run folder. Raises RefusedError if its problems are not those that the run was started on."""
-    task = task_of(config_of_run(run_dir))
-    refuse_other_data(run_dir, task)
-    return task
 
 
 def refuse_other_data(run_dir: Path, task: Task) -> None:
@@ -246,9 +234,9 @@ def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
 
 
 @contextmanager
-def _begun(store: RunStore, held: Resolved | dict[str, Any]) -> Iterator[None]:
-    """Write run.json at the first start, with the content that is given then. Delete what a new run wrote if it fails
-    before it has sampled anything, so that the corrected command can use the folder."""
+def _begun(store: RunStore, task: Task, held: Resolved | dict[str, Any]) -> Iterator[None]:
+    """At the first start, write the problems and run.json, with the content that is given then. Delete what a new run
+    wrote if it fails before it has sampled anything, so that the corrected command can use the folder."""
     if isinstance(held, Resolved):
         yield
         return
@@ -257,7 +245,7 @@ def _begun(store: RunStore, held: Resolved | dict[str, Any]) -> Iterator[None]:
     if any((store.dir / "samples").iterdir()):
         raise StoreError(f"{store.dir} holds samples but no run.json; restore it, or use another --run-dir")
     try:
-        store.write_json("run.json", held)
+        store.begin(task, held)
         yield
     except Interrupted:
         raise  # the run is begun, and the message says how to carry on

@@ -1,53 +1,82 @@
-"""Read the samples of a run: filter them, verify them again. Writes nothing."""
+"""Read the samples of a run: filter them, verify them again. Needs the run folder alone, and writes nothing."""
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from selftaught.commands.run import config_of_run, task_of_run
+from selftaught.commands.run import config_of_run
 from selftaught.methods.metrics import rate_text
-from selftaught.records.errors import ConfigError, SelftaughtError
+from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.measurements import Measurement
 from selftaught.records.problems import (
-    SPLITS,
-    Problem,
-    Task,
+    StoredProblem,
     Verdict,
     Verification,
 )
+from selftaught.records.prompts import Prompt
 from selftaught.records.samples import Kind, Sample
-from selftaught.runs.store import read_samples
+from selftaught.runs.reading import (
+    PROBLEMS,
+    StoredProblems,
+    StoredPrompts,
+    dump_sample,
+    read_problems,
+    read_run_json,
+    read_samples,
+)
+from selftaught.tasks import load_grader
 
 MAX_VALUES = 20
 """Values of a field that are listed if no sample matches."""
 
 
-def matching_samples(
-    run_dir: Path, wanted: Mapping[str, str | int], *, limit: int, note: Callable[[str], None]
-) -> Iterator[tuple[Path, Sample, str | None]]:
-    """Samples whose fields equal those of `wanted`, with file and reference answer; at most `limit` (0: all).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownSample:
+    """A sample with what the run folder knows of it."""
 
-    If the data of the task is missing, there are no reference answers, and `note` gets the reason. Raises ConfigError
-    for a kind or verdict that does not exist.
+    path: Path
+    """Its file."""
+    sample: Sample
+    answer: str
+    """The reference answer."""
+    prompt: Prompt | None
+    """What it was generated from; None if it was not asked for."""
+
+
+def matching_samples(
+    run_dir: Path, wanted: Mapping[str, str | int], *, limit: int, with_prompts: bool = False
+) -> Iterator[ShownSample]:
+    """Samples whose fields equal those of `wanted`; at most `limit` (0: all).
+
+    Raises ConfigError for a kind or verdict that does not exist, StoreError for a folder that is not a run folder or
+    that lacks a sample's problem or prompt.
     """
     for field, known in (("kind", get_args(Kind)), ("verdict", tuple(Verdict))):
         if field in wanted and wanted[field] not in known:
             raise ConfigError(f"--{field} {wanted[field]}: expected one of {', '.join(known)}")
-    problems: dict[str, Problem] = {}
-    config_of_run(run_dir)  # raises if the folder is not a run folder
-    try:
-        problems = _problems(task_of_run(run_dir))
-    except SelftaughtError as error:
-        note(f"reference answers are not shown: {error}")
-    matches = (
-        (path, sample, problems[sample.problem_id].answer if sample.problem_id in problems else None)
-        for path, sample in read_samples(run_dir)
-        if all(getattr(sample, field) == value for field, value in wanted.items())
-    )
-    return islice(matches, limit or None)
+    read_run_json(run_dir)  # raises if the folder is not a run folder
+    return islice(_matching(run_dir, wanted, with_prompts=with_prompts), limit or None)
+
+
+def _matching(run_dir: Path, wanted: Mapping[str, str | int], *, with_prompts: bool) -> Iterator[ShownSample]:
+    problems: StoredProblems | None = None
+    prompts: StoredPrompts | None = None
+    for path, sample in read_samples(run_dir):
+        if any(getattr(sample, field) != value for field, value in wanted.items()):
+            continue
+        problems = problems or StoredProblems(run_dir)
+        if with_prompts and prompts is None:
+            prompts = StoredPrompts(run_dir)
+        yield ShownSample(
+            path=path,
+            sample=sample,
+            answer=_problem_of(sample, path, problems).answer,
+            prompt=None if prompts is None else prompts[sample.prompt_sha256],
+        )
 
 
 def no_match_text(run_dir: Path, wanted: Mapping[str, str | int]) -> str:
@@ -73,23 +102,24 @@ def _values(counts: Counter[str], wanted: str) -> str:
 
 
 def regraded(run_dir: Path) -> Iterator[tuple[Path, Sample, Verification | None]]:
-    """Every sample, with its present verification if that differs in verdict or prediction from the saved one."""
-    task = task_of_run(run_dir)
-    problems = _problems(task)
+    """Every sample, with its present verification if that differs in verdict or prediction from the saved one.
+
+    The verifier is made from the settings of the run. Raises ConfigError if it needs a function or a library that is
+    not here, StoreError for a folder that is not a run folder or that lacks a sample's problem.
+    """
+    config = config_of_run(run_dir)
+    taught = (problem for problem in read_problems(run_dir) if problem.split in ("few_shot", "train"))
+    verifier = load_grader(config.task, taught).verifier
+    problems = StoredProblems(run_dir)
     for path, sample in read_samples(run_dir):
-        problem = problems.get(sample.problem_id)
-        if problem is None:
-            raise ConfigError(
-                f"{path}: problem {sample.problem_id!r} is not in task {task.name!r} any more; regrade with the "
-                "version that made the run"
-            )
-        now = task.verifier(sample.completion, problem)
+        now = verifier(sample.completion, _problem_of(sample, path, problems))
         is_same = (now.verdict, now.prediction) == (sample.verdict, sample.prediction)
         yield path, sample, None if is_same else now
 
 
-def sample_text(path: Path, sample: Sample, answer: str | None) -> str:
-    """A sample for people to read; control characters in the completion are escaped."""
+def sample_text(shown: ShownSample) -> str:
+    """A sample for people to read; control characters in prompt and completion are escaped."""
+    sample = shown.sample
     checks = "".join(
         f"  {name}: {'passed' if c.passed else f'failed at {c.detail}'} ({c.share:.2f})"
         for name, c in sample.checks.items()
@@ -97,12 +127,25 @@ def sample_text(path: Path, sample: Sample, answer: str | None) -> str:
     logprob = "–" if sample.logprob is None else f"{sample.logprob:.3f}"
     return "\n".join(
         [
-            f"{path.stem}  problem {sample.problem_id}  {sample.kind} {sample.index}  {sample.verdict}  "
-            f"prediction {sample.prediction!r}  answer {answer!r}",
-            f"  ended by {sample.finish_reason}  {sample.num_tokens} tokens  log-probability {logprob}{checks}",
+            f"{shown.path.stem}  problem {sample.problem_id}  {sample.kind} {sample.index}  {sample.verdict}  "
+            f"prediction {sample.prediction!r}  answer {shown.answer!r}",
+            f"  by {model_name(sample)}  ended by {sample.finish_reason}  {sample.num_tokens} tokens  "
+            f"log-probability {logprob}{checks}",
+            *(f"  > {_printable(line)}" for line in (shown.prompt.text.split("\n") if shown.prompt else ())),
             *(f"  | {_printable(line)}" for line in sample.completion.split("\n")),
         ]
     )
+
+
+def sample_json(shown: ShownSample) -> dict[str, Any]:
+    """A sample as in its file, with the reference answer and, if it was asked for, the prompt."""
+    prompt = {} if shown.prompt is None else {"prompt": shown.prompt.text, "prompt_ids": shown.prompt.ids}
+    return {**dump_sample(shown.sample), "answer": shown.answer, **prompt}
+
+
+def model_name(sample: Sample) -> str:
+    """Which model of the run generated a sample: `base`, or `checkpoint 003`."""
+    return "base" if sample.checkpoint is None else f"checkpoint {sample.checkpoint:03d}"
 
 
 def change_json(path: Path, sample: Sample, now: Verification) -> dict[str, Any]:
@@ -111,6 +154,7 @@ def change_json(path: Path, sample: Sample, now: Verification) -> dict[str, Any]
         "problem_id": sample.problem_id,
         "kind": sample.kind,
         "index": sample.index,
+        "checkpoint": sample.checkpoint,
         "was": sample.verdict,
         "now": now.verdict,
         "prediction": now.prediction,
@@ -142,8 +186,13 @@ def measurement_text(m: Measurement) -> str:
     return "\n".join(lines)
 
 
-def _problems(task: Task) -> dict[str, Problem]:
-    return {problem.id: problem for split in SPLITS for problem in task.split(split)}
+def _problem_of(sample: Sample, path: Path, problems: Mapping[str, StoredProblem]) -> StoredProblem:
+    problem = problems.get(sample.problem_id)
+    if problem is None:
+        raise StoreError(
+            f"{path}: problem {sample.problem_id!r} is not in {PROBLEMS}; one of the two files was changed, restore it"
+        )
+    return problem
 
 
 def _printable(line: str) -> str:

@@ -99,3 +99,12 @@ class EngineConfig(Section):
     def opener(self, opening: Opening) -> Callable[[ModelRef], Engine]:
         """Of resolved settings: how to open the engine on a model."""
         raise NotImplementedError
+
+
+@runtime_checkable
+class EncodesPrompts(Protocol):
+    """What an engine with a tokenizer offers besides: the ids that it generates from, for the run folder."""
+
+    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        """The token ids of a prompt. Raises RefusedError for one without tokens."""
+        ...

@@ -8,6 +8,7 @@ which marks may be around an answer, and where a sentence ends.
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -34,6 +35,23 @@ def visible(text: str) -> str:
     if unicodedata.is_normalized("NFC", text) or _many_accents().search(text):
         return text
     return unicodedata.normalize("NFC", text)
+
+
+def span_in(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """Where the characters `start` to `end` of `visible(text)` stand in `text`.
+
+    None where no part of `text` reads as they do by itself, as in a text with a run of accents.
+    """
+    seen = visible(text)
+    if seen == text:
+        return start, end
+
+    def position(number: int) -> int:
+        """The longest beginning of `text` of which so many characters are visible."""
+        return bisect_right(range(len(text) + 1), number, key=lambda length: len(visible(text[:length]))) - 1
+
+    found = position(start), position(end)
+    return found if visible(text[slice(*found)]) == seen[start:end] else None
 
 
 def fold_space(text: str) -> str:

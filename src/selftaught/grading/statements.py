@@ -34,15 +34,21 @@ def own_part(completion: str, next_question: tuple[str, ...]) -> str:
     line that starts like one ("Q:", "**Q:**", "Question 2:") and follows other text; a completion that starts with
     such a line repeats its own question.
     """
+    return _own_part(completion, next_question)[1]
+
+
+def _own_part(completion: str, next_question: tuple[str, ...]) -> tuple[int, str]:
+    """Where the part begins (`own_part`), and the part."""
     ends = [match.end() for match in _THOUGHT_END.finditer(completion)]
-    completion = completion[ends[-1] :] if ends else completion
+    start = ends[-1] if ends else 0
+    completion = completion[start:]
     unfinished = _THOUGHT.search(completion)
     completion = completion[: unfinished.start()] if unfinished else completion
     first = _VISIBLE.search(completion)
     if first is None:
-        return completion
+        return start, completion
     end = _next_question(next_question).search(completion, first.end())
-    return completion if end is None else completion[: end.start()]
+    return start, completion if end is None else completion[: end.start()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +57,8 @@ class Statement:
 
     text: str
     """The part of the completion that is about its own problem."""
+    start: int
+    """Where `text` begins in the visible completion (`signs.visible`)."""
     before: str
     """The text before the last marker; all of it if there is no marker."""
     after: str | None
@@ -66,7 +74,7 @@ class Statement:
 
 def statement(completion: str, place: AnswerPlace) -> Statement:
     """Find where a completion states its answer."""
-    text = own_part(visible(completion), place.next_question)
+    start, text = _own_part(visible(completion), place.next_question)
     folded = plain(text).lower()
     marker, box = _last_marker(text, folded, place.marker), last_match(_BOX, folded, longest=10)
     before = text if marker is None else text[: marker.start()]
@@ -80,6 +88,7 @@ def statement(completion: str, place: AnswerPlace) -> Statement:
         )
         return Statement(
             text=text,
+            start=start,
             before=before,
             after=after,
             stated=stated,
@@ -88,7 +97,7 @@ def statement(completion: str, place: AnswerPlace) -> Statement:
             is_doubtful=is_doubtful,
         )
     if marker is None or after is None:
-        return Statement(text=text, before=text, after=None, stated=None)
+        return Statement(text=text, start=start, before=text, after=None, stated=None)
     ends_with_is = place.marker.lower().rstrip(": ").endswith(" is")
     line = answer_line(after[:LONGEST], lead=_LEAD_AFTER_IS if ends_with_is else _LEAD)
     is_doubtful = (
@@ -96,7 +105,7 @@ def statement(completion: str, place: AnswerPlace) -> Statement:
         or _is_joined(text, folded, marker, place.marker)
         or _NUMBERED.match(after[:LONGEST]) is not None
     )
-    return Statement(text=text, before=before, after=after, stated=line, is_doubtful=is_doubtful)
+    return Statement(text=text, start=start, before=before, after=after, stated=line, is_doubtful=is_doubtful)
 
 
 def answer_line(text: str, *, lead: re.Pattern[str]) -> str:

@@ -19,9 +19,15 @@ def render_prompts(
     fmt: PromptFormat, problems: Iterable[Problem], *, hint: bool, few_shot: Sequence[Problem] = ()
 ) -> list[str]:
     """One prompt per problem, as by `render_prompt`; the few-shot examples are rendered once for all of them."""
-    examples = [_question(fmt, example, hint=hint) + render_completion(fmt, example) for example in few_shot]
-    before = "".join(example + fmt.separator for example in examples)
+    before = render_few_shot(fmt, few_shot, hint=hint)
     return [before + _question(fmt, problem, hint=hint) for problem in problems]
+
+
+def render_few_shot(fmt: PromptFormat, few_shot: Sequence[Problem], *, hint: bool) -> str:
+    """What all prompts with these few-shot examples begin with; empty without examples."""
+    return "".join(
+        _question(fmt, example, hint=hint) + render_completion(fmt, example) + fmt.separator for example in few_shot
+    )
 
 
 def render_completion(fmt: PromptFormat, problem: Problem) -> str:

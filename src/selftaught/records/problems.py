@@ -38,6 +38,14 @@ class Problem:
     """The human solution (some tasks generate it); empty if there is none."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredProblem(Problem):
+    """A problem as the run folder stores it."""
+
+    split: Literal["few_shot", "train", "dev", "test", "extrapolation"]
+    """Where the task has it; few-shot examples may have the ids of problems."""
+
+
 LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """The labels of choices, in order."""
 
@@ -81,6 +89,9 @@ class CheckResult:
     """Share of the steps before the first wrong one, 0 to 1."""
     detail: str = ""
     """The first mistake; empty if the check passed."""
+    at: tuple[int, int] | None = None
+    """Where the first mistake stands in the completion, in characters (from, up to); None if the check passed, and for
+    a mistake that stands nowhere, such as a line that is missing."""
 
 
 Verifier = Callable[[str, Problem], Verification]
@@ -88,6 +99,17 @@ Verifier = Callable[[str, Problem], Verification]
 
 Check = Callable[[Problem, str], CheckResult]
 """Judges the reasoning of a completion, as exactly as is possible without a model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grader:
+    """How a task judges completions, without its problems."""
+
+    verifier: Verifier
+    check_steps: Check | None = None
+    """As in `Task`."""
+    other_checks: Mapping[str, Check] = field(default_factory=dict)
+    """As in `Task`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

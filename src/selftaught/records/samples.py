@@ -29,6 +29,8 @@ class ModelRef:
     """Of the weight files, in name order; None for a model that has no files (the scripted engine)."""
     iteration: int = 0
     """The iteration that trained the model; 0 for the base model and for one trained before the first iteration."""
+    checkpoint: int | None = None
+    """The number of the run's checkpoint, which is that of its iteration; None for a model that no run trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,12 @@ class Sample:
     index: int
     seed: int
     prompt_sha256: str
+    """First 16 hex digits of the prompt's SHA-256."""
+    weights_sha256: str | None
+    """First 16 hex digits of the hash of the weights that generated it (`ModelRef.sha256`); None for a model without
+    files."""
+    checkpoint: int | None
+    """Which model of the run generated it: the number of a checkpoint, or None for the base model."""
     completion: str
     token_ids: tuple[int, ...] | None
     num_tokens: int

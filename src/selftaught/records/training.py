@@ -123,4 +123,6 @@ class Checkpoint:
     """Of the probe under the newly trained weights, as the trainer computes them."""
 
     def ref(self, run_dir: Path) -> ModelRef:
-        return ModelRef(path=str(run_dir / self.path), sha256=self.sha256, iteration=self.iteration)
+        return ModelRef(
+            path=str(run_dir / self.path), sha256=self.sha256, iteration=self.iteration, checkpoint=self.iteration
+        )

@@ -26,7 +26,7 @@ from selftaught.records.measurements import (
     Rate,
     SamplingCounts,
 )
-from selftaught.runs.store import (
+from selftaught.runs.reading import (
     read_measurements,
     read_result,
     read_run_json,

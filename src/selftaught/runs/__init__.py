@@ -1,1 +1,1 @@
-"""The run folder."""
+"""The folder of a run: written by one process, read by anybody, without the loop, an engine or torch."""

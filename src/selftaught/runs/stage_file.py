@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selftaught.records.errors import StoreError
 from selftaught.records.samples import PlannedSample, Sample
-from selftaught.runs.store import as_store_error, append, dump_line, parsed_lines
+from selftaught.runs.lines import append, as_store_error, dump, parsed
 
 
 class StageFile:
@@ -36,7 +36,7 @@ class StageFile:
         if len(lines) < len(planned):
             self._cut()
             return None
-        samples = list(parsed_lines(Sample, lines, self.path, first=self._lines + 1))
+        samples = list(parsed(Sample, lines, self.path, first=self._lines + 1))
         for s, expected, seed in zip(samples, planned, seeds, strict=True):
             if (s.problem_id, s.kind, s.index, s.seed) != (expected.problem_id, expected.kind, expected.index, seed):
                 raise StoreError(
@@ -49,7 +49,7 @@ class StageFile:
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Append one finished chunk, completely or not at all."""
-        content = b"".join(dump_line(Sample, s) for s in samples)
+        content = b"".join(dump(Sample, s) for s in samples)
         append(self.path, content)
         self._lines += len(samples)
         self._bytes += len(content)

@@ -1,41 +1,42 @@
-"""The run folder: append complete chunks, cut off incomplete lines, replace small files in one step, one writer.
+"""Write a run folder: append complete chunks, cut off incomplete lines, replace small files in one step, one writer.
 
-docs/run-folder.md describes every file. pydantic checks what is read, so that a damaged line is an error that names
-file and line, never a wrong number. Times and rates are not in samples/ and examples/, so that a resumed run writes the
-same bytes.
+docs/run-folder.md describes every file. Times and rates are not in samples/ and examples/, so that a resumed run writes
+the same bytes.
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import asdict
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, BinaryIO, cast
 
 from selftaught.records.errors import StoreError
-from selftaught.machine.paths import link_to_nothing, what_is_there_of_a_run
-from selftaught.records.training import Checkpoint, StepMetrics, TrainingExample
 from selftaught.records.measurements import IterationSummary, Measurement
+from selftaught.records.problems import SPLITS, Problem, StoredProblem, Task
 from selftaught.records.samples import LeftOut, Sample
+from selftaught.records.training import Checkpoint, StepMetrics, TrainingExample
+from selftaught.runs.lines import (
+    adapter_of,
+    append,
+    as_store_error,
+    complete_lines,
+    cut_torn_tail,
+    dump,
+    parsed,
+    read_lines,
+    sync_dir,
+)
+from selftaught.runs.prompts import Encode, PromptFile
+from selftaught.runs.reading import PROBLEMS, PROMPTS, read_measurements
 
-FORMAT = 1
 SUBFOLDERS = ("samples", "examples", "left_out", "checkpoints", "logs")
-
-R = TypeVar("R")
-
-
-@cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(cast(Any, kind))
 
 
 class RunStore:
@@ -48,6 +49,7 @@ class RunStore:
         """The folder and its parents, as far as this process created them; innermost first."""
         self._existing: set[Path] = set()
         """What the folder held before; `withdraw` does not remove it."""
+        self._prompts = PromptFile(run_dir / PROMPTS)
 
     def __enter__(self) -> "RunStore":
         folders = [self.dir, *self.dir.parents]
@@ -92,8 +94,8 @@ class RunStore:
         with contextlib.suppress(OSError):  # the user should read the error that led here
             if any(any((self.dir / name).iterdir()) for name in SUBFOLDERS if name != "logs"):
                 return
-            logs = self.dir.glob("logs/attempt-*.log")
-            for path in (self.dir / "run.json", self.dir / "run.json.tmp", *logs, self.dir / "lock"):
+            names = ("run.json", "run.json.tmp", PROBLEMS, f"{PROBLEMS}.tmp", PROMPTS, "lock")
+            for path in (*(self.dir / name for name in names), *self.dir.glob("logs/attempt-*.log")):
                 if path not in self._existing:
                     path.unlink(missing_ok=True)
             for folder in (*(self.dir / name for name in SUBFOLDERS), *self._created):
@@ -111,11 +113,38 @@ class RunStore:
     def checkpoint_dir(self, iteration: int) -> Path:
         return self.dir / "checkpoints" / f"{iteration:03d}"
 
+    # What a run is begun with.
+
+    def begin(self, task: Task, about: dict[str, Any]) -> None:
+        """Store a task's problems and few-shot examples, then run.json, which marks the run as begun.
+
+        Raises StoreError if the folder holds other problems, or prompts: a killed start may have left these problems.
+        """
+        places = (("few_shot", task.few_shot), *((split, task.split(split)) for split in SPLITS))
+        names = [field.name for field in fields(Problem)]
+        stored = (
+            StoredProblem(**{name: getattr(problem, name) for name in names}, split=cast(Any, split))
+            for split, problems in places
+            for problem in problems
+        )
+        lines, path = (dump(StoredProblem, problem) for problem in stored), self.dir / PROBLEMS
+        if not path.exists():
+            self.replace(path, lines)
+        elif any(before != line for before, line in zip_longest(complete_lines(path), lines)):
+            raise StoreError(f"{path} is no file of this run; move it away, or use another --run-dir")
+        if (prompts := self.dir / PROMPTS).exists():
+            raise StoreError(f"{prompts} is no file of this run; move it away, or use another --run-dir")
+        self.write_json("run.json", about)
+
     # Sampling: the chunk is the unit (stage_file.py).
+
+    def append_prompts(self, prefix: str, prompts: Sequence[str], encode: Encode | None) -> None:
+        """Store what a chunk is generated from, as `PromptFile.append` does; before its samples are appended."""
+        self._prompts.append(prefix, prompts, encode)
 
     def samples(self, iteration: int, stage: str) -> Iterator[Sample]:
         """The samples of a finished stage; none if none was planned."""
-        return _read_lines(Sample, self.samples_path(iteration, stage))
+        return read_lines(Sample, self.samples_path(iteration, stage))
 
     # Small files, each written in one step.
 
@@ -125,7 +154,7 @@ class RunStore:
 
         def lines() -> Iterator[bytes]:
             for example in examples:
-                line = dump_line(TrainingExample, example)
+                line = dump(TrainingExample, example)
                 digest.update(line)
                 yield line
 
@@ -134,16 +163,16 @@ class RunStore:
 
     def write_left_out(self, iteration: int, left_out: Iterable[LeftOut]) -> None:
         path = self.dir / "left_out" / f"{iteration:03d}.jsonl"
-        self.replace(path, (dump_line(LeftOut, item) for item in left_out))
+        self.replace(path, (dump(LeftOut, item) for item in left_out))
 
     def finish_iteration(self, summary: IterationSummary) -> None:
         """Mark an iteration as finished, once everything else of it is on disk."""
-        append(self.dir / "iterations.jsonl", dump_line(IterationSummary, summary))
+        append(self.dir / "iterations.jsonl", dump(IterationSummary, summary))
 
     def append_measurement(self, measurement: Measurement) -> None:
         """Record a measurement unless it is recorded already, as it is in a resumed run."""
         if measurement not in read_measurements(self.dir):
-            append(self.dir / "evaluations.jsonl", dump_line(Measurement, measurement))
+            append(self.dir / "evaluations.jsonl", dump(Measurement, measurement))
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         self.replace(self.dir / name, [json.dumps(values, indent=2).encode() + b"\n"])
@@ -158,7 +187,7 @@ class RunStore:
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(temporary, path)
-                _sync_dir(path.parent)
+                sync_dir(path.parent)
         except StoreError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -166,11 +195,9 @@ class RunStore:
 
     def cut_torn_tails(self) -> None:
         """Cut off the incomplete last line that a killed process may have left in the files of one line per record."""
-        for name in ("iterations.jsonl", "evaluations.jsonl", "metrics.jsonl"):
-            path = self.dir / name
-            if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-                with as_store_error(path, "cut"), open(path, "r+b") as file:
-                    file.truncate(content.rfind(b"\n") + 1)
+        for name in ("iterations.jsonl", "evaluations.jsonl", "metrics.jsonl", PROMPTS):
+            if (path := self.dir / name).exists():
+                cut_torn_tail(path)
 
     # Checkpoints: made in a temporary folder, renamed when complete.
 
@@ -186,17 +213,17 @@ class RunStore:
         """Sync every file of a finished training, then give the folder its final name in one step."""
         final = self.checkpoint_dir(checkpoint.iteration)
         with as_store_error(temporary, "write"):
-            (temporary / "checkpoint.json").write_bytes(_adapter(Checkpoint).dump_json(checkpoint, indent=2) + b"\n")
+            (temporary / "checkpoint.json").write_bytes(adapter_of(Checkpoint).dump_json(checkpoint, indent=2) + b"\n")
             for file in temporary.iterdir():
                 with open(file, "rb") as handle:
                     os.fsync(handle.fileno())
-            _sync_dir(temporary)
+            sync_dir(temporary)
             old = final.with_suffix(".old")
             shutil.rmtree(old, ignore_errors=True)
             if final.exists():
                 os.replace(final, old)  # a kill while it is removed under its own name would leave half of it
             os.replace(temporary, final)
-            _sync_dir(final.parent)
+            sync_dir(final.parent)
             shutil.rmtree(old, ignore_errors=True)
 
     def checkpoint(self, iteration: int) -> Checkpoint | None:
@@ -204,8 +231,12 @@ class RunStore:
         path = self.checkpoint_dir(iteration) / "checkpoint.json"
         if not path.exists():
             return None
-        (checkpoint,) = parsed_lines(Checkpoint, [path.read_bytes()], path)
+        (checkpoint,) = parsed(Checkpoint, [path.read_bytes()], path)
         return checkpoint
+
+
+def free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def append_metrics(run_dir: Path, iteration: int, metrics: StepMetrics) -> None:
@@ -215,143 +246,3 @@ def append_metrics(run_dir: Path, iteration: int, metrics: StepMetrics) -> None:
         **{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(metrics).items()},
     }
     append(run_dir / "metrics.jsonl", json.dumps(values).encode() + b"\n", sync=False)
-
-
-def read_run_json(run_dir: Path) -> dict[str, Any]:
-    """The content of run.json. Raises StoreError if the folder is not a run folder or has another format."""
-    path = run_dir / "run.json"
-    if not os.path.isfile(path):  # False, not an error, for a name that no file could have
-        raise StoreError(f"{run_dir} is not a run folder{what_is_there_of_a_run(run_dir)}")
-    content = _read_json(path)
-    if content.get("format") != FORMAT:
-        raise StoreError(f"{path}: run folder format is {content.get('format')!r}, this version reads {FORMAT}")
-    if missing := [name for name in ("resolved", "config", "model") if not isinstance(content.get(name), dict)]:
-        raise StoreError(f"{path}: {', '.join(missing)} missing or damaged; restore the file or start a new run")
-    return content
-
-
-def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """The content of result.json, or None for a run that has not finished."""
-    path = run_dir / "result.json"
-    if not path.exists():
-        return None
-    content = _read_json(path)
-    kinds = {"best_iteration": int, "checkpoint": str, "base": dict, "test": dict}
-    for name, kind in kinds.items():
-        if not isinstance(content.get(name), kind):
-            raise StoreError(f"{path}: {name!r} is missing or damaged; delete the file and run the same command again")
-    return content
-
-
-def read_summaries(run_dir: Path) -> list[IterationSummary]:
-    return list(_read_lines(IterationSummary, run_dir / "iterations.jsonl"))
-
-
-def read_measurements(run_dir: Path) -> list[Measurement]:
-    return list(_read_lines(Measurement, run_dir / "evaluations.jsonl"))
-
-
-def read_samples(run_dir: Path) -> Iterator[tuple[Path, Sample]]:
-    """Every sample of a run with its file, file by file in the order of names; skips an incomplete last line."""
-    for path in sorted((run_dir / "samples").glob("*.jsonl")):
-        for sample in _read_lines(Sample, path):
-            yield path, sample
-
-
-def dump_measurement(measurement: Measurement) -> dict[str, Any]:
-    """A measurement as in evaluations.jsonl, for other JSON files and outputs."""
-    return cast(dict[str, Any], _adapter(Measurement).dump_python(measurement, mode="json"))
-
-
-def dump_sample(sample: Sample) -> dict[str, Any]:
-    return cast(dict[str, Any], _adapter(Sample).dump_python(sample, mode="json"))
-
-
-def free_bytes(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        with as_store_error(path, "read"):
-            content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise StoreError(f"{path}: not readable as JSON ({error}); restore the file or start a new run") from error
-    if not isinstance(content, dict):
-        raise StoreError(f"{path}: expected a JSON object, got {type(content).__name__}; restore the file")
-    return content
-
-
-def _read_lines(kind: type[R], path: Path) -> Iterator[R]:
-    """The records of a file, one at a time; none if there is no file."""
-    if path.exists():
-        yield from parsed_lines(kind, _complete_lines(path), path)
-
-
-def _complete_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file with their line ends; skips what follows the last one, an incomplete line."""
-    with as_store_error(path, "read"), open(path, "rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield line
-
-
-def parsed_lines(kind: type[R], lines: Iterable[bytes], path: Path, *, first: int = 1) -> Iterator[R]:
-    """The records of consecutive lines of a file; the first line has the number `first`."""
-    adapter = _adapter(cast(Hashable, kind))
-    for number, line in enumerate(lines, start=first):
-        try:
-            record = cast(R, adapter.validate_json(line))
-        except ValidationError as error:
-            first_error = error.errors()[0]
-            where = ".".join(str(part) for part in first_error["loc"]) or "the line"
-            raise StoreError(
-                f"{path}:{number}: {where}: {first_error['msg'].lower()}; the file was changed or damaged, restore it "
-                "or start a new run"
-            ) from error
-        yield record
-
-
-def dump_line(kind: type[Any], record: object) -> bytes:
-    return _adapter(cast(Hashable, kind)).dump_json(record) + b"\n"
-
-
-def append(path: Path, content: bytes, *, sync: bool = True) -> None:
-    # Unbuffered, so that no buffer is written later, after a failed write has been cut off.
-    with as_store_error(path, "append to"), open(path, "ab", buffering=0) as file:
-        before = file.tell()
-        try:
-            view = memoryview(content)
-            while view:
-                view = view[file.write(view) or 0 :]
-            if sync:
-                os.fsync(file.fileno())
-        except OSError:
-            os.truncate(path, before)
-            raise
-
-
-def _sync_dir(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def as_store_error(path: Path, verb: str) -> Iterator[None]:
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        if link := link_to_nothing(path):
-            raise StoreError(f"cannot {verb} {path}: {link}; make that folder, or give another path") from error
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        next_step = (
-            "free some space (or raise the file size limit) and run the same command again; what is finished is kept"
-            if full
-            else "check the path and its permissions"
-        )
-        raise StoreError(f"cannot {verb} {path}: {error.strerror or error}; {next_step}") from error

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
-from selftaught.engines.engine import Engine, served_by
+from selftaught.engines.engine import EncodesPrompts, Engine, served_by
 from selftaught.models.weights import weights_sha256
 from selftaught.records.errors import RefusedError
 from selftaught.records.samples import (
@@ -68,7 +68,7 @@ class Models:
         if self._open is None:
             with self.working("loading"):
                 engine = self._setup.open_engine(model)
-                self._open = (model, _TimedEngine(engine, self))
+                self._open = (model, _timed(engine, self))
                 _check_weights(self._setup, model, engine)
         return self._open[1]
 
@@ -107,6 +107,23 @@ class _TimedEngine:
 
     def close(self) -> None:
         self._engine.close()
+
+
+class _TimedEncodingEngine(_TimedEngine):
+    """A `_TimedEngine` of an engine with a tokenizer."""
+
+    def __init__(self, engine: Engine, encoder: EncodesPrompts, models: Models) -> None:
+        super().__init__(engine, models)
+        self._encoder = encoder
+
+    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        return self._encoder.prompt_ids(prompt)
+
+
+def _timed(engine: Engine, models: Models) -> _TimedEngine:
+    if isinstance(engine, EncodesPrompts):
+        return _TimedEncodingEngine(engine, engine, models)
+    return _TimedEngine(engine, models)
 
 
 def _check_weights(setup: Setup, model: ModelRef, engine: Engine) -> None:

@@ -1,8 +1,7 @@
 """The stages that sample: what a method asks for, and what a measurement needs; each does only what is missing."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -16,7 +15,14 @@ from selftaught.records.problems import Problem, Verdict, by_id
 from selftaught.records.samples import Kind, ModelRef, PlannedSample, Sample
 from selftaught.runs.stage_file import StageFile
 from selftaught.stages.lineage import Models
-from selftaught.stages.sampling import SamplingSpec, generate_chunk, measured_problems, sample_seed, sampling_spec
+from selftaught.stages.sampling import (
+    Sampling,
+    SamplingSpec,
+    generate_chunk,
+    measured_problems,
+    sample_seed,
+    sampling_spec,
+)
 from selftaught.stages.setup import Setup, raise_if_stopped
 from selftaught.stages.summary import Clock
 
@@ -27,18 +33,17 @@ def sample_iteration(setup: Setup, models: Models, n: int, method: Method, clock
     Chunks that are on disk are read instead of generated; the method is told of them in the same way.
     """
     model = models.before(n)
-    problems = by_id(setup.task.train)
-    stages: dict[str, StageInHand] = {}
+    stages: dict[str, Stage] = {}
     samples: list[Sample] = []
-    stage: StageInHand | None = None
+    stage: Stage | None = None
     method.begin(n)
     while (draw := method.next_samples(setup.chunk)) is not None:
-        if stage is None or stage.stage.kind != draw.kind:
+        if stage is None or stage.kind != draw.kind:
             if stage is not None:
                 stage.end_round()
-                clock.lap(stage.stage.name)
+                clock.lap(stage.name)
             if draw.kind not in stages:
-                stages[draw.kind] = StageInHand(setup, models, _stage_of(setup, model, n, draw.kind), problems)
+                stages[draw.kind] = _stage(setup, models, model, n, draw.kind)
             stage = stages[draw.kind]
             stage.begin_round(draw.total)
         chunk = stage.chunk(draw.planned)
@@ -46,7 +51,7 @@ def sample_iteration(setup: Setup, models: Models, n: int, method: Method, clock
         samples += chunk
     if stage is not None:
         stage.end_round()
-        clock.lap(stage.stage.name)
+        clock.lap(stage.name)
     for finished in stages.values():
         finished.file.end()
     return samples
@@ -78,8 +83,8 @@ def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> 
     """Measure a model's greedy accuracy on a split, and record it in evaluations.jsonl."""
     problems = measured_problems(setup.config, setup.task, split)
     spec = _spec(setup, model, temperature=0.0, hint=False)
-    which = Stage(iteration=model.iteration, name=split, kind="evaluation", model=model, spec=spec)
-    stage = StageInHand(setup, models, which, by_id(problems))
+    sampling = _sampling(setup, model, model.iteration, problems, spec)
+    stage = Stage(setup, models, split, "evaluation", sampling)
     stage.begin_round(len(problems))
     planned = planned_samples(problems, kind="evaluation", num_samples=1)
     samples: list[Sample] = []
@@ -104,25 +109,16 @@ def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> 
     return measurement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What a stage samples from, and how."""
+    """A stage that samples: its file, and what is told of it while it grows.
 
-    iteration: int
-    name: str
-    """Of its file: `rationale`, `rationalization` or a split."""
-    kind: Kind
-    model: ModelRef
-    spec: SamplingSpec
+    `name` is that of the file: `rationale`, `rationalization` or a split.
+    """
 
-
-class StageInHand:
-    """A stage that samples: its file, and what is told of it while it grows."""
-
-    def __init__(self, setup: Setup, models: Models, stage: Stage, problems: Mapping[str, Problem]) -> None:
-        self.stage = stage
-        self.file = StageFile(setup.store.samples_path(stage.iteration, stage.name))
-        self._setup, self._models, self._problems = setup, models, problems
+    def __init__(self, setup: Setup, models: Models, name: str, kind: Kind, sampling: Sampling) -> None:
+        self.name, self.kind, self.sampling = name, kind, sampling
+        self.file = StageFile(setup.store.samples_path(sampling.iteration, name))
+        self._setup, self._models = setup, models
         self._round: list[Sample] = []
         self._total: int | None = None
         self._is_told = False
@@ -135,8 +131,7 @@ class StageInHand:
 
     def chunk(self, planned: Sequence[PlannedSample]) -> list[Sample]:
         """The next chunk of the stage, from disk or generated and saved."""
-        seeds = [sample_seed(self._setup.config.seed, self.stage.iteration, plan) for plan in planned]
-        samples = self.file.read(planned, seeds)
+        samples = self.file.read(planned, [self.sampling.seed(plan) for plan in planned])
         if samples is None:
             self._tell_beginning()
             samples = self._generate(planned)
@@ -147,9 +142,9 @@ class StageInHand:
         self._tell_beginning()
         self._setup.tell(
             StageEnded(
-                iteration=self.stage.iteration,
-                stage=self.stage.name,
-                kind=self.stage.kind,
+                iteration=self.sampling.iteration,
+                stage=self.name,
+                kind=self.kind,
                 counts=count_samples(self._round, has_step_check=self._setup.task.check_steps is not None),
                 tokens=self._tokens,
                 seconds=time.monotonic() - self._began,
@@ -157,30 +152,27 @@ class StageInHand:
         )
 
     def _generate(self, planned: Sequence[PlannedSample]) -> list[Sample]:
-        setup, stage = self._setup, self.stage
+        setup, sampling = self._setup, self.sampling
         is_first = self.file.is_empty
         samples = generate_chunk(
-            self._models.engine(stage.model),
-            setup.task,
-            self._problems,
+            self._models.engine(sampling.model),
+            sampling,
             planned,
-            spec=stage.spec,
-            iteration=stage.iteration,
-            run_seed=setup.config.seed,
+            on_prompts=setup.store.append_prompts,
             on_sample=lambda sample: setup.tell(SampleMade(sample=sample)),
         )
         self.file.append(samples)
         tokens = sum(s.num_tokens for s in samples)
         self._tokens += tokens
         self._models.tokens += tokens
-        problem = self._problems[samples[0].problem_id]
+        problem = sampling.problems[samples[0].problem_id]
         setup.tell(
             ChunkSaved(
-                iteration=stage.iteration,
-                stage=stage.name,
+                iteration=sampling.iteration,
+                stage=self.name,
                 samples=len(samples),
                 first=samples[0],
-                prompt=stage.spec.prompt(setup.task, problem),
+                prompt=sampling.spec.prompt(setup.task, problem),
                 problem=problem,
                 is_first=is_first,
             )
@@ -195,8 +187,8 @@ class StageInHand:
         self._is_told, self._began = True, time.monotonic()
         self._setup.tell(
             StageBegan(
-                iteration=self.stage.iteration,
-                stage=self.stage.name,
+                iteration=self.sampling.iteration,
+                stage=self.name,
                 total=self._total,
                 done=len(self._round),
                 correct=sum(s.verdict is Verdict.CORRECT for s in self._round),
@@ -204,12 +196,20 @@ class StageInHand:
         )
 
 
-def _stage_of(setup: Setup, model: ModelRef, n: int, kind: Literal["rationale", "rationalization"]) -> Stage:
-    hint = kind == "rationalization"
-    config = setup.config
+def _stage(
+    setup: Setup, models: Models, model: ModelRef, n: int, kind: Literal["rationale", "rationalization"]
+) -> Stage:
+    """The stage of iteration n that samples training problems, with or without hints."""
+    config, hint = setup.config, kind == "rationalization"
     temperature = config.rationalization.temperature if hint else config.sampling.temperature
     spec = _spec(setup, model, temperature=temperature, hint=hint)
-    return Stage(iteration=n, name=kind, kind=kind, model=model, spec=spec)
+    return Stage(setup, models, kind, kind, _sampling(setup, model, n, setup.task.train, spec))
+
+
+def _sampling(setup: Setup, model: ModelRef, n: int, problems: Sequence[Problem], spec: SamplingSpec) -> Sampling:
+    return Sampling(
+        task=setup.task, problems=by_id(problems), model=model, spec=spec, iteration=n, run_seed=setup.config.seed
+    )
 
 
 def _spec(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> SamplingSpec:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selftaught.config.settings import RunConfig
-from selftaught.engines.engine import Engine
+from selftaught.engines.engine import EncodesPrompts, Engine
 from selftaught.grading.references import run_checks
 from selftaught.methods.plan import spread_over_classes
 from selftaught.methods.training_set import without_rationales
-from selftaught.prompts.rendering import prompt_sha256, render_prompts
+from selftaught.prompts.rendering import prompt_sha256, render_few_shot, render_prompts
 from selftaught.records.errors import EngineError
 from selftaught.records.problems import (
     CheckResult,
@@ -18,6 +18,7 @@ from selftaught.records.problems import (
 )
 from selftaught.records.samples import (
     Completion,
+    ModelRef,
     PlannedSample,
     Request,
     Sample,
@@ -36,6 +37,10 @@ class SamplingSpec:
 
     def prompt(self, task: Task, problem: Problem) -> str:
         return self.prompts(task, [problem])[0]
+
+    def few_shot_block(self, task: Task) -> str:
+        """What all prompts begin with; empty without few-shot examples."""
+        return render_few_shot(task.prompt_format, self.few_shot, hint=self.hint)
 
     def prompts(self, task: Task, problems: Iterable[Problem]) -> list[str]:
         return render_prompts(task.prompt_format, problems, hint=self.hint, few_shot=self.few_shot)
@@ -67,27 +72,44 @@ def sample_seed(run_seed: int, iteration: int, planned: PlannedSample) -> int:
     return seed_for(run_seed, iteration, planned.kind, planned.problem_id, planned.index)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """What samples are made from: all that they have in common."""
+
+    task: Task
+    problems: Mapping[str, Problem]
+    """By id; all that are planned."""
+    model: ModelRef
+    spec: SamplingSpec
+    iteration: int
+    run_seed: int
+
+    def seed(self, planned: PlannedSample) -> int:
+        return sample_seed(self.run_seed, self.iteration, planned)
+
+
+OnPrompts = Callable[[str, Sequence[str], Callable[[str], Sequence[int]] | None], None]
+"""Called with the few-shot block, the prompts, and what gives the token ids of a prompt, if the engine does."""
+
+
 def generate_chunk(
     engine: Engine,
-    task: Task,
-    problems: Mapping[str, Problem],
+    sampling: Sampling,
     planned: Sequence[PlannedSample],
     *,
-    spec: SamplingSpec,
-    iteration: int,
-    run_seed: int,
+    on_prompts: OnPrompts = lambda few_shot_block, prompts, encode: None,
     on_sample: Callable[[Sample], None] = lambda sample: None,
 ) -> list[Sample]:
-    """Make the planned samples, in the order of the plan.
+    """Make the planned samples with an engine that is open on the model; they are in the order of the plan.
 
-    `on_sample` gets each sample as soon as it is complete. Raises EngineError unless the engine answers every request
-    exactly once.
+    `on_prompts` gets the prompts before any sample is generated, `on_sample` each sample as soon as it is complete.
+    Raises EngineError unless the engine answers every request exactly once.
     """
-    prompts = spec.prompts(task, (problems[plan.problem_id] for plan in planned))
-    requests = [
-        Request(prompt=prompt, seed=sample_seed(run_seed, iteration, plan))
-        for prompt, plan in zip(prompts, planned, strict=True)
-    ]
+    spec, task = sampling.spec, sampling.task
+    prompts = spec.prompts(task, (sampling.problems[plan.problem_id] for plan in planned))
+    requests = [Request(prompt=prompt, seed=sampling.seed(plan)) for prompt, plan in zip(prompts, planned, strict=True)]
+    encode = engine.prompt_ids if isinstance(engine, EncodesPrompts) else None
+    on_prompts(spec.few_shot_block(task), prompts, encode)
     samples: dict[int, Sample] = {}
     for completion in engine.sample(requests, spec.params):
         position = completion.request
@@ -96,7 +118,7 @@ def generate_chunk(
             raise EngineError(
                 f"the engine answered twice for problem {plan.problem_id!r}; this is a fault of the engine"
             )
-        samples[position] = _judge(task, problems[plan.problem_id], plan, requests[position], completion, iteration)
+        samples[position] = _judge(sampling, plan, requests[position], completion)
         on_sample(samples[position])
     missing = [plan.problem_id for position, plan in enumerate(planned) if position not in samples]
     if missing:
@@ -104,17 +126,18 @@ def generate_chunk(
     return [samples[position] for position in range(len(planned))]
 
 
-def _judge(
-    task: Task, problem: Problem, planned: PlannedSample, request: Request, completion: Completion, iteration: int
-) -> Sample:
+def _judge(sampling: Sampling, planned: PlannedSample, request: Request, completion: Completion) -> Sample:
+    task, problem, model = sampling.task, sampling.problems[planned.problem_id], sampling.model
     verification = task.verifier(completion.text, problem)
     return Sample(
         problem_id=problem.id,
-        iteration=iteration,
+        iteration=sampling.iteration,
         kind=planned.kind,
         index=planned.index,
         seed=request.seed,
         prompt_sha256=prompt_sha256(request.prompt),
+        weights_sha256=model.sha256[:16] if model.sha256 else None,
+        checkpoint=model.checkpoint,
         completion=completion.text,
         token_ids=completion.token_ids,
         num_tokens=completion.num_tokens,

@@ -7,7 +7,7 @@ would fail much later, and what its functions raise becomes one line with the pr
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -27,6 +27,7 @@ from selftaught.records.problems import (
     SPLITS,
     Check,
     CheckResult,
+    Grader,
     Problem,
     PromptFormat,
     Task,
@@ -95,6 +96,12 @@ def load(settings: TaskConfig) -> Task:
     except (Exception, SystemExit) as error:
         raise ConfigError(f"task.name = {name!r}: {what_was_raised(error)}; correct the function") from error
     return taken(task, f"task.name = {name!r}: what it returned")
+
+
+def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+    """How the user's task judges, which only the whole task knows; raises as `load` does."""
+    task = load(settings)
+    return Grader(verifier=task.verifier, check_steps=task.check_steps, other_checks=task.other_checks)
 
 
 def taken(task: object, who: str) -> Task:

@@ -144,6 +144,9 @@ class LocalEngine:
                 endings=endings,
             ).run()
 
+    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        return tuple(self._codec.encode_prompt(prompt))
+
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
         prompts = self._encode(requests)
         pairs = [

@@ -59,6 +59,9 @@ class MultiProcessEngine:
             for worker, _ in busy.values():
                 worker.kill()
 
+    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        return self._own.prompt_ids(prompt)
+
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
         return self._own.score(requests, completions)
 

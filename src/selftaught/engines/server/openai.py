@@ -105,6 +105,9 @@ class OpenAIEngine:
         jobs = [job(position) for position in range(len(requests))]
         yield from as_they_finish(self._server, jobs, concurrency=self._concurrency)
 
+    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        return tuple(self._codec.encode_prompt(prompt))
+
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
         rows = [
             (self._codec.encode_prompt(r.prompt), self._codec.encode_completion(r.prompt, text))

@@ -105,6 +105,9 @@ class VllmEngine:
         with self._naming_server_end():
             yield from self._client.sample(requests, params)
 
+    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        return self._client.prompt_ids(prompt)
+
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
         with self._naming_server_end():
             return self._client.score(requests, completions)

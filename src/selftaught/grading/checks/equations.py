@@ -97,6 +97,8 @@ class Equation:
     """In normal form; as written if it cannot be read as an equation."""
     sides: tuple[Side, ...]
     annotated: bool
+    at: tuple[int, int]
+    """Where it stands in the text, in characters (from, up to)."""
     error: str = ""
     """What is wrong; empty if the equation holds."""
 
@@ -115,19 +117,18 @@ def find_equations(text: str) -> list[Equation]:
 
     An equation of running text has a side that computes something: `1 hour = 60 minutes` has none.
     """
-    by_position = [
-        (match.start(), _annotated(match[1], PRINTED.match(text, match.end()))) for match in ANNOTATION.finditer(text)
-    ]
+    equations = [_annotated(match, PRINTED.match(text, match.end())) for match in ANNOTATION.finditer(text)]
     # Blanks replace annotations, so that positions stay.
     running = ANNOTATION.sub(lambda match: " " * len(match[0]), text)
     running = BOLD.sub(lambda match: " " * len(match[0]), running)
     for match in re.finditer("<<|>>", running):
-        by_position.append((match.start(), Equation(text=match[0], sides=(), annotated=True, error="open annotation")))
-    for position, sides in _chains(running):
+        at, error = match.span(), "open annotation"
+        equations.append(Equation(text=match[0], sides=(), annotated=True, at=at, error=error))
+    for at, sides in _chains(running):
         if any(side.computes for side in sides):
-            equation = Equation(text=_text(sides), sides=sides, annotated=False, error=_first_difference(sides))
-            by_position.append((position, equation))
-    return [equation for _, equation in sorted(by_position, key=lambda item: item[0])]
+            error = _first_difference(sides)
+            equations.append(Equation(text=_text(sides), sides=sides, annotated=False, at=at, error=error))
+    return sorted(equations, key=lambda equation: equation.at[0])
 
 
 def evaluate(text: str) -> Fraction | None:
@@ -171,16 +172,17 @@ def _value(node: ast.expr, source: str) -> Fraction | None:
     return None
 
 
-def _annotated(body: str, printed: re.Match[str] | None) -> Equation:
-    text = re.sub(r"[ ,]", "", body)
+def _annotated(annotation: re.Match[str], printed: re.Match[str] | None) -> Equation:
+    at = annotation.span()
+    text = re.sub(r"[ ,]", "", annotation[1])
     sides = tuple(_side(part) for part in text.split("="))
     known = tuple(side for side in sides if side is not None)
     if len(sides) < 2 or len(known) < len(sides):
-        return Equation(text=text, sides=(), annotated=True, error=f"<<{text[:MAX_SIDE]}>> is no equation")
+        return Equation(text=text, sides=(), annotated=True, at=at, error=f"<<{text[:MAX_SIDE]}>> is no equation")
     error = _first_difference(known)
     if not error and not any(close(number, known[-1].value) for number in _printed_numbers(printed)):
         error = f"<<{text}>> is followed by another number"
-    return Equation(text=text, sides=known, annotated=True, error=error)
+    return Equation(text=text, sides=known, annotated=True, at=at, error=error)
 
 
 def _printed_numbers(printed: re.Match[str] | None) -> Iterator[Fraction]:
@@ -192,8 +194,8 @@ def _printed_numbers(printed: re.Match[str] | None) -> Iterator[Fraction]:
             yield Fraction(sign + number + "".join(groups.split()))
 
 
-def _chains(text: str) -> Iterator[tuple[int, tuple[Side, ...]]]:
-    """Runs of two or more sides joined by `=`, each with the position of its first side."""
+def _chains(text: str) -> Iterator[tuple[tuple[int, int], tuple[Side, ...]]]:
+    """Runs of two or more sides joined by `=`, each with where it stands in the text."""
     group: list[tuple[int, int, Side | None]] = []
     for match in SIDE.finditer(text):
         first, last = _balanced(match[0])
@@ -205,7 +207,9 @@ def _chains(text: str) -> Iterator[tuple[int, tuple[Side, ...]]]:
     yield from _readable(text, group)
 
 
-def _readable(text: str, group: list[tuple[int, int, Side | None]]) -> Iterator[tuple[int, tuple[Side, ...]]]:
+def _readable(
+    text: str, group: list[tuple[int, int, Side | None]]
+) -> Iterator[tuple[tuple[int, int], tuple[Side, ...]]]:
     """The runs of sides of a group that have a value and to which no text beside them belongs."""
     if not group:
         return
@@ -219,7 +223,8 @@ def _readable(text: str, group: list[tuple[int, int, Side | None]]) -> Iterator[
     for is_known, run in groupby(zip(group, sides, strict=True), key=lambda item: item[1] is not None):
         known = [(span, side) for span, side in run if side is not None]
         if is_known and len(known) > 1 and not _depends_on_units(text, known):
-            yield known[0][0][0], tuple(side for _, side in known)
+            (first, _, _), (_, last, _) = known[0][0], known[-1][0]
+            yield (first, last), tuple(side for _, side in known)
 
 
 def _depends_on_units(text: str, known: list[tuple[tuple[int, int, Side | None], Side]]) -> bool:

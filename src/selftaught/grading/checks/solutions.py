@@ -16,7 +16,8 @@ from selftaught.grading.checks.equations import (
     evaluate,
     find_equations,
 )
-from selftaught.grading.statements import AnswerPlace, statement
+from selftaught.grading.signs import span_in
+from selftaught.grading.statements import AnswerPlace, Statement, statement
 from selftaught.records.problems import CheckResult, Problem
 
 NO_EQUATION = "no equation"
@@ -47,15 +48,18 @@ def check_steps(problem: Problem, completion: str, *, place: AnswerPlace) -> Che
     would reward bare guesses. `detail` is then NO_EQUATION, unlike for a wrong equation. `share` is the share of
     equations before the first wrong one.
     """
-    equations = find_equations(statement(completion, place).before)
+    stated = statement(completion, place)
+    equations = find_equations(stated.before)
     for number, equation in enumerate(equations):
         if equation.error:
-            return CheckResult(passed=False, share=number / len(equations), detail=equation.error)
+            at = _place(completion, stated, equation)
+            return CheckResult(passed=False, share=number / len(equations), detail=equation.error, at=at)
     if not equations:
         return CheckResult(passed=False, share=0.0, detail=NO_EQUATION)
     if _gives(equations[-1], problem):
         return CheckResult(passed=True, share=1.0)
-    return CheckResult(passed=False, share=1.0, detail=f"the last equation, {equations[-1].text}, gives no answer")
+    detail = f"the last equation, {equations[-1].text}, gives no answer"
+    return CheckResult(passed=False, share=1.0, detail=detail, at=_place(completion, stated, equations[-1]))
 
 
 def check_equations(problem: Problem, completion: str, *, place: AnswerPlace) -> CheckResult:
@@ -71,13 +75,15 @@ def check_grounding(problem: Problem, completion: str, *, place: AnswerPlace) ->
     hundredths, and as what remains of 100 % or comes on top of it.
     """
     known = [*CONSTANTS, *_numbers_of(problem.question)]
-    equations = find_equations(statement(completion, place).before)
+    stated = statement(completion, place)
+    equations = find_equations(stated.before)
     for number, equation in enumerate(equations):
         first = equation.sides[0] if equation.sides else None  # the sides after it follow from it
         for operand in first.numbers if first is not None and first.computes else ():
             if not any(close(operand, value) for value in known):
                 detail = f"{float(operand):g} in {equation.text} comes from nowhere"
-                return CheckResult(passed=False, share=number / len(equations), detail=detail)
+                at = _place(completion, stated, equation)
+                return CheckResult(passed=False, share=number / len(equations), detail=detail, at=at)
         known += [value for side in equation.sides for value in (side.value, *side.numbers)]
     if not equations:
         return CheckResult(passed=False, share=0.0, detail=NO_EQUATION)
@@ -86,14 +92,16 @@ def check_grounding(problem: Problem, completion: str, *, place: AnswerPlace) ->
 
 def check_flow(problem: Problem, completion: str, *, place: AnswerPlace) -> CheckResult:
     """Every result but the last is used by a later equation, and the last one is the answer."""
-    equations = find_equations(statement(completion, place).before)
+    stated = statement(completion, place)
+    equations = find_equations(stated.before)
     for number, equation in enumerate(equations):
         later = [operand for other in equations[number + 1 :] for operand in (*other.operands, *other.results)]
         if not any(close(result, operand) for result in equation.results for operand in later):
             if number == len(equations) - 1 and _gives(equation, problem):
                 break
             detail = f"the result of {equation.text} is not used"
-            return CheckResult(passed=False, share=number / len(equations), detail=detail)
+            at = _place(completion, stated, equation)
+            return CheckResult(passed=False, share=number / len(equations), detail=detail, at=at)
     if not equations:
         return CheckResult(passed=False, share=0.0, detail=NO_EQUATION)
     return CheckResult(passed=True, share=1.0)
@@ -108,6 +116,11 @@ def equations_key(completion: str, *, place: AnswerPlace) -> str:
     equations = find_equations(statement(completion, place).before)
     annotated = [equation.text for equation in equations if equation.annotated]
     return "|".join(annotated or [equation.text for equation in equations])
+
+
+def _place(completion: str, stated: Statement, equation: Equation) -> tuple[int, int] | None:
+    """Where an equation of `stated.before` stands in the completion."""
+    return span_in(completion, *(stated.start + position for position in equation.at))
 
 
 def _gives(equation: Equation, problem: Problem) -> bool:

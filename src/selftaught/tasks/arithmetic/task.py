@@ -15,7 +15,7 @@ numbers of digits. No other file depends on digits.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from random import Random
 from typing import Literal
@@ -26,6 +26,7 @@ from selftaught.grading.verifiers import tagged_line
 from selftaught.records.errors import ConfigError
 from selftaught.records.problems import (
     CheckResult,
+    Grader,
     Problem,
     PromptFormat,
     Task,
@@ -63,25 +64,36 @@ FEW_SHOT_PER_CLASS = 50
 
 def load(settings: TaskConfig) -> Task:
     """The task; its splits are a function of the data seed. Raises ConfigError for an unknown variant."""
-    variant, data_seed = settings.variant, settings.data_seed
-    form: Variant = "restated" if variant == "restated" else "paper"
-    if variant and variant != form:
-        raise ConfigError(f"task.variant = {variant!r}: arithmetic knows {', '.join(VARIANTS)}")
+    form, data_seed = _form(settings), settings.data_seed
     seen = seen_problems(form)
     train, dev, test = _splits(form, data_seed, frozenset(p.id for p in seen))
+    judge = grader(settings, ())
     return Task(
         name="arithmetic",
         prompt_format=PROMPT_FORMAT,
-        verifier=tagged_line(ANSWER_RULE),
+        verifier=judge.verifier,
         few_shot=_few_shot_examples(seen),
         train=train,
         dev=dev,
         test=test,
         extrapolation=_extrapolation(form, data_seed),
         seen=seen,
-        check_steps=partial(check_scratchpad, variant=form),
+        check_steps=judge.check_steps,
         same_problem=_same_problem,
     )
+
+
+def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+    """The verifier and the step check. Raises ConfigError for an unknown variant."""
+    return Grader(verifier=tagged_line(ANSWER_RULE), check_steps=partial(check_scratchpad, variant=_form(settings)))
+
+
+def _form(settings: TaskConfig) -> Variant:
+    variant = settings.variant
+    form: Variant = "restated" if variant == "restated" else "paper"
+    if variant and variant != form:
+        raise ConfigError(f"task.variant = {variant!r}: arithmetic knows {', '.join(VARIANTS)}")
+    return form
 
 
 def seen_problems(variant: Variant) -> tuple[Problem, ...]:
@@ -112,16 +124,35 @@ def check_scratchpad(problem: Problem, completion: str, *, variant: Variant) -> 
     """
     a, b = _operands(problem)
     expected = ["<scratch>", *_lines(a, b, variant), "</scratch>", spaced(a + b)]
-    written = [fold_space(line) for line in completion.strip().splitlines()]
+    placed = list(_placed_lines(completion))
+    written = [fold_space(line) for line, _ in placed]
     for number, want in enumerate(expected, start=1):
         have = written[number - 1] if number <= len(written) else None
         if have != want:
             is_answer = number == len(expected) and have is not None
             mistake = "final mismatch" if is_answer else _mistake(have, want, expected[number:], written[number:])
-            return CheckResult(passed=False, share=(number - 1) / len(expected), detail=f"line {number}: {mistake}")
+            return CheckResult(
+                passed=False,
+                share=(number - 1) / len(expected),
+                detail=f"line {number}: {mistake}",
+                at=placed[number - 1][1] if have and mistake != "missing line" else None,
+            )
     if len(written) > len(expected):
-        return CheckResult(passed=False, share=1.0, detail=f"line {len(expected) + 1}: extra line")
+        number = len(expected) + 1
+        at = placed[number - 1][1] if written[number - 1] else None
+        return CheckResult(passed=False, share=1.0, detail=f"line {number}: extra line", at=at)
     return CheckResult(passed=True, share=1.0)
+
+
+def _placed_lines(completion: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The lines from the first to the last that are not blank, each with its place (from, up to) without the white
+    space around it."""
+    text = completion.rstrip()
+    end = len(text) - len(text.lstrip())
+    for line in text.lstrip().splitlines(keepends=True):
+        start, end = end, end + len(line)
+        first = start + len(line) - len(line.lstrip())
+        yield line, (first, max(first, start + len(line.rstrip())))
 
 
 def _lines(a: int, b: int, variant: Variant) -> Iterator[str]:

@@ -6,13 +6,14 @@ official dev file is the test split, because the answers of the official test fi
 human solutions and no check of the reasoning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from selftaught.grading.signs import fold_space
 from selftaught.records.errors import ConfigError
 from selftaught.records.problems import (
     LABELS,
+    Grader,
     Problem,
     PromptFormat,
     Task,
@@ -49,13 +50,18 @@ def load(settings: TaskConfig) -> Task:
     return Task(
         name="commonsenseqa",
         prompt_format=prompt_format(marker),
-        verifier=verifier_of(settings, name="choice", marker=marker),
+        verifier=grader(settings, ()).verifier,
         few_shot=few_shot,
         train=train,
         notes=notes,
         dev=dev,
         test=_problems(settings, TEST),
     )
+
+
+def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+    """The verifier, which depends on the settings alone."""
+    return Grader(verifier=verifier_of(settings, name="choice", marker=settings.answer_marker or MARKER))
 
 
 def prompt_format(marker: str = MARKER) -> PromptFormat:

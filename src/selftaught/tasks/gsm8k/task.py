@@ -8,6 +8,7 @@ The released solutions keep their calculator annotations (`<<48/2=24>>`). The fe
 write every step twice, which a small model does not imitate well, and the step check reads bare equations as exactly.
 """
 
+from collections.abc import Iterable
 from functools import partial
 
 from selftaught.grading.checks.solutions import (
@@ -19,7 +20,7 @@ from selftaught.grading.checks.solutions import (
 )
 from selftaught.grading.statements import AnswerPlace
 from selftaught.records.errors import ConfigError
-from selftaught.records.problems import Problem, PromptFormat, Task
+from selftaught.records.problems import Grader, Problem, PromptFormat, Task
 from selftaught.tasks.released import (
     NEXT_QUESTION,
     STOP,
@@ -45,29 +46,43 @@ MARKER = "####"
 
 def load(settings: TaskConfig) -> Task:
     """The task. Raises ConfigError for rows that are missing or not as released."""
-    marker = settings.answer_marker or MARKER
-    place = AnswerPlace(marker=marker, next_question=NEXT_QUESTION)
+    place = _place(settings)
+    judge = grader(settings, ())
     train, dev = cut_dev(_problems(settings, TRAIN), settings, name="gsm8k")
     few_shot = few_shot_examples(settings, name="gsm8k")
     train, notes = without_few_shot(train, few_shot)
     return Task(
         name="gsm8k",
-        prompt_format=prompt_format(marker),
-        verifier=verifier_of(settings, name="numeric", marker=marker),
+        prompt_format=prompt_format(place.marker),
+        verifier=judge.verifier,
         few_shot=few_shot,
         train=train,
         notes=notes,
         dev=dev,
         test=_problems(settings, TEST),
+        check_steps=judge.check_steps,
+        other_checks=judge.other_checks,
+        solution_key=partial(equations_key, place=place),
+        has_flawed_solutions=True,
+    )
+
+
+def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+    """The verifier and the checks, which depend on the settings alone."""
+    place = _place(settings)
+    return Grader(
+        verifier=verifier_of(settings, name="numeric", marker=place.marker),
         check_steps=partial(check_steps, place=place),
         other_checks={
             "equations": partial(check_equations, place=place),
             "grounding": partial(check_grounding, place=place),
             "flow": partial(check_flow, place=place),
         },
-        solution_key=partial(equations_key, place=place),
-        has_flawed_solutions=True,
     )
+
+
+def _place(settings: TaskConfig) -> AnswerPlace:
+    return AnswerPlace(marker=settings.answer_marker or MARKER, next_question=NEXT_QUESTION)
 
 
 def prompt_format(marker: str = MARKER) -> PromptFormat:

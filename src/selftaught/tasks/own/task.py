@@ -6,7 +6,7 @@ hash of the question, so that a new row does not move the others.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +15,7 @@ from selftaught.grading.signs import fold
 from selftaught.grading.statements import last_box
 from selftaught.grading.verifiers import make_verifier
 from selftaught.records.errors import ConfigError, RefusedError
-from selftaught.records.problems import Check, Problem, PromptFormat, Task, Verifier
+from selftaught.records.problems import Check, Grader, Problem, PromptFormat, Task, Verifier
 from selftaught.records.seeds import seed_for, uniform
 from selftaught.tasks.rows.choice_answers import labels_of
 from selftaught.tasks.rows.columns import (
@@ -96,14 +96,19 @@ def task_of(
     Raises as `load` does, with the rows' own places.
     """
     splits, reading = _splits(settings, given)
-    has_choices = any(problem.choices for problem in given.few_shot) or any(p.problem.choices for p in splits["train"])
-    marker = settings.answer_marker or MARKER
+    train = tuple(placed.problem for placed in splits["train"])
+    has_choices = any(problem.choices for problem in (*given.few_shot, *train))
+    if settings.verifier == "choice" and not has_choices:
+        raise ConfigError(
+            f"task.verifier = 'choice', but the rows of {given.source} have no choices"
+            f"{_under(settings.choices_key)}; set task.choices_key, or use another verifier"
+        )
     return Task(
         name=name,
-        prompt_format=prompt_format(marker, with_choices=has_choices),
-        verifier=verifier or _verifier(settings, given, marker, has_choices=has_choices),
+        prompt_format=prompt_format(settings.answer_marker or MARKER, with_choices=has_choices),
+        verifier=verifier or grader(settings, [*given.few_shot, *train]).verifier,
         few_shot=given.few_shot,
-        train=tuple(placed.problem for placed in splits["train"]),
+        train=train,
         dev=tuple(placed.problem for placed in splits["dev"]),
         test=tuple(placed.problem for placed in splits["test"]),
         check_steps=check_steps,
@@ -113,21 +118,20 @@ def task_of(
     )
 
 
-def _verifier(settings: TaskConfig, given: Given, marker: str, *, has_choices: bool) -> Verifier:
-    verifier = settings.verifier or ("choice" if has_choices else "exact")
-    if verifier == "choice" and not has_choices:
-        raise ConfigError(
-            f"task.verifier = 'choice', but the rows of {given.source} have no choices"
-            f"{_under(settings.choices_key)}; set task.choices_key, or use another verifier"
+def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+    """The verifier of the settings; without one it is `choice` for problems with choices, else `exact`."""
+    name = settings.verifier or ("choice" if any(problem.choices for problem in problems) else "exact")
+    # The user's own pattern says where the answer is, unless the user gives a marker too.
+    without = "" if name == "regex" else MARKER
+    return Grader(
+        verifier=make_verifier(
+            name,
+            marker=settings.answer_marker or without,
+            extraction=settings.extraction,
+            pattern=settings.answer_pattern or "",
+            function=settings.verifier_function or "",
+            next_question=NEXT_QUESTION,
         )
-    return make_verifier(
-        verifier,
-        # The user's own pattern says where the answer is, unless the user gives a marker too.
-        marker=(settings.answer_marker or "") if verifier == "regex" else marker,
-        extraction=settings.extraction,
-        pattern=settings.answer_pattern or "",
-        function=settings.verifier_function or "",
-        next_question=NEXT_QUESTION,
     )
 
 

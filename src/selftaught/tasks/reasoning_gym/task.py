@@ -9,7 +9,7 @@ Scorers run in this process, on a short text. A generator whose scorer evaluates
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -19,6 +19,7 @@ from selftaught.grading.signs import fold, without_marks
 from selftaught.grading.statements import AnswerPlace, statement
 from selftaught.records.errors import ConfigError
 from selftaught.records.problems import (
+    Grader,
     Problem,
     PromptFormat,
     Task,
@@ -59,11 +60,52 @@ UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErro
 def load(settings: TaskConfig) -> Task:
     """The task. Raises ConfigError if the library or the generator is missing, or the generator cannot serve."""
     dataset = _dataset(settings)
-    marker = settings.answer_marker or MARKER
+    entries = _entries(dataset, settings)
+    splits = {
+        split: tuple(
+            Problem(id=id, question=entry["question"].strip(), answer=str(entry["answer"]).strip())
+            for id, entry in by_id.items()
+        )
+        for split, by_id in entries.items()
+    }
+    return Task(
+        name="reasoning-gym",
+        prompt_format=_prompt_format(settings.answer_marker or MARKER),
+        verifier=_verifier(dataset, _by_id(entries), settings.answer_marker or MARKER),
+        few_shot=few_shot_examples(settings, name="reasoning-gym") if settings.prompt_file else (),
+        train=splits["train"],
+        dev=splits["dev"],
+        test=splits["test"],
+    )
+
+
+def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+    """The library's scorer, with the items that it scores against, made again. Raises ConfigError as `load` does; the
+    verifier raises it for a problem that the installed version of the library makes otherwise."""
+    dataset = _dataset(settings)
+    entries = _by_id(_entries(dataset, settings))
+    verify = _verifier(dataset, entries, settings.answer_marker or MARKER)
+
+    def verify_the_same(completion: str, problem: Problem) -> Verification:
+        if problem.id not in entries or entries[problem.id]["question"].strip() != problem.question:
+            raise ConfigError(
+                f"problem {problem.id!r}: the installed reasoning-gym makes another question of this number, so its "
+                "scorer cannot judge this one; install the version that the run was started with"
+            )
+        return verify(completion, problem)
+
+    return Grader(verifier=verify_the_same)
+
+
+def _by_id(entries: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return {id: entry for of_split in entries.values() for id, entry in of_split.items()}
+
+
+def _entries(dataset: Any, settings: TaskConfig) -> dict[str, dict[str, dict[str, Any]]]:
+    """Split -> problem id -> item of the dataset."""
     items = _distinct(dataset, str(settings.variant))
     sizes = {"test": settings.test_rows or TEST_ROWS, "dev": settings.dev_rows or DEV_ROWS, "train": TRAIN_ROWS}
-    entries: dict[str, dict[str, Any]] = {}
-    splits: dict[str, tuple[Problem, ...]] = {}
+    entries: dict[str, dict[str, dict[str, Any]]] = {}
     for split, size in sizes.items():
         by_id = {f"{split}-{number}": entry for number, entry in enumerate(islice(items, size), start=1)}
         if len(by_id) < size:
@@ -71,20 +113,8 @@ def load(settings: TaskConfig) -> Task:
                 f"task.variant = {settings.variant!r}: the generator has too few different questions for {split} "
                 f"({len(by_id)} of {size}); set task.test_rows and task.dev_rows lower, or use another generator"
             )
-        entries |= by_id
-        splits[split] = tuple(
-            Problem(id=id, question=entry["question"].strip(), answer=str(entry["answer"]).strip())
-            for id, entry in by_id.items()
-        )
-    return Task(
-        name="reasoning-gym",
-        prompt_format=_prompt_format(marker),
-        verifier=_verifier(dataset, entries, marker),
-        few_shot=few_shot_examples(settings, name="reasoning-gym") if settings.prompt_file else (),
-        train=splits["train"],
-        dev=splits["dev"],
-        test=splits["test"],
-    )
+        entries[split] = by_id
+    return entries
 
 
 def _dataset(settings: TaskConfig) -> Any:
