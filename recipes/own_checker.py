@@ -2,9 +2,8 @@
 
     python recipes/own_checker.py [RUN_DIR]
 
-Even numbers are sums of two primes, mostly of several pairs: `verify` judges the answer, `check_steps` every claim
-before it, and `selection.require = ["answer", "steps"]` trains on what passes both. A function stands in for a language
-model; for yours, write `task.name = "recipes/own_checker.py:load"` into a config.
+Even numbers are sums of two primes: `verify` judges the answer, `check_steps` every claim before it, and what passes
+both is trained on. A function stands in for a model; for yours, set `task.name = "recipes/own_checker.py:load"`.
 """
 
 import re

@@ -22,7 +22,7 @@ from selftaught.records.problems import Problem, Verdict
 from selftaught.records.samples import PlannedSample, Sample
 from selftaught.tasks.settings import Choice
 from selftaught.training.row_order import row_order
-from selftaught.training.settings import TrainingConfig
+from selftaught.training.sft_config import SftConfig
 
 TRAIN = problems(*(f"p{i:03d}" for i in range(100)))
 
@@ -194,7 +194,7 @@ def test_a_hinted_success_does_not_count_as_solved_when_hints_are_planned() -> N
 
 
 def steps(n: int, *, first: int = 40, growth: float = 1.2, max_epochs: float = 1e3, num_examples: int = 10**6) -> int:
-    training = TrainingConfig(
+    training = SftConfig(
         steps_first_iteration=first, steps_growth=growth, max_epochs=max_epochs, batch_size=8, learning_rate=1e-5
     )
     return steps_for(n, training, num_examples=num_examples)

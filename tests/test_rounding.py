@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from builders import task_named
-from selftaught.methods.selection import examples_from_solutions
+from selftaught.methods.training_set import examples_from_solutions
 from selftaught.records.samples import ModelRef
 from selftaught.records.training import Training, TrainingPlan
 from selftaught.training.rounding import round_at_random

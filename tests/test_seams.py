@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import pytest
 from pydantic import Field
-from selftaught.records.progress import Silent
 
 from builders import arithmetic, config
 from selftaught import engines, training
@@ -28,6 +27,7 @@ from selftaught.records.errors import ConfigError, Interrupted, StoreError
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import OrAuto, Text
 from selftaught.records.training import Checkpoint, StepMetrics, Training
+from selftaught.tracking.listeners import Recorder
 from selftaught.training.none import NullTrainer
 from selftaught.training.settings import TrainingConfig
 from selftaught.training.trainer import Trainer
@@ -121,14 +121,6 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "TRAINERS", MappingProxyType({**training.TRAINERS, "counting": CountingConfig}))
 
 
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
-
-
 def solved_by_script(adder: Path, **more: Any) -> RunConfig:
     given = {key.replace("__", "."): value for key, value in more.items()}
     return config_from_values(
@@ -142,12 +134,12 @@ def about(run_dir: Path) -> Any:
 
 @pytest.mark.usefixtures("solver")
 def test_a_new_engine_is_one_entry_from_the_settings_to_the_result(adder: Path, tmp_path: Path) -> None:
-    notes = Notes()
-    outcome = launch(solved_by_script(adder), tmp_path / "run", progress=notes)
+    notes = Recorder()
+    outcome = launch(solved_by_script(adder), tmp_path / "run", listeners=[notes])
     dev = outcome.measured["test"][0]
     assert 0 < dev.correct < dev.n
     assert all(s.examples == s.rationale.correct > 0 for s in outcome.summaries)
-    assert "the solver opens 0 here" in notes.lines
+    assert "the solver opens 0 here" in notes.notes
     written = about(tmp_path / "run")
     assert written["resolved"]["engine"] == {"name": "solver", "every": 2, "place": "here"}
     assert written["resolved"]["chunk_completions"] == 12
@@ -164,19 +156,19 @@ def test_a_run_with_a_new_engine_is_carried_on_with_what_may_change_and_with_not
     adder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        launch(solved_by_script(adder), tmp_path, progress=Silent(), should_stop=lambda: True)
-    notes = Notes()
-    launch(solved_by_script(adder, engine__place="there"), tmp_path, progress=notes)
-    assert "the solver opens 1 there" in notes.lines
+        launch(solved_by_script(adder), tmp_path, should_stop=lambda: True)
+    notes = Recorder()
+    launch(solved_by_script(adder, engine__place="there"), tmp_path, listeners=[notes])
+    assert "the solver opens 1 there" in notes.notes
     assert about(tmp_path)["resolved"]["engine"]["place"] == "here"
     with pytest.raises(StoreError, match=r"was started with engine\.every = 'auto', now 5; carry on with"):
-        launch(solved_by_script(adder, engine__every=5), tmp_path, progress=notes)
+        launch(solved_by_script(adder, engine__every=5), tmp_path, listeners=[notes])
 
 
 @pytest.mark.usefixtures("solver")
 def test_a_new_engine_is_checked_before_anything_is_written(adder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no solver"):
-        launch(solved_by_script(adder, engine__place="nowhere"), tmp_path / "run", progress=Silent())
+        launch(solved_by_script(adder, engine__place="nowhere"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -199,7 +191,7 @@ def test_the_settings_of_a_new_engine_are_known_named_and_refused_like_all_other
 
 @pytest.mark.usefixtures("solver", "counting")
 def test_a_new_trainer_is_one_entry_from_the_settings_to_the_result(adder: Path, tmp_path: Path) -> None:
-    outcome = launch(solved_by_script(adder, training__name="counting"), tmp_path, progress=Silent())
+    outcome = launch(solved_by_script(adder, training__name="counting"), tmp_path)
     trained = [s.train for s in outcome.summaries if s.train is not None]
     assert trained
     assert all(train.steps > 0 for train in trained)
@@ -214,9 +206,7 @@ def test_a_new_trainer_is_one_entry_from_the_settings_to_the_result(adder: Path,
 @pytest.mark.usefixtures("solver", "counting")
 def test_a_new_trainer_is_checked_before_anything_is_written(adder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="brings bad luck"):
-        launch(
-            solved_by_script(adder, training__name="counting", training__pace=13), tmp_path / "run", progress=Silent()
-        )
+        launch(solved_by_script(adder, training__name="counting", training__pace=13), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -226,7 +216,7 @@ def test_with_the_trainer_none_the_local_engine_samples_every_iteration_from_the
 ) -> None:
     values = {**SMALL, "model.path": str(adder), "training.name": "none", "training.start_from": "previous"}
     values |= {"training.num_rehearsed": 5, "sampling.max_new_tokens": 20, "engine.slots": 4}
-    outcome = launch(config_from_values(values), tmp_path, progress=Silent())
+    outcome = launch(config_from_values(values), tmp_path)
     weights = {path.read_bytes() for path in (tmp_path / "checkpoints").glob("*/model.safetensors")}
     assert weights == {(adder / "model.safetensors").read_bytes()}
     assert len(outcome.summaries) == 2

@@ -16,7 +16,7 @@ from selftaught.cli.app import app
 from selftaught.commands.run import launch
 from selftaught.config.loading import load_config
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
-from selftaught.methods.selection import examples_from_solutions
+from selftaught.methods.training_set import examples_from_solutions
 from selftaught.models.tokens import Codec
 from selftaught.records.errors import ConfigError
 from selftaught.records.samples import ModelRef, Request

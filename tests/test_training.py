@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
 
 from builders import task_named
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
-from selftaught.methods.selection import examples_from_solutions
+from selftaught.methods.training_set import examples_from_solutions
 from selftaught.models.tokens import IGNORED, Codec
 from selftaught.prompts.rendering import render_prompt
 from selftaught.records.errors import ModelError, RefusedError, TrainingError

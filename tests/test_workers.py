@@ -17,7 +17,7 @@ from selftaught.engines.engine import EncodesPrompts
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.local.multi_process import MultiProcessEngine
 from selftaught.machine.workers import Worker, Workers
-from selftaught.methods.selection import examples_from_solutions
+from selftaught.methods.training_set import examples_from_solutions
 from selftaught.models.tokens import Codec
 from selftaught.prompts.rendering import render_prompt
 from selftaught.records.errors import (
