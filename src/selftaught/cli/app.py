@@ -179,24 +179,23 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Measure a model or a run's result: accuracy with n and 95 % interval, per class."""
-    from selftaught.commands.evaluate import evaluate, find_target
+    from selftaught.commands.evaluate import Asked, evaluate, find_target
     from selftaught.commands.show import measurement_text
     from selftaught.config.loading import parse_overrides
     from selftaught.report.tables import wrapped
     from selftaught.runs.reading import dump_measurement
 
-    measurement = evaluate(
-        find_target(given_name(target, "RUN_OR_MODEL"), task=task),
+    asked = Asked(
+        split=split,
         task_name=task,
         variant=variant,
-        split=split,
         num_shots=num_shots,
         num_samples=num_samples,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         overrides=parse_overrides(overrides or ()),
-        note=_note,
     )
+    measurement = evaluate(find_target(given_name(target, "RUN_OR_MODEL"), task=task), asked, note=_note)
     text = wrapped(measurement_text(measurement), width_of(sys.stdout), indent="    ")
     print(json.dumps(dump_measurement(measurement)) if as_json else text)
 

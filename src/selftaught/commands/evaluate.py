@@ -1,8 +1,8 @@
 """Measure a model or the result of a run on a split, outside the loop but sampled and verified as in it."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from selftaught.methods.plan import planned_samples
 from selftaught.models.weights import model_in_folder, resolve_model
 from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.measurements import Measurement
-from selftaught.records.problems import SPLITS, by_id
+from selftaught.records.problems import SPLITS, Problem, Task, by_id
 from selftaught.records.samples import ModelRef, Sample
 from selftaught.records.sections import Value
 from selftaught.runs.reading import read_result
@@ -73,38 +73,46 @@ def find_target(name: str, *, task: str | None) -> Target:
     return Target(resolve_model(name), config, 0, config.sampling.num_shots)
 
 
-def evaluate(
-    target: Target,
-    *,
-    task_name: str | None,
-    variant: str | None,
-    split: str,
-    num_shots: int | None,
-    num_samples: int,
-    temperature: float | None,
-    max_new_tokens: int | None,
-    overrides: Mapping[str, Value] | None = None,
-    note: Callable[[str], None] = lambda line: None,
-) -> Measurement:
-    """Sample `num_samples` completions per problem of a split and measure them; the config limits dev and test.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """How a target is to be measured; what is None is as in its settings."""
 
-    Without a given temperature, one sample is greedy and several have temperature 0.7. Other settings that are not
-    given come from the target's config, with `overrides` on top. For an external server, `note` is called with what the
-    server says it serves, because nothing here checks it. Raises ConfigError for settings that the task or the split
-    cannot be measured with, and for an override of a setting that has its own argument.
+    split: str
+    task_name: str | None = None
+    variant: str | None = None
+    num_shots: int | None = None
+    num_samples: int = 1
+    """Completions per problem, K."""
+    temperature: float | None = None
+    """None is greedy for one sample, and 0.7 for several."""
+    max_new_tokens: int | None = None
+    overrides: Mapping[str, Value] = field(default_factory=dict)
+    """Other settings."""
+
+    def settings(self, target: Target) -> dict[str, Value | None]:
+        """The settings that have an argument of their own."""
+        greedy = 0.0 if self.num_samples == 1 else 0.7
+        return {
+            "task.name": self.task_name,
+            "task.variant": self.variant,
+            "sampling.num_samples": self.num_samples,
+            "sampling.temperature": greedy if self.temperature is None else self.temperature,
+            "sampling.num_shots": target.num_shots if self.num_shots is None else self.num_shots,
+            "sampling.max_new_tokens": self.max_new_tokens,
+        }
+
+
+def evaluate(target: Target, asked: Asked, *, note: Callable[[str], None] = lambda line: None) -> Measurement:
+    """Sample the completions of a split and measure them; the target's config limits dev and test.
+
+    For an external server, `note` is called with what the server says it serves, because nothing here checks it. Raises
+    ConfigError for settings that the task or the split cannot be measured with, and for an override of a setting that
+    has its own argument.
     """
+    split = asked.split
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
-    temperature = temperature if temperature is not None else (0.0 if num_samples == 1 else 0.7)
-    given: dict[str, Value | None] = {
-        "task.name": task_name,
-        "task.variant": variant,
-        "sampling.num_samples": num_samples,
-        "sampling.temperature": temperature,
-        "sampling.num_shots": target.num_shots if num_shots is None else num_shots,
-        "sampling.max_new_tokens": max_new_tokens,
-    }
-    config = _with(target.config, given, overrides or {})
+    config = _with(target.config, asked.settings(target), asked.overrides)
     task = task_of(config)
     if target.run_dir is not None and _data_of(config) == _data_of(target.config):
         refuse_other_data(target.run_dir, task)
@@ -113,27 +121,7 @@ def evaluate(
     problems = measured_problems(config, task, split)
     if not problems:
         raise ConfigError(f"task {task.name!r} has no {split} split")
-    resolved = resolve(config, target.model)
-    samples: list[Sample] = []
-    with Workers(resolved.workers - 1) as workers:
-        opening = resolved.opening(workers, trust_remote_code=config.model.trust_remote_code)
-        engine = resolved.engine.opener(opening)(target.model)
-        if isinstance(engine, ServedEngine):
-            note(f"measured: what {engine.address} serves; the server names {engine.serves!r}")
-        try:
-            sampling = Sampling(
-                task=task,
-                problems=by_id(problems),
-                model=target.model,
-                spec=sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=temperature),
-                iteration=target.iteration,
-                run_seed=config.seed,
-            )
-            planned = planned_samples(problems, kind="evaluation", num_samples=num_samples)
-            while plans := tuple(islice(planned, resolved.chunk_completions)):
-                samples += generate_chunk(engine, sampling, plans)
-        finally:
-            engine.close()
+    samples = _samples(config, task, problems, target, note)
     return measure(
         problems,
         samples,
@@ -142,10 +130,38 @@ def evaluate(
             split=split,
             iteration=target.iteration,
             num_shots=config.sampling.num_shots,
-            temperature=temperature,
+            temperature=config.sampling.temperature,
             has_step_check=task.check_steps is not None,
         ),
     )
+
+
+def _samples(
+    config: RunConfig, task: Task, problems: Sequence[Problem], target: Target, note: Callable[[str], None]
+) -> list[Sample]:
+    resolved = resolve(config, target.model)
+    spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=config.sampling.temperature)
+    sampling = Sampling(
+        task=task,
+        problems=by_id(problems),
+        model=target.model,
+        spec=spec,
+        iteration=target.iteration,
+        run_seed=config.seed,
+    )
+    planned = planned_samples(problems, kind="evaluation", num_samples=config.sampling.num_samples)
+    samples: list[Sample] = []
+    with Workers(resolved.workers - 1) as workers:
+        opening = resolved.opening(workers, trust_remote_code=config.model.trust_remote_code)
+        engine = resolved.engine.opener(opening)(target.model)
+        if isinstance(engine, ServedEngine):
+            note(f"measured: what {engine.address} serves; the server names {engine.serves!r}")
+        try:
+            while plans := tuple(islice(planned, resolved.chunk_completions)):
+                samples += generate_chunk(engine, sampling, plans)
+        finally:
+            engine.close()
+    return samples
 
 
 SETTINGS_OF_USE = {"choose", "problems_per_iteration", "dev_problems", "test_problems", "extraction"}
