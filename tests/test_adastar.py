@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from fractions import Fraction
 from math import floor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 
 from builders import json_case, problems, sample
 from selftaught.methods.adastar import AdaStar, Standing
+from selftaught.records.errors import StoreError
+from selftaught.records.events import ChunkSaved, Event
 from selftaught.records.problems import Verdict
 from selftaught.records.samples import PlannedSample, Sample
 from selftaught.records.seeds import seed_for
-from toy import toy_config, toy_task
+from selftaught.tracking.listeners import Recorder
+from toy import folder_bytes, run_toy, toy_config, toy_problem, toy_task
 
 CASES = json_case("adastar.json")
 IDS = [f"p{k}" for k in range(6)]
@@ -140,3 +144,47 @@ def test_the_batch_grows_with_the_steps_of_the_schedule() -> None:
             size += len(draw.planned)
         sizes.append(size)
     assert sizes == [320, 384, 456], "int(40 * 1.2^(n-1)) * 8, as in the paper"
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing after it is written."""
+
+
+def test_a_run_that_ends_after_any_chunk_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    words = [toy_problem(f"{letter}{skill}", skill) for letter in "abcd" for skill in ("easy", "hinted", "never")]
+    config = toy_config(
+        "adastar",
+        loop__max_iterations=3,
+        loop__patience=3,
+        training__steps_first_iteration=1,
+        training__batch_size=4,
+    )
+    how: dict[str, Any] = {"config": config, "task": toy_task(train=tuple(words)), "chunk": 3}
+    chunks = Recorder()
+    run_toy(tmp_path / "undisturbed", tell=chunks.tell, **how)
+    number = sum(isinstance(event, ChunkSaved) for event in chunks.events)
+    assert number > 12
+    for last in range(1, number):
+        left = last
+
+        def tell(event: Event) -> None:
+            nonlocal left
+            left -= isinstance(event, ChunkSaved)
+            if not left:
+                raise Killed
+
+        with pytest.raises(Killed):
+            run_toy(tmp_path / str(last), tell=tell, **how)
+        run_toy(tmp_path / str(last), **how)
+        names = ("samples", "examples", "left_out")
+        assert folder_bytes(tmp_path / str(last), *names) == folder_bytes(tmp_path / "undisturbed", *names)
+
+
+def test_a_finished_iteration_whose_samples_are_gone_is_refused(tmp_path: Path) -> None:
+    config = toy_config("adastar", loop__max_iterations=1)
+    run_toy(tmp_path, config=config)
+    path = tmp_path / "samples" / "001-rationale.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])
+    longer = toy_config("adastar", loop__max_iterations=2)
+    with pytest.raises(StoreError, match=r"001-rationale.jsonl: samples of a finished iteration are missing"):
+        run_toy(tmp_path, config=longer)
