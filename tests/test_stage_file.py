@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from builders import sample
 from selftaught.records.errors import StoreError
 from selftaught.records.samples import Sample
+from selftaught.runs.lines import complete_lines, parsed
 from selftaught.runs.stage_file import StageFile
 from test_store import fresh_store, numbered, one_line_error, planned, written_in_chunks
 
@@ -65,15 +66,18 @@ def test_only_complete_chunks_of_a_cut_file_are_kept(number: int, chunk: int, da
         assert path.read_bytes() == content
 
 
-def test_a_torn_chunk_is_cut_off_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_torn_chunk_stays_until_another_one_takes_its_place(tmp_path: Path) -> None:
     stage = StageFile(tmp_path / "stage.jsonl")
     stage.append(numbered(2))
     complete = stage.path.read_bytes()
-    stage.path.write_bytes(complete + complete.splitlines(keepends=True)[0] + b'{"problem_id": "torn')
+    torn = complete + complete.splitlines(keepends=True)[0] + b'{"problem_id": "torn'
+    stage.path.write_bytes(torn)
     again = StageFile(stage.path)
     assert read(again, numbered(2)) == numbered(2)
     assert read(again, numbered(4)[2:]) is None
-    assert stage.path.read_bytes() == complete
+    assert stage.path.read_bytes() == torn
+    again.append(numbered(4)[2:])
+    assert list(parsed(Sample, complete_lines(stage.path), stage.path)) == numbered(4)
 
 
 def test_a_stage_that_has_not_begun_has_no_chunks(tmp_path: Path) -> None:

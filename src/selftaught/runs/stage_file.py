@@ -14,7 +14,7 @@ class StageFile:
     """Reads the chunks that are on disk, one after the other, and appends the ones that are missing.
 
     The lines are the samples in the order in which they were planned. A chunk is on disk if all its lines are complete;
-    what follows the last such chunk was torn by a kill, and is cut off as soon as its chunk is asked for.
+    what follows the last such chunk was torn by a kill, and is cut off when the chunk that takes its place is appended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,13 +28,12 @@ class StageFile:
         return not self._lines
 
     def read(self, planned: Sequence[PlannedSample], seeds: Sequence[int]) -> list[Sample] | None:
-        """The next chunk if it is on disk, else None; then what was torn of it is cut off.
+        """The next chunk if it is on disk, else None. The file stays as it is.
 
-        Raises StoreError for a damaged line, and for samples that were not planned: the file stays as it is.
+        Raises StoreError for a damaged line, and for samples that were not planned.
         """
         lines = self._next_lines(len(planned))
         if len(lines) < len(planned):
-            self._cut()
             return None
         samples = list(parsed(Sample, lines, self.path, first=self._lines + 1))
         for s, expected, seed in zip(samples, planned, seeds, strict=True):
@@ -49,6 +48,7 @@ class StageFile:
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Append one finished chunk, completely or not at all."""
+        self._cut()
         content = b"".join(dump(Sample, s) for s in samples)
         append(self.path, content)
         self._lines += len(samples)
