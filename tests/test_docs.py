@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import selftaught as package
-from selftaught import engines
+from builders import PACKAGE
 from selftaught.commands.check_task import check_task
 from selftaught.commands.init import write_starter
 from selftaught.config.loading import (
@@ -23,22 +23,23 @@ from selftaught.config.loading import (
     load_config,
     shipped_configs,
 )
-from selftaught.machine.devices import Machine
-from selftaught.machine.opening import Opening
 from selftaught.methods.table import METHODS
 from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
-from selftaught.records.problems import CheckResult, Problem, StoredProblem, Verdict
+from selftaught.records.problems import CheckResult, Problem, StoredProblem
 from selftaught.records.prompts import StoredPrompt
-from selftaught.records.samples import LeftOut, ModelRef, Request, Sample, SamplingParams
+from selftaught.records.samples import LeftOut, Sample
 from selftaught.records.training import StepMetrics, TrainingExample, TrainingSummary
-from selftaught.tasks import OF_EVERY_TASK, TASKS, load_task, source_of
+from selftaught.tasks import OF_EVERY_TASK, TASKS, source_of
 from selftaught.tasks.rows.prompt_file import read_prompt_file
-from selftaught.tasks.settings import TaskConfig
 from test_cli import COMMANDS, selftaught
+from test_layers import ROOMS
 from test_report import summary, write_run
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 WRITTEN = ("README.md", "config.md", "cli.md", "results.md", "speed.md", "own-data.md")
 """By scripts/make_docs.py, in part or completely."""
 BASE = "gsm8k"
@@ -107,14 +108,36 @@ def test_the_recorded_seeds_of_a_method_are_listed_singly_with_mean_and_deviatio
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_no_page_has_a_hole_left_to_fill(page: Path) -> None:
-    assert "@@" not in page.read_text()
+    assert not re.search(r"(?m)^(?!@@$).*@@", page.read_text())  # a line of @@ alone is of a diff
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_every_link_and_file_that_a_page_names_exists(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+def test_every_link_of_a_page_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+            file, _, heading = target.partition("#")
+            other = page.parent / file if file else page
+            assert other.exists(), target
+            assert not heading or heading in anchors_of(other), target
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What links to the headings of a page end with, as GitHub makes it."""
+    headings = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/design.md", "docs/python.md", "docs/engines.md"])
+def test_every_file_of_code_that_a_page_names_exists(name: str) -> None:
+    prose = re.sub(r"```.*?```", "", (ROOT / name).read_text(), flags=re.DOTALL)
+    of_the_user = {"bakery.py", "file.py", "task.py"}
+    for path in set(re.findall(r"[\w/]+\.py\b", prose)) - of_the_user:
+        assert any((place / path).exists() for place in (ROOT, PACKAGE)), path
+
+
+def test_the_page_of_the_design_lists_the_rooms_in_the_order_of_imports() -> None:
+    table = (ROOT / "docs" / "design.md").read_text().partition("| room | what is in it |")[2].partition("\n\n")[0]
+    assert re.findall(r"(?m)^\| `(\w+)(?:\.py)?` \|", table) == list(ROOMS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -227,27 +250,14 @@ def test_the_walk_through_of_ones_own_data_leads_to_a_task_that_passes_its_check
     assert check_task("questions.toml").refusals == ()
 
 
-def python_blocks(page: str, section: str = "") -> list[str]:
-    """The Python blocks of a page, or of its section with this heading."""
+def python_blocks(page: str) -> list[str]:
     text = (ROOT / "docs" / page).read_text()
-    if section:
-        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_task_that_the_page_of_extending_shows_passes_its_own_checks(tmp_path: Path) -> None:
-    (tmp_path / "bakery.py").write_text(python_blocks("extend.md")[0])
-    name = f"{tmp_path}/bakery.py:load"
-    checked = check_task(name)
-    assert checked.refusals == ()
-    assert checked.facts["train"]["problems"] == 80
-    task = load_task(TaskConfig(name=name))
-    assert task.verifier(" 12 * 10 = 121.\n#### 121", task.train[0]).verdict is Verdict.INCORRECT
-
-
-def test_the_program_that_the_page_of_extending_shows_runs(tmp_path: Path) -> None:
+def test_the_program_that_the_page_of_the_library_shows_runs(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
-    exec(python_blocks("extend.md")[1], names)
+    exec(python_blocks("python.md")[0], names)
     how = {
         "settings": {"model.path": "builtin:adder", "loop.max_iterations": 1},
         "engine": lambda model: package.ScriptedEngine(lambda prompt, seed: " The answer is 2"),
@@ -257,24 +267,15 @@ def test_the_program_that_the_page_of_extending_shows_runs(tmp_path: Path) -> No
     assert correct <= 1 < n
 
 
-def test_the_page_of_extending_lists_the_arguments_of_a_run_in_order() -> None:
-    page = (ROOT / "docs" / "extend.md").read_text()
+def test_the_page_of_the_library_lists_the_arguments_of_a_run_in_order() -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
     table = page.partition("| argument | |")[2].partition("\n\n")[0]
     assert re.findall(r"(?m)^\| `(\w+)` \|", table) == list(inspect.signature(package.run).parameters)
 
 
-def test_the_engine_that_the_page_of_extending_shows_is_an_entry_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    names: dict[str, Any] = {}
-    (block,) = python_blocks("extend.md", "An engine")
-    exec(block, names)
-    entry = names["EchoConfig"]
-    entry.model_rebuild(_types_namespace=names)
-    monkeypatch.setattr(engines, "ENGINES", {**engines.ENGINES, "echo": entry})
-    settings = load_config(BASE, ["engine.name=echo", "engine.words=Hm."]).engine
-    opening = Opening(machine=Machine(device="cpu", dtype="float32", threads=1))
-    engine = settings.opener(opening)(ModelRef(path="nowhere"))
-    (completion,) = engine.sample([Request(prompt="?", seed=0)], SamplingParams(temperature=0.0, max_new_tokens=9))
-    assert completion.text == "Hm."
+def test_the_page_of_the_library_has_every_public_name() -> None:
+    table = (ROOT / "docs" / "python.md").read_text().partition("| for | names |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(package.__all__)
 
 
 def test_the_verifier_that_the_page_of_verifiers_shows_works() -> None:

@@ -50,7 +50,7 @@ from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.tasks.outside import OBJECT, short_name
-from selftaught.tracking.files import LogFile, MetricsFile
+from selftaught.tracking import OF_EVERY_RUN
 from selftaught.tracking.listeners import Listeners
 from selftaught.training.trainer import Trainer
 
@@ -81,7 +81,7 @@ def launch(
 ) -> Outcome:
     """Run a config in a folder, or carry on the run that the folder holds; at its end result.json is written.
 
-    `listeners` are told what happens, as are the files of the run folder that only record it.
+    `listeners` are told what happens, as are those that every run has (tracking/).
     """
     began = time.monotonic()
     name = config.task.name.removeprefix(OBJECT)
@@ -110,11 +110,10 @@ def launch(
             check_model_and_tokenizer(base.path, trust_remote_code=trust, workers=workers)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
-        files = (LogFile(run_dir, config.loop.max_iterations), MetricsFile(run_dir, config.tracking.log_every_steps))
         with (
             RunStore(run_dir) as store,
             _begun(store, task, held or _description(config, resolved, base, data, given)),
-            Listeners([*files, *listeners]) as tell,
+            Listeners([*(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
         ):
 
             def note(line: str) -> None:

@@ -1,9 +1,9 @@
 """The settings of a run: one strict TOML file, `--set section.key=value` on top, resolved before anything is sampled.
 
-Order, later wins: defaults, the file, the method's knobs (methods.py), `--set`. A file whose own `method` and knobs
-contradict each other is refused, so that nothing in a file is overruled in silence. With another engine or trainer
-by `--set`, the file's lines that belong to its own one alone are left out.
-The keys themselves are in settings.py.
+Order, later wins: defaults, the file, the method's knobs (methods/table.py), `--set`. A file whose own `method` and
+knobs contradict each other is refused, so that nothing in a file is overruled in silence. With another engine or
+trainer by `--set`, the file's lines that belong to its own one alone are left out.
+The keys themselves are in settings.py, and in the rooms that read them.
 """
 
 import difflib
@@ -311,7 +311,7 @@ def _no_config(name: str, shipped: Iterable[str]) -> str:
     if os.path.isfile(os.path.join(name, "run.json")):
         return f"{name!r} is a run folder; carry the run on with `{command('run', '--resume', Path(name))}`"
     if parts_of(name):
-        return f"{name!r} names a function, expected a config; write it there as task.name (see docs/extend.md)"
+        return f"{name!r} names a function, expected a config; write it there as task.name (see docs/tasks.md)"
     what = f"{name!r} is neither a task with a shipped config ({', '.join(shipped)}) nor a file"
     if os.path.isdir(name):
         return f"{what}, but a folder; give the TOML file in it"

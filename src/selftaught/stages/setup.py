@@ -1,4 +1,4 @@
-"""Everything that a run needs from outside, as one record: launch.py makes it, the loop uses it."""
+"""Everything that a run needs from outside, as one record: commands/run.py makes it, the loop uses it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The tasks by name. A new packaged task is one folder and one entry in TASKS (docs/extend.md)."""
+"""The tasks by name. A new packaged task is one folder and one entry in TASKS (CONTRIBUTING.md)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ Choice = Literal["random", "random-per-class", "unsolved-first"]
 
 class TaskConfig(Section):
     name: Text = Field(
-        description="A task from `selftaught tasks`, or your function that returns one, as `file.py:load` or `module:load` (docs/extend.md)."
+        description="A task from `selftaught tasks`, or your function that returns one, as `file.py:load` or `module:load` (docs/tasks.md)."
     )
     variant: Text | None = Field(
         None, description="Form of the task, of those that `selftaught tasks` lists; absent is the task's first."
