@@ -39,7 +39,7 @@ from selftaught.records.errors import (
     RefusedError,
     StoreError,
 )
-from selftaught.records.events import Listener, Note, RunEnded
+from selftaught.records.events import Listener, Note, RunEnded, TokensGenerated
 from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
@@ -119,6 +119,9 @@ def launch(
             def note(line: str) -> None:
                 tell(Note(text=line))
 
+            def on_tokens(tokens: int) -> None:
+                tell(TokensGenerated(tokens=tokens))
+
             for line in (announcement, *task.notes, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
@@ -127,7 +130,7 @@ def launch(
                 task=task,
                 base=base,
                 store=store,
-                open_engine=given.engine or resolved.engine.opener(replace(opening, note=note)),
+                open_engine=given.engine or resolved.engine.opener(replace(opening, note=note, on_tokens=on_tokens)),
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,

@@ -10,9 +10,16 @@ from selftaught.config.settings import EngineSettings, RunConfig
 from selftaught.machine.devices import Device, Machine, NumberType, given_or, resolve_machine
 from selftaught.machine.opening import Opening
 from selftaught.machine.workers import Worker
+from selftaught.models.weights import num_parameters
 from selftaught.records.errors import StoreError
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Positive, Section
+
+CHUNK_WORK = {"cpu": 32_000_000_000, "cuda": 3_200_000_000_000}
+"""Parameters times completions of a chunk."""
+SMALLEST_CHUNK = 16
+"""Completions; fewer leave too much of a matrix product's speed unused."""
+CHUNK_STEP = 16
 
 
 class Resolved(Section):
@@ -59,14 +66,28 @@ def resolve(config: RunConfig, model: ModelRef) -> Resolved:
         dtype=machine.dtype,
         threads=machine.threads,
         workers=machine.workers,
-        chunk_completions=chunk_completions(compute.chunk_completions, engine.completions_at_a_time(machine)),
+        chunk_completions=chunk_completions(
+            compute.chunk_completions,
+            engine.completions_at_a_time(machine),
+            parameters=num_parameters(model) if engine.computes_here else None,
+            device=machine.device,
+        ),
         engine=engine,
     )
 
 
-def chunk_completions(setting: int | Literal["auto"], at_a_time: int) -> int:
-    """Completions that are generated and saved as one unit, for an engine that generates so many at a time."""
-    return given_or(setting, 4 * at_a_time)
+def chunk_completions(setting: int | Literal["auto"], at_a_time: int, *, parameters: int | None, device: Device) -> int:
+    """Completions that are generated and saved as one unit.
+
+    `at_a_time` is how many the engine generates at a time, in all processes; `parameters` are those of the model, None
+    if they are not known or not computed with on `device`. `auto` is four times `at_a_time`, but of a large model only
+    as many as are about equally much work for any model, so that a kill costs about half a minute on a small machine.
+    """
+    most = 4 * at_a_time
+    if parameters is not None:
+        of_equal_work = CHUNK_WORK[device] // max(1, parameters)
+        most = min(most, max(SMALLEST_CHUNK, of_equal_work // CHUNK_STEP * CHUNK_STEP))
+    return given_or(setting, most)
 
 
 def carried_on(held: Mapping[str, Any], config: RunConfig, where: str) -> Resolved:

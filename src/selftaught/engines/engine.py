@@ -71,6 +71,8 @@ class EngineConfig(Section):
     name: str
     may_change: ClassVar[frozenset[str]] = frozenset()
     """The settings that may differ when a run is carried on, because they decide no token: how a server is reached."""
+    computes_here: ClassVar[bool] = True
+    """Whether the model is run on this machine; False for a server that somebody else starts, wherever it is."""
 
     def check_values(self) -> None:
         """Raise ConfigError for values that are wrong by themselves or contradict each other. Looks at nothing else.

@@ -19,3 +19,5 @@ class Opening:
     """Where a server that is started writes its log; None if nobody keeps it."""
     note: Callable[[str], None] = lambda line: None
     """Told what the user should know of how the work is done, a line at a time."""
+    on_tokens: Callable[[int], None] = lambda tokens: None
+    """Told by the engine while it generates: how many tokens it has generated since it last told."""

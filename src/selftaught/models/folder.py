@@ -74,6 +74,14 @@ def weight_files(folder: Path, *, named: str) -> tuple[Path, ...]:
     return tuple(files)
 
 
+def incomplete(file: Path, error: Exception, *, named: str) -> ModelError:
+    """The error for a file of weights whose header cannot be read."""
+    return ModelError(
+        f"model {named} cannot be loaded: {file} is not a complete safetensors file ({one_line(error)}); fetch or save "
+        "the model again"
+    )
+
+
 def what_file_it_is(path: Path) -> str:
     """Why a file is no model folder, and what to give instead."""
     if path.suffix == ".gguf":

@@ -19,7 +19,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key, revert_weight_conversion
 
 from selftaught.models.configuration import config_of, empty_model
-from selftaught.models.folder import check_folder, weight_files
+from selftaught.models.folder import check_folder, incomplete, weight_files
 from selftaught.models.misfits import Misfits, misfit_text, natural
 from selftaught.records.errors import ModelError, one_line
 
@@ -117,10 +117,7 @@ def _tensors_in(files: Iterable[Path], path: str) -> dict[str, Tensor]:
                     view = opened.get_slice(name)
                     tensors[name] = Tensor(file, tuple(view.get_shape()), view.get_dtype())
         except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"model {path} cannot be loaded: {file} is not a complete safetensors file ({one_line(error)}); fetch "
-                "or save the model again"
-            ) from error
+            raise incomplete(file, error, named=path) from error
     return tensors
 
 

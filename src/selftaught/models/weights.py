@@ -1,6 +1,7 @@
 """Find a model's files, without loading them: shipped models, folders, hub ids; and hash them."""
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
-from selftaught.models.folder import check_folder, weight_files, what_file_it_is
+from selftaught.models.folder import check_folder, incomplete, weight_files, what_file_it_is
 from selftaught.records.errors import ModelError
 from selftaught.records.samples import ModelRef
 
@@ -67,6 +68,26 @@ def weights_sha256(folder: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def num_parameters(model: ModelRef) -> int | None:
+    """How many numbers a model's files hold, by their headers alone; None for a folder without safetensors files.
+
+    Raises ModelError for a file whose header cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    folder = Path(model.path)
+    if not any(folder.glob("*.safetensors")):
+        return None
+    number = 0
+    for file in weight_files(folder, named=model.path):
+        try:
+            with safe_open(file, framework="np") as opened:
+                number += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise incomplete(file, error, named=model.path) from error
+    return number
 
 
 def expected_checkpoint_bytes(model: ModelRef) -> int:

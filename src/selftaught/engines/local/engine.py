@@ -18,7 +18,7 @@ from transformers import GenerationConfig
 from selftaught.engines.local.forward import Runner, use_slots
 from selftaught.engines.local.generate import generate
 from selftaught.engines.local.prefixes import prefix_groups, shared_length
-from selftaught.engines.local.rows import Endings, Row
+from selftaught.engines.local.rows import Endings, Row, TokenCount
 from selftaught.engines.local.slot_batch import SlotBatch
 from selftaught.engines.local.slots import ATTENTION, Kernels, SlotCache
 from selftaught.engines.local.token_sampling import sample_tokens
@@ -63,7 +63,8 @@ class LocalSettings:
 class LocalEngine:
     """Generates completions with the model in a folder. Raises ModelError for a model that cannot be loaded.
 
-    `kernels` are used if they suit the model. `note` is called once with the reason if a model is not run in slots.
+    `kernels` are used if they suit the model. `note` is called once with the reason if a model is not run in slots,
+    `on_tokens` with the tokens that are new, every half a second while `sample` generates, and at its end.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class LocalEngine:
         *,
         kernels: Kernels | None = None,
         note: Callable[[str], None] = lambda line: None,
+        on_tokens: Callable[[int], None] = lambda tokens: None,
     ) -> None:
         torch.set_num_threads(settings.threads)
         self._path = model.path
         self._device = torch.device(settings.device)
         self._settings = settings
         self._note = note
+        self._on_tokens = on_tokens
         self._codec = Codec(model.path, trust_remote_code=settings.trust_remote_code)
         dtype: torch.dtype = getattr(torch, settings.dtype)
         loaded = load_model(model.path, dtype=dtype, trust_remote_code=settings.trust_remote_code)
@@ -114,9 +117,11 @@ class LocalEngine:
             return
         longest = self._check_context([len(row.prompt_ids) for row in rows], params.max_new_tokens)
         endings = Endings(self._codec, params)
+        count = TokenCount(self._on_tokens)
 
         def append_tokens(logits: Tensor, rows: Sequence[Row]) -> None:
             self._append_tokens(logits, rows, params)
+            count.add(len(rows))
 
         if not self._set_attention(longest):
             yield from generate(
@@ -128,6 +133,7 @@ class LocalEngine:
                 endings=endings,
                 device=self._device,
             )
+            count.tell()
             return
         for group in prefix_groups([row.prompt_ids for row in rows]):
             members = [rows[i] for i in group]
@@ -143,6 +149,7 @@ class LocalEngine:
                 append_tokens=append_tokens,
                 endings=endings,
             ).run()
+        count.tell()
 
     def prompt_ids(self, prompt: str) -> tuple[int, ...]:
         return tuple(self._codec.encode_prompt(prompt))

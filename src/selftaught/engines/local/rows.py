@@ -1,10 +1,14 @@
 """A completion while it is generated, and how it ends; used in slots and with transformers' `generate`."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from selftaught.models.tokens import Codec, cut_at_stop
 from selftaught.records.samples import Completion, FinishReason, SamplingParams
 from selftaught.records.seeds import uniform
+
+TELL_EVERY_S = 0.5
 
 
 @dataclass(slots=True)
@@ -69,3 +73,25 @@ class Endings:
         before, tail = row.ids[: -self._tail], row.ids[-self._tail :]
         text = self._codec.decode(tail, after=before or row.prompt_ids)
         return cut_at_stop(text, self._params.stop)[1]
+
+
+class TokenCount:
+    """Counts the tokens of one call, and tells those that are new: at most every TELL_EVERY_S seconds, and at its end.
+
+    The clock decides when they are told, and nothing else.
+    """
+
+    def __init__(self, on_tokens: Callable[[int], None]) -> None:
+        self._on_tokens = on_tokens
+        self._new = 0
+        self._told_at = time.monotonic()
+
+    def add(self, tokens: int) -> None:
+        self._new += tokens
+        if time.monotonic() - self._told_at >= TELL_EVERY_S:
+            self.tell()
+
+    def tell(self) -> None:
+        new, self._new, self._told_at = self._new, 0, time.monotonic()
+        if new:
+            self._on_tokens(new)

@@ -80,7 +80,7 @@ class LocalConfig(EngineConfig):
                 trust_remote_code=opening.trust_remote_code,
             )
             if workers:
-                return MultiProcessEngine(model, workers, settings, note=opening.note)
-            return open_local(model, settings, note=opening.note)
+                return MultiProcessEngine(model, workers, settings, note=opening.note, on_tokens=opening.on_tokens)
+            return open_local(model, settings, note=opening.note, on_tokens=opening.on_tokens)
 
         return open_engine

@@ -67,7 +67,10 @@ class OpenAIEngine:
         served_name: str | None = None,
         concurrency: int = 16,
         trust_remote_code: bool = False,
+        on_tokens: Callable[[int], None] = lambda tokens: None,
     ) -> None:
+        """`on_tokens` is called with the tokens of every completion that has arrived: answers are not streamed."""
+        self._on_tokens = on_tokens
         self._codec = Codec(model.path, trust_remote_code=trust_remote_code)
         self._server = server
         self._concurrency = concurrency
@@ -103,7 +106,9 @@ class OpenAIEngine:
             return complete
 
         jobs = [job(position) for position in range(len(requests))]
-        yield from as_they_finish(self._server, jobs, concurrency=self._concurrency)
+        for completion in as_they_finish(self._server, jobs, concurrency=self._concurrency):
+            self._on_tokens(completion.num_tokens)
+            yield completion
 
     def prompt_ids(self, prompt: str) -> tuple[int, ...]:
         return tuple(self._codec.encode_prompt(prompt))

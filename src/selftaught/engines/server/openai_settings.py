@@ -32,6 +32,7 @@ class OpenAIConfig(ServerConfig):
         None,
         description="The environment variable that holds the server's key, such as `MY_API_KEY`; never the key itself.",
     )
+    computes_here: ClassVar[bool] = False
     usual_concurrency: ClassVar[int] = 16  # few enough for a server that others use too
     may_change: ClassVar[frozenset[str]] = frozenset({"url", "model", "api_key_env", "timeout_s", "max_retries"})
 
@@ -70,6 +71,7 @@ class OpenAIConfig(ServerConfig):
                 served_name=self.model,
                 concurrency=int(self.concurrency),
                 trust_remote_code=opening.trust_remote_code,
+                on_tokens=opening.on_tokens,
             )
 
         return open_engine

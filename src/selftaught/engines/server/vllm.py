@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,14 @@ class VllmEngine:
     The server's output is appended to `log`, or goes to a temporary file that is kept only if an error names it.
     """
 
-    def __init__(self, model: ModelRef, settings: VllmSettings, *, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelRef,
+        settings: VllmSettings,
+        *,
+        log: Path | None = None,
+        on_tokens: Callable[[int], None] = lambda tokens: None,
+    ) -> None:
         interpreter = find_interpreter(settings.python)
         port = free_port()
         # No other server has this name, so another one on this port is not taken for ours.
@@ -91,6 +98,7 @@ class VllmEngine:
                     served_name=name,
                     concurrency=settings.concurrency,
                     trust_remote_code=settings.trust_remote_code,
+                    on_tokens=on_tokens,
                 )
         except BaseException:
             self._process.stop()

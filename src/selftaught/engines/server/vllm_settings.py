@@ -67,6 +67,6 @@ class VllmConfig(ServerConfig):
                 trust_remote_code=opening.trust_remote_code,
             )
             log = opening.log_dir / f"vllm-{model.iteration:03d}.log" if opening.log_dir else None
-            return VllmEngine(model, settings, log=log)
+            return VllmEngine(model, settings, log=log, on_tokens=opening.on_tokens)
 
         return open_engine
