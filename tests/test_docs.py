@@ -141,6 +141,21 @@ def test_the_page_of_the_design_lists_the_rooms_in_the_order_of_imports() -> Non
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_name_of_the_package_that_a_page_has_exists(page: Path) -> None:
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for name in set(re.findall(r"\bselftaught(?:\.[a-z_0-9]+)+", prose)):
+        module, _, attribute = name.rpartition(".")
+        assert _exists(module, attribute), name
+
+
+def _exists(module: str, attribute: str) -> bool:
+    return (
+        hasattr(importlib.import_module(module), attribute)
+        or importlib.util.find_spec(f"{module}.{attribute}") is not None
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_command_that_a_page_shows_exists(page: Path) -> None:
     known = {command.split()[0] for command in COMMANDS}
     for command in re.findall(r"^\s*(?:\$ )?selftaught (\w+)", page.read_text(), flags=re.MULTILINE):
