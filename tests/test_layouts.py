@@ -16,6 +16,7 @@ from selftaught.config.loading import load_config, parse_overrides
 from selftaught.records.errors import ConfigError, RefusedError, StoreError
 from selftaught.records.problems import Task
 from selftaught.tasks import load_task
+from selftaught.tasks.own.settings import OwnConfig
 from selftaught.tasks.rows.prompt_file import few_shot_examples_in
 
 LAYOUTS: list[dict[str, Any]] = json_case("layouts.json")
@@ -77,9 +78,13 @@ def all_problems(task: Task) -> list[Any]:
 def test_a_layout_is_read_as_its_columns_are_meant(case: dict[str, Any], tmp_path: Path) -> None:
     printed, path = begin(write_case(case, tmp_path), **case.get("given", {}))
     config = load_config(str(path))
-    usual = type(config.task).model_fields
-    wanted = {"name": "own", "data": config.task.data, "prompt_file": config.task.prompt_file, **case["settings"]}
-    assert {key: value for key, value in config.task.model_dump().items() if value != usual[key].default} == wanted
+    given = config.task
+    assert isinstance(given, OwnConfig)
+    usual = type(given).model_fields
+    wanted = {"name": "own", "data": given.data, "prompt_file": given.prompt_file, **case["settings"]}
+    assert {
+        key: value for key, value in given.model_dump().items() if key == "name" or value != usual[key].default
+    } == wanted
     task = load_task(config.task)
     same_question = [p for p in all_problems(task) if p.question == case["question"]]
     assert len(same_question) == case.get("of", 1)
