@@ -103,8 +103,8 @@ def config_page() -> str:
         "Paths are from the folder that you run in; `~` and `~user` at their beginning are homes.",
         "`task.name`, `engine.name` and `training.name` choose a task, an engine and a trainer.",
         "A setting of another one is refused.",
-        "A task of your own takes every setting of `[task]`.",
         "With another of them by `--set`, the file's lines for its own one alone are left out.",
+        "A task of your own takes every setting of `[task]`.",
         "`selftaught run FILE --dry-run` prints what a file resolves to.",
     ]
     section = None

@@ -458,8 +458,9 @@ def test_flat_values_survive_the_way_through_run_json(values: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("task", [*TASKS, "tasks.py:load"])
-def test_flat_values_are_in_documented_order(task: str) -> None:
+def test_flat_values_of_every_task_are_read_again_and_in_documented_order(task: str) -> None:
     flat = flat_values(config(task={"name": task}))
+    assert flat_values(config_from_values(json.loads(json.dumps(flat)))) == flat
     assert list(flat) == [key for key in known_keys() if key in flat]
 
 
@@ -578,6 +579,8 @@ def test_another_task_by_set_replaces_the_lines_of_the_file_that_belong_to_its_t
     assert flat_values(load(path, ["task.name=tasks.py:load"]))["task.question_key"] == "q"
     path = written(tmp_path, '[task]\nname = "tasks.py:load"\nquestion_key = "q"\n')
     assert "task.question_key" not in flat_values(load(path, ["task.name=gsm8k"]))
+    with pytest.raises(ConfigError, match=r"run\.toml:2: task\.question_key is set, but task\.name = 'gsm8k'"):
+        load(written(tmp_path, '[task]\nquestion_key = "q"\n'), ["task.name=gsm8k"])
 
 
 def test_another_engine_by_set_replaces_the_lines_of_the_file_that_belong_to_its_engine(tmp_path: Path) -> None:

@@ -81,10 +81,9 @@ def test_a_layout_is_read_as_its_columns_are_meant(case: dict[str, Any], tmp_pat
     given = config.task
     assert isinstance(given, OwnConfig)
     usual = type(given).model_fields
-    wanted = {"name": "own", "data": given.data, "prompt_file": given.prompt_file, **case["settings"]}
-    assert {
-        key: value for key, value in given.model_dump().items() if key == "name" or value != usual[key].default
-    } == wanted
+    wanted = {"data": given.data, "prompt_file": given.prompt_file, **case["settings"]}
+    unusual = {key: value for key, value in given.model_dump().items() if value != usual[key].default}
+    assert unusual == wanted
     task = load_task(config.task)
     same_question = [p for p in all_problems(task) if p.question == case["question"]]
     assert len(same_question) == case.get("of", 1)

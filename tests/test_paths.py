@@ -65,10 +65,8 @@ def test_every_path_of_a_config_may_begin_with_a_tilde(home: Path) -> None:
 
 
 def test_a_config_without_a_tilde_is_the_same_config(home: Path) -> None:
-    plain = config(
-        model={"path": "owner/name"},
-        task={"name": "own", "data": "rows.jsonl", "verifier": "python", "verifier_function": "checks:f"},
-    )
+    own = {"name": "own", "data": "rows.jsonl", "verifier": "python", "verifier_function": "checks:f"}
+    plain = config(model={"path": "owner/name"}, task=own)
     assert with_homes(plain) == plain
     assert with_absolute_paths(config(model={"path": "~"})).model.path == str(home)
 

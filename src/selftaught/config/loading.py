@@ -136,7 +136,8 @@ def overridden(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
         if section not in CHOICES or (chosen := given.get(f"{section}.name")) is None:
             return False
         choice = CHOICES[section]
-        return choice.has(values.get(f"{section}.name", choice.default), name) and not choice.has(chosen, name)
+        first = values.get(f"{section}.name", choice.default)
+        return first is not None and choice.has(first, name) and not choice.has(chosen, name)
 
     return {**{key: value for key, value in values.items() if not is_replaced(key)}, **given}
 

@@ -49,7 +49,7 @@ _Given = ParamSpec("_Given")
 _Returned = TypeVar("_Returned")
 
 
-class OutsideConfig(VariantConfig, ColumnsConfig):
+class OutsideConfig(ColumnsConfig, VariantConfig):
     """The section [task] for a name that no task of the package has: every key, none of which is refused."""
 
     name: Text = Field(

@@ -62,7 +62,7 @@ SEEN_PER_CLASS = {1: 21, 2: 1_500, 3: 50, 4: 50, 5: 50}
 FEW_SHOT_PER_CLASS = 50
 
 
-class ArithmeticConfig(VariantConfig, SeededConfig):
+class ArithmeticConfig(SeededConfig, VariantConfig):
     name: Literal["arithmetic"] = "arithmetic"
 
 

@@ -8,7 +8,7 @@ from selftaught.records.sections import Text, TextOrFalse
 from selftaught.tasks.settings import RowsConfig, SizedTestConfig
 
 
-class ColumnsConfig(RowsConfig, SizedTestConfig):
+class ColumnsConfig(SizedTestConfig, RowsConfig):
     """The keys of `own`, for it and for users' functions that read rows as it does."""
 
     dev_data: Text | None = Field(None, description="File of the dev split; absent cuts it from `data`.")

@@ -54,7 +54,7 @@ UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErro
 """What the library's scorers raise for a text that they cannot read."""
 
 
-class ReasoningGymConfig(VariantConfig, PromptConfig, SizedTestConfig):
+class ReasoningGymConfig(SizedTestConfig, PromptConfig, VariantConfig):
     name: Literal["reasoning-gym"] = "reasoning-gym"
 
 
