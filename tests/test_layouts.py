@@ -184,6 +184,16 @@ def test_a_gap_among_numbers_is_refused_until_the_user_says_that_it_is_an_answer
     assert "verifier exact, because as given" in begin(data, ("task.verifier=exact",))[0]
 
 
+def test_init_writes_a_pattern_with_its_verifier_and_refuses_one_that_no_verifier_uses(tmp_path: Path) -> None:
+    data = write_case({"row": {"question": "Which, in case {n}?", "answer": "{n}"}}, tmp_path)
+    pattern = "task.answer_pattern=is (.*)"
+    with pytest.raises(ConfigError, match=r"answer_pattern is set, but only task\.verifier = 'regex' uses it"):
+        begin(data, (pattern,))
+    given = load_config(str(begin(data, ("task.verifier=regex", pattern))[1])).task
+    assert isinstance(given, OwnConfig)
+    assert (given.verifier, given.answer_pattern) == ("regex", "is (.*)")
+
+
 # Files that exist already
 
 
