@@ -101,8 +101,10 @@ def config_page() -> str:
         "So is a file that sets nothing.",
         "Absent is a setting that is left out; `--set section.key=` leaves out one that the file gives.",
         "Paths are from the folder that you run in; `~` and `~user` at their beginning are homes.",
-        "`engine.name` and `training.name` choose an engine and a trainer; a setting of another one is refused.",
+        "`task.name`, `engine.name` and `training.name` choose a task, an engine and a trainer.",
+        "A setting of another one is refused.",
         "With another of them by `--set`, the file's lines for its own one alone are left out.",
+        "A task of your own takes every setting of `[task]`.",
         "`selftaught run FILE --dry-run` prints what a file resolves to.",
     ]
     section = None
@@ -160,7 +162,7 @@ def _help(command: Any, path: str) -> str:
 
 
 def _owners_of(key: str) -> str:
-    """`name, name: ` for a setting that not every engine or trainer has."""
+    """`name, name: ` for a setting that not every task, engine or trainer has."""
     section, _, name = key.rpartition(".")
     if section not in CHOICES or CHOICES[section].is_of_all(name):
         return ""

@@ -195,8 +195,13 @@ def json_case(name: str) -> Any:
     return json.loads((CASES / name).read_text(encoding="utf-8"))
 
 
+def task_settings(name: str, **settings: Any) -> TaskConfig:
+    """The section [task] for a task."""
+    return config(task={"name": name, **settings}).task
+
+
 def task_named(name: str, **settings: Any) -> Task:
-    return load_task(TaskConfig(name=name, **settings))
+    return load_task(task_settings(name, **settings))
 
 
 def run_python(code: str, *args: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

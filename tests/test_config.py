@@ -47,6 +47,10 @@ def refusal(folder: Path, text: str | bytes, *overrides: str) -> str:
     return message.replace(f"{folder}/", "")
 
 
+EVERY_KEY_OF_TASK = "task.name=tasks.py:load"
+"""An override: a task of one's own has all settings of [task]."""
+
+
 def refusal_of(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load_config("arithmetic", overrides)
@@ -155,7 +159,7 @@ def test_a_knob_that_repeats_what_the_method_says_is_accepted(tmp_path: Path) ->
     ],
 )
 def test_set_takes_a_toml_value_or_plain_text(override: str, key: str, value: Any) -> None:
-    assert flat_values(load_config("arithmetic", [override]))[key] == value
+    assert flat_values(load_config("arithmetic", [EVERY_KEY_OF_TASK, override]))[key] == value
 
 
 # Refusals of a file: file, line, what, and what was meant.
@@ -405,7 +409,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_an_override_that_is_not_as_documented_is_refused(override: str, expected: str) -> None:
-    assert refusal_of(override).startswith(expected)
+    assert refusal_of(EVERY_KEY_OF_TASK, override).startswith(expected)
 
 
 # Settings that contradict each other.
@@ -453,8 +457,10 @@ def test_flat_values_survive_the_way_through_run_json(values: dict[str, Any]) ->
     assert flat == values
 
 
-def test_flat_values_are_in_documented_order() -> None:
-    flat = flat_values(config())
+@pytest.mark.parametrize("task", [*TASKS, "tasks.py:load"])
+def test_flat_values_of_every_task_are_read_again_and_in_documented_order(task: str) -> None:
+    flat = flat_values(config(task={"name": task}))
+    assert flat_values(config_from_values(json.loads(json.dumps(flat)))) == flat
     assert list(flat) == [key for key in known_keys() if key in flat]
 
 
@@ -520,6 +526,10 @@ def test_a_config_has_the_settings_of_its_own_engine_and_trainer_alone() -> None
     assert keys("engine", *SERVED) == of_a_server | {"url", "model", "api_key_env"}
     assert keys("engine", "engine.name=vllm") == of_a_server | {"vllm_python", "vllm_args", "start_timeout_s"}
     assert keys("training") - keys("training", "training.name=none") >= {"learning_rate", "lora_rank"}
+    of_every_task = {"name", "choose", "problems_per_iteration", "dev_problems", "test_problems"}
+    assert keys("task") == of_every_task | {"variant", "data_seed"}
+    assert keys("task", "task.name=gsm8k") & {"variant", "test_rows", "data"} == {"data"}
+    assert keys("task", "task.name=tasks.py:load") == set(CHOICES["task"].fields())
 
 
 @pytest.mark.parametrize("section", CHOICES)
@@ -531,11 +541,46 @@ def test_entries_that_share_a_setting_agree_on_what_it_may_be(section: str) -> N
 
 
 @pytest.mark.parametrize("section", CHOICES)
-def test_the_name_of_an_entry_is_its_own_default_and_an_unknown_name_is_refused_with_all(section: str) -> None:
+def test_the_name_of_an_entry_is_its_own_default(section: str) -> None:
     table = CHOICES[section].table()
     assert [entry.model_fields["name"].default for entry in table.values()] == list(table)
+
+
+@pytest.mark.parametrize("section", [name for name, choice in CHOICES.items() if choice.other is None])
+def test_an_unknown_name_is_refused_with_all_that_are_known(section: str) -> None:
+    table = CHOICES[section].table()
     known = " or ".join(json.dumps(name) for name in table)
     assert refusal_of(f"{section}.name=xyzzy").startswith(f"--set: {section}.name = 'xyzzy': expected {known}")
+
+
+def test_a_setting_of_another_task_is_refused_with_file_and_line_and_its_owners(tmp_path: Path) -> None:
+    path = written(tmp_path, '[task]\nname = "commonsenseqa"\ntest_rows = 3\n')
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [f"{key}={value}" for key, value in LEAST.items() if key != "task.name"])
+    assert str(caught.value) == (
+        f"{path}:3: task.test_rows is set, but task.name = 'commonsenseqa' does not use it (it belongs to "
+        "'reasoning-gym' and 'own'); remove it or choose another task.name"
+    )
+
+
+def test_a_run_json_that_lists_the_keys_of_every_task_is_read_if_the_others_have_their_defaults() -> None:
+    fields = CHOICES["task"].fields()
+    listed = {f"task.{key}": field.default for key, field in fields.items() if key != "name"}
+    assert config_from_values({**LEAST, **listed}) == config_from_values(LEAST)
+    with pytest.raises(ConfigError, match=r"task\.id_key is set, but task\.name = 'arithmetic' does not use it"):
+        config_from_values({**LEAST, **listed, "task.id_key": False})
+
+
+def test_another_task_by_set_replaces_the_lines_of_the_file_that_belong_to_its_task(tmp_path: Path) -> None:
+    path = written(tmp_path, '[task]\nname = "own"\ndata = "rows.jsonl"\nquestion_key = "q"\ndev_rows = 3\n')
+    of_gsm8k = flat_values(load(path, ["task.name=gsm8k"]))
+    assert (of_gsm8k["task.data"], of_gsm8k["task.dev_rows"]) == ("rows.jsonl", 3)
+    assert "task.question_key" not in of_gsm8k
+    assert flat_values(load(path, ["task.name=tasks.py:load"]))["task.question_key"] == "q"
+    path = written(tmp_path, '[task]\nname = "tasks.py:load"\nquestion_key = "q"\n')
+    assert "task.question_key" not in flat_values(load(path, ["task.name=gsm8k"]))
+    with pytest.raises(ConfigError, match=r"run\.toml:2: task\.question_key is set, but task\.name = 'gsm8k'"):
+        load(written(tmp_path, '[task]\nquestion_key = "q"\n'), ["task.name=gsm8k"])
 
 
 def test_another_engine_by_set_replaces_the_lines_of_the_file_that_belong_to_its_engine(tmp_path: Path) -> None:

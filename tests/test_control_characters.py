@@ -128,4 +128,4 @@ def test_a_config_that_holds_one_is_refused_with_its_line(key: str, tmp_path: Pa
     with pytest.raises(ConfigError, match=rf"run\.toml:3: task\.{key} holds the character \\b before 'oxed'"):
         load_config(str(path), [f"{name}={value}" for name, value in LEAST.items() if name != "task.name"])
     with pytest.raises(ConfigError, match="seems to be meant"):
-        config_from_values({**LEAST, f"task.{key}": "\x0crac"})
+        config_from_values({**LEAST, "task.name": "own", f"task.{key}": "\x0crac"})

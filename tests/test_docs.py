@@ -29,7 +29,7 @@ from selftaught.records.problems import CheckResult, Problem, StoredProblem
 from selftaught.records.prompts import StoredPrompt
 from selftaught.records.samples import LeftOut, Sample
 from selftaught.records.training import StepMetrics, TrainingExample, TrainingSummary
-from selftaught.tasks import OF_EVERY_TASK, TASKS, source_of
+from selftaught.tasks import TASKS
 from selftaught.tasks.rows.prompt_file import read_prompt_file
 from test_cli import COMMANDS, selftaught
 from test_layers import ROOMS
@@ -223,8 +223,7 @@ def test_every_config_that_a_page_shows_resolves(page: Path, tmp_path: Path) -> 
     for text in toml_blocks(page):
         settings = flatten(tomllib.loads(text), page.name)
         config = resolve_on_top(settings, tmp_path)
-        used = OF_EVERY_TASK | source_of(config.task.name).uses
-        assert {key.removeprefix("task.") for key in settings if key.startswith("task.")} <= used
+        assert {key for key in settings if key.startswith("task.")} <= set(flat_values(config))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -232,7 +231,9 @@ def test_every_setting_that_a_page_passes_resolves(page: Path) -> None:
     for line in page.read_text().splitlines():
         if overrides := overrides_of(line):
             name = re.search(r"selftaught run ([\w-]+) ", line)
-            config = load_config(name[1] if name and name[1] in shipped_configs() else BASE, overrides)
+            # What is not said of one task may be a setting of any: a task of one's own has them all.
+            shipped = (name[1], []) if name and name[1] in shipped_configs() else (BASE, ["task.name=tasks.py:load"])
+            config = load_config(shipped[0], [*shipped[1], *overrides])
             assert {item.partition("=")[0] for item in overrides} <= set(flat_values(config))
 
 

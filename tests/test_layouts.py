@@ -16,6 +16,7 @@ from selftaught.config.loading import load_config, parse_overrides
 from selftaught.records.errors import ConfigError, RefusedError, StoreError
 from selftaught.records.problems import Task
 from selftaught.tasks import load_task
+from selftaught.tasks.own.settings import OwnConfig
 from selftaught.tasks.rows.prompt_file import few_shot_examples_in
 
 LAYOUTS: list[dict[str, Any]] = json_case("layouts.json")
@@ -77,9 +78,12 @@ def all_problems(task: Task) -> list[Any]:
 def test_a_layout_is_read_as_its_columns_are_meant(case: dict[str, Any], tmp_path: Path) -> None:
     printed, path = begin(write_case(case, tmp_path), **case.get("given", {}))
     config = load_config(str(path))
-    usual = type(config.task).model_fields
-    wanted = {"name": "own", "data": config.task.data, "prompt_file": config.task.prompt_file, **case["settings"]}
-    assert {key: value for key, value in config.task.model_dump().items() if value != usual[key].default} == wanted
+    given = config.task
+    assert isinstance(given, OwnConfig)
+    usual = type(given).model_fields
+    wanted = {"data": given.data, "prompt_file": given.prompt_file, **case["settings"]}
+    unusual = {key: value for key, value in given.model_dump().items() if value != usual[key].default}
+    assert unusual == wanted
     task = load_task(config.task)
     same_question = [p for p in all_problems(task) if p.question == case["question"]]
     assert len(same_question) == case.get("of", 1)
@@ -178,6 +182,16 @@ def test_a_gap_among_numbers_is_refused_until_the_user_says_that_it_is_an_answer
     with pytest.raises(ConfigError, match=r"rows\.jsonl:12: the answer .* stands for no value"):
         begin(data)
     assert "verifier exact, because as given" in begin(data, ("task.verifier=exact",))[0]
+
+
+def test_init_writes_a_pattern_with_its_verifier_and_refuses_one_that_no_verifier_uses(tmp_path: Path) -> None:
+    data = write_case({"row": {"question": "Which, in case {n}?", "answer": "{n}"}}, tmp_path)
+    pattern = "task.answer_pattern=is (.*)"
+    with pytest.raises(ConfigError, match=r"answer_pattern is set, but only task\.verifier = 'regex' uses it"):
+        begin(data, (pattern,))
+    given = load_config(str(begin(data, ("task.verifier=regex", pattern))[1])).task
+    assert isinstance(given, OwnConfig)
+    assert (given.verifier, given.answer_pattern) == ("regex", "is (.*)")
 
 
 # Files that exist already

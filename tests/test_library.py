@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import selftaught
-from builders import output_of
+from builders import output_of, task_settings
 from selftaught import NullTrainer, ScriptedEngine, Task
 from selftaught.commands.library import Result
 from selftaught.config.loading import config_from_settings, flat_values, load_config, shipped_configs
@@ -21,7 +21,6 @@ from selftaught.records.problems import CheckResult, Problem, Verdict
 from selftaught.records.samples import ModelRef
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
-from selftaught.tasks.settings import TaskConfig
 from test_cli import selftaught as command
 from toy import folder_bytes, reply, toy_task
 
@@ -174,7 +173,7 @@ def test_rows_in_python_are_the_task_that_the_same_rows_in_a_file_are(tmp_path: 
     )
     how: dict[str, Any] = {"verifier": "numeric", "answer_marker": "####", "dev_rows": 3}
     in_file = load_task(
-        TaskConfig(name="own", data=str(tmp_path / "rows.jsonl"), prompt_file=str(tmp_path / "few.toml"), **how)
+        task_settings("own", data=str(tmp_path / "rows.jsonl"), prompt_file=str(tmp_path / "few.toml"), **how)
     )
     in_python = selftaught.task_from_rows("sums", ROWS, few_shot=FEW_SHOT, **how)
     assert data_sha256(in_python) == data_sha256(in_file)
@@ -198,7 +197,7 @@ def test_any_rows_are_read_or_refused_as_the_same_rows_in_a_file(rows: list[dict
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        in_file = read_or_refused(lambda: load_task(TaskConfig(name="own", data=str(path))))
+        in_file = read_or_refused(lambda: load_task(task_settings("own", data=str(path))))
     in_python = read_or_refused(lambda: selftaught.task_from_rows("rows", rows))
     # What rows and places are called differs, and nothing else does.
     in_file = re.sub(rf"{re.escape(str(path))}:(?=\d)|(?<=\(as )(?=\d)", "row ", in_file)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from builders import config, problem, problems
+from builders import config, problem, problems, task_settings
 from selftaught.commands.check_task import check_task
 from selftaught.commands.run import default_run_dir, task_of, with_absolute_paths
 from selftaught.config.loading import load_config, with_homes
@@ -19,7 +19,6 @@ from selftaught.records.errors import ConfigError, RefusedError, SelftaughtError
 from selftaught.records.problems import CheckResult, PromptFormat, Task, Verdict, Verification
 from selftaught.tasks import load_task
 from selftaught.tasks.outside import is_outside, short_name, taken
-from selftaught.tasks.settings import TaskConfig
 from test_cli import selftaught
 from toy import FORMAT, toy_task
 
@@ -94,13 +93,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["bakery.py:load", "./bakery.py:load", "bakery:load"])
 def test_a_function_of_a_file_or_module_gives_the_task_and_gets_the_settings(folder: Path, name: str) -> None:
-    assert [p.answer for p in load_task(TaskConfig(name=name)).train] == ["12", "24", "36"]
-    assert len(load_task(TaskConfig(name=name, data_seed=2)).train) == 5
+    assert [p.answer for p in load_task(task_settings(name)).train] == ["12", "24", "36"]
+    assert len(load_task(task_settings(name, data_seed=2)).train) == 5
 
 
 def test_every_setting_of_the_section_may_be_passed_on(folder: Path) -> None:
     settings = {"variant": "x", "data": "y.jsonl", "answer_pattern": "z", "dev_rows": 3}
-    assert load_task(TaskConfig(name="bakery.py:load", **settings)).name == "bakery"
+    assert load_task(task_settings("bakery.py:load", **settings)).name == "bakery"
 
 
 MISTAKES = {
@@ -123,7 +122,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_function_that_gives_no_task_is_one_line_that_says_why(folder: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"\A[^\n]*{MISTAKES[name]}[^\n]*\Z") as caught:
-        load_task(TaskConfig(name=name))
+        load_task(task_settings(name))
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -132,7 +131,7 @@ def test_an_error_of_the_package_that_a_function_passes_on_keeps_its_words(folde
         "from selftaught.tasks.own.task import load as own\n\n\ndef load(settings):\n    return own(settings)\n"
     )
     with pytest.raises(ConfigError, match=r"\Arows\.jsonl: no such file"):
-        load_task(TaskConfig(name="own_rows.py:load", data="rows.jsonl"))
+        load_task(task_settings("own_rows.py:load", data="rows.jsonl"))
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
@@ -226,9 +225,9 @@ def test_splits_and_reference_answers_are_held_to_the_rules_of_every_task(folder
     text = (folder / "bakery.py").read_text()
     (folder / "bakery.py").write_text(text.replace("rolls(100)", "rolls(2)"))
     with pytest.raises(RefusedError, match=r"problem id '2 hours' is in train and in dev; make ids unique"):
-        load_task(TaskConfig(name="bakery.py:load"))
+        load_task(task_settings("bakery.py:load"))
     (folder / "bakery.py").write_text(text.replace('"numeric"', '"choice"'))
-    task = load_task(TaskConfig(name="bakery.py:load"))
+    task = load_task(task_settings("bakery.py:load"))
     with pytest.raises(SelftaughtError, match="fails its own verifier"):
         check_reference_answers(task, task.train)
 
@@ -295,6 +294,6 @@ def test_the_commands_work_with_a_function_and_its_mistakes_exit_with_2(folder: 
 
 
 def test_verdicts_of_a_task_from_outside_are_verdicts(folder: Path) -> None:
-    task = load_task(TaskConfig(name="bakery.py:load"))
+    task = load_task(task_settings("bakery.py:load"))
     assert task.verifier(" 12 * 3\n#### 36", task.train[2]).verdict is Verdict.CORRECT
     assert isinstance(task.prompt_format, PromptFormat)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from builders import LEAST, config, problem, task_named
+from builders import LEAST, config, problem, task_named, task_settings
 from selftaught.commands.run import check_before_start
 from selftaught.config.loading import config_from_values
 from selftaught.grading.references import check_reference_answers, failing_solutions
@@ -19,7 +19,6 @@ from selftaught.records.problems import Problem, Task, Verdict
 from selftaught.runs.reading import read_samples
 from selftaught.tasks import load_task
 from selftaught.tasks.reasoning_gym import task as gym
-from selftaught.tasks.settings import TaskConfig
 from toy import run_toy
 
 DATA = os.environ.get("SELFTAUGHT_TEST_DATA", "")
@@ -222,7 +221,7 @@ def test_a_row_that_is_not_as_released_is_named(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"question_key": "q"}, "does not use it; it belongs to own"),
+        ({"question_key": "q"}, "does not use it (it belongs to 'own')"),
         ({"variant": "main"}, "does not use it"),
         ({"answer_pattern": "x"}, "only task.verifier = 'regex' uses it"),
         ({"dev_rows": 20}, "too few to cut 20 for dev"),
@@ -314,14 +313,14 @@ def test_samples_with_the_same_equations_are_duplicates(gsm8k: Path) -> None:
 @real_files
 @pytest.mark.parametrize(("name", "sizes"), [("gsm8k", (6973, 500, 1319)), ("commonsenseqa", (9241, 500, 1221))])
 def test_every_reference_answer_of_the_released_files_verifies(name: str, sizes: tuple[int, int, int]) -> None:
-    task = load_task(TaskConfig(name=name, data=str(Path(DATA) / name)))
+    task = load_task(task_settings(name, data=str(Path(DATA) / name)))
     assert (len(task.train), len(task.dev), len(task.test)) == sizes
     check_reference_answers(task, (*task.few_shot, *task.train, *task.dev, *task.test))
 
 
 @real_files
 def test_nearly_all_released_solutions_of_gsm8k_pass_the_step_check() -> None:
-    task = load_task(TaskConfig(name="gsm8k", data=str(Path(DATA) / "gsm8k")))
+    task = load_task(task_settings("gsm8k", data=str(Path(DATA) / "gsm8k")))
     failing = failing_solutions(task, (*task.train, *task.dev, *task.test))
     assert 200 < len(failing) < 300, "most of those were read by eye: no equation, or errors of the release"
 

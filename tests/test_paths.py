@@ -18,7 +18,7 @@ from selftaught.records.errors import ConfigError, StoreError
 from selftaught.runs.reading import read_run_json
 from selftaught.runs.store import RunStore
 from selftaught.tasks import load_task
-from selftaught.tasks.settings import TaskConfig
+from selftaught.tasks.own.settings import OwnConfig
 from test_cli import refused, selftaught
 
 
@@ -56,7 +56,8 @@ def test_the_home_of_an_unknown_user_is_refused_and_a_file_of_that_name_is_a_fil
 def test_every_path_of_a_config_may_begin_with_a_tilde(home: Path) -> None:
     keys = ["model.path", "task.data", "task.dev_data", "task.test_data", "task.prompt_file"]
     given = [*(f"{key}=~/x" for key in keys), "task.verifier_function=~/checks.py:f"]
-    loaded = load_config("arithmetic", given)
+    loaded = load_config("arithmetic", ["task.name=own", "task.verifier=python", *given])
+    assert isinstance(loaded.task, OwnConfig)
     assert loaded.model.path == f"{home}/x"
     assert {getattr(loaded.task, key) for key in ("data", "dev_data", "test_data", "prompt_file")} == {f"{home}/x"}
     assert loaded.task.verifier_function == f"{home}/checks.py:f"
@@ -64,7 +65,8 @@ def test_every_path_of_a_config_may_begin_with_a_tilde(home: Path) -> None:
 
 
 def test_a_config_without_a_tilde_is_the_same_config(home: Path) -> None:
-    plain = config(model={"path": "owner/name"}, task={"data": "rows.jsonl", "verifier_function": "checks:f"})
+    own = {"name": "own", "data": "rows.jsonl", "verifier": "python", "verifier_function": "checks:f"}
+    plain = config(model={"path": "owner/name"}, task=own)
     assert with_homes(plain) == plain
     assert with_absolute_paths(config(model={"path": "~"})).model.path == str(home)
 
@@ -133,5 +135,5 @@ def test_a_task_is_loaded_from_a_home(home: Path) -> None:
     rows = [f'{{"question": "What is {n} and 1?", "answer": "{n + 1}"}}\n' for n in range(30)]
     (home / "rows.jsonl").write_text("".join(rows))
     settings = with_homes(config(task={"name": "own", "data": "~/rows.jsonl", "verifier": "numeric"})).task
-    assert isinstance(settings, TaskConfig)
+    assert isinstance(settings, OwnConfig)
     assert len(load_task(settings).train) > 10

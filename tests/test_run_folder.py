@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import output_of, problem, problems
+from builders import output_of, problem, problems, task_settings
 from selftaught.commands.evaluate import find_target
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.models.tokens import Codec
@@ -271,10 +271,10 @@ def test_reading_a_folder_imports_no_loop_engine_or_torch() -> None:
 
 
 SETTINGS_OF_TASKS = [
-    TaskConfig(name="arithmetic", variant="restated"),
-    TaskConfig(name="gsm8k", data="/nowhere", answer_marker="Answer:"),
-    TaskConfig(name="commonsenseqa", data="/nowhere"),
-    TaskConfig(name="own", data="/nowhere.jsonl"),
+    task_settings("arithmetic", variant="restated"),
+    task_settings("gsm8k", data="/nowhere", answer_marker="Answer:"),
+    task_settings("commonsenseqa", data="/nowhere"),
+    task_settings("own", data="/nowhere.jsonl"),
 ]
 
 
@@ -288,14 +288,14 @@ def test_a_verifier_is_made_without_data(task: TaskConfig) -> None:
 def test_ones_own_rows_are_judged_by_their_choices_if_they_have_any() -> None:
     chosen = problem(choices=("red", "blue"), answer="B")
     for rows, verdict in (([problem(), chosen], "correct"), ([problem()], "incorrect")):
-        judge = load_grader(TaskConfig(name="own", data="/nowhere.jsonl"), iter(rows))
+        judge = load_grader(task_settings("own", data="/nowhere.jsonl"), iter(rows))
         assert judge.verifier("The answer is blue", chosen).verdict == verdict
 
 
 def test_the_verifier_of_a_library_that_is_not_there_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "reasoning_gym", None)
     with pytest.raises(ConfigError, match="needs its library") as caught:
-        load_grader(TaskConfig(name="reasoning-gym", variant="chain_sum"), ())
+        load_grader(task_settings("reasoning-gym", variant="chain_sum"), ())
     assert "\n" not in str(caught.value)
 
 

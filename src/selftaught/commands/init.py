@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from selftaught.config.loading import config_without_training
 from selftaught.grading.amounts import read_quantity
@@ -21,10 +21,10 @@ from selftaught.records.errors import ConfigError, RefusedError, StoreError
 from selftaught.records.problems import LABELS, Problem, Task
 from selftaught.tasks.own import task as own
 from selftaught.tasks.own.layouts import KEYS, layout_of
+from selftaught.tasks.own.settings import OwnConfig
 from selftaught.tasks.rows.choice_answers import named_by
 from selftaught.tasks.rows.columns import Choices, has_key, texts
 from selftaught.tasks.rows.files import Row, read_rows
-from selftaught.tasks.settings import TaskConfig
 
 DECIDED = frozenset({*(f"{name}_key" for name in KEYS), "answer_is", "answer_marker", "verifier"})
 """Settings of [task] that have their own place in the config."""
@@ -88,11 +88,13 @@ def write_starter(
     for columns that cannot be guessed, and for files that exist already.
     """
     rows = read_rows(data)
-    guess = _guess(rows, _given(question_key, answer_key, overrides or {}))
+    given = _given(question_key, answer_key, overrides or {})
+    guess = _guess(rows, given)
     values = {"data": data, "answer_marker": guess.marker or None, **_key_settings(guess), **guess.others}
+    values["verifier"] = given.get("verifier")
     config = config_without_training({f"task.{key}": value for key, value in {"name": "own", **values}.items()})
     try:
-        task = own.load(config.task)  # raises what a run would raise
+        task = own.load(cast(OwnConfig, config.task))  # raises what a run would raise
     except RefusedError as error:
         if not guess.unused:
             raise
@@ -179,7 +181,7 @@ def _guess(rows: Sequence[Row], given: Mapping[str, Any]) -> _Guess:
         verifier, why = str(given["verifier"]), "as given"
     else:
         verifier, why = _verifier(rows, answers, has_choices=bool(keys["choices"]) and has_key(rows, keys["choices"]))
-    defaults = {key: setting.default for key, setting in TaskConfig.model_fields.items()}
+    defaults = {key: setting.default for key, setting in OwnConfig.model_fields.items()}
     others = {key: value for key, value in given.items() if key not in DECIDED and value != defaults.get(key)}
     return _Guess(
         keys, verifier, why, marker, reason, layout.answer_is, list(layout.notes), list(layout.unused), others
@@ -237,7 +239,7 @@ def _key_settings(guess: _Guess) -> dict[str, str | Literal[False]]:
     """The keys that differ from the settings' defaults; False for a column that is not to be used."""
     settings: dict[str, str | Literal[False]] = {f"{name}_key": key or False for name, key in guess.keys.items()}
     settings["answer_is"] = guess.answer_is
-    return {name: value for name, value in settings.items() if value != TaskConfig.model_fields[name].default}
+    return {name: value for name, value in settings.items() if value != OwnConfig.model_fields[name].default}
 
 
 def _examples(problems: Sequence[Problem]) -> list[Problem]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from selftaught.commands.run import FromPython, default_run_dir, launch
 from selftaught.config.loading import config_from_settings, config_without_training, load_config
@@ -24,9 +24,9 @@ from selftaught.records.events import Listener
 from selftaught.records.measurements import IterationSummary, Measurement
 from selftaught.records.problems import Check, Problem, Task
 from selftaught.records.samples import ModelRef
-from selftaught.tasks import OF_EVERY_TASK, refuse_ignored
 from selftaught.tasks.outside import OBJECT, taken
 from selftaught.tasks.own import task as own
+from selftaught.tasks.own.settings import OwnConfig
 from selftaught.tasks.rows.files import Row
 from selftaught.tasks.rows.prompt_file import few_shot_examples_of
 from selftaught.tasks.settings import TaskConfig
@@ -122,8 +122,7 @@ def task_from_rows(
         raise ConfigError(f"task_from_rows: {unused[0]} is of no use to rows that are given; leave it out")
     values = {**settings, **({"verifier": verifier} if isinstance(verifier, str) else {})}
     flat = {f"task.{key}": value for key, value in values.items()}
-    config = config_without_training({**flat, "task.name": "own"}, lambda key: "task_from_rows").task
-    refuse_ignored(config)
+    config = cast(OwnConfig, config_without_training({**flat, "task.name": "own"}, lambda key: "task_from_rows").task)
     splits = {"train": rows, "dev": dev, "test": test}
     given = own.Given(
         source=f"task {name!r}",
@@ -154,8 +153,8 @@ def _config(given: object, settings: dict[str, Any], task: Task | None) -> RunCo
 
 
 def _refuse_ignored_by(task: Task, settings: TaskConfig) -> None:
-    for key, field in TaskConfig.model_fields.items():
-        if key not in OF_EVERY_TASK and (value := getattr(settings, key)) != field.default:
+    for key, field in type(settings).model_fields.items():
+        if key not in TaskConfig.model_fields and (value := getattr(settings, key)) != field.default:
             raise ConfigError(
                 f"task.{key} = {value!r}, but the task {task.name!r} is given as it is and does not use it; remove it"
             )

@@ -175,8 +175,8 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     folder."""
     config = with_homes(config)
     task = config.task
-    changed = {key: os.path.abspath(value) for key in FILES if os.path.exists(value := getattr(task, key) or "")}
-    changed |= {key: with_absolute_file(value) for key in FUNCTIONS if (value := getattr(task, key))}
+    changed = {key: os.path.abspath(value) for key in FILES if os.path.exists(value := getattr(task, key, None) or "")}
+    changed |= {key: with_absolute_file(value) for key in FUNCTIONS if (value := getattr(task, key, None))}
     model = config.model
     if os.path.isdir(model.path):
         model = model.model_copy(update={"path": os.path.abspath(model.path)})

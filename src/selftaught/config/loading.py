@@ -1,7 +1,7 @@
 """The settings of a run: one strict TOML file, `--set section.key=value` on top, resolved before anything is sampled.
 
 Order, later wins: defaults, the file, the method's knobs (methods/table.py), `--set`. A file whose own `method` and
-knobs contradict each other is refused, so that nothing in a file is overruled in silence. With another engine or
+knobs contradict each other is refused, so that nothing in a file is overruled in silence. With another task, engine or
 trainer by `--set`, the file's lines that belong to its own one alone are left out.
 The keys themselves are in settings.py, and in the rooms that read them.
 """
@@ -114,8 +114,8 @@ def config_without_training(
 def with_homes(config: RunConfig) -> RunConfig:
     """The config with every `~` in its paths replaced by the home. Raises ConfigError for an unknown user's home."""
     task, model = config.task, config.model
-    changed = {key: with_home(value, f"task.{key}") for key in FILES if (value := getattr(task, key))}
-    changed |= {key: with_home_of(value, f"task.{key}") for key in FUNCTIONS if (value := getattr(task, key))}
+    changed = {key: with_home(value, f"task.{key}") for key in FILES if (value := getattr(task, key, None))}
+    changed |= {key: with_home_of(value, f"task.{key}") for key in FUNCTIONS if (value := getattr(task, key, None))}
     path = with_home(model.path, "model.path")
     return config.model_copy(
         update={"task": task.model_copy(update=changed), "model": model.model_copy(update={"path": path})}
@@ -128,15 +128,16 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Value]:
 
 
 def overridden(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat values with others on top. If those choose another engine or trainer, the settings that belong to the first
-    one and not to the other are left out."""
+    """Flat values with others on top. If those choose another task, engine or trainer, the settings that belong to the
+    first one and not to the other are left out."""
 
     def is_replaced(key: str) -> bool:
         section, _, name = key.rpartition(".")
         if section not in CHOICES or (chosen := given.get(f"{section}.name")) is None:
             return False
-        owners = CHOICES[section].owners(name)
-        return chosen not in owners and values.get(f"{section}.name", CHOICES[section].default) in owners
+        choice = CHOICES[section]
+        first = values.get(f"{section}.name", choice.default)
+        return first is not None and choice.has(first, name) and not choice.has(chosen, name)
 
     return {**{key: value for key, value in values.items() if not is_replaced(key)}, **given}
 
@@ -151,6 +152,7 @@ def config_from_values(values: Mapping[str, Any], origin_of: Callable[[str], str
     for key, value in values.items():
         if isinstance(value, str) and (wrong := control_character_in(value)):
             raise ConfigError(f"{origin_of(key)}: {key} {wrong}")
+    config.task.check_values()
     config.training.check_values()
     config.engine.check_values()
     _check_across(config)
@@ -182,7 +184,8 @@ def _wrong_setting(error: ValidationError, values: Mapping[str, Any], origin_of:
 def _of_another(section: str, name: str, values: Mapping[str, Any]) -> str:
     """That a setting belongs to another choice than the one made. Its value may be a key, so it is not shown."""
     choice = CHOICES[section]
-    owners = " and ".join(map(repr, choice.owners(name)))
+    *first, last = map(repr, choice.owners(name))
+    owners = f"{', '.join(first)} and {last}" if first else last
     chosen = _section(section, values).get("name", choice.default)
     return (
         f"{section}.{name} is set, but {section}.name = {chosen!r} does not use it (it belongs to {owners}); remove it "
@@ -213,7 +216,7 @@ def shipped_configs() -> dict[str, str]:
 
 
 def known_keys() -> dict[str, Any]:
-    """Every `section.key` -> its pydantic field, in documented order; a config has those of its engine and trainer."""
+    """Every `section.key` -> its pydantic field, in documented order; a config has those of its own choices."""
     keys: dict[str, Any] = {}
     for name, field in RunConfig.model_fields.items():
         section = field.annotation

@@ -52,6 +52,7 @@ class ComputeConfig(Section):
     )
 
 
+TaskSettings = Annotated[SerializeAsAny[TaskConfig], BeforeValidator(CHOICES["task"].validated)]
 TrainingSettings = Annotated[SerializeAsAny[TrainingConfig], BeforeValidator(CHOICES["training"].validated)]
 EngineSettings = Annotated[SerializeAsAny[EngineConfig], BeforeValidator(CHOICES["engine"].validated)]
 
@@ -62,7 +63,7 @@ class RunConfig(Section):
     )
     seed: Count = Field(0, description="Run seed: which problems, which samples, which order of rows.")
     model: ModelConfig
-    task: TaskConfig
+    task: TaskSettings
     sampling: SamplingConfig = SamplingConfig()
     rationalization: RationalizationConfig = RationalizationConfig()
     selection: SelectionConfig = SelectionConfig()

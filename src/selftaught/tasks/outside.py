@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from pydantic import Field
+
 from selftaught.machine.children import current_folder
 from selftaught.machine.user_functions import (
     folder_beside,
@@ -34,7 +36,9 @@ from selftaught.records.problems import (
     Verdict,
     Verification,
 )
-from selftaught.tasks.settings import TaskConfig
+from selftaught.records.sections import Text
+from selftaught.tasks.own.settings import ColumnsConfig
+from selftaught.tasks.settings import VariantConfig
 
 OBJECT = "object:"
 """`task.name` of a run on a Task object is this and the object's name: only the program that made it can make it."""
@@ -43,6 +47,18 @@ OPTIONAL_FUNCTIONS = ("check_steps", "solution_key", "same_problem")
 
 _Given = ParamSpec("_Given")
 _Returned = TypeVar("_Returned")
+
+
+class OutsideConfig(ColumnsConfig, VariantConfig):
+    """The section [task] for a name that no task of the package has: every key, none of which is refused."""
+
+    name: Text = Field(
+        description="A task from `selftaught tasks`, or your function that returns one, as `file.py:load` or "
+        "`module:load` (docs/tasks.md)."
+    )
+
+    def check_values(self) -> None:
+        """A user's function may use any setting without any other."""
 
 
 def is_outside(name: str) -> bool:
@@ -61,7 +77,7 @@ def short_name(name: str) -> str:
     return stem if function == "load" else f"{stem}-{function}"
 
 
-def load(settings: TaskConfig) -> Task:
+def load(settings: OutsideConfig) -> Task:
     """The task that the user's function returns.
 
     Raises ConfigError, on one line with file and line of the user's code, for a function that is not there, raises or
@@ -98,7 +114,7 @@ def load(settings: TaskConfig) -> Task:
     return taken(task, f"task.name = {name!r}: what it returned")
 
 
-def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+def grader(settings: OutsideConfig, problems: Iterable[Problem]) -> Grader:
     """How the user's task judges, which only the whole task knows; raises as `load` does."""
     task = load(settings)
     return Grader(verifier=task.verifier, check_steps=task.check_steps, other_checks=task.other_checks)

@@ -13,16 +13,10 @@ from selftaught.records.problems import Problem, Verifier
 from selftaught.records.seeds import seed_for
 from selftaught.tasks.rows.files import Row, read_rows
 from selftaught.tasks.rows.prompt_file import few_shot_examples_in, note_of_few_shot, read_prompt_file
-from selftaught.tasks.settings import TaskConfig
+from selftaught.tasks.settings import PromptConfig, RowsConfig
 
 DEV_ROWS = 500
 """Cut from train by default; with 500 rows an accuracy is known to about four points."""
-
-USES = frozenset(
-    {"data", "data_seed", "dev_rows", "prompt_file", "verifier", "verifier_function", "answer_marker", "answer_pattern"}
-    | {"extraction"}
-)
-"""The settings of [task] that such a task uses beyond those that every task has."""
 
 NEXT_QUESTION = ("Q:",)
 STOP = ("\n\n", "\nQ:")
@@ -36,7 +30,7 @@ class Split:
     hub: str
 
 
-def released_rows(settings: TaskConfig, split: Split, *, hub_id: str, hub_config: str = "") -> list[Row]:
+def released_rows(settings: RowsConfig, split: Split, *, hub_id: str, hub_config: str = "") -> list[Row]:
     """The rows of a split, from the folder in `task.data` or from the hub.
 
     A folder holds the files as released: JSON lines or Parquet, also in parts as the hub stores them. Raises
@@ -59,7 +53,7 @@ def released_rows(settings: TaskConfig, split: Split, *, hub_id: str, hub_config
 
 
 def cut_dev(
-    problems: Sequence[Problem], settings: TaskConfig, *, name: str
+    problems: Sequence[Problem], settings: PromptConfig, *, name: str
 ) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
     """Train and dev: dev takes `task.dev_rows` problems by a hash of the question and the data seed.
 
@@ -79,7 +73,7 @@ def cut_dev(
     return train, tuple(p for p in problems if hashes[p.id] <= last)
 
 
-def few_shot_examples(settings: TaskConfig, *, name: str) -> tuple[Problem, ...]:
+def few_shot_examples(settings: PromptConfig, *, name: str) -> tuple[Problem, ...]:
     """The examples in `task.prompt_file`, or the task's own, which come with the package."""
     if not settings.prompt_file:
         where = f"{name}/few_shot.toml"
@@ -97,7 +91,7 @@ def without_few_shot(
     return rest, note_of_few_shot([p.id for p in train if fold(p.question) in questions])
 
 
-def verifier_of(settings: TaskConfig, *, name: str, marker: str) -> Verifier:
+def verifier_of(settings: RowsConfig, *, name: str, marker: str) -> Verifier:
     """The verifier that the settings name; without one, the verifier `name`."""
     return make_verifier(
         settings.verifier or name,

@@ -1,24 +1,28 @@
-"""The section [task]: which problems, from where, and how their answers are compared."""
+"""The section [task]: what the loop uses for every task, and the keys that several tasks share.
+
+Each task owns a subclass with the keys that it uses. A key that several have is written once, in one of the classes
+here.
+"""
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from selftaught.records.errors import ConfigError
 from selftaught.records.problems import Extraction
-from selftaught.records.sections import Count, OrAll, Positive, Section, Text, TextOrFalse
+from selftaught.records.sections import Count, OrAll, Positive, Section, Text
 
 Choice = Literal["random", "random-per-class", "unsolved-first"]
 """How an iteration chooses its training problems."""
 
 
 class TaskConfig(Section):
-    name: Text = Field(
-        description="A task from `selftaught tasks`, or your function that returns one, as `file.py:load` or `module:load` (docs/tasks.md)."
-    )
-    variant: Text | None = Field(
-        None, description="Form of the task, of those that `selftaught tasks` lists; absent is the task's first."
-    )
-    data_seed: Count = Field(0, description="Seed of generated problems and of splits that are cut from train.")
+    """What the loop uses for every task.
+
+    A subclass gives `name` as a Literal with a default, and the task's own keys.
+    """
+
+    name: str
     choose: Choice = Field(
         "random",
         description="Which training problems an iteration takes: `random`, `random-per-class` (the same number of each class, as far as it has them), or `unsolved-first`.",
@@ -26,60 +30,66 @@ class TaskConfig(Section):
     problems_per_iteration: OrAll = Field("all", description="Training problems of an iteration, chosen anew for each.")
     dev_problems: OrAll = Field("all", description="Dev problems to measure on, spread over the classes.")
     test_problems: OrAll = Field("all", description="Test problems to measure on, spread over the classes.")
-    data: Text | None = Field(
-        None,
-        description="Where the rows are: a file (jsonl, csv, parquet), a folder with the files as released, or a hub id; absent is the task's own hub id.",
+
+    def check_values(self) -> None:
+        """Raise ConfigError for values that are wrong by themselves or contradict each other. Looks at nothing else."""
+
+
+class SeededConfig(TaskConfig):
+    """Of a task that generates problems or cuts splits."""
+
+    data_seed: Count = Field(0, description="Seed of generated problems and of splits that are cut from train.")
+
+
+class VariantConfig(TaskConfig):
+    """Of a task that has several forms."""
+
+    variant: Text | None = Field(
+        None, description="Form of the task, of those that `selftaught tasks` lists; absent is the task's first."
     )
-    dev_data: Text | None = Field(None, description="`own`: file of the dev split; absent cuts it from `data`.")
-    test_data: Text | None = Field(None, description="`own`: file of the test split; absent cuts it from `data`.")
+
+
+class PromptConfig(SeededConfig):
+    """Of a task whose few-shot examples may be the user's, and whose dev split is made to size."""
+
     dev_rows: Positive | None = Field(
         None, description="Rows cut from train for dev, where dev has no file; absent is the task's own number."
-    )
-    test_rows: Positive | None = Field(
-        None, description="Rows cut for test, where test has no file; absent is the task's own number."
     )
     prompt_file: Text | None = Field(
         None, description="The few-shot examples (text or TOML); absent is the task's own, if it has one."
     )
-    question_key: Text = Field(
-        "question",
-        description="`own`: key of the question; `a.b` goes into nested objects, `a + b` joins columns, `b?` may be empty.",
+    answer_marker: Text | None = Field(None, description="Text right before the answer; absent is the task's own.")
+
+
+class SizedTestConfig(TaskConfig):
+    """Of a task whose test split is made to size."""
+
+    test_rows: Positive | None = Field(
+        None, description="Rows cut for test, where test has no file; absent is the task's own number."
     )
-    answer_key: Text = Field("answer", description="`own`: key of the reference answer.")
-    answer_is: Literal["auto", "label", "text", "index0", "index1", "boxed"] = Field(
-        "auto",
-        description="`own`: what an answer is: a choice's `label`, its `text`, or its number from 0 (`index0`) or 1 (`index1`); `auto` is what all rows together show, and is refused where they show nothing. `boxed`: a complete solution, with the answer in its last `\\boxed{}`.",
-    )
-    choices_key: TextOrFalse = Field(
-        "choices",
-        description="`own`: key of the choices, if rows have them; `a + b + c` for a column each; `false` uses none.",
-    )
-    id_key: TextOrFalse = Field("id", description="`own`: key of the id, if rows have one; `false` uses none.")
-    class_key: TextOrFalse = Field(
-        "class",
-        description="`own`: key of the class that results are reported by, if rows have one; `false` uses none.",
-    )
-    rationale_key: TextOrFalse = Field(
-        "rationale", description="`own`: key of a human solution, if rows have one; `false` uses none."
+
+
+class RowsConfig(PromptConfig):
+    """Of a task whose problems are rows of files, judged by a verifier of the user's choice."""
+
+    data: Text | None = Field(
+        None,
+        description="Where the rows are: a file (jsonl, csv, parquet), a folder with the files as released, or a hub id; absent is the task's own hub id.",
     )
     verifier: Text | None = Field(
         None,
         description="How answers are compared: `exact`, `numeric`, `choice`, `math`, `regex` or `python`; absent is the task's own.",
     )
     verifier_function: Text | None = Field(
-        None, description="`python`: your function, as `module:name` or `file.py:name`."
+        None, description="For `python`: your function, as `module:name` or `file.py:name`."
     )
-    answer_marker: Text | None = Field(None, description="Text right before the answer; absent is the task's own.")
-    answer_pattern: Text | None = Field(None, description="`regex`: expression whose first group is the answer.")
+    answer_pattern: Text | None = Field(None, description="For `regex`: expression whose first group is the answer.")
     extraction: Extraction = Field(
         "strict",
         description="`strict` reads an answer only where the answer format puts it, `lenient` also where a reader would find one. How often the two disagree is reported.",
     )
 
-    @field_validator("choices_key", "id_key", "class_key", "rationale_key", mode="before")
-    @classmethod
-    def _refuse_a_number(cls, value: object) -> object:
-        """For Literal[False] takes 0, too, which equals it."""
-        if isinstance(value, int) and not isinstance(value, bool):
-            raise ValueError("a number")
-        return value
+    def check_values(self) -> None:
+        for key, verifier in {"answer_pattern": "regex", "verifier_function": "python"}.items():
+            if getattr(self, key) is not None and self.verifier != verifier:
+                raise ConfigError(f"task.{key} is set, but only task.verifier = {verifier!r} uses it; remove one")

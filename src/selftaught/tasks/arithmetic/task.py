@@ -32,7 +32,7 @@ from selftaught.records.problems import (
     Task,
 )
 from selftaught.records.seeds import generator
-from selftaught.tasks.settings import TaskConfig
+from selftaught.tasks.settings import SeededConfig, VariantConfig
 
 Variant = Literal["paper", "restated"]
 VARIANTS: tuple[Variant, ...] = ("paper", "restated")
@@ -62,7 +62,11 @@ SEEN_PER_CLASS = {1: 21, 2: 1_500, 3: 50, 4: 50, 5: 50}
 FEW_SHOT_PER_CLASS = 50
 
 
-def load(settings: TaskConfig) -> Task:
+class ArithmeticConfig(SeededConfig, VariantConfig):
+    name: Literal["arithmetic"] = "arithmetic"
+
+
+def load(settings: ArithmeticConfig) -> Task:
     """The task; its splits are a function of the data seed. Raises ConfigError for an unknown variant."""
     form, data_seed = _form(settings), settings.data_seed
     seen = seen_problems(form)
@@ -83,12 +87,12 @@ def load(settings: TaskConfig) -> Task:
     )
 
 
-def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+def grader(settings: ArithmeticConfig, problems: Iterable[Problem]) -> Grader:
     """The verifier and the step check. Raises ConfigError for an unknown variant."""
     return Grader(verifier=tagged_line(ANSWER_RULE), check_steps=partial(check_scratchpad, variant=_form(settings)))
 
 
-def _form(settings: TaskConfig) -> Variant:
+def _form(settings: ArithmeticConfig) -> Variant:
     variant = settings.variant
     form: Variant = "restated" if variant == "restated" else "paper"
     if variant and variant != form:

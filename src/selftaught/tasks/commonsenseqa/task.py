@@ -7,7 +7,7 @@ human solutions and no check of the reasoning.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from selftaught.grading.signs import fold_space
 from selftaught.records.errors import ConfigError
@@ -20,7 +20,6 @@ from selftaught.records.problems import (
 )
 from selftaught.tasks.released import (
     STOP,
-    USES,
     Split,
     as_template,
     cut_dev,
@@ -31,9 +30,7 @@ from selftaught.tasks.released import (
 )
 from selftaught.tasks.rows.columns import as_text
 from selftaught.tasks.rows.files import Row
-from selftaught.tasks.settings import TaskConfig
-
-__all__ = ["USES", "load"]
+from selftaught.tasks.settings import RowsConfig
 
 HUB_ID = "tau/commonsense_qa"
 TRAIN = Split(("train", "train_rand_split"), "train")
@@ -41,7 +38,11 @@ TEST = Split(("dev", "dev_rand_split"), "validation")
 MARKER = "the answer is"
 
 
-def load(settings: TaskConfig) -> Task:
+class CommonsenseqaConfig(RowsConfig):
+    name: Literal["commonsenseqa"] = "commonsenseqa"
+
+
+def load(settings: CommonsenseqaConfig) -> Task:
     """The task. Raises ConfigError for rows that are missing or not as released."""
     marker = settings.answer_marker or MARKER
     train, dev = cut_dev(_problems(settings, TRAIN), settings, name="commonsenseqa")
@@ -59,7 +60,7 @@ def load(settings: TaskConfig) -> Task:
     )
 
 
-def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+def grader(settings: CommonsenseqaConfig, problems: Iterable[Problem]) -> Grader:
     """The verifier, which depends on the settings alone."""
     return Grader(verifier=verifier_of(settings, name="choice", marker=settings.answer_marker or MARKER))
 
@@ -78,7 +79,7 @@ def prompt_format(marker: str = MARKER) -> PromptFormat:
     )
 
 
-def _problems(settings: TaskConfig, split: Split) -> tuple[Problem, ...]:
+def _problems(settings: CommonsenseqaConfig, split: Split) -> tuple[Problem, ...]:
     return tuple(_problem(row) for row in released_rows(settings, split, hub_id=HUB_ID))
 
 

@@ -10,6 +10,7 @@ write every step twice, which a small model does not imitate well, and the step 
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Literal
 
 from selftaught.grading.checks.solutions import (
     check_equations,
@@ -24,7 +25,6 @@ from selftaught.records.problems import Grader, Problem, PromptFormat, Task
 from selftaught.tasks.released import (
     NEXT_QUESTION,
     STOP,
-    USES,
     Split,
     as_template,
     cut_dev,
@@ -35,16 +35,18 @@ from selftaught.tasks.released import (
 )
 from selftaught.tasks.rows.columns import texts
 from selftaught.tasks.rows.files import Row
-from selftaught.tasks.settings import TaskConfig
-
-__all__ = ["USES", "load"]
+from selftaught.tasks.settings import RowsConfig
 
 HUB_ID, HUB_CONFIG = "openai/gsm8k", "main"
 TRAIN, TEST = Split(("train",), "train"), Split(("test",), "test")
 MARKER = "####"
 
 
-def load(settings: TaskConfig) -> Task:
+class Gsm8kConfig(RowsConfig):
+    name: Literal["gsm8k"] = "gsm8k"
+
+
+def load(settings: Gsm8kConfig) -> Task:
     """The task. Raises ConfigError for rows that are missing or not as released."""
     place = _place(settings)
     judge = grader(settings, ())
@@ -67,7 +69,7 @@ def load(settings: TaskConfig) -> Task:
     )
 
 
-def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+def grader(settings: Gsm8kConfig, problems: Iterable[Problem]) -> Grader:
     """The verifier and the checks, which depend on the settings alone."""
     place = _place(settings)
     return Grader(
@@ -81,7 +83,7 @@ def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
     )
 
 
-def _place(settings: TaskConfig) -> AnswerPlace:
+def _place(settings: Gsm8kConfig) -> AnswerPlace:
     return AnswerPlace(marker=settings.answer_marker or MARKER, next_question=NEXT_QUESTION)
 
 
@@ -96,7 +98,7 @@ def prompt_format(marker: str = MARKER) -> PromptFormat:
     )
 
 
-def _problems(settings: TaskConfig, split: Split) -> tuple[Problem, ...]:
+def _problems(settings: Gsm8kConfig, split: Split) -> tuple[Problem, ...]:
     rows = released_rows(settings, split, hub_id=HUB_ID, hub_config=HUB_CONFIG)
     answers = texts(rows, "answer")
     return tuple(

@@ -14,6 +14,7 @@ from typing import Any
 from selftaught.grading.signs import fold
 from selftaught.grading.statements import last_box
 from selftaught.records.errors import ConfigError
+from selftaught.tasks.own.settings import OwnConfig
 from selftaught.tasks.rows.choice_answers import labels_of, share_named
 from selftaught.tasks.rows.columns import (
     choices_of,
@@ -23,7 +24,6 @@ from selftaught.tasks.rows.columns import (
     texts,
 )
 from selftaught.tasks.rows.files import Row
-from selftaught.tasks.settings import TaskConfig
 
 KEYS = {
     "question": (
@@ -127,7 +127,7 @@ def layout_of(rows: Sequence[Row], given: Mapping[str, Any]) -> Layout:
     used = {part for key in keys.values() for part in _columns_in(rows, key)}
     for name in ("choices", "id", "class", "rationale"):
         # The default key must be switched off if there is such a column and it is not used.
-        usual = str(TaskConfig.model_fields[f"{name}_key"].default)
+        usual = str(OwnConfig.model_fields[f"{name}_key"].default)
         keys[name] = keys[name] or ("" if f"{name}_key" in given or has_key(rows, usual) else usual)
     return Layout(keys, answer_is, tuple(notes), _unused(rows, used))
 

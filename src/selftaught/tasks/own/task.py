@@ -17,6 +17,7 @@ from selftaught.grading.verifiers import make_verifier
 from selftaught.records.errors import ConfigError, RefusedError
 from selftaught.records.problems import Check, Grader, Problem, PromptFormat, Task, Verifier
 from selftaught.records.seeds import seed_for, uniform
+from selftaught.tasks.own.settings import ColumnsConfig
 from selftaught.tasks.rows.choice_answers import labels_of
 from selftaught.tasks.rows.columns import (
     choices_of,
@@ -28,7 +29,6 @@ from selftaught.tasks.rows.columns import (
 )
 from selftaught.tasks.rows.files import Row, read_rows
 from selftaught.tasks.rows.prompt_file import few_shot_examples_in, note_of_few_shot
-from selftaught.tasks.settings import TaskConfig
 
 MARKER = "The answer is"
 NEXT_QUESTION = ("\nQ:",)
@@ -47,12 +47,6 @@ READING = {
     "index1": "number, counted from 1",
 }
 """What `choice_answers.labels_of` reports -> its name in messages."""
-
-USES = frozenset(
-    {"data", "data_seed", "dev_data", "test_data", "dev_rows", "test_rows", "prompt_file", "question_key", "answer_key"}
-    | {*OPTIONAL_KEYS, "answer_is", "verifier", "verifier_function", "answer_marker", "answer_pattern", "extraction"}
-)
-"""The settings of [task] that this task uses beyond those that every task has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +68,7 @@ class Given:
     few_shot: tuple[Problem, ...]
 
 
-def load(settings: TaskConfig) -> Task:
+def load(settings: ColumnsConfig) -> Task:
     """The task of the settings' files.
 
     Raises ConfigError, with file and line, for what cannot be read; RefusedError for a problem that occurs twice, and
@@ -85,7 +79,7 @@ def load(settings: TaskConfig) -> Task:
 
 def task_of(
     name: str,
-    settings: TaskConfig,
+    settings: ColumnsConfig,
     given: Given,
     *,
     verifier: Verifier | None = None,
@@ -118,7 +112,7 @@ def task_of(
     )
 
 
-def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+def grader(settings: ColumnsConfig, problems: Iterable[Problem]) -> Grader:
     """The verifier of the settings; without one it is `choice` for problems with choices, else `exact`."""
     name = settings.verifier or ("choice" if any(problem.choices for problem in problems) else "exact")
     # The user's own pattern says where the answer is, unless the user gives a marker too.
@@ -139,7 +133,7 @@ def _under(key: str | Literal[False]) -> str:
     return " (task.choices_key = false)" if key is False else f" under {key!r}"
 
 
-def places(settings: TaskConfig) -> dict[str, str]:
+def places(settings: ColumnsConfig) -> dict[str, str]:
     """Problem id -> file and line of its row."""
     splits, _ = _splits(settings, _given_by_files(settings))
     return {placed.problem.id: placed.place for rows in splits.values() for placed in rows}
@@ -163,7 +157,7 @@ def same_problem(problem: Problem) -> str:
     return "\n".join([fold(problem.question), *sorted(map(fold, problem.choices))])
 
 
-def _given_by_files(settings: TaskConfig) -> Given:
+def _given_by_files(settings: ColumnsConfig) -> Given:
     if not settings.data:
         raise ConfigError(
             "task.data must be given: a file (jsonl, csv, parquet) or a hub id; `selftaught init` writes it"
@@ -181,7 +175,7 @@ def _given_by_files(settings: TaskConfig) -> Given:
     return Given(source=settings.data, rows=rows, few_shot=few_shot)
 
 
-def _splits(settings: TaskConfig, given: Given) -> tuple[dict[str, list[_Placed]], tuple[str, ...]]:
+def _splits(settings: ColumnsConfig, given: Given) -> tuple[dict[str, list[_Placed]], tuple[str, ...]]:
     """The rows of train, dev, test and the few-shot examples ("few_shot") as problems, each problem once; and how they
     were read."""
     # All splits together: a column has one kind of value, and answers name their choices in one way, in all of them.
@@ -192,10 +186,10 @@ def _splits(settings: TaskConfig, given: Given) -> tuple[dict[str, list[_Placed]
     return _cut(splits, settings, given), reading
 
 
-def _problems(rows: Sequence[Row], settings: TaskConfig, source: str) -> tuple[list[_Placed], tuple[str, ...]]:
+def _problems(rows: Sequence[Row], settings: ColumnsConfig, source: str) -> tuple[list[_Placed], tuple[str, ...]]:
     for name in OPTIONAL_KEYS:
         key = getattr(settings, name)
-        if key and key != TaskConfig.model_fields[name].default and not has_key(rows, key):
+        if key and key != ColumnsConfig.model_fields[name].default and not has_key(rows, key):
             joined_texts(rows[:1], key)  # raises, and names the nearest key
     questions = joined_texts(rows, settings.question_key)
     answers, solutions = _answers_and_solutions(rows, settings)
@@ -234,7 +228,7 @@ def _problems(rows: Sequence[Row], settings: TaskConfig, source: str) -> tuple[l
     return placed, reading
 
 
-def _answers_and_solutions(rows: Sequence[Row], settings: TaskConfig) -> tuple[list[str], list[str]]:
+def _answers_and_solutions(rows: Sequence[Row], settings: ColumnsConfig) -> tuple[list[str], list[str]]:
     """Answers and human solutions. Where the answer column holds solutions with the marker (as GSM8K's does), they are
     its two parts; with `answer_is = "boxed"` the column holds solutions, and an answer is the content of the last box.
 
@@ -329,7 +323,7 @@ def _repeats(repeated: Sequence[tuple[_Placed, _Placed]]) -> str:
     )
 
 
-def _cut(splits: dict[str, list[_Placed]], settings: TaskConfig, given: Given) -> dict[str, list[_Placed]]:
+def _cut(splits: dict[str, list[_Placed]], settings: ColumnsConfig, given: Given) -> dict[str, list[_Placed]]:
     """Cut the splits that have no rows of their own from train.
 
     Rows are ordered by a hash of the question and the data seed; test takes the first, dev the next. Without a number

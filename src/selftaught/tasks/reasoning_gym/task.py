@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from selftaught.grading.answers import block_answer, line_answer
 from selftaught.grading.signs import fold, without_marks
@@ -33,10 +33,7 @@ from selftaught.tasks.released import (
     as_template,
     few_shot_examples,
 )
-from selftaught.tasks.settings import TaskConfig
-
-USES = frozenset({"variant", "data_seed", "dev_rows", "test_rows", "prompt_file", "answer_marker"})
-"""The settings of [task] that this task uses beyond those that every task has."""
+from selftaught.tasks.settings import PromptConfig, SizedTestConfig, VariantConfig
 
 TRAIN_ROWS, DEV_ROWS, TEST_ROWS = 2_000, 200, 500
 MARKER = "The answer is"
@@ -57,7 +54,11 @@ UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErro
 """What the library's scorers raise for a text that they cannot read."""
 
 
-def load(settings: TaskConfig) -> Task:
+class ReasoningGymConfig(SizedTestConfig, PromptConfig, VariantConfig):
+    name: Literal["reasoning-gym"] = "reasoning-gym"
+
+
+def load(settings: ReasoningGymConfig) -> Task:
     """The task. Raises ConfigError if the library or the generator is missing, or the generator cannot serve."""
     dataset = _dataset(settings)
     entries = _entries(dataset, settings)
@@ -79,7 +80,7 @@ def load(settings: TaskConfig) -> Task:
     )
 
 
-def grader(settings: TaskConfig, problems: Iterable[Problem]) -> Grader:
+def grader(settings: ReasoningGymConfig, problems: Iterable[Problem]) -> Grader:
     """The library's scorer, with the items that it scores against, made again. Raises ConfigError as `load` does; the
     verifier raises it for a problem that the installed version of the library makes otherwise."""
     dataset = _dataset(settings)
@@ -101,7 +102,7 @@ def _by_id(entries: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str,
     return {id: entry for of_split in entries.values() for id, entry in of_split.items()}
 
 
-def _entries(dataset: Any, settings: TaskConfig) -> dict[str, dict[str, dict[str, Any]]]:
+def _entries(dataset: Any, settings: ReasoningGymConfig) -> dict[str, dict[str, dict[str, Any]]]:
     """Split -> problem id -> item of the dataset."""
     items = _distinct(dataset, str(settings.variant))
     sizes = {"test": settings.test_rows or TEST_ROWS, "dev": settings.dev_rows or DEV_ROWS, "train": TRAIN_ROWS}
@@ -117,7 +118,7 @@ def _entries(dataset: Any, settings: TaskConfig) -> dict[str, dict[str, dict[str
     return entries
 
 
-def _dataset(settings: TaskConfig) -> Any:
+def _dataset(settings: ReasoningGymConfig) -> Any:
     try:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
@@ -142,7 +143,7 @@ def _dataset(settings: TaskConfig) -> Any:
     return dataset
 
 
-def _num_needed(settings: TaskConfig) -> int:
+def _num_needed(settings: ReasoningGymConfig) -> int:
     return TRAIN_ROWS + (settings.dev_rows or DEV_ROWS) + (settings.test_rows or TEST_ROWS)
 
 
