@@ -91,6 +91,15 @@ def test_many_samples_with_seeds_repeat_whatever_is_sampled_beside_them(engine: 
     assert len({c.text for c in first}) > 24
 
 
+def test_the_tokens_of_every_completion_are_told_as_it_arrives(model: Path, address: str) -> None:
+    told: list[int] = []
+    engine = opened(model, address, on_tokens=told.append)
+    assert told == []  # the requests that it is opened with are not the run's
+    for number, completion in enumerate(engine.sample(requests(5), params(temperature=1.0)), start=1):
+        assert len(told) == number
+        assert told[-1] == completion.num_tokens > 0
+
+
 def test_another_seed_gives_another_completion(engine: OpenAIEngine) -> None:
     jobs = [Request(prompt="Input:\n", seed=seed) for seed in range(16)]
     assert len({c.text for c in sampled(engine, jobs, params(temperature=1.0))}) > 8

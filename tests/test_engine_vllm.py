@@ -92,14 +92,16 @@ def test_an_engine_answers_through_its_own_server_and_closing_it_leaves_no_proce
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     log = tmp_path / "vllm.log"
-    engine = VllmEngine(ModelRef(path=str(adder)), settings_for(fake_python), log=log)
+    told: list[int] = []
+    engine = VllmEngine(ModelRef(path=str(adder)), settings_for(fake_python), log=log, on_tokens=told.append)
     group = engine.process_group
     try:
         assert group_in(log) == group
         assert len(alive_in_group(group)) == 3, "the guard, the server and the server's child"
         requests = [Request(prompt=f"{i}", seed=10 + i) for i in range(3)]
-        texts = {c.request: c.text for c in engine.sample(requests, GREEDY)}
-        assert texts == {i: f" {i} {11 + i}" for i in range(3)}
+        completions = list(engine.sample(requests, GREEDY))
+        assert {c.request: c.text for c in completions} == {i: f" {i} {11 + i}" for i in range(3)}
+        assert told == [c.num_tokens for c in completions]
         assert isinstance(engine, EncodesPrompts)
         assert engine.prompt_ids("1 2 + 3") == tuple(Codec(str(adder)).encode_prompt("1 2 + 3"))
     finally:

@@ -1,4 +1,4 @@
-"""What workers run in tests/test_workers.py; without torch, so that they start at once."""
+"""What workers run in tests; without torch, so that they start at once."""
 
 import os
 import signal
@@ -41,3 +41,11 @@ def half(pipe: Connection) -> None:
     """Dies in the middle of a message, as a process that runs out of memory may."""
     os.write(pipe.fileno(), (1000).to_bytes(4, "big") + b"x" * 10)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def tell_every_token(pipe: Connection) -> None:
+    """From now on an engine in this process tells its tokens after every forward pass."""
+    from selftaught.engines.local import rows
+
+    rows.TELL_EVERY_S = 0.0
+    pipe.send("done")

@@ -16,9 +16,9 @@ from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Positive, Section
 
 CHUNK_WORK = {"cpu": 32_000_000_000, "cuda": 3_200_000_000_000}
-"""Parameters times completions of a chunk."""
-SMALLEST_CHUNK = 16
-"""Completions; fewer leave too much of a matrix product's speed unused."""
+"""Parameters times completions: a chunk of a model of 0.5 B on a CPU has 64."""
+SMALLEST_CHUNK = 64
+"""Completions. Every step reads all weights once, so few completions at a time cost speed (docs/speed.md)."""
 CHUNK_STEP = 16
 
 
@@ -79,9 +79,9 @@ def resolve(config: RunConfig, model: ModelRef) -> Resolved:
 def chunk_completions(setting: int | Literal["auto"], at_a_time: int, *, parameters: int | None, device: Device) -> int:
     """Completions that are generated and saved as one unit.
 
-    `at_a_time` is how many the engine generates at a time, in all processes; `parameters` are those of the model, None
-    if they are not known or not computed with on `device`. `auto` is four times `at_a_time`, but of a large model only
-    as many as are about equally much work for any model, so that a kill costs about half a minute on a small machine.
+    `at_a_time` is how many the engine generates at a time, in all processes, by the config; `parameters` are those of
+    the model, None if they are not known or if the model is not run on `device`. `auto` is four times `at_a_time`; of a
+    large model it is fewer, as many as are a fixed amount of work, because a kill loses what its chunk has generated.
     """
     most = 4 * at_a_time
     if parameters is not None:

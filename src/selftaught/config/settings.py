@@ -48,7 +48,7 @@ class ComputeConfig(Section):
     )
     chunk_completions: OrAuto = Field(
         "auto",
-        description="Completions generated and saved as one unit; `auto` is four times as many as are generated at a time.",
+        description="Completions generated and saved as one unit; `auto` is four times as many as are generated at a time, and fewer of a large model: 64 of one of 0.5 B or more on a CPU.",
     )
 
 

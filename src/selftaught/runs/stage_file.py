@@ -21,6 +21,8 @@ class StageFile:
         self.path = path
         self._lines = 0
         self._bytes = 0
+        self._has_read_all = False
+        """Whether the chunks on disk have been read, so that whatever follows them is torn."""
 
     @property
     def is_empty(self) -> bool:
@@ -34,6 +36,7 @@ class StageFile:
         """
         lines = self._next_lines(len(planned))
         if len(lines) < len(planned):
+            self._has_read_all = True
             return None
         samples = list(parsed(Sample, lines, self.path, first=self._lines + 1))
         for s, expected, seed in zip(samples, planned, seeds, strict=True):
@@ -48,7 +51,8 @@ class StageFile:
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Append one finished chunk, completely or not at all."""
-        self._cut()
+        if self._has_read_all:
+            self._cut()
         content = b"".join(dump(Sample, s) for s in samples)
         append(self.path, content)
         self._lines += len(samples)
