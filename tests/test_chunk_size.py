@@ -73,9 +73,9 @@ def test_a_size_that_is_given_is_taken_as_it_is(
 @pytest.mark.parametrize(
     ("engine", "expected"),
     [
-        ({"name": "local"}, 128),
+        ({"name": "local"}, 64),
         ({"name": "local", "slots": 8}, 32),
-        ({"name": "vllm"}, 128),
+        ({"name": "vllm"}, 64),
         ({"name": "openai", "url": "http://h", "concurrency": 40}, 160),  # whose device is not this one
     ],
 )
