@@ -203,6 +203,7 @@ def test_the_listener_hears_a_run_from_python(tmp_path: Path) -> None:
     assert (tmp_path / "accuracy.tsv").read_text() == "0\tdev\t1\t2\n1\tdev\t1\t2\n0\ttest\t2\t3\n"
 
 
+@pytest.mark.slow
 def test_the_trainer_is_one_by_its_file_and_its_line(added: Path, adder: Path, tmp_path: Path) -> None:
     (tmp_path / "sums.toml").write_text(
         """
