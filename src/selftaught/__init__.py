@@ -1,9 +1,7 @@
 """Teach a language model to reason from question-answer pairs alone (STaR, arXiv 2203.14465)."""
 
-import importlib
 import os
 import sys
-from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # `python -m selftaught` puts the current folder before the standard library, so that a `typing.py` there would be
 # imported instead of Python's own. While Python looks for the program, its first argument is `-m`. What Python imports
@@ -16,6 +14,9 @@ if (
     and not os.path.samefile(sys.path[0], os.path.dirname(__path__[0]))
 ):
     del sys.path[0]
+
+import importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from selftaught.records.errors import SelftaughtError
 from selftaught.records.problems import (
