@@ -4,6 +4,7 @@ An engine generates with one fixed set of weights; new weights mean a new engine
 when an engine that needs them is opened.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
@@ -98,9 +99,10 @@ class EngineConfig(Section):
         """Of resolved settings: how many completions are generated at a time, in all processes together."""
         return 128
 
+    @abstractmethod
     def opener(self, opening: Opening) -> Callable[[ModelRef], Engine]:
         """Of resolved settings: how to open the engine on a model."""
-        raise NotImplementedError
+        ...
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """The section [training]: what an iteration trains on, for every trainer, and what the trainer `sft` needs."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -56,9 +57,10 @@ class TrainingConfig(Section):
         """Versions of what the trainer runs on, beyond the libraries that every run names; kept in run.json."""
         return {}
 
+    @abstractmethod
     def opener(self, opening: Opening) -> Callable[[], Trainer]:
         """How to get the trainer; a run that trains nothing does not wait seconds for the import of its libraries."""
-        raise NotImplementedError
+        ...
 
 
 class SftSettings(TrainingConfig):
