@@ -7,9 +7,9 @@ from pathlib import Path
 
 from selftaught.grading.answers import AnswerRule
 from selftaught.grading.verifiers import tagged_line
-from selftaught.prompts.rendering import render_completion, render_prompt
+from selftaught.prompts.rendering import prompt_text, render_completion, render_prompt
 from selftaught.records.errors import ConfigError
-from selftaught.records.problems import Problem, PromptFormat, Task
+from selftaught.records.problems import ChatFormat, Problem, PromptFormat, Task
 
 NUM_SHOTS = 6
 WARM_UP = 32
@@ -66,14 +66,16 @@ def few_shot_prompts(train: Sequence[Problem], number: int) -> Prompts:
             f"--n {number} needs {NUM_SHOTS + number} rows, but the file has {len(train)} rows; use a smaller --n"
         )
     return Prompts(
-        texts=tuple(render_prompt(FORMAT, p, hint=False, few_shot=few_shot) for p in problems),
-        warm_up=tuple(render_prompt(FORMAT, p, hint=False, few_shot=few_shot[::-1]) for p in train[-WARM_UP:]),
+        texts=tuple(prompt_text(render_prompt(FORMAT, p, hint=False, few_shot=few_shot)) for p in problems),
+        warm_up=tuple(
+            prompt_text(render_prompt(FORMAT, p, hint=False, few_shot=few_shot[::-1])) for p in train[-WARM_UP:]
+        ),
     )
 
 
-def training_pairs(problems: Sequence[Problem], fmt: PromptFormat) -> list[tuple[str, str]]:
+def training_pairs(problems: Sequence[Problem], fmt: PromptFormat | ChatFormat) -> list[tuple[str, str]]:
     """(prompt without few-shot examples, completion) of the problems' own solutions."""
-    return [(render_prompt(fmt, p, hint=False), render_completion(fmt, p)) for p in problems]
+    return [(prompt_text(render_prompt(fmt, p, hint=False)), render_completion(fmt, p)) for p in problems]
 
 
 def gsm8k_task(train: Sequence[Problem], number: int) -> Task:

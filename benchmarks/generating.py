@@ -13,7 +13,7 @@ from benchmarks.session import Options, Rival, Session, in_turn, measured, sessi
 from selftaught.config.loading import flat_values, load_config
 from selftaught.methods.plan import spread_over_classes
 from selftaught.models.tokens import Codec
-from selftaught.prompts.rendering import render_prompt
+from selftaught.prompts.rendering import prompt_text, render_prompt
 from selftaught.records.seeds import generator
 from selftaught.tasks import load_task
 
@@ -66,8 +66,8 @@ def arithmetic(options: Options, *, is_mixed: bool = False) -> Workload:
     fmt = task.prompt_format
     return Workload(
         prompts=Prompts(
-            texts=tuple(render_prompt(fmt, p, hint=False) for p in problems),
-            warm_up=tuple(render_prompt(fmt, p, hint=False) for p in warm_up),
+            texts=tuple(prompt_text(render_prompt(fmt, p, hint=False)) for p in problems),
+            warm_up=tuple(prompt_text(render_prompt(fmt, p, hint=False)) for p in warm_up),
         ),
         max_new_tokens=config.sampling.max_new_tokens,
         stop=fmt.stop,

@@ -12,7 +12,7 @@ from selftaught.grading.references import check_reference_answers
 from selftaught.machine.workers import Workers
 from selftaught.methods.table import METHODS
 from selftaught.models.tokens import Codec
-from selftaught.prompts.rendering import render_prompt
+from selftaught.prompts.rendering import prompt_text, render_prompt
 from selftaught.records.events import Event, StepTaken
 from selftaught.records.problems import Task, by_id
 from selftaught.records.samples import Sample
@@ -92,14 +92,16 @@ def _work(
     generations = [
         (
             [
-                render_prompt(task.prompt_format, problems[s.problem_id], hint=hint, few_shot=task.few_shot)
+                prompt_text(
+                    render_prompt(task.prompt_format, problems[s.problem_id], hint=hint, few_shot=task.few_shot)
+                )
                 for s in samples
             ],
             [s.num_tokens for s in samples],
         )
         for hint, samples in ((False, rationales), (True, hinted))
     ]
-    return work_of(Codec(model).encode_prompt, generations, [(e.prompt, e.completion) for e in examples])
+    return work_of(Codec(model).encode_prompt, generations, [(prompt_text(e.prompt), e.completion) for e in examples])
 
 
 if __name__ == "__main__":

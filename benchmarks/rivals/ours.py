@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import Clock, Job, generated, serve
+from selftaught.config.chat import resolve_chat
 from selftaught.config.loading import config_from_values
 from selftaught.config.resolving import Resolved, resolve
 from selftaught.config.settings import RunConfig
@@ -39,7 +40,7 @@ def resolve_job(job: Job) -> tuple[RunConfig, ModelRef, Resolved]:
     }
     config = config_from_values(values)
     model = resolve_model(config.model.path)
-    return config, model, resolve(config, model)
+    return config, model, resolve(config, model, resolve_chat(config.model, Path(model.path)))
 
 
 def opening_of(config: RunConfig, resolved: Resolved, workers: Sequence[Worker]) -> Opening:

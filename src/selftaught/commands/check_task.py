@@ -8,9 +8,11 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from selftaught.commands.run import check_settings, task_of
+from selftaught.commands.run import check_settings, in_format, task_of
+from selftaught.config.chat import ChatResolved, codec_of, resolve_chat
 from selftaught.config.loading import (
     config_without_training,
     load_config,
@@ -22,11 +24,11 @@ from selftaught.config.settings import RunConfig
 from selftaught.grading.references import failing_references, failing_solutions, run_checks
 from selftaught.methods.training_set import examples_from_solutions
 from selftaught.models.configuration import config_of
-from selftaught.models.tokens import Codec
 from selftaught.models.weights import check_model_path
-from selftaught.prompts.rendering import render_completion, render_prompt, render_prompts
+from selftaught.prompts.rendering import prompt_text, render_completion, render_prompt, render_prompts
 from selftaught.records.errors import ConfigError
 from selftaught.records.problems import SPLITS, Problem, Task
+from selftaught.records.prompts import Prompt
 from selftaught.records.sections import Value
 from selftaught.tasks import TASKS, source_of
 from selftaught.tasks.near_duplicates import near_duplicates
@@ -50,10 +52,12 @@ class TaskCheck:
 
 @dataclass(frozen=True, slots=True)
 class _Ruler:
-    """Measures texts, in tokens of the config's model where that is here, else in words."""
+    """Measures prompts, in tokens of the config's model where that is here, else in words."""
 
     unit: str
-    lengths: Callable[[Sequence[str]], list[int]]
+    lengths: Callable[[Sequence[Prompt]], list[int]]
+    text: Callable[[Prompt], str] = prompt_text
+    """A prompt as the model gets it."""
     context: int | None = None
 
 
@@ -66,9 +70,12 @@ def check_task(
     is on this machine and cannot be used.
     """
     config = _config(name_or_config, overrides, variant, data_seed)
-    ruler = _ruler(config)
     task = task_of(config)
+    folder = _model_folder(config)
+    chat = resolve_chat(config.model, folder) if folder else None
+    task = in_format(task, config, chat)
     check_settings(config, task)
+    ruler = _ruler(config, folder, chat)
     source = source_of(config.task.name)
     places = source.places(config.task) if source.places else {}
     failing = [
@@ -121,7 +128,7 @@ def check_task(
             ],
         },
     }
-    return TaskCheck(facts=facts, prompts=_prompts(config, task), refusals=tuple(refusals))
+    return TaskCheck(facts=facts, prompts=_prompts(config, task, ruler), refusals=tuple(refusals))
 
 
 def check_text(checked: TaskCheck) -> str:
@@ -154,21 +161,27 @@ def _config(name: str, overrides: Sequence[str], variant: str | None, data_seed:
     return with_homes(config_without_training({"sampling.num_shots": 0, **values}, lambda key: "tasks check"))
 
 
-def _ruler(config: RunConfig) -> _Ruler:
+def _model_folder(config: RunConfig) -> Path | None:
+    """Where the config's model is; None if it is not on this machine."""
     path = config.model.path
-    if not path.startswith("builtin:") and not os.path.lexists(path):
+    return check_model_path(path) if path.startswith("builtin:") or os.path.lexists(path) else None
+
+
+def _ruler(config: RunConfig, folder: Path | None, chat: ChatResolved | None) -> _Ruler:
+    path = config.model.path
+    if folder is None:
         return _Ruler(f"words (no tokenizer: model.path = {path!r} is not a folder here)", _words)
-    folder, trust = str(check_model_path(path)), config.model.trust_remote_code
-    codec = Codec(folder, trust_remote_code=trust)
+    codec = codec_of(config.model, folder, chat)
     return _Ruler(
         f"tokens of {path}",
-        lambda texts: [len(codec.encode_prompt(text)) for text in texts],
-        _context(folder, trust_remote_code=trust),
+        lambda prompts: [len(codec.encode_prompt(prompt)) for prompt in prompts],
+        lambda prompt: codec.render(prompt).text,
+        _context(str(folder), trust_remote_code=config.model.trust_remote_code),
     )
 
 
-def _words(texts: Sequence[str]) -> list[int]:
-    return [len(text.split()) for text in texts]
+def _words(prompts: Sequence[Prompt]) -> list[int]:
+    return [len(prompt_text(prompt).split()) for prompt in prompts]
 
 
 def _context(folder: str, *, trust_remote_code: bool) -> int | None:
@@ -250,7 +263,7 @@ def _rates(task: Task) -> dict[str, str]:
     return {name: f"{passed[name]}/{number} pass" for name, number in checked.items()}
 
 
-def _prompts(config: RunConfig, task: Task) -> dict[str, str]:
+def _prompts(config: RunConfig, task: Task, ruler: _Ruler) -> dict[str, str]:
     """A plain prompt, a hinted one, and a training row."""
     problem, fmt = task.train[0], task.prompt_format
     few_shot = task.few_shot[: config.sampling.num_shots]
@@ -258,11 +271,14 @@ def _prompts(config: RunConfig, task: Task) -> dict[str, str]:
     (row,) = examples_from_solutions([solved], fmt, iteration=1)
     end = "⟨the model continues here⟩"
     return {
-        f"a prompt (problem {problem.id})": render_prompt(fmt, problem, hint=False, few_shot=few_shot) + end,
-        f"the same with its hint (problem {problem.id})": render_prompt(fmt, problem, hint=True, few_shot=few_shot)
+        f"a prompt (problem {problem.id})": ruler.text(render_prompt(fmt, problem, hint=False, few_shot=few_shot))
+        + end,
+        f"the same with its hint (problem {problem.id})": ruler.text(
+            render_prompt(fmt, problem, hint=True, few_shot=few_shot)
+        )
         + end,
         f"a row that is trained on, if a sample reads like the human solution of problem {solved.id}": (
-            f"{row.prompt}⟨from here on with loss⟩{row.completion}⟨end⟩"
+            f"{ruler.text(row.prompt)}⟨from here on with loss⟩{row.completion}⟨end⟩"
         ),
     }
 

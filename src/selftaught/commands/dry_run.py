@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from selftaught.commands.run import check_settings, in_format
+from selftaught.config.chat import codec_of, resolve_chat
 from selftaught.config.loading import flat_values
 from selftaught.config.settings import RunConfig
 from selftaught.methods.method import Method
@@ -24,7 +26,10 @@ NUM_ROWS = 2
 
 def describe(config: RunConfig, task: Task, model_dir: Path) -> str:
     """The resolved config, the first filled prompts of each kind, the tokens that carry loss, and the plan's cost."""
-    codec = Codec(str(model_dir), trust_remote_code=config.model.trust_remote_code)
+    chat = resolve_chat(config.model, model_dir)
+    codec = codec_of(config.model, model_dir, chat)
+    task = in_format(task, config, chat)
+    check_settings(config, task)
     method = METHODS[config.method].make(config, task)
     method.begin(1)
     problems = method.problems or task.train
@@ -44,9 +49,9 @@ def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: 
     for kind, hint in kinds.items():
         spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=0.0, hint=hint)
         for problem in problems[:NUM_PROMPTS]:
-            prompt = spec.prompt(task, problem)
-            yield f"\n# {kind} prompt of problem {problem.id!r}, {len(codec.encode_prompt(prompt))} tokens"
-            yield prompt + "⟨the model continues here⟩"
+            prompt = codec.render(spec.prompt(task, problem))
+            yield f"\n# {kind} prompt of problem {problem.id!r}, {len(prompt.ids or ())} tokens"
+            yield prompt.text + "⟨the model continues here⟩"
 
 
 def _training_rows(config: RunConfig, task: Task, method: Method, codec: Codec) -> Iterator[str]:
@@ -65,7 +70,7 @@ def _training_rows(config: RunConfig, task: Task, method: Method, codec: Codec) 
         with_loss = [codec.decode([i]) for i, label in zip(ids, labels, strict=True) if label != IGNORED]
         yield f"\n# training on {what} of problem {example.problem_id!r}:"
         yield f"{len(with_loss)} of {len(ids)} tokens carry loss"
-        yield f"without loss: {example.prompt!r}"
+        yield f"without loss: {codec.render(example.prompt).text!r}"
         yield f"with loss:    {' '.join(repr(token)[1:-1] for token in with_loss)}"
 
 

@@ -7,11 +7,14 @@ from itertools import islice
 from pathlib import Path
 
 from selftaught.commands.run import (
+    chat_of_run,
     check_before_start,
     config_of_run,
+    in_format,
     refuse_other_data,
     task_of,
 )
+from selftaught.config.chat import resolve_chat
 from selftaught.config.loading import (
     config_from_values,
     config_without_training,
@@ -21,7 +24,7 @@ from selftaught.config.loading import (
     shipped_configs,
     with_homes,
 )
-from selftaught.config.resolving import resolve
+from selftaught.config.resolving import Resolved, resolve
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import ServedEngine
 from selftaught.machine.command_lines import command
@@ -112,8 +115,16 @@ def evaluate(target: Target, asked: Asked, *, note: Callable[[str], None] = lamb
     split = asked.split
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
+    if target.run_dir is not None and (fixed := sorted(PROMPTS & asked.overrides.keys())):
+        raise ConfigError(
+            f"--set {fixed[0]}: the prompts of a run's model are rendered as in the run; measure without it, or start a "
+            "run with it"
+        )
     config = _with(target.config, asked.settings(target), asked.overrides)
-    task = task_of(config)
+    chat = (
+        resolve_chat(config.model, Path(target.model.path)) if target.run_dir is None else chat_of_run(target.run_dir)
+    )
+    task = in_format(task_of(config), config, chat)
     if target.run_dir is not None and _data_of(config) == _data_of(target.config):
         refuse_other_data(target.run_dir, task)
     check_before_start(config, task)
@@ -121,7 +132,7 @@ def evaluate(target: Target, asked: Asked, *, note: Callable[[str], None] = lamb
     problems = measured_problems(config, task, split)
     if not problems:
         raise ConfigError(f"task {task.name!r} has no {split} split")
-    samples = _samples(config, task, problems, target, note)
+    samples = _samples(config, resolve(config, target.model, chat), task, problems, target, note)
     return measure(
         problems,
         samples,
@@ -137,9 +148,13 @@ def evaluate(target: Target, asked: Asked, *, note: Callable[[str], None] = lamb
 
 
 def _samples(
-    config: RunConfig, task: Task, problems: Sequence[Problem], target: Target, note: Callable[[str], None]
+    config: RunConfig,
+    resolved: Resolved,
+    task: Task,
+    problems: Sequence[Problem],
+    target: Target,
+    note: Callable[[str], None],
 ) -> list[Sample]:
-    resolved = resolve(config, target.model)
     spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=config.sampling.temperature)
     sampling = Sampling(
         task=task,
@@ -164,6 +179,8 @@ def _samples(
     return samples
 
 
+PROMPTS = {"model.prompt_format", "model.system", "model.thinking", "model.template_date"}
+"""The settings that must be the same wherever a model is used."""
 SETTINGS_OF_USE = {"choose", "problems_per_iteration", "dev_problems", "test_problems", "extraction"}
 """The settings of [task] that do not change which problems the task has."""
 

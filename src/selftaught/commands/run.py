@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
     FILES,
     FUNCTIONS,
@@ -33,6 +34,7 @@ from selftaught.methods.settings import Knobs
 from selftaught.methods.table import METHODS
 from selftaught.models.checking import check_model_and_tokenizer
 from selftaught.models.weights import check_model_path, resolve_model
+from selftaught.prompts.chat import as_chat
 from selftaught.records.errors import (
     ConfigError,
     Interrupted,
@@ -40,7 +42,7 @@ from selftaught.records.errors import (
     StoreError,
 )
 from selftaught.records.events import Listener, Note, RunEnded, TokensGenerated
-from selftaught.records.problems import Task
+from selftaught.records.problems import ChatFormat, Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
 from selftaught.runs.reading import FORMAT, dump_measurement, read_run_json, read_summaries
@@ -92,14 +94,15 @@ def launch(
     check_model_path(config.model.path)
     task = task_of(config) if given.task is None else fitted(config, given.task)
     base = resolve_model(config.model.path)
-    check_before_start(config, task)
     if given.engine is None:
         config.engine.check()
     if given.trainer is None:
         config.training.check()
     data = data_sha256(task)
     held = _held(config, run_dir, base, data, given)
-    resolved = held or resolve(config, base)
+    resolved = held or resolve(config, base, resolve_chat(config.model, Path(base.path)))
+    task = in_format(task, config, resolved.chat)
+    check_before_start(config, task)
     trust = config.model.trust_remote_code
     with Workers(resolved.workers - 1) as workers:
         opening = resolved.opening(workers, trust_remote_code=trust, log_dir=run_dir / "logs")
@@ -107,7 +110,7 @@ def launch(
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
         if held is None and (given.engine is None or given.trainer is None):
-            check_model_and_tokenizer(base.path, trust_remote_code=trust, workers=workers)
+            check_model_and_tokenizer(base.path, chat=opening.chat, trust_remote_code=trust, workers=workers)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
         with (
@@ -122,7 +125,7 @@ def launch(
             def on_tokens(tokens: int) -> None:
                 tell(TokensGenerated(tokens=tokens))
 
-            for line in (announcement, *task.notes, *_other_versions(config, run_dir)):
+            for line in (announcement, *task.notes, *_chat_notes(config, resolved), *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
             setup = Setup(
@@ -165,6 +168,35 @@ def fitted(config: RunConfig, task: Task) -> Task:
     return replace(task, check_steps=None, other_checks={}) if config.training.target == "answer" else task
 
 
+def chat_of_run(run_dir: Path) -> ChatResolved | None:
+    """How a run's prompts are rendered; None for text."""
+    return carried_on(read_run_json(run_dir)["resolved"], config_of_run(run_dir), str(run_dir / "run.json")).chat
+
+
+def in_format(task: Task, config: RunConfig, chat: ChatResolved | None) -> Task:
+    """The task with prompts as this run's model gets them: as turns if `chat` is given, else as text."""
+    if chat is None:
+        return task
+    return as_chat(
+        task,
+        system=config.model.system,
+        opens_thought=chat.opens_thought,
+        answer_only=config.training.target == "answer",
+    )
+
+
+def _chat_notes(config: RunConfig, resolved: Resolved) -> list[str]:
+    if resolved.chat is None:
+        return []
+    parts = ["prompts are turns, rendered by the model's chat template"]
+    if resolved.chat.thinking is not None:
+        parts.append(f"thinking {'on' if resolved.chat.thinking else 'off'}")
+    if resolved.chat.date is not None:
+        parts.append(f"its date {resolved.chat.date}")
+    off = ' (model.prompt_format = "plain" has it continue a text)' if config.model.prompt_format == "auto" else ""
+    return [", ".join(parts) + off]
+
+
 def refuse_other_data(run_dir: Path, task: Task) -> None:
     """Raise RefusedError if a task's problems are not those that the run was started on."""
     _refuse_other_data(run_dir, read_run_json(run_dir), data_sha256(task))
@@ -202,12 +234,18 @@ def check_settings(config: RunConfig, task: Task) -> None:
             f"selection.unique_by = 'equations', but solutions of task {task.name!r} have no equations to compare; "
             "use 'text' or 'normalized-text'"
         )
+    thinks = config.model.thinking or (isinstance(task.prompt_format, ChatFormat) and task.prompt_format.opens_thought)
     numbers = {
         "sampling.num_shots": config.sampling.num_shots,
         "sampling.num_shots_fine_tuned": config.sampling.num_shots_for(fine_tuned=True),
         "training.num_rehearsed": config.training.num_rehearsed,
     }
     for key, number in numbers.items():
+        if thinks and number:
+            raise ConfigError(
+                f"{key} = {number}, but the model thinks before it answers, and few-shot examples have no thoughts to "
+                f"show; set {key}=0, or model.thinking=false if its template has that switch"
+            )
         if number > len(task.few_shot):
             raise ConfigError(
                 f"{key} = {number}, but task {task.name!r} has {len(task.few_shot)} few-shot examples; use at most that"

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from selftaught.commands.run import config_of_run
+from selftaught.commands.run import chat_of_run, config_of_run
+from selftaught.grading.judging import verify
 from selftaught.methods.metrics import rate_text
 from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.measurements import Measurement
@@ -17,7 +18,7 @@ from selftaught.records.problems import (
     Verdict,
     Verification,
 )
-from selftaught.records.prompts import Prompt
+from selftaught.records.prompts import RenderedPrompt
 from selftaught.records.samples import Kind, Sample
 from selftaught.runs.reading import (
     PROBLEMS,
@@ -43,7 +44,7 @@ class ShownSample:
     sample: Sample
     answer: str
     """The reference answer."""
-    prompt: Prompt | None
+    prompt: RenderedPrompt | None
     """What it was generated from; None if it was not asked for."""
 
 
@@ -110,9 +111,12 @@ def regraded(run_dir: Path) -> Iterator[tuple[Path, Sample, Verification | None]
     config = config_of_run(run_dir)
     taught = (problem for problem in read_problems(run_dir) if problem.split in ("few_shot", "train"))
     verifier = load_grader(config.task, taught).verifier
+    chat = chat_of_run(run_dir)
+    opens_thought = chat is not None and chat.opens_thought
     problems = StoredProblems(run_dir)
     for path, sample in read_samples(run_dir):
-        now = verifier(sample.completion, _problem_of(sample, path, problems))
+        problem = _problem_of(sample, path, problems)
+        now = verify(verifier, problem, sample.completion, opens_thought=opens_thought)
         is_same = (now.verdict, now.prediction) == (sample.verdict, sample.prediction)
         yield path, sample, None if is_same else now
 

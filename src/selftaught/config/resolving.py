@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from selftaught.config.chat import ChatResolved
 from selftaught.config.settings import EngineSettings, RunConfig
 from selftaught.machine.devices import Device, Machine, NumberType, given_or, resolve_machine
 from selftaught.machine.opening import Opening
@@ -31,6 +32,8 @@ class Resolved(Section):
     workers: Positive
     chunk_completions: Positive
     engine: EngineSettings
+    chat: ChatResolved | None
+    """None if prompts are text."""
 
     @property
     def machine(self) -> Machine:
@@ -46,12 +49,17 @@ class Resolved(Section):
     ) -> Opening:
         """What opens the run's engine and trainer here; `workers` are the processes beside this one."""
         return Opening(
-            machine=self.machine, workers=workers, trust_remote_code=trust_remote_code, log_dir=log_dir, note=note
+            machine=self.machine,
+            workers=workers,
+            trust_remote_code=trust_remote_code,
+            chat=self.chat.settings if self.chat else None,
+            log_dir=log_dir,
+            note=note,
         )
 
 
-def resolve(config: RunConfig, model: ModelRef) -> Resolved:
-    """Resolve every `auto` of the config. Raises ConfigError for a device or number type that is not there."""
+def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Resolved:
+    """Resolve every `auto` of the config; that of the prompts is in `chat` (`resolve_chat`). Raises ConfigError for a device or number type that is not there."""
     compute = config.compute
     machine = resolve_machine(
         device=compute.device,
@@ -73,6 +81,7 @@ def resolve(config: RunConfig, model: ModelRef) -> Resolved:
             device=machine.device,
         ),
         engine=engine,
+        chat=chat,
     )
 
 

@@ -28,6 +28,22 @@ class ModelConfig(Section):
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model. Off unless you trust this very model."
     )
+    prompt_format: Literal["auto", "plain", "chat"] = Field(
+        "auto",
+        description="`plain` has the model continue a text, `chat` asks it in turns, which its own chat template renders; `auto` is `chat` for a tokenizer that has a template.",
+    )
+    system: str | None = Field(
+        None,
+        description='For `chat`: the system\'s turn. Absent is no such turn, so that the template may write its own text there; `""` is a turn without text.',
+    )
+    thinking: bool | None = Field(
+        None,
+        description="For `chat`: whether the model thinks first, for a template with such a switch (`enable_thinking`); absent leaves it to the template. The same for sampling, hinting, training and measuring.",
+    )
+    template_date: Text | None = Field(
+        None,
+        description="For `chat`: today's date (YYYY-MM-DD) for a template that reads the clock; absent is the day on which the run is begun.",
+    )
 
 
 class TrackingConfig(Section):

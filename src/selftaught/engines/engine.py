@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from selftaught.machine.devices import Machine
 from selftaught.machine.opening import Opening
+from selftaught.records.prompts import Prompt, RenderedPrompt
 from selftaught.records.samples import (
     Completion,
     ModelRef,
@@ -106,9 +107,9 @@ class EngineConfig(Section):
 
 
 @runtime_checkable
-class EncodesPrompts(Protocol):
-    """What an engine with a tokenizer offers besides: the ids that it generates from, for the run folder."""
+class RendersPrompts(Protocol):
+    """What an engine with a tokenizer offers besides: what it generates from, for the run folder."""
 
-    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        """The token ids of a prompt. Raises RefusedError for one without tokens."""
+    def render(self, prompt: Prompt) -> RenderedPrompt:
+        """A prompt as text, with its token ids. Raises RefusedError for one without tokens."""
         ...

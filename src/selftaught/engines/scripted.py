@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from selftaught.models.tokens import cut_at_stop
+from selftaught.prompts.rendering import prompt_text
 from selftaught.records.samples import (
     Completion,
     Request,
@@ -12,7 +13,8 @@ from selftaught.records.samples import (
 
 
 class ScriptedEngine:
-    """Completions are `reply(prompt, seed)`, cut at the first stop string; tokens are characters.
+    """Completions are `reply(prompt, seed)`, cut at the first stop string; tokens are characters. Of a prompt that is
+    turns, `reply` gets the contents (`prompts.rendering.prompt_text`).
 
     `requests` keeps all requests, for tests to look at.
     """
@@ -24,7 +26,7 @@ class ScriptedEngine:
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         for position, request in enumerate(requests):
             self.requests.append(request)
-            text, was_cut = cut_at_stop(self.reply(request.prompt, request.seed), params.stop)
+            text, was_cut = cut_at_stop(self.reply(prompt_text(request.prompt), request.seed), params.stop)
             is_long = len(text) > params.max_new_tokens
             yield Completion(
                 request=position,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from selftaught.machine.devices import Machine
 from selftaught.machine.workers import Worker
+from selftaught.records.prompts import ChatSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,8 @@ class Opening:
     """The processes of the run beside this one; they are started when they first get work."""
     trust_remote_code: bool = False
     """Whether Python code that comes with the model may run."""
+    chat: ChatSettings | None = None
+    """What the model's chat template is given; None for a run whose prompts are text."""
     log_dir: Path | None = None
     """Where a server that is started writes its log; None if nobody keeps it."""
     note: Callable[[str], None] = lambda line: None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from selftaught.methods.selection import Selection
 from selftaught.prompts.rendering import render_completion, render_prompt, render_prompts
 from selftaught.records.errors import NothingAccepted
-from selftaught.records.problems import Problem, PromptFormat, Task, by_id
+from selftaught.records.problems import ChatFormat, Problem, PromptFormat, Task, by_id
 from selftaught.records.samples import LeftOut, Sample
 from selftaught.records.training import TrainingExample
 from selftaught.training.settings import TrainingConfig
@@ -69,7 +69,7 @@ def without_rationales(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 
 
 def examples_from_samples(
-    samples: Sequence[Sample], problems: Mapping[str, Problem], fmt: PromptFormat
+    samples: Sequence[Sample], problems: Mapping[str, Problem], fmt: PromptFormat | ChatFormat
 ) -> list[TrainingExample]:
     """Training examples from accepted samples: the prompt has no hint, even if the sample's own prompt had one."""
     prompts = render_prompts(fmt, (problems[s.problem_id] for s in samples), hint=False)
@@ -79,6 +79,7 @@ def examples_from_samples(
             prompt=prompt,
             completion=s.completion,
             completion_ids=s.token_ids,
+            end_id=s.end_id,
             source="rationalization" if s.kind == "rationalization" else "rationale",
             iteration=s.iteration,
             index=s.index,
@@ -87,7 +88,9 @@ def examples_from_samples(
     ]
 
 
-def examples_from_solutions(problems: Sequence[Problem], fmt: PromptFormat, *, iteration: int) -> list[TrainingExample]:
+def examples_from_solutions(
+    problems: Sequence[Problem], fmt: PromptFormat | ChatFormat, *, iteration: int
+) -> list[TrainingExample]:
     """Training examples from the data: the human solution, or the answer alone of a problem without one."""
     prompts = render_prompts(fmt, problems, hint=False)
     return [
@@ -104,7 +107,7 @@ def examples_from_solutions(problems: Sequence[Problem], fmt: PromptFormat, *, i
 
 
 def rehearsed_examples(
-    few_shot: Iterable[Problem], fmt: PromptFormat, *, with_hints: bool, iteration: int
+    few_shot: Iterable[Problem], fmt: PromptFormat | ChatFormat, *, with_hints: bool, iteration: int
 ) -> list[TrainingExample]:
     """Training examples from few-shot examples: each without a hint and, if the method uses hints, also with one.
 

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 from selftaught.machine.workers import Worker
+from selftaught.records.prompts import ChatSettings
 
 
-def check_model_and_tokenizer(path: str, *, trust_remote_code: bool, workers: Sequence[Worker] = ()) -> None:
+def check_model_and_tokenizer(
+    path: str, *, chat: ChatSettings | None, trust_remote_code: bool, workers: Sequence[Worker] = ()
+) -> None:
     """Raise for a model that no engine or trainer could open, without reading its weights.
 
     The workers import the same libraries meanwhile.
@@ -16,4 +19,4 @@ def check_model_and_tokenizer(path: str, *, trust_remote_code: bool, workers: Se
     from selftaught.models.tokens import Codec
 
     check_model(path, trust_remote_code=trust_remote_code)
-    Codec(path, trust_remote_code=trust_remote_code)
+    Codec(path, chat=chat, trust_remote_code=trust_remote_code)

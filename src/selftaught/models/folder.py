@@ -18,6 +18,7 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_PARTS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "merges.txt")
 """The files of a tokenizer without tokenizer.json."""
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
+CHAT_TEMPLATE = "chat_template.jinja"
 SMALL_SETTINGS = ("generation_config.json", *TOKENIZER_SETTINGS[:-1])
 """Those that this check reads; tokenizer.json and vocab.json have megabytes."""
 
@@ -44,6 +45,14 @@ def check_folder(folder: Path, *, named: str) -> None:
             f"model {named!r} is quantised ({quantised}, by its config.json) and cannot be trained; give the model "
             "it was made from, in bfloat16, float16 or float32"
         )
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer in a folder has a chat template, by its small files."""
+    if (folder / CHAT_TEMPLATE).is_file():
+        return True
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and bool(json_object(path, str(folder)).get("chat_template"))
 
 
 def weight_files(folder: Path, *, named: str) -> tuple[Path, ...]:

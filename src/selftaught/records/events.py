@@ -6,6 +6,7 @@ from typing import Protocol
 
 from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
 from selftaught.records.problems import Problem
+from selftaught.records.prompts import Prompt
 from selftaught.records.samples import Kind, Sample
 from selftaught.records.training import Checkpoint, StepMetrics
 
@@ -57,7 +58,7 @@ class ChunkSaved:
     stage: str
     samples: int
     first: Sample
-    prompt: str
+    prompt: Prompt
     """Of `first`."""
     problem: Problem
     """Of `first`."""

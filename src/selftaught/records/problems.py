@@ -69,6 +69,34 @@ class PromptFormat:
     separator: str = "\n\n"
     """Between few-shot examples; a model that writes it has begun another problem."""
     stop: tuple[str, ...] = ("\n\n",)
+    instruction: str = ""
+    """How to answer, in words, for a model that is asked in turns; no template. Without one it is told to think step by
+    step and to end as `answer_only` does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatFormat:
+    """How a task's problems are written as the turns of a conversation. Templates as in `PromptFormat`.
+
+    The user's turn is the question with its choices, the hint and the instruction; the assistant's is the completion.
+    A few-shot example is a user's and an assistant's turn. The end of the assistant's turn ends a completion.
+    """
+
+    question: str
+    """With {question}, {hint}, {instruction} and, for problems with choices, {choices}."""
+    hint: str
+    """With {answer} and {choice}."""
+    instruction: str
+    """No template."""
+    completion: str
+    answer_only: str
+    choice: str = ""
+    opens_thought: bool = False
+    """Whether the model's template ends a prompt inside a thought (`grading/thoughts.py`)."""
+    system: str | None = None
+    """The system's turn. None is no such turn, so that the model's template may put its own text there; "" is a turn
+    without text."""
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +145,8 @@ class Task:
     """Problems in splits, the format of their prompts, a verifier and perhaps checks."""
 
     name: str
-    prompt_format: PromptFormat
+    prompt_format: PromptFormat | ChatFormat
+    """A task comes with a `PromptFormat`; for a model that is asked in turns, a `ChatFormat` is made of it."""
     verifier: Verifier
     few_shot: tuple[Problem, ...]
     """Few-shot examples, each with a rationale, best first: a prompt with k of them takes the first k."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from selftaught.records.problems import CheckResult, Verdict
+from selftaught.records.prompts import Prompt
 
 Kind = Literal["rationale", "rationalization", "evaluation"]
 """Why a completion was sampled: without a hint, with a hint, or to measure a model on dev or test."""
@@ -50,7 +51,7 @@ class SamplingParams:
 class Request:
     """One completion to generate."""
 
-    prompt: str
+    prompt: Prompt
     seed: int
 
 
@@ -68,6 +69,8 @@ class Completion:
     """Sum over the generated tokens of their log-probability at temperature 1 (nats)."""
     num_tokens: int
     """Generated tokens, with the end token and those that were cut off; tokens/s counts these."""
+    end_id: int | None = None
+    """The end token that was generated, if `finish_reason` is "end" and the engine knows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +102,7 @@ class Sample:
     index: int
     seed: int
     prompt_sha256: str
-    """First 16 hex digits of the prompt's SHA-256."""
+    """First 16 hex digits of the SHA-256 of the prompt (`prompts.rendering.prompt_sha256`)."""
     weights_sha256: str | None
     """First 16 hex digits of the hash of the weights that generated it (`ModelRef.sha256`); None for a model without
     files."""
@@ -114,7 +117,9 @@ class Sample:
     verdict: Verdict
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
     """Results of checks by name: `steps` is the task's exact check of the reasoning, `extraction` passes if strict and
-    lenient extraction give the same verdict."""
+    lenient extraction give the same verdict, `thought` fails for a thought that never ends."""
+    end_id: int | None = None
+    """As in `Completion`."""
 
     @property
     def is_false_positive(self) -> bool:

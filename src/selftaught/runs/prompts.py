@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from selftaught.prompts.rendering import prompt_sha256
-from selftaught.records.prompts import StoredPrompt
+from selftaught.records.prompts import Prompt, RenderedPrompt, StoredPrompt
 from selftaught.runs.lines import append, complete_lines, dump
 from selftaught.runs.reading import sha256_of_line
 
-Encode = Callable[[str], Sequence[int]]
-"""The token ids of a complete prompt."""
+Render = Callable[[Prompt], RenderedPrompt]
+"""A complete prompt as the model gets it."""
 
 
 class PromptFile:
@@ -20,22 +20,24 @@ class PromptFile:
         self._path = path
         self._stored: set[str] | None = None  # read when the first prompt is due: a finished run has none to store
 
-    def append(self, prefix: str, prompts: Sequence[str], encode: Encode | None) -> None:
-        """Store the prompts that are not stored yet, each once and in their order, after the prefix that all of them
-        begin with, if it is not empty.
+    def append(self, few_shot: Prompt, prompts: Sequence[Prompt], render: Render) -> None:
+        """Store the prompts that are not stored yet, each once and in their order, after the text that they begin with.
 
-        `encode` gives their ids; without it they have none. A run that is killed and started again asks for the same
-        prompts in the same order, so its file ends with the same bytes as that of an undisturbed run.
+        That is what the rendered `few_shot` has in common with the first of them. A run that is killed and started
+        again asks for the same prompts in the same order, so its file ends with the same bytes as that of an
+        undisturbed run.
         """
         if self._stored is None:
             self._stored = self._hashes()
-        texts = {prompt_sha256(prompt): prompt for prompt in prompts}
-        new = {sha256: prompt for sha256, prompt in texts.items() if sha256 not in self._stored}
+        by_hash = {prompt_sha256(prompt): prompt for prompt in prompts}
+        new = {sha256: render(prompt) for sha256, prompt in by_hash.items() if sha256 not in self._stored}
         if not new:
             return
-        head = _record(None, prefix, encode) if prefix else None
+        head = _head(few_shot, next(iter(new.values())), render) if few_shot else None
         records = [head] if head and head.sha256 not in self._stored else []
-        records += [_record(head, prompt, encode) for prompt in new.values() if head is None or prompt != prefix]
+        records += [
+            _record(sha256, head, rendered) for sha256, rendered in new.items() if head is None or sha256 != head.sha256
+        ]
         append(self._path, b"".join(dump(StoredPrompt, record) for record in records))
         self._stored.update(record.sha256 for record in records)
 
@@ -45,22 +47,29 @@ class PromptFile:
         return {sha256_of_line(line, self._path) for line in complete_lines(self._path)}
 
 
-def _record(head: StoredPrompt | None, text: str, encode: Encode | None) -> StoredPrompt:
-    """The record of a text; of one that begins with the text of `head`, what comes after it."""
-    start = head.text if head else ""
-    assert text.startswith(start), "the prompts of a stage begin with its few-shot examples"
-    ids = None if encode is None else tuple(encode(text))
-    shared = _num_equal((head.ids if head else None) or (), ids or ())
+def _head(few_shot: Prompt, first: RenderedPrompt, render: Render) -> StoredPrompt | None:
+    """What the few-shot examples and the first prompt begin with; None if that is nothing."""
+    block = render(few_shot)
+    text = block.text[: _num_equal(block.text, first.text)]
+    ids = None if block.ids is None else block.ids[: _num_equal(block.ids, first.ids or ())]
+    return _record(prompt_sha256(text), None, RenderedPrompt(text=text, ids=ids)) if text else None
+
+
+def _record(sha256: str, head: StoredPrompt | None, rendered: RenderedPrompt) -> StoredPrompt:
+    """The record of a prompt; of one that begins with the text of `head`, what comes after it."""
+    if head is not None and not rendered.text.startswith(head.text):
+        head = None
+    shared = _num_equal((head.ids if head else None) or (), rendered.ids or ())
     return StoredPrompt(
-        sha256=prompt_sha256(text),
+        sha256=sha256,
         prefix=head.sha256 if head else None,
-        text=text[len(start) :],
+        text=rendered.text[len(head.text) if head else 0 :],
         num_shared_ids=shared,
-        ids=None if ids is None else ids[shared:],
+        ids=None if rendered.ids is None else rendered.ids[shared:],
     )
 
 
-def _num_equal(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many ids both begin with."""
+def _num_equal(first: Sequence[object], second: Sequence[object]) -> int:
+    """How many elements both begin with."""
     differences = (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
     return next(differences, min(len(first), len(second)))

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 from selftaught.records.errors import StoreError
 from selftaught.records.measurements import IterationSummary, Measurement
 from selftaught.records.problems import SPLITS, Problem, StoredProblem, Task
+from selftaught.records.prompts import Prompt
 from selftaught.records.samples import LeftOut, Sample
 from selftaught.records.training import Checkpoint, StepMetrics, TrainingExample
 from selftaught.runs.lines import (
@@ -33,7 +34,7 @@ from selftaught.runs.lines import (
     read_lines,
     sync_dir,
 )
-from selftaught.runs.prompts import Encode, PromptFile
+from selftaught.runs.prompts import PromptFile, Render
 from selftaught.runs.reading import PROBLEMS, PROMPTS, read_measurements
 
 SUBFOLDERS = ("samples", "examples", "left_out", "checkpoints", "logs")
@@ -138,9 +139,9 @@ class RunStore:
 
     # Sampling: the chunk is the unit (stage_file.py).
 
-    def append_prompts(self, prefix: str, prompts: Sequence[str], encode: Encode | None) -> None:
+    def append_prompts(self, few_shot: Prompt, prompts: Sequence[Prompt], render: Render) -> None:
         """Store what a chunk is generated from, as `PromptFile.append` does; before its samples are appended."""
-        self._prompts.append(prefix, prompts, encode)
+        self._prompts.append(few_shot, prompts, render)
 
     def samples(self, iteration: int, stage: str) -> Iterator[Sample]:
         """The samples of a finished stage; none if none was planned."""

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
-from selftaught.engines.engine import EncodesPrompts, Engine, served_by
+from selftaught.engines.engine import Engine, RendersPrompts, served_by
 from selftaught.models.weights import weights_sha256
 from selftaught.records.errors import RefusedError
+from selftaught.records.prompts import Prompt, RenderedPrompt
 from selftaught.records.samples import (
     Completion,
     ModelRef,
@@ -109,20 +110,20 @@ class _TimedEngine:
         self._engine.close()
 
 
-class _TimedEncodingEngine(_TimedEngine):
+class _TimedRenderingEngine(_TimedEngine):
     """A `_TimedEngine` of an engine with a tokenizer."""
 
-    def __init__(self, engine: Engine, encoder: EncodesPrompts, models: Models) -> None:
+    def __init__(self, engine: Engine, renderer: RendersPrompts, models: Models) -> None:
         super().__init__(engine, models)
-        self._encoder = encoder
+        self._renderer = renderer
 
-    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        return self._encoder.prompt_ids(prompt)
+    def render(self, prompt: Prompt) -> RenderedPrompt:
+        return self._renderer.render(prompt)
 
 
 def _timed(engine: Engine, models: Models) -> _TimedEngine:
-    if isinstance(engine, EncodesPrompts):
-        return _TimedEncodingEngine(engine, engine, models)
+    if isinstance(engine, RendersPrompts):
+        return _TimedRenderingEngine(engine, engine, models)
     return _TimedEngine(engine, models)
 
 

@@ -4,18 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selftaught.config.settings import RunConfig
-from selftaught.engines.engine import EncodesPrompts, Engine
-from selftaught.grading.references import run_checks
+from selftaught.engines.engine import Engine, RendersPrompts
+from selftaught.grading.judging import judge
 from selftaught.methods.plan import spread_over_classes
 from selftaught.methods.training_set import without_rationales
-from selftaught.prompts.rendering import prompt_sha256, render_few_shot, render_prompts
+from selftaught.prompts.rendering import prompt_sha256, prompt_text, render_few_shot, render_prompts
 from selftaught.records.errors import EngineError
-from selftaught.records.problems import (
-    CheckResult,
-    Problem,
-    Task,
-    Verification,
-)
+from selftaught.records.problems import Problem, Task
+from selftaught.records.prompts import Prompt, RenderedPrompt
 from selftaught.records.samples import (
     Completion,
     ModelRef,
@@ -35,14 +31,14 @@ class SamplingSpec:
     params: SamplingParams
     hint: bool = False
 
-    def prompt(self, task: Task, problem: Problem) -> str:
+    def prompt(self, task: Task, problem: Problem) -> Prompt:
         return self.prompts(task, [problem])[0]
 
-    def few_shot_block(self, task: Task) -> str:
-        """What all prompts begin with; empty without few-shot examples."""
+    def few_shot_block(self, task: Task) -> Prompt:
+        """What all prompts begin with, as `render_few_shot` has it."""
         return render_few_shot(task.prompt_format, self.few_shot, hint=self.hint)
 
-    def prompts(self, task: Task, problems: Iterable[Problem]) -> list[str]:
+    def prompts(self, task: Task, problems: Iterable[Problem]) -> list[Prompt]:
         return render_prompts(task.prompt_format, problems, hint=self.hint, few_shot=self.few_shot)
 
 
@@ -88,8 +84,8 @@ class Sampling:
         return sample_seed(self.run_seed, self.iteration, planned)
 
 
-OnPrompts = Callable[[str, Sequence[str], Callable[[str], Sequence[int]] | None], None]
-"""Called with the few-shot block, the prompts, and what gives the token ids of a prompt, if the engine does."""
+OnPrompts = Callable[[Prompt, Sequence[Prompt], Callable[[Prompt], RenderedPrompt]], None]
+"""Called with the few-shot block, the prompts, and what renders a prompt as the model gets it."""
 
 
 def generate_chunk(
@@ -97,7 +93,7 @@ def generate_chunk(
     sampling: Sampling,
     planned: Sequence[PlannedSample],
     *,
-    on_prompts: OnPrompts = lambda few_shot_block, prompts, encode: None,
+    on_prompts: OnPrompts = lambda few_shot_block, prompts, render: None,
     on_sample: Callable[[Sample], None] = lambda sample: None,
 ) -> list[Sample]:
     """Make the planned samples with an engine that is open on the model; they are in the order of the plan.
@@ -108,8 +104,7 @@ def generate_chunk(
     spec, task = sampling.spec, sampling.task
     prompts = spec.prompts(task, (sampling.problems[plan.problem_id] for plan in planned))
     requests = [Request(prompt=prompt, seed=sampling.seed(plan)) for prompt, plan in zip(prompts, planned, strict=True)]
-    encode = engine.prompt_ids if isinstance(engine, EncodesPrompts) else None
-    on_prompts(spec.few_shot_block(task), prompts, encode)
+    on_prompts(spec.few_shot_block(task), prompts, engine.render if isinstance(engine, RendersPrompts) else _as_text)
     samples: dict[int, Sample] = {}
     for completion in engine.sample(requests, spec.params):
         position = completion.request
@@ -128,7 +123,7 @@ def generate_chunk(
 
 def _judge(sampling: Sampling, planned: PlannedSample, request: Request, completion: Completion) -> Sample:
     task, problem, model = sampling.task, sampling.problems[planned.problem_id], sampling.model
-    verification = task.verifier(completion.text, problem)
+    judgement = judge(task, problem, completion.text)
     return Sample(
         problem_id=problem.id,
         iteration=sampling.iteration,
@@ -143,16 +138,12 @@ def _judge(sampling: Sampling, planned: PlannedSample, request: Request, complet
         num_tokens=completion.num_tokens,
         finish_reason=completion.finish_reason,
         logprob=completion.logprob,
-        prediction=verification.prediction,
-        verdict=verification.verdict,
-        checks={**run_checks(task, problem, completion.text), **_extraction_check(verification)},
+        prediction=judgement.verification.prediction,
+        verdict=judgement.verification.verdict,
+        checks=judgement.checks,
+        end_id=completion.end_id,
     )
 
 
-def _extraction_check(verification: Verification) -> dict[str, CheckResult]:
-    """Whether strict and lenient extraction give the same verdict; empty for a task with one kind of extraction."""
-    if verification.other is None:
-        return {}
-    agree = verification.other is verification.verdict
-    detail = "" if agree else f"{verification.other} under the other extraction"
-    return {"extraction": CheckResult(passed=agree, share=float(agree), detail=detail)}
+def _as_text(prompt: Prompt) -> RenderedPrompt:
+    return RenderedPrompt(text=prompt_text(prompt), ids=None)

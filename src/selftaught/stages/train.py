@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
-from selftaught.engines.engine import Engine
+from selftaught.engines.engine import Engine, RendersPrompts
 from selftaught.methods.plan import choose_problems, spread_over_classes, steps_for
 from selftaught.methods.training_set import TrainingSet, examples_from_solutions, without_rationales
 from selftaught.models.weights import expected_checkpoint_bytes
-from selftaught.prompts.rendering import render_completion, render_prompt
+from selftaught.prompts.rendering import prompt_sha256, render_completion, render_prompt
 from selftaught.records.errors import RefusedError, StoreError
 from selftaught.records.events import ModelTrained, Note, StageBegan, StepTaken
 from selftaught.records.samples import Request
 from selftaught.records.seeds import seed_for
 from selftaught.records.training import Checkpoint, ProbeRow, StepMetrics, Training, TrainingExample, TrainingPlan
+from selftaught.runs.reading import StoredPrompts
 from selftaught.runs.store import free_bytes
 from selftaught.stages.lineage import Models
 from selftaught.stages.setup import Setup, raise_if_stopped
@@ -71,12 +72,14 @@ def _train(
             f"the next checkpoint needs about {needed >> 20} MiB, {store.dir} has {free >> 20} MiB free; free some "
             "space and run the same command again"
         )
+    engine = models.engine(models.before(n) if n else setup.base)
+    _check_prompts(setup, engine, examples)
     plan = TrainingPlan(
         iteration=n,
         steps=steps,
         seed=seed_for(config.seed, n, "training"),
         examples_sha256=examples_sha256,
-        probe=_probe(models.engine(models.before(n) if n else setup.base), [*examples, *validation]),
+        probe=_probe(engine, [*examples, *validation]),
         dev=_dev_answers(setup),
     )
     models.close()  # the trainer gets the memory
@@ -95,6 +98,21 @@ def _train(
     return checkpoint
 
 
+def _check_prompts(setup: Setup, engine: Engine, examples: Sequence[TrainingExample]) -> None:
+    """Raise RefusedError if a prompt that was sampled from is not trained on as the same token ids."""
+    if not isinstance(engine, RendersPrompts):
+        return
+    stored = StoredPrompts(setup.store.dir)
+    for example in examples:
+        sha256 = prompt_sha256(example.prompt)
+        if sha256 in stored and stored[sha256].ids != (ids := engine.render(example.prompt).ids):
+            raise RefusedError(
+                f"the prompt of problem {example.problem_id!r} was sampled from as other token ids than it would be "
+                f"trained on ({stored[sha256].ids}, now {ids}): the tokenizer or its template was changed; restore the "
+                "files of the model, or start a new run"
+            )
+
+
 def _probe(engine: Engine, examples: Sequence[TrainingExample]) -> tuple[ProbeRow, ...]:
     """The first few examples with their log-probabilities under the weights that the engine serves now."""
     rows = examples[:PROBE_ROWS]
@@ -106,18 +124,18 @@ def _probe(engine: Engine, examples: Sequence[TrainingExample]) -> tuple[ProbeRo
 
 
 def _dev_answers(setup: Setup) -> tuple[TrainingExample, ...]:
-    """Reference answers of dev; a human solution goes into the prompt, so that the loss is over the answer alone."""
+    """Reference answers of dev; a human solution is given, so that the loss is over the answer alone."""
     answers = []
     for problem in spread_over_classes(setup.task.dev, DEV_LOSS_PROBLEMS):
         if setup.config.training.target == "answer":
             (problem,) = without_rationales([problem])
         completion = render_completion(setup.task.prompt_format, problem)
         start = completion.rfind(problem.answer)
-        prompt = render_prompt(setup.task.prompt_format, problem, hint=False) + completion[:start]
         answers.append(
             TrainingExample(
                 problem_id=problem.id,
-                prompt=prompt,
+                prompt=render_prompt(setup.task.prompt_format, problem, hint=False),
+                given=completion[:start],
                 completion=completion[start:],
                 completion_ids=None,
                 source="answer",

@@ -59,6 +59,10 @@ class PromptConfig(SeededConfig):
         None, description="The few-shot examples (text or TOML); absent is the task's own, if it has one."
     )
     answer_marker: Text | None = Field(None, description="Text right before the answer; absent is the task's own.")
+    instruction: Text | None = Field(
+        None,
+        description="How to answer, in words, for a model that is asked in turns (`model.prompt_format`); absent is the task's own.",
+    )
 
 
 class SizedTestConfig(TaskConfig):

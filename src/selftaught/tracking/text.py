@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from selftaught.methods.metrics import mean_over_classes, rate_text
+from selftaught.prompts.rendering import prompt_text
 from selftaught.records.events import (
     ChunkSaved,
     Event,
@@ -62,7 +63,7 @@ def _first_sample(event: ChunkSaved, max_iterations: int) -> str:
     sample = event.first
     lines = [
         f"{where(sample.iteration, max_iterations)}  the first {sample.kind} in full (problem {event.problem.id}):",
-        *_indented("prompt", event.prompt),
+        *_indented("prompt", prompt_text(event.prompt)),
         *_indented("completion", sample.completion),
         f"    prediction {sample.prediction!r}  answer {event.problem.answer!r}  {sample.verdict}  "
         f"ended by {sample.finish_reason}",

@@ -22,6 +22,7 @@ from selftaught.machine.workers import Worker
 from selftaught.models.scoring import completion_logprobs, context_of
 from selftaught.models.tokens import IGNORED, Codec
 from selftaught.records.errors import StoreError, TrainingError
+from selftaught.records.prompts import ChatSettings
 from selftaught.records.samples import ModelRef
 from selftaught.records.training import (
     Checkpoint,
@@ -65,19 +66,20 @@ class SftTrainer:
         threads: int,
         workers: Sequence[Worker] = (),
         trust_remote_code: bool = False,
+        chat: ChatSettings | None = None,
     ) -> None:
         """`workers` compute their share of every step's gradient, each on `threads` threads."""
         self._settings = settings
         self._device = torch.device(device)
         self._compute = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         self._threads, self._workers = threads, workers
-        self._trust = trust_remote_code
+        self._trust, self._chat = trust_remote_code, chat
 
     def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
         torch.set_num_threads(self._threads)
         began = time.monotonic()
         start, plan = training.start, training.plan
-        codec = Codec(start.path, trust_remote_code=self._trust)
+        codec = Codec(start.path, chat=self._chat, trust_remote_code=self._trust)
         rows = [Row(*codec.encode_example(example)) for example in training.examples]
         workers = WorkerGradients(self._workers, self._training_job(start, rows, plan)) if self._workers else None
         model = load_float32(start.path, trust_remote_code=self._trust)

@@ -30,6 +30,7 @@ class SftConfig(SftSettings):
                 threads=opening.machine.threads,
                 workers=opening.workers,
                 trust_remote_code=opening.trust_remote_code,
+                chat=opening.chat,
             )
 
         return open_trainer

@@ -28,6 +28,7 @@ from selftaught.models.loading import load_model
 from selftaught.models.scoring import completion_logprobs, context_of
 from selftaught.models.tokens import Codec
 from selftaught.records.errors import EngineError, RefusedError
+from selftaught.records.prompts import ChatSettings, Prompt, RenderedPrompt
 from selftaught.records.samples import (
     Completion,
     ModelRef,
@@ -58,6 +59,8 @@ class LocalSettings:
     compiled: bool = False
     """Whether `open_local` gives the engine the compiled operations (cpu/)."""
     trust_remote_code: bool = False
+    chat: ChatSettings | None = None
+    """What the model's chat template is given; None if prompts are text."""
 
 
 class LocalEngine:
@@ -82,7 +85,7 @@ class LocalEngine:
         self._settings = settings
         self._note = note
         self._on_tokens = on_tokens
-        self._codec = Codec(model.path, trust_remote_code=settings.trust_remote_code)
+        self._codec = Codec(model.path, chat=settings.chat, trust_remote_code=settings.trust_remote_code)
         dtype: torch.dtype = getattr(torch, settings.dtype)
         loaded = load_model(model.path, dtype=dtype, trust_remote_code=settings.trust_remote_code)
         self._model = loaded.to(self._device)
@@ -151,8 +154,8 @@ class LocalEngine:
             ).run()
         count.tell()
 
-    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        return tuple(self._codec.encode_prompt(prompt))
+    def render(self, prompt: Prompt) -> RenderedPrompt:
+        return self._codec.render(prompt)
 
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
         prompts = self._encode(requests)

@@ -6,6 +6,7 @@ from multiprocessing.connection import Connection, wait
 
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.machine.workers import Worker
+from selftaught.records.prompts import Prompt, RenderedPrompt
 from selftaught.records.samples import (
     Completion,
     ModelRef,
@@ -65,8 +66,8 @@ class MultiProcessEngine:
             for worker, _ in shares.busy.values():
                 worker.kill()
 
-    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        return self._own.prompt_ids(prompt)
+    def render(self, prompt: Prompt) -> RenderedPrompt:
+        return self._own.render(prompt)
 
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
         return self._own.score(requests, completions)

@@ -48,8 +48,9 @@ class Endings:
             return None
         codec, stop = self._codec, self._params.stop
         reason: FinishReason
+        end_id: int | None = None
         if ids[-1] in codec.end_ids:
-            reason, ids = "end", ids[:-1]
+            reason, end_id, ids = "end", ids[-1], ids[:-1]
         elif ids[-1] in self._may_stop and self._stops(row):
             reason = "stop"
         elif len(ids) >= self._params.max_new_tokens:
@@ -66,6 +67,7 @@ class Endings:
             finish_reason="stop" if was_cut else reason,
             logprob=round(row.logprob, 6),
             num_tokens=len(row.ids),
+            end_id=None if was_cut else end_id,
         )
 
     def _stops(self, row: Row) -> bool:

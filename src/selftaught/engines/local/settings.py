@@ -78,6 +78,7 @@ class LocalConfig(EngineConfig):
                 prefill_tokens=PREFILL_TOKENS[machine.device],
                 compiled=self.compiled == "on",
                 trust_remote_code=opening.trust_remote_code,
+                chat=opening.chat,
             )
             if workers:
                 return MultiProcessEngine(model, workers, settings, note=opening.note, on_tokens=opening.on_tokens)

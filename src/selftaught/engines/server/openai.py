@@ -19,6 +19,7 @@ from selftaught.engines.server.transport import (
 )
 from selftaught.models.tokens import Codec, cut_at_stop
 from selftaught.records.errors import EngineError, RefusedError
+from selftaught.records.prompts import ChatSettings, Prompt, RenderedPrompt
 from selftaught.records.samples import (
     Completion,
     FinishReason,
@@ -67,11 +68,12 @@ class OpenAIEngine:
         served_name: str | None = None,
         concurrency: int = 16,
         trust_remote_code: bool = False,
+        chat: ChatSettings | None = None,
         on_tokens: Callable[[int], None] = lambda tokens: None,
     ) -> None:
         """`on_tokens` is called with the tokens of every completion that has arrived: answers are not streamed."""
         self._on_tokens = on_tokens
-        self._codec = Codec(model.path, trust_remote_code=trust_remote_code)
+        self._codec = Codec(model.path, chat=chat, trust_remote_code=trust_remote_code)
         self._server = server
         self._concurrency = concurrency
         self._served = self._find_model(served_name)
@@ -90,12 +92,12 @@ class OpenAIEngine:
         return self._served.path
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
-        prompts = [self._codec.encode_prompt(request.prompt) for request in requests]
+        prompts = [self._codec.render(request.prompt) for request in requests]
 
         def job(position: int) -> Callable[[Connection], Awaitable[Completion]]:
-            request, ids = requests[position], prompts[position]
-            who = f"request {position} (its prompt ends {request.prompt[-60:]!r})"
-            body = self._body(request.prompt, ids, params, seed=request.seed)
+            request, text, ids = requests[position], prompts[position].text, prompts[position].ids
+            who = f"request {position} (its prompt ends {text[-60:]!r})"
+            body = self._body(text, ids, params, seed=request.seed)
 
             async def complete(connection: Connection) -> Completion:
                 answer = await connection.request("/v1/completions", body, who=who, seed=request.seed)
@@ -110,8 +112,8 @@ class OpenAIEngine:
             self._on_tokens(completion.num_tokens)
             yield completion
 
-    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        return tuple(self._codec.encode_prompt(prompt))
+    def render(self, prompt: Prompt) -> RenderedPrompt:
+        return self._codec.render(prompt)
 
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
         rows = [
@@ -147,6 +149,8 @@ class OpenAIEngine:
         dialect = DIALECTS.get(self._served.owner)
         if dialect is not None or params.top_k:
             body["top_k"] = params.top_k or 0  # no limit; without the field a server takes its own default
+        if self._served.owner == "vllm":
+            body["stop_token_ids"] = sorted(self._codec.end_ids)  # by itself it knows those of the model's files alone
         return body | (dialect or {})
 
     def _check(self, reply: Reply, prompt_ids: Sequence[int], params: SamplingParams, who: str) -> None:
@@ -197,6 +201,7 @@ class OpenAIEngine:
             finish_reason=finish,
             logprob=round(sum(reply.logprobs or ()), 6) if are_all_known else None,
             num_tokens=count,
+            end_id=ids[-1] if ids and ended and finish == "end" else None,
         )
 
     def _find_model(self, name: str | None) -> _Served:

@@ -63,7 +63,9 @@ class OpenAIConfig(ServerConfig):
             from selftaught.engines.server.openai import OpenAIEngine
             from selftaught.engines.server.transport import Server
 
-            check_model_and_tokenizer(model.path, trust_remote_code=opening.trust_remote_code)  # the trainer loads it
+            check_model_and_tokenizer(
+                model.path, chat=opening.chat, trust_remote_code=opening.trust_remote_code
+            )  # the trainer loads it
             server = Server(url=self.url, key=self.key(), timeout_s=self.timeout_s, max_retries=self.max_retries)
             return OpenAIEngine(
                 model,
@@ -71,6 +73,7 @@ class OpenAIConfig(ServerConfig):
                 served_name=self.model,
                 concurrency=int(self.concurrency),
                 trust_remote_code=opening.trust_remote_code,
+                chat=opening.chat,
                 on_tokens=opening.on_tokens,
             )
 

@@ -21,6 +21,7 @@ from selftaught.engines.server.openai import OpenAIEngine
 from selftaught.engines.server.process import HOST, ServerProcess, free_port
 from selftaught.engines.server.transport import Server
 from selftaught.records.errors import ConfigError, EngineError
+from selftaught.records.prompts import ChatSettings, Prompt, RenderedPrompt
 from selftaught.records.samples import (
     Completion,
     ModelRef,
@@ -57,6 +58,8 @@ class VllmSettings:
     timeout_s: float
     max_retries: int
     trust_remote_code: bool = False
+    chat: ChatSettings | None = None
+    """What the model's chat template is given; None if prompts are text."""
 
 
 class VllmEngine:
@@ -98,6 +101,7 @@ class VllmEngine:
                     served_name=name,
                     concurrency=settings.concurrency,
                     trust_remote_code=settings.trust_remote_code,
+                    chat=settings.chat,
                     on_tokens=on_tokens,
                 )
         except BaseException:
@@ -113,8 +117,8 @@ class VllmEngine:
         with self._naming_server_end():
             yield from self._client.sample(requests, params)
 
-    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        return self._client.prompt_ids(prompt)
+    def render(self, prompt: Prompt) -> RenderedPrompt:
+        return self._client.render(prompt)
 
     def score(self, requests: Sequence[Request], completions: Sequence[str]) -> list[TokenScores]:
         with self._naming_server_end():

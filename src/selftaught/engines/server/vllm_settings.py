@@ -53,7 +53,7 @@ class VllmConfig(ServerConfig):
             from selftaught.engines.server.vllm import VllmEngine, VllmSettings
 
             # Before the server starts, which takes minutes.
-            check_model_and_tokenizer(model.path, trust_remote_code=opening.trust_remote_code)
+            check_model_and_tokenizer(model.path, chat=opening.chat, trust_remote_code=opening.trust_remote_code)
             settings = VllmSettings(
                 python=self.vllm_python,
                 arguments=self.vllm_args,
@@ -65,6 +65,7 @@ class VllmConfig(ServerConfig):
                 timeout_s=self.timeout_s,
                 max_retries=self.max_retries,
                 trust_remote_code=opening.trust_remote_code,
+                chat=opening.chat,
             )
             log = opening.log_dir / f"vllm-{model.iteration:03d}.log" if opening.log_dir else None
             return VllmEngine(model, settings, log=log, on_tokens=opening.on_tokens)

@@ -42,6 +42,7 @@ PROMPT_FORMAT = PromptFormat(
     hint=" {answer}",
     completion="{rationale}\n{answer}",
     answer_only="{answer}",
+    instruction="Write the scratchpad as in the examples, then the sum on the last line.",
 )
 ANSWER_RULE = AnswerRule(opener="<scratch>", closer="</scratch>", pattern=r"[0-9]( [0-9])*")
 

@@ -50,7 +50,7 @@ def load(settings: CommonsenseqaConfig) -> Task:
     train, notes = without_few_shot(train, few_shot)
     return Task(
         name="commonsenseqa",
-        prompt_format=prompt_format(marker),
+        prompt_format=prompt_format(marker, settings.instruction),
         verifier=grader(settings, ()).verifier,
         few_shot=few_shot,
         train=train,
@@ -65,7 +65,7 @@ def grader(settings: CommonsenseqaConfig, problems: Iterable[Problem]) -> Grader
     return Grader(verifier=verifier_of(settings, name="choice", marker=settings.answer_marker or MARKER))
 
 
-def prompt_format(marker: str = MARKER) -> PromptFormat:
+def prompt_format(marker: str = MARKER, instruction: str | None = None) -> PromptFormat:
     end = f"{as_template(marker)} {{choice}} ({{answer}})."
     if marker == MARKER:
         end = f"Therefore, {end}"
@@ -76,6 +76,9 @@ def prompt_format(marker: str = MARKER) -> PromptFormat:
         completion=" {rationale} " + end,
         answer_only=" " + end,
         stop=STOP,
+        instruction=instruction
+        or "Reason in two or three sentences about which choice fits best. Then end with a sentence in this form: "
+        + end.format(choice="<choice>", answer="<letter>"),
     )
 
 

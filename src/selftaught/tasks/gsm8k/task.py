@@ -55,7 +55,7 @@ def load(settings: Gsm8kConfig) -> Task:
     train, notes = without_few_shot(train, few_shot)
     return Task(
         name="gsm8k",
-        prompt_format=prompt_format(place.marker),
+        prompt_format=prompt_format(place.marker, settings.instruction),
         verifier=judge.verifier,
         few_shot=few_shot,
         train=train,
@@ -87,7 +87,7 @@ def _place(settings: Gsm8kConfig) -> AnswerPlace:
     return AnswerPlace(marker=settings.answer_marker or MARKER, next_question=NEXT_QUESTION)
 
 
-def prompt_format(marker: str = MARKER) -> PromptFormat:
+def prompt_format(marker: str = MARKER, instruction: str | None = None) -> PromptFormat:
     end = f"{as_template(marker)} {{answer}}"
     return PromptFormat(
         question="Q: {question}{hint}\nA:",
@@ -95,6 +95,9 @@ def prompt_format(marker: str = MARKER) -> PromptFormat:
         completion=" {rationale}\n" + end,
         answer_only=" " + end,
         stop=STOP,
+        instruction=instruction
+        or "Solve the problem step by step, one short sentence with its calculation on each line, and no formatting. "
+        f"End with a line that has only {marker} and the final number, such as: {marker} 42",
     )
 
 

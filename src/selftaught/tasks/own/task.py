@@ -99,7 +99,9 @@ def task_of(
         )
     return Task(
         name=name,
-        prompt_format=prompt_format(settings.answer_marker or MARKER, with_choices=has_choices),
+        prompt_format=prompt_format(
+            settings.answer_marker or MARKER, with_choices=has_choices, instruction=settings.instruction or ""
+        ),
         verifier=verifier or grader(settings, [*given.few_shot, *train]).verifier,
         few_shot=given.few_shot,
         train=train,
@@ -139,7 +141,7 @@ def places(settings: ColumnsConfig) -> dict[str, str]:
     return {placed.problem.id: placed.place for rows in splits.values() for placed in rows}
 
 
-def prompt_format(marker: str, *, with_choices: bool) -> PromptFormat:
+def prompt_format(marker: str, *, with_choices: bool, instruction: str = "") -> PromptFormat:
     """The text around questions and answers; the answer is on a line of its own, after the marker."""
     end = marker.replace("{", "{{").replace("}", "}}") + (" ({answer})" if with_choices else " {answer}")
     return PromptFormat(
@@ -149,6 +151,7 @@ def prompt_format(marker: str, *, with_choices: bool) -> PromptFormat:
         answer_only=" " + end,
         choice="({label}) {text}{hint}\n" if with_choices else "",
         stop=("\n\n", "\nQ:"),
+        instruction=instruction,
     )
 
 

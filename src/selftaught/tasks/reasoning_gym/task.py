@@ -71,7 +71,7 @@ def load(settings: ReasoningGymConfig) -> Task:
     }
     return Task(
         name="reasoning-gym",
-        prompt_format=_prompt_format(settings.answer_marker or MARKER),
+        prompt_format=_prompt_format(settings.answer_marker or MARKER, settings.instruction or ""),
         verifier=_verifier(dataset, _by_id(entries), settings.answer_marker or MARKER),
         few_shot=few_shot_examples(settings, name="reasoning-gym") if settings.prompt_file else (),
         train=splits["train"],
@@ -159,7 +159,7 @@ def _distinct(dataset: Any, name: str) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def _prompt_format(marker: str) -> PromptFormat:
+def _prompt_format(marker: str, instruction: str) -> PromptFormat:
     end = f"{as_template(marker)} {{answer}}"
     return PromptFormat(
         question="Q: {question}{hint}\nA:",
@@ -167,6 +167,7 @@ def _prompt_format(marker: str) -> PromptFormat:
         completion=" {rationale}\n" + end,
         answer_only=" " + end,
         stop=STOP,
+        instruction=instruction,
     )
 
 
