@@ -303,6 +303,12 @@ def init(
     out_dir: Annotated[str, typer.Option("--out", help="Folder for the two files.", metavar="DIR")] = ".",
     question_key: Annotated[str | None, typer.Option(help="Key of the question; default: guessed.")] = None,
     answer_key: Annotated[str | None, typer.Option(help="Key of the answer; default: guessed.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Your model, for the config; one with a chat template needs no few-shot examples.", metavar="MODEL"
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -318,7 +324,7 @@ def init(
 
     folder, given = given_path(out_dir, "--out"), parse_overrides(overrides or ())
     name = given_name(data, "DATA")
-    print(write_starter(name, folder, question_key=question_key, answer_key=answer_key, overrides=given))
+    print(write_starter(name, folder, question_key=question_key, answer_key=answer_key, model=model, overrides=given))
 
 
 def _finish(folder: Path, config: "RunConfig") -> None:

@@ -17,6 +17,9 @@ from selftaught.grading.amounts import read_quantity
 from selftaught.grading.statements import last_box
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import link_to_nothing
+from selftaught.models.folder import has_chat_template
+from selftaught.models.weights import check_model_path
+from selftaught.prompts.chat import chat_format_of
 from selftaught.records.errors import ConfigError, RefusedError, StoreError
 from selftaught.records.problems import LABELS, Problem, Task
 from selftaught.tasks.own import task as own
@@ -80,9 +83,11 @@ def write_starter(
     *,
     question_key: str | None = None,
     answer_key: str | None = None,
+    model: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write NAME.toml and NAME-prompt.toml for a file or hub id; returns what to do next.
+    """Write NAME.toml for a file or hub id, and NAME-prompt.toml unless `model` has a chat template; returns what to do
+    next.
 
     `overrides` are settings by `task.key` that are not to be guessed. Raises ConfigError for data that cannot be read,
     for columns that cannot be guessed, and for files that exist already.
@@ -104,28 +109,34 @@ def write_starter(
         ) from error
     name = re.sub(r"[^\w.-]", "-", Path(data).stem) or "own"
     config_path, prompt_path = out_dir / f"{name}.toml", out_dir / f"{name}-prompt.toml"
-    if existing := [_what_exists(path) for path in (config_path, prompt_path) if os.path.lexists(path)]:
+    is_chat = model is not None and has_chat_template(check_model_path(model))
+    written = [config_path] if is_chat else [config_path, prompt_path]
+    if existing := [_what_exists(path) for path in written if os.path.lexists(path)]:
         raise ConfigError(f"{' and '.join(existing)}; move it away, or give another folder with --out DIR")
-    problems = _examples(task.train)
-    sizes = (len(task.train), len(task.dev), len(task.test))
+    problems = [] if is_chat else _examples(task.train)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        config_path.write_text(_config_text(data, str(prompt_path), guess, len(problems), sizes), encoding="utf-8")
-        prompt_path.write_text(_prompt_text(problems), encoding="utf-8")
+        prompt = None if is_chat else _Prompt(str(prompt_path), len(problems))
+        config_path.write_text(_config_text(data, model, prompt, guess, task), encoding="utf-8")
+        if not is_chat:
+            prompt_path.write_text(_prompt_text(problems), encoding="utf-8")
     except OSError as error:
         reason = link_to_nothing(out_dir) or error.strerror
         raise StoreError(f"cannot write to {out_dir}: {reason}; check the path and its permissions") from error
     is_filled_in = all(problem.rationale for problem in problems)
     step = "look over the human solutions" if is_filled_in else "write the rationales of the few-shot examples"
+    steps = [
+        f"look over task.instruction in {config_path}" if is_chat else f"{step} in {prompt_path}",
+        *([] if model else [f"set model.path in {config_path} to your model"]),
+        command("tasks", "check", config_path),
+        command("run", config_path),
+    ]
     return "\n".join(
         [
-            f"wrote {config_path} and {prompt_path}",
+            f"wrote {' and '.join(map(str, written))}",
             f"{len(rows)} rows; verifier {guess.verifier}, because {guess.verifier_reason}",
             *_read_as(guess, task),
-            f"1. {step} in {prompt_path}",
-            f"2. set model.path in {config_path} to your model",
-            f"3. {command('tasks', 'check', config_path)}",
-            f"4. {command('run', config_path)}",
+            *(f"{number}. {text}" for number, text in enumerate(steps, start=1)),
         ]
     )
 
@@ -254,18 +265,37 @@ def _examples(problems: Sequence[Problem]) -> list[Problem]:
     return [group[i] for i in range(most) for group in by_label if i < len(group)][:most]
 
 
-def _config_text(data: str, prompt: str, guess: _Guess, num_shots: int, sizes: tuple[int, int, int]) -> str:
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A file of few-shot examples."""
+
+    path: str
+    num_shots: int
+
+
+def _config_text(data: str, model: str | None, prompt: _Prompt | None, guess: _Guess, task: Task) -> str:
+    """The config; without a prompt file the model is told how to answer instead."""
+    sizes = (len(task.train), len(task.dev), len(task.test))
+    num_shots = prompt.num_shots if prompt else 0
+    fmt = task.prompt_format
     lines = [
         f"# STaR on {data}, written by `selftaught init`. docs/config.md explains every key; a key that is left out",
         "# keeps its default.",
         "",
         "[model]",
-        'path = "./model"  # your model: a folder in Hugging Face format, or a hub id',
+        f"path = {_quoted(model or './model')}"
+        + (
+            "  # your model: a folder in Hugging Face format, or a hub id"
+            if prompt
+            else "  # it has a chat template, so it is asked in turns (prompt_format)"
+        ),
         "",
         "[task]",
         'name = "own"',
         f"data = {_quoted(data)}  # {sum(sizes)} rows; paths are from the folder that you run in",
-        f"prompt_file = {_quoted(prompt)}  # the few-shot examples: fill it in first",
+        f"prompt_file = {_quoted(prompt.path)}  # the few-shot examples: fill it in first"
+        if prompt
+        else f"instruction = {_quoted(chat_format_of(fmt).instruction)}  # what the model is told below every question",
         *(f"{name} = {_toml(value)}{_why_key(name, value)}" for name, value in _key_settings(guess).items()),
         f"verifier = {_quoted(guess.verifier)}  # {guess.verifier_reason}",
     ]
@@ -274,13 +304,15 @@ def _config_text(data: str, prompt: str, guess: _Guess, num_shots: int, sizes: t
         lines.append(f"answer_marker = {_quoted(guess.marker)}  # {guess.marker_reason}")
     lines += [
         "# A hash of the question divides the rows: "
-        f"train {sizes[0] - num_shots}, dev {sizes[1]}, test {sizes[2]}, and {num_shots} as few-shot examples.",
+        f"train {sizes[0] - num_shots}, dev {sizes[1]}, test {sizes[2]}"
+        + (f", and {num_shots} as few-shot examples." if prompt else "."),
         "# Set dev_rows and test_rows for other sizes, or dev_data and test_data if you have files for them.",
         *(f"# {note}" for note in guess.notes),
         *([f"# Columns that are not used: {', '.join(map(_without_control, guess.unused))}."] if guess.unused else []),
         "",
         "[sampling]",
-        f"num_shots = {num_shots}  # as many as the prompt file holds",
+        f"num_shots = {num_shots}  # "
+        + ("as many as the prompt file holds" if prompt else "the instruction says how to answer"),
         "",
         "[training]",
         "learning_rate = 1e-5  # for a model of 0.1 to 1 billion parameters; the paper's 1e-6 is for six billion",

@@ -16,17 +16,16 @@ AT_ONCE = "Answer at once, without any reasoning, in this form:"
 def as_chat(task: Task, *, system: str | None, opens_thought: bool, answer_only: bool) -> Task:
     """The task for a model that is asked in turns. `system` and `opens_thought` are as in `ChatFormat`; with
     `answer_only` the model is told to answer without reasoning."""
-    fmt = task.prompt_format
-    assert isinstance(fmt, PromptFormat), "a task comes with a text form"
-    chat = chat_format_of(fmt)
+    chat = chat_format_of(task.prompt_format)
     if answer_only:
         shown = _shown(chat.answer_only, has_choices=bool(chat.choice))
         chat = replace(chat, instruction=f"{AT_ONCE} {shown}")
     return replace(task, prompt_format=replace(chat, system=system, opens_thought=opens_thought))
 
 
-def chat_format_of(fmt: PromptFormat) -> ChatFormat:
+def chat_format_of(fmt: PromptFormat | ChatFormat) -> ChatFormat:
     """The turns for a task: what follows the question of a few-shot example stays as it is in text."""
+    assert isinstance(fmt, PromptFormat), "a task comes with a text form"
     has_choices = bool(fmt.choice)
     end = fmt.answer_only.strip()
     return ChatFormat(
