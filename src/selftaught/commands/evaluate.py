@@ -117,8 +117,8 @@ def evaluate(target: Target, asked: Asked, *, note: Callable[[str], None] = lamb
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
     if target.run_dir is not None and (fixed := sorted(PROMPTS & asked.overrides.keys())):
         raise ConfigError(
-            f"--set {fixed[0]}: the prompts of a run's model are rendered as in the run; measure without it, or start a "
-            "run with it"
+            f"--set {fixed[0]}: the prompts of a run's model are rendered as in the run; measure without it, or start "
+            "a run with it"
         )
     config = _with(target.config, asked.settings(target), asked.overrides)
     chat = (

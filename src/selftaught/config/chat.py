@@ -43,7 +43,7 @@ def resolve_chat(model: ModelConfig, folder: Path) -> ChatResolved | None:
     assert template is not None, "a codec that is given chat settings has a template"
     if not template.reads_clock and model.template_date is not None:
         raise ConfigError(
-            f"model.template_date = {model.template_date!r}, but the chat template of {model.path} does not read the clock; leave it out"
+            f"model.template_date is set, but the chat template of {model.path} does not read the clock; leave it out"
         )
     if model.thinking is not None and not template.has_thinking_switch:
         raise ConfigError(

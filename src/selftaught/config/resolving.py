@@ -59,7 +59,10 @@ class Resolved(Section):
 
 
 def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Resolved:
-    """Resolve every `auto` of the config; that of the prompts is in `chat` (`resolve_chat`). Raises ConfigError for a device or number type that is not there."""
+    """Resolve every `auto` of the config; that of the prompts is in `chat` (`resolve_chat`).
+
+    Raises ConfigError for a device or number type that is not there.
+    """
     compute = config.compute
     machine = resolve_machine(
         device=compute.device,

@@ -30,8 +30,10 @@ def judge(task: Task, problem: Problem, completion: str) -> Judgement:
 
 
 def verify(verifier: Verifier, problem: Problem, completion: str, *, opens_thought: bool) -> Verification:
-    """The verdict on a completion; one whose thought never ends is unparseable. `opens_thought` says that its prompt ends
-    inside a thought."""
+    """The verdict on a completion; one whose thought never ends is unparseable.
+
+    `opens_thought` says that its prompt ends inside a thought.
+    """
     text = after_thought(completion, opened=opens_thought)
     if text is None:
         return Verification(verdict=Verdict.UNPARSEABLE, prediction=None)

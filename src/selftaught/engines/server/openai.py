@@ -95,7 +95,7 @@ class OpenAIEngine:
         prompts = [self._codec.render(request.prompt) for request in requests]
 
         def job(position: int) -> Callable[[Connection], Awaitable[Completion]]:
-            request, text, ids = requests[position], prompts[position].text, prompts[position].ids
+            request, text, ids = requests[position], prompts[position].text, prompts[position].ids or ()
             who = f"request {position} (its prompt ends {text[-60:]!r})"
             body = self._body(text, ids, params, seed=request.seed)
 
