@@ -17,7 +17,7 @@ from selftaught.records.problems import (
     Verdict,
     Verification,
 )
-from selftaught.records.prompts import Prompt
+from selftaught.records.prompts import RenderedPrompt
 from selftaught.records.samples import Kind, Sample
 from selftaught.runs.reading import (
     PROBLEMS,
@@ -43,7 +43,7 @@ class ShownSample:
     sample: Sample
     answer: str
     """The reference answer."""
-    prompt: Prompt | None
+    prompt: RenderedPrompt | None
     """What it was generated from; None if it was not asked for."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from selftaught.records.prompts import Prompt
 from selftaught.records.samples import ModelRef
 
 Source = Literal["rationale", "rationalization", "human", "answer", "rehearsed"]
@@ -16,7 +17,7 @@ class TrainingExample:
     """Exactly what is trained on: loss on the completion (and the end token), none on the prompt."""
 
     problem_id: str
-    prompt: str
+    prompt: Prompt
     """Never holds the hint of a training problem; only rehearsed few-shot examples may have hints."""
     completion: str
     completion_ids: tuple[int, ...] | None
@@ -27,6 +28,11 @@ class TrainingExample:
     that adds it to its training set. 0 is before the first."""
     index: int = 0
     """Of its sample; for a rehearsed few-shot example, 1 with a hint and 0 without."""
+    end_id: int | None = None
+    """The end token that was sampled after the completion; None if there was none, so that the codec's is appended."""
+    given: str = ""
+    """What stands between the prompt and the completion, without loss; encoded together with the completion. Empty for
+    a completion that was sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +77,7 @@ class StepMetrics:
 class ProbeRow:
     """A completion whose log-probabilities differ between old and new weights."""
 
-    prompt: str
+    prompt: Prompt
     completion: str
     old_logprobs: tuple[float, ...]
     """Under the weights that the engine serves before this training."""

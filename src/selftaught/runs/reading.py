@@ -13,7 +13,7 @@ from selftaught.machine.paths import what_is_there_of_a_run
 from selftaught.records.errors import StoreError
 from selftaught.records.measurements import IterationSummary, Measurement
 from selftaught.records.problems import StoredProblem
-from selftaught.records.prompts import Prompt, StoredPrompt
+from selftaught.records.prompts import RenderedPrompt, StoredPrompt
 from selftaught.records.samples import Sample
 from selftaught.runs.lines import adapter_of, as_store_error, complete_lines, parsed, read_json, read_lines
 
@@ -105,23 +105,23 @@ class StoredPrompts:
         self._places: dict[str, int] = {}
         if self._path.exists():
             self._places = {sha256_of_line(line, self._path): start for start, line in _starts(self._path)}
-        self._prefix: tuple[str | None, Prompt] = (None, Prompt(text="", ids=()))
+        self._prefix: tuple[str | None, RenderedPrompt] = (None, RenderedPrompt(text="", ids=()))
         """The few-shot block that was used last: the prompts of a stage share one."""
 
-    def __getitem__(self, sha256: str) -> Prompt:
+    def __getitem__(self, sha256: str) -> RenderedPrompt:
         """The complete prompt. Raises StoreError if the run folder does not have it."""
         if sha256 not in self._places:
             raise StoreError(f"{self._path} has no prompt {sha256}; restore the file or start a new run")
         stored = _record_at(StoredPrompt, self._path, self._places[sha256])
         if stored.prefix is None:
-            return Prompt(text=stored.text, ids=stored.ids)
+            return RenderedPrompt(text=stored.text, ids=stored.ids)
         if self._prefix[0] != stored.prefix:
             self._prefix = stored.prefix, self[stored.prefix]
         prefix = self._prefix[1]
         if stored.ids is None or prefix.ids is None:
-            return Prompt(text=prefix.text + stored.text, ids=None)
+            return RenderedPrompt(text=prefix.text + stored.text, ids=None)
         ids = (*prefix.ids[: stored.num_shared_ids], *stored.ids)
-        return Prompt(text=prefix.text + stored.text, ids=ids)
+        return RenderedPrompt(text=prefix.text + stored.text, ids=ids)
 
 
 def dump_measurement(measurement: Measurement) -> dict[str, Any]:
