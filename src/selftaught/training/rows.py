@@ -46,8 +46,8 @@ def check_rows(rows: Sequence[Row], codec: Codec, *, context: int) -> None:
         num_ends = sum(i in codec.end_ids for i in learned)
         if learned[-1] not in codec.end_ids or num_ends != 1:
             raise RefusedError(
-                f"{where}: an end token ({sorted(codec.end_ids)}) must be learned once, at the end; the last learned "
-                f"token is {learned[-1]}, and {num_ends} end tokens are learned"
+                f"{where}: one of the end tokens {sorted(codec.end_ids)} must be learned once, at the end; the last "
+                f"learned token is {learned[-1]}, and {num_ends} end tokens are learned"
             )
 
 
