@@ -18,7 +18,8 @@ from chat_models import CHAT_MODELS, CHATML_TURNS, IM, LLAMA3, PLAIN, QWEN3, sav
 from selftaught.models.tokens import IGNORED, Codec
 from selftaught.records.errors import ModelError, RefusedError
 from selftaught.records.prompts import ChatSettings, Prompt, RenderedPrompt, Turn
-from selftaught.records.training import TrainingExample
+from selftaught.records.training import ProbeRow, TrainingExample
+from selftaught.runs.lines import adapter_of
 
 DAY = "2024-02-03"
 ASKED = (Turn("user", "How many?"),)
@@ -436,6 +437,16 @@ def test_a_token_that_spans_the_end_of_what_is_given_belongs_to_the_completion()
         codec.encode_example(example(ASKED, "", given="of the"))
     with pytest.raises(ValueError, match="was sampled"):
         codec.encode_example(example(ASKED, "x", completion_ids=(5,), given="y"))
+
+
+@given(turns(words(*SPECIAL)), st.none() | st.integers(0, 300_000), words())
+def test_an_example_of_turns_survives_its_line_on_disk(prompt: tuple[Turn, ...], end: int | None, before: str) -> None:
+    for record in (
+        example(prompt, "x", end_id=end, given=before),
+        ProbeRow(prompt=prompt, completion="x", old_logprobs=()),
+    ):
+        adapter = adapter_of(type(record))
+        assert adapter.validate_json(adapter.dump_json(record)) == record
 
 
 REAL = os.environ.get("SELFTAUGHT_TEST_MODEL", "")

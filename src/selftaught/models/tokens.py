@@ -51,8 +51,8 @@ class Codec:
 
     def render(self, prompt: Prompt) -> RenderedPrompt:
         """Text and ids of a prompt, as by `encode_prompt`."""
-        text = prompt if isinstance(prompt, str) else self._template_for(prompt).text(prompt)
-        return RenderedPrompt(text=text, ids=tuple(self.encode_prompt(prompt)))
+        text, ids = self._text_and_ids(prompt)
+        return RenderedPrompt(text=text, ids=tuple(ids))
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         """Ids of a prompt, with the begin token once if the model wants one, and never an end token after it.
@@ -61,22 +61,7 @@ class Codec:
         these stay text. In a prompt that is a text, special strings are special tokens. Raises RefusedError for turns
         that the template does not take, for two begin tokens, and for a prompt without tokens.
         """
-        if isinstance(prompt, str):
-            ids = self._encode(prompt)
-            tokenizer = self.tokenizer
-            if ids and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(str(tokenizer.eos_token)):
-                ids = ids[:-1]
-            who_adds = "the prompt's text holds one and the tokenizer adds one; remove it from the text"
-        else:
-            first, *rest = self._template_for(prompt).pieces(prompt)
-            ids = self._encode(first, add_special_tokens=False) + self._encode_inside(rest)
-            who_adds = f"the chat template of model {self._model_dir} writes both; remove one of them from the template"
-        begin = self.tokenizer.bos_token_id
-        if begin is not None and begin not in self.end_ids and ids[:2] == [begin, begin]:
-            raise RefusedError(f"a prompt starts with two begin tokens ({self.tokenizer.bos_token!r}): {who_adds}")
-        if not ids:
-            raise RefusedError("a prompt has no tokens; every prompt needs at least one (is the question empty?)")
-        return ids
+        return self._text_and_ids(prompt)[1]
 
     def encode_completion(self, prompt: Prompt, completion: str) -> list[int]:
         """Ids of a completion as it continues this prompt, without an end token.
@@ -164,6 +149,24 @@ class Codec:
             if characters
             else frozenset()
         )
+
+    def _text_and_ids(self, prompt: Prompt) -> tuple[str, list[int]]:
+        if isinstance(prompt, str):
+            text, ids, tokenizer = prompt, self._encode(prompt), self.tokenizer
+            if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):
+                ids = ids[:-1]
+            who_adds = "the prompt's text holds one and the tokenizer adds one; remove it from the text"
+        else:
+            pieces = self._template_for(prompt).pieces(prompt)
+            text = "".join(pieces)
+            ids = self._encode(pieces[0], add_special_tokens=False) + self._encode_inside(pieces[1:])
+            who_adds = f"the chat template of model {self._model_dir} writes both; remove one of them from the template"
+        begin = self.tokenizer.bos_token_id
+        if begin is not None and begin not in self.end_ids and ids[:2] == [begin, begin]:
+            raise RefusedError(f"a prompt starts with two begin tokens ({self.tokenizer.bos_token!r}): {who_adds}")
+        if not ids:
+            raise RefusedError("a prompt has no tokens; every prompt needs at least one (is the question empty?)")
+        return text, ids
 
     def _template_for(self, turns: Prompt) -> ChatTemplate:
         if self.template is None:
