@@ -96,9 +96,11 @@ def test_the_hint_stands_in_the_turns_of_users_alone(
     chat = chat_format_of(fmt)
     plain = render_prompt(chat, problem, hint=False, few_shot=few_shot)
     hinted = render_prompt(chat, problem, hint=True, few_shot=few_shot)
-    assert [turn.role for turn in plain] == [turn.role for turn in hinted] == ["user", "assistant"] * len(few_shot) + [
-        "user"
-    ]
+    assert (
+        [turn.role for turn in plain]
+        == [turn.role for turn in hinted]
+        == ["user", "assistant"] * len(few_shot) + ["user"]
+    )
     for without, with_hint in zip(plain, hinted, strict=True):
         assert (without == with_hint) == (without.role == "assistant")
     assert "GOLD" in hinted[-1].content
@@ -132,7 +134,9 @@ def test_every_packaged_task_says_how_to_answer(name: str) -> None:
 
 
 def test_a_task_without_an_instruction_gets_one_that_shows_its_answer_format() -> None:
-    fmt = PromptFormat(question="{question}{hint}", hint="", completion="{rationale}\n= {answer}", answer_only=" = {answer}")
+    fmt = PromptFormat(
+        question="{question}{hint}", hint="", completion="{rationale}\n= {answer}", answer_only=" = {answer}"
+    )
     assert chat_format_of(fmt).instruction.endswith("in this form: = <answer>")
 
 
@@ -150,7 +154,12 @@ def test_few_shot_completions_are_those_of_the_text_form_without_white_space_aro
 
 def test_prompts_with_other_turns_have_other_hashes() -> None:
     one = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"))
-    others = [(Turn("user", "a\n\nb\n\nc"),), (*one[:2], Turn("user", "")), (Turn("system", "a"), *one[1:]), "a\n\nb\n\nc"]
+    others = [
+        (Turn("user", "a\n\nb\n\nc"),),
+        (*one[:2], Turn("user", "")),
+        (Turn("system", "a"), *one[1:]),
+        "a\n\nb\n\nc",
+    ]
     assert len({prompt_sha256(prompt) for prompt in [one, *others]}) == 5
     assert prompt_text(one) == "a\n\nb\n\nc"
 

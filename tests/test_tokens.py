@@ -58,25 +58,26 @@ def copy_of(adder: Path, folder: Path) -> Path:
     return folder
 
 
-def test_an_end_token_that_the_engine_does_not_stop_at_is_refused(adder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("named", "ends"), [(1, {1}), (5, {1, 5}), ([5, 1], {1, 5}), ([], {1}), (None, {1})])
+def test_all_ends_stop_a_completion_and_the_tokenizers_own_is_taught(
+    named: object, ends: set[int], adder: Path, tmp_path: Path
+) -> None:
     folder = copy_of(adder, tmp_path / "model")
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 5}))
-    with pytest.raises(RefusedError, match=r"teach the end token 1 .* stops at \[5\]"):
-        Codec(str(folder))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": named}))
+    codec = Codec(str(folder))
+    assert (codec.end_id, codec.end_ids) == (1, ends)
 
 
-def test_several_end_tokens_are_fine_as_long_as_the_learned_one_is_among_them(adder: Path, tmp_path: Path) -> None:
-    folder = copy_of(adder, tmp_path / "model")
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 5]}))
-    assert Codec(str(folder)).end_ids == {1, 5}
-
-
-def test_a_tokenizer_without_an_end_token_is_refused(adder: Path, tmp_path: Path) -> None:
+def test_a_model_whose_tokenizer_names_no_end_has_that_of_generation_config_or_is_refused(
+    adder: Path, tmp_path: Path
+) -> None:
     folder = copy_of(adder, tmp_path / "model")
     values = json.loads((folder / "tokenizer_config.json").read_text())
     del values["eos_token"]
     (folder / "tokenizer_config.json").write_text(json.dumps(values))
-    with pytest.raises(RefusedError, match="names no end token"):
+    assert Codec(str(folder)).end_id == 1
+    (folder / "generation_config.json").unlink()
+    with pytest.raises(RefusedError, match="names no end token, neither its tokenizer"):
         Codec(str(folder))
 
 

@@ -1,4 +1,4 @@
-"""Prompts as frozen records: turns until a model's codec renders them, and as the run folder stores them."""
+"""Prompts as frozen records: as text or as turns, as a model reads them, and as the run folder stores them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,24 +6,33 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of a conversation."""
+    """One message of a conversation. A system turn that is absent and one that is empty are not the same."""
 
     role: Literal["system", "user", "assistant"]
     content: str
 
 
 Prompt = str | tuple[Turn, ...]
-"""Text that a model continues, or the turns of a conversation that it answers."""
+"""A text that a model continues, or the turns of a conversation that it answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatSettings:
-    """What a chat template is given beside the turns; the same for sampling, training and measuring."""
+    """What a model's chat template is told besides the turns."""
 
     thinking: bool | None = None
-    """The template's `enable_thinking`; None gives it nothing, so that the template decides."""
+    """Given to the template as `enable_thinking`; None gives nothing, so that the template's own default holds."""
     date: str | None = None
-    """Of today (ISO), for a template that reads the clock; None for one that does not."""
+    """The day, as YYYY-MM-DD, for templates that read the clock; None lets them read it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedPrompt:
+    """A complete prompt as a model reads it."""
+
+    text: str
+    ids: tuple[int, ...] | None
+    """None if the engine knows none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +52,3 @@ class StoredPrompt:
     """How many of the prefix's ids the complete ids begin with: not all, where a token spans the prefix's end."""
     ids: tuple[int, ...] | None
     """Token ids, as the engine's tokenizer gives them for the complete text; None for an engine without one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenderedPrompt:
-    """A complete prompt as the model gets it."""
-
-    text: str
-    ids: tuple[int, ...] | None
-    """None if the engine knows none."""

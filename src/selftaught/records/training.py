@@ -29,9 +29,10 @@ class TrainingExample:
     index: int = 0
     """Of its sample; for a rehearsed few-shot example, 1 with a hint and 0 without."""
     end_id: int | None = None
-    """The end token that was sampled; None if none was or it is not known, so that the tokenizer's own is appended."""
+    """The end token that was sampled after the completion; None if there was none, so that the codec's is appended."""
     given: str = ""
-    """The beginning of the completion that has no loss; `completion` continues it."""
+    """What stands between the prompt and the completion, without loss; encoded together with the completion. Empty for
+    a completion that was sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,10 +43,11 @@ def check_rows(rows: Sequence[Row], codec: Codec, *, context: int) -> None:
                 "and the completion all of it"
             )
         learned = [i for i, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED]
-        if learned[-1] != codec.end_id or learned.count(codec.end_id) != 1:
+        num_ends = sum(i in codec.end_ids for i in learned)
+        if learned[-1] not in codec.end_ids or num_ends != 1:
             raise RefusedError(
-                f"{where}: the end token {codec.end_id} must be learned once, at the end; the last learned token is "
-                f"{learned[-1]} and it occurs {learned.count(codec.end_id)} times"
+                f"{where}: one of the end tokens {sorted(codec.end_ids)} must be learned once, at the end; the last "
+                f"learned token is {learned[-1]}, and {num_ends} end tokens are learned"
             )
 
 
