@@ -1,13 +1,16 @@
 """Prompts as turns: what stands in them, what is trained on, and that all who use a model render them alike."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from builders import few_shot_example, problem, task_named
 from selftaught.commands.dry_run import describe
@@ -47,13 +50,13 @@ def chat_adder(adder: Path, tmp_path: Path) -> Path:
 
 
 def with_template(adder: Path, folder: Path, template: str) -> Path:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     model, tokenizer = AutoModelForCausalLM.from_pretrained(adder), AutoTokenizer.from_pretrained(adder)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.chat_template = template
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():  # all tokens are about as likely, so that completions end somewhere
+        model.get_output_embeddings().weight.mul_(0.01)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -73,7 +76,9 @@ def chat_config(path: Path, run_dir: Path, **changes: Any) -> Any:
                 "task.dev_problems": 4,
                 "task.test_problems": 4,
                 "sampling.num_shots": 0,
-                "sampling.max_new_tokens": 24,
+                "sampling.max_new_tokens": 150,
+                "sampling.temperature": 1.0,
+                "rationalization.temperature": 1.0,
                 "selection.require": [],
                 "selection.require_hinted": [],
                 "training.learning_rate": 1e-4,
@@ -314,8 +319,8 @@ def test_a_template_that_changes_during_a_run_is_found_before_the_training(chat_
         if path.is_file():
             path.unlink()
         else:
-            __import__("shutil").rmtree(path)
-    (chat_adder / "chat_template.jinja").write_text(CHATML.replace("assistant", "model"))
+            shutil.rmtree(path)
+    (chat_adder / "chat_template.jinja").write_text(CHATML.replace("assistant\n", "assistant"))
     with pytest.raises(RefusedError, match="tokenizer or its template was changed"):
         launch(chat_config(chat_adder, run_dir), run_dir)
 

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from builders import few_shot_example, problem, sample, steps_check
+from selftaught.grading.judging import NEVER_ENDS
 from selftaught.methods.selection import Rule, Selection, select
 from selftaught.methods.training_set import examples_from_samples, examples_from_solutions, rehearsed_examples
 from selftaught.prompts.rendering import render_completion, render_prompt
@@ -42,6 +43,7 @@ def passes(sample: Sample, knobs: dict[str, Any]) -> bool:
     required = knobs["require_hinted" if sample.kind == "rationalization" else "require"]
     return (
         sample.finish_reason != "length"
+        and sample.completion != ""
         and (sample.verdict is Verdict.CORRECT or "answer" not in required)
         and (sample.checks["steps"].passed or "steps" not in required)
     )
@@ -161,6 +163,8 @@ def test_a_problem_is_held_out_in_every_iteration_or_in_none() -> None:
         (sample(verdict=Verdict.UNPARSEABLE), ("answer",), "unparseable"),
         (sample(finish_reason="length"), ("answer",), "truncated"),
         (sample(finish_reason="length"), (), "truncated"),
+        (sample(completion="", token_ids=()), (), "empty"),
+        (sample(checks={"thought": NEVER_ENDS}), ("steps",), "wrong steps"),
         (sample(verdict=Verdict.INCORRECT, finish_reason="length"), ("answer",), "incorrect"),
         (sample(checks=steps_check(passed=False)), ("answer", "steps"), "wrong steps"),
         (sample(verdict=Verdict.INCORRECT, checks=steps_check(passed=False)), ("steps",), "wrong steps"),

@@ -93,13 +93,15 @@ def select(samples: Iterable[Sample], rule: Rule, *, solution_key: Callable[[str
 
 
 def rejection(sample: Sample, rule: Rule) -> str | None:
-    """Why a sample is not accepted; None if it is. A completion that was cut off is never accepted."""
+    """Why a sample is not accepted; None if it is. A completion that was cut off, or is empty, is never accepted."""
     required = rule.require_hinted if sample.kind == "rationalization" else rule.require
     if "answer" in required and sample.verdict is not Verdict.CORRECT:
         return str(sample.verdict)
     if sample.finish_reason == "length":
         return "truncated"
-    if "steps" in required and not sample.checks["steps"].passed:
+    if not sample.completion:
+        return "empty"
+    if "steps" in required and not ("steps" in sample.checks and sample.checks["steps"].passed):
         return "wrong steps"
     return None
 
