@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from builders import TESTS
-from selftaught.engines.engine import EncodesPrompts
+from selftaught.engines.engine import RendersPrompts
 from selftaught.engines.server.process import (
     ServerProcess,
     alive_in_group,
@@ -102,8 +102,8 @@ def test_an_engine_answers_through_its_own_server_and_closing_it_leaves_no_proce
         completions = list(engine.sample(requests, GREEDY))
         assert {c.request: c.text for c in completions} == {i: f" {i} {11 + i}" for i in range(3)}
         assert told == [c.num_tokens for c in completions]
-        assert isinstance(engine, EncodesPrompts)
-        assert engine.prompt_ids("1 2 + 3") == tuple(Codec(str(adder)).encode_prompt("1 2 + 3"))
+        assert isinstance(engine, RendersPrompts)
+        assert engine.render("1 2 + 3").ids == tuple(Codec(str(adder)).encode_prompt("1 2 + 3"))
     finally:
         engine.close()
     assert alive_in_group(group) == []

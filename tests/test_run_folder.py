@@ -15,9 +15,11 @@ from builders import output_of, problem, problems, task_settings
 from selftaught.commands.evaluate import find_target
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.models.tokens import Codec
-from selftaught.prompts.rendering import prompt_sha256
+from selftaught.prompts.rendering import prompt_sha256, prompt_text
 from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.problems import Problem
+from selftaught.records.prompts import Prompt, RenderedPrompt
+from selftaught.runs.prompts import Render
 from selftaught.runs.reading import (
     FORMAT,
     StoredProblems,
@@ -100,7 +102,7 @@ def test_problems_are_complete_before_run_json_says_that_the_run_is_begun(tmp_pa
 def test_a_start_that_fails_takes_back_problems_and_prompts(tmp_path: Path) -> None:
     with RunStore(tmp_path / "run") as store:
         store.begin(toy_task(), ABOUT)
-        store.append_prompts("", ["a prompt"], None)
+        store.append_prompts("", ["a prompt"], without_ids)
         store.withdraw()
     assert not (tmp_path / "run").exists()
 
@@ -124,17 +126,25 @@ def test_a_start_that_was_killed_before_run_json_is_begun_again_and_other_proble
 # Prompts.
 
 
-def appended(store: RunStore, prefix: str, endings: Sequence[str], encode: Any) -> list[str]:
+def without_ids(prompt: Prompt) -> RenderedPrompt:
+    return RenderedPrompt(text=prompt_text(prompt), ids=None)
+
+
+def in_pairs(prompt: Prompt) -> RenderedPrompt:
+    return RenderedPrompt(text=prompt_text(prompt), ids=tuple(pairs(prompt_text(prompt))))
+
+
+def appended(store: RunStore, prefix: str, endings: Sequence[str], render: Render) -> list[str]:
     prompts = [prefix + ending for ending in endings]
-    store.append_prompts(prefix, prompts, encode)
+    store.append_prompts(prefix, prompts, render)
     return prompts
 
 
 @given(st.lists(st.tuples(awkward_texts, st.lists(awkward_texts, max_size=3)), max_size=4), st.booleans())
 def test_any_prompt_is_read_with_its_ids_and_stored_once(stages: list[tuple[str, list[str]]], has_ids: bool) -> None:
-    encode = pairs if has_ids else None
+    render = in_pairs if has_ids else without_ids
     with fresh_store() as store:
-        prompts = [prompt for prefix, endings in stages for prompt in appended(store, prefix, endings, encode)]
+        prompts = [prompt for prefix, endings in stages for prompt in appended(store, prefix, endings, render)]
         stored = StoredPrompts(store.dir)
         for prompt in prompts:
             read = stored[prompt_sha256(prompt)]
@@ -150,8 +160,8 @@ def test_any_prompt_is_read_with_its_ids_and_stored_once(stages: list[tuple[str,
 def test_few_shot_examples_are_stored_once_for_all_their_prompts(tmp_path: Path) -> None:
     examples = "Q: one\nA: 1\n\n" * 100
     with RunStore(tmp_path) as store:
-        appended(store, examples, ["Q: two\nA:", "Q: three\nA:"], pairs)
-        appended(store, examples, ["Q: four\nA:"], pairs)
+        appended(store, examples, ["Q: two\nA:", "Q: three\nA:"], in_pairs)
+        appended(store, examples, ["Q: four\nA:"], in_pairs)
     content = (tmp_path / "prompts.jsonl").read_text()
     assert content.count("Q: one") == 100
     assert content.count("\n") == 4
@@ -163,20 +173,20 @@ def test_the_prompts_of_a_killed_run_end_with_the_bytes_of_an_undisturbed_one() 
     with fresh_store() as store:
         path = store.dir / "prompts.jsonl"
         for prefix, endings in stages:
-            appended(store, prefix, endings, pairs)
+            appended(store, prefix, endings, in_pairs)
         content = path.read_bytes()
         for cut in range(len(content) + 1):
             path.write_bytes(content[:cut])
             again = RunStore(store.dir)
             again.cut_torn_tails()
             for prefix, endings in stages:
-                appended(again, prefix, endings, pairs)
+                appended(again, prefix, endings, in_pairs)
             assert path.read_bytes() == content
 
 
 def test_a_prompt_that_the_folder_lacks_is_named(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
-        store.append_prompts("", ["a prompt"], None)
+        store.append_prompts("", ["a prompt"], without_ids)
     assert "has no prompt 0123456789abcdef" in one_line_error(lambda: StoredPrompts(tmp_path)["0123456789abcdef"])
 
 
@@ -184,13 +194,13 @@ def test_a_line_that_is_no_prompt_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "prompts.jsonl").write_text('{"text":"no hash"}\n')
     assert "expected the hash of a prompt" in one_line_error(lambda: StoredPrompts(tmp_path))
     with RunStore(tmp_path) as store:
-        assert "expected the hash" in one_line_error(lambda: store.append_prompts("", ["a prompt"], None))
+        assert "expected the hash" in one_line_error(lambda: store.append_prompts("", ["a prompt"], without_ids))
 
 
 def test_a_damaged_prompt_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     with RunStore(tmp_path) as store:
-        store.append_prompts("", ["one", "two"], None)
+        store.append_prompts("", ["one", "two"], without_ids)
     path.write_text(path.read_text().replace('"two"', "2"))
     stored = StoredPrompts(tmp_path)
     assert stored[prompt_sha256("one")].text == "one"
@@ -202,8 +212,8 @@ def test_a_damaged_prompt_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 class Encoding(ScriptedEngine):
-    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        return tuple(pairs(prompt))
+    def render(self, prompt: Prompt) -> RenderedPrompt:
+        return in_pairs(prompt)
 
 
 @pytest.mark.parametrize("kind", [ScriptedEngine, Encoding])
@@ -399,5 +409,5 @@ def test_a_sample_whose_problem_is_gone_from_the_folder_is_refused_in_one_line(l
 def test_an_older_folder_is_refused_with_what_can_read_it(lonely: Path, tmp_path: Path) -> None:
     about = read_run_json(lonely)
     (tmp_path / "run.json").write_text(json.dumps({**about, "format": 1}))
-    with pytest.raises(StoreError, match="format is 1, this version reads 2; use the version of selftaught that"):
+    with pytest.raises(StoreError, match="format is 1, this version reads 3; use the version of selftaught that"):
         read_run_json(tmp_path)

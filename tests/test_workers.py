@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from builders import task_named
-from selftaught.engines.engine import EncodesPrompts
+from selftaught.engines.engine import RendersPrompts
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.local.multi_process import MultiProcessEngine
 from selftaught.machine.workers import Worker, Workers
@@ -144,8 +144,8 @@ def test_every_process_generates_its_share_as_an_engine_alone_would(
     alone = LocalEngine(model, SETTINGS)
     engine = MultiProcessEngine(model, two, SETTINGS)
     for encoder in (alone, engine):
-        assert isinstance(encoder, EncodesPrompts)
-        assert encoder.prompt_ids(prompts[0].prompt) == tuple(Codec(str(tiny)).encode_prompt(prompts[0].prompt))
+        assert isinstance(encoder, RendersPrompts)
+        assert encoder.render(prompts[0].prompt).ids == tuple(Codec(str(tiny)).encode_prompt(prompts[0].prompt))
     completions = in_order(engine.sample(prompts, params()))
     assert [c.request for c in completions] == list(range(number))
     for first in range(3):

@@ -27,6 +27,7 @@ from selftaught.records.problems import (
     Verdict,
     Verification,
 )
+from selftaught.records.prompts import Turn
 from selftaught.records.samples import (
     Completion,
     ModelRef,
@@ -42,6 +43,7 @@ if _TYPE_CHECKING:
     from selftaught.engines.scripted import ScriptedEngine
     from selftaught.methods.method import Draw, Method, StandardMethod
     from selftaught.methods.training_set import TrainingSet
+    from selftaught.prompts.rendering import prompt_text
     from selftaught.records.events import Listener
     from selftaught.training.none import NullTrainer
     from selftaught.training.trainer import Trainer
@@ -68,9 +70,11 @@ __all__ = [
     "Trainer",
     "TrainingExample",
     "TrainingSet",
+    "Turn",
     "Verdict",
     "Verification",
     "__version__",
+    "prompt_text",
     "run",
     "task_from_rows",
 ]
@@ -89,6 +93,7 @@ _LATER = {
     "StandardMethod": "selftaught.methods.method",
     "Trainer": "selftaught.training.trainer",
     "TrainingSet": "selftaught.methods.training_set",
+    "prompt_text": "selftaught.prompts.rendering",
     "run": "selftaught.commands.library",
     "task_from_rows": "selftaught.commands.library",
 }

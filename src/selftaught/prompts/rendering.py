@@ -34,10 +34,9 @@ def render_prompts(
 
 
 def render_few_shot(fmt: PromptFormat | ChatFormat, few_shot: Sequence[Problem], *, hint: bool) -> Prompt:
-    """What all prompts with these few-shot examples begin with: a text, empty without examples, or turns, of which the
-    last is a user's without text, since a template may refuse to render a conversation that ends otherwise."""
+    """What all prompts with these few-shot examples begin with: a text, empty without examples, or turns."""
     if isinstance(fmt, ChatFormat):
-        return (*_few_shot_turns(fmt, few_shot, hint=hint), Turn("user", ""))
+        return _few_shot_turns(fmt, few_shot, hint=hint)
     return _few_shot_text(fmt, few_shot, hint=hint)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from selftaught.prompts.rendering import prompt_sha256
-from selftaught.records.prompts import Prompt, RenderedPrompt, StoredPrompt
+from selftaught.records.prompts import Prompt, RenderedPrompt, StoredPrompt, Turn
 from selftaught.runs.lines import append, complete_lines, dump
 from selftaught.runs.reading import sha256_of_line
 
@@ -21,11 +21,11 @@ class PromptFile:
         self._stored: set[str] | None = None  # read when the first prompt is due: a finished run has none to store
 
     def append(self, few_shot: Prompt, prompts: Sequence[Prompt], render: Render) -> None:
-        """Store the prompts that are not stored yet, each once and in their order, after the text that they begin with.
+        """Store the prompts that are not stored yet, each once and in their order, after the text that all of them
+        begin with: `few_shot`.
 
-        That is what the rendered `few_shot` has in common with the first of them. A run that is killed and started
-        again asks for the same prompts in the same order, so its file ends with the same bytes as that of an
-        undisturbed run.
+        A run that is killed and started again asks for the same prompts in the same order, so its file ends with the
+        same bytes as that of an undisturbed run.
         """
         if self._stored is None:
             self._stored = self._hashes()
@@ -33,7 +33,7 @@ class PromptFile:
         new = {sha256: render(prompt) for sha256, prompt in by_hash.items() if sha256 not in self._stored}
         if not new:
             return
-        head = _head(few_shot, next(iter(new.values())), render) if few_shot else None
+        head = _head(few_shot, render)
         records = [head] if head and head.sha256 not in self._stored else []
         records += [
             _record(sha256, head, rendered) for sha256, rendered in new.items() if head is None or sha256 != head.sha256
@@ -47,11 +47,14 @@ class PromptFile:
         return {sha256_of_line(line, self._path) for line in complete_lines(self._path)}
 
 
-def _head(few_shot: Prompt, first: RenderedPrompt, render: Render) -> StoredPrompt | None:
-    """What the few-shot examples and the first prompt begin with; None if that is nothing."""
-    block = render(few_shot)
-    text = block.text[: _num_equal(block.text, first.text)]
-    ids = None if block.ids is None else block.ids[: _num_equal(block.ids, first.ids or ())]
+def _head(few_shot: Prompt, render: Render) -> StoredPrompt | None:
+    """What all prompts with these few-shot examples begin with; None if that is nothing."""
+    if isinstance(few_shot, str):
+        return _record(prompt_sha256(few_shot), None, render(few_shot)) if few_shot else None
+    # A template writes before and behind a turn, so it is what two questions that begin differently have in common.
+    one, other = (render((*few_shot, Turn("user", question))) for question in ("0", "x"))
+    text = one.text[: _num_equal(one.text, other.text)]
+    ids = None if one.ids is None else one.ids[: _num_equal(one.ids, other.ids or ())]
     return _record(prompt_sha256(text), None, RenderedPrompt(text=text, ids=ids)) if text else None
 
 
