@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -22,23 +21,28 @@ from selftaught.records.training import ProbeRow, TrainingExample
 from selftaught.runs.lines import adapter_of
 
 DAY = "2024-02-03"
+CHAT = ChatSettings()
 ASKED = (Turn("user", "How many?"),)
 SPECIAL = ("<|im_end|>", "<|im_start|>", "</s>", "<s>", "<bos>", "<end_of_turn>", "<|eot_id|>", "<|end|>", "[/INST]")
-CHAT = ChatSettings()
-ADDED = ("<think>", "</think>", "<tool_response>", "<table>", "\n\n")
+ADDED = ("<think>", "</think>", "<tool_response>")
 
 every_model = pytest.mark.parametrize("name", CHAT_MODELS)
 names = st.sampled_from(list(CHAT_MODELS))
 
 
-@cache
-def folder_of(name: str) -> Path:
-    return save_tokenizer(CHAT_MODELS[name], Path(mkdtemp()))
+FOLDERS: dict[str, Path] = {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chat_models(tmp_path_factory: pytest.TempPathFactory) -> None:
+    FOLDERS.update(
+        (name, save_tokenizer(model, tmp_path_factory.mktemp("chat"))) for name, model in CHAT_MODELS.items()
+    )
 
 
 @cache
 def codec_of(name: str, thinking: bool | None = None) -> Codec:
-    return Codec(str(folder_of(name)), chat=ChatSettings(thinking=thinking, date=DAY))
+    return Codec(str(FOLDERS[name]), chat=ChatSettings(thinking=thinking, date=DAY))
 
 
 def made(folder: Path, template: str | None, chat: ChatSettings | None = CHAT, **changes: Any) -> Codec:
@@ -48,7 +52,23 @@ def made(folder: Path, template: str | None, chat: ChatSettings | None = CHAT, *
 
 def words(*specials: str) -> st.SearchStrategy[str]:
     """Texts of the tokenizers' own words, white space, other scripts and these strings."""
-    own = [" ", "\n", "\n\n", "the", " answer is", "12", "<", ">", "|", "</", "thinking", "é", "日本", "🧮", "\ue000"]
+    own = [
+        " ",
+        "\n",
+        "\n\n",
+        "the",
+        " answer is",
+        "12",
+        "<",
+        ">",
+        "|",
+        "</",
+        "thinking",
+        "<table>",
+        "é",
+        "🧮",
+        "\ue000",
+    ]
     return st.lists(st.sampled_from([*own, *specials]), max_size=8).map("".join)
 
 
@@ -143,7 +163,7 @@ def test_the_same_date_gives_the_same_text_on_every_day(tmp_path: Path) -> None:
     texts = {}
     for day in (today.isoformat(), (today - timedelta(days=400)).isoformat(), DAY, None):
         chat = ChatSettings(date=day)
-        texts[day] = Codec(str(folder_of("llama 3")), chat=chat).render(ASKED).text
+        texts[day] = Codec(str(FOLDERS["llama 3"]), chat=chat).render(ASKED).text
         assert date.fromisoformat(day or today.isoformat()).strftime("%d %b %Y") in texts[day]
     assert len(set(texts.values())) == 3
     assert texts[None] == texts[today.isoformat()]
@@ -219,7 +239,7 @@ def test_turns_that_a_template_does_not_take_are_refused_in_one_line(name: str, 
         codec_of(name).encode_prompt(prompt)
     assert "\n" not in str(caught.value)
     assert 'model.prompt_format = "plain"' in str(caught.value)
-    assert str(folder_of(name)) in str(caught.value)
+    assert str(FOLDERS[name]) in str(caught.value)
 
 
 def test_a_template_without_system_turns_has_none(tmp_path: Path) -> None:
@@ -274,7 +294,7 @@ def test_of_several_templates_one_must_be_the_default(tmp_path: Path) -> None:
 
 @every_model
 def test_a_prompt_that_is_a_text_has_the_same_ids_in_a_codec_of_turns_and_of_texts(name: str) -> None:
-    plain, chat = Codec(str(folder_of(name))), codec_of(name)
+    plain, chat = Codec(str(FOLDERS[name])), codec_of(name)
     for text in ("Q: 1 + 1?\nA:", "<|im_start|>user\n[INST]", " x"):
         assert chat.encode_prompt(text) == plain.encode_prompt(text)
         assert chat.encode_completion(text, " 2\n\nQ") == plain.encode_completion(text, " 2\n\nQ")
@@ -282,7 +302,7 @@ def test_a_prompt_that_is_a_text_has_the_same_ids_in_a_codec_of_turns_and_of_tex
 
 
 def test_turns_are_refused_by_a_codec_of_texts() -> None:
-    codec = Codec(str(folder_of("chatml")))
+    codec = Codec(str(FOLDERS["chatml"]))
     for encode in (codec.encode_prompt, codec.render, lambda prompt: codec.encode_completion(prompt, "x")):
         with pytest.raises(RefusedError, match=r"a prompt has 1 turns, but model .* opened for prompts that are texts"):
             encode(ASKED)
