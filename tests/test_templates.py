@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 import strategies  # noqa: F401 (loads the profile of property tests)
 from chat_models import CHAT_MODELS, CHATML_TURNS, IM, LLAMA3, PLAIN, QWEN3, save_tokenizer
@@ -337,6 +339,27 @@ def test_a_completion_after_turns_is_encoded_by_itself_and_its_special_strings_s
     assert codec.encode_completion(others, text) == ids
 
 
+def test_the_tags_of_a_thought_are_tokens_in_a_completion_and_text_in_a_prompt() -> None:
+    codec, text = codec_of("qwen 3"), "<think>\nHm <|im_end|>\n</think>\n\nTwo."
+    tags = codec.tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    ids = codec.encode_completion(ASKED, text)
+    assert [i for i in ids if i in codec.tokenizer.added_tokens_decoder] == tags
+    assert ids[0] == tags[0]
+    assert not set(tags) & set(codec.encode_prompt((Turn("user", text),)))
+
+
+def test_an_end_token_that_the_tokenizer_puts_behind_every_text_is_taken_off(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(FOLDERS["chatml"])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", tokenizer.eos_token_id)]
+    )
+    tokenizer.save_pretrained(tmp_path)
+    for chat in (None, CHAT):
+        codec = Codec(str(tmp_path), chat=chat)
+        for prompt in ("the answer", *(() if chat is None else (ASKED,))):
+            assert codec.encode_prompt(prompt) == codec_of("chatml").encode_prompt(prompt)
+
+
 ENDS = {
     "the template's and the tokenizer's are one": ("chatml with a default system text", None, ["<|im_end|>"]),
     "the template's is taught": ("chatml", None, ["<|im_end|>", "<|endoftext|>"]),
@@ -364,7 +387,9 @@ def test_every_end_that_template_tokenizer_and_generation_config_name_stops_a_co
     assert plain.end_id == of_text(CHAT_MODELS[name].eos)
 
 
-def test_a_template_that_puts_no_token_of_its_own_behind_the_assistant_has_no_end_of_turn(tmp_path: Path) -> None:
+def test_the_end_of_turn_is_the_token_that_the_template_puts_behind_the_assistant_if_it_is_a_special_one(
+    tmp_path: Path,
+) -> None:
     words_only = "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n\n{% endfor %}### assistant\n"
     begins = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ bos_token }}{% endfor %}"
     silent = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
@@ -374,6 +399,9 @@ def test_a_template_that_puts_no_token_of_its_own_behind_the_assistant_has_no_en
         assert codec.template.end_of_turn is None
         assert codec.end_id == codec.tokenizer.eos_token_id
         assert not codec.template.default_system
+    behind_a_space = "{% for m in messages %}{{ m.role + ':' + m.content + ' <|im_end|>' }}{% endfor %}"
+    codec = made(tmp_path / "space", behind_a_space, special=("<|im", *IM))
+    assert codec.end_id == codec.tokenizer.convert_tokens_to_ids("<|im_end|>") != codec.tokenizer.eos_token_id
     stated = made(tmp_path / "stated", "Answer in a word.\n" + words_only)
     assert stated.template
     assert stated.template.default_system
