@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 import strategies  # noqa: F401 (loads the profile of property tests)
 from chat_models import CHAT_MODELS, CHATML_TURNS, IM, LLAMA3, PLAIN, QWEN3, save_tokenizer
@@ -22,23 +24,28 @@ from selftaught.records.training import ProbeRow, TrainingExample
 from selftaught.runs.lines import adapter_of
 
 DAY = "2024-02-03"
+CHAT = ChatSettings()
 ASKED = (Turn("user", "How many?"),)
 SPECIAL = ("<|im_end|>", "<|im_start|>", "</s>", "<s>", "<bos>", "<end_of_turn>", "<|eot_id|>", "<|end|>", "[/INST]")
-CHAT = ChatSettings()
-ADDED = ("<think>", "</think>", "<tool_response>", "<table>", "\n\n")
+ADDED = ("<think>", "</think>", "<tool_response>")
 
 every_model = pytest.mark.parametrize("name", CHAT_MODELS)
 names = st.sampled_from(list(CHAT_MODELS))
 
 
-@cache
-def folder_of(name: str) -> Path:
-    return save_tokenizer(CHAT_MODELS[name], Path(mkdtemp()))
+FOLDERS: dict[str, Path] = {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chat_models(tmp_path_factory: pytest.TempPathFactory) -> None:
+    FOLDERS.update(
+        (name, save_tokenizer(model, tmp_path_factory.mktemp("chat"))) for name, model in CHAT_MODELS.items()
+    )
 
 
 @cache
 def codec_of(name: str, thinking: bool | None = None) -> Codec:
-    return Codec(str(folder_of(name)), chat=ChatSettings(thinking=thinking, date=DAY))
+    return Codec(str(FOLDERS[name]), chat=ChatSettings(thinking=thinking, date=DAY))
 
 
 def made(folder: Path, template: str | None, chat: ChatSettings | None = CHAT, **changes: Any) -> Codec:
@@ -48,7 +55,23 @@ def made(folder: Path, template: str | None, chat: ChatSettings | None = CHAT, *
 
 def words(*specials: str) -> st.SearchStrategy[str]:
     """Texts of the tokenizers' own words, white space, other scripts and these strings."""
-    own = [" ", "\n", "\n\n", "the", " answer is", "12", "<", ">", "|", "</", "thinking", "é", "日本", "🧮", "\ue000"]
+    own = [
+        " ",
+        "\n",
+        "\n\n",
+        "the",
+        " answer is",
+        "12",
+        "<",
+        ">",
+        "|",
+        "</",
+        "thinking",
+        "<table>",
+        "é",
+        "🧮",
+        "\ue000",
+    ]
     return st.lists(st.sampled_from([*own, *specials]), max_size=8).map("".join)
 
 
@@ -143,7 +166,7 @@ def test_the_same_date_gives_the_same_text_on_every_day(tmp_path: Path) -> None:
     texts = {}
     for day in (today.isoformat(), (today - timedelta(days=400)).isoformat(), DAY, None):
         chat = ChatSettings(date=day)
-        texts[day] = Codec(str(folder_of("llama 3")), chat=chat).render(ASKED).text
+        texts[day] = Codec(str(FOLDERS["llama 3"]), chat=chat).render(ASKED).text
         assert date.fromisoformat(day or today.isoformat()).strftime("%d %b %Y") in texts[day]
     assert len(set(texts.values())) == 3
     assert texts[None] == texts[today.isoformat()]
@@ -219,7 +242,7 @@ def test_turns_that_a_template_does_not_take_are_refused_in_one_line(name: str, 
         codec_of(name).encode_prompt(prompt)
     assert "\n" not in str(caught.value)
     assert 'model.prompt_format = "plain"' in str(caught.value)
-    assert str(folder_of(name)) in str(caught.value)
+    assert str(FOLDERS[name]) in str(caught.value)
 
 
 def test_a_template_without_system_turns_has_none(tmp_path: Path) -> None:
@@ -274,7 +297,7 @@ def test_of_several_templates_one_must_be_the_default(tmp_path: Path) -> None:
 
 @every_model
 def test_a_prompt_that_is_a_text_has_the_same_ids_in_a_codec_of_turns_and_of_texts(name: str) -> None:
-    plain, chat = Codec(str(folder_of(name))), codec_of(name)
+    plain, chat = Codec(str(FOLDERS[name])), codec_of(name)
     for text in ("Q: 1 + 1?\nA:", "<|im_start|>user\n[INST]", " x"):
         assert chat.encode_prompt(text) == plain.encode_prompt(text)
         assert chat.encode_completion(text, " 2\n\nQ") == plain.encode_completion(text, " 2\n\nQ")
@@ -282,7 +305,7 @@ def test_a_prompt_that_is_a_text_has_the_same_ids_in_a_codec_of_turns_and_of_tex
 
 
 def test_turns_are_refused_by_a_codec_of_texts() -> None:
-    codec = Codec(str(folder_of("chatml")))
+    codec = Codec(str(FOLDERS["chatml"]))
     for encode in (codec.encode_prompt, codec.render, lambda prompt: codec.encode_completion(prompt, "x")):
         with pytest.raises(RefusedError, match=r"a prompt has 1 turns, but model .* opened for prompts that are texts"):
             encode(ASKED)
@@ -317,6 +340,27 @@ def test_a_completion_after_turns_is_encoded_by_itself_and_its_special_strings_s
     assert codec.encode_completion(others, text) == ids
 
 
+def test_the_tags_of_a_thought_are_tokens_in_a_completion_and_text_in_a_prompt() -> None:
+    codec, text = codec_of("qwen 3"), "<think>\nHm <|im_end|>\n</think>\n\nTwo."
+    tags = codec.tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    ids = codec.encode_completion(ASKED, text)
+    assert [i for i in ids if i in codec.tokenizer.added_tokens_decoder] == tags
+    assert ids[0] == tags[0]
+    assert not set(tags) & set(codec.encode_prompt((Turn("user", text),)))
+
+
+def test_an_end_token_that_the_tokenizer_puts_behind_every_text_is_taken_off(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(FOLDERS["chatml"])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", tokenizer.eos_token_id)]
+    )
+    tokenizer.save_pretrained(tmp_path)
+    for chat in (None, CHAT):
+        codec = Codec(str(tmp_path), chat=chat)
+        for prompt in ("the answer", *(() if chat is None else (ASKED,))):
+            assert codec.encode_prompt(prompt) == codec_of("chatml").encode_prompt(prompt)
+
+
 ENDS = {
     "the template's and the tokenizer's are one": ("chatml with a default system text", None, ["<|im_end|>"]),
     "the template's is taught": ("chatml", None, ["<|im_end|>", "<|endoftext|>"]),
@@ -344,7 +388,9 @@ def test_every_end_that_template_tokenizer_and_generation_config_name_stops_a_co
     assert plain.end_id == of_text(CHAT_MODELS[name].eos)
 
 
-def test_a_template_that_puts_no_token_of_its_own_behind_the_assistant_has_no_end_of_turn(tmp_path: Path) -> None:
+def test_the_end_of_turn_is_the_token_that_the_template_puts_behind_the_assistant_if_it_is_a_special_one(
+    tmp_path: Path,
+) -> None:
     words_only = "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n\n{% endfor %}### assistant\n"
     begins = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ bos_token }}{% endfor %}"
     silent = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
@@ -354,6 +400,9 @@ def test_a_template_that_puts_no_token_of_its_own_behind_the_assistant_has_no_en
         assert codec.template.end_of_turn is None
         assert codec.end_id == codec.tokenizer.eos_token_id
         assert not codec.template.default_system
+    behind_a_space = "{% for m in messages %}{{ m.role + ':' + m.content + ' <|im_end|>' }}{% endfor %}"
+    codec = made(tmp_path / "space", behind_a_space, special=("<|im", *IM))
+    assert codec.end_id == codec.tokenizer.convert_tokens_to_ids("<|im_end|>") != codec.tokenizer.eos_token_id
     stated = made(tmp_path / "stated", "Answer in a word.\n" + words_only)
     assert stated.template
     assert stated.template.default_system
@@ -439,6 +488,16 @@ def test_a_token_that_spans_the_end_of_what_is_given_belongs_to_the_completion()
         codec.encode_example(example(ASKED, "x", completion_ids=(5,), given="y"))
 
 
+def test_what_is_given_may_be_spelt_in_another_way_by_the_tokenizer(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(FOLDERS["chatml"])
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    tokenizer.save_pretrained(tmp_path)
+    codec = Codec(str(tmp_path), chat=CHAT)
+    for prompt in ("A:", ASKED):
+        _, labels = codec.encode_example(example(prompt, " 12", given=" cafe\u0301 is"))
+        assert codec.decode([i for i in labels if i != IGNORED][:-1]) == " 12"
+
+
 @given(turns(words(*SPECIAL)), st.none() | st.integers(0, 300_000), words())
 def test_an_example_of_turns_survives_its_line_on_disk(prompt: tuple[Turn, ...], end: int | None, before: str) -> None:
     for record in (
@@ -455,6 +514,8 @@ REAL = os.environ.get("SELFTAUGHT_TEST_MODEL", "")
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="SELFTAUGHT_TEST_MODEL names no model folder")
 def test_turns_have_the_ids_of_transformers_with_the_tokenizer_of_a_pretrained_model() -> None:
+    if not Codec(REAL).tokenizer.chat_template:
+        pytest.skip(f"{REAL} has no chat template")
     codec = Codec(REAL, chat=ChatSettings(date=DAY))
     assert codec.template
     alone = Turn("user", "How many r's are in strawberry?\n\n(A) 2  (B) 3")
