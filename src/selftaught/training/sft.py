@@ -106,6 +106,8 @@ class SftTrainer:
             noise_scale=noise_scale(steps.noise),
             notes=trainer.notes,
         )
+        ends = sorted(codec.end_ids)  # whoever generates with the model stops where its samples stopped
+        model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
         try:
             model.save_pretrained(training.out_dir)
             codec.tokenizer.save_pretrained(training.out_dir)
