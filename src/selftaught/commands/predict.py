@@ -28,6 +28,7 @@ from selftaught.records.samples import Sample
 from selftaught.runs.prediction_file import PredictionFile, check_out
 from selftaught.stages.sampling import Sampling, generate_chunk
 from selftaught.tasks.rows.files import SUFFIXES, read_rows
+from selftaught.tasks.settings import RowsConfig
 from selftaught.tasks.splits import key_of_problem
 
 FORMAT = 1
@@ -255,6 +256,12 @@ def _counted(job: Job, output: PredictionFile, note: Tell) -> Predicted:
         if problem.id in answered:
             verification = job.task.verifier(saved.completion, answered[problem.id])
             correct += verification.verdict is Verdict.CORRECT
+    if 2 * unparseable > len(job.questions.problems) and isinstance(job.config.task, RowsConfig):
+        note(
+            "most rows have no prediction, because their completions do not state the answer where it is expected; "
+            "few-shot examples show a model how (task.prompt_file), and --set task.extraction=lenient reads other "
+            "places, too"
+        )
     return Predicted(
         out=output.out,
         rows=len(job.questions.problems),
