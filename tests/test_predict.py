@@ -537,7 +537,7 @@ def test_a_prompt_longer_than_the_context_is_named_before_anything_is_generated(
     rows = [{"question": "1 2 + 3 4"}, {"question": " ".join("1" * 2_000) + " + 1"}]
     write_rows(tmp_path / "q.jsonl", rows)
     done = selftaught("predict", "builtin:adder", "q.jsonl", "--task", "arithmetic", "--num-shots", "0", cwd=tmp_path)
-    assert "q.jsonl:2: a prompt of " in refused(done)
+    assert refused(done).startswith("selftaught: q.jsonl:2: a prompt of ")
     assert [path.name for path in tmp_path.iterdir()] == ["q.jsonl"]
 
 
@@ -580,11 +580,14 @@ def test_answers_that_cannot_be_read_are_said_and_do_not_stop_the_predictions(tm
     solutions = [{"question": q, "answer": f"so it is\n#### {n}"} for n, q in enumerate("ab")]
     read = read_questions(str(write_rows(tmp_path / "q.jsonl", solutions)), OwnConfig())
     assert read.answers == {"1": "0", "2": "1"}
+    assert {p.answer for p in read.problems} == {""}
     same = [{"question": "a"}, {"question": "a"}]  # no reason to look for another column
     assert read_questions(str(write_rows(tmp_path / "q.jsonl", same)), OwnConfig()).reading[0].startswith("question: ")
     some = [{"question": "a", "answer": None}, {"question": "b", "answer": "5"}]
     assert read_questions(str(write_rows(tmp_path / "q.jsonl", some)), OwnConfig()).answers == {"2": "5"}
-    shown = read_questions(str(tmp_path / "q.jsonl"), OwnConfig(), question_key="question + answer?")
+    of_a_run = OwnConfig(data="train.jsonl")
+    assert read_questions(str(tmp_path / "q.jsonl"), of_a_run).answers == {"2": "5"}
+    shown = read_questions(str(tmp_path / "q.jsonl"), of_a_run, question_key="question + answer?")
     assert shown.answers == {}
 
 
