@@ -25,7 +25,7 @@ from selftaught.records.errors import one_line
 from test_kill import SETTINGS
 from toy import folder_bytes
 
-COMMANDS = ["run", "eval", "show", "regrade", "report", "tasks", "tasks check", "init"]
+COMMANDS = ["run", "eval", "show", "regrade", "report", "predict", "tasks", "tasks check", "init"]
 QUICK = {
     **SETTINGS,
     "compute.workers": 1,  # a second one would take time to start; tests/test_kill.py has two
@@ -196,6 +196,22 @@ def test_eval_with_several_samples_gives_pass_at_k_and_majority(finished: Path) 
     assert (measured["num_samples"], set(measured["pass_at_k"])) == (4, {"1", "2", "4"})
     assert measured["pass_at_k"]["1"] <= measured["pass_at_k"]["4"]
     assert 0 <= measured["majority_at_k"] <= 1
+
+
+def test_predict_answers_as_the_run_measures_and_says_which_rows_the_run_was_trained_on(
+    finished: Path, tmp_path: Path
+) -> None:
+    stored = [json.loads(line) for line in (finished / "problems.jsonl").read_text().splitlines()]
+    measured = [json.loads(line) for line in (finished / "samples" / "001-dev.jsonl").read_text().splitlines()]
+    dev = {problem["id"]: problem for problem in stored if problem["split"] == "dev"}
+    train = [problem for problem in stored if problem["split"] == "train"][:2]
+    rows = [{"question": problem["question"]} for problem in (*(dev[s["problem_id"]] for s in measured), *train)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = selftaught("predict", str(finished / "checkpoints" / "001"), "q.jsonl", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["known"] == 2
+    lines = [json.loads(line) for line in (tmp_path / "q.predictions.jsonl").read_text().splitlines()]
+    assert [line["prediction"] for line in lines[:10]] == [sample["prediction"] for sample in measured]
 
 
 def test_show_filters_and_prints_json_lines(finished: Path) -> None:

@@ -18,9 +18,11 @@ import typer
 from selftaught.cli.output import (
     is_lost,
     loss,
+    note,
     secure,
     width_of,
 )
+from selftaught.cli.predict import predict_command
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import given_name, given_path
 from selftaught.machine.quiet import quieten_libraries
@@ -195,9 +197,12 @@ def evaluate_command(
         max_new_tokens=max_new_tokens,
         overrides=parse_overrides(overrides or ()),
     )
-    measurement = evaluate(find_target(given_name(target, "RUN_OR_MODEL"), task=task), asked, note=_note)
+    measurement = evaluate(find_target(given_name(target, "RUN_OR_MODEL"), task=task), asked, note=note)
     text = wrapped(measurement_text(measurement), width_of(sys.stdout), indent="    ")
     print(json.dumps(dump_measurement(measurement)) if as_json else text)
+
+
+app.command(name="predict", short_help="Answer a file of new questions.")(predict_command)
 
 
 @app.command(short_help="Print samples of a run.")
@@ -224,7 +229,7 @@ def show(
         if is_lost(sys.stdout):
             return  # whoever reads has seen enough, as in `selftaught show DIR | head`
     if not printed:
-        _note(no_match_text(folder, wanted))
+        note(no_match_text(folder, wanted))
 
 
 @app.command(short_help="Judge a run's saved samples again.")
@@ -241,7 +246,7 @@ def regrade(run_dir: Annotated[str, typer.Argument(metavar="DIR")], as_json: Jso
         print(json.dumps(change_json(path, sample, now)) if as_json else change_text(path, sample, now))
         if is_lost(sys.stdout):
             return
-    _note(f"{seen} samples, {changed} verdicts changed; the files are left as they are")
+    note(f"{seen} samples, {changed} verdicts changed; the files are left as they are")
 
 
 @app.command(short_help="Write a run's report, or compare runs.")
@@ -353,10 +358,6 @@ def _finish(folder: Path, config: "RunConfig") -> None:
     print(f"plot   {written.svg}")
     print(f"model  {folder / result['checkpoint'] if best else result['checkpoint']}")
     print(f"next:  {command('show', folder, '--verdict', 'correct', '--limit', '3')}")
-
-
-def _note(text: str) -> None:
-    print(one_line(text), file=sys.stderr)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from selftaught.records.errors import one_line
+
 
 class _Descriptor(io.FileIO):
     """Accepts all bytes, whether they can be written or not, so that no layer above fails or keeps them."""
@@ -42,6 +44,11 @@ def secure() -> None:
         os.open(os.devnull, os.O_RDWR)  # else the next opened file gets this number and thereby the output
     sys.stdout = _secured(sys.stdout, 1)
     sys.stderr = _secured(sys.stderr, 2)
+
+
+def note(text: str) -> None:
+    """A message for a person: one line on standard error."""
+    print(one_line(text), file=sys.stderr)
 
 
 def loss(stream: TextIO) -> OSError | None:

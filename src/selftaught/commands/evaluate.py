@@ -1,7 +1,8 @@
 """Measure a model or the result of a run on a split, outside the loop but sampled and verified as in it."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from selftaught.commands.run import (
     refuse_other_data,
     task_of,
 )
-from selftaught.config.chat import resolve_chat
+from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
     config_from_values,
     config_without_training,
@@ -26,7 +27,7 @@ from selftaught.config.loading import (
 )
 from selftaught.config.resolving import Resolved, resolve
 from selftaught.config.settings import RunConfig
-from selftaught.engines.engine import ServedEngine
+from selftaught.engines.engine import Engine, ServedEngine
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import link_to_nothing
 from selftaught.machine.workers import Workers
@@ -77,12 +78,10 @@ def find_target(name: str, *, task: str | None) -> Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """How a target is to be measured; what is None is as in its settings."""
+class AskedSampling:
+    """How to sample from a target; what is None is as in its settings."""
 
-    split: str
     task_name: str | None = None
-    variant: str | None = None
     num_shots: int | None = None
     num_samples: int = 1
     """Completions per problem, K."""
@@ -97,12 +96,22 @@ class Asked:
         greedy = 0.0 if self.num_samples == 1 else 0.7
         return {
             "task.name": self.task_name,
-            "task.variant": self.variant,
             "sampling.num_samples": self.num_samples,
             "sampling.temperature": greedy if self.temperature is None else self.temperature,
             "sampling.num_shots": target.num_shots if self.num_shots is None else self.num_shots,
             "sampling.max_new_tokens": self.max_new_tokens,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked(AskedSampling):
+    """How a target is to be measured."""
+
+    split: str
+    variant: str | None = None
+
+    def settings(self, target: Target) -> dict[str, Value | None]:
+        return {"task.variant": self.variant, **AskedSampling.settings(self, target)}
 
 
 def evaluate(target: Target, asked: Asked, *, note: Callable[[str], None] = lambda line: None) -> Measurement:
@@ -115,18 +124,9 @@ def evaluate(target: Target, asked: Asked, *, note: Callable[[str], None] = lamb
     split = asked.split
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: expected one of {', '.join(SPLITS)}")
-    if target.run_dir is not None and (fixed := sorted(PROMPTS & asked.overrides.keys())):
-        raise ConfigError(
-            f"--set {fixed[0]}: the prompts of a run's model are rendered as in the run; measure without it, or start "
-            "a run with it"
-        )
-    config = _with(target.config, asked.settings(target), asked.overrides)
-    chat = (
-        resolve_chat(config.model, Path(target.model.path)) if target.run_dir is None else chat_of_run(target.run_dir)
-    )
-    task = in_format(task_of(config), config, chat)
-    if target.run_dir is not None and _data_of(config) == _data_of(target.config):
-        refuse_other_data(target.run_dir, task)
+    config = config_for(target, asked, command_name="eval")
+    chat = chat_for(target, config)
+    task = in_format(task_for(target, config), config, chat)
     check_before_start(config, task)
     config.engine.check()
     problems = measured_problems(config, task, split)
@@ -166,17 +166,24 @@ def _samples(
     )
     planned = planned_samples(problems, kind="evaluation", num_samples=config.sampling.num_samples)
     samples: list[Sample] = []
-    with Workers(resolved.workers - 1) as workers:
-        opening = resolved.opening(workers, trust_remote_code=config.model.trust_remote_code)
-        engine = resolved.engine.opener(opening)(target.model)
+    with opened_engine(resolved, config, target.model) as engine:
         if isinstance(engine, ServedEngine):
             note(f"measured: what {engine.address} serves; the server names {engine.serves!r}")
+        while plans := tuple(islice(planned, resolved.chunk_completions)):
+            samples += generate_chunk(engine, sampling, plans)
+    return samples
+
+
+@contextmanager
+def opened_engine(resolved: Resolved, config: RunConfig, model: ModelRef) -> Iterator[Engine]:
+    """The resolved engine, open on a model outside the loop, with the workers that it uses."""
+    with Workers(resolved.workers - 1) as workers:
+        opening = resolved.opening(workers, trust_remote_code=config.model.trust_remote_code)
+        engine = resolved.engine.opener(opening)(model)
         try:
-            while plans := tuple(islice(planned, resolved.chunk_completions)):
-                samples += generate_chunk(engine, sampling, plans)
+            yield engine
         finally:
             engine.close()
-    return samples
 
 
 PROMPTS = {"model.prompt_format", "model.system", "model.thinking", "model.template_date"}
@@ -190,12 +197,38 @@ def _data_of(config: RunConfig) -> dict[str, Value]:
     return config.task.model_dump(exclude=SETTINGS_OF_USE)
 
 
-def _with(config: RunConfig, given: Mapping[str, Value | None], overrides: Mapping[str, Value]) -> RunConfig:
-    """A config with overrides and with the given arguments."""
-    if fixed := sorted(overrides.keys() & {*given, "model.path"}):
-        raise ConfigError(f"--set {fixed[0]}: `eval` has an argument of its own for it; see `selftaught eval --help`")
-    values = overridden(flat_values(config), {**overrides, **{key: v for key, v in given.items() if v is not None}})
-    return with_homes(config_from_values(values, lambda key: "eval"))
+def config_for(target: Target, asked: AskedSampling, *, command_name: str) -> RunConfig:
+    """The target's config with what is asked. Raises ConfigError for an override of a setting that has an argument of
+    its own."""
+    given = asked.settings(target)
+    if fixed := sorted(asked.overrides.keys() & {*given, "model.path"}):
+        raise ConfigError(
+            f"--set {fixed[0]}: `{command_name}` has an argument of its own for it; see "
+            f"`selftaught {command_name} --help`"
+        )
+    if target.run_dir is not None and (fixed := sorted(asked.overrides.keys() & PROMPTS)):
+        raise ConfigError(
+            f"--set {fixed[0]}: the prompts of a run's model are rendered as in the run; leave it out, or start a run "
+            "with it"
+        )
+    set_ones = {key: value for key, value in given.items() if value is not None}
+    values = overridden(flat_values(target.config), {**asked.overrides, **set_ones})
+    return with_homes(config_from_values(values, lambda key: command_name))
+
+
+def chat_for(target: Target, config: RunConfig) -> ChatResolved | None:
+    """How the prompts of a target are rendered: those of a run's model as in the run. None for text."""
+    if target.run_dir is not None:
+        return chat_of_run(target.run_dir)
+    return resolve_chat(config.model, Path(target.model.path))
+
+
+def task_for(target: Target, config: RunConfig) -> Task:
+    """The task of a target's config. Raises RefusedError if its problems are not those that the target's run has."""
+    task = task_of(config)
+    if target.run_dir is not None and _data_of(config) == _data_of(target.config):
+        refuse_other_data(target.run_dir, task)
+    return task
 
 
 def _no_run(name: str) -> str:

@@ -307,7 +307,7 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str, given: Fr
             f"{run_dir} was started {_from_python(then)}, now {_from_python(now)}; carry it on as it was started, or "
             "use another --run-dir"
         )
-    if changed := differences(_fixed(config_of_run(run_dir)), _fixed(config)):
+    if changed := differences(fixed_settings(config_of_run(run_dir)), fixed_settings(config)):
         raise StoreError(
             f"{run_dir} was started with {'; '.join(changed)}; carry on with "
             f"`{command('run', '--resume', run_dir)}`, or use another --run-dir"
@@ -337,7 +337,7 @@ def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
     )
 
 
-def _fixed(config: RunConfig) -> dict[str, Value]:
+def fixed_settings(config: RunConfig) -> dict[str, Value]:
     """The settings that a run keeps: all but those that may change, such as how a server is reached."""
     may_change = {f"engine.{key}" for key in config.engine.may_change}
     return {key: value for key, value in flat_values(config).items() if key not in may_change}

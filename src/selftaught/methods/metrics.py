@@ -44,10 +44,15 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - comb(n - correct, k) / comb(n, k)
 
 
+def votes_of(samples: Sequence[Sample]) -> dict[str, int]:
+    """How many samples have each prediction, the one drawn first (by index) first; without the unparseable ones."""
+    return dict(Counter(s.prediction for s in sorted(samples, key=lambda s: s.index) if s.prediction is not None))
+
+
 def majority_prediction(samples: Sequence[Sample]) -> str | None:
     """The most frequent prediction, of equally frequent ones the first by index; None without any prediction."""
-    counts = Counter(s.prediction for s in sorted(samples, key=lambda s: s.index) if s.prediction is not None)
-    return counts.most_common(1)[0][0] if counts else None
+    votes = votes_of(samples)
+    return max(votes, key=votes.__getitem__) if votes else None
 
 
 def count_samples(samples: Iterable[Sample], *, has_step_check: bool) -> SamplingCounts:

@@ -29,7 +29,9 @@ class Problem:
     """Unique within the task."""
     question: str
     answer: str
-    """The reference answer, in the form that the task's verifier accepts; with choices, the correct one's label."""
+    """The reference answer, in the form that the task's verifier accepts; with choices, the correct one's label. Empty
+    for a question whose answer is not known or must not be used (`predict`): of its verification only the prediction
+    counts."""
     choices: tuple[str, ...] = ()
     """Their texts; the labels are A, B, C, … in this order."""
     class_name: str = "all"

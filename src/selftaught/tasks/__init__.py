@@ -35,6 +35,8 @@ class TaskSource(Generic[_Settings]):
     description: str
     places: Callable[[_Settings], Mapping[str, str]] | None = None
     """Problem id -> file and line of its row, for a task whose rows are the user's."""
+    reads_new_questions: bool = True
+    """Whether the verifier reads the answer to a question that is not one of the task's problems."""
 
 
 TASKS: Mapping[str, TaskSource[Any]] = MappingProxyType(
@@ -66,6 +68,7 @@ TASKS: Mapping[str, TaskSource[Any]] = MappingProxyType(
             grader=reasoning_gym.grader,
             variants=(),
             description="a generator of reasoning-gym, named by task.variant, with its own scorer; needs the extra",
+            reads_new_questions=False,  # the scorer looks its own item up
         ),
         "own": TaskSource(
             settings=OwnConfig,

@@ -46,7 +46,7 @@ def mathematics(place: AnswerPlace, extraction: Extraction, limit_s: float) -> V
             if span is None:
                 return UNPARSEABLE
             if span not in judgements:
-                judgements[span] = compare(span, problem.answer)
+                judgements[span] = compare(span, problem.answer) if problem.answer else _unjudged(span)
             return judgements[span]
 
         return under_both(judge, extraction)
@@ -96,6 +96,16 @@ def formula_comparison(limit_s: float) -> Callable[[str, str], Judgement]:
         return Verdict(reply["verdict"]), prediction
 
     return compare
+
+
+def _unjudged(span: str) -> Judgement:
+    """The prediction of an answer that is compared with nothing, written as `formula_comparison` writes it."""
+    formula = formula_in(span)
+    trees = () if formula is None else readings(formula)
+    if formula is None or not (trees or words(formula) is not None or labelled(formula)):
+        return UNPARSEABLE
+    number = quantity(trees) if trees else None
+    return judgement(is_correct=False, prediction=fold_space(formula) if number is None else number_text(number[0]))
 
 
 def regex(pattern: str, place: AnswerPlace, extraction: Extraction, limit_s: float) -> Verifier:

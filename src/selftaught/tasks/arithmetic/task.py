@@ -199,6 +199,8 @@ def _operands(problem: Problem) -> tuple[int, int]:
 
 
 def _same_problem(problem: Problem) -> str:
+    if not re.fullmatch(r"[0-9 ]*[0-9][0-9 ]*\+[0-9 ]*[0-9][0-9 ]*", problem.question):
+        return problem.question  # a new question may be anything
     return "+".join(str(n) for n in sorted(_operands(problem)))
 
 

@@ -132,6 +132,32 @@ def layout_of(rows: Sequence[Row], given: Mapping[str, Any]) -> Layout:
     return Layout(keys, answer_is, tuple(notes), _unused(rows, used))
 
 
+def layout_of_questions(rows: Sequence[Row], given: Mapping[str, Any]) -> Layout:
+    """Guess the layout of rows that may have no answers: the question, choices, an id and, if there is one, the answer.
+
+    Columns such as A, B, C are choices by their names alone. Raises ConfigError where no column is the question.
+    """
+    notes: list[str] = []
+    keys = {name: str(given.get(f"{name}_key") or "") for name in KEYS}
+    used = {part for key in keys.values() for part in _columns_in(rows, key)}
+    if "choices_key" not in given:
+        keys["choices"] = _likeliest_key(rows, "choices", used)
+    keys["question"] = keys["question"] or _question_key(rows, {*used, keys["choices"]}, keys["choices"], notes)
+    # Of a few rows, all may ask the same.
+    keys["question"] = keys["question"] or _key_with_text(rows, "question", {*used, keys["choices"]})
+    if not keys["question"]:
+        raise ConfigError(_no_column_message(rows, "question"))
+    used |= {*_columns_in(rows, keys["question"]), keys["choices"]}
+    if "choices_key" not in given and not keys["choices"]:
+        keys["choices"] = " + ".join(_choice_columns(rows, used))
+    used |= set(_columns_in(rows, keys["choices"]))
+    for name in ("answer", "id"):
+        if f"{name}_key" not in given:
+            keys[name] = _likeliest_key(rows, name, used) or _key_with_text(rows, name, used)
+            used.add(keys[name])
+    return Layout(keys, "auto", tuple(notes), _unused(rows, used))
+
+
 def _question_key(rows: Sequence[Row], used: set[str], choices_key: str, notes: list[str]) -> str:
     """The question's column, joined with those that belong to it.
 
@@ -230,6 +256,12 @@ def _likeliest_key(rows: Sequence[Row], name: str, used: set[str]) -> str:
         ):
             return key
     return ""
+
+
+def _key_with_text(rows: Sequence[Row], name: str, used: set[str]) -> str:
+    """The first key with the name of the column `name` that has a text in some row; "" if there is none."""
+    named = _keys_named(rows, KEYS[name], used)
+    return next((key for key in named if any(isinstance(value, str) and value for value in column(rows, key))), "")
 
 
 def _choice_columns(rows: Sequence[Row], used: set[str]) -> tuple[str, ...]:

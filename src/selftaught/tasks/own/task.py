@@ -195,7 +195,7 @@ def _problems(rows: Sequence[Row], settings: ColumnsConfig, source: str) -> tupl
         if key and key != ColumnsConfig.model_fields[name].default and not has_key(rows, key):
             joined_texts(rows[:1], key)  # raises, and names the nearest key
     questions = joined_texts(rows, settings.question_key)
-    answers, solutions = _answers_and_solutions(rows, settings)
+    answers, solutions = answers_and_solutions(rows, settings)
     given: list[tuple[str, ...]] = [()] * len(rows)
     reading: tuple[str, ...] = ()
     if settings.choices_key and has_key(rows, settings.choices_key):
@@ -231,7 +231,7 @@ def _problems(rows: Sequence[Row], settings: ColumnsConfig, source: str) -> tupl
     return placed, reading
 
 
-def _answers_and_solutions(rows: Sequence[Row], settings: ColumnsConfig) -> tuple[list[str], list[str]]:
+def answers_and_solutions(rows: Sequence[Row], settings: ColumnsConfig) -> tuple[list[str], list[str]]:
     """Answers and human solutions. Where the answer column holds solutions with the marker (as GSM8K's does), they are
     its two parts; with `answer_is = "boxed"` the column holds solutions, and an answer is the content of the last box.
 
