@@ -16,6 +16,7 @@ def warnings(**given: Any) -> tuple[str, ...]:
         **{
             "rationale": counts(),
             "rationalization": counts(samples=40, correct=10, incorrect=30),
+            "steps_required": False,
             "examples_by_source": {"rationale": 60, "rationalization": 10, "rehearsed": 20},
             "batch_size": 8,
             "dev": measurement(60),
@@ -48,6 +49,15 @@ def test_more_than_10_percent_unparseable_is_warned_of(stage: str, unparseable: 
 def test_hints_that_are_never_accepted_are_warned_of() -> None:
     lines = warnings(rationalization=counts(samples=40, correct=0, incorrect=40))
     assert lines == ("none of 40 completions with a hint gave the hint's answer; hints have no effect",)
+
+
+@pytest.mark.parametrize(("wrong", "warned"), [(1, False), (2, True), (None, False)])
+def test_copied_hints_are_warned_of_unless_the_steps_are_required(wrong: int | None, warned: bool) -> None:
+    hinted = counts(samples=40, correct=10, incorrect=30, false_positive=wrong)
+    lines = warnings(rationalization=hinted)
+    assert len(lines) == warned
+    assert not warned or lines[0].startswith("2 of 10 hinted completions with the right answer fail the step check")
+    assert warnings(rationalization=hinted, steps_required=True) == ()
 
 
 def test_no_hints_are_no_failed_hints() -> None:

@@ -6,6 +6,7 @@ from selftaught.records.measurements import Measurement, SamplingCounts
 
 MAX_TRUNCATED = 0.05
 MAX_UNPARSEABLE = 0.10
+MAX_WRONG_STEPS = 0.10
 MAX_DEV_ACCURACY = 0.98
 
 
@@ -13,12 +14,16 @@ def warnings_for(
     *,
     rationale: SamplingCounts,
     rationalization: SamplingCounts,
+    steps_required: bool,
     examples_by_source: Mapping[str, int],
     batch_size: int,
     dev: Measurement,
     dev_before: Measurement,
 ) -> tuple[str, ...]:
-    """What a user should look at after an iteration; empty if there is nothing."""
+    """What a user should look at after an iteration; empty if there is nothing.
+
+    `steps_required` says whether a sample with a hint must pass the step check.
+    """
     warnings: list[str] = []
     for stage, counts in (("rationale", rationale), ("rationalization", rationalization)):
         warnings += _over(
@@ -36,6 +41,14 @@ def warnings_for(
     if rationalization.samples and not rationalization.correct:
         warnings.append(
             f"none of {rationalization.samples} completions with a hint gave the hint's answer; hints have no effect"
+        )
+    if not steps_required:
+        warnings += _over(
+            rationalization.false_positive or 0,
+            rationalization.correct,
+            MAX_WRONG_STEPS,
+            "hinted completions with the right answer fail the step check: the model copies the hint, and is trained on "
+            "that; method = 'star-checked' leaves them out",
         )
     sampled = examples_by_source.get("rationale", 0) + examples_by_source.get("rationalization", 0)
     if rationale.samples and sampled < batch_size:

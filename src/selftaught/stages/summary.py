@@ -83,6 +83,7 @@ def summarize(
         warnings=warnings_for(
             rationale=counted.rationale,
             rationalization=counted.rationalization,
+            steps_required="steps" in setup.config.selection.require_hinted,
             examples_by_source=by_source,
             batch_size=setup.config.training.batch_size,
             dev=dev,
