@@ -47,8 +47,8 @@ def warnings_for(
             rationalization.false_positive or 0,
             rationalization.correct,
             MAX_WRONG_STEPS,
-            "hinted completions with the right answer fail the step check: the model copies the hint, and is trained on "
-            "that; method = 'star-checked' leaves them out",
+            "hinted completions with the right answer fail the step check: the model copies the hint and learns "
+            "to; method = 'star-checked' leaves them out",
         )
     sampled = examples_by_source.get("rationale", 0) + examples_by_source.get("rationalization", 0)
     if rationale.samples and sampled < batch_size:
