@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from selftaught.commands.memory_check import check_disk, check_memory, fit_memory
 from selftaught.config.loading import (
     FILES,
     FUNCTIONS,
@@ -100,14 +101,20 @@ def launch(
     data = data_sha256(task)
     held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base)
+    changes: Sequence[str] = ()
     trust = config.model.trust_remote_code
     with Workers(resolved.workers - 1) as workers:
         opening = resolved.opening(workers, trust_remote_code=trust, log_dir=run_dir / "logs")
-        open_trainer = given.trainer or config.training.opener(opening)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
         if held is None and (given.engine is None or given.trainer is None):
             check_model_and_tokenizer(base.path, trust_remote_code=trust, workers=workers)
+            own = {"trains": given.trainer is None, "samples": given.engine is None}
+            resolved, changes = fit_memory(config, task, base, resolved, **own)
+        elif held is not None and not (run_dir / "result.json").exists():
+            check_memory(held, run_dir)
+        check_disk(config, base, resolved, run_dir)
+        open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
         with (
@@ -122,7 +129,7 @@ def launch(
             def on_tokens(tokens: int) -> None:
                 tell(TokensGenerated(tokens=tokens))
 
-            for line in (announcement, *task.notes, *_other_versions(config, run_dir)):
+            for line in (announcement, *task.notes, *changes, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
             setup = Setup(

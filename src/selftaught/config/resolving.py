@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from selftaught.config.settings import EngineSettings, RunConfig
+from selftaught.config.settings import EngineSettings, RunConfig, TrainingSettings
 from selftaught.machine.devices import Device, Machine, NumberType, given_or, resolve_machine
 from selftaught.machine.opening import Opening
 from selftaught.machine.workers import Worker
 from selftaught.models.weights import num_parameters
 from selftaught.records.errors import StoreError
 from selftaught.records.samples import ModelRef
-from selftaught.records.sections import Positive, Section
+from selftaught.records.sections import Count, Positive, Section
 
 CHUNK_WORK = {"cpu": 32_000_000_000, "cuda": 3_200_000_000_000}
 """Parameters times completions: a chunk of a model of 0.5 B on a CPU has 64."""
@@ -31,6 +31,11 @@ class Resolved(Section):
     workers: Positive
     chunk_completions: Positive
     engine: EngineSettings
+    training: TrainingSettings | None = None
+    """Fitted to the memory of the first start; None in a run that is older than that."""
+    training_bytes: Count | None = None
+    sampling_bytes: Count | None = None
+    """What these need at their peak by the forecast; None if that is not known."""
 
     @property
     def machine(self) -> Machine:
@@ -101,12 +106,14 @@ def carried_on(held: Mapping[str, Any], config: RunConfig, where: str) -> Resolv
         wrong = error.errors()[0]
         if wrong["type"] in ("missing", "extra_forbidden"):
             raise StoreError(f"{where}: resolved is damaged; restore the file or start a new run") from error
-        path = wrong["loc"][: 2 if wrong["loc"][0] == "engine" else 1]  # the rest of it names the type that was tried
+        has_parts = wrong["loc"][0] in ("engine", "training")
+        path = wrong["loc"][: 2 if has_parts else 1]  # the rest of it names the type that was tried
         key = ".".join(map(str, path))
         raise StoreError(_damaged(where, key, wrong["msg"].lower(), wrong["input"])) from error
-    for key, value in resolved.engine.model_dump().items():
-        if value == "auto":
-            raise StoreError(_damaged(where, f"engine.{key}", "input should be resolved", value))
+    for section, settings in (("engine", resolved.engine), ("training", resolved.training)):
+        for key, value in settings.model_dump().items() if settings else ():
+            if value == "auto":
+                raise StoreError(_damaged(where, f"{section}.{key}", "input should be resolved", value))
     name = config.engine.name
     if resolved.engine.name != name:
         raise StoreError(_damaged(where, "engine.name", f"input should be {name!r}", resolved.engine.name))

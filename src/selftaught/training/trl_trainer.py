@@ -41,11 +41,12 @@ class MicroBatchTrainer(SFTTrainer):
         batches: Batches,
         notes: tuple[str, ...],
         plain_attention: str,
+        in_pieces: bool = False,
         workers: WorkerGradients | None = None,
         **arguments: Any,
     ) -> None:
         self.batches, self.notes, self.plain_attention = batches, notes, plain_attention
-        self._compute, self._workers = compute, workers
+        self._compute, self._workers, self._in_pieces = compute, workers, in_pieces
         self._started_step = -1
         self._squared_norms: list[float] = []
         self._weights: list[int] = []
@@ -69,7 +70,7 @@ class MicroBatchTrainer(SFTTrainer):
     ) -> torch.Tensor:
         self._weights.append(len(inputs["targets"]))
         share = 1.0 / float(num_items_in_batch)
-        return loss_of(model, inputs, share, router_weight=self._router_weight())
+        return loss_of(model, inputs, share, router_weight=self._router_weight(), in_pieces=self._in_pieces)
 
     def _router_weight(self) -> float:
         return self.router_aux_loss_coef / self.batches.per_step if self.aux_loss_enabled else 0.0

@@ -1,0 +1,226 @@
+"""How much memory a training and a generation need at their peak, from the model's shape and the settings. Pure.
+
+Counted is what stays resident: anonymous memory of the process on a CPU, allocated memory on a GPU. The terms follow
+what autograd keeps for the backward pass of each layer; docs/memory.md compares them with measurements.
+
+Letters: N tokens of a micro-batch, n loss tokens of it, P parameters, V vocabulary, s bytes of a number.
+"""
+
+from dataclasses import dataclass, replace
+
+from selftaught.machine.devices import Device, NumberType
+from selftaught.models.shape import Shape
+
+BYTES: dict[NumberType, int] = {"float32": 4, "bfloat16": 2}
+LIBRARIES = {"training": 520 << 20, "sampling": 330 << 20}
+"""Python, torch and the other libraries with what they allocate for themselves, measured on a CPU."""
+WORKER_LIBRARIES = 300 << 20
+GPU_WORKSPACE = 64 << 20
+"""What the matrix products of a GPU allocate for themselves."""
+LONGEST_SQUARE = 1024
+"""Tokens of a row up to which attention keeps its weights on a CPU (training/packed_attention.py)."""
+PIECE_BYTES = 256 << 20
+"""Of the logits of one piece, and of their gradient, where they are computed in pieces."""
+SCORED_LOGITS = 1 << 26
+"""Logits of one batch when log-probabilities are measured (models/scoring.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Of one phase at its peak."""
+
+    what: str
+    """`training` or `sampling`."""
+    parts: tuple[Part, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.bytes for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingWork:
+    """What decides the memory of a training, beside the model's shape."""
+
+    dtype: NumberType
+    device: Device
+    tokens: int
+    """N, padding included: of the largest micro-batch."""
+    loss_tokens: int
+    longest: int
+    """Tokens of the longest row."""
+    accumulates: bool
+    """Whether a step has several micro-batches."""
+    lora_rank: int | None = None
+    recomputes: bool = False
+    """Activation checkpointing: a layer keeps its input, and is run again in the backward pass."""
+    in_pieces: bool = False
+    """Whether logits are computed for a few loss tokens at a time."""
+    workers: int = 1
+    """Processes, this one among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingWork:
+    """What decides the memory of a generation with the engine `local`, beside the model's shape."""
+
+    dtype: NumberType
+    device: Device
+    slots: int
+    shared: int
+    """Tokens that all prompts begin with."""
+    length: int
+    """Tokens of the longest prompt after these, and of its completion."""
+    cache_bytes: int
+    prefill_tokens: int
+    is_greedy: bool
+    packs: bool
+    """Whether weights are copied into the layout of the CPU's products."""
+    workers: int = 1
+
+
+def forecast_training(shape: Shape, work: TrainingWork) -> Forecast:
+    """The peak of fine-tuning with AdamW, in all processes of the run together."""
+    s, exact = BYTES[work.dtype], 4
+    trained = shape.parameters if work.lora_rank is None else work.lora_rank * shape.linear_widths
+    weights = s * shape.parameters + (exact * trained if work.lora_rank else 0)
+    masters = exact * trained if work.lora_rank is None and s != exact else 0
+    gradients = exact * trained
+    activations, logits = activation_bytes(shape, work), logit_bytes(shape, work)
+    passes = _passes(shape, work, gradients, activations, logits)
+    parts = [
+        Part("weights", weights),
+        Part("float32 masters", masters),
+        Part("AdamW moments", 2 * exact * trained),
+        *passes,
+        Part("libraries", GPU_WORKSPACE if work.device == "cuda" else LIBRARIES["training"]),
+    ]
+    if work.workers > 1:
+        of_one = s * trained + activations + logits + (s * shape.parameters if work.lora_rank else 0) + s * trained
+        shared = work.workers * s * trained  # weights once, and a gradient of each worker
+        parts.append(Part("workers", (work.workers - 1) * (WORKER_LIBRARIES + of_one) + shared))
+    training = Forecast("training", tuple(part for part in parts if part.bytes))
+    return max(training, _merging(shape, work), key=lambda forecast: forecast.bytes)
+
+
+def _passes(shape: Shape, work: TrainingWork, gradients: int, activations: int, logits: int) -> list[Part]:
+    """Gradients, activations and logits at the moment of a step when they take most."""
+    s = BYTES[work.dtype]
+    table = 0 if work.lora_rank else s * shape.vocabulary * shape.hidden
+    # A tied table gets a gradient as output layer, at the start of the backward pass, and one as embedding, at its end.
+    twice = table * (2 if shape.tied else 1)
+    has_buffers = work.accumulates or (s != 4 and work.lora_rank is None)  # masters keep theirs from step to step
+    at_start = [
+        Part("gradients", gradients if has_buffers else 0),
+        Part("activations", activations),
+        Part("logits", max(logits, logits // 2 + table)),
+    ]
+    at_end = [Part("gradients", gradients + (twice if has_buffers else twice - table))]
+    return max(at_start, at_end, key=lambda parts: sum(part.bytes for part in parts))
+
+
+def _merging(shape: Shape, work: TrainingWork) -> Forecast:
+    """The end of a training with adapters: the model once more in float32, and copies of one layer."""
+    if work.lora_rank is None:
+        return Forecast("training", ())
+    return Forecast(
+        "training",
+        (
+            Part("weights in float32, to merge the adapters", 4 * shape.parameters + 8 * shape.largest),
+            Part("libraries", GPU_WORKSPACE if work.device == "cuda" else LIBRARIES["training"]),
+        ),
+    )
+
+
+def activation_bytes(shape: Shape, work: TrainingWork) -> int:
+    """What the backward pass of one micro-batch needs of its forward pass, without the logits."""
+    s = BYTES[work.dtype]
+    layer = layer_bytes_per_token(shape, work) * work.tokens
+    around = work.tokens * (s * shape.hidden + _norm_bytes(shape, work, is_kept=True))
+    passing = work.tokens * s * 3 * shape.inner  # gradients of a feed-forward layer while they are computed
+    if not work.recomputes:
+        return shape.layers * layer + around + passing
+    return shape.layers * work.tokens * s * shape.hidden + layer + around + passing
+
+
+def layer_bytes_per_token(shape: Shape, work: TrainingWork) -> int:
+    """What one layer keeps of one token for its backward pass."""
+    s, h, q, k = BYTES[work.dtype], shape.hidden, shape.queries, shape.keys
+    copies = work.lora_rank is not None and s != 4  # adapters compute in float32, on copies of their inputs
+    number = 2 * _norm_bytes(shape, work, is_kept=not copies)
+    number += shape.norms_after * _norm_bytes(shape, work, is_kept=False)
+    if shape.head_norms:
+        number += _norm_bytes(shape, work, is_kept=False) * (q + k) // h
+    packed = is_packed(shape, work.longest)
+    if packed and work.device == "cpu" and work.longest <= LONGEST_SQUARE:
+        number += s * (q + 2 * k) + s * shape.heads * work.longest
+    elif packed:
+        number += s * (2 * q + 2 * k)
+    else:
+        # Keys and values are repeated for every query head, a single one by a stride of 0; each layer has a mask.
+        repeated = k if k * shape.heads == q else q
+        number += s * (q + 2 * repeated + work.longest) + (s * q if copies else 0)
+    number += (4 if copies else s) * q
+    if copies:
+        number += 4 * h * (5 if shape.gated else 4)
+    if work.lora_rank:
+        number += 4 * work.lora_rank * (7 if shape.gated else 6)
+    number += s * shape.inner * (3 if shape.gated else 1) + (4 if copies else s) * shape.inner
+    return number
+
+
+def is_packed(shape: Shape, longest: int) -> bool:
+    """Whether rows of at most `longest` tokens are packed and not padded, as far as the config says."""
+    return shape.exchangeable and (shape.window is None or shape.window >= longest)
+
+
+def _norm_bytes(shape: Shape, work: TrainingWork, *, is_kept: bool) -> int:
+    """What a norm over the hidden width keeps of one token; with its result, if a linear layer needs that as input."""
+    s, trains = BYTES[work.dtype], work.lora_rank is None
+    kept = s if is_kept else 0
+    if shape.norm == "layer":
+        return shape.hidden * (s + kept)
+    scaled = (4 if shape.norm == "rms-in-float32" else s) if trains else 0
+    return shape.hidden * (4 + scaled + kept)
+
+
+def logit_bytes(shape: Shape, work: TrainingWork) -> int:
+    """Logits of the loss tokens and their gradient."""
+    whole = 2 * BYTES[work.dtype] * work.loss_tokens * shape.vocabulary
+    return min(whole, 2 * PIECE_BYTES) if work.in_pieces else whole
+
+
+def forecast_sampling(shape: Shape, work: SamplingWork) -> Forecast:
+    """The peak of generating completions with the engine `local`, in all processes of the run together."""
+    s = BYTES[work.dtype]
+    of_token = 2 * shape.layers * shape.keys * s
+    slots = max(1, min(work.slots, work.cache_bytes // max(1, of_token * work.length)))
+    table = s * shape.vocabulary * shape.hidden
+    weights = s * shape.parameters + (table if work.packs and shape.tied else 0)
+    prefill = max(work.shared, min(work.prefill_tokens, slots * work.length))
+    passing = prefill * (s * (3 * shape.hidden + 2 * shape.queries + 3 * shape.inner) + 4 * 2 * shape.hidden)
+    logits = slots * shape.vocabulary * (s + (4 if work.is_greedy else 12))
+    scored = min(SCORED_LOGITS, work.prefill_tokens * shape.vocabulary) * (s + 4)
+    parts: tuple[Part, ...] = (
+        Part("weights", weights),
+        Part("keys and values", of_token * (slots * work.length + work.shared)),
+        Part("activations", passing),
+        Part("logits", max(logits, scored)),
+        Part("libraries", GPU_WORKSPACE if work.device == "cuda" else LIBRARIES["sampling"]),
+    )
+    if work.workers > 1:
+        of_one = sum(part.bytes for part in parts)
+        parts = (*parts, Part("workers", (work.workers - 1) * of_one))
+    return Forecast("sampling", parts)
+
+
+def affordable_tokens(shape: Shape, work: TrainingWork, *, activations: int) -> int:
+    """Tokens of a micro-batch whose activations and logits, if all tokens carried loss, take about so many bytes."""
+    one = replace(work, tokens=1, loss_tokens=1, in_pieces=False)
+    return activations // max(1, activation_bytes(shape, one) + logit_bytes(shape, one))
