@@ -165,7 +165,9 @@ def test_less_memory_never_needs_more(a: int, b: int) -> None:
     pieces=st.sampled_from(["auto", True, False]),
     free=st.integers(0, 1 << 35),
 )
-def test_what_the_settings_say_is_kept_and_the_rest_is_resolved(tokens: Any, recomputes: Any, pieces: Any, free: int) -> None:
+def test_what_the_settings_say_is_kept_and_the_rest_is_resolved(
+    tokens: Any, recomputes: Any, pieces: Any, free: int
+) -> None:
     asked = Switches(tokens, recomputes, pieces)
     found = fitted(free, asked).switches
     assert "auto" not in found
@@ -175,9 +177,7 @@ def test_what_the_settings_say_is_kept_and_the_rest_is_resolved(tokens: Any, rec
 
 
 def test_recomputed_layers_and_pieces_of_logits_take_less() -> None:
-    work = TrainingWork(
-        dtype="bfloat16", device="cpu", tokens=4096, loss_tokens=2048, longest=512, accumulates=True
-    )
+    work = TrainingWork(dtype="bfloat16", device="cpu", tokens=4096, loss_tokens=2048, longest=512, accumulates=True)
     whole = forecast_training(QWEN, work).bytes
     assert forecast_training(QWEN, replace(work, recomputes=True)).bytes < whole
     assert forecast_training(QWEN, replace(work, in_pieces=True)).bytes < whole
