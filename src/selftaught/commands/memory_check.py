@@ -17,7 +17,7 @@ from selftaught.models.weights import num_parameters
 from selftaught.records.errors import RefusedError
 from selftaught.records.problems import Problem, Task
 from selftaught.records.samples import ModelRef
-from selftaught.runs.reading import read_summaries
+from selftaught.runs.reading import died_in_training, read_run_json, read_summaries
 from selftaught.runs.store import free_bytes
 from selftaught.stages.sampling import sampling_spec
 from selftaught.training.fitting import Fitted, Rows
@@ -58,21 +58,37 @@ def fit_memory(
     if samples:
         lengths = _prompt_lengths(config, task, codec)
         sampling = resolved.engine.forecast(lengths, shape, resolved.machine)
-    if fitted is not None and fitted.forecast.bytes > TOLERANCE * free:
+    if fitted is not None and fitted.forecast.needed > TOLERANCE * free:
         less = config.training.model_copy(update={"lora_rank": USUAL_RANK})
         with_adapters = less.fitted(rows, shape, resolved.machine, free=free)[1] if trains else None
         raise RefusedError(_too_large(config, resolved, base, fitted.forecast, free, with_adapters))
-    if sampling is not None and sampling.bytes > TOLERANCE * free:
+    if sampling is not None and sampling.needed > TOLERANCE * free:
         raise RefusedError(_too_large(config, resolved, base, sampling, free, None))
     needs = {
-        "training_bytes": fitted.forecast.bytes if fitted else None,
-        "sampling_bytes": sampling.bytes if sampling else None,
+        "training_bytes": fitted.forecast.needed if fitted else None,
+        "sampling_bytes": sampling.needed if sampling else None,
     }
     return resolved.model_copy(update={"training": training, **needs}), fitted.lines if fitted else ()
 
 
-def check_memory(resolved: Resolved, run_dir: Path) -> None:
-    """Raise RefusedError if a run that is carried on needs more than is free now, by what its first start reckoned."""
+def check_memory(
+    config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, run_dir: Path
+) -> tuple[Resolved, tuple[str, ...]]:
+    """What a run that is carried on has resolved, and a line for every setting of memory that has changed since.
+
+    Raises RefusedError if it needs more than is free now, by what its first start reckoned.
+    """
+    before = read_run_json(run_dir)["resolved"].get("training") or {}
+    now = resolved.training.model_dump() if resolved.training else {}
+    changed = {key: value for key, value in now.items() if key in before and before[key] != value}
+    if changed:
+        resolved, _ = fit_memory(config.model_copy(update={"training": resolved.training}), task, base, resolved)
+        lines = (
+            f"training.{key} = {value}, before {before[key]}: the run is carried on with it; the last bits of its "
+            "numbers change"
+            for key, value in changed.items()
+        )
+        return resolved, tuple(lines)
     free = _free(resolved)
     for what, needed in (("training", resolved.training_bytes), ("sampling", resolved.sampling_bytes)):
         if needed is not None and needed > TOLERANCE * free:
@@ -86,6 +102,22 @@ def check_memory(resolved: Resolved, run_dir: Path) -> None:
                     else ""
                 )
             )
+    return resolved, ()
+
+
+def last_death(run_dir: Path) -> tuple[str, ...]:
+    """A line if the last training of a run ended with its process: killed, or without memory."""
+    died = died_in_training(run_dir)
+    if died is None:
+        return ()
+    iteration, step, peak = died
+    return (
+        f"warning: the last training of iteration {iteration} ended without a clean end, "
+        + (f"after step {step}" if step else "before its first step was logged")
+        + (f", with {_gib(peak)} of memory at its peak" if peak else "")
+        + "; if memory was short, carry on with a smaller training.micro_batch_tokens, or with "
+        "training.activation_checkpointing=true",
+    )
 
 
 def check_disk(config: RunConfig, base: ModelRef, resolved: Resolved, run_dir: Path) -> None:
@@ -160,7 +192,7 @@ def _too_large(
 ) -> str:
     parts = ", ".join(f"{part.name} {part.bytes / 2**30:.1f}" for part in forecast.parts if part.bytes >= 50 << 20)
     where = "of the GPU are free" if resolved.device == "cuda" else "are free"
-    needed = f"{forecast.what} with {base.path} needs about {_gib(forecast.bytes)} of memory ({parts})"
+    needed = f"{forecast.what} with {base.path} needs about {_gib(forecast.needed)} of memory ({parts})"
     return f"{needed}, and {_gib(free)} {where}; " + ", or ".join(
         _knobs(config, resolved, forecast.what, with_adapters)
     )
@@ -178,7 +210,7 @@ def _knobs(config: RunConfig, resolved: Resolved, what: str, with_adapters: Fitt
                 knobs.append(f"set training.{key}=true")
         if given.get("lora_rank") is None and with_adapters is not None:
             knobs.append(
-                f"train adapters (training.lora_rank={USUAL_RANK}, about {_gib(with_adapters.forecast.bytes)})"
+                f"train adapters (training.lora_rank={USUAL_RANK}, about {_gib(with_adapters.forecast.needed)})"
             )
         if resolved.workers > 1:
             knobs.append("set compute.workers=1")

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from selftaught.commands.memory_check import check_disk, check_memory, fit_memory
+from selftaught.commands.memory_check import check_disk, check_memory, fit_memory, last_death
 from selftaught.config.loading import (
     FILES,
     FUNCTIONS,
@@ -102,6 +102,7 @@ def launch(
     held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base)
     changes: Sequence[str] = ()
+    died = last_death(run_dir)
     trust = config.model.trust_remote_code
     with Workers(resolved.workers - 1) as workers:
         opening = resolved.opening(workers, trust_remote_code=trust, log_dir=run_dir / "logs")
@@ -112,7 +113,7 @@ def launch(
             own = {"trains": given.trainer is None, "samples": given.engine is None}
             resolved, changes = fit_memory(config, task, base, resolved, **own)
         elif held is not None and not (run_dir / "result.json").exists():
-            check_memory(held, run_dir)
+            resolved, changes = check_memory(config, task, base, held, run_dir)
         check_disk(config, base, resolved, run_dir)
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
@@ -129,7 +130,9 @@ def launch(
             def on_tokens(tokens: int) -> None:
                 tell(TokensGenerated(tokens=tokens))
 
-            for line in (announcement, *task.notes, *changes, *_other_versions(config, run_dir)):
+            if resolved is not held is not None:
+                store.write_json("run.json", {**read_run_json(run_dir), "resolved": resolved.model_dump(mode="json")})
+            for line in (announcement, *task.notes, *changes, *_other_versions(config, run_dir), *died):
                 note(line)
             store.cut_torn_tails()
             setup = Setup(
@@ -308,7 +311,8 @@ def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
 
 def _fixed(config: RunConfig) -> dict[str, Value]:
     """The settings that a run keeps: all but those that may change, such as how a server is reached."""
-    may_change = {f"engine.{key}" for key in config.engine.may_change}
+    sections = {"engine": config.engine.may_change, "training": config.training.may_change}
+    may_change = {f"{section}.{key}" for section, keys in sections.items() for key in keys}
     return {key: value for key, value in flat_values(config).items() if key not in may_change}
 
 

@@ -118,7 +118,12 @@ def carried_on(held: Mapping[str, Any], config: RunConfig, where: str) -> Resolv
     if resolved.engine.name != name:
         raise StoreError(_damaged(where, "engine.name", f"input should be {name!r}", resolved.engine.name))
     changed = {key: getattr(config.engine, key) for key in config.engine.may_change}
-    return resolved.model_copy(update={"engine": resolved.engine.model_copy(update=changed)})
+    sections: dict[str, Section] = {"engine": resolved.engine.model_copy(update=changed)}
+    if resolved.training is not None and resolved.training.name == config.training.name:
+        given = {key: getattr(config.training, key) for key in config.training.may_change}
+        asked = {key: value for key, value in given.items() if value != "auto"}  # which leaves it as it was resolved
+        sections["training"] = resolved.training.model_copy(update=asked)
+    return resolved.model_copy(update=sections)
 
 
 def _damaged(where: str, key: str, expected: str, got: object) -> str:

@@ -41,6 +41,25 @@ def used_memory_bytes(pids: Iterable[int] = ()) -> int | None:
     return sum(found) if found else None
 
 
+class Peak:
+    """The most memory that is seen whenever `look` is called; of a GPU, the most that was ever allocated."""
+
+    def __init__(self, device: str, pids: Iterable[int] = ()) -> None:
+        """`pids` are processes beside this one."""
+        self._device, self._pids = device, [os.getpid(), *pids]
+        self.bytes: int | None = None
+
+    def look(self) -> None:
+        if self._device == "cuda":
+            import torch
+
+            used: int | None = int(torch.cuda.max_memory_allocated())
+        else:
+            used = used_memory_bytes(self._pids)
+        if used is not None:
+            self.bytes = max(used, self.bytes or 0)
+
+
 def _anonymous_bytes(pid: int) -> int | None:
     try:
         status = (_PROC / str(pid) / "status").read_text(encoding="utf-8")

@@ -12,9 +12,13 @@ from selftaught.machine.devices import Device, NumberType
 from selftaught.models.shape import Shape
 
 BYTES: dict[NumberType, int] = {"float32": 4, "bfloat16": 2}
-LIBRARIES = {"training": 520 << 20, "sampling": 330 << 20}
+LIBRARIES = {"training": 330 << 20, "sampling": 270 << 20}
 """Python, torch and the other libraries with what they allocate for themselves, measured on a CPU."""
-WORKER_LIBRARIES = 300 << 20
+TOKENIZER_BYTES = 600
+"""Of the tokenizer for each token of the vocabulary."""
+SCATTERED = 0.55
+"""What glibc cannot use again among activations, as a share of them: holes between blocks that stay. An aligned block
+does not fit into the hole that one of the same size has left."""
 GPU_WORKSPACE = 64 << 20
 """What the matrix products of a GPU allocate for themselves."""
 LONGEST_SQUARE = 1024
@@ -29,6 +33,8 @@ SCORED_LOGITS = 1 << 26
 class Part:
     name: str
     bytes: int
+    is_mapped: bool = False
+    """Whether it is read from files in place: it should be resident, but is not anonymous memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,12 @@ class Forecast:
 
     @property
     def bytes(self) -> int:
+        """Anonymous memory, or memory of the GPU."""
+        return sum(part.bytes for part in self.parts if not part.is_mapped)
+
+    @property
+    def needed(self) -> int:
+        """The same with what is mapped: without room for it, everything is read from disk again and again."""
         return sum(part.bytes for part in self.parts)
 
 
@@ -89,24 +101,36 @@ def forecast_training(shape: Shape, work: TrainingWork) -> Forecast:
     """The peak of fine-tuning with AdamW, in all processes of the run together."""
     s, exact = BYTES[work.dtype], 4
     trained = shape.parameters if work.lora_rank is None else work.lora_rank * shape.linear_widths
-    weights = s * shape.parameters + (exact * trained if work.lora_rank else 0)
+    is_mapped = work.device == "cpu" and work.lora_rank is not None and is_stored_as(shape, work.dtype)
     masters = exact * trained if work.lora_rank is None and s != exact else 0
     gradients = exact * trained
     activations, logits = activation_bytes(shape, work), logit_bytes(shape, work)
     passes = _passes(shape, work, gradients, activations, logits)
     parts = [
-        Part("weights", weights),
+        Part("weights", s * shape.parameters, is_mapped),
+        Part("adapters", exact * trained if work.lora_rank else 0),
         Part("float32 masters", masters),
         Part("AdamW moments", 2 * exact * trained),
         *passes,
-        Part("libraries", GPU_WORKSPACE if work.device == "cuda" else LIBRARIES["training"]),
+        _libraries(shape, "training", work.device),
     ]
     if work.workers > 1:
-        of_one = s * trained + activations + logits + (s * shape.parameters if work.lora_rank else 0) + s * trained
-        shared = work.workers * s * trained  # weights once, and a gradient of each worker
-        parts.append(Part("workers", (work.workers - 1) * (WORKER_LIBRARIES + of_one) + shared))
+        # Trained weights and gradients are in shared memory, which is not anonymous; each has a gradient of its own.
+        of_one = s * trained + activations + logits + (s * shape.parameters if work.lora_rank else 0)
+        of_one += int(SCATTERED * activations) + _libraries(shape, "training", work.device).bytes
+        parts.append(Part("workers", (work.workers - 1) * of_one))
     training = Forecast("training", tuple(part for part in parts if part.bytes))
     return max(training, _merging(shape, work), key=lambda forecast: forecast.bytes)
+
+
+def is_stored_as(shape: Shape, dtype: NumberType) -> bool:
+    """Whether the files have this number type, so that weights are used where the files are mapped."""
+    return round(shape.file_bytes / shape.parameters) == BYTES[dtype]
+
+
+def _libraries(shape: Shape, what: str, device: Device) -> Part:
+    number = LIBRARIES[what] + TOKENIZER_BYTES * shape.vocabulary
+    return Part("libraries", GPU_WORKSPACE if device == "cuda" else number)
 
 
 def _passes(shape: Shape, work: TrainingWork, gradients: int, activations: int, logits: int) -> list[Part]:
@@ -120,6 +144,7 @@ def _passes(shape: Shape, work: TrainingWork, gradients: int, activations: int, 
         Part("gradients", gradients if has_buffers else 0),
         Part("activations", activations),
         Part("logits", max(logits, logits // 2 + table)),
+        Part("scattered by the allocator", int(SCATTERED * activations) if work.device == "cpu" else 0),
     ]
     at_end = [Part("gradients", gradients + (twice if has_buffers else twice - table))]
     return max(at_start, at_end, key=lambda parts: sum(part.bytes for part in parts))
@@ -133,7 +158,7 @@ def _merging(shape: Shape, work: TrainingWork) -> Forecast:
         "training",
         (
             Part("weights in float32, to merge the adapters", 4 * shape.parameters + 8 * shape.largest),
-            Part("libraries", GPU_WORKSPACE if work.device == "cuda" else LIBRARIES["training"]),
+            _libraries(shape, "training", work.device),
         ),
     )
 
@@ -202,17 +227,19 @@ def forecast_sampling(shape: Shape, work: SamplingWork) -> Forecast:
     of_token = 2 * shape.layers * shape.keys * s
     slots = max(1, min(work.slots, work.cache_bytes // max(1, of_token * work.length)))
     table = s * shape.vocabulary * shape.hidden
-    weights = s * shape.parameters + (table if work.packs and shape.tied else 0)
+    packed = shape.parameters - shape.vocabulary * shape.hidden if work.packs else 0
+    loaded = s * (shape.parameters - packed)
     prefill = max(work.shared, min(work.prefill_tokens, slots * work.length))
     passing = prefill * (s * (3 * shape.hidden + 2 * shape.queries + 3 * shape.inner) + 4 * 2 * shape.hidden)
     logits = slots * shape.vocabulary * (s + (4 if work.is_greedy else 12))
     scored = min(SCORED_LOGITS, work.prefill_tokens * shape.vocabulary) * (s + 4)
     parts: tuple[Part, ...] = (
-        Part("weights", weights),
+        Part("weights", loaded, work.device == "cpu" and is_stored_as(shape, work.dtype)),
+        Part("weights as the products take them", s * packed + (table if work.packs and shape.tied else 0)),
         Part("keys and values", of_token * (slots * work.length + work.shared)),
         Part("activations", passing),
         Part("logits", max(logits, scored)),
-        Part("libraries", GPU_WORKSPACE if work.device == "cuda" else LIBRARIES["sampling"]),
+        _libraries(shape, "sampling", work.device),
     )
     if work.workers > 1:
         of_one = sum(part.bytes for part in parts)

@@ -85,9 +85,9 @@ def fit(
 
     ways = list(_ways(switches, usual=usual, least=min(usual, max(LEAST_TOKENS, rows.longest))))
     first, *_ = ways
-    chosen = next((way for way in ways if needed(way).bytes <= free), None)
+    chosen = next((way for way in ways if needed(way).needed <= free), None)
     if chosen is None:
-        chosen = min(ways, key=lambda way: needed(way).bytes)
+        chosen = min(ways, key=lambda way: needed(way).needed)
     return Fitted(chosen, needed(chosen), tuple(_changes(first, chosen)))
 
 

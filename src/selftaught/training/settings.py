@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ class TrainingConfig(Section):
     """
 
     name: str
+    may_change: ClassVar[frozenset[str]] = frozenset()
+    """The settings that may differ when a run is carried on, because they decide nothing but memory and last bits."""
     window: Literal["iteration", "all"] = Field(
         "iteration", description="Train on this iteration's samples, or on all so far."
     )
@@ -76,6 +78,7 @@ class TrainingConfig(Section):
 
 class SftSettings(TrainingConfig):
     name: Literal["sft"] = Field("sft", description="AdamW on the tokens of the accepted completions")
+    may_change: ClassVar[frozenset[str]] = frozenset(Switches._fields)
     micro_batch_tokens: OrAuto = Field(
         "auto",
         description="Tokens of a micro-batch; a step is split into as few micro-batches of equal size as keep to it. Fewer need less memory. `auto` takes what about 4 GiB of activations hold, by the model's shape, and fewer where the memory is short.",
@@ -116,8 +119,7 @@ class SftSettings(TrainingConfig):
     def fitted(self, rows: Rows, shape: Shape, machine: Machine, *, free: int) -> tuple[Self, Fitted | None]:
         switches = Switches(self.micro_batch_tokens, self.activation_checkpointing, self.logits_in_pieces)
         found = fit(switches, rows, shape, machine, lora_rank=self.lora_rank, is_split=self.noise_scale, free=free)
-        names = ("micro_batch_tokens", "activation_checkpointing", "logits_in_pieces")
-        return self.model_copy(update=dict(zip(names, found.switches, strict=True))), found
+        return self.model_copy(update=found.switches._asdict()), found
 
     def check_values(self) -> None:
         if self.noise_scale and self.batch_size == 1:

@@ -306,5 +306,6 @@ class _Steps(TrainerCallback):
                 seconds=round(time.monotonic() - self._began, 3),
                 tokens=self.tokens,
                 noise=(noise.squared_norm, noise.trace) if noise else None,
+                peak_bytes=self._trainer.peak.bytes,
             )
         )

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
+from selftaught.machine.memory import Peak
 from selftaught.training.batches import Batches
 from selftaught.training.masters import Masters
 from selftaught.training.micro_batches import Collate, Features, loss_of
@@ -53,6 +54,7 @@ class MicroBatchTrainer(SFTTrainer):
         self.noise: NoiseEstimate | None = None
         """Of the last step; None where it was not estimated: in steps of one micro-batch and in three of four steps."""
         super().__init__(**arguments)
+        self.peak = Peak(self.args.device.type, workers.pids if workers is not None else ())
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
@@ -70,7 +72,9 @@ class MicroBatchTrainer(SFTTrainer):
     ) -> torch.Tensor:
         self._weights.append(len(inputs["targets"]))
         share = 1.0 / float(num_items_in_batch)
-        return loss_of(model, inputs, share, router_weight=self._router_weight(), in_pieces=self._in_pieces)
+        loss = loss_of(model, inputs, share, router_weight=self._router_weight(), in_pieces=self._in_pieces)
+        self.peak.look()  # activations are all there
+        return loss
 
     def _router_weight(self) -> float:
         return self.router_aux_loss_coef / self.batches.per_step if self.aux_loss_enabled else 0.0
@@ -102,6 +106,7 @@ class MicroBatchTrainer(SFTTrainer):
             self._squared_norms.append(self.masters.pop_squared_norm())
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        self.peak.look()  # gradients are all there
         norm = self.masters.clip(self.args.max_grad_norm)
         measured = self.masters.measuring
         self.noise = estimate_noise(self._squared_norms, self._weights, float(norm) ** 2) if measured else None

@@ -70,6 +70,11 @@ class WorkerGradients:
         for rank, worker in enumerate(workers, start=1):
             worker.begin(self, serve_gradients, job, rank)
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that have been started."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
+
     def start(
         self,
         trained: Sequence[torch.Tensor],
