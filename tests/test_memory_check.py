@@ -75,7 +75,7 @@ def test_a_training_that_cannot_fit_is_refused_with_its_parts_and_the_knobs(monk
 
 def test_a_set_micro_batch_is_named_in_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     with_free(monkeypatch, 300 * MIB)
-    with pytest.raises(RefusedError, match="set training.micro_batch_tokens below 4096"):
+    with pytest.raises(RefusedError, match=r"set training\.micro_batch_tokens below 4096"):
         fitted(config_with(**{"training.micro_batch_tokens": 4096}))
 
 

@@ -1,6 +1,5 @@
 """The forecast of memory: what autograd keeps, what a training takes at its peak, and how it is made to fit."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -131,7 +131,7 @@ def launch(
                 tell(TokensGenerated(tokens=tokens))
 
             if resolved is not held is not None:
-                store.write_json("run.json", {**read_run_json(run_dir), "resolved": resolved.model_dump(mode="json")})
+                store.write_json("run.json", _with_changes(read_run_json(run_dir), resolved))
             for line in (announcement, *task.notes, *changes, *_other_versions(config, run_dir), *died):
                 note(line)
             store.cut_torn_tails()
@@ -342,6 +342,13 @@ def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: st
 def versions(config: RunConfig) -> dict[str, str]:
     """Of Python, of the libraries that decide the numbers of a run, and of what its engine and trainer run on."""
     return {**library_versions(), **config.engine.versions(), **config.training.versions()}
+
+
+def _with_changes(about: Mapping[str, Any], resolved: Resolved) -> dict[str, Any]:
+    """The content of run.json for a run whose settings of memory have changed: the next resume begins with them."""
+    now, before = resolved.model_dump(mode="json"), about["resolved"]["training"]
+    changed = {f"training.{key}": value for key, value in now["training"].items() if value != before.get(key)}
+    return {**about, "config": {**about["config"], **changed}, "resolved": now}
 
 
 def _git_commit() -> str | None:
