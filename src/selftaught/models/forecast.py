@@ -151,13 +151,14 @@ def _passes(shape: Shape, work: TrainingWork, gradients: int, activations: int, 
 
 
 def _merging(shape: Shape, work: TrainingWork) -> Forecast:
-    """The end of a training with adapters: the model once more in float32, and copies of one layer."""
+    """The end of a training with adapters: the model in float32, whose layers are replaced one by one by merged ones,
+    for which memory is new because what the old ones leave does not fit them."""
     if work.lora_rank is None:
         return Forecast("training", ())
     return Forecast(
         "training",
         (
-            Part("weights in float32, to merge the adapters", 4 * shape.parameters + 8 * shape.largest),
+            Part("weights in float32, to merge the adapters", 2 * 4 * shape.parameters),
             _libraries(shape, "training", work.device),
         ),
     )
