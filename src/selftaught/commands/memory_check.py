@@ -38,13 +38,32 @@ class Needs:
     sampling: Forecast | None
 
 
+def with_room(
+    config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, run_dir: Path, *, trains: bool, samples: bool
+) -> tuple[Resolved, tuple[str, ...]]:
+    """What a run has resolved, fitted to the memory if it is new, and lines that the user should read.
+
+    `trains` and `samples` say whether the config's own trainer and engine do that. Raises RefusedError for a run that
+    has no room in memory or on the disk.
+    """
+    if (run_dir / "result.json").exists():
+        return resolved, ()
+    if (run_dir / "run.json").exists():
+        checked = check_memory(config, task, base, resolved, run_dir)
+    elif trains or samples:
+        checked = fit_memory(config, task, base, resolved, trains=trains, samples=samples)
+    else:
+        checked = resolved, ()
+    check_disk(config, base, resolved, run_dir)
+    return checked
+
+
 def fit_memory(
     config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, *, trains: bool = True, samples: bool = True
 ) -> tuple[Resolved, tuple[str, ...]]:
     """The settings of a new run with those of its trainer fitted to the memory that is free now, and what was done.
 
-    `trains` and `samples` say whether the config's own trainer and engine do that. Raises RefusedError if the run
-    needs more than there is, whatever is done.
+    Raises RefusedError if the run needs more than there is, whatever is done.
     """
     trust = config.model.trust_remote_code
     shape = shape_of(base.path, trust_remote_code=trust)
@@ -74,10 +93,12 @@ def fit_memory(
 def check_memory(
     config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, run_dir: Path
 ) -> tuple[Resolved, tuple[str, ...]]:
-    """What a run that is carried on has resolved, and a line for every setting of memory that has changed since.
+    """What a run that is carried on has resolved, with a line if its last training died, and one for every setting of
+    memory that has changed since.
 
     Raises RefusedError if it needs more than is free now, by what its first start reckoned.
     """
+    died = last_death(run_dir)
     before = read_run_json(run_dir)["resolved"].get("training") or {}
     now = resolved.training.model_dump() if resolved.training else {}
     changed = {key: value for key, value in now.items() if key in before and before[key] != value}
@@ -88,7 +109,7 @@ def check_memory(
             "numbers change"
             for key, value in changed.items()
         )
-        return resolved, tuple(lines)
+        return resolved, (*died, *lines)
     free = _free(resolved)
     for what, needed in (("training", resolved.training_bytes), ("sampling", resolved.sampling_bytes)):
         if needed is not None and needed > TOLERANCE * free:
@@ -102,7 +123,7 @@ def check_memory(
                     else ""
                 )
             )
-    return resolved, ()
+    return resolved, died
 
 
 def last_death(run_dir: Path) -> tuple[str, ...]:

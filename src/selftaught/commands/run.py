@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from selftaught.commands.memory_check import check_disk, check_memory, fit_memory, last_death
+from selftaught.commands.memory_check import with_room
 from selftaught.config.loading import (
     FILES,
     FUNCTIONS,
@@ -101,20 +101,15 @@ def launch(
     data = data_sha256(task)
     held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base)
-    changes: Sequence[str] = ()
-    died = last_death(run_dir)
     trust = config.model.trust_remote_code
     with Workers(resolved.workers - 1) as workers:
         opening = resolved.opening(workers, trust_remote_code=trust, log_dir=run_dir / "logs")
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
-        if held is None and (given.engine is None or given.trainer is None):
+        own = {"trains": given.trainer is None, "samples": given.engine is None}
+        if held is None and any(own.values()):
             check_model_and_tokenizer(base.path, trust_remote_code=trust, workers=workers)
-            own = {"trains": given.trainer is None, "samples": given.engine is None}
-            resolved, changes = fit_memory(config, task, base, resolved, **own)
-        elif held is not None and not (run_dir / "result.json").exists():
-            resolved, changes = check_memory(config, task, base, held, run_dir)
-        check_disk(config, base, resolved, run_dir)
+        resolved, changes = with_room(config, task, base, resolved, run_dir, **own)
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
@@ -132,7 +127,7 @@ def launch(
 
             if resolved is not held is not None:
                 store.write_json("run.json", _with_changes(read_run_json(run_dir), resolved))
-            for line in (announcement, *task.notes, *changes, *_other_versions(config, run_dir), *died):
+            for line in (announcement, *task.notes, *changes, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
             setup = Setup(
