@@ -12,7 +12,7 @@ from selftaught.machine.devices import Device, NumberType
 from selftaught.models.shape import Shape
 
 BYTES: dict[NumberType, int] = {"float32": 4, "bfloat16": 2}
-LIBRARIES = {"training": 330 << 20, "sampling": 270 << 20}
+LIBRARIES = {"training": 330 << 20, "sampling": 310 << 20}
 """Python, torch and the other libraries with what they allocate for themselves, measured on a CPU."""
 TOKENIZER_BYTES = 600
 """Of the tokenizer for each token of the vocabulary."""
@@ -94,6 +94,8 @@ class SamplingWork:
     is_greedy: bool
     packs: bool
     """Whether weights are copied into the layout of the CPU's products."""
+    scored: int = 0
+    """Tokens whose log-probabilities are measured at a time, before a training."""
     workers: int = 1
 
 
@@ -233,7 +235,7 @@ def forecast_sampling(shape: Shape, work: SamplingWork) -> Forecast:
     prefill = max(work.shared, min(work.prefill_tokens, slots * work.length))
     passing = prefill * (s * (3 * shape.hidden + 2 * shape.queries + 3 * shape.inner) + 4 * 2 * shape.hidden)
     logits = slots * shape.vocabulary * (s + (4 if work.is_greedy else 12))
-    scored = min(SCORED_LOGITS, work.prefill_tokens * shape.vocabulary) * (s + 4)
+    scored = min(SCORED_LOGITS, work.scored * shape.vocabulary) * (s + 4)
     parts: tuple[Part, ...] = (
         Part("weights", loaded, work.device == "cpu" and is_stored_as(shape, work.dtype)),
         Part("weights as the products take them", s * packed + (table if work.packs and shape.tied else 0)),

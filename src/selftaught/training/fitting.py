@@ -68,7 +68,7 @@ def fit(
 
     def needed(chosen: Switches) -> Forecast:
         budget, recomputes, in_pieces = chosen
-        tokens = max(rows.longest, min(int(budget), rows.tokens))
+        tokens = max(rows.longest, min(int(budget), -(-rows.tokens // machine.workers)))
         work = TrainingWork(
             dtype=machine.dtype,
             device=machine.device,

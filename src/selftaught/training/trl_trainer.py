@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
-from selftaught.machine.memory import Peak
+from selftaught.machine.memory import Peak, return_freed_memory
 from selftaught.training.batches import Batches
 from selftaught.training.masters import Masters
 from selftaught.training.micro_batches import Collate, Features, loss_of
@@ -24,6 +24,11 @@ def collate_first(collate: Collate) -> Collate:
 
 NOISE_EVERY = 4
 """Steps from one estimate of the gradient noise to the next, since measuring the norms takes 7 % of a step."""
+
+
+WORTH_RETURNING = 1 << 30
+"""Bytes of a training from which what a micro-batch leaves is given back. The next one's activations would not fit into
+these holes, which grew to 1.4 times the activations; pages are new then, which would slow down a small model."""
 
 
 class MicroBatchTrainer(SFTTrainer):
@@ -93,6 +98,8 @@ class MicroBatchTrainer(SFTTrainer):
             )
             self._started_step = step
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if (self.peak.bytes or 0) > WORTH_RETURNING:
+            return_freed_memory()
         self._record_norm()
         for result in self._workers.results(self.masters.trained) if self._workers is not None else ():
             self.masters.add(result.gradients)

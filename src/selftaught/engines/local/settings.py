@@ -19,6 +19,8 @@ SLOTS = {"cpu": 128, "cuda": 256}
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 8192}
 """Prompt tokens of one forward pass."""
 CACHE_STEP_MIB = 64
+PROBE_ROWS = 8
+"""Completions whose log-probabilities prove the weights (stages/train.py)."""
 
 
 class LocalConfig(EngineConfig):
@@ -73,6 +75,7 @@ class LocalConfig(EngineConfig):
             prefill_tokens=PREFILL_TOKENS[machine.device],
             is_greedy=lengths.is_greedy,
             packs=self.compiled == "on",
+            scored=PROBE_ROWS * lengths.new,
             workers=machine.workers,
         )
         return forecast_sampling(shape, work)
