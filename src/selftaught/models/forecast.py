@@ -139,8 +139,9 @@ def _passes(shape: Shape, work: TrainingWork, gradients: int, activations: int, 
     """Gradients, activations and logits at the moment of a step when they take most."""
     s = BYTES[work.dtype]
     table = 0 if work.lora_rank else s * shape.vocabulary * shape.hidden
-    # A tied table gets a gradient as output layer, at the start of the backward pass, and one as embedding, at its end.
-    twice = table * (2 if shape.tied else 1)
+    # A tied table gets a gradient as output layer, at the start of the backward pass, and one as embedding, at its end;
+    # then there is their sum, too.
+    at_last = table * (3 if shape.tied else 1)
     has_buffers = work.accumulates or (s != 4 and work.lora_rank is None)  # masters keep theirs from step to step
     at_start = [
         Part("gradients", gradients if has_buffers else 0),
@@ -148,7 +149,7 @@ def _passes(shape: Shape, work: TrainingWork, gradients: int, activations: int, 
         Part("logits", max(logits, logits // 2 + table)),
         Part("scattered by the allocator", int(SCATTERED * activations) if work.device == "cpu" else 0),
     ]
-    at_end = [Part("gradients", gradients + (twice if has_buffers else twice - table))]
+    at_end = [Part("gradients", gradients + (at_last if has_buffers else at_last - table))]
     return max(at_start, at_end, key=lambda parts: sum(part.bytes for part in parts))
 
 
