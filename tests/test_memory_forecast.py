@@ -145,11 +145,14 @@ def test_with_much_memory_nothing_is_changed() -> None:
 
 
 def test_with_little_memory_every_change_is_said() -> None:
-    found = fitted(0, rows=Rows(longest=1000, loss_tokens=900, batch_size=8))
-    assert found.switches == Switches(1000, True, True)
-    assert len(found.lines) == 3
-    for setting in Switches._fields:
-        assert any(f"training.{setting} = " in line for line in found.lines)
+    found = fitted(0, rows=Rows(longest=4000, loss_tokens=3900, batch_size=8))  # longer than a micro-batch of `auto`
+    assert found.switches[1:] == (True, True)
+    for setting in ("activation_checkpointing", "logits_in_pieces"):
+        assert any(f"training.{setting} = true" in line for line in found.lines)
+    less = fitted(fitted(1 << 40).forecast.bytes - (1 << 30))
+    assert less.switches[1:] == (False, False)
+    (line,) = less.lines
+    assert f"training.micro_batch_tokens = {less.switches.micro_batch_tokens} in place of" in line
 
 
 @given(st.integers(8, 40), st.integers(8, 40))
