@@ -172,7 +172,8 @@ def activation_bytes(shape: Shape, work: TrainingWork) -> int:
     s = BYTES[work.dtype]
     layer = layer_bytes_per_token(shape, work) * work.tokens
     around = work.tokens * (s * shape.hidden + _norm_bytes(shape, work, is_kept=True))
-    passing = work.tokens * s * 3 * shape.inner  # gradients of a feed-forward layer while they are computed
+    # Gradients of a feed-forward layer while they are computed; with adapters those of float32 copies besides.
+    passing = work.tokens * 3 * shape.inner * (s + (4 if work.lora_rank is not None and s != 4 else 0))
     if not work.recomputes:
         return shape.layers * layer + around + passing
     return shape.layers * work.tokens * s * shape.hidden + layer + around + passing
