@@ -187,6 +187,8 @@ def training_settings(draw: st.DrawFn) -> dict[str, Any]:
     lora_rank = draw(absent | st.integers(1, 64))
     return values | {
         "training.micro_batch_tokens": draw(auto | st.integers(1, 10**5)),
+        "training.activation_checkpointing": draw(auto | st.booleans()),
+        "training.logits_in_pieces": draw(auto | st.booleans()),
         "training.noise_scale": draw(st.booleans()),
         "training.learning_rate": draw(st.floats(0, 1, exclude_min=True)),
         "training.schedule": draw(st.sampled_from(["constant", "linear", "cosine"])),

@@ -21,12 +21,15 @@ from selftaught.models.tokens import Codec
 from selftaught.records.errors import ConfigError
 from selftaught.records.samples import ModelRef, Request
 from selftaught.records.training import Training, TrainingPlan
+from selftaught.training.lora import adapter_weights, merged
+from selftaught.training.models import load_float32, load_for_training
 from selftaught.training.rows import Row
-from selftaught.training.sft import SftTrainer, load_float32
+from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
 
 TASK = task_named("arithmetic")
 EXAMPLES = examples_from_solutions(TASK.few_shot[:6], TASK.prompt_format, iteration=1)
+SETTINGS = SftConfig(batch_size=4, learning_rate=1e-2, lora_rank=2)
 PLAN = TrainingPlan(iteration=1, steps=3, seed=1, examples_sha256="x")
 
 
@@ -55,6 +58,30 @@ def test_only_the_adapters_are_trained(tiny: Path, tmp_path: Path) -> None:
     moved = {name for name, p in built.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name in before if "lora_" in name}
     assert len(moved) == 2 * 2 * 7  # two layers of seven linear maps, a pair of factors each
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.4)])
+def test_frozen_weights_have_the_runs_number_type_and_the_merged_model_gives_the_logits_of_the_trained_one(
+    dtype: Any, tolerance: float, tiny: Path, tmp_path: Path
+) -> None:
+    codec, compute, sft = Codec(str(tiny)), getattr(torch, dtype), trainer(dtype)
+    rows = [Row(*codec.encode_example(e)) for e in EXAMPLES]
+    model = load_for_training(str(tiny), SETTINGS, compute=compute)
+    built = sft.build(training(tiny, tmp_path), model, codec, rows, [0, 1, 2, 3] * 3)
+    assert built.notes == (
+        "no gradient noise scale: a training step is one forward pass (set training.noise_scale=true)",
+    )
+    assert {p.dtype for p in built.model.parameters() if not p.requires_grad} == {compute}
+    assert {p.dtype for p in built.model.parameters() if p.requires_grad} == {torch.float32}
+    built.train()
+    built.model.base_model.model.set_attn_implementation(built.plain_attention)
+    ids = torch.tensor([rows[0].input_ids])
+    with torch.no_grad():
+        adapted = built.model.eval()(input_ids=ids).logits.float()
+        merged_model = merged(adapter_weights(built.model), load_float32(str(tiny)), SETTINGS).eval()
+        untrained = load_float32(str(tiny)).eval()(input_ids=ids).logits
+        logits = merged_model(input_ids=ids).logits
+    assert (adapted - logits).norm() < tolerance * (untrained - logits).norm()  # of what was trained
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

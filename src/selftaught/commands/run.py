@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from selftaught.commands.memory_check import with_room
 from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
     FILES,
@@ -106,11 +107,13 @@ def launch(
     trust = config.model.trust_remote_code
     with Workers(resolved.workers - 1) as workers:
         opening = resolved.opening(workers, trust_remote_code=trust, log_dir=run_dir / "logs")
-        open_trainer = given.trainer or config.training.opener(opening)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
-        if held is None and (given.engine is None or given.trainer is None):
+        own = {"trains": given.trainer is None, "samples": given.engine is None}
+        if held is None and any(own.values()):
             check_model_and_tokenizer(base.path, chat=opening.chat, trust_remote_code=trust, workers=workers)
+        resolved, changes = with_room(config, task, base, resolved, run_dir, **own)
+        open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
         with (
@@ -125,7 +128,10 @@ def launch(
             def on_tokens(tokens: int) -> None:
                 tell(TokensGenerated(tokens=tokens))
 
-            for line in (announcement, *task.notes, *_chat_notes(config, resolved), *_other_versions(config, run_dir)):
+            if resolved is not held is not None:
+                store.write_json("run.json", _with_changes(read_run_json(run_dir), resolved))
+            first = (announcement, *task.notes, *_chat_notes(config, resolved), *changes)
+            for line in (*first, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
             setup = Setup(
@@ -339,7 +345,8 @@ def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
 
 def fixed_settings(config: RunConfig) -> dict[str, Value]:
     """The settings that a run keeps: all but those that may change, such as how a server is reached."""
-    may_change = {f"engine.{key}" for key in config.engine.may_change}
+    sections = {"engine": config.engine.may_change, "training": config.training.may_change}
+    may_change = {f"{section}.{key}" for section, keys in sections.items() for key in keys}
     return {key: value for key, value in flat_values(config).items() if key not in may_change}
 
 
@@ -369,6 +376,13 @@ def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: st
 def versions(config: RunConfig) -> dict[str, str]:
     """Of Python, of the libraries that decide the numbers of a run, and of what its engine and trainer run on."""
     return {**library_versions(), **config.engine.versions(), **config.training.versions()}
+
+
+def _with_changes(about: Mapping[str, Any], resolved: Resolved) -> dict[str, Any]:
+    """The content of run.json for a run whose settings of memory have changed: the next resume begins with them."""
+    now, before = resolved.model_dump(mode="json"), about["resolved"]["training"]
+    changed = {f"training.{key}": value for key, value in now["training"].items() if value != before.get(key)}
+    return {**about, "config": {**about["config"], **changed}, "resolved": now}
 
 
 def _git_commit() -> str | None:

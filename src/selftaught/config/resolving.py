@@ -7,14 +7,14 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from selftaught.config.chat import ChatResolved
-from selftaught.config.settings import EngineSettings, RunConfig
+from selftaught.config.settings import EngineSettings, RunConfig, TrainingSettings
 from selftaught.machine.devices import Device, Machine, NumberType, given_or, resolve_machine
 from selftaught.machine.opening import Opening
 from selftaught.machine.workers import Worker
 from selftaught.models.weights import num_parameters
 from selftaught.records.errors import StoreError
 from selftaught.records.samples import ModelRef
-from selftaught.records.sections import Positive, Section
+from selftaught.records.sections import Count, Positive, Section
 
 CHUNK_WORK = {"cpu": 32_000_000_000, "cuda": 3_200_000_000_000}
 """Parameters times completions: a chunk of a model of 0.5 B on a CPU has 64."""
@@ -34,6 +34,11 @@ class Resolved(Section):
     engine: EngineSettings
     chat: ChatResolved | None
     """None if prompts are text."""
+    training: TrainingSettings | None = None
+    """Fitted to the memory of the first start; None in a run that is older than that."""
+    training_bytes: Count | None = None
+    sampling_bytes: Count | None = None
+    """What these need at their peak by the forecast; None if that is not known."""
 
     @property
     def machine(self) -> Machine:
@@ -113,17 +118,24 @@ def carried_on(held: Mapping[str, Any], config: RunConfig, where: str) -> Resolv
         wrong = error.errors()[0]
         if wrong["type"] in ("missing", "extra_forbidden"):
             raise StoreError(f"{where}: resolved is damaged; restore the file or start a new run") from error
-        path = wrong["loc"][: 2 if wrong["loc"][0] == "engine" else 1]  # the rest of it names the type that was tried
+        has_parts = wrong["loc"][0] in ("engine", "training")
+        path = wrong["loc"][: 2 if has_parts else 1]  # the rest of it names the type that was tried
         key = ".".join(map(str, path))
         raise StoreError(_damaged(where, key, wrong["msg"].lower(), wrong["input"])) from error
-    for key, value in resolved.engine.model_dump().items():
-        if value == "auto":
-            raise StoreError(_damaged(where, f"engine.{key}", "input should be resolved", value))
+    for section, settings in (("engine", resolved.engine), ("training", resolved.training)):
+        for key, value in settings.model_dump().items() if settings else ():
+            if value == "auto":
+                raise StoreError(_damaged(where, f"{section}.{key}", "input should be resolved", value))
     name = config.engine.name
     if resolved.engine.name != name:
         raise StoreError(_damaged(where, "engine.name", f"input should be {name!r}", resolved.engine.name))
     changed = {key: getattr(config.engine, key) for key in config.engine.may_change}
-    return resolved.model_copy(update={"engine": resolved.engine.model_copy(update=changed)})
+    sections: dict[str, Section] = {"engine": resolved.engine.model_copy(update=changed)}
+    if resolved.training is not None and resolved.training.name == config.training.name:
+        given = {key: getattr(config.training, key) for key in config.training.may_change}
+        asked = {key: value for key, value in given.items() if value != "auto"}  # which leaves it as it was resolved
+        sections["training"] = resolved.training.model_copy(update=asked)
+    return resolved.model_copy(update=sections)
 
 
 def _damaged(where: str, key: str, expected: str, got: object) -> str:

@@ -6,10 +6,13 @@ when an engine that needs them is opened.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from selftaught.machine.devices import Machine
 from selftaught.machine.opening import Opening
+from selftaught.models.forecast import Forecast
+from selftaught.models.shape import Shape
 from selftaught.records.prompts import Prompt, RenderedPrompt
 from selftaught.records.samples import (
     Completion,
@@ -64,6 +67,19 @@ def served_by(engine: Engine) -> str | None:
     return engine.serves if isinstance(engine, ServedEngine) else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLengths:
+    """Tokens of the longest prompts that a run generates from."""
+
+    shared: int
+    """The few-shot examples, which all prompts begin with."""
+    own: int
+    """What follows them, at most."""
+    new: int
+    """Tokens that are generated, at most."""
+    is_greedy: bool
+
+
 class EngineConfig(Section):
     """The section [engine] for one engine: its settings, and all that a run asks of it before it generates.
 
@@ -99,6 +115,10 @@ class EngineConfig(Section):
     def completions_at_a_time(self, machine: Machine) -> int:
         """Of resolved settings: how many completions are generated at a time, in all processes together."""
         return 128
+
+    def forecast(self, lengths: PromptLengths, shape: Shape, machine: Machine) -> Forecast | None:
+        """Of resolved settings: the memory that generating needs in the run's own processes; None if not known."""
+        return None
 
     @abstractmethod
     def opener(self, opening: Opening) -> Callable[[ModelRef], Engine]:

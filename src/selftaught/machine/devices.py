@@ -19,7 +19,6 @@ SMALL_MODEL_BYTES = 64 << 20
 MUCH_FASTER = 1.5
 MUCH_SLOWER = 4
 """Factor of time behind which no further measurement can change the decision."""
-UNKNOWN_FREE_BYTES = 3 << 30
 
 Device = Literal["cpu", "cuda"]
 NumberType = Literal["float32", "bfloat16"]
@@ -75,19 +74,6 @@ def given_or(value: OrAuto, otherwise: int) -> int:
 def has_compiler() -> bool:
     """Whether numba, which compiles operations for a CPU, is installed: for a new Python it comes later than torch."""
     return find_spec("numba") is not None
-
-
-def free_memory_bytes(device: str) -> int:
-    """Memory that is free now, of the GPU or of the machine."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
-    names = ("SC_AVPHYS_PAGES", "SC_PAGE_SIZE")
-    if all(name in os.sysconf_names for name in names):
-        pages, size = map(os.sysconf, names)
-        return pages * size
-    return UNKNOWN_FREE_BYTES
 
 
 def available_cpus() -> int:

@@ -75,19 +75,27 @@ def num_parameters(model: ModelRef) -> int | None:
 
     Raises ModelError for a file whose header cannot be read.
     """
-    from safetensors import SafetensorError, safe_open
-
     folder = Path(model.path)
     if not any(folder.glob("*.safetensors")):
         return None
-    number = 0
-    for file in weight_files(folder, named=model.path):
+    return sum(math.prod(shape) for shape in tensor_shapes(folder).values())
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the tensors in a model folder, by the headers of its files alone.
+
+    Raises ModelError for a folder without safetensors files, or for a file whose header cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(folder, named=str(folder)):
         try:
             with safe_open(file, framework="np") as opened:
-                number += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+                shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise incomplete(file, error, named=model.path) from error
-    return number
+            raise incomplete(file, error, named=str(folder)) from error
+    return shapes
 
 
 def expected_checkpoint_bytes(model: ModelRef) -> int:

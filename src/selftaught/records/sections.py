@@ -22,6 +22,7 @@ Text = Annotated[str, Field(min_length=1)]
 TextOrFalse = Text | Literal[False]
 OrAll = Positive | Literal["all"]
 OrAuto = Positive | Literal["auto"]
+SwitchOrAuto = bool | Literal["auto"]
 
 
 class Section(BaseModel):

@@ -71,6 +71,8 @@ class StepMetrics:
     """Tokens of all steps so far, without padding; with `seconds` they give the tokens/s between two lines."""
     noise: tuple[float, float] | None = None
     """Unbiased estimates of |G|^2 and tr(S) (training/noise.py); None for a step of one micro-batch."""
+    peak_bytes: int | None = None
+    """Most memory that the training was seen to take until this step, in all its processes; None if not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 docs/run-folder.md describes every file. Whoever reads a folder needs neither the loop nor an engine, a model or data.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,26 @@ def read_summaries(run_dir: Path) -> list[IterationSummary]:
 
 def read_measurements(run_dir: Path) -> list[Measurement]:
     return list(read_lines(Measurement, run_dir / "evaluations.jsonl"))
+
+
+def died_in_training(run_dir: Path) -> tuple[int, int, int | None] | None:
+    """(iteration, its last logged step, most bytes of memory) of a training whose process died; None if none did.
+
+    The step is 0 where none was logged, the memory None where it is not known. A training that ends with an error, or
+    is stopped, leaves no temporary folder.
+    """
+    left = sorted((run_dir / "checkpoints").glob("*.tmp"))
+    iterations = [int(path.stem) for path in left if path.stem.isdigit()]
+    if not iterations:
+        return None
+    iteration, step, peak = iterations[-1], 0, 0
+    metrics = run_dir / "metrics.jsonl"
+    for line in complete_lines(metrics) if metrics.exists() else ():
+        values = json.loads(line)
+        if values.get("iteration") == iteration:
+            step, known = int(values["step"]), int(values.get("peak_bytes") or 0)
+            peak = known if step == 1 else max(peak, known)  # a training that is redone begins at step 1
+    return iteration, step, peak or None
 
 
 def read_samples(run_dir: Path) -> Iterator[tuple[Path, Sample]]:

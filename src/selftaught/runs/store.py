@@ -210,6 +210,17 @@ class RunStore:
             temporary.mkdir(parents=True)
         return temporary
 
+    @contextlib.contextmanager
+    def new_checkpoint(self, iteration: int) -> Iterator[Path]:
+        """The same folder for as long as a training takes; an exception removes it, so that only a process that died
+        leaves one behind."""
+        temporary = self.new_checkpoint_dir(iteration)
+        try:
+            yield temporary
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
     def publish_checkpoint(self, temporary: Path, checkpoint: Checkpoint) -> None:
         """Sync every file of a finished training, then give the folder its final name in one step."""
         final = self.checkpoint_dir(checkpoint.iteration)

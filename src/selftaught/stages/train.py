@@ -84,13 +84,12 @@ def _train(
     )
     models.close()  # the trainer gets the memory
     setup.tell(StageBegan(iteration=n, stage="train", total=steps))
-    temporary = store.new_checkpoint_dir(n)
     with models.working("loading"):
         trainer = setup.open_trainer()
-    with models.working("training"):
+    with models.working("training"), store.new_checkpoint(n) as temporary:
         training = Training(examples=examples, validation=validation, start=start, out_dir=temporary, plan=plan)
         checkpoint = trainer.fine_tune(training, _step_teller(setup, n, steps))
-    store.publish_checkpoint(temporary, checkpoint)
+        store.publish_checkpoint(temporary, checkpoint)
     models.tokens += checkpoint.train.tokens
     for note in checkpoint.train.notes:
         setup.tell(Note(text=note))

@@ -24,11 +24,19 @@ def with_adapters(model: Any, settings: SftSettings) -> Any:
         return get_peft_model(model, adapters)
 
 
-def merged(trained: Any, fresh: Any, settings: SftSettings) -> Any:
-    """The model `fresh` (float32 weights from before the training) with the adapters of `trained` added to them."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+def adapter_weights(trained: Any) -> dict[str, Any]:
+    """The weights of the adapters alone, by PEFT's names."""
+    from peft import get_peft_model_state_dict
+
+    weights: dict[str, Any] = get_peft_model_state_dict(trained)
+    return weights
+
+
+def merged(adapters: dict[str, Any], fresh: Any, settings: SftSettings) -> Any:
+    """The model `fresh` (float32 weights from before the training) with these adapters added to them."""
+    from peft import set_peft_model_state_dict
 
     model = with_adapters(fresh, settings)
-    loaded = set_peft_model_state_dict(model, get_peft_model_state_dict(trained))
+    loaded = set_peft_model_state_dict(model, adapters)
     assert not loaded.unexpected_keys, f"adapters without a place: {loaded.unexpected_keys[:3]}"
     return model.merge_and_unload(safe_merge=True)

@@ -1,8 +1,13 @@
 """Next-token loss over a large vocabulary, in float32 and a few positions at a time, together with its gradient."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
+
+from selftaught.models.forecast import PIECE_BYTES
 
 CHUNK_BYTES = 2 << 20
 """Of float32 probabilities in one chunk on a CPU: they fit its cache, and memory does not grow with the positions."""
@@ -47,3 +52,44 @@ def weighted_loss(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Ten
     """
     loss: torch.Tensor = _WeightedLoss.apply(logits, targets, weight)  # type: ignore[no-untyped-call]
     return loss
+
+
+def loss_in_pieces(head: Any, hidden: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`weighted_loss` of the logits `head(hidden)`, hidden [n, H], without ever holding all of them.
+
+    The logits of a piece are dropped after the forward pass and computed again in the backward pass.
+    """
+    positions = max(1, PIECE_BYTES // (hidden.element_size() * head.weight.shape[0]))
+
+    def piece_loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return weighted_loss(head(hidden), targets, weight)
+
+    pieces = zip(torch.split(hidden, positions), torch.split(targets, positions), strict=True)
+    losses = [checkpoint(piece_loss, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
+    return torch.stack(losses).sum()
+
+
+@contextmanager
+def without_head(model: Any) -> Iterator[Any]:
+    """Let the model give the output layer's inputs in place of logits; the output layer, which works as ever."""
+    head = model.get_output_embeddings()
+    head.forward = lambda hidden: hidden
+    try:
+        yield head
+    finally:
+        del head.forward
+
+
+@torch.no_grad()
+def ends_with_head(model: Any) -> bool:
+    """Whether the logits of a model are what its output layer gives, with nothing done to them after it."""
+    config = model.config.get_text_config()
+    ids = (torch.arange(8, device=model.device)[None] * 5 + 3) % config.vocab_size
+    training = model.training
+    model.eval()
+    logits = model(input_ids=ids, use_cache=False).logits
+    with without_head(model) as head:
+        hidden = model(input_ids=ids, use_cache=False).logits
+    same = hidden.shape[-1] == head.weight.shape[1] and torch.equal(head(hidden), logits)
+    model.train(training)
+    return bool(same)

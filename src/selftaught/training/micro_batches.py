@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from selftaught.models.tokens import IGNORED
-from selftaught.training.loss import weighted_loss
+from selftaught.training.loss import loss_in_pieces, weighted_loss, without_head
 from selftaught.training.models import Prepared
 from selftaught.training.packed_attention import layout_of
 
@@ -54,11 +54,21 @@ def collator_of(prepared: Prepared) -> Collate:
     return collate_packed if prepared.why_padded is None else collate_padded
 
 
-def loss_of(model: Any, inputs: dict[str, Any], share: float, *, router_weight: float = 0.0) -> torch.Tensor:
-    """`share` times the summed loss of one collated micro-batch, plus `router_weight` times the loss of its router."""
+def loss_of(
+    model: Any, inputs: dict[str, Any], share: float, *, router_weight: float = 0.0, in_pieces: bool = False
+) -> torch.Tensor:
+    """`share` times the summed loss of one collated micro-batch, plus `router_weight` times the loss of its router.
+
+    With `in_pieces`, logits are computed for a few loss tokens at a time.
+    """
     targets = inputs.pop("targets")
     if router_weight:
         inputs["output_router_logits"] = True
-    output = model(**inputs, use_cache=False)
-    loss = weighted_loss(output.logits.reshape(len(targets), -1), targets, torch.tensor(share))
+    if in_pieces:
+        with without_head(model) as head:
+            output = model(**inputs, use_cache=False)
+        loss = loss_in_pieces(head, output.logits.reshape(len(targets), -1), targets, torch.tensor(share))
+    else:
+        output = model(**inputs, use_cache=False)
+        loss = weighted_loss(output.logits.reshape(len(targets), -1), targets, torch.tensor(share))
     return loss + router_weight * output.aux_loss if router_weight else loss

@@ -8,6 +8,7 @@ from transformers import set_seed
 
 from selftaught.models.loading import load_model
 from selftaught.training.lora import with_adapters
+from selftaught.training.loss import ends_with_head
 from selftaught.training.packed_attention import use_packed_attention
 from selftaught.training.settings import SftSettings
 
@@ -19,6 +20,10 @@ class Prepared:
     model: Any
     why_padded: str | None
     """Why rows are padded and not packed; None if they are packed."""
+    in_pieces: bool = False
+    """Whether logits are computed for a few loss tokens at a time."""
+    notes: tuple[str, ...] = ()
+    """What is unusual about it, in sentences."""
 
 
 def prepare(model: Any, settings: SftSettings, *, compute: torch.dtype, longest: int, seed: int) -> Prepared:
@@ -26,13 +31,30 @@ def prepare(model: Any, settings: SftSettings, *, compute: torch.dtype, longest:
 
     `longest` is the number of tokens of the longest row.
     """
+    in_pieces = settings.logits_in_pieces is True and ends_with_head(model)
+    notes = []
+    if settings.logits_in_pieces is True and not in_pieces:
+        notes.append("logits are not computed in pieces: the model changes them after its output layer")
     why_padded = use_packed_attention(model, longest=longest)
+    if why_padded:
+        notes.append(f"the rows of a training step are padded, not packed: {why_padded}")
+    if settings.activation_checkpointing is True:
+        # transformers 5.20 has renamed it. Only without reentrance do layers get keywords and frozen inputs.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     set_seed(seed % 2**32)  # adapters start at random
     if settings.lora_rank:
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(compute)  # frozen, so it needs no float32 master
         model = with_adapters(model, settings)
-    return Prepared(model, why_padded)
+    return Prepared(model, why_padded, in_pieces, tuple(notes))
+
+
+def load_for_training(
+    path: str, settings: SftSettings, *, compute: torch.dtype, trust_remote_code: bool = False
+) -> Any:
+    """The model of a folder as its training begins: float32 masters, or with adapters frozen weights as `compute`."""
+    if settings.lora_rank:
+        return load_model(path, dtype=compute, trust_remote_code=trust_remote_code)
+    return load_float32(path, trust_remote_code=trust_remote_code)
 
 
 def load_float32(path: str, *, trust_remote_code: bool = False) -> Any:

@@ -216,7 +216,8 @@ def _same_logits(model: Any, longest: int, plain: str) -> bool:
     alone = torch.cat([model(input_ids=row, use_cache=False).logits[0] for row in rows])
     model.set_attn_implementation(NAME)
     model.train(training)
-    return bool((packed[0] - alone).abs().max() <= 1e-3 * alone.abs().max().clamp(min=1.0))
+    limit = 1e-3 if model.dtype == torch.float32 else 0.1  # rounding alone reaches percents in half precision
+    return bool((packed[0] - alone).abs().max() <= limit * alone.abs().max().clamp(min=1.0))
 
 
 def _rows_to_compare(model: Any, longest: int) -> list[torch.Tensor]:

@@ -12,6 +12,8 @@ import torch
 
 _DROPPED = 16
 """Bits of a float32 that bfloat16 does not have."""
+ROUNDED_AT_A_TIME = 1 << 22
+"""Numbers, because three copies of them are made; an embedding may have gigabytes."""
 
 
 def round_at_random(weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -33,4 +35,5 @@ def round_model(model: Any, *, seed: int) -> None:
     for place, parameter in enumerate(model.parameters()):  # tied weights are one parameter
         if parameter.dtype == torch.float32:
             generator = torch.Generator(parameter.device).manual_seed((seed + place) % 2**63)
-            parameter.copy_(round_at_random(parameter.data, generator))
+            for piece in parameter.data.view(-1).split(ROUNDED_AT_A_TIME):
+                piece.copy_(round_at_random(piece, generator))

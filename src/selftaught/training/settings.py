@@ -2,13 +2,16 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
+from selftaught.machine.devices import Machine
 from selftaught.machine.opening import Opening
+from selftaught.models.shape import Shape
 from selftaught.records.errors import ConfigError
-from selftaught.records.sections import Count, OrAuto, Positive, Section, Share
+from selftaught.records.sections import Count, OrAuto, Positive, Section, Share, SwitchOrAuto
+from selftaught.training.fitting import Fitted, Rows, Switches, fit
 from selftaught.training.trainer import Trainer
 
 
@@ -19,6 +22,8 @@ class TrainingConfig(Section):
     """
 
     name: str
+    may_change: ClassVar[frozenset[str]] = frozenset()
+    """The settings that may differ when a run is carried on, because they decide nothing but memory and last bits."""
     window: Literal["iteration", "all"] = Field(
         "iteration", description="Train on this iteration's samples, or on all so far."
     )
@@ -57,17 +62,34 @@ class TrainingConfig(Section):
         """Versions of what the trainer runs on, beyond the libraries that every run names; kept in run.json."""
         return {}
 
+    def fitted(self, rows: Rows, shape: Shape, machine: Machine, *, free: int) -> tuple[Self, Fitted | None]:
+        """The same settings with every "auto" replaced, so that a training needs no more than `free` bytes if it can.
+
+        `rows` is what a step is expected to hold at most. run.json keeps the result, and a resume changes none of it.
+        With it comes what the training needs; None if that is not known.
+        """
+        return self, None
+
     @abstractmethod
     def opener(self, opening: Opening) -> Callable[[], Trainer]:
-        """How to get the trainer; a run that trains nothing does not wait seconds for the import of its libraries."""
+        """Of fitted settings: how to get the trainer; a run that trains nothing does not wait seconds for the import of its libraries."""
         ...
 
 
 class SftSettings(TrainingConfig):
     name: Literal["sft"] = Field("sft", description="AdamW on the tokens of the accepted completions")
+    may_change: ClassVar[frozenset[str]] = frozenset(Switches._fields)
     micro_batch_tokens: OrAuto = Field(
         "auto",
-        description="Tokens of a micro-batch; a step is split into as few micro-batches of equal size as keep to it. Fewer need less memory. `auto` takes what about 4 GiB of activations hold, by the model's shape.",
+        description="Tokens of a micro-batch; a step is split into as few micro-batches of equal size as keep to it. Fewer need less memory. `auto` takes what about 4 GiB of activations hold, by the model's shape, and fewer where the memory is short.",
+    )
+    activation_checkpointing: SwitchOrAuto = Field(
+        "auto",
+        description="Keep only the input of every layer, and run the layer again in the backward pass: the same gradients for about a third more time and a fraction of the activations. `auto` does so where the memory is short.",
+    )
+    logits_in_pieces: SwitchOrAuto = Field(
+        "auto",
+        description="Compute the logits for a few loss tokens at a time, and again in the backward pass: the same gradients with no more than 0.5 GiB of logits. `auto` does so where the memory is short.",
     )
     noise_scale: bool = Field(
         False,
@@ -93,6 +115,11 @@ class SftSettings(TrainingConfig):
     lora_alpha: Positive | None = Field(
         None, description="The adapters' scale times their rank; absent is twice the rank."
     )
+
+    def fitted(self, rows: Rows, shape: Shape, machine: Machine, *, free: int) -> tuple[Self, Fitted | None]:
+        switches = Switches(self.micro_batch_tokens, self.activation_checkpointing, self.logits_in_pieces)
+        found = fit(switches, rows, shape, machine, lora_rank=self.lora_rank, is_split=self.noise_scale, free=free)
+        return self.model_copy(update=found.switches._asdict()), found
 
     def check_values(self) -> None:
         if self.noise_scale and self.batch_size == 1:

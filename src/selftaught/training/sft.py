@@ -17,9 +17,11 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig
 
+from selftaught.machine.devices import Device, Machine, NumberType
 from selftaught.machine.memory import return_freed_memory
 from selftaught.machine.workers import Worker
 from selftaught.models.scoring import completion_logprobs, context_of
+from selftaught.models.shape import shape_of
 from selftaught.models.tokens import IGNORED, Codec
 from selftaught.records.errors import StoreError, TrainingError
 from selftaught.records.prompts import ChatSettings
@@ -33,9 +35,10 @@ from selftaught.records.training import (
     TrainingSummary,
 )
 from selftaught.training.batches import Batches, plan_batches
-from selftaught.training.lora import merged
+from selftaught.training.fitting import usual_tokens
+from selftaught.training.lora import adapter_weights, merged
 from selftaught.training.micro_batches import collator_of
-from selftaught.training.models import load_float32, prepare
+from selftaught.training.models import load_float32, load_for_training, prepare
 from selftaught.training.noise import NoiseEstimate, noise_scale
 from selftaught.training.rounding import round_model
 from selftaught.training.row_order import row_order
@@ -51,7 +54,6 @@ from selftaught.training.trl_trainer import MicroBatchTrainer, collate_first
 from selftaught.training.worker_gradients import TrainingJob, WorkerGradients
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-ACTIVATION_BYTES = 4 << 30
 
 
 class SftTrainer:
@@ -61,8 +63,8 @@ class SftTrainer:
         self,
         settings: SftSettings,
         *,
-        dtype: str,
-        device: str,
+        dtype: NumberType,
+        device: Device,
         threads: int,
         workers: Sequence[Worker] = (),
         trust_remote_code: bool = False,
@@ -70,6 +72,7 @@ class SftTrainer:
     ) -> None:
         """`workers` compute their share of every step's gradient, each on `threads` threads."""
         self._settings = settings
+        self._machine = Machine(device=device, dtype=dtype, threads=threads, workers=len(workers) + 1)
         self._device = torch.device(device)
         self._compute = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         self._threads, self._workers = threads, workers
@@ -81,30 +84,25 @@ class SftTrainer:
         start, plan = training.start, training.plan
         codec = Codec(start.path, chat=self._chat, trust_remote_code=self._trust)
         rows = [Row(*codec.encode_example(example)) for example in training.examples]
-        workers = WorkerGradients(self._workers, self._training_job(start, rows, plan)) if self._workers else None
-        model = load_float32(start.path, trust_remote_code=self._trust)
-        check_rows(rows, codec, context=context_of(model))
-        order = row_order(len(rows), num_places=plan.steps * self._settings.batch_size, seed=plan.seed)
-        with workers or nullcontext():
-            trainer = self.build(training, model, codec, rows, order, workers=workers)
-            steps = _Steps(on_step, began, trainer)
-            trainer.add_callback(steps)
-            trainer.train()
-        model = self._finish_model(trainer, start)
+        trained, steps = self._train(training, codec, rows, on_step, began)
+        gc.collect()  # TRL's trainer and its parts refer to each other and to the model
+        return_freed_memory()
+        model = self._with_adapters(trained, start) if self._settings.lora_rank else trained
+        del trained
         if self._compute == torch.bfloat16:
             round_model(model, seed=plan.seed)  # before the measurements: they are of the weights that are saved
         new_logprobs = self._probe(model, codec, plan.probe)  # in float32: an engine's are compared with them
         model = model.to(self._compute)
         summary = TrainingSummary(
             steps=steps.done,
-            tokens=steps.tokens_so_far(),
+            tokens=steps.tokens,
             seconds=round(time.monotonic() - began, 3),
             first_loss=steps.first_loss,
             last_loss=steps.last_loss,
             validation_loss=self._mean_loss(model, [codec.encode_example(e) for e in training.validation]),
             dev_answer_loss=self._mean_loss(model, [codec.encode_example(e) for e in plan.dev]),
             noise_scale=noise_scale(steps.noise),
-            notes=trainer.notes,
+            notes=steps.notes,
         )
         ends = sorted(codec.end_ids)  # whoever generates with the model stops where its samples stopped
         model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
@@ -116,10 +114,38 @@ class SftTrainer:
                 f"cannot save the model of iteration {plan.iteration} in {training.out_dir}: {error}; free some space "
                 "and run the same command again; the samples are kept and the training is redone"
             ) from error
-        del model, trainer, steps
-        gc.collect()  # TRL's trainer and its parts refer to each other and to the model
+        del model
+        gc.collect()
         return_freed_memory()
         return checkpoint_of(training, summary, new_logprobs=new_logprobs)
+
+    def _train(
+        self,
+        training: Training,
+        codec: Codec,
+        rows: Sequence[Row],
+        on_step: Callable[[StepMetrics], None],
+        began: float,
+    ) -> tuple[Any, "_Steps"]:
+        """The trained model with its own attention, in float32; of a training with adapters, their weights alone."""
+        start, plan = training.start, training.plan
+        workers = WorkerGradients(self._workers, self._training_job(start, rows, plan)) if self._workers else None
+        model = load_for_training(start.path, self._settings, compute=self._compute, trust_remote_code=self._trust)
+        check_rows(rows, codec, context=context_of(model))
+        order = row_order(len(rows), num_places=plan.steps * self._settings.batch_size, seed=plan.seed)
+        with workers or nullcontext():
+            trainer = self.build(training, model, codec, rows, order, workers=workers)
+            steps = _Steps(on_step, began, trainer)
+            trainer.add_callback(steps)
+            trainer.train()
+        steps.let_go()
+        trainer.masters.restore_float32()
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        if self._settings.lora_rank:
+            return adapter_weights(trained), steps
+        if trained.config.get_text_config()._attn_implementation != trainer.plain_attention:
+            trained.set_attn_implementation(trainer.plain_attention)
+        return trained.eval(), steps
 
     def build(
         self,
@@ -135,17 +161,15 @@ class SftTrainer:
         settings = self._settings
         lengths = [len(row.input_ids) for row in rows]
         plain_attention = model.config.get_text_config()._attn_implementation
-        affordable = self._affordable_tokens(model)
         prepared = prepare(model, settings, compute=self._compute, longest=max(lengths), seed=training.plan.seed)
         processes = len(self._workers) + 1 if workers is not None else 1
-        reason = prepared.why_padded
-        notes = [f"the rows of a training step are padded, not packed: {reason}"] if reason else []
+        notes = list(prepared.notes)
         batches = plan_batches(
             lengths,
             order,
             batch_size=settings.batch_size,
-            max_tokens=affordable if isinstance(settings.micro_batch_tokens, str) else settings.micro_batch_tokens,
-            padded=reason is not None,
+            max_tokens=self._micro_batch_tokens(training.start.path, longest=max(lengths)),
+            padded=prepared.why_padded is not None,
             at_least=2 if settings.noise_scale else 1,
             multiple_of=processes,
         )
@@ -157,6 +181,7 @@ class SftTrainer:
             batches=batches,
             notes=tuple(notes),
             plain_attention=plain_attention,
+            in_pieces=prepared.in_pieces,
             model=prepared.model,
             workers=workers,
             args=self._arguments(training.plan, training.out_dir, batches, processes),
@@ -179,29 +204,18 @@ class SftTrainer:
             trust_remote_code=self._trust,
         )
 
-    def _finish_model(self, trainer: MicroBatchTrainer, start: ModelRef) -> Any:
-        """Turn the trained model into an ordinary one: float32, adapters merged, with its own attention."""
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        trainer.masters.restore_float32()
-        if self._settings.lora_rank:
-            fresh = load_float32(start.path, trust_remote_code=self._trust).to(self._device)
-            return merged(trained, fresh, self._settings).eval()
-        if trained.config.get_text_config()._attn_implementation != trainer.plain_attention:
-            trained.set_attn_implementation(trainer.plain_attention)
-        return trained.eval()
+    def _with_adapters(self, adapters: dict[str, torch.Tensor], start: ModelRef) -> Any:
+        """The model that a training began with, in float32, with its adapters merged."""
+        fresh = load_float32(start.path, trust_remote_code=self._trust).to(self._device)
+        return merged(adapters, fresh, self._settings).eval()
 
-    def _affordable_tokens(self, model: Any) -> int:
-        """Tokens of a micro-batch that keep the activations near ACTIVATION_BYTES, from the model's shape alone.
-
-        Free memory has no influence: the number decides the last bits of sums, and must be the same after a kill.
-        """
-        config = model.config.get_text_config()
-        size, hidden = torch.finfo(self._compute).bits // 8, config.hidden_size
-        inner = getattr(config, "intermediate_size", None) or 4 * hidden
-        # What the products and norms of a layer keep for the backward pass; norms compute in float32.
-        per_layer = size * (8 * hidden + 4 * inner) + 4 * 4 * hidden
-        per_token = config.num_hidden_layers * per_layer + 2 * size * config.vocab_size
-        return int(max(256, min(16384, ACTIVATION_BYTES // per_token)))
+    def _micro_batch_tokens(self, path: str, *, longest: int) -> int:
+        """Of the settings; a run has fitted them, so that "auto" stands only in those of other programs."""
+        tokens = self._settings.micro_batch_tokens
+        if not isinstance(tokens, str):
+            return tokens
+        shape = shape_of(path, trust_remote_code=self._trust)
+        return usual_tokens(shape, self._machine, longest=longest, lora_rank=self._settings.lora_rank)
 
     def _arguments(self, plan: TrainingPlan, out_dir: Path, batches: Batches, processes: int) -> SFTConfig:
         settings = self._settings
@@ -258,18 +272,22 @@ class _Steps(TrainerCallback):
     """Turns TRL's log lines into StepMetrics, and stops at a loss that is not finite."""
 
     def __init__(self, on_step: Callable[[StepMetrics], None], began: float, trainer: MicroBatchTrainer) -> None:
-        self._on_step, self._began, self._trainer = on_step, began, trainer
-        self.done = 0
+        self._on_step, self._began = on_step, began
+        self._trainer: MicroBatchTrainer | None = trainer
+        self.notes = trainer.notes
+        self.done = self.tokens = 0
         self.noise: list[NoiseEstimate] = []
         self.first_loss: float | None = None
         self.last_loss: float | None = None
 
-    def tokens_so_far(self) -> int:
-        return sum(self._trainer.batches.tokens[: self.done])
+    def let_go(self) -> None:
+        """Refer to the trainer no longer, so that its memory can be freed."""
+        self._trainer = None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
             return
+        assert self._trainer is not None, "the training has not ended"
         loss, grad_norm = float(logs["loss"]), float(logs.get("grad_norm", math.nan))
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise TrainingError(
@@ -277,6 +295,7 @@ class _Steps(TrainerCallback):
                 "training.learning_rate or training.max_grad_norm and run the same command again"
             )
         self.done = int(state.global_step)
+        self.tokens = sum(self._trainer.batches.tokens[: self.done])
         self.first_loss = loss if self.first_loss is None else self.first_loss
         self.last_loss = loss
         noise = self._trainer.noise
@@ -289,7 +308,8 @@ class _Steps(TrainerCallback):
                 learning_rate=float(logs.get("learning_rate", 0.0)),
                 grad_norm=grad_norm,
                 seconds=round(time.monotonic() - self._began, 3),
-                tokens=self.tokens_so_far(),
+                tokens=self.tokens,
                 noise=(noise.squared_norm, noise.trace) if noise else None,
+                peak_bytes=self._trainer.peak.bytes,
             )
         )

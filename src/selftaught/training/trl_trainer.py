@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
+from selftaught.machine.memory import Peak, return_freed_memory
 from selftaught.training.batches import Batches
 from selftaught.training.masters import Masters
 from selftaught.training.micro_batches import Collate, Features, loss_of
@@ -25,6 +26,11 @@ NOISE_EVERY = 4
 """Steps from one estimate of the gradient noise to the next, since measuring the norms takes 7 % of a step."""
 
 
+WORTH_RETURNING = 1 << 30
+"""Bytes of a training from which what a micro-batch leaves is given back. The next one's activations would not fit into
+these holes, which grew to 1.4 times the activations; pages are new then, which would slow down a small model."""
+
+
 class MicroBatchTrainer(SFTTrainer):
     """One micro-batch is one element of the data set. An input is one micro-batch, or one for each process if there are
     workers; `gradient_accumulation_steps` inputs are one step.
@@ -41,17 +47,19 @@ class MicroBatchTrainer(SFTTrainer):
         batches: Batches,
         notes: tuple[str, ...],
         plain_attention: str,
+        in_pieces: bool = False,
         workers: WorkerGradients | None = None,
         **arguments: Any,
     ) -> None:
         self.batches, self.notes, self.plain_attention = batches, notes, plain_attention
-        self._compute, self._workers = compute, workers
+        self._compute, self._workers, self._in_pieces = compute, workers, in_pieces
         self._started_step = -1
         self._squared_norms: list[float] = []
         self._weights: list[int] = []
         self.noise: NoiseEstimate | None = None
         """Of the last step; None where it was not estimated: in steps of one micro-batch and in three of four steps."""
         super().__init__(**arguments)
+        self.peak = Peak(self.args.device.type, workers.pids if workers is not None else ())
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
@@ -69,7 +77,9 @@ class MicroBatchTrainer(SFTTrainer):
     ) -> torch.Tensor:
         self._weights.append(len(inputs["targets"]))
         share = 1.0 / float(num_items_in_batch)
-        return loss_of(model, inputs, share, router_weight=self._router_weight())
+        loss = loss_of(model, inputs, share, router_weight=self._router_weight(), in_pieces=self._in_pieces)
+        self.peak.look()  # activations are all there
+        return loss
 
     def _router_weight(self) -> float:
         return self.router_aux_loss_coef / self.batches.per_step if self.aux_loss_enabled else 0.0
@@ -88,6 +98,8 @@ class MicroBatchTrainer(SFTTrainer):
             )
             self._started_step = step
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if (self.peak.bytes or 0) > WORTH_RETURNING:
+            return_freed_memory()
         self._record_norm()
         for result in self._workers.results(self.masters.trained) if self._workers is not None else ():
             self.masters.add(result.gradients)
@@ -101,6 +113,7 @@ class MicroBatchTrainer(SFTTrainer):
             self._squared_norms.append(self.masters.pop_squared_norm())
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        self.peak.look()  # gradients are all there
         norm = self.masters.clip(self.args.max_grad_norm)
         measured = self.masters.measuring
         self.noise = estimate_noise(self._squared_norms, self._weights, float(norm) ** 2) if measured else None

@@ -22,7 +22,7 @@ from selftaught.machine.workers import Worker
 from selftaught.models.tokens import IGNORED
 from selftaught.records.errors import TrainingError
 from selftaught.training.micro_batches import collator_of, loss_of
-from selftaught.training.models import load_float32, prepare
+from selftaught.training.models import load_for_training, prepare
 from selftaught.training.settings import SftSettings
 
 
@@ -69,6 +69,11 @@ class WorkerGradients:
         self._buffers: tuple[torch.Tensor, ...] = ()
         for rank, worker in enumerate(workers, start=1):
             worker.begin(self, serve_gradients, job, rank)
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes that have been started."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def start(
         self,
@@ -137,7 +142,7 @@ def serve_gradients(pipe: Connection, job: TrainingJob, rank: int) -> None:
 def _serve(pipe: Connection, job: TrainingJob, rank: int) -> None:
     torch.set_num_threads(job.threads)
     prepared = prepare(
-        load_float32(job.path, trust_remote_code=job.trust_remote_code),
+        load_for_training(job.path, job.settings, compute=job.compute, trust_remote_code=job.trust_remote_code),
         job.settings,
         compute=job.compute,
         longest=job.longest,
@@ -160,7 +165,7 @@ def _serve(pipe: Connection, job: TrainingJob, rank: int) -> None:
         micro_batch, share, router_weight = message
         inputs = collate([micro_batch.feature])
         num_targets = len(inputs["targets"])
-        loss = loss_of(model, inputs, share, router_weight=router_weight)
+        loss = loss_of(model, inputs, share, router_weight=router_weight, in_pieces=prepared.in_pieces)
         torch.autograd.backward(loss)
         torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in trained], out=buffers[rank])
         pipe.send((float(loss.detach()), num_targets, [p.grad is not None for p in trained]))

@@ -5,9 +5,12 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from selftaught.engines.engine import Engine, EngineConfig
-from selftaught.machine.devices import Machine, free_memory_bytes, given_or, has_compiler
+from selftaught.engines.engine import Engine, EngineConfig, PromptLengths
+from selftaught.machine.devices import Machine, given_or, has_compiler
+from selftaught.machine.memory import free_memory_bytes
 from selftaught.machine.opening import Opening
+from selftaught.models.forecast import Forecast, SamplingWork, forecast_sampling
+from selftaught.models.shape import Shape
 from selftaught.records.errors import ConfigError
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import OrAuto
@@ -16,6 +19,8 @@ SLOTS = {"cpu": 128, "cuda": 256}
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 8192}
 """Prompt tokens of one forward pass."""
 CACHE_STEP_MIB = 64
+PROBE_ROWS = 8
+"""Completions whose log-probabilities prove the weights (stages/train.py)."""
 
 
 class LocalConfig(EngineConfig):
@@ -58,6 +63,22 @@ class LocalConfig(EngineConfig):
 
     def completions_at_a_time(self, machine: Machine) -> int:
         return given_or(self.slots, SLOTS[machine.device]) * machine.workers
+
+    def forecast(self, lengths: PromptLengths, shape: Shape, machine: Machine) -> Forecast:
+        work = SamplingWork(
+            dtype=machine.dtype,
+            device=machine.device,
+            slots=int(self.slots),
+            shared=lengths.shared,
+            length=lengths.own + lengths.new,
+            cache_bytes=int(self.cache_mib) << 20,
+            prefill_tokens=PREFILL_TOKENS[machine.device],
+            is_greedy=lengths.is_greedy,
+            packs=self.compiled == "on",
+            scored=PROBE_ROWS * lengths.new,
+            workers=machine.workers,
+        )
+        return forecast_sampling(shape, work)
 
     def opener(self, opening: Opening) -> Callable[[ModelRef], Engine]:
         self.check()  # of the settings that were resolved when the run began, maybe elsewhere
