@@ -23,7 +23,7 @@ from selftaught.records.samples import ModelRef
 
 
 def resolved_for(path: Path, **sections: Mapping[str, Any]) -> Resolved:
-    return resolve(config(**{"compute": {"device": "cpu"}, **sections}), ModelRef(path=str(path)))
+    return resolve(config(**{"compute": {"device": "cpu"}, **sections}), ModelRef(path=str(path)), None)
 
 
 def local(resolved: Resolved) -> LocalConfig:
@@ -86,7 +86,7 @@ def test_a_chunk_for_a_server_has_four_times_the_requests_at_a_time(name: str, n
 
 def test_what_is_resolved_survives_the_way_through_run_json(adder: Path) -> None:
     settings = config(compute={"device": "cpu"}, engine={"name": "openai", "url": "http://h", "concurrency": 5})
-    resolved = resolve(settings, ModelRef(path=str(adder)))
+    resolved = resolve(settings, ModelRef(path=str(adder)), None)
     written = json.loads(json.dumps(resolved.model_dump(mode="json")))
     assert carried_on(written, settings, "run.json") == resolved
 
@@ -165,7 +165,7 @@ def test_a_shipped_config_is_for_a_machine_with_a_gpu_too(
     for function, value in {"is_available": True, "device_count": 1, "is_bf16_supported": True}.items():
         monkeypatch.setattr(torch.cuda, function, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8 << 30, 16 << 30))
-    resolved = resolve(load_config(name), ModelRef(path=str(adder)))
+    resolved = resolve(load_config(name), ModelRef(path=str(adder)), None)
     assert (resolved.device, resolved.workers) == ("cuda", 1)
 
 
