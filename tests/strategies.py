@@ -211,6 +211,10 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "model.path": draw(plain_words),
         "model.dtype": draw(st.sampled_from(["auto", "float32", "bfloat16"])),
         "model.trust_remote_code": draw(st.booleans()),
+        "model.prompt_format": draw(st.sampled_from(["auto", "plain", "chat"])),
+        "model.system": draw(st.sampled_from([None, "", "Be brief."])),
+        "model.thinking": draw(st.sampled_from([None, False, True])),
+        "model.template_date": draw(st.sampled_from([None, "2026-07-26"])),
         "task.name": draw(plain_words),
         "task.variant": draw(absent | plain_words),
         "task.data_seed": draw(st.integers(0, 2**63)),
@@ -229,7 +233,7 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         },
         **{
             f"task.{key}": draw(absent | plain_words)
-            for key in ("verifier", "verifier_function", "answer_marker", "answer_pattern")
+            for key in ("verifier", "verifier_function", "answer_marker", "answer_pattern", "instruction")
         },
         "task.extraction": draw(st.sampled_from(["strict", "lenient"])),
         "sampling.num_samples": num_samples,
