@@ -70,12 +70,11 @@ def check_task(
     is on this machine and cannot be used.
     """
     config = _config(name_or_config, overrides, variant, data_seed)
-    task = task_of(config)
     folder = _model_folder(config)
     chat = resolve_chat(config.model, folder) if folder else None
-    task = in_format(task, config, chat)
-    check_settings(config, task)
     ruler = _ruler(config, folder, chat)
+    task = in_format(task_of(config), config, chat)
+    check_settings(config, task)
     source = source_of(config.task.name)
     places = source.places(config.task) if source.places else {}
     failing = [
