@@ -17,6 +17,7 @@ from misbehaving import Handler, answer, completion, misbehaving
 from selftaught.engines.server import transport
 from selftaught.engines.server.openai import DIALECTS, OpenAIEngine
 from selftaught.engines.server.transport import Server, as_they_finish
+from selftaught.models.tokens import Codec
 from selftaught.records.errors import EngineError, RefusedError, SelftaughtError
 from selftaught.records.samples import (
     Completion,
@@ -299,7 +300,9 @@ def test_a_server_gets_the_fields_that_it_knows_and_no_others(adder: Path, owner
     assert body["stop"] == ["\n"]
     assert body.get("top_k", 0) == 0, "no limit; null would mean the server's own default"
     known = {"model", "prompt", "max_tokens", "temperature", "top_p", "seed", "logprobs", "stream", "stop"}
-    assert body.keys() - known == ({"top_k"} | DIALECTS[owner].keys() if owner in DIALECTS else set())
+    ends = {"stop_token_ids"} if owner == "vllm" else set()
+    assert body.keys() - known == ({"top_k"} | DIALECTS[owner].keys() | ends if owner in DIALECTS else set())
+    assert not ends or body["stop_token_ids"] == sorted(Codec(str(adder)).end_ids)
 
 
 def test_several_models_without_engine_model_and_no_model_at_all_are_errors(adder: Path) -> None:
