@@ -13,7 +13,7 @@ import torch
 
 from builders import config
 from selftaught.config.loading import load_config, shipped_configs
-from selftaught.config.resolving import Resolved, carried_on, resolve
+from selftaught.config.resolving import Resolved, carried_on, machine_lines, resolve
 from selftaught.engines.local.settings import LocalConfig
 from selftaught.engines.server.openai_settings import OpenAIConfig
 from selftaught.machine.devices import Machine, bfloat16_is_faster
@@ -23,7 +23,7 @@ from selftaught.records.samples import ModelRef
 
 
 def resolved_for(path: Path, **sections: Mapping[str, Any]) -> Resolved:
-    return resolve(config(**{"compute": {"device": "cpu"}, **sections}), ModelRef(path=str(path)))
+    return resolve(config(**{"compute": {"device": "cpu"}, **sections}), ModelRef(path=str(path)), None)
 
 
 def local(resolved: Resolved) -> LocalConfig:
@@ -86,7 +86,7 @@ def test_a_chunk_for_a_server_has_four_times_the_requests_at_a_time(name: str, n
 
 def test_what_is_resolved_survives_the_way_through_run_json(adder: Path) -> None:
     settings = config(compute={"device": "cpu"}, engine={"name": "openai", "url": "http://h", "concurrency": 5})
-    resolved = resolve(settings, ModelRef(path=str(adder)))
+    resolved = resolve(settings, ModelRef(path=str(adder)), None)
     written = json.loads(json.dumps(resolved.model_dump(mode="json")))
     assert carried_on(written, settings, "run.json") == resolved
 
@@ -165,8 +165,41 @@ def test_a_shipped_config_is_for_a_machine_with_a_gpu_too(
     for function, value in {"is_available": True, "device_count": 1, "is_bf16_supported": True}.items():
         monkeypatch.setattr(torch.cuda, function, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8 << 30, 16 << 30))
-    resolved = resolve(load_config(name), ModelRef(path=str(adder)))
+    resolved = resolve(load_config(name), ModelRef(path=str(adder)), None)
     assert (resolved.device, resolved.workers) == ("cuda", 1)
+
+
+def a_gpu(patch: pytest.MonkeyPatch, *, number: int = 1, free: int = 8 << 30) -> None:
+    """torch says that there are GPUs."""
+    answers = {"is_available": True, "device_count": number, "is_bf16_supported": True, "get_device_name": "H9"}
+    for function, value in answers.items():
+        patch.setattr(torch.cuda, function, lambda *device, value=value: value)
+    patch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
+
+
+def test_on_a_gpu_keys_and_values_get_half_of_what_the_weights_leave(
+    adder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_gpu(monkeypatch, free=8 << 30)
+    on_gpu = {"compute": {"device": "cuda"}}
+    assert local(resolved_for(adder, **on_gpu)).cache_mib == (4 << 10) - 64  # the weights are 1 MiB
+    monkeypatch.setattr("selftaught.config.resolving.num_parameters", lambda model: 3 << 30)
+    assert local(resolved_for(adder, **on_gpu)).cache_mib == 1 << 10  # 6 of 8 GiB are weights in bfloat16
+    assert local(resolved_for(adder, **on_gpu, model={"dtype": "float32"})).cache_mib == 64
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_of_several_gpus_the_first_is_taken_with_a_line_and_a_gpu_is_told_of_vllm(
+    number: int, adder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_gpu(monkeypatch, number=number)
+    resolved = resolved_for(adder, compute={"device": "cuda"})
+    *several, vllm = machine_lines(resolved)
+    assert "of choice on a GPU is vLLM" in vllm
+    assert "same bytes" in vllm
+    expected = ["3 GPUs are visible, and a run uses one: the first, H9; CUDA_VISIBLE_DEVICES names another"]
+    assert several == (expected if number == 3 else [])
+    assert machine_lines(resolved_for(adder)) == []
 
 
 THREADS = """

@@ -21,7 +21,7 @@ from selftaught.config.loading import (
     flat_values,
     with_homes,
 )
-from selftaught.config.resolving import Resolved, carried_on, resolve
+from selftaught.config.resolving import Resolved, carried_on, machine_lines, resolve
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
 from selftaught.grading.references import check_reference_answers
@@ -132,7 +132,7 @@ def launch(
 
             if resolved is not held is not None:
                 store.write_json("run.json", _with_changes(read_run_json(run_dir), resolved))
-            first = (announcement, *task.notes, *_chat_notes(config, resolved), *changes)
+            first = (announcement, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
             for line in (*first, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
