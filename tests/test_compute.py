@@ -13,7 +13,7 @@ import torch
 
 from builders import config
 from selftaught.config.loading import load_config, shipped_configs
-from selftaught.config.resolving import Resolved, carried_on, resolve
+from selftaught.config.resolving import Resolved, carried_on, machine_lines, resolve
 from selftaught.engines.local.settings import LocalConfig
 from selftaught.engines.server.openai_settings import OpenAIConfig
 from selftaught.machine.devices import Machine, bfloat16_is_faster
@@ -167,6 +167,39 @@ def test_a_shipped_config_is_for_a_machine_with_a_gpu_too(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8 << 30, 16 << 30))
     resolved = resolve(load_config(name), ModelRef(path=str(adder)), None)
     assert (resolved.device, resolved.workers) == ("cuda", 1)
+
+
+def a_gpu(patch: pytest.MonkeyPatch, *, number: int = 1, free: int = 8 << 30) -> None:
+    """torch says that there are GPUs."""
+    answers = {"is_available": True, "device_count": number, "is_bf16_supported": True, "get_device_name": "H9"}
+    for function, value in answers.items():
+        patch.setattr(torch.cuda, function, lambda *device, value=value: value)
+    patch.setattr(torch.cuda, "mem_get_info", lambda: (free, free))
+
+
+def test_on_a_gpu_keys_and_values_get_half_of_what_the_weights_leave(
+    adder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_gpu(monkeypatch, free=8 << 30)
+    on_gpu = {"compute": {"device": "cuda"}}
+    assert local(resolved_for(adder, **on_gpu)).cache_mib == (4 << 10) - 64  # the weights are 1 MiB
+    monkeypatch.setattr("selftaught.config.resolving.num_parameters", lambda model: 3 << 30)
+    assert local(resolved_for(adder, **on_gpu)).cache_mib == 1 << 10  # 6 of 8 GiB are weights in bfloat16
+    assert local(resolved_for(adder, **on_gpu, model={"dtype": "float32"})).cache_mib == 64
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_of_several_gpus_the_first_is_taken_with_a_line_and_a_gpu_is_told_of_vllm(
+    number: int, adder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_gpu(monkeypatch, number=number)
+    resolved = resolved_for(adder, compute={"device": "cuda"})
+    *several, vllm = machine_lines(resolved)
+    assert "of choice on a GPU is vLLM" in vllm
+    assert "same bytes" in vllm
+    expected = ["3 GPUs are visible, and a run uses one: the first, H9; CUDA_VISIBLE_DEVICES names another"]
+    assert several == (expected if number == 3 else [])
+    assert machine_lines(resolved_for(adder)) == []
 
 
 THREADS = """

@@ -1,5 +1,10 @@
 """Attention of tokens to a prefix and to their slots, compared with softmax by its definition in float64."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +17,7 @@ from selftaught.engines.local.slots import (
     StepPass,
     attend,
     attend_plainly,
+    padded_batches,
 )
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 3e-2}
@@ -71,8 +77,29 @@ def softmax_by_definition(
     prefix=st.integers(0, 12),
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=20),
     seed=st.integers(0, 99),
+    batched=st.booleans(),
 )
 def test_attention_in_slots_is_attention_over_prefix_prompt_and_new_token(
+    dtype: torch.dtype, kv_heads: int, group: int, prefix: int, lengths: list[int], seed: int, batched: bool
+) -> None:
+    with as_on_a_gpu() if batched else nullcontext():
+        compare_with_the_definition(dtype, kv_heads, group, prefix, lengths, seed)
+
+
+def as_on_a_gpu() -> AbstractContextManager[pytest.MonkeyPatch]:
+    """Attention takes many sequences in one call, in torch's plain operations."""
+
+    @contextmanager
+    def patched() -> Iterator[pytest.MonkeyPatch]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("selftaught.engines.local.slots.is_batched", lambda device: True)
+            patch.setattr("selftaught.engines.local.slots.attend", attend_plainly)
+            yield patch
+
+    return patched()
+
+
+def compare_with_the_definition(
     dtype: torch.dtype, kv_heads: int, group: int, prefix: int, lengths: list[int], seed: int
 ) -> None:
     size, scale, rng = 8, 0.5, torch.Generator().manual_seed(seed)
@@ -106,6 +133,39 @@ def test_attention_in_slots_is_attention_over_prefix_prompt_and_new_token(
     step = StepPass(cache, lengths[::-1], dtype, cpu)
     new = [torch.cat([w[i][:, :, -1:] for w in reversed(sequences)], 2) for i in range(3)]
     compare(step.attend(0, *new, scale), [e[:, :, -1:] for e in reversed(expected)], dtype)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.sampled_from([1, 10_000, 1 << 23]))
+def test_padded_batches_hold_every_token_once_and_little_padding(lengths: list[int], most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("selftaught.engines.local.slots.BATCH_SCORES", most)
+        batches = padded_batches(lengths, torch.device("cpu"))
+    places = torch.cat([batch.scatter for batch in batches])
+    assert sorted(places.tolist()) == list(range(sum(lengths)))
+    for batch in batches:
+        sequences, width = batch.gather.shape
+        assert torch.equal(batch.gather.flatten()[batch.within], batch.scatter)
+        assert 2 * len(batch.scatter) >= sequences * width
+        assert sequences == 1 or sequences * width**2 <= most
+
+
+def test_on_a_gpu_prompts_of_similar_length_share_one_call_and_so_do_all_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(q: Tensor, *rest: Tensor, **how: Any) -> tuple[Tensor, Tensor]:
+        calls.append(q.shape[0])
+        return attend_plainly(q, *rest, **how)
+
+    monkeypatch.setattr("selftaught.engines.local.slots.is_batched", lambda device: True)
+    monkeypatch.setattr("selftaught.engines.local.slots.attend", counted)
+    lengths, cpu = [50 + i for i in range(40)], torch.device("cpu")
+    cache = SlotCache(40, 100)
+    total = sum(lengths)
+    prefill = PrefillPass(cache, lengths, range(40), cpu)
+    prefill.attend(0, torch.randn(1, 4, total, 8), torch.randn(1, 2, total, 8), torch.randn(1, 2, total, 8), 0.5)
+    step = StepPass(cache, lengths, torch.float32, cpu)
+    step.attend(0, torch.randn(1, 4, 40, 8), torch.randn(1, 2, 40, 8), torch.randn(1, 2, 40, 8), 0.5)
+    assert calls == [40, 40]
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

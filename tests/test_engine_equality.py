@@ -26,6 +26,7 @@ from selftaught.engines.local.slots import SlotCache
 from selftaught.models.tokens import cut_at_stop
 from selftaught.records.errors import RefusedError
 from selftaught.records.samples import Completion, Request, SamplingParams
+from test_engine_attention import as_on_a_gpu
 from tiny_models import (
     HEADS,
     KINDS,
@@ -66,6 +67,23 @@ def test_greedy_tokens_in_slots_are_exactly_those_of_generate(
     folder, texts, notes = model_of(kind), texts_of(ENOUGH[slots], *HEADS[heads]), list[str]()
     engine = open_engine(folder, slots=slots, prefill_tokens=64, note=notes.append)
     assert ids_of(sample(engine, texts)) == generated(folder, texts)
+    assert notes == []
+
+
+@pytest.mark.parametrize("slots", [16, 128])
+@pytest.mark.parametrize("heads", HEADS)
+def test_greedy_tokens_and_scores_by_the_attention_of_a_gpu_are_those_of_generate(
+    heads: str, slots: int, model_of: ModelFolder
+) -> None:
+    folder, texts, notes = model_of("qwen3"), texts_of(ENOUGH[slots], *HEADS[heads]), list[str]()
+    usual = open_engine(folder, slots=slots, prefill_tokens=64)
+    requests, answers = [Request(prompt=text, seed=0) for text in texts], ["123", "45"] * (len(texts) // 2)
+    expected = usual.score(requests, answers)
+    with as_on_a_gpu():
+        engine = open_engine(folder, slots=slots, prefill_tokens=64, note=notes.append)
+        assert ids_of(sample(engine, texts)) == generated(folder, texts)
+        for ours, theirs in zip(engine.score(requests, answers), expected, strict=True):
+            assert ours.logprobs == pytest.approx(theirs.logprobs, abs=1e-10)
     assert notes == []
 
 

@@ -26,6 +26,7 @@ def drop_from_config(*keys: str) -> Callable[[Path], object]:
 
 
 OWN_CODE = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
+PICTURES = {"model_type": "gemma3", "text_config": {"hidden_size": 16}, "vision_config": {"hidden_size": 16}}
 CONFIGS: dict[str, tuple[Callable[[Path], object], str]] = {
     **{
         name: (set_in_config(model_type=name), rf"of the type '{name}' .* encoder with a decoder; give one")
@@ -35,6 +36,22 @@ CONFIGS: dict[str, tuple[Callable[[Path], object], str]] = {
         name: (set_in_config(model_type=name), rf"of the type '{name}' .*continues text \(a causal language model\); g")
         for name in ("vit", "clip", "distilbert", "deberta-v2", "wav2vec2")
     },
+    **{
+        name: (
+            set_in_config(model_type=name, architectures=[]),
+            rf"of the type '{name}' .* is an encoder: its",
+        )
+        for name in ("bert", "roberta", "xlm-roberta", "electra")
+    },
+    **{
+        name: (set_in_config(model_type=name), rf"of the type '{name}' .* encoder with a decoder; give one")
+        for name in ("bart", "mbart", "whisper")
+    },
+    "a model that reads images": (set_in_config(**PICTURES), r"of the type 'gemma3' .*reads images besides text"),
+    "a classifier": (
+        set_in_config(architectures=["LlamaForSequenceClassification"]),
+        r"was saved as a LlamaForSequenceClassification .* continues text",
+    ),
     "a type of the future": (set_in_config(model_type="llama9"), r"'llama9', which transformers .* install a newer"),
     "a type that is none": (set_in_config(model_type=["x"]), r"model_type .*does not know"),
     "no type": (drop_from_config("model_type"), r"no model_type, which transformers"),
@@ -82,6 +99,13 @@ def damaged(name: str, damage: Callable[[bytes], bytes]) -> Callable[[Path], obj
     return lambda folder: (folder / name).write_bytes(damage((folder / name).read_bytes()))
 
 
+def a_tokenizer_with_code(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    own = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **own}))
+    (folder / "mine.py").write_text("class Mine: ...")
+
+
 TOKENIZERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no file": (lambda f: [p.unlink() for p in f.glob("tokenizer*")], r"not there: .* has no tokenizer\.json, nor"),
     "settings only": (lambda f: (f / "tokenizer.json").unlink(), r"not there: .* has no tokenizer\.json, nor"),
@@ -90,6 +114,7 @@ TOKENIZERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "not UTF-8": (damaged("tokenizer.json", lambda b: b"\xff" + b), r"tokenizer\.json is not JSON .*utf-8"),
     "a byte order mark": (damaged("tokenizer.json", lambda b: b"\xef\xbb\xbf" + b), r"tokenizer\.json begins with a"),
     "another object": (damaged("tokenizer.json", lambda b: b"{}"), r"from .*tokenizer\.json .*fetch the model's tok"),
+    "code of its own": (a_tokenizer_with_code, r"code of its own; set model\.trust_remote_code = true if you trust"),
     "a list": (damaged("tokenizer.json", lambda b: b"[]"), r"tokenizer\.json holds no JSON object; fetch"),
 }
 

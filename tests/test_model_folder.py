@@ -10,9 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from llama_server import make_model, needs_llama_cpp, to_gguf
 from selftaught.commands.check_task import check_task
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
+from selftaught.models.loading import check_model, load_model
+from selftaught.models.tokens import Codec
 from selftaught.models.weights import check_model_path, resolve_model
 from selftaught.records.errors import ModelError
 from selftaught.records.samples import ModelRef
@@ -100,12 +104,12 @@ def a_folder_in_its_place(folder: Path) -> None:
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (only, "has no config.json"),
-    "adapter": (an_adapter, r"holds an adapter .* for the model some/base; merge it with peft"),
+    "adapter": (an_adapter, r"an adapter .* for the model some/base; give that, or merge both with peft: "),
     "adapter beside its model": (write("adapter_config.json", "{}"), "merge the adapter into the model"),
     "adapter's config is not JSON": (an_unreadable_adapter, r"adapter_config\.json is not JSON"),
     "gguf": (a_gguf_file, r"a GGUF file, the format of llama\.cpp; .*gguf_file='model-q4\.gguf'"),
     "gguf beside a config": (a_gguf_file_beside_a_config, r"a GGUF file, .*gguf_file='model-q4\.gguf'"),
-    "pickled": (pickled, r"no \*\.safetensors weights in .*, but pytorch_model\.bin; save it with"),
+    "pickled": (pickled, r"no \*\.safetensors weights in .*, but pytorch_model\.bin; pickled weights are not read"),
     "one folder deeper": (nested, r"checkpoint-500 has one: give that folder"),
     "as released": (released_weights, r"consolidated\.00\.pth, weights as their authors released them"),
     "config is a pointer": (write("config.json", POINTER), r"config\.json is a Git LFS pointer.*`git lfs pull`"),
@@ -179,6 +183,54 @@ def test_a_folder_without_a_model_that_can_be_trained_is_refused_before_it_is_lo
     change, message = BROKEN[name]
     change(folder)
     assert re.search(message, line_of(str(folder)))
+
+
+def code_in(message: str, start: str) -> str:
+    """The statements that a message gives, from their beginning on."""
+    return message[message.index(start) :]
+
+
+@needs_llama_cpp
+def test_the_statements_for_a_gguf_file_make_a_model_that_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_model(tmp_path / "source")
+    (tmp_path / "packed").mkdir()
+    to_gguf(source, tmp_path / "packed" / "model.gguf")
+    statements = code_in(line_of(str(tmp_path / "packed")), "AutoModelForCausalLM")
+    monkeypatch.chdir(tmp_path)
+    exec(f"from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig\n{statements}")
+    check_model("unpacked")
+    Codec("unpacked")
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers for it
+def test_the_statements_for_an_adapter_make_a_model_that_is_accepted(
+    adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = load_model(str(adder), dtype=torch.float32)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    message = line_of(str(tmp_path / "adapter"))
+    assert f"for the model {adder}; give that" in message
+    monkeypatch.chdir(tmp_path)
+    imports = "from transformers import AutoTokenizer\nfrom peft import AutoPeftModelForCausalLM"
+    exec(f"{imports}\n{code_in(message, 'AutoPeftModelForCausalLM')}")
+    check_model("merged")
+    Codec("merged")
+
+
+def test_the_statements_for_pickled_weights_make_a_model_that_is_accepted(
+    adder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(load_model(str(adder), dtype=torch.float32).state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    statement = re.search(r"AutoModelForCausalLM\S* ?\S*\)", line_of(str(folder)))
+    assert statement
+    monkeypatch.chdir(tmp_path)
+    exec(f"from transformers import AutoModelForCausalLM\n{statement[0]}")
+    check_model("new folder")
 
 
 def test_a_folder_with_more_files_than_are_read_is_accepted(folder: Path) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selftaught.commands.prompt_check import places_of, room_of
 from selftaught.commands.run import check_settings, in_format, task_of
-from selftaught.config.chat import ChatResolved, codec_of, resolve_chat
+from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
     config_without_training,
     load_config,
@@ -23,21 +24,19 @@ from selftaught.config.loading import (
 from selftaught.config.settings import RunConfig
 from selftaught.grading.references import failing_references, failing_solutions, run_checks
 from selftaught.methods.training_set import examples_from_solutions
-from selftaught.models.configuration import config_of
 from selftaught.models.weights import check_model_path
 from selftaught.prompts.rendering import prompt_text, render_completion, render_prompt, render_prompts
 from selftaught.records.errors import ConfigError
 from selftaught.records.problems import SPLITS, Problem, Task
 from selftaught.records.prompts import Prompt
 from selftaught.records.sections import Value
-from selftaught.tasks import TASKS, source_of
+from selftaught.stages.prompt_lengths import Room, asks_of_run, too_long
+from selftaught.tasks import TASKS
 from selftaught.tasks.near_duplicates import near_duplicates
 from selftaught.tasks.splits import key_of_problem
 
 LISTED = 5
 """Of the problems that something is wrong with."""
-SEAM = 8
-"""Tokens by which a prompt may differ from the sum of its parts; a prompt this near the limit is counted as a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +57,7 @@ class _Ruler:
     lengths: Callable[[Sequence[Prompt]], list[int]]
     text: Callable[[Prompt], str] = prompt_text
     """A prompt as the model gets it."""
-    context: int | None = None
+    room: Room | None = None
 
 
 def check_task(
@@ -75,21 +74,21 @@ def check_task(
     ruler = _ruler(config, folder, chat)
     task = in_format(task_of(config), config, chat)
     check_settings(config, task)
-    source = source_of(config.task.name)
-    places = source.places(config.task) if source.places else {}
+    places = places_of(config)
     failing = [
         f"{places.get(problem.id, problem.id)}: {what}"
         for problem, what in failing_references(task, task.examples_and_problems())
     ]
-    too_long = _too_long(config, task, ruler)
+    long = list(too_long(ruler.room, task, asks_of_run(config, task))) if ruler.room else []
     flawed = failing_solutions(task, task.examples_and_problems()) if task.has_flawed_solutions else {}
+    context = ruler.room.context if ruler.room else None
     refusals = []
     if failing:
         refusals.append(f"{len(failing)} reference answers or human solutions fail, first {failing[0]}")
-    if too_long:
+    if long:
         refusals.append(
-            f"{len(too_long)} prompts and sampling.max_new_tokens = {config.sampling.max_new_tokens} exceed the "
-            f"model's context of {ruler.context}, first problem {places.get(too_long[0], too_long[0])}; use fewer "
+            f"{len(long)} prompts and sampling.max_new_tokens = {config.sampling.max_new_tokens} exceed the "
+            f"model's context of {context}, first problem {places.get(long[0], long[0])}; use fewer "
             "few-shot examples, fewer new tokens or a model with a longer context"
         )
     near = near_duplicates(
@@ -115,8 +114,8 @@ def check_task(
         },
         "read_as": {"number": len(task.reading), "first": list(task.reading)},
         "left_out": {"number": len(task.notes), "first": list(task.notes)},
-        "context": ruler.context,
-        "prompts_that_do_not_fit": {"number": len(too_long), "first": [places.get(i, i) for i in too_long[:LISTED]]},
+        "context": context,
+        "prompts_that_do_not_fit": {"number": len(long), "first": [places.get(i, i) for i in long[:LISTED]]},
         "duplicates": _duplicates(task, places),
         "near_duplicates_across_splits": {
             "number": len(near),
@@ -170,23 +169,18 @@ def _ruler(config: RunConfig, folder: Path | None, chat: ChatResolved | None) ->
     path = config.model.path
     if folder is None:
         return _Ruler(f"words (no tokenizer: model.path = {path!r} is not a folder here)", _words)
-    codec = codec_of(config.model, folder, chat)
+    room = room_of(config, folder, chat)
+    codec = room.codec
     return _Ruler(
         f"tokens of {path}",
         lambda prompts: [len(codec.encode_prompt(prompt)) for prompt in prompts],
         lambda prompt: codec.render(prompt).text,
-        _context(str(folder), trust_remote_code=config.model.trust_remote_code),
+        room,
     )
 
 
 def _words(prompts: Sequence[Prompt]) -> list[int]:
     return [len(prompt_text(prompt).split()) for prompt in prompts]
-
-
-def _context(folder: str, *, trust_remote_code: bool) -> int | None:
-    config = config_of(folder, trust_remote_code=trust_remote_code)
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return None if limit is None else int(limit)
 
 
 def _split_facts(task: Task, problems: Sequence[Problem], ruler: _Ruler) -> dict[str, Any]:
@@ -226,28 +220,6 @@ def _prefix_length(task: Task, few_shot: Sequence[Problem], ruler: _Ruler) -> in
     last = few_shot[-1]
     before = render_prompt(task.prompt_format, last, hint=False, few_shot=few_shot)
     return ruler.lengths([before])[0] - ruler.lengths([render_prompt(task.prompt_format, last, hint=False)])[0]
-
-
-def _too_long(config: RunConfig, task: Task, ruler: _Ruler) -> list[str]:
-    """Ids of the problems whose prompts do not fit for the base model; a hinted prompt is longer than a plain one."""
-    if ruler.context is None:
-        return []
-    few_shot = task.few_shot[: config.sampling.num_shots]
-    limit = ruler.context - config.sampling.max_new_tokens
-    too_long: list[str] = []
-    for hint, problems in (
-        (config.rationalization.hints != "none", task.train),
-        (False, (*task.dev, *task.test, *task.extrapolation)),
-    ):
-        alone = ruler.lengths(render_prompts(task.prompt_format, problems, hint=hint))
-        before = (
-            ruler.lengths([render_prompt(task.prompt_format, problems[0], hint=hint, few_shot=few_shot)])[0] - alone[0]
-        )
-        for problem, length in zip(problems, alone, strict=True):
-            if before + length + SEAM > limit:
-                prompt = render_prompt(task.prompt_format, problem, hint=hint, few_shot=few_shot)
-                too_long += [problem.id] if ruler.lengths([prompt])[0] > limit else []
-    return too_long
 
 
 def _rates(task: Task) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from selftaught.commands.prompt_check import place_of, room_of
 from selftaught.commands.run import (
     chat_of_run,
     check_before_start,
@@ -40,6 +41,7 @@ from selftaught.records.problems import SPLITS, Problem, Task, by_id
 from selftaught.records.samples import ModelRef, Sample
 from selftaught.records.sections import Value
 from selftaught.runs.reading import read_result
+from selftaught.stages.prompt_lengths import Ask, refuse_too_long
 from selftaught.stages.sampling import Sampling, generate_chunk, measured_problems, sampling_spec
 
 
@@ -156,6 +158,13 @@ def _samples(
     note: Callable[[str], None],
 ) -> list[Sample]:
     spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=config.sampling.temperature)
+    if config.engine.computes_here:
+        refuse_too_long(
+            room_of(config, Path(target.model.path), resolved.chat),
+            task,
+            (Ask(spec=spec, problems=tuple(problems)),),
+            place=lambda problem: place_of(config, problem),
+        )
     sampling = Sampling(
         task=task,
         problems=by_id(problems),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.commands.evaluate import AskedSampling, find_target, opened_engine
-from selftaught.commands.prediction_job import Job, job_of, refuse_too_long
+from selftaught.commands.prediction_job import Job, job_of, refuse_long_questions
 from selftaught.commands.run import versions
 from selftaught.config.loading import differences
 from selftaught.config.resolving import Resolved, carried_on, resolve
@@ -168,7 +168,7 @@ def _held(job: Job, output: PredictionFile) -> Resolved | None:
 def _generate(job: Job, resolved: Resolved, output: PredictionFile, done: int, chunk: int, note: Tell) -> None:
     """Sample and save what is left after `done` rows."""
     problems, total = job.questions.problems, len(job.questions.problems)
-    refuse_too_long(job, done)
+    refuse_long_questions(job, done)
     if done:
         note(f"{done} of {total} rows are on disk, {total - done} are left to do")
     sampling = Sampling(

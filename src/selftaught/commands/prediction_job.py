@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.commands.evaluate import AskedSampling, Target, chat_for, config_for, task_for
+from selftaught.commands.prompt_check import room_of
 from selftaught.commands.run import check_settings, fixed_settings, in_format
-from selftaught.config.chat import ChatResolved, codec_of
+from selftaught.config.chat import ChatResolved
 from selftaught.config.settings import RunConfig
-from selftaught.models.configuration import config_of
-from selftaught.records.errors import ConfigError, RefusedError
+from selftaught.records.errors import ConfigError
 from selftaught.records.problems import Problem, Task
+from selftaught.stages.prompt_lengths import Ask, refuse_too_long
 from selftaught.stages.sampling import SamplingSpec, sampling_spec
 from selftaught.tasks import source_of
 from selftaught.tasks.fingerprint import data_sha256
@@ -19,9 +20,6 @@ from selftaught.tasks.own import task as own
 from selftaught.tasks.own.questions import Questions, read_questions
 from selftaught.tasks.own.settings import OwnConfig
 from selftaught.tasks.rows.prompt_file import few_shot_examples_in
-
-SEAM = 8
-"""Tokens by which a prompt may differ from the sum of its parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,35 +124,12 @@ def _task_of_questions(settings: OwnConfig, questions: Questions) -> Task:
     )
 
 
-def refuse_too_long(job: Job, done: int) -> None:
+def refuse_long_questions(job: Job, done: int) -> None:
     """Raise RefusedError, before anything is generated, if the prompt of a row after the first `done` ones does not fit
     the model's context."""
     if not job.config.engine.computes_here:
         return  # the server has its own limit, and says so
-    folder, trust = job.target.model.path, job.config.model.trust_remote_code
-    text_config = config_of(folder, trust_remote_code=trust).get_text_config()
-    context = getattr(text_config, "max_position_embeddings", None)
-    if context is None:
-        return
-    new = job.spec.params.max_new_tokens
-    limit = int(context) - new
-    codec = codec_of(job.config.model, Path(folder), job.chat)
-
-    def length(problem: Problem) -> int:
-        return len(codec.encode_prompt(job.spec.prompt(job.task, problem)))
-
-    # A token is at least a byte, so that most prompts need not be encoded.
-    problems = job.questions.problems[done:]
-    around = length(min(problems, key=_num_bytes)) + SEAM
-    too_long = [p for p in problems if around + _num_bytes(p) > limit and length(p) > limit]
-    if too_long:
-        more = f" (and {len(too_long) - 1} more rows)" if len(too_long) > 1 else ""
-        raise RefusedError(
-            f"{job.place(too_long[0])}{more}: a prompt of {length(too_long[0])} tokens and {new} new ones exceed the "
-            f"model's context of {context}; shorten the question or take it out, or lower --max-new-tokens or "
-            "--num-shots; nothing was generated"
-        )
-
-
-def _num_bytes(problem: Problem) -> int:
-    return sum(len(text.encode()) + SEAM for text in (problem.question, *problem.choices))
+    room = room_of(job.config, Path(job.target.model.path), job.chat)
+    asks = (Ask(spec=job.spec, problems=tuple(job.questions.problems[done:])),)
+    knobs = "shorten the question or take it out, or lower --max-new-tokens or --num-shots"
+    refuse_too_long(room, job.task, asks, place=job.place, knobs=knobs)

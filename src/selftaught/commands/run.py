@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.commands.memory_check import with_room
+from selftaught.commands.prompt_check import refuse_long_prompts
 from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
     FILES,
@@ -20,7 +21,7 @@ from selftaught.config.loading import (
     flat_values,
     with_homes,
 )
-from selftaught.config.resolving import Resolved, carried_on, resolve
+from selftaught.config.resolving import Resolved, carried_on, machine_lines, resolve
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
 from selftaught.grading.references import check_reference_answers
@@ -87,8 +88,8 @@ def launch(
     `listeners` are told what happens, as are those that every run has (tracking/).
     """
     began = time.monotonic()
-    name = config.task.name.removeprefix(OBJECT)
-    announcement = f"{config.method} on {name} with {config.model.path}, folder {run_dir}"
+    task_name = config.task.name.removeprefix(OBJECT)
+    announcement = f"{config.method} on {task_name} with {config.model.path}, folder {run_dir}"
     config = with_absolute_paths(config)
     refuse_other_encodings(str(run_dir), "--run-dir")
     refuse_other_encodings(config.model.path, "model.path")
@@ -102,8 +103,7 @@ def launch(
     data = data_sha256(task)
     held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base, resolve_chat(config.model, Path(base.path)))
-    task = in_format(task, config, resolved.chat)
-    check_before_start(config, task)
+    check_before_start(config, task := in_format(task, config, resolved.chat))
     trust = config.model.trust_remote_code
     with Workers(resolved.workers - 1) as workers:
         opening = resolved.opening(workers, trust_remote_code=trust, log_dir=run_dir / "logs")
@@ -112,6 +112,8 @@ def launch(
         own = {"trains": given.trainer is None, "samples": given.engine is None}
         if held is None and any(own.values()):
             check_model_and_tokenizer(base.path, chat=opening.chat, trust_remote_code=trust, workers=workers)
+        if held is None and given.engine is None:
+            refuse_long_prompts(config, task, base, resolved.chat, has_places=given.task is None)
         resolved, changes = with_room(config, task, base, resolved, run_dir, **own)
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
@@ -130,7 +132,7 @@ def launch(
 
             if resolved is not held is not None:
                 store.write_json("run.json", _with_changes(read_run_json(run_dir), resolved))
-            first = (announcement, *task.notes, *_chat_notes(config, resolved), *changes)
+            first = (announcement, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
             for line in (*first, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()

@@ -1,6 +1,7 @@
 """The settings with every `auto` replaced: once, at a run's first start. run.json keeps them for every resume."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from selftaught.config.chat import ChatResolved
 from selftaught.config.settings import EngineSettings, RunConfig, TrainingSettings
-from selftaught.machine.devices import Device, Machine, NumberType, given_or, resolve_machine
+from selftaught.machine.devices import Device, Machine, NumberType, given_or, gpu_lines, resolve_machine
 from selftaught.machine.opening import Opening
 from selftaught.machine.workers import Worker
 from selftaught.models.weights import num_parameters
@@ -63,6 +64,11 @@ class Resolved(Section):
         )
 
 
+def machine_lines(resolved: Resolved) -> list[str]:
+    """What the user should know of the machine that a run takes and of its engine on it."""
+    return [*gpu_lines(resolved.device), *resolved.engine.lines(resolved.machine)]
+
+
 def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Resolved:
     """Resolve every `auto` of the config; that of the prompts is in `chat` (`resolve_chat`).
 
@@ -76,7 +82,9 @@ def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Re
         workers=compute.workers,
         model=Path(model.path),
     )
-    engine = config.engine.resolved(machine)
+    parameters = num_parameters(model)
+    weights_bytes = (parameters or 0) * (2 if machine.dtype == "bfloat16" else 4)
+    engine = config.engine.resolved(replace(machine, weights_bytes=weights_bytes))
     return Resolved(
         device=machine.device,
         dtype=machine.dtype,
@@ -85,7 +93,7 @@ def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Re
         chunk_completions=chunk_completions(
             compute.chunk_completions,
             engine.completions_at_a_time(machine),
-            parameters=num_parameters(model) if engine.computes_here else None,
+            parameters=parameters if engine.computes_here else None,
             device=machine.device,
         ),
         engine=engine,

@@ -116,6 +116,10 @@ class EngineConfig(Section):
         """Of resolved settings: how many completions are generated at a time, in all processes together."""
         return 128
 
+    def lines(self, machine: Machine) -> Sequence[str]:
+        """Of resolved settings: what the user should know of them on this machine, told at every start."""
+        return ()
+
     def forecast(self, lengths: PromptLengths, shape: Shape, machine: Machine) -> Forecast | None:
         """Of resolved settings: the memory that generating needs in the run's own processes; None if not known."""
         return None

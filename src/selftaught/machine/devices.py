@@ -36,6 +36,8 @@ class Machine:
     """CPU threads of each process."""
     workers: int = 1
     """Processes, this one among them."""
+    weights_bytes: int = 0
+    """Of the run's model in `dtype`, where something is sized by what its weights leave free; else 0."""
 
 
 def resolve_machine(
@@ -48,15 +50,13 @@ def resolve_machine(
 ) -> Machine:
     """The machine for a model's folder; `device`, `dtype` and `threads` may be "auto".
 
-    Raises ConfigError for a device that is not there, or if it is not clear which one is meant.
+    Of several GPUs it is the first. Raises ConfigError for a device that is not there.
     """
     import torch
 
     has_gpu = torch.cuda.is_available()
     if device == "auto":
         device = "cuda" if has_gpu else "cpu"
-    if device == "cuda" and torch.cuda.device_count() > 1:
-        raise ConfigError("several GPUs are visible, and a run uses one; choose it with CUDA_VISIBLE_DEVICES=0")
     if device == "cuda" and not has_gpu:
         raise ConfigError("compute.device = 'cuda', but torch sees no GPU here; use --set compute.device=cpu")
     workers = workers if device == "cpu" else 1
@@ -64,6 +64,19 @@ def resolve_machine(
     if dtype == "auto":
         dtype = "bfloat16" if is_bfloat16_fast(device, threads, model) else "float32"
     return Machine(device=device, dtype=dtype, threads=threads, workers=workers)
+
+
+def gpu_lines(device: Device) -> list[str]:
+    """What the user should know of the GPU that a run takes; nothing without one, and of the only one."""
+    if device != "cuda":
+        return []
+    import torch
+
+    number = torch.cuda.device_count()
+    if number < 2:
+        return []
+    first = torch.cuda.get_device_name(0)
+    return [f"{number} GPUs are visible, and a run uses one: the first, {first}; CUDA_VISIBLE_DEVICES names another"]
 
 
 def given_or(value: OrAuto, otherwise: int) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selftaught.models.causal import why_not_causal
 from selftaught.models.folder import json_object
 from selftaught.records.errors import ModelError, one_line
 
@@ -13,9 +14,10 @@ TRIALS_S = 10.0
 
 
 def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
-    """The config of a model that continues text. Raises ModelError if transformers has no such class for it."""
+    """The config of a causal language model of text. Raises ModelError for any other kind of model, and for one that
+    needs code of its own without `trust_remote_code`."""
     import transformers
-    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     values = json_object(Path(path) / "config.json", path)
     model_type, own_code = values.get("model_type"), values.get("auto_map")
@@ -36,14 +38,19 @@ def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
     except Exception as error:
         # transformers raises errors of many kinds, and to the user all of them mean the same.
         raise _useless(path, error, {} if runs_own_code else values, trust_remote_code) from error
-    if not runs_own_code and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if not runs_own_code and (reason := why_not_causal(config, values)):
         raise ModelError(
-            f"model {path} is of the type {model_type!r} (config.json), which transformers has no model for that "
-            "continues text (a causal language model)"
-            + (": it is an encoder with a decoder" if getattr(config, "is_encoder_decoder", False) else "")
-            + "; give one that does, such as a model of the kind llama, qwen3 or gemma3"
+            f"model {path} {reason}; give one that continues text, such as a model of the kind "
+            "llama, qwen3 or gemma3_text"
         )
     return config
+
+
+def context_of(path: str, *, trust_remote_code: bool = False) -> int | None:
+    """The longest sequence that the model in a folder is built for, in tokens; None if its config names no limit."""
+    config = config_of(path, trust_remote_code=trust_remote_code).get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    return None if limit is None else int(limit)
 
 
 def empty_model(path: str, config: Any, *, trust_remote_code: bool = False) -> Any:

@@ -100,6 +100,8 @@ def what_file_it_is(path: Path) -> str:
 
 def no_tokenizer(folder: Path, error: Exception) -> str:
     """The end of a message that begins with "its tokenizer": what is missing or broken, and the next step."""
+    if "trust_remote_code" in str(error):
+        return "has code of its own; set model.trust_remote_code = true if you trust it"
     if (folder / TOKENIZER).is_file():
         for name in (TOKENIZER, *TOKENIZER_SETTINGS):
             if (folder / name).is_file():
@@ -191,9 +193,10 @@ def _instead_of_config(folder: Path, named: str) -> str:
         _refuse_pointer(folder / "adapter_config.json", named)
         base = json_object(folder / "adapter_config.json", named).get("base_model_name_or_path")
         return (
-            f": it holds an adapter (LoRA or its kin) for the model {base or 'that its author names'}; merge it with "
-            "peft: AutoPeftModelForCausalLM.from_pretrained(folder).merge_and_unload().save_pretrained(new folder), "
-            "save the tokenizer there, too, and give the new folder"
+            f": it holds an adapter (LoRA or its kin) for the model {base or 'that its author names'}; give that, or "
+            f"merge both with peft: AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload()"
+            ".save_pretrained('merged'); AutoTokenizer.from_pretrained("
+            f"{str(base or 'that model')!r}).save_pretrained('merged')"
         )
     if files := sorted(folder.glob("*.gguf")):
         return f": it holds a GGUF file, the format of llama.cpp; {_unpack(files[0])}"
@@ -216,11 +219,18 @@ def _no_weights(folder: Path, named: str) -> str:
         return f"{head}, but a GGUF file, the format of llama.cpp; {_unpack(files[0])}"
     pickled = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
     what = f", but {pickled[0].name}" if pickled else ""
-    return f"{head}{what}; save it with model.save_pretrained(folder) (pickled weights are not read)"
+    return (
+        f"{head}{what}; pickled weights are not read, because reading them can run code: save them as safetensors with "
+        f"AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained('new folder'), the tokenizer likewise, "
+        "if you trust them"
+    )
 
 
 def _unpack(path: Path) -> str:
+    name = path.name
     return (
-        "give the model it was made from, or unpack it with transformers: AutoModelForCausalLM.from_pretrained("
-        f"folder, gguf_file={path.name!r}).save_pretrained(new folder), and AutoTokenizer likewise"
+        "give the model it was made from, or unpack it with transformers, with what it loses by its 4 or 8 bits: "
+        f"AutoModelForCausalLM.from_pretrained({str(path.parent)!r}, gguf_file={name!r}, "
+        "quantization_config=GgufConfig(dequantize=True)).save_pretrained('unpacked'); "
+        f"AutoTokenizer.from_pretrained({str(path.parent)!r}, gguf_file={name!r}).save_pretrained('unpacked')"
     )

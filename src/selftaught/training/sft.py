@@ -219,7 +219,7 @@ class SftTrainer:
 
     def _arguments(self, plan: TrainingPlan, out_dir: Path, batches: Batches, processes: int) -> SFTConfig:
         settings = self._settings
-        return SFTConfig(
+        arguments = SFTConfig(
             output_dir=str(out_dir),
             max_steps=plan.steps,
             per_device_train_batch_size=processes,  # an element of the data set is a micro-batch
@@ -253,6 +253,9 @@ class SftTrainer:
             report_to=[],
             disable_tqdm=True,
         )
+        if self._device.type == "cuda":
+            arguments._n_gpu = 1  # transformers would share a training out among all GPUs that are visible
+        return arguments
 
     def _mean_loss(self, model: Any, encoded: Sequence[tuple[list[int], list[int]]]) -> float | None:
         """Mean loss per loss token (nats), or None without rows."""

@@ -1,6 +1,6 @@
 """The engine `local`: its settings, and how it is opened. torch is imported only then."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Self
 
 from pydantic import Field
@@ -31,7 +31,7 @@ class LocalConfig(EngineConfig):
     )
     cache_mib: OrAuto = Field(
         "auto",
-        description="MiB in each worker for the keys and values of the completions being generated; fewer slots are used if they need more. `auto` is a third of the free memory, shared out among the workers.",
+        description="MiB in each worker for the keys and values of the completions being generated; fewer slots are used if they need more. `auto` is a third of the free memory, shared out among the workers; on a GPU half of what the weights leave free.",
     )
     compiled: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -52,13 +52,27 @@ class LocalConfig(EngineConfig):
                 "or set compute.device=cpu"
             )
         is_compiled = self.compiled == "on" or (self.compiled == "auto" and machine.device == "cpu" and has_compiler())
-        share_mib = (free_memory_bytes(machine.device) >> 20) // 3 // machine.workers
+        free_mib = free_memory_bytes(machine.device) >> 20
+        # The number decides which completions share a batch, so it is written down at the first start, when no weight
+        # is loaded yet. A GPU's memory is short enough for the weights to matter.
+        if machine.device == "cuda":
+            share_mib = max(0, free_mib - (machine.weights_bytes >> 20)) // 2
+        else:
+            share_mib = free_mib // 3 // machine.workers
         return self.model_copy(
             update={
                 "slots": given_or(self.slots, SLOTS[machine.device]),
                 "cache_mib": given_or(self.cache_mib, max(1, share_mib // CACHE_STEP_MIB) * CACHE_STEP_MIB),
                 "compiled": "on" if is_compiled else "off",
             }
+        )
+
+    def lines(self, machine: Machine) -> Sequence[str]:
+        if machine.device == "cpu":
+            return ()
+        return (
+            'the engine of choice on a GPU is vLLM (engine.name = "vllm"); what it does not give is that a run that was '
+            "killed and carried on ends with the same bytes as one that was not",
         )
 
     def completions_at_a_time(self, machine: Machine) -> int:

@@ -12,8 +12,8 @@ Letters: N tokens of a forward pass, H query heads, K key-value heads, G = H / K
 L positions of a slot ("own positions": they count from the end of the prefix).
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -30,7 +30,14 @@ that is longer than a sliding window.
 """
 
 GROUP_SLOTS = 16
-"""Slots that one attention call of a step reads to the same length."""
+"""Slots that one attention call of a step reads to the same length, on a CPU."""
+BATCH_SCORES = 1 << 23
+"""Pairs of tokens, padding included, that one attention call computes scores of; a sequence that has more is alone."""
+
+
+def is_batched(device: torch.device) -> bool:
+    """Whether one attention call takes many sequences, padded: on a GPU, where a call costs more than the padding."""
+    return device.type != "cpu"
 
 
 class SlotPass(Protocol):
@@ -143,6 +150,51 @@ class PrefixPass:
         return out.transpose(0, 1)[None]
 
 
+class Padded:
+    """Sequences of a row, side by side and padded on the right, so that one attention call takes them all."""
+
+    def __init__(self, starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> None:
+        self.width = max(lengths)
+        first, number = torch.tensor(starts)[:, None], torch.tensor(lengths)[:, None]
+        column = torch.arange(self.width)
+        gather = first + torch.minimum(column, number - 1)  # padding repeats the last token, which no token before sees
+        self.gather = gather.to(device)
+        """[sequences, width], places in the row."""
+        self.within = (column < number).flatten().nonzero()[:, 0].to(device)
+        """Places of the tokens among sequences times width."""
+        self.scatter = gather.flatten()[(column < number).flatten()].to(device)
+        """Places of the same tokens in the row."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scale: float, own: Tensor, lse: Tensor) -> None:
+        """Causal attention of each sequence to itself, written to own [H, N, D] and lse [H, N]; q [H, N, D], k, v
+        [K, N, D]."""
+        batch, width = self.gather.shape
+        heads, kv_heads, size = q.shape[0], k.shape[0], q.shape[2]
+        places = self.gather.flatten()
+        # The heads of a group are rows of one matrix, since all of them see the same keys.
+        rows = q[:, places].view(kv_heads, -1, batch, width, size).permute(2, 0, 1, 3, 4).flatten(2, 3)
+        k_rows, v_rows = (x[:, places].view(kv_heads, batch, width, -1).transpose(0, 1) for x in (k, v))
+        hidden = torch.ones(width, width, dtype=torch.bool, device=q.device).triu(1).repeat(heads // kv_heads, 1)
+        mask = torch.zeros(hidden.shape, dtype=q.dtype, device=q.device).masked_fill_(hidden, float("-inf"))
+        out, sums = attend(rows, k_rows, v_rows, scale=scale, mask=mask[None, None])
+        of_head = out.view(batch, heads, width, -1).transpose(0, 1).flatten(1, 2)  # [H, batch * width, D]
+        own[:, self.scatter] = of_head[:, self.within]
+        lse[:, self.scatter] = sums.view(batch, heads, width).transpose(0, 1).flatten(1, 2)[:, self.within]
+
+
+def padded_batches(lengths: Sequence[int], device: torch.device) -> list[Padded]:
+    """Sequences that follow each other in a row, in as few padded batches as keep the padding under half of each and
+    the scores under BATCH_SCORES. Sequences of similar length are one batch."""
+    starts = [0, *itertools.accumulate(lengths)]
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[batches[-1][0]] if batches else 0
+        if not batches or 2 * lengths[i] < longest or (len(batches[-1]) + 1) * longest**2 > BATCH_SCORES:
+            batches.append([])
+        batches[-1].append(i)
+    return [Padded([starts[i] for i in batch], [lengths[i] for i in batch], device) for batch in batches]
+
+
 class PrefillPass:
     """Tokens of several sequences, each of which attends to the prefix and, causally, to itself.
 
@@ -152,13 +204,15 @@ class PrefillPass:
 
     def __init__(self, cache: SlotCache, lengths: Sequence[int], slots: Sequence[int] | None, device: torch.device):
         self.cache = cache
-        ends = [*accumulate(lengths)]
-        self._spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-        self.own_positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
-        self.last = torch.tensor(ends, device=device) - 1
-        self.slots = None
-        if slots is not None:
-            self.slots = torch.tensor(slots).repeat_interleave(torch.tensor(lengths)).to(device)
+        numbers = torch.tensor(lengths)
+        ends = numbers.cumsum(0)
+        self.own_positions = (torch.arange(int(ends[-1])) - (ends - numbers).repeat_interleave(numbers)).to(device)
+        self.last = ends.to(device) - 1
+        self.slots = None if slots is None else torch.tensor(slots).repeat_interleave(numbers).to(device)
+        self._batches = padded_batches(lengths, device) if is_batched(device) else []
+        self._spans = (
+            [] if self._batches else [slice(end - n, end) for end, n in zip(ends.tolist(), lengths, strict=True)]
+        )
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         if self.slots is not None:
@@ -167,6 +221,8 @@ class PrefillPass:
                 call = self.cache.call(layer, q, (k, v), (self.slots, self.own_positions), scale)
                 return self.cache.kernels.attend(call._replace(new=None))
         own, lse = q.new_empty(q.shape[1:]), q.new_empty(q.shape[1:3], dtype=_lse_dtype(q))
+        for batch in self._batches:
+            batch.attend(q[0], k[0], v[0], scale, own, lse)
         for span in self._spans:
             own[:, span], lse[:, span] = _attend_to_itself(q[0, :, span], k[0, :, span], v[0, :, span], scale)
         return _with_prefix(self.cache, layer, q, own, lse, scale)
@@ -175,8 +231,8 @@ class PrefillPass:
 class StepPass:
     """One new token for each of the first N slots; it attends to the prefix and to its slot up to its own position.
 
-    Groups of neighbouring slots share an attention call, which reads as far as the longest of them: reading memory is
-    most of the cost.
+    On a CPU groups of neighbouring slots share an attention call, which reads as far as the longest of them: reading
+    memory is most of the cost. On a GPU all slots share one.
     """
 
     def __init__(self, cache: SlotCache, own_positions: Sequence[int], dtype: torch.dtype, device: torch.device):
@@ -186,8 +242,9 @@ class StepPass:
         self._groups: list[tuple[slice, int, Tensor]] = []
         if cache.kernels:
             return
-        for first in range(0, len(own_positions), GROUP_SLOTS):
-            group = slice(first, min(first + GROUP_SLOTS, len(own_positions)))
+        size = len(own_positions) if is_batched(device) else GROUP_SLOTS
+        for first in range(0, len(own_positions), size):
+            group = slice(first, min(first + size, len(own_positions)))
             visible = max(own_positions[group]) + 1
             hidden = torch.arange(visible, device=device) > self.own_positions[group, None]
             mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
@@ -259,14 +316,14 @@ def attend_plainly(
     q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None = None, is_causal: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The same as `attend`, in matrix products and a softmax, on any device."""
-    scores = (q @ k.transpose(-1, -2)).to(_lse_dtype(q)) * scale
+    scores = (q @ k.transpose(-1, -2)).to(_lse_dtype(q)).mul_(scale)  # in place: they are most of the memory
     if mask is not None:
-        scores = scores + mask
+        scores += mask
     if is_causal:
         hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-        scores = scores.masked_fill(hidden, float("-inf"))
+        scores.masked_fill_(hidden, float("-inf"))
     lse = scores.logsumexp(-1)
-    return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
+    return scores.sub_(lse[..., None]).exp_().to(v.dtype) @ v, lse
 
 
 def attention(
