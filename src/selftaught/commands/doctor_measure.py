@@ -139,7 +139,7 @@ def sample(config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, nu
 
 def rows_like_a_runs(config: RunConfig, task: Task, sampled: Sampled) -> list[TrainingExample]:
     """Rows to time a training on: what was accepted, with the rehearsed examples and human solutions that the config
-    adds; if that is nothing, the few-shot examples, else whatever the model wrote."""
+    adds; where that is less than one batch, the few-shot examples and whatever else the model wrote to its end."""
     stages = (sampled.rationale, sampled.rationalization)
     samples = [s for stage in stages if stage is not None for s in stage.samples]
     problems, fmt = by_id(task.train), task.prompt_format
@@ -154,8 +154,12 @@ def rows_like_a_runs(config: RunConfig, task: Task, sampled: Sampled) -> list[Tr
         if config.training.target == "answer":
             solved = [replace(p, rationale="") for p in of_samples]
         rows += examples_from_solutions(solved, fmt, iteration=1)
-    rows = rows or examples_from_solutions(task.few_shot, fmt, iteration=1)
-    return rows or examples_from_samples([s for s in samples if s.completion.strip()], problems, fmt)
+    if len(rows) < config.training.batch_size:
+        rows += examples_from_solutions(task.few_shot, fmt, iteration=1)
+    if len(rows) < config.training.batch_size:
+        others = [s for s in samples if s.completion.strip() and s not in accepted and s.finish_reason != "length"]
+        rows += examples_from_samples(others, problems, fmt)
+    return rows
 
 
 def time_steps(config: RunConfig, base: ModelRef, resolved: Resolved, rows: Sequence[TrainingExample]) -> Steps | None:

@@ -1,5 +1,6 @@
 """The doctor's parts on the device, on the model with its prompts, and on memory and disk."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.commands.doctor_text import (
+    LONGEST_OTHER,
+    LONGEST_TEXT,
     Line,
     Part,
     Span,
@@ -36,6 +39,14 @@ from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
 from selftaught.runs.store import free_bytes
 
+BUSY = 0.5
+"""Programs from which on times are not those of an idle machine."""
+
+
+def busy_programs() -> float | None:
+    """Running in the last minute, by the system's load average; None where there is none."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
 
 def device_part(config: RunConfig | None, base: ModelRef | None) -> tuple[Part, Resolved | None]:
     """What `auto` means here, for a config and its model if there are some; and what a run would resolve."""
@@ -61,7 +72,7 @@ def device_part(config: RunConfig | None, base: ModelRef | None) -> tuple[Part, 
     asked = config.compute.device if config is not None else "auto"
     seen = torch.cuda.get_device_name(0) if count else "torch sees no GPU"
     lines.append(f"device: {device} (compute.device = {asked!r}; {seen})")
-    if count > 1 and not refusals:
+    if count > 1 and device == "cuda" and not refusals:
         lines.append(f"{count} GPUs are visible, and a run uses one, the first; CUDA_VISIBLE_DEVICES chooses another")
     lines.append(_number_type(config, resolved))
     if resolved is not None:
@@ -72,6 +83,12 @@ def device_part(config: RunConfig | None, base: ModelRef | None) -> tuple[Part, 
         lines += _engine_lines(resolved)
     else:
         lines.append(f"threads: {available_cpus()} CPUs")
+    busy = busy_programs()
+    if busy is not None and busy > BUSY:
+        lines.append(
+            f"busy: {busy:.1f} programs were running on {available_cpus()} CPUs in the last minute; what is timed "
+            "below is slower than on a machine of your own"
+        )
     free, disk = free_memory_bytes(device), free_bytes(Path.cwd())
     lines.append(f"free: {size(free)} of memory, {size(disk)} on the disk of this folder")
     facts: dict[str, Any] = {
@@ -80,6 +97,7 @@ def device_part(config: RunConfig | None, base: ModelRef | None) -> tuple[Part, 
         "dtype": resolved.dtype if resolved else None,
         "threads": resolved.threads if resolved else available_cpus(),
         "workers": resolved.workers if resolved else None,
+        "running_programs": busy,
         "free_memory_bytes": free,
         "free_disk_bytes": disk,
     }
@@ -219,7 +237,8 @@ def _shown(config: RunConfig, task: Task, codec: Codec, facts: dict[str, Any]) -
     for kind, problem, prompt in filled_prompts(config, task, task.train[:1], codec):
         facts["prompts"][kind] = prompt.text
         title = f"{kind} prompt of problem {problem.id!r}, {len(prompt.ids or ())} tokens"
-        lines += [(Span(""),), *prompt_lines(title, prompt.text)]
+        longest = LONGEST_OTHER if kind == "rationalization" else LONGEST_TEXT
+        lines += [(Span(""),), *prompt_lines(title, prompt.text, longest=longest)]
     without_examples = (_answer_row(task, codec) for _ in range(1))
     row = next(chain(training_rows(config, task, method, codec), without_examples))
     end = row.learned[-1:]

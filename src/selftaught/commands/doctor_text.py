@@ -9,8 +9,10 @@ from selftaught.models.forecast import Forecast
 
 Mark = Literal["", "prompt", "learned", "end"]
 
-LONGEST_TEXT = 2_400
-"""Characters of a prompt that are shown; a longer one is cut in its middle."""
+LONGEST_TEXT = 1_600
+"""Characters of the first prompt that are shown; a longer one is cut in its middle."""
+LONGEST_OTHER = 800
+"""Of those that differ from it in little."""
 SHOWN_PART_BYTES = 10 << 20
 """A smaller part of a forecast is not named."""
 
@@ -57,15 +59,15 @@ def part_json(part: Part) -> dict[str, Any]:
     return {"part": part.name, **part.facts, "refused": list(part.refusals)}
 
 
-def prompt_lines(title: str, text: str) -> tuple[Line, ...]:
+def prompt_lines(title: str, text: str, *, longest: int) -> tuple[Line, ...]:
     """A filled prompt under its title."""
-    return ((Span(f"{title}:"),), (Span(printable(_cut(text)), "prompt"), Span("…")))
+    return ((Span(f"{title}:"),), (Span(printable(_cut(text, longest)), "prompt"), Span("…")))
 
 
 def row_lines(row: ShownRow, completion: str, end: str) -> tuple[Line, ...]:
     """A training row: the prompt without loss, then what is learned and the end, which are with loss."""
     title = f"training on {row.what} of problem {row.problem_id!r}: {len(row.learned)} of {row.num_tokens} tokens"
-    prompt, learned = Span(printable(_cut(row.prompt)), "prompt"), Span(printable(completion), "learned")
+    prompt, learned = Span(printable(_cut(row.prompt, LONGEST_TEXT)), "prompt"), Span(printable(completion), "learned")
     legend = (Span("prompt, ", "prompt"), Span("learned", "learned"), Span(", "), Span("end", "end"))
     return (
         (Span(f"{title} carry loss ("), *legend, Span("):")),
@@ -117,9 +119,9 @@ def _marked(span: Span) -> str:
     return f"⟪{span.text}⟫" if span.mark == "end" else span.text
 
 
-def _cut(text: str) -> str:
-    half = LONGEST_TEXT // 2
-    if len(text) <= LONGEST_TEXT:
+def _cut(text: str, longest: int) -> str:
+    half = longest // 2
+    if len(text) <= longest:
         return text
     return f"{text[:half]}\n[… {len(text) - 2 * half} characters …]\n{text[-half:]}"
 

@@ -56,8 +56,8 @@ def _time_part(
         lines.append(_stage_line("with a hint", sampled.rationalization))
     if steps is not None:
         lines.append(
-            f"training: {steps.number} steps of {config.training.batch_size} rows after a first one, {steps.rows} "
-            f"different rows, in {duration(steps.seconds)}: {duration(steps.each)} a step, "
+            f"training: {steps.number} steps of {config.training.batch_size} rows after a first one, of {steps.rows} "
+            f"different ones, in {duration(steps.seconds)}: {duration(steps.each)} a step, "
             f"{number(steps.tokens / max(steps.seconds, 1e-9))} tokens/s"
         )
     elif not refusals:
