@@ -78,6 +78,7 @@ ALLOWED_AT_TOP = {
     "models/scoring.py": {"torch"},
     **{f"grading/verifiers/{name}.py": {"sympy"} for name in ("identity", "values", "meanings", "algebra")},
     "cli/app.py": {"typer", "rich"},
+    "cli/doctor.py": {"typer"},
     "cli/predict.py": {"typer"},
     "tracking/terminal.py": {"typer", "rich"},
     "report/tables.py": {"rich"},

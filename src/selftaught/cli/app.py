@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selftaught.cli.doctor import doctor_command
 from selftaught.cli.output import (
     is_lost,
     loss,
@@ -202,6 +203,7 @@ def evaluate_command(
     print(json.dumps(dump_measurement(measurement)) if as_json else text)
 
 
+app.command(name="doctor", short_help="Look at machine, model and task before a run.")(doctor_command)
 app.command(name="predict", short_help="Answer a file of new questions.")(predict_command)
 
 

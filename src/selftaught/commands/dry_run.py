@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from selftaught.commands.run import check_settings, in_format
@@ -16,6 +17,7 @@ from selftaught.methods.training_set import examples_from_solutions
 from selftaught.models.tokens import IGNORED, Codec
 from selftaught.records.errors import NothingAccepted
 from selftaught.records.problems import Problem, Task
+from selftaught.records.prompts import RenderedPrompt
 from selftaught.records.training import TrainingExample
 from selftaught.stages.sampling import measured_problems, sampling_spec
 
@@ -43,18 +45,43 @@ def describe(config: RunConfig, task: Task, model_dir: Path) -> str:
     return "\n".join(parts)
 
 
-def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
+def filled_prompts(
+    config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec
+) -> Iterator[tuple[str, Problem, RenderedPrompt]]:
+    """Each kind of prompt of the base model for each of the problems, as the model gets it."""
     kinds = {"rationale" if config.sampling.num_samples else "evaluation": False}
     kinds |= {"rationalization": True} if config.rationalization.hints != "none" else {}
     for kind, hint in kinds.items():
         spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=0.0, hint=hint)
-        for problem in problems[:NUM_PROMPTS]:
-            prompt = codec.render(spec.prompt(task, problem))
-            yield f"\n# {kind} prompt of problem {problem.id!r}, {len(prompt.ids or ())} tokens"
-            yield prompt.text + "⟨the model continues here⟩"
+        for problem in problems:
+            yield kind, problem, codec.render(spec.prompt(task, problem))
 
 
-def _training_rows(config: RunConfig, task: Task, method: Method, codec: Codec) -> Iterator[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownRow:
+    """A training row as a person reads it."""
+
+    what: str
+    problem_id: str
+    prompt: str
+    """As the model gets it."""
+    num_tokens: int
+    learned: tuple[int, ...]
+    """The ids with loss; the last one is the end."""
+
+
+def shown_row(what: str, example: TrainingExample, codec: Codec) -> ShownRow:
+    ids, labels = codec.encode_example(example)
+    return ShownRow(
+        what=what,
+        problem_id=example.problem_id,
+        prompt=codec.render(example.prompt).text,
+        num_tokens=len(ids),
+        learned=tuple(i for i, label in zip(ids, labels, strict=True) if label != IGNORED),
+    )
+
+
+def training_rows(config: RunConfig, task: Task, method: Method, codec: Codec) -> Iterator[ShownRow]:
     """The rows that do not depend on what is sampled, and few-shot examples encoded as accepted samples will be."""
     rows: list[tuple[str, TrainingExample]] = []
     if config.sampling.num_samples:
@@ -65,13 +92,21 @@ def _training_rows(config: RunConfig, task: Task, method: Method, codec: Codec) 
         for source in dict.fromkeys(example.source for example in fixed):
             of_source = [example for example in fixed if example.source == source]
             rows += [(f"a row of source {source}, one of {len(of_source)},", e) for e in of_source[:NUM_ROWS]]
-    for what, example in rows:
-        ids, labels = codec.encode_example(example)
-        with_loss = [codec.decode([i]) for i, label in zip(ids, labels, strict=True) if label != IGNORED]
-        yield f"\n# training on {what} of problem {example.problem_id!r}:"
-        yield f"{len(with_loss)} of {len(ids)} tokens carry loss"
-        yield f"without loss: {codec.render(example.prompt).text!r}"
-        yield f"with loss:    {' '.join(repr(token)[1:-1] for token in with_loss)}"
+    yield from (shown_row(what, example, codec) for what, example in rows)
+
+
+def _prompts(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:
+    for kind, problem, prompt in filled_prompts(config, task, problems[:NUM_PROMPTS], codec):
+        yield f"\n# {kind} prompt of problem {problem.id!r}, {len(prompt.ids or ())} tokens"
+        yield prompt.text + "⟨the model continues here⟩"
+
+
+def _training_rows(config: RunConfig, task: Task, method: Method, codec: Codec) -> Iterator[str]:
+    for row in training_rows(config, task, method, codec):
+        yield f"\n# training on {row.what} of problem {row.problem_id!r}:"
+        yield f"{len(row.learned)} of {row.num_tokens} tokens carry loss"
+        yield f"without loss: {row.prompt!r}"
+        yield f"with loss:    {' '.join(repr(codec.decode([i]))[1:-1] for i in row.learned)}"
 
 
 def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Codec) -> Iterator[str]:

@@ -23,6 +23,7 @@ from selftaught.runs.reading import died_in_training, read_run_json, read_summar
 from selftaught.runs.store import free_bytes
 from selftaught.stages.sampling import sampling_spec
 from selftaught.training.fitting import Fitted, Rows
+from selftaught.training.settings import TrainingConfig
 
 TOLERANCE = 1.15
 """The forecast's own error: only what is needed beyond so many times the free memory is refused."""
@@ -36,8 +37,20 @@ USUAL_RANK = 16
 class Needs:
     """What the phases of a run need; None for a phase that is not this program's, or not known."""
 
+    free: int
+    """Bytes for the run, with what this process has already."""
+    settings: TrainingConfig
+    """Of the trainer, fitted to the memory."""
     training: Fitted | None
     sampling: Forecast | None
+    with_adapters: Fitted | None
+    """A training with adapters, if one of all weights does not fit."""
+
+    @property
+    def too_large(self) -> Forecast | None:
+        """The first phase that has no room."""
+        phases = (self.training.forecast if self.training else None, self.sampling)
+        return next((phase for phase in phases if phase and phase.needed > TOLERANCE * self.free), None)
 
 
 def with_room(
@@ -67,29 +80,43 @@ def fit_memory(
 
     Raises RefusedError if the run needs more than there is, whatever is done.
     """
-    trust = config.model.trust_remote_code
-    shape = shape_of(base.path, trust_remote_code=trust)
+    needs = needs_of(config, task, base, resolved, trains=trains, samples=samples)
+    refuse_too_large(config, resolved, base, needs)
+    fitted = needs.training
+    changed = {
+        "training": needs.settings,
+        "training_bytes": fitted.forecast.needed if fitted else None,
+        "sampling_bytes": needs.sampling.needed if needs.sampling else None,
+    }
+    return resolved.model_copy(update=changed), fitted.lines if fitted else ()
+
+
+def needs_of(
+    config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, *, trains: bool = True, samples: bool = True
+) -> Needs:
+    """What a new run needs, with the settings of its trainer fitted to the memory that is free now."""
+    shape = shape_of(base.path, trust_remote_code=config.model.trust_remote_code)
     codec = codec_of(config.model, Path(base.path), resolved.chat)
     free = _free(resolved)
-    training, fitted = config.training, None
+    settings, fitted, with_adapters = config.training, None, None
     if trains:
         rows = _rows(config, task, codec, context=shape.context)
-        training, fitted = config.training.fitted(rows, shape, resolved.machine, free=free)
+        settings, fitted = config.training.fitted(rows, shape, resolved.machine, free=free)
+        if fitted is not None and fitted.forecast.needed > TOLERANCE * free:
+            less = config.training.model_copy(update={"lora_rank": USUAL_RANK})
+            with_adapters = less.fitted(rows, shape, resolved.machine, free=free)[1]
     sampling = None
     if samples:
         lengths = _prompt_lengths(config, task, codec)
         sampling = resolved.engine.forecast(lengths, shape, resolved.machine)
-    if fitted is not None and fitted.forecast.needed > TOLERANCE * free:
-        less = config.training.model_copy(update={"lora_rank": USUAL_RANK})
-        with_adapters = less.fitted(rows, shape, resolved.machine, free=free)[1] if trains else None
-        raise RefusedError(_too_large(config, resolved, base, fitted.forecast, free, with_adapters))
-    if sampling is not None and sampling.needed > TOLERANCE * free:
-        raise RefusedError(_too_large(config, resolved, base, sampling, free, None))
-    needs = {
-        "training_bytes": fitted.forecast.needed if fitted else None,
-        "sampling_bytes": sampling.needed if sampling else None,
-    }
-    return resolved.model_copy(update={"training": training, **needs}), fitted.lines if fitted else ()
+    return Needs(free=free, settings=settings, training=fitted, sampling=sampling, with_adapters=with_adapters)
+
+
+def refuse_too_large(config: RunConfig, resolved: Resolved, base: ModelRef, needs: Needs) -> None:
+    """Raise RefusedError if a phase has no room, with what would help."""
+    if (phase := needs.too_large) is not None:
+        adapters = needs.with_adapters if phase.what == "training" else None
+        raise RefusedError(_too_large(config, resolved, base, phase, needs.free, adapters))
 
 
 def check_memory(
@@ -116,7 +143,7 @@ def check_memory(
     for what, needed in (("training", resolved.training_bytes), ("sampling", resolved.sampling_bytes)):
         if needed is not None and needed > TOLERANCE * free:
             raise RefusedError(
-                f"{what} of the run in {run_dir} needs about {_gib(needed)} of memory and {_gib(free)} are free; end "
+                f"{what} of the run in {run_dir} needs about {gib(needed)} of memory and {gib(free)} are free; end "
                 "other programs"
                 + (
                     ", or carry on with a smaller training.micro_batch_tokens or with "
@@ -137,26 +164,42 @@ def last_death(run_dir: Path) -> tuple[str, ...]:
     return (
         f"warning: the last training of iteration {iteration} ended without a clean end, "
         + (f"after step {step}" if step else "before its first step was logged")
-        + (f", with {_gib(peak)} of memory at its peak" if peak else "")
+        + (f", with {gib(peak)} of memory at its peak" if peak else "")
         + "; if memory was short, carry on with a smaller training.micro_batch_tokens, or with "
         "training.activation_checkpointing=true",
     )
 
 
-def check_disk(config: RunConfig, base: ModelRef, resolved: Resolved, run_dir: Path) -> None:
-    """Raise RefusedError if the checkpoints that a run will keep have no place on its disk."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """What a run keeps on its disk, in bytes."""
+
+    checkpoints: int
+    """At most so many more."""
+    of_one: int
+    free: int
+
+
+def disk_of(config: RunConfig, base: ModelRef, resolved: Resolved, run_dir: Path) -> Disk | None:
+    """What the checkpoints that a run will keep take; None if the size of the model is not known."""
     parameters = num_parameters(base)
     if parameters is None:
-        return
-    of_one = parameters * (2 if resolved.dtype == "bfloat16" else 4)
+        return None
     number = max(0, config.loop.max_iterations - len(read_summaries(run_dir))) + config.training.sft_first
     place = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.is_dir())
-    free = free_bytes(place)
-    if number * of_one > TOLERANCE * free:
+    of_one = parameters * (2 if resolved.dtype == "bfloat16" else 4)
+    return Disk(checkpoints=number, of_one=of_one, free=free_bytes(place))
+
+
+def check_disk(config: RunConfig, base: ModelRef, resolved: Resolved, run_dir: Path) -> None:
+    """Raise RefusedError if the checkpoints that a run will keep have no place on its disk."""
+    disk = disk_of(config, base, resolved, run_dir)
+    if disk is not None and disk.checkpoints * disk.of_one > TOLERANCE * disk.free:
         raise RefusedError(
-            f"the run keeps the checkpoints of up to {number} iterations, {_gib(of_one)} each, {_gib(number * of_one)} "
-            f"in all, and {run_dir} has {_gib(free)} free; free some space, give a --run-dir on another disk, or set "
-            f"loop.max_iterations = {int(free * TOLERANCE // max(1, of_one))} or less"
+            f"the run keeps the checkpoints of up to {disk.checkpoints} iterations, {gib(disk.of_one)} each, "
+            f"{gib(disk.checkpoints * disk.of_one)} in all, and {run_dir} has {gib(disk.free)} free; free some space, "
+            "give a --run-dir on another disk, or set "
+            f"loop.max_iterations = {int(disk.free * TOLERANCE // max(1, disk.of_one))} or less"
         )
 
 
@@ -214,10 +257,8 @@ def _too_large(
 ) -> str:
     parts = ", ".join(f"{part.name} {part.bytes / 2**30:.1f}" for part in forecast.parts if part.bytes >= 50 << 20)
     where = "of the GPU are free" if resolved.device == "cuda" else "are free"
-    needed = f"{forecast.what} with {base.path} needs about {_gib(forecast.needed)} of memory ({parts})"
-    return f"{needed}, and {_gib(free)} {where}; " + ", or ".join(
-        _knobs(config, resolved, forecast.what, with_adapters)
-    )
+    needed = f"{forecast.what} with {base.path} needs about {gib(forecast.needed)} of memory ({parts})"
+    return f"{needed}, and {gib(free)} {where}; " + ", or ".join(_knobs(config, resolved, forecast.what, with_adapters))
 
 
 def _knobs(config: RunConfig, resolved: Resolved, what: str, with_adapters: Fitted | None) -> list[str]:
@@ -232,7 +273,7 @@ def _knobs(config: RunConfig, resolved: Resolved, what: str, with_adapters: Fitt
                 knobs.append(f"set training.{key}=true")
         if given.get("lora_rank") is None and with_adapters is not None:
             knobs.append(
-                f"train adapters (training.lora_rank={USUAL_RANK}, about {_gib(with_adapters.forecast.needed)})"
+                f"train adapters (training.lora_rank={USUAL_RANK}, about {gib(with_adapters.forecast.needed)})"
             )
         if resolved.workers > 1:
             knobs.append("set compute.workers=1")
@@ -245,5 +286,6 @@ def _knobs(config: RunConfig, resolved: Resolved, what: str, with_adapters: Fitt
     return [*knobs, "take a smaller model", "free memory (the batch size does not matter)"]
 
 
-def _gib(number: float) -> str:
+def gib(number: float) -> str:
+    """Bytes for people to read."""
     return f"{number / 2**30:.1f} GiB"
