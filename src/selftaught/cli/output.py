@@ -48,7 +48,7 @@ def secure() -> None:
 
 def note(text: str) -> None:
     """A message for a person: one line on standard error."""
-    print(one_line(text), file=sys.stderr)
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 def loss(stream: TextIO) -> OSError | None:

@@ -93,6 +93,11 @@ class Sampled:
     """None for a method without hints."""
 
 
+def at_a_time(resolved: Resolved) -> int:
+    """Completions that a run generates together, at most."""
+    return min(resolved.chunk_completions, resolved.engine.completions_at_a_time(resolved.machine))
+
+
 def sample(config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, number: int) -> Sampled:
     """One completion for each of so many training problems as iteration 1 would choose them, and one with a hint for
     those that failed, by the engine of the run."""
@@ -102,7 +107,7 @@ def sample(config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, nu
             task.train, how=config.task.choose, number=number, solved=frozenset(), seed=config.seed, iteration=1
         )
 
-    problems, many = chosen_problems(number), chosen_problems(resolved.engine.completions_at_a_time(resolved.machine))
+    problems, many = chosen_problems(number), chosen_problems(at_a_time(resolved))
     with opened_engine(resolved, config, base) as engine:
 
         def stage(kind: Kind, chosen: Sequence[Problem], *, temperature: float) -> Stage:
@@ -221,8 +226,11 @@ class Plan:
 
     def seconds(self, sampled: Sampled, steps: Steps | None) -> dict[str, float]:
         """Of iteration 1, by stage."""
-        rationale, hinted = sampled.rationale.timed.each, sampled.rationalization or sampled.rationale
-        each = {"rationale": rationale, "rationalization": hinted.timed.each, "dev": rationale}
+        rationale = sampled.rationale.timed
+        hinted = sampled.rationalization.timed if sampled.rationalization else rationale
+        if 2 * hinted.completions < rationale.completions:
+            hinted = rationale  # few at a time share the pass over the few-shot examples among few
+        each = {"rationale": rationale.each, "rationalization": hinted.each, "dev": rationale.each}
         return {
             **{stage: each[stage] * number for stage, number in self.completions.items()},
             "training": self.steps * steps.each if steps else 0.0,

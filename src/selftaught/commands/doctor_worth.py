@@ -10,6 +10,7 @@ from selftaught.commands.doctor_measure import (
     Sampled,
     Stage,
     Steps,
+    at_a_time,
     plan_of,
     rows_like_a_runs,
     sample,
@@ -67,16 +68,22 @@ def _time_part(
         *(f"{n:,} {stage} {duration(seconds[stage])}" for stage, n in plan.completions.items() if n),
         *([f"{plan.steps:,} optimizer steps {duration(seconds['training'])}"] if steps else []),
     ]
-    lines.append(f"iteration 1: about {duration(sum(seconds.values()))}: {joined(parts)}")
+    together, timed = at_a_time(resolved), sampled.rationale.timed.completions
+    about = "at most about" if timed < together else "about"
+    lines.append(f"iteration 1: {about} {duration(sum(seconds.values()))}: {joined(parts)}")
     whole = plan.seconds_of_run(sampled, steps)
     lines.append(
         f"the run: about {duration(whole)} at most, with {plan.iterations} iterations, {plan.all_steps:,} optimizer "
         f"steps in all, and {plan.test:,} test completions"
     )
     lines.append(
-        "assumed: all problems and later models are like these; a run generates "
-        f"{resolved.engine.completions_at_a_time(resolved.machine)} completions at a time, which is quicker than "
-        "fewer; loading, checking and other programs are left out"
+        "assumed: all problems and later models are like these; loading, checking and other programs are left out"
+        + (
+            f"; {timed} completions at a time, where a run has up to {together}, each of which takes a fraction of "
+            f"that (--problems {together} times it)"
+            if timed < together
+            else ""
+        )
     )
     facts: dict[str, Any] = {
         "sampling": _stage_facts(sampled.rationale),
