@@ -36,7 +36,7 @@ def with_free(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 def fitted(config: RunConfig) -> tuple[Resolved, tuple[str, ...]]:
     base = resolve_model(config.model.path)
-    return fit_memory(config, arithmetic(), base, resolve(config, base))
+    return fit_memory(config, arithmetic(), base, resolve(config, base, None))
 
 
 def switches(resolved: Resolved) -> tuple[Any, ...]:
