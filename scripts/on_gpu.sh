@@ -11,9 +11,9 @@
 #   pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
 #     --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels \
 #     'transformers==5.23.*' 'trl==1.16.*' 'datasets==5.2.*' dill multiprocess xxhash \
-#     'httpx2>=2.16' httpcore2 truststore 'pydantic==2.14.*' pydantic-core==2.50.5 annotated-types typing-inspection
+#     'httpx2>=2.16' httpcore2 truststore pydantic==2.14.4 pydantic-core==2.50.5 annotated-types typing-inspection
 #
-# These are about 18 MiB (pydantic-core in the version that pydantic names). They are installed into a temporary folder
+# These are about 18 MiB; pydantic names the one version of pydantic-core that it takes. They are installed into a temporary folder
 # and come first on Python's path; nothing of the machine is changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
