@@ -84,7 +84,7 @@ def test_the_parameters_count_where_the_model_is_run_on_this_machine(
 ) -> None:
     monkeypatch.setattr("selftaught.config.resolving.num_parameters", lambda model: 494_032_768)
     settings = config(compute={"device": "cpu"}, engine=engine)
-    assert resolve(settings, ModelRef(path=str(adder))).chunk_completions == expected
+    assert resolve(settings, ModelRef(path=str(adder)), None).chunk_completions == expected
 
 
 def test_parameters_are_counted_in_the_headers_of_one_file_or_of_several(adder: Path, tmp_path: Path) -> None:

@@ -444,7 +444,7 @@ def test_the_engines_and_the_trainer_load_models_the_same_way(
         check_model(str(folder))
     for name, where in (("openai", {"engine.url": "http://127.0.0.1:1"}), ("vllm", {})):
         config = config_from_values({**LEAST, "engine.name": name, "compute.device": "cpu", **where})
-        resolved = resolve(config, resolve_model("builtin:adder"))
+        resolved = resolve(config, resolve_model("builtin:adder"), None)
         opening = resolved.opening((), trust_remote_code=False)
         with pytest.raises(ModelError, match=wanted):
             resolved.engine.opener(opening)(ref)
