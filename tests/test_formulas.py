@@ -314,12 +314,17 @@ def test_no_text_makes_the_reader_slow_or_recurse_deeply() -> None:
     rng = random.Random(0)
     long = [piece * (100_000 // len(piece)) for piece in PIECES] + [piece * (1_990 // len(piece)) for piece in PIECES]
     short = ["".join(rng.choices(PIECES, k=rng.randint(1, 40))) for _ in range(5_000)]
-    for text in (*long, *short):
+
+    def seconds(text: str) -> float:
         start = time.process_time()
         readings(text)
         formula_in(text)
         words(text)
-        assert time.process_time() - start < 2, text[:40]
+        return time.process_time() - start
+
+    for text in (*long, *short):
+        # Other threads of this process and the collector may take their time once; a slow reader takes it every time.
+        assert any(seconds(text) < 2 for _ in range(3)), text[:40]
 
 
 @pytest.mark.parametrize(
