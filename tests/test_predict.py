@@ -312,7 +312,7 @@ def prediction(number: int) -> Prediction:
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(rows=st.integers(1, 9), chunk=st.integers(1, 4), cut=st.integers(0, 2_000))
 def test_of_a_torn_file_the_complete_chunks_stay(
     tmp_path_factory: pytest.TempPathFactory, rows: int, chunk: int, cut: int
