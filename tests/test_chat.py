@@ -273,6 +273,7 @@ def test_the_few_shot_turns_are_stored_once(chat_adder: Path, tmp_path: Path) ->
     assert all(line["text"].count("<|im_start|>assistant") == 1 for line in lines if line["prefix"])
 
 
+@pytest.mark.slow
 def test_a_run_s_model_is_measured_with_the_run_s_prompts(adder: Path, tmp_path: Path) -> None:
     folder = with_template(adder, tmp_path / "clock", CLOCK)
     run_dir = tmp_path / "run"
@@ -312,6 +313,7 @@ def test_init_writes_a_full_config_without_examples_for_a_chat_model(chat_adder:
     assert len(outcome.summaries) == 1
 
 
+@pytest.mark.slow
 def test_a_template_that_changes_during_a_run_is_found_before_the_training(chat_adder: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     launch(chat_config(chat_adder, run_dir), run_dir)
