@@ -213,6 +213,8 @@ def measure(case: Case) -> Measured:
         measured.peak = max(measured.peak, used)
         measured.by_phase[phases[-1]] = max(measured.by_phase.get(phases[-1], 0), used)
         time.sleep(INTERVAL_S)
+    reader.join()
+    process.stdout.close()
     if process.returncode:
         raise RuntimeError(f"{case} ended with {process.returncode}")
     return measured
