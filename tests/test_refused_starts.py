@@ -42,6 +42,7 @@ def a_token_without_a_row(model: Path) -> None:
 def no_end_token(model: Path) -> None:
     path = model / "tokenizer_config.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "eos_token"}))
+    (model / "generation_config.json").unlink()  # it names one, too
 
 
 MODELS: dict[str, Callable[[Path], object]] = {
