@@ -176,6 +176,10 @@ def test_what_follows_the_thought_is_judged_and_places_of_mistakes_are_in_the_co
     judged = judge(opened, bear, f"4? no\n</think>\n{answer}")
     assert judged.verification.verdict is Verdict.CORRECT
     assert judged.checks["steps"].passed
+    # The toy's step check looks for the word "count": in the thought it counts for nothing.
+    guessed = judge(opened, bear, "I count it\n</think>\n<r>a guess</r>\n4")
+    assert guessed.verification.verdict is Verdict.CORRECT
+    assert not guessed.checks["steps"].passed
 
 
 def test_a_thought_that_never_ends_is_unparseable_and_says_so() -> None:
