@@ -25,7 +25,7 @@ from selftaught.models.tokens import Codec
 from selftaught.prompts.chat import as_chat, chat_format_of
 from selftaught.prompts.rendering import prompt_sha256, prompt_text, render_completion, render_prompt
 from selftaught.records.errors import ConfigError, RefusedError
-from selftaught.records.problems import Problem, PromptFormat, Verdict
+from selftaught.records.problems import CheckResult, Problem, PromptFormat, Verdict
 from selftaught.records.prompts import ChatSettings, Turn
 from selftaught.runs.reading import StoredPrompts, read_run_json, read_samples
 from strategies import awkward_texts, problems, prompt_formats
@@ -180,6 +180,9 @@ def test_what_follows_the_thought_is_judged_and_places_of_mistakes_are_in_the_co
     guessed = judge(opened, bear, "I count it\n</think>\n<r>a guess</r>\n4")
     assert guessed.verification.verdict is Verdict.CORRECT
     assert not guessed.checks["steps"].passed
+    wrong = CheckResult(passed=False, share=0.0, detail="at its beginning", at=(0, 3))
+    placed = judge(replace(opened, check_steps=lambda problem, text: wrong), bear, "so</think>abc")
+    assert placed.checks["steps"].at == (10, 13)
 
 
 def test_a_thought_that_never_ends_is_unparseable_and_says_so() -> None:
