@@ -240,14 +240,27 @@ def test_a_date_that_is_none_is_refused(adder: Path, tmp_path: Path) -> None:
         resolve_chat(settings(folder, template_date="26.7.2026"), folder)
 
 
-@pytest.mark.parametrize("switch", [{}, {"model__thinking": True}])
+ALWAYS_OPENS = CHATML.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n<think>\n{% endif %}")
+
+
+@pytest.mark.parametrize(("template", "switch"), [(THINKING, {"model__thinking": True}), (ALWAYS_OPENS, {})])
 def test_few_shot_examples_are_refused_for_a_model_that_thinks(
-    adder: Path, tmp_path: Path, switch: dict[str, Any]
+    adder: Path, tmp_path: Path, template: str, switch: dict[str, Any]
 ) -> None:
-    folder = with_template(adder, tmp_path / "thinking", THINKING)
+    folder = with_template(adder, tmp_path / "thinking", template)
     with pytest.raises(ConfigError, match=r"sampling.num_shots = 2, but the model thinks"):
         launch(chat_config(folder, tmp_path, sampling__num_shots=2, **switch), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_switch_for_thinking_must_be_set(adder: Path, tmp_path: Path) -> None:
+    folder = with_template(adder, tmp_path / "thinking", THINKING)
+    with pytest.raises(ConfigError, match=r"model.thinking is not set; set model.thinking=false"):
+        resolve_chat(settings(folder), folder)
+    for thinking in (False, True):
+        resolved = resolve_chat(settings(folder, thinking=thinking), folder)
+        assert resolved is not None
+        assert (resolved.thinking, resolved.opens_thought) == (thinking, thinking)
 
 
 def test_a_run_in_turns_samples_and_trains_on_the_same_prompt_ids(chat_adder: Path, tmp_path: Path) -> None:
@@ -318,6 +331,16 @@ def test_init_writes_a_full_config_without_examples_for_a_chat_model(chat_adder:
         tmp_path / "run",
     )
     assert len(outcome.summaries) == 1
+
+
+def test_init_decides_the_switch_of_a_model_that_can_think(adder: Path, tmp_path: Path) -> None:
+    model, data = with_template(adder, tmp_path / "thinking", THINKING), tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({"question": f"{i} + 1 ?", "answer": str(i + 1)}) + "\n" for i in range(40)))
+    write_starter(str(data), tmp_path / "out", model=str(model))
+    config = load_config(str(tmp_path / "out" / "rows.toml"))
+    chat = resolve_chat(config.model, model)
+    assert chat is not None
+    assert chat.thinking is False
 
 
 @pytest.mark.slow

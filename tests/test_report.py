@@ -1,5 +1,6 @@
 """The report of run folders that the tests write, without a model."""
 
+import json
 import re
 import struct
 import subprocess
@@ -156,6 +157,18 @@ def test_the_report_of_one_run_is_written_into_its_folder(tmp_path: Path) -> Non
     png = written.png.read_bytes()
     assert png.startswith(b"\x89PNG")
     assert struct.unpack(">I", png[16:20])[0] >= 1000
+
+
+@pytest.mark.parametrize(
+    ("chat", "said"),
+    [(None, "a text to continue"), ({"thinking": False}, "turns, rendered by the model's chat template")],
+)
+def test_the_report_says_whether_prompts_are_turns(chat: dict[str, bool] | None, said: str, tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "run")
+    about = json.loads((run_dir / "run.json").read_text())
+    about["resolved"]["chat"] = chat
+    (run_dir / "run.json").write_text(json.dumps(about))
+    assert f"| prompts | {said} |" in report_text(run_dir)
 
 
 def test_the_report_of_several_runs_is_written_into_report_unless_a_folder_is_given(

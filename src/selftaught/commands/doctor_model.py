@@ -213,9 +213,7 @@ def _format_lines(config: RunConfig, task: Task, chat: ChatResolved | None, code
         if config.model.system is not None:
             system = repr(config.model.system)
         no_place = "" if template.has_system else " (the template has no place for one)"
-        thinking = "no switch in the template"
-        if template.has_thinking_switch:
-            thinking = {None: "as the template has it", True: "on", False: "off"}[chat.thinking]
+        thinking = {None: "no switch in the template", True: "on", False: "off"}[chat.thinking]
         date = chat.date or "the template reads no clock"
         yield f"system turn: {system}{no_place}; thinking: {thinking}; date: {date}"
     names = {i: str(codec.tokenizer.convert_ids_to_tokens(i)) for i in sorted(codec.end_ids)}

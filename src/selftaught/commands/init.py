@@ -17,7 +17,7 @@ from selftaught.grading.amounts import read_quantity
 from selftaught.grading.statements import last_box
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import link_to_nothing
-from selftaught.models.folder import has_chat_template
+from selftaught.models.folder import has_chat_template, has_thinking_switch
 from selftaught.models.weights import check_model_path
 from selftaught.prompts.chat import chat_format_of
 from selftaught.records.errors import ConfigError, RefusedError, StoreError
@@ -275,6 +275,7 @@ class _Prompt:
 
 def _config_text(data: str, model: str | None, prompt: _Prompt | None, guess: _Guess, task: Task) -> str:
     """The config; without a prompt file the model is told how to answer instead."""
+    has_switch = model is not None and prompt is None and has_thinking_switch(check_model_path(model))
     sizes = (len(task.train), len(task.dev), len(task.test))
     num_shots = prompt.num_shots if prompt else 0
     fmt = task.prompt_format
@@ -289,6 +290,7 @@ def _config_text(data: str, model: str | None, prompt: _Prompt | None, guess: _G
             if prompt
             else "  # it has a chat template, so it is asked in turns (prompt_format)"
         ),
+        *(["thinking = false  # true lets it think first, which takes a larger sampling.max_new_tokens"] * has_switch),
         "",
         "[task]",
         'name = "own"',

@@ -50,6 +50,12 @@ def resolve_chat(model: ModelConfig, folder: Path) -> ChatResolved | None:
             f"model.thinking is set, but the chat template of {model.path} has no such switch (enable_thinking); leave "
             "it out"
         )
+    if model.thinking is None and template.has_thinking_switch:
+        raise ConfigError(
+            f"the chat template of {model.path} has a switch for thinking (enable_thinking), and model.thinking is not "
+            "set; set model.thinking=false, with which few-shot examples can be shown, or model.thinking=true with "
+            "sampling.num_shots=0 and a larger sampling.max_new_tokens"
+        )
     if model.system and not template.has_system:
         raise ConfigError(
             f"model.system is set, but the chat template of {model.path} has no place for a system's turn; put the "

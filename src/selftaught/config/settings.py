@@ -38,7 +38,7 @@ class ModelConfig(Section):
     )
     thinking: bool | None = Field(
         None,
-        description="For `chat`: whether the model thinks first, for a template with such a switch (`enable_thinking`); absent leaves it to the template. The same for sampling, hinting, training and measuring.",
+        description="For `chat`: whether the model thinks first, for a template with such a switch (`enable_thinking`); required for such a template, refused for others. The same for sampling, hinting, training and measuring.",
     )
     template_date: Text | None = Field(
         None,

@@ -49,10 +49,19 @@ def check_folder(folder: Path, *, named: str) -> None:
 
 def has_chat_template(folder: Path) -> bool:
     """Whether the tokenizer in a folder has a chat template, by its small files."""
-    if (folder / CHAT_TEMPLATE).is_file():
-        return True
+    return (folder / CHAT_TEMPLATE).is_file() or bool(_template_in_config(folder))
+
+
+def has_thinking_switch(folder: Path) -> bool:
+    """Whether the chat template in a folder asks for `enable_thinking`, by its small files."""
+    path = folder / CHAT_TEMPLATE
+    text = path.read_text(encoding="utf-8") if path.is_file() else json.dumps(_template_in_config(folder))
+    return "enable_thinking" in text
+
+
+def _template_in_config(folder: Path) -> object:
     path = folder / "tokenizer_config.json"
-    return path.is_file() and bool(json_object(path, str(folder)).get("chat_template"))
+    return json_object(path, str(folder)).get("chat_template") if path.is_file() else None
 
 
 def weight_files(folder: Path, *, named: str) -> tuple[Path, ...]:

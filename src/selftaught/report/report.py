@@ -194,6 +194,7 @@ def _settings(run: Run) -> str:
         "method": run.setting("method"),
         "task": run.setting("task.name") + (f" ({variant})" if variant else ""),
         "model": f"{run.setting('model.path')} (sha256 {sha256[:12] if sha256 else DASH})",
+        "prompts": _prompts(about),
         "seed": run.setting("seed"),
         **{what: ", ".join(_pairs(about.get(what, {}))) for what in ("resolved", "versions")},
         "git commit": about.get("git_commit"),
@@ -210,6 +211,13 @@ def _settings(run: Run) -> str:
     ]
     settings = _table(["setting", "this run", "method or default"], different) if different else "All else by default."
     return f"{_table(['', ''], [[name, _md(value or DASH)] for name, value in facts.items()])}\n\n{settings}"
+
+
+def _prompts(about: Mapping[str, Any]) -> str | None:
+    resolved = about.get("resolved", {})
+    if "chat" not in resolved:
+        return None
+    return "turns, rendered by the model's chat template" if resolved["chat"] else "a text to continue"
 
 
 def _dev_table(run: Run) -> str:
