@@ -1,6 +1,6 @@
-"""A real pretrained model: the same greedy tokens as generate, and one iteration; needs a model, so not run by default.
+"""Real pretrained models: the same greedy tokens as generate, and whole runs; they need models, so not run by default.
 
-SELFTAUGHT_TEST_MODEL=FOLDER pytest -m slow tests/test_pretrained.py
+SELFTAUGHT_TEST_MODEL=FOLDER[:FOLDER…] pytest -n 0 -m slow tests/test_pretrained.py
 """
 
 import json
@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from builders import task_named
-from selftaught.prompts.rendering import render_prompt
+from selftaught.prompts.rendering import prompt_sha256, render_prompt
+from selftaught.records.prompts import Turn
 from selftaught.records.samples import SamplingParams
+from selftaught.runs.reading import StoredPrompts
 from test_cli import in_a_process, settings
 from tiny_models import codec_of, generated, ids_of, near_ties, open_engine, sample
 
-MODEL = os.environ.get("SELFTAUGHT_TEST_MODEL", "")
+MODELS = os.environ.get("SELFTAUGHT_TEST_MODEL", "").split(os.pathsep)
+MODEL = MODELS[0]
 
 pytestmark = [
     pytest.mark.slow,
@@ -66,3 +70,54 @@ def test_a_pretrained_model_with_ten_few_shot_examples_goes_through_an_iteration
     assert summary["train"]["last_loss"] < summary["train"]["first_loss"]
     # Without few-shot examples in its prompt, the fine-tuned model writes scratchpads that can be read.
     assert summary["dev"]["unparseable"] <= 5
+
+
+QUESTIONS = [
+    (f"{name} has {a} {thing} and buys {b} more. How many {thing} does {name} have now?", a + b)
+    for name in ("Ann", "Ben", "Carl", "Dora", "Eve", "Fred", "Gina", "Hugo")
+    for a, b, thing in ((2, 3, "apples"), (7, 1, "books"), (4, 4, "pens"), (10, 5, "coins"), (6, 3, "shells"))
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=[Path(model).name for model in MODELS])
+def test_a_pretrained_model_is_taught_and_used_as_its_user_would(model: str, tmp_path: Path) -> None:
+    """`init`, `run` and `predict` on a file of questions: in turns if the model has a chat template, else as a text
+    with examples."""
+    data, config, run_dir = tmp_path / "sums.jsonl", tmp_path / "sums.toml", tmp_path / "run"
+    data.write_text("".join(json.dumps({"question": q, "answer": str(a)}) + "\n" for q, a in QUESTIONS))
+    assert in_a_process("init", str(data), "--model", model, "--out", str(tmp_path)).returncode == 0
+    is_chat = not (tmp_path / "sums-prompt.toml").exists()
+    if not is_chat:
+        prompt = (tmp_path / "sums-prompt.toml").read_text()
+        (tmp_path / "sums-prompt.toml").write_text(prompt.replace('rationale = ""', 'rationale = "We add the two."'))
+    changes: dict[str, object] = {
+        "task.problems_per_iteration": 12,
+        "task.dev_rows": 6,
+        "task.test_rows": 6,
+        "sampling.max_new_tokens": 64,
+        "training.steps_first_iteration": 2,
+        "training.micro_batch_tokens": 400,
+        "loop.max_iterations": 1,
+    }
+    done = in_a_process("run", str(config), "--run-dir", str(run_dir), *settings(changes), timeout=3_000)
+    assert done.returncode == 0, done.stderr
+    (line,) = (run_dir / "iterations.jsonl").read_text().splitlines()
+    summary = json.loads(line)
+    assert summary["rationale"]["samples"] == 12
+    assert summary["rationale"]["correct"] + summary["rationalization"]["correct"] >= 1
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    stored = StoredPrompts(run_dir)
+    for row in map(json.loads, (run_dir / "examples" / "001.jsonl").read_text().splitlines()):
+        turns = row["prompt"] if isinstance(row["prompt"], str) else tuple(Turn(**turn) for turn in row["prompt"])
+        assert isinstance(turns, tuple) is is_chat
+        if is_chat:
+            messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+            expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        else:
+            expected = tokenizer(turns)["input_ids"]
+        assert stored[prompt_sha256(turns)].ids == tuple(expected)
+    new = tmp_path / "new.jsonl"
+    new.write_text(json.dumps({"question": "Ida has 3 cups and buys 2 more. How many cups does Ida have now?"}) + "\n")
+    done = in_a_process("predict", str(run_dir), str(new), "-o", str(tmp_path / "out.jsonl"), timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
