@@ -4,8 +4,8 @@
 python scripts/make_docs.py
 
 Complete pages: docs/config.md, docs/cli.md, docs/results.md. Blocks between `<!-- NAME:start -->` and
-`<!-- NAME:end -->`: the session and the results in README.md, the tables in docs/speed.md, what `init` says in
-docs/own-data.md.
+`<!-- NAME:end -->`: the session and the results in README.md, the tables in docs/real-model.md and docs/speed.md, what
+`init` says in docs/own-data.md.
 """
 
 import contextlib
@@ -35,12 +35,13 @@ NONE = "–"
 
 def documents() -> dict[Path, str]:
     """Every document that is written here, in part or completely, with the text that it should have."""
-    arithmetic, speed = _read("arithmetic.json"), _read("speed.json")
+    arithmetic, speed, real = _read("arithmetic.json"), _read("speed.json"), _read("qwen-commonsenseqa.json")
     blocks = {
         ROOT / "README.md": {
             "session": f"```\n{short_session((RESULTS / 'session.txt').read_text(encoding='utf-8'))}\n```",
             "results": "\n".join(summary_of(arithmetic)),
         },
+        ROOT / "docs" / "real-model.md": {"units": "\n".join(real_model_units(real))},
         ROOT / "docs" / "speed.md": {name: "\n".join(table) for name, table in speed_tables(speed).items()},
         ROOT / "docs" / "own-data.md": started((ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")),
     }
@@ -277,6 +278,19 @@ def by_iteration(run: Mapping[str, Any]) -> Iterator[str]:
         else:
             cells += [NONE] * 6
         yield _row(cells)
+
+
+def real_model_units(record: Mapping[str, Any]) -> Iterator[str]:
+    """A row for the base model and for every iteration of every configuration that was tried."""
+    yield "| configuration | iteration | correct rationales | hints accepted | examples | steps | dev | unparseable |"
+    yield "|---" * 8 + "|"
+    for unit in record["units"]:
+        base = unit["dev_base"]
+        yield _row([unit["change"], 0, NONE, NONE, NONE, NONE, _rate_of(base), base["unparseable"]])
+        for done in unit["iterations"]:
+            stages = [_share((done[k]["correct"], done[k]["samples"])) for k in ("rationale", "rationalization")]
+            dev = [_rate_of(done["dev"]), done["dev"]["unparseable"]]
+            yield _row(["", done["iteration"], *stages, _sources(done["examples"]), done["steps"], *dev])
 
 
 def speed_tables(record: Mapping[str, Any]) -> dict[str, list[str]]:
