@@ -337,7 +337,8 @@ def init(
 def _finish(folder: Path, config: "RunConfig") -> None:
     """Write the report before printing: the output may be lost, the report must not be."""
     from selftaught.methods.metrics import rate_text
-    from selftaught.report.report import iteration_table, read_run, write_report
+    from selftaught.report.report import iteration_table, write_report
+    from selftaught.report.run_tables import read_run
     from selftaught.report.tables import table_text, wrapped
 
     written = write_report([folder])
