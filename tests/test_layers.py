@@ -79,6 +79,7 @@ ALLOWED_AT_TOP = {
     **{f"grading/verifiers/{name}.py": {"sympy"} for name in ("identity", "values", "meanings", "algebra")},
     "cli/app.py": {"typer", "rich"},
     "cli/doctor.py": {"typer"},
+    "cli/export.py": {"typer"},
     "cli/predict.py": {"typer"},
     "tracking/terminal.py": {"typer", "rich"},
     "report/tables.py": {"rich"},

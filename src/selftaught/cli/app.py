@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selftaught.cli.doctor import doctor_command
+from selftaught.cli.export import export_command
 from selftaught.cli.output import (
     is_lost,
     loss,
@@ -204,6 +205,7 @@ def evaluate_command(
 
 
 app.command(name="doctor", short_help="Look at machine, model and task before a run.")(doctor_command)
+app.command(name="export", short_help="Hand on a run's model and its data.")(export_command)
 app.command(name="predict", short_help="Answer a file of new questions.")(predict_command)
 
 

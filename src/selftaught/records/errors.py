@@ -8,6 +8,7 @@
       + VerifierError    a user's verifier failed instead of giving a verdict
       + TrainingError    fine-tuning cannot start or its loss is not finite
       + WorkerDied       a worker of the run ended in the middle of its work
+      + HubError         the Hugging Face hub cannot be reached, or takes nothing from this user
       + RefusedError     an invariant is broken, so that the result would be wrong without a sign of it
         + NothingAccepted  an iteration has nothing to train on
       + Interrupted      the user stopped the run; everything finished is saved
@@ -58,6 +59,10 @@ class TrainingError(SelftaughtError, RuntimeError):
 
 class WorkerDied(SelftaughtError, RuntimeError):
     """A worker of a run ended in the middle of its work."""
+
+
+class HubError(SelftaughtError, RuntimeError):
+    """The Hugging Face hub cannot be reached, knows no such token, or does not let its owner write there."""
 
 
 class RefusedError(SelftaughtError, RuntimeError):
