@@ -81,6 +81,7 @@ def launch(
     *,
     listeners: Sequence[Listener] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    suspended_by: Callable[[], str] = lambda: "",
     given: FromPython = NOTHING,
 ) -> Outcome:
     """Run a config in a folder, or carry on the run that the folder holds; at its end result.json is written.
@@ -148,6 +149,7 @@ def launch(
                 method=(given.method or METHODS[config.method].make)(config, task),
                 tell=tell,
                 should_stop=should_stop,
+                suspended_by=suspended_by,
             )
             set_up_s = time.monotonic() - began
             outcome = run(setup)

@@ -12,6 +12,7 @@
       + RefusedError     an invariant is broken, so that the result would be wrong without a sign of it
         + NothingAccepted  an iteration has nothing to train on
       + Interrupted      the user stopped the run; everything finished is saved
+        + Suspended        a scheduler's SIGTERM or the time limit did, for a later start to carry on
 
 Every message says on one line what is wrong, what was given, what is expected and what to do next. The command line
 prints it and exits with `exit_code`. Any other exception is a mistake of this program: it keeps its traceback and exits
@@ -77,3 +78,9 @@ class Interrupted(SelftaughtError):
     """Ctrl-C: everything finished is on disk, and the message says how to carry on."""
 
     exit_code = 130
+
+
+class Suspended(Interrupted):
+    """SIGTERM, or the end of the run's time: as `Interrupted`, and a scheduler is to start the same command again."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
