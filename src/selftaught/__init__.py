@@ -81,7 +81,7 @@ __all__ = [
     "task_from_rows",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # What belongs to later rooms is imported when it is first asked for, so that no command waits for it.
 _LATER = {

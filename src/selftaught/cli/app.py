@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selftaught import __version__
 from selftaught.cli.doctor import doctor_command
 from selftaught.cli.export import export_command
 from selftaught.cli.output import (
@@ -50,6 +51,12 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"selftaught {__version__}")
+        raise typer.Exit
+
+
 def main() -> None:
     """Entry point: turn errors into exit codes."""
     secure()
@@ -80,6 +87,16 @@ def _exit_code(arguments: list[str]) -> int:
         print(f"selftaught: {one_line(usage.format_message()).rstrip('.')}; see `{where} --help`", file=sys.stderr)
         return 2
     return ended if isinstance(ended, int) else 0  # an int comes from a command that ended early: --help or Ctrl-C
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """What stands before a command; the help of the program is given where `app` is made."""
 
 
 app.command(name="run", short_help="Start a run, or carry one on.")(run_command)
