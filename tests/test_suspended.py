@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -251,10 +250,8 @@ def test_a_run_with_a_server_ends_with_it(everywhere: bool, served: tuple[list[s
     arguments, run_dir = served
     chunk = run_dir / "samples" / "000-dev.jsonl"
     process = started(arguments, lambda: chunk.exists() and chunk.stat().st_size > 0)
-    began = time.monotonic()
     code, last = terminate(process, everywhere=everywhere)
     assert code == 75, last
     assert ("which a process of the run was sent, too" in last) == everywhere
     assert f"selftaught run --resume {run_dir}" in last
-    assert time.monotonic() - began < 60
     assert len(chunk.read_text().splitlines()) % 8 == 0

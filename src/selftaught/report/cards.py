@@ -250,7 +250,7 @@ def _data(run: Run, exported: Exported) -> str:
     rows = [[name, str(rows)] for name, rows in counts.items()]
     data, source = _data_set(run), run.about["config"].get("task.data")
     where = f"{data.hub_id} on the Hugging Face hub" if data and data.hub_id else _task_name(run)
-    read = f", read from `{md(public_name(source))}`" if isinstance(source, str) else ""
+    read = f", read from {md(public_name(source))}" if isinstance(source, str) else ""
     return (
         f"Problems of {md(where)}{read}. Splits share no question, and few-shot examples are in no split; dev chose "
         f"the iteration, test was measured once.\n\n{table(['split', 'problems'], rows)}"
