@@ -143,6 +143,7 @@ def cli_page() -> str:
         "| 0 | done |",
         "| 1 | our mistake: a traceback, please report it |",
         "| 2 | something you can fix: one line says what, got, expected and the next step |",
+        "| 75 | SIGTERM or `--time-limit` ended a run; the same command carries it on ([scheduler.md](scheduler.md)) |",
         "| 130 | Ctrl-C; the first finishes the work in hand and saves, the second drops it |",
     ]
     for path, command in _commands(get_command(app), "selftaught"):

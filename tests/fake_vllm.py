@@ -47,6 +47,8 @@ class Handler(BaseHTTPRequestHandler):
         if options.fake == "dies-at-work" and num_posts > 4:
             print("MemoryError: no more room", flush=True)
             os._exit(3)
+        if options.fake == "slow":
+            time.sleep(0.5)
         text = f" {body['prompt'][-1:]} {body['seed']}" if isinstance(body["prompt"], str) else " ids"
         self.answer({"choices": [{"text": text, "finish_reason": "stop"}], "usage": {"completion_tokens": 2}})
 

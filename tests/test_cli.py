@@ -20,12 +20,13 @@ from unittest.mock import patch
 
 import pytest
 
+from selftaught import __version__
 from selftaught.cli.app import main
 from selftaught.records.errors import one_line
 from test_kill import SETTINGS
 from toy import folder_bytes
 
-COMMANDS = ["run", "doctor", "eval", "show", "regrade", "report", "predict", "tasks", "tasks check", "init"]
+COMMANDS = ["run", "doctor", "eval", "show", "regrade", "report", "predict", "export", "tasks", "tasks check", "init"]
 QUICK = {
     **SETTINGS,
     "compute.workers": 1,  # a second one would take time to start; tests/test_kill.py has two
@@ -93,10 +94,16 @@ def test_help_names_every_command() -> None:
     assert all(command.split()[0] in done.stdout for command in COMMANDS)
 
 
+def test_the_version_is_printed() -> None:
+    done = selftaught("--version")
+    assert (done.returncode, done.stdout) == (0, f"selftaught {__version__}\n")
+
+
 def test_help_waits_for_no_heavy_library() -> None:
     """Each of them takes a second or more to import."""
     script = """
 import sys
+from selftaught import __version__
 from selftaught.cli.app import main
 sys.argv = ["selftaught", "--help"]
 try:

@@ -411,7 +411,8 @@ def test_the_samples_of_a_verifier_with_two_extractions_say_whether_they_agree()
 def test_the_report_has_the_rates_of_checks_if_there_are_any() -> None:
     from builders import counts, summary
     from selftaught.methods.metrics import rate
-    from selftaught.report.report import Run, render_markdown
+    from selftaught.report.report import render_markdown
+    from selftaught.report.run_tables import Run
 
     about = {"config": LEAST, "resolved": {}, "model": {}}
     checked = summary(rationale=counts(checks={"steps": rate(40, 60), "extraction": rate(99, 100)}))

@@ -12,7 +12,7 @@ import pytest
 from builders import PACKAGE
 from selftaught.commands.check_task import check_task
 from selftaught.records.problems import Verdict
-from selftaught.report.report import read_run
+from selftaught.report.run_tables import read_run
 from selftaught.runs.reading import read_samples
 
 ROOT = Path(__file__).parents[1]

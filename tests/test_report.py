@@ -21,10 +21,10 @@ from selftaught.records.measurements import IterationSummary, Measurement, Sampl
 from selftaught.records.training import TrainingSummary
 from selftaught.report.report import (
     CLASS_COLORS,
-    class_names,
     iteration_table,
     write_report,
 )
+from selftaught.report.run_tables import class_names
 from selftaught.runs.reading import FORMAT, dump_measurement
 from selftaught.runs.store import RunStore
 

@@ -18,7 +18,7 @@ if (
 import importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from selftaught.records.errors import SelftaughtError
+from selftaught.records.errors import Interrupted, SelftaughtError, Suspended
 from selftaught.records.problems import (
     CheckResult,
     Problem,
@@ -53,6 +53,7 @@ __all__ = [
     "Completion",
     "Draw",
     "Engine",
+    "Interrupted",
     "Listener",
     "Method",
     "ModelRef",
@@ -66,6 +67,7 @@ __all__ = [
     "ScriptedEngine",
     "SelftaughtError",
     "StandardMethod",
+    "Suspended",
     "Task",
     "Trainer",
     "TrainingExample",
@@ -79,7 +81,7 @@ __all__ = [
     "task_from_rows",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # What belongs to later rooms is imported when it is first asked for, so that no command waits for it.
 _LATER = {

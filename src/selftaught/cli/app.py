@@ -1,21 +1,19 @@
 """The command `selftaught`: a thin layer over the library. Results go to stdout, messages to stderr.
 
-Exit codes: 0; 2 for what the user can fix (one line on stderr); 1 for our own mistakes (a traceback); 130 after
-Ctrl-C. Heavy libraries are imported inside the commands that need them, so that --help is quick.
+Exit codes: 0; 2 for what the user can fix (one line on stderr); 1 for our own mistakes (a traceback); 75 after SIGTERM
+and at the end of a time limit; 130 after Ctrl-C. Heavy libraries are imported inside the commands that need them, so
+that --help is quick.
 """
 
 import json
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selftaught import __version__
 from selftaught.cli.doctor import doctor_command
+from selftaught.cli.export import export_command
 from selftaught.cli.output import (
     is_lost,
     loss,
@@ -24,18 +22,17 @@ from selftaught.cli.output import (
     width_of,
 )
 from selftaught.cli.predict import predict_command
-from selftaught.machine.command_lines import command
+from selftaught.cli.run import run_command
 from selftaught.machine.paths import given_name, given_path
 from selftaught.machine.quiet import quieten_libraries
 from selftaught.records.errors import (
-    ConfigError,
     RefusedError,
     SelftaughtError,
     one_line,
 )
 
 if TYPE_CHECKING:
-    from selftaught.config.settings import RunConfig
+    pass
 
 app = typer.Typer(
     name="selftaught",
@@ -52,6 +49,12 @@ _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """Every mistake in a command line that typer finds by itself; the class has no public name."""
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"selftaught {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:
@@ -86,70 +89,17 @@ def _exit_code(arguments: list[str]) -> int:
     return ended if isinstance(ended, int) else 0  # an int comes from a command that ended early: --help or Ctrl-C
 
 
-@app.command(short_help="Start a run, or carry one on.")
-def run(
-    target: Annotated[
-        str | None, typer.Argument(help="A task with a shipped config, or a TOML file.", metavar="TASK_OR_CONFIG")
-    ] = None,
-    run_dir: Annotated[
-        str | None,
-        typer.Option(
-            help="The run's folder; default runs/TASK-METHOD. A folder of the same config is carried on.",
-            metavar="DIR",
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="section.key=value, over the config; repeatable.", metavar="KEY=VALUE"),
-    ] = None,
-    dry_run: Annotated[
+@app.callback()
+def options(
+    version: Annotated[
         bool,
-        typer.Option(
-            "--dry-run",
-            help="Show the resolved config, filled prompts, the tokens that carry loss and the cost; generate nothing.",
-        ),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
-    resume: Annotated[
-        str | None, typer.Option(help="Carry on the run in this folder; needs nothing else.", metavar="DIR")
-    ] = None,
 ) -> None:
-    """Start a run, or carry one on: sample rationales, hint the failures, fine-tune, repeat, report."""
-    from selftaught.commands.run import config_of_run, default_run_dir, launch, task_of
-    from selftaught.config.loading import load_config
+    """What stands before a command; the help of the program is given where `app` is made."""
 
-    if resume is not None:
-        folder = given_path(resume, "--resume")
-        if target is not None or overrides or run_dir is not None:
-            raise ConfigError("--resume DIR takes everything from the folder; leave out the task, --run-dir and --set")
-        config = config_of_run(folder)
-    elif target is None:
-        raise ConfigError(
-            "give a task or a config file, for example `selftaught run arithmetic`; see `selftaught tasks`"
-        )
-    else:
-        chosen = None if run_dir is None else given_path(run_dir, "--run-dir")
-        config = load_config(given_name(target, "TASK_OR_CONFIG"), overrides or ())
-        folder = chosen or default_run_dir(config)
-    if dry_run:
-        from selftaught.commands.dry_run import describe
-        from selftaught.commands.run import check_before_start
-        from selftaught.models.weights import check_model_path
 
-        model_dir = check_model_path(config.model.path)
-        task = task_of(config)
-        check_before_start(config, task)
-        config.training.check()
-        print(describe(config, task, model_dir))
-        return
-    from rich.console import Console
-
-    from selftaught.tracking.terminal import Terminal
-
-    console = Console(stderr=True)
-    terminal = Terminal(console, config.loop.max_iterations)
-    with _two_step_interrupt(folder) as should_stop:
-        launch(config, folder, listeners=[terminal], should_stop=should_stop)
-    _finish(folder, config)
+app.command(name="run", short_help="Start a run, or carry one on.")(run_command)
 
 
 @app.command(name="eval", short_help="Measure a model or a run's result.")
@@ -204,6 +154,7 @@ def evaluate_command(
 
 
 app.command(name="doctor", short_help="Look at machine, model and task before a run.")(doctor_command)
+app.command(name="export", short_help="Hand on a run's model and its data.")(export_command)
 app.command(name="predict", short_help="Answer a file of new questions.")(predict_command)
 
 
@@ -332,55 +283,3 @@ def init(
     folder, given = given_path(out_dir, "--out"), parse_overrides(overrides or ())
     name = given_name(data, "DATA")
     print(write_starter(name, folder, question_key=question_key, answer_key=answer_key, model=model, overrides=given))
-
-
-def _finish(folder: Path, config: "RunConfig") -> None:
-    """Write the report before printing: the output may be lost, the report must not be."""
-    from selftaught.methods.metrics import rate_text
-    from selftaught.report.report import iteration_table, read_run, write_report
-    from selftaught.report.tables import table_text, wrapped
-
-    written = write_report([folder])
-    header, rows = iteration_table(folder)
-    width = width_of(sys.stdout)
-    print(wrapped(f"{config.method} on {config.task.name}: accuracy on dev, by class", width))
-    print(table_text(header, rows, width))
-    run = read_run(folder)
-    result = run.result
-    assert result is not None, "a finished run has a result"
-    best = result["best_iteration"]
-    for iteration in (0, best) if best else (0,):
-        measured = run.measured["test", iteration]
-        classes = "  ".join(f"{name}: {rate.accuracy:.2f}" for name, rate in measured.by_class.items())
-        who = f"iteration {iteration}" if iteration else "base model"
-        print(wrapped(f"test, {who}: {rate_text(measured)}  {classes}", width, indent="  "))
-    if not best:
-        print("no iteration beat the base model on dev, so the base model is the result")
-    print(f"report {written.markdown}")
-    print(f"plot   {written.svg}")
-    print(f"model  {folder / result['checkpoint'] if best else result['checkpoint']}")
-    print(f"next:  {command('show', folder, '--verdict', 'correct', '--limit', '3')}")
-
-
-@contextmanager
-def _two_step_interrupt(folder: Path) -> Iterator[Any]:
-    """The first Ctrl-C lets the run stop after the chunk in hand; the second stops at once."""
-    is_stopping = False
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal is_stopping
-        if is_stopping:
-            print("stopped at once; the work in hand is dropped, what was finished is saved", file=sys.stderr)
-            raise KeyboardInterrupt  # typer turns it into exit code 130
-        is_stopping = True
-        print(
-            f"\nstopping after the work in hand; Ctrl-C again stops at once. Later: "
-            f"{command('run', '--resume', folder)}",
-            file=sys.stderr,
-        )
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield lambda: is_stopping
-    finally:
-        signal.signal(signal.SIGINT, before)

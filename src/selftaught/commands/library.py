@@ -17,6 +17,7 @@ from selftaught.grading.verifiers.users import in_this_process
 from selftaught.loop import Outcome
 from selftaught.machine.paths import given_name, given_path
 from selftaught.machine.quiet import quieten_libraries
+from selftaught.machine.time_limit import time_limit as limit_of
 from selftaught.methods.method import Method
 from selftaught.methods.settings import Knobs
 from selftaught.records.errors import ConfigError
@@ -68,6 +69,7 @@ def run(
     listeners: Sequence[Listener] = (),
     progress: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    time_limit: str | float | None = None,
 ) -> Result:
     """Run a config, or carry on the run that `run_dir` holds, as `selftaught run` does.
 
@@ -77,11 +79,13 @@ def run(
     place of the configured ones; a model whose engine and trainer are both given is not loaded. `run_dir` is
     runs/TASK-METHOD by default. `listeners` are told what happens; `progress` prints to stderr what the command prints.
     `should_stop` is asked after every chunk and optimizer step; True ends the run with Interrupted, and everything
-    finished is saved.
+    finished is saved. `time_limit` is a time such as "3h", or seconds, from this call on: when it is over the run ends
+    with Suspended in the same way.
 
     Raises SelftaughtError for whatever the command refuses. A run with a task, an engine, a trainer or a method of its
     own is carried on by the same call, and not by the command.
     """
+    suspended_by = limit_of(time_limit, "time_limit")
     quieten_libraries()
     checked = None if task is None else _checked(task)
     given = FromPython(task=checked, engine=engine, trainer=trainer, method=method)
@@ -93,7 +97,9 @@ def run(
         from selftaught.tracking.terminal import Terminal
 
         listeners = [Terminal(Console(stderr=True), resolved.loop.max_iterations), *listeners]
-    outcome = launch(resolved, folder, listeners=listeners, should_stop=should_stop, given=given)
+    outcome = launch(
+        resolved, folder, listeners=listeners, should_stop=should_stop, suspended_by=suspended_by, given=given
+    )
     return _result(outcome, folder, resolved)
 
 

@@ -1,7 +1,6 @@
 """Start a run or carry one on: resolve everything once, write it down, refuse what cannot succeed, run the loop."""
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import refuse_other_encodings
 from selftaught.machine.user_functions import with_absolute_file
-from selftaught.machine.versions import library_versions
+from selftaught.machine.versions import git_commit, library_versions
 from selftaught.machine.workers import Workers
 from selftaught.methods.method import Method
 from selftaught.methods.settings import Knobs
@@ -81,6 +80,7 @@ def launch(
     *,
     listeners: Sequence[Listener] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    suspended_by: Callable[[], str] = lambda: "",
     given: FromPython = NOTHING,
 ) -> Outcome:
     """Run a config in a folder, or carry on the run that the folder holds; at its end result.json is written.
@@ -91,9 +91,7 @@ def launch(
     task_name = config.task.name.removeprefix(OBJECT)
     announcement = f"{config.method} on {task_name} with {config.model.path}, folder {run_dir}"
     config = with_absolute_paths(config)
-    refuse_other_encodings(str(run_dir), "--run-dir")
-    refuse_other_encodings(config.model.path, "model.path")
-    check_model_path(config.model.path)
+    _check_paths(config, run_dir)
     task = task_of(config) if given.task is None else fitted(config, given.task)
     base = resolve_model(config.model.path)
     if given.engine is None:
@@ -148,12 +146,19 @@ def launch(
                 method=(given.method or METHODS[config.method].make)(config, task),
                 tell=tell,
                 should_stop=should_stop,
+                suspended_by=suspended_by,
             )
             set_up_s = time.monotonic() - began
             outcome = run(setup)
             store.write_json("result.json", result_of(outcome, setup))
             tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
             return outcome
+
+
+def _check_paths(config: RunConfig, run_dir: Path) -> None:
+    refuse_other_encodings(str(run_dir), "--run-dir")
+    refuse_other_encodings(config.model.path, "model.path")
+    check_model_path(config.model.path)
 
 
 def default_run_dir(config: RunConfig) -> Path:
@@ -370,7 +375,7 @@ def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: st
         "model": {"path": base.path, "sha256": base.sha256},
         "data_sha256": data,
         "versions": versions(config),
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -385,12 +390,3 @@ def _with_changes(about: Mapping[str, Any], resolved: Resolved) -> dict[str, Any
     now, before = resolved.model_dump(mode="json"), about["resolved"]["training"]
     changed = {f"training.{key}": value for key, value in now["training"].items() if value != before.get(key)}
     return {**about, "config": {**about["config"], **changed}, "resolved": now}
-
-
-def _git_commit() -> str | None:
-    """The commit that is checked out in the current folder, if it is in a git repository."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

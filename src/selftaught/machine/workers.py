@@ -11,6 +11,7 @@ grading/verifiers/pool.py. A worker ends when its pipe is closed, so it outlives
 writes no files.
 """
 
+import signal
 import subprocess
 import sys
 import traceback
@@ -193,5 +194,7 @@ def serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
+    # A scheduler's SIGTERM may go to every process. It is the run's: a worker ends when its pipe does.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     sys.path += sys.argv[2:]
     serve(Connection(int(sys.argv[1])))

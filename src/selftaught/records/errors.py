@@ -8,9 +8,11 @@
       + VerifierError    a user's verifier failed instead of giving a verdict
       + TrainingError    fine-tuning cannot start or its loss is not finite
       + WorkerDied       a worker of the run ended in the middle of its work
+      + HubError         the Hugging Face hub cannot be reached, or takes nothing from this user
       + RefusedError     an invariant is broken, so that the result would be wrong without a sign of it
         + NothingAccepted  an iteration has nothing to train on
       + Interrupted      the user stopped the run; everything finished is saved
+        + Suspended        a scheduler's SIGTERM or the time limit did, for a later start to carry on
 
 Every message says on one line what is wrong, what was given, what is expected and what to do next. The command line
 prints it and exits with `exit_code`. Any other exception is a mistake of this program: it keeps its traceback and exits
@@ -60,6 +62,10 @@ class WorkerDied(SelftaughtError, RuntimeError):
     """A worker of a run ended in the middle of its work."""
 
 
+class HubError(SelftaughtError, RuntimeError):
+    """The Hugging Face hub cannot be reached, knows no such token, or does not let its owner write there."""
+
+
 class RefusedError(SelftaughtError, RuntimeError):
     """An invariant is broken; the run stops because its result would be wrong without a sign of it."""
 
@@ -72,3 +78,9 @@ class Interrupted(SelftaughtError):
     """Ctrl-C: everything finished is on disk, and the message says how to carry on."""
 
     exit_code = 130
+
+
+class Suspended(Interrupted):
+    """SIGTERM, or the end of the run's time: as `Interrupted`, and a scheduler is to start the same command again."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later

@@ -5,39 +5,33 @@ data or from a model is escaped. The picture follows the arithmetic figures of Z
 """
 
 import json
-import re
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftaught.config.loading import known_keys
-from selftaught.grading.signs import fold_space
 from selftaught.machine.paths import link_to_nothing
 from selftaught.methods.metrics import mean_over_classes, rate_text
 from selftaught.methods.table import METHODS
 from selftaught.records.errors import ConfigError, StoreError
-from selftaught.records.measurements import (
-    IterationSummary,
-    Measurement,
-    Rate,
-    SamplingCounts,
-)
-from selftaught.runs.reading import (
-    read_measurements,
-    read_result,
-    read_run_json,
-    read_summaries,
+from selftaught.report.cells import DASH, losses, md, of, rate, short, table
+from selftaught.report.run_tables import (
+    Run,
+    checks_table,
+    class_names,
+    dev_table,
+    left_out_table,
+    read_run,
+    result_table,
+    work_table,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DASH = "–"
-SPECIAL = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"} | {c: f"\\{c}" for c in "\\`*_[]~$!#"}
 # The colours of Okabe and Ito, which colour-blind readers can distinguish; with 8 markers, 56 classes look different.
 CLASS_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 RUN_COLORS = ("#222222", "#8C510A", "#7B3294", "#4D9221", "#2166AC", "#B2182B")
@@ -60,29 +54,6 @@ class Report:
     markdown: Path
     svg: Path
     png: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """The content of a run folder, as far as the report needs it."""
-
-    name: str
-    about: Mapping[str, Any]
-    """The content of run.json."""
-    summaries: tuple[IterationSummary, ...]
-    measured: Mapping[tuple[str, int], Measurement]
-    """By split and iteration."""
-    result: Mapping[str, Any] | None
-    """The content of result.json; None for an unfinished run. Its measurements are in `measured` as well."""
-
-    @property
-    def dev(self) -> list[Measurement]:
-        """Measurements on dev: of the base model, if there is one yet, and of every finished iteration."""
-        base = self.measured.get(("dev", 0))
-        return [*([base] if base else []), *(s.dev for s in self.summaries)]
-
-    def setting(self, key: str) -> str:
-        return str(self.about.get("config", {}).get(key, DASH))
 
 
 def write_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Report:
@@ -109,17 +80,6 @@ def write_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Repor
     return written
 
 
-def read_run(run_dir: Path, *, name: str = "") -> Run:
-    """Everything that the report needs of a run. Raises StoreError if the folder is not a run folder or is damaged."""
-    return Run(
-        name=name or run_dir.resolve().name,
-        about=read_run_json(run_dir),
-        summaries=tuple(read_summaries(run_dir)),
-        measured={(m.split, m.iteration): m for m in read_measurements(run_dir)},
-        result=read_result(run_dir),
-    )
-
-
 def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows for a terminal, at most 120 columns for five short classes; row 0 is the base model.
 
@@ -136,34 +96,28 @@ def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
     for s in run.summaries:
         stages = (s.rationale, s.rationalization)
         false = "/".join(DASH if c.false_positive is None else str(c.false_positive) for c in stages)
-        trained = [str(s.examples), str(s.train.steps), _losses(s, "{:.3f}→{:.3f}")]
-        work.append([*(_of(c.correct, c.samples) for c in stages), false, *trained, f"{sum(s.seconds.values()):.0f}"])
-    header = ["iter", *map(_short, classes), "dev", "correct", "hints", "false +", "examples", "steps"]
+        trained = [str(s.examples), str(s.train.steps), losses(s, "{:.3f}→{:.3f}")]
+        work.append([*(of(c.correct, c.samples) for c in stages), false, *trained, f"{sum(s.seconds.values()):.0f}"])
+    header = ["iter", *map(short, classes), "dev", "correct", "hints", "false +", "examples", "steps"]
     return [*header, "loss", "s"], [[*left, *right] for left, right in zip(rows, work, strict=True)]
-
-
-def class_names(measurements: Iterable[Measurement]) -> list[str]:
-    """Every measured class, sorted with numbers by their value: 2 before 10."""
-    names = {name for m in measurements for name in m.by_class}
-    return sorted(sorted(names), key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
 
 
 def render_markdown(runs: Sequence[Run], *, plot: str) -> str:
     """The page; `plot` is the path of the picture, relative to the page."""
-    title = f"# Report: {_md(', '.join(run.name for run in runs))}"
+    title = f"# Report: {md(', '.join(run.name for run in runs))}"
     parts = [title, f"![accuracy on dev per class against iteration]({plot})", NOTES]
     if len(runs) > 1:
         parts.append(_comparison(runs))
     for run in runs:
-        parts += [f"## {_md(run.name)}", _status(run), "### What was run", _settings(run)]
-        parts += ["### Accuracy on dev", _dev_table(run)] if run.dev else []
+        parts += [f"## {md(run.name)}", _status(run), "### What was run", _settings(run)]
+        parts += ["### Accuracy on dev", dev_table(run)] if run.dev else []
         if run.summaries:
-            warnings = [f"- iteration {s.iteration}: {_md(text)}" for s in run.summaries for text in s.warnings]
-            parts += ["### Sampled and trained", _work_table(run)]
-            parts += ["### Checks", CHECKS, table] if (table := _checks_table(run)) else []
-            parts += ["### Samples left out", _left_out_table(run)]
+            warnings = [f"- iteration {s.iteration}: {md(text)}" for s in run.summaries for text in s.warnings]
+            parts += ["### Sampled and trained", work_table(run)]
+            parts += ["### Checks", CHECKS, checks] if (checks := checks_table(run)) else []
+            parts += ["### Samples left out", left_out_table(run)]
             parts += ["### Warnings", "\n".join(warnings) or "None."]
-        parts += ["### Result", _result_table(run, run.result["best_iteration"])] if run.result else []
+        parts += ["### Result", result_table(run, run.result["best_iteration"])] if run.result else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -172,8 +126,8 @@ def _status(run: Run) -> str:
     if run.result:
         best = run.result["best_iteration"]
         which = f"iteration {best}" if best else "the base model, which no iteration beat"
-        return f"Finished. Iterations: {count}. Best on dev: {which} ({_md(run.result['checkpoint'])})."
-    so_far = f"{count} of at most {_md(run.setting('loop.max_iterations'))} iterations so far"
+        return f"Finished. Iterations: {count}. Best on dev: {which} ({md(run.result['checkpoint'])})."
+    so_far = f"{count} of at most {md(run.setting('loop.max_iterations'))} iterations so far"
     return f"**Unfinished**: {so_far if count else 'no iteration has finished yet'}; there is no result."
 
 
@@ -204,13 +158,13 @@ def _settings(run: Run) -> str:
     named = METHODS.get(run.setting("method"))
     usual = json.loads(json.dumps({**defaults, **(named.knobs if named else {})}))  # as run.json has them
     different = [
-        [_md(key), _md(json.dumps(value, ensure_ascii=False)), _md(json.dumps(usual[key])) if key in usual else DASH]
+        [md(key), md(json.dumps(value, ensure_ascii=False)), md(json.dumps(usual[key])) if key in usual else DASH]
         for key, value in config.items()
         if key not in ("method", "seed", "model.path", "task.name", "task.variant")
         and (key not in usual or value != usual[key])
     ]
-    settings = _table(["setting", "this run", "method or default"], different) if different else "All else by default."
-    return f"{_table(['', ''], [[name, _md(value or DASH)] for name, value in facts.items()])}\n\n{settings}"
+    settings = table(["setting", "this run", "method or default"], different) if different else "All else by default."
+    return f"{table(['', ''], [[name, md(value or DASH)] for name, value in facts.items()])}\n\n{settings}"
 
 
 def _prompts(about: Mapping[str, Any]) -> str | None:
@@ -220,71 +174,6 @@ def _prompts(about: Mapping[str, Any]) -> str | None:
     return "turns, rendered by the model's chat template" if resolved["chat"] else "a text to continue"
 
 
-def _dev_table(run: Run) -> str:
-    classes = class_names(run.dev)
-    rows = [[str(m.iteration), *(_rate(m.by_class.get(c)) for c in classes), _rate(m), _mean(m)] for m in run.dev]
-    return _table(["iteration", *(f"class {_md(name)}" for name in classes), "dev", "mean over classes"], rows)
-
-
-def _work_table(run: Run) -> str:
-    rows = []
-    for s in run.summaries:
-        stages, loss = (s.rationale, s.rationalization), s.train.validation_loss
-        sampled = [*(_of(c.correct, c.samples) for c in stages), *map(_false_positives, stages)]
-        trained = [str(s.examples), str(s.train.steps), _losses(s, "{:.4f} → {:.4f}")]
-        validation = DASH if loss is None else f"{loss:.4f}"
-        other = f"{s.work_s['other']:.1f}" if "other" in s.work_s else DASH
-        rows.append([str(s.iteration), *sampled, *trained, validation, f"{sum(s.seconds.values()):.1f}", other])
-    header = ["iteration", "rationales correct", "hints accepted", "false positives", "false positives, hinted"]
-    return _table([*header, "examples", "steps", "loss", "validation loss", "seconds", "of which other"], rows)
-
-
-def _checks_table(run: Run) -> str:
-    """A row for every stage of an iteration that has checks; empty if none has."""
-    stages = [
-        (s.iteration, what, counts.checks)
-        for s in run.summaries
-        for what, counts in (("rationales", s.rationale), ("hinted", s.rationalization), ("dev", s.dev))
-    ]
-    names = list(dict.fromkeys(name for _, _, checks in stages for name in checks))
-    rows = [[str(n), what, *(_rate(checks.get(k)) for k in names)] for n, what, checks in stages if checks]
-    return _table(["iteration", "sampled", *map(_md, names)], rows) if rows else ""
-
-
-def _left_out_table(run: Run) -> str:
-    """How many samples were kept and left out, by reason; says so if the numbers of a row do not add up."""
-    reasons = [reason for reason, _ in sum((Counter(s.left_out) for s in run.summaries), Counter()).most_common()]
-    takes_earlier = run.setting("training.window") == "all"
-    rows, errors, samples = [], [], 0
-    for s in run.summaries:
-        samples = (samples if takes_earlier else 0) + s.rationale.samples + s.rationalization.samples
-        others = Counter(s.examples_by_source)
-        kept = others.pop("rationale", 0) + others.pop("rationalization", 0)
-        counts = [str(s.left_out.get(reason, 0)) for reason in reasons]
-        added = ", ".join(f"{n} {_md(source)}" for source, n in others.items()) or "0"
-        rows.append([str(s.iteration), str(samples), str(kept), *counts, added, str(s.examples)])
-        if samples != kept + sum(s.left_out.values()) or s.examples != kept + others.total():
-            errors.append(f"**Iteration {s.iteration} does not add up.**")
-    header = ["iteration", "samples so far" if takes_earlier else "samples", "kept", *map(_md, reasons)]
-    note = "Samples = kept + left out, by reason. Examples = kept + other rows."
-    return "\n\n".join([_table([*header, "other rows", "examples"], rows), note, *errors])
-
-
-def _result_table(run: Run, best: int) -> str:
-    rows: list[list[str]] = []
-    for split in ("test", "extrapolation"):
-        both = [run.measured[split, n] for n in (0, best) if (split, n) in run.measured]
-        if len(both) < 2:
-            continue
-        rows.append([split, "all classes", *map(_rate, both)])
-        for name in class_names(both):
-            rows.append([split, f"class {_md(name)}", *(_rate(m.by_class.get(name)) for m in both)])
-        rows.append([split, "mean over classes", *map(_mean, both)])
-        rows.append([split, "unparseable, truncated", *(f"{m.unparseable}, {m.truncated}" for m in both)])
-        rows.append([split, "false positives", *map(_false_positives, both)])
-    return _table(["split", "", "base model", f"best (iteration {best})"], rows)
-
-
 def _comparison(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
@@ -292,46 +181,9 @@ def _comparison(runs: Sequence[Run]) -> str:
         facts = [run.name, run.setting("method"), run.setting("seed"), len(run.summaries), best if best >= 0 else DASH]
         dev = {m.iteration: m for m in run.dev}
         test = [run.measured.get(("test", n)) for n in (0, best)]
-        rows.append([*map(_md, facts), *map(_rate, [dev.get(0), dev.get(best), *test])])
+        rows.append([*map(md, facts), *map(rate, [dev.get(0), dev.get(best), *test])])
     header = ["run", "method", "seed", "iterations", "best", "dev, base", "dev, best", "test, base", "test, best"]
-    return _table(header, rows)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of cells that are already escaped."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
-
-
-def _md(text: object) -> str:
-    """Any text as one line, escaped so that Markdown and HTML show it unchanged."""
-    return "".join(SPECIAL.get(c, c) for c in _short(str(text)))
-
-
-def _short(text: str, width: int = 10_000) -> str:
-    """Text as one line without control characters, cut to a width."""
-    line = fold_space("".join(c if c.isprintable() else " " for c in text))
-    return line if len(line) <= width else line[: width - 1] + "…"
-
-
-def _rate(rate: Rate | Measurement | None) -> str:
-    return rate_text(rate) if rate and rate.n else DASH
-
-
-def _mean(measurement: Measurement) -> str:
-    return f"{mean_over_classes(measurement.by_class):.2f}" if measurement.by_class else DASH
-
-
-def _false_positives(counts: SamplingCounts | Measurement) -> str:
-    return DASH if counts.false_positive is None else _of(counts.false_positive, counts.correct)
-
-
-def _of(count: int, total: int) -> str:
-    return f"{count}/{total}" if total else DASH
-
-
-def _losses(summary: IterationSummary, form: str) -> str:
-    first, last = summary.train.first_loss, summary.train.last_loss
-    return DASH if first is None or last is None else form.format(first, last)
+    return table(header, rows)
 
 
 def _write_plot(runs: Sequence[Run], written: Report) -> None:
@@ -357,14 +209,14 @@ def _write_plot(runs: Sequence[Run], written: Report) -> None:
             ax.spines[["top", "right"]].set_visible(False)
         for run, ax in zip(runs, axes, strict=False):
             _plot_run(ax, run, classes, with_interval=not several)
-        names = [_short(name, 24) for name in classes]
+        names = [short(name, 24) for name in classes]
         figure.legend(axes[0].get_lines(), names, title="class" if classes else "", loc="outside right upper")
         if several:
             axes[len(runs)].set_title("mean over classes\nof each run")
             for run in runs:
                 means = {m.iteration: mean_over_classes(m.by_class) for m in run.dev if m.by_class}
                 axes[len(runs)].plot(list(means), list(means.values()), clip_on=False, in_layout=False)
-            lines, names = axes[len(runs)].get_lines(), [_short(run.name, 24) for run in runs]
+            lines, names = axes[len(runs)].get_lines(), [short(run.name, 24) for run in runs]
             figure.legend(lines, names, title="run", loc="outside right lower")
         for ax in axes[panels:]:
             ax.remove()
@@ -373,7 +225,7 @@ def _write_plot(runs: Sequence[Run], written: Report) -> None:
 
 
 def _plot_run(ax: "Axes", run: Run, classes: Sequence[str], *, with_interval: bool) -> None:
-    ax.set_title(f"{_short(run.name, 28)}\n{_short(run.setting('method'), 28) if run.dev else 'not measured yet'}")
+    ax.set_title(f"{short(run.name, 28)}\n{short(run.setting('method'), 28) if run.dev else 'not measured yet'}")
     for name in classes:
         rates = {m.iteration: m.by_class[name] for m in run.dev if name in m.by_class}
         # Not in the layout: with an empty line that is not clipped, the layout would leave no space for the rest.

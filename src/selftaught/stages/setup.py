@@ -7,7 +7,7 @@ from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
 from selftaught.machine.command_lines import command
 from selftaught.methods.method import Method
-from selftaught.records.errors import Interrupted
+from selftaught.records.errors import Interrupted, Suspended
 from selftaught.records.events import Event
 from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
@@ -33,11 +33,18 @@ class Setup:
     """Called with everything that happens; whoever listens changes nothing in the run."""
     should_stop: Callable[[], bool] = lambda: False
     """Called after every chunk and every optimizer step; True stops the run there, with everything finished saved."""
+    suspended_by: Callable[[], str] = lambda: ""
+    """Called where `should_stop` is: what wants the run to end until a later start, such as SIGTERM; empty for nothing.
+    """
 
 
-def raise_if_stopped(setup: Setup) -> None:
-    """Raise Interrupted if the user has stopped the run."""
+def raise_if_stopped(setup: Setup, *, lost: str = "") -> None:
+    """Raise Interrupted if the user has stopped the run, and Suspended if a scheduler or its time limit has.
+
+    `lost` says what is in hand and will be done again; empty for nothing.
+    """
+    saved = f"{lost}; what is finished is saved. Carry on with: {command('run', '--resume', setup.store.dir)}"
     if setup.should_stop():
-        raise Interrupted(
-            f"stopped; what is finished is saved. Carry on with: {command('run', '--resume', setup.store.dir)}"
-        )
+        raise Interrupted(f"stopped{saved}")
+    if by := setup.suspended_by():
+        raise Suspended(f"stopped by {by}{saved}")

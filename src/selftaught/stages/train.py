@@ -82,18 +82,20 @@ def _train(
         probe=_probe(engine, [*examples, *validation]),
         dev=_dev_answers(setup),
     )
+    is_first = not models.tokens  # this process has done nothing yet
     models.close()  # the trainer gets the memory
     setup.tell(StageBegan(iteration=n, stage="train", total=steps))
     with models.working("loading"):
         trainer = setup.open_trainer()
     with models.working("training"), store.new_checkpoint(n) as temporary:
         training = Training(examples=examples, validation=validation, start=start, out_dir=temporary, plan=plan)
-        checkpoint = trainer.fine_tune(training, _step_teller(setup, n, steps))
+        checkpoint = trainer.fine_tune(training, _step_teller(setup, n, steps, is_first=is_first))
         store.publish_checkpoint(temporary, checkpoint)
     models.tokens += checkpoint.train.tokens
     for note in checkpoint.train.notes:
         setup.tell(Note(text=note))
     setup.tell(ModelTrained(checkpoint=checkpoint))
+    raise_if_stopped(setup)
     return checkpoint
 
 
@@ -144,9 +146,14 @@ def _dev_answers(setup: Setup) -> tuple[TrainingExample, ...]:
     return tuple(answers)
 
 
-def _step_teller(setup: Setup, n: int, steps: int) -> Callable[[StepMetrics], None]:
+def _step_teller(setup: Setup, n: int, steps: int, *, is_first: bool) -> Callable[[StepMetrics], None]:
+    """What tells the steps of a training, and stops it; `is_first` if nothing was done before it since the start."""
+
     def on_step(metrics: StepMetrics) -> None:
         setup.tell(StepTaken(iteration=n, steps=steps, metrics=metrics))
-        raise_if_stopped(setup)
+        if metrics.step < steps:  # after the last one the model is saved first
+            lost = f" at step {metrics.step} of {steps} of the training of iteration {n}, which will begin again"
+            more = " (this start did nothing else: give it more time than a whole training takes)" if is_first else ""
+            raise_if_stopped(setup, lost=lost + more)
 
     return on_step

@@ -17,9 +17,20 @@ from selftaught.tasks.reasoning_gym import task as reasoning_gym
 from selftaught.tasks.settings import TaskConfig
 from selftaught.tasks.splits import check_splits
 
-__all__ = ["TASKS", "TaskSource", "load_grader", "load_task", "source_of"]
+__all__ = ["TASKS", "DataSet", "TaskSource", "load_grader", "load_task", "source_of"]
 
 _Settings = TypeVar("_Settings", bound=TaskConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """The public data set that a task's problems are from, and its licence, as its own page says."""
+
+    hub_id: str | None
+    """None for problems that the package generates."""
+    licence: str
+    """As the hub names it."""
+    stated_in: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +48,8 @@ class TaskSource(Generic[_Settings]):
     """Problem id -> file and line of its row, for a task whose rows are the user's."""
     reads_new_questions: bool = True
     """Whether the verifier reads the answer to a question that is not one of the task's problems."""
+    data_set: DataSet | None = None
+    """None for problems that the user gives, and for those whose licence is not known."""
 
 
 TASKS: Mapping[str, TaskSource[Any]] = MappingProxyType(
@@ -47,6 +60,9 @@ TASKS: Mapping[str, TaskSource[Any]] = MappingProxyType(
             grader=arithmetic.grader,
             variants=arithmetic.VARIANTS,
             description="d-digit plus d-digit addition with a scratchpad, d in 1..5; generated, works offline",
+            data_set=DataSet(
+                hub_id=None, licence="apache-2.0", stated_in="the licence of selftaught, which generates it"
+            ),
         ),
         "gsm8k": TaskSource(
             settings=gsm8k.Gsm8kConfig,
@@ -54,6 +70,7 @@ TASKS: Mapping[str, TaskSource[Any]] = MappingProxyType(
             grader=gsm8k.grader,
             variants=(),
             description="grade-school word problems; dev is cut from train, test is the official test file",
+            data_set=DataSet(hub_id=gsm8k.HUB_ID, licence="mit", stated_in="its card on the hub"),
         ),
         "commonsenseqa": TaskSource(
             settings=commonsenseqa.CommonsenseqaConfig,
@@ -61,6 +78,7 @@ TASKS: Mapping[str, TaskSource[Any]] = MappingProxyType(
             grader=commonsenseqa.grader,
             variants=(),
             description="five-way questions; dev is cut from train, test is the official dev file",
+            data_set=DataSet(hub_id=commonsenseqa.HUB_ID, licence="mit", stated_in="its card on the hub"),
         ),
         "reasoning-gym": TaskSource(
             settings=reasoning_gym.ReasoningGymConfig,

@@ -31,6 +31,8 @@ MATH_MEMORY = 4 << 30
 
 
 def main() -> None:
+    # A scheduler's SIGTERM may go to every process. It is the run's, whose end closes the pipe.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     requests, replies = _private_pipes()
     setup = json.loads(requests.readline())
     sys.path += _users_folders(setup)

@@ -1,0 +1,120 @@
+"""One run as tables of Markdown: what was sampled, trained, left out and measured, each rate with n and interval.
+
+What a folder does not hold is written as `–`, never guessed.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftaught.records.measurements import IterationSummary, Measurement
+from selftaught.report.cells import DASH, false_positives, losses, md, mean, of, rate, table
+from selftaught.runs.reading import read_measurements, read_result, read_run_json, read_summaries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The content of a run folder, as far as the report needs it."""
+
+    name: str
+    about: Mapping[str, Any]
+    """The content of run.json."""
+    summaries: tuple[IterationSummary, ...]
+    measured: Mapping[tuple[str, int], Measurement]
+    """By split and iteration."""
+    result: Mapping[str, Any] | None
+    """The content of result.json; None for an unfinished run. Its measurements are in `measured` as well."""
+
+    @property
+    def dev(self) -> list[Measurement]:
+        """Measurements on dev: of the base model, if there is one yet, and of every finished iteration."""
+        base = self.measured.get(("dev", 0))
+        return [*([base] if base else []), *(s.dev for s in self.summaries)]
+
+    def setting(self, key: str) -> str:
+        return str(self.about.get("config", {}).get(key, DASH))
+
+
+def read_run(run_dir: Path, *, name: str = "") -> Run:
+    """Everything that the report needs of a run. Raises StoreError if the folder is not a run folder or is damaged."""
+    return Run(
+        name=name or run_dir.resolve().name,
+        about=read_run_json(run_dir),
+        summaries=tuple(read_summaries(run_dir)),
+        measured={(m.split, m.iteration): m for m in read_measurements(run_dir)},
+        result=read_result(run_dir),
+    )
+
+
+def class_names(measurements: Iterable[Measurement]) -> list[str]:
+    """Every measured class, sorted with numbers by their value: 2 before 10."""
+    names = {name for m in measurements for name in m.by_class}
+    return sorted(sorted(names), key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
+
+
+def dev_table(run: Run) -> str:
+    classes = class_names(run.dev)
+    rows = [[str(m.iteration), *(rate(m.by_class.get(c)) for c in classes), rate(m), mean(m)] for m in run.dev]
+    return table(["iteration", *(f"class {md(name)}" for name in classes), "dev", "mean over classes"], rows)
+
+
+def work_table(run: Run) -> str:
+    rows = []
+    for s in run.summaries:
+        stages, loss = (s.rationale, s.rationalization), s.train.validation_loss
+        sampled = [*(of(c.correct, c.samples) for c in stages), *map(false_positives, stages)]
+        trained = [str(s.examples), str(s.train.steps), losses(s, "{:.4f} → {:.4f}")]
+        validation = DASH if loss is None else f"{loss:.4f}"
+        other = f"{s.work_s['other']:.1f}" if "other" in s.work_s else DASH
+        rows.append([str(s.iteration), *sampled, *trained, validation, f"{sum(s.seconds.values()):.1f}", other])
+    header = ["iteration", "rationales correct", "hints accepted", "false positives", "false positives, hinted"]
+    return table([*header, "examples", "steps", "loss", "validation loss", "seconds", "of which other"], rows)
+
+
+def checks_table(run: Run) -> str:
+    """A row for every stage of an iteration that has checks; empty if none has."""
+    stages = [
+        (s.iteration, what, counts.checks)
+        for s in run.summaries
+        for what, counts in (("rationales", s.rationale), ("hinted", s.rationalization), ("dev", s.dev))
+    ]
+    names = list(dict.fromkeys(name for _, _, checks in stages for name in checks))
+    rows = [[str(n), what, *(rate(checks.get(k)) for k in names)] for n, what, checks in stages if checks]
+    return table(["iteration", "sampled", *map(md, names)], rows) if rows else ""
+
+
+def left_out_table(run: Run) -> str:
+    """How many samples were kept and left out, by reason; says so if the numbers of a row do not add up."""
+    reasons = [reason for reason, _ in sum((Counter(s.left_out) for s in run.summaries), Counter()).most_common()]
+    takes_earlier = run.setting("training.window") == "all"
+    rows, errors, samples = [], [], 0
+    for s in run.summaries:
+        samples = (samples if takes_earlier else 0) + s.rationale.samples + s.rationalization.samples
+        others = Counter(s.examples_by_source)
+        kept = others.pop("rationale", 0) + others.pop("rationalization", 0)
+        counts = [str(s.left_out.get(reason, 0)) for reason in reasons]
+        added = ", ".join(f"{n} {md(source)}" for source, n in others.items()) or "0"
+        rows.append([str(s.iteration), str(samples), str(kept), *counts, added, str(s.examples)])
+        if samples != kept + sum(s.left_out.values()) or s.examples != kept + others.total():
+            errors.append(f"**Iteration {s.iteration} does not add up.**")
+    header = ["iteration", "samples so far" if takes_earlier else "samples", "kept", *map(md, reasons)]
+    note = "Samples = kept + left out, by reason. Examples = kept + other rows."
+    return "\n\n".join([table([*header, "other rows", "examples"], rows), note, *errors])
+
+
+def result_table(run: Run, best: int) -> str:
+    rows: list[list[str]] = []
+    for split in ("test", "extrapolation"):
+        both = [run.measured[split, n] for n in (0, best) if (split, n) in run.measured]
+        if len(both) < 2:
+            continue
+        rows.append([split, "all classes", *map(rate, both)])
+        for name in class_names(both):
+            rows.append([split, f"class {md(name)}", *(rate(m.by_class.get(name)) for m in both)])
+        rows.append([split, "mean over classes", *map(mean, both)])
+        rows.append([split, "unparseable, truncated", *(f"{m.unparseable}, {m.truncated}" for m in both)])
+        rows.append([split, "false positives", *map(false_positives, both)])
+    return table(["split", "", "base model", f"best (iteration {best})"], rows)
