@@ -1,17 +1,16 @@
 """Start a run or carry one on: resolve everything once, write it down, refuse what cannot succeed, run the loop."""
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from selftaught.commands.memory_check import with_room
 from selftaught.commands.prompt_check import refuse_long_prompts
+from selftaught.commands.run_json import description, versions, with_changes, with_tracking
 from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
     FILES,
@@ -29,7 +28,6 @@ from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import refuse_other_encodings
 from selftaught.machine.user_functions import with_absolute_file
-from selftaught.machine.versions import library_versions
 from selftaught.machine.workers import Workers
 from selftaught.methods.method import Method
 from selftaught.methods.settings import Knobs
@@ -47,15 +45,16 @@ from selftaught.records.events import Listener, Note, RunEnded, TokensGenerated
 from selftaught.records.problems import ChatFormat, Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
-from selftaught.runs.reading import FORMAT, dump_measurement, read_run_json, read_summaries
+from selftaught.runs.reading import dump_measurement, read_run_json, read_summaries
 from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
 from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.tasks.outside import OBJECT, short_name
-from selftaught.tracking import OF_EVERY_RUN
+from selftaught.tracking import OF_EVERY_RUN, mirrors_of, open_mirrors
 from selftaught.tracking.listeners import Listeners
+from selftaught.tracking.trackers import check_trackers
 from selftaught.training.trainer import Trainer
 
 
@@ -94,6 +93,7 @@ def launch(
     refuse_other_encodings(str(run_dir), "--run-dir")
     refuse_other_encodings(config.model.path, "model.path")
     check_model_path(config.model.path)
+    check_trackers(config.tracking.backends)
     task = task_of(config) if given.task is None else fitted(config, given.task)
     base = resolve_model(config.model.path)
     if given.engine is None:
@@ -118,10 +118,12 @@ def launch(
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
+        mirrors = mirrors_of(run_dir, config)
         with (
             RunStore(run_dir) as store,
-            _begun(store, task, held or _description(config, resolved, base, data, given)),
-            Listeners([*(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
+            _begun(store, task, held or description(config, resolved, base, data, given.names())),
+            # The mirrors first: the others must hear how they end.
+            Listeners([*mirrors, *(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
         ):
 
             def note(line: str) -> None:
@@ -130,12 +132,16 @@ def launch(
             def on_tokens(tokens: int) -> None:
                 tell(TokensGenerated(tokens=tokens))
 
-            if resolved is not held is not None:
-                store.write_json("run.json", _with_changes(read_run_json(run_dir), resolved))
+            if held is not None:
+                about = read_run_json(run_dir)
+                now = with_tracking(about if resolved is held else with_changes(about, resolved), config)
+                if now != about:
+                    store.write_json("run.json", now)
             first = (announcement, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
             for line in (*first, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
+            open_mirrors(mirrors, note)
             setup = Setup(
                 config=config,
                 task=task,
@@ -346,10 +352,14 @@ def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
 
 
 def fixed_settings(config: RunConfig) -> dict[str, Value]:
-    """The settings that a run keeps: all but those that may change, such as how a server is reached."""
+    """The settings that a run keeps: all but those that may change, such as how a server is reached and who is told."""
     sections = {"engine": config.engine.may_change, "training": config.training.may_change}
     may_change = {f"{section}.{key}" for section, keys in sections.items() for key in keys}
-    return {key: value for key, value in flat_values(config).items() if key not in may_change}
+    return {
+        key: value
+        for key, value in flat_values(config).items()
+        if key not in may_change and not key.startswith("tracking.")
+    }
 
 
 def _refuse_other_data(run_dir: Path, about: Mapping[str, Any], data: str) -> None:
@@ -359,38 +369,3 @@ def _refuse_other_data(run_dir: Path, about: Mapping[str, Any], data: str) -> No
             f"{run_dir} was started on other problems (sha256 {str(then)[:12]}, now {data[:12]}): the data or the "
             "prompt file was changed; restore it, or use another --run-dir"
         )
-
-
-def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: str, given: FromPython) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "config": flat_values(config),
-        "from_python": given.names(),
-        "resolved": resolved.model_dump(mode="json"),
-        "model": {"path": base.path, "sha256": base.sha256},
-        "data_sha256": data,
-        "versions": versions(config),
-        "git_commit": _git_commit(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def versions(config: RunConfig) -> dict[str, str]:
-    """Of Python, of the libraries that decide the numbers of a run, and of what its engine and trainer run on."""
-    return {**library_versions(), **config.engine.versions(), **config.training.versions()}
-
-
-def _with_changes(about: Mapping[str, Any], resolved: Resolved) -> dict[str, Any]:
-    """The content of run.json for a run whose settings of memory have changed: the next resume begins with them."""
-    now, before = resolved.model_dump(mode="json"), about["resolved"]["training"]
-    changed = {f"training.{key}": value for key, value in now["training"].items() if value != before.get(key)}
-    return {**about, "config": {**about["config"], **changed}, "resolved": now}
-
-
-def _git_commit() -> str | None:
-    """The commit that is checked out in the current folder, if it is in a git repository."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
