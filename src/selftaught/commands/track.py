@@ -1,6 +1,7 @@
 """Send a run folder to trackers: all of it to a new tracked run, or what `eval` has measured to the one there is."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from selftaught.commands.run import config_of_run
@@ -12,6 +13,9 @@ from selftaught.runs.store import TRACKING
 from selftaught.tracking.mirror import opening_of, whole
 from selftaught.tracking.mirror_process import read_state
 from selftaught.tracking.trackers import TRACKERS, check_trackers
+
+PATIENCE_S = 3_600.0
+"""Nothing waits for this command but a person, who can stop it."""
 
 
 def track(run_dir: Path, names: Sequence[str], *, note: Callable[[str], None]) -> None:
@@ -28,7 +32,7 @@ def track(run_dir: Path, names: Sequence[str], *, note: Callable[[str], None]) -
         )
     check_trackers(chosen)
     for name in chosen:
-        reply = whole(opening_of(name, run_dir, settings, "whole"))
+        reply = whole(replace(opening_of(name, run_dir, settings, "whole"), close_s=PATIENCE_S))
         if reply.what in ("refused", "offline"):
             raise ConfigError(reply.text)
         if reply.what != "closed":

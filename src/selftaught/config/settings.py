@@ -46,6 +46,11 @@ class ModelConfig(Section):
     )
 
 
+Trackers = Annotated[tuple[Literal["wandb", "trackio", "tensorboard"], ...], Field(strict=False)]
+Copied = Annotated[tuple[Literal["checkpoints", "training_sets"], ...], Field(strict=False)]
+"""Lists: TOML and JSON know no tuples."""
+
+
 class TrackingConfig(Section):
     """None of these decides anything of a run, so all of them may differ when it is carried on."""
 
@@ -53,7 +58,7 @@ class TrackingConfig(Section):
         10,
         description="Optimizer steps between two lines of metrics.jsonl; the first and the last step always have one.",
     )
-    backends: tuple[Literal["wandb", "trackio", "tensorboard"], ...] = Field(
+    backends: Trackers = Field(
         (), description="Trackers that get the run's points, each an extra of the package (docs/tracking.md)."
     )
     project: Text = Field("selftaught", description="The project of the tracked run, for `wandb` and `trackio`.")
@@ -67,7 +72,7 @@ class TrackingConfig(Section):
     table_rows: Count = Field(
         32, description="Samples of each iteration that go out as text, with their questions; 0 sends no text."
     )
-    artifacts: tuple[Literal["checkpoints", "training_sets"], ...] = Field(
+    artifacts: Copied = Field(
         (), description="What `wandb` and `trackio` also get a copy of after each iteration."
     )
     machine_info: bool = Field(

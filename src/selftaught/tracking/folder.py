@@ -14,6 +14,7 @@ from selftaught.runs.lines import read_lines
 from selftaught.runs.reading import (
     StoredProblems,
     read_measurements,
+    read_problems,
     read_result,
     read_run_json,
     read_steps,
@@ -63,6 +64,7 @@ class RunFolder:
         self.dir, self._settings = run_dir, settings
         self._about = read_run_json(run_dir)
         self._problems: StoredProblems | None = None
+        self._num_train: int | None = None
 
     @property
     def work(self) -> Work:
@@ -137,17 +139,13 @@ class RunFolder:
         """The share of the training problems that the training set has a sampled solution of."""
         examples = read_lines(TrainingExample, self.dir / "examples" / f"{n:03d}.jsonl")
         used = {example.problem_id for example in examples if example.source in KINDS}
-        train = sum(problem.split == "train" for problem in self._all_problems.values())
-        return {"selection/train_used": len(used) / train} if train else {}
-
-    @property
-    def _all_problems(self) -> StoredProblems:
-        if self._problems is None:
-            self._problems = StoredProblems(self.dir)
-        return self._problems
+        if self._num_train is None:
+            self._num_train = sum(problem.split == "train" for problem in read_problems(self.dir))
+        return {"selection/train_used": len(used) / self._num_train} if self._num_train else {}
 
     def _table(self, n: int, samples: Sequence[Sample]) -> Texts:
-        problems = self._all_problems
+        self._problems = self._problems or StoredProblems(self.dir)
+        problems = {s.problem_id: self._problems[s.problem_id] for s in samples}
         rows: list[tuple[str | int, ...]] = [
             (
                 s.problem_id,

@@ -30,8 +30,10 @@ from selftaught.tracking.trackers import TRACKERS
 
 QUEUE = 1_000
 """Messages that may wait for the tracker; each is a line of at most some kilobytes."""
-START_S = 30.0
-"""How long a tracker may take to be opened, before the first sample."""
+START_S = 90.0
+"""How long a tracker may take to be opened, before the first sample: its library may take long on a busy machine."""
+SERVER_S = 20.0
+"""Of that, how long its server may take to answer."""
 CLOSE_S = 60.0
 """How long it may take at the end to get what is missing and to have everything arrive."""
 CLOSE_WITH_FILES_S = 1_800.0
@@ -114,7 +116,7 @@ class Mirror:
         """Wait until it is open. Raises ConfigError if it cannot be written; one that is not there, or not now, is said
         and tried again at the end."""
         assert self._process is not None
-        reply = self._process.reply(START_S + GRACE_S)
+        reply = self._process.reply(START_S)
         if reply is not None and reply.what == "opened":
             self._note(f"tracked by {self._label}: {reply.text}")
             self._thread = Thread(target=self._work, name=f"mirror-{self._tracker}", daemon=True)
@@ -217,7 +219,7 @@ def opening_of(
         how=how,  # type: ignore[arg-type]
         offline=offline,
         attempt=attempt,
-        start_s=START_S,
+        server_s=SERVER_S,
         close_s=close_s(settings),
     )
 
@@ -228,7 +230,7 @@ def whole(opening: Opening) -> Reply:
     try:
         with contextlib.suppress(OSError):
             process.send(as_line(Ended(is_finished=True)))
-        reply = process.reply(opening.start_s + GRACE_S)
+        reply = process.reply(START_S)
         if reply is not None and reply.what == "opened":
             reply = process.reply(opening.close_s + GRACE_S)
         return reply or Reply(what="failed", text="it did not answer in time")

@@ -29,7 +29,7 @@ from selftaught.records.measurements import IterationSummary, Measurement, Sampl
 from selftaught.runs.lines import adapter_of, dump
 from selftaught.runs.reading import LoggedStep, read_result, read_steps
 from selftaught.tracking.folder import RunFolder
-from selftaught.tracking.points import Item, StepRows, counted, counts_row, measured_row
+from selftaught.tracking.points import Item, Row, StepRows, counted, counts_row, measured_row
 from selftaught.tracking.trackers import TRACKERS, NotArrived, Offline, Place, Refused, Tracker
 
 NICENESS = 10
@@ -49,7 +49,7 @@ class Opening:
     """Carry the tracked run on while the run goes; send everything to a new one; add to the one that there is."""
     offline: bool = False
     attempt: int | None = None
-    start_s: float
+    server_s: float
     close_s: float
 
 
@@ -122,7 +122,6 @@ def read_state(run_dir: Path, tracker: str) -> State | None:
 def main() -> None:
     """Exit code 0, unless nothing more could be done: what went wrong is a reply, or stands in the log."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends this process's input
-    os.nice(NICENESS)
     lines = os.fdopen(os.dup(0), "rb")
     opening: Opening = adapter_of(Opening).validate_json(lines.readline())
     folder = Path(opening.run_dir).absolute() / "tracking"
@@ -139,6 +138,7 @@ def main() -> None:
         with _locked(folder / f"{opening.tracker}.lock"):
             session = Session(opening, folder)
             reply("opened", session.tracker.where)
+            os.nice(NICENESS)  # from here on the run goes
             session.close(is_finished=session.listen(lines))
             reply("closed", session.tracker.where)
         code = 0
@@ -169,6 +169,7 @@ class Session:
             carried = before
         self._sent = set(carried.sent) if carried else set()
         self._new: set[str] = set()
+        self._failures: dict[str, str] = {}
         self._rounds: dict[tuple[int, str], SamplingCounts] = {}
         self._steps = StepRows(self.run.work)
         for step in read_steps(self.run.dir) if opening.how == "live" else ():
@@ -183,7 +184,7 @@ class Session:
             offline=opening.offline,
             config=self.run.description(),
             settings=opening.settings,
-            start_s=opening.start_s,
+            server_s=opening.server_s,
             close_s=opening.close_s,
         )
         self.tracker, self._offline = _opened(opening, place)
@@ -217,13 +218,25 @@ class Session:
         self.tracker.close(is_finished=is_finished and read_result(self.run.dir) is not None)
         self._sent |= self._new
         self._write_state()
+        if self._failures:
+            key, reason = next(iter(self._failures.items()))
+            raise NotArrived(f"{len(self._failures)} tables or files, the first of them {key}: {reason}")
 
     def _add(self, item: Item, *, is_live: bool = True, is_more: bool = False) -> None:
         """Add an item that is not there; `is_more`: one that has grown since."""
         if item.key in self._sent or (item.key in self._new and not is_more):
             return
-        self.tracker.add(item, self._opening.attempt if is_live else None)
+        try:
+            self.tracker.add(item, self._opening.attempt if is_live else None)
+        except Exception as error:
+            if isinstance(item, Row):
+                raise
+            # Tables and files ask more of a tracker than numbers do, and must not take the numbers with them.
+            traceback.print_exc()
+            self._failures[item.key] = one_line(error)
+            return
         self._new.add(item.key)
+        self._failures.pop(item.key, None)
 
     def _write_state(self) -> None:
         opening = self._opening

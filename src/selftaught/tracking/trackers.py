@@ -45,8 +45,8 @@ class Place:
     config: Mapping[str, Any]
     """The resolved settings, to be kept with the points."""
     settings: TrackingConfig
-    start_s: float
-    """How long opening may take, and closing."""
+    server_s: float
+    """How long its server may take to answer at the beginning, and to get everything at the end."""
     close_s: float
 
 

@@ -67,10 +67,9 @@ def _settings(place: Place) -> wandb.Settings:
         "disable_job_creation": True,
         "x_save_requirements": False,
         "allow_val_change": True,  # a run may be carried on with other settings of the engine
-        "allow_offline_artifacts": bool(place.settings.artifacts),  # they hold paths of this machine
         "label_disable": True,
-        "init_timeout": place.start_s,
-        "login_timeout": place.start_s,
+        "init_timeout": place.server_s,
+        "login_timeout": place.server_s,
         "finish_timeout": place.close_s,
         "finish_timeout_raises": True,
         "program": "selftaught",
@@ -94,7 +93,7 @@ class WandbRun:
 
     def __init__(self, run: Any, place: Place, *, is_offline: bool) -> None:
         self.where = str(Path(run.settings.sync_dir)) if is_offline else str(run.url)
-        self._run, self._run_dir = run, place.run_dir
+        self._run, self._run_dir, self._is_offline = run, place.run_dir, is_offline
         for axis, groups in ((STEP, (STEP_GROUP,)), (ITERATION, ITERATION_GROUPS)):
             run.define_metric(axis, hidden=True)
             for group in groups:
@@ -107,6 +106,10 @@ class WandbRun:
                 self._run.log({**item.values, item.axis: item.at, **more})
             case Texts():
                 table = wandb.Table(columns=list(item.columns), data=[list(row) for row in item.rows])
+                if self._is_offline:
+                    # A file beside the others. As an artifact, wandb's other copy of every table, it would be in the
+                    # user's home under a path that stands in the file to be sent.
+                    table.bind_to_run(self._run, item.name, item.iteration)
                 self._run.log({item.name: table})
             case Files():
                 artifact = wandb.Artifact(f"{self._run.id}-{item.kind}", type=item.type)
