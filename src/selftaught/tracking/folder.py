@@ -71,10 +71,6 @@ class RunFolder:
         parameters = self._about["model"].get("parameters")
         return work_of(parameters, is_low_rank=bool(self._about["config"].get("training.lora_rank")))
 
-    @property
-    def task(self) -> str:
-        return str(self._about["config"]["task.name"])
-
     def description(self) -> dict[str, Any]:
         """The resolved config and what else describes a run, without paths, hosts and secrets."""
         about = self._about
@@ -109,8 +105,9 @@ class RunFolder:
         if (result := read_result(self.dir)) is not None:
             base, test = (result[name]["accuracy"] for name in ("base", "test"))
             yield result_row(int(result["best_iteration"]), base, test)
+        task = measurements[0].task if measurements else None
         for number, measurement in enumerate(read_later(self.dir), start=1):
-            yield later_row(measurement, number, task=self.task)
+            yield later_row(measurement, number, task=task)
 
     def of_iteration(self, summary: IterationSummary) -> Iterator[Item]:
         """Of a finished iteration, all but its optimizer steps and its measurement."""

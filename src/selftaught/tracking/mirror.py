@@ -214,6 +214,7 @@ def opening_of(
 ) -> Opening:
     return Opening(
         tracker=tracker,
+        module=TRACKERS[tracker].module,
         run_dir=str(run_dir.absolute()),
         settings=settings,
         how=how,  # type: ignore[arg-type]

@@ -30,11 +30,11 @@ from selftaught.runs.lines import adapter_of, dump
 from selftaught.runs.reading import LoggedStep, read_result, read_steps
 from selftaught.tracking.folder import RunFolder
 from selftaught.tracking.points import Item, Row, StepRows, counted, counts_row, measured_row
-from selftaught.tracking.trackers import TRACKERS, NotArrived, Offline, Place, Refused, Tracker
+from selftaught.tracking.trackers import NotArrived, Offline, Place, Refused, Tracker
 
 NICENESS = 10
 """The run comes first."""
-LOCK_S = 20.0
+LOCK_S = 60.0
 """How long an earlier start's process may take to end."""
 
 
@@ -43,6 +43,8 @@ class Opening:
     """The first line: what is to be tracked, and how."""
 
     tracker: str
+    module: str
+    """As in the table of trackers."""
     run_dir: str
     settings: TrackingConfig
     how: Literal["live", "whole", "later"]
@@ -255,7 +257,7 @@ class Session:
 
 def _opened(opening: Opening, place: Place) -> tuple[Tracker, bool]:
     """The tracked run, and whether it is files to be sent later."""
-    module = import_module(TRACKERS[opening.tracker].module)
+    module = import_module(opening.module)
     try:
         return module.open_tracker(place), place.offline
     except Offline:

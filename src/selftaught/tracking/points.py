@@ -189,7 +189,7 @@ def measured_row(m: Measurement) -> Row:
     )
 
 
-def later_row(m: Measurement, number: int, *, task: str) -> Row:
+def later_row(m: Measurement, number: int, *, task: str | None) -> Row:
     """The number-th measurement that `eval` made of a run on `task`; of another task its name is in the points'."""
     group = f"eval/{m.split}" if m.task == task else f"eval/{_slug(m.task)}/{m.split}"
     return Row(key=f"eval/{number}", axis=ITERATION, at=m.iteration, values=_known(group, _measured(m)))
