@@ -1,10 +1,12 @@
-"""The points of a run: the same while it goes and afterwards, each once, each axis in order, and nothing of the host."""
+"""The points of a run: the same live and afterwards, each once, each axis in order, and nothing of the machine."""
 
 import getpass
 import json
 import re
+import shutil
 import socket
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,7 @@ from selftaught.tracking.points import (
     measured_row,
     work_of,
 )
-from tracked import STEPS, tracked_run
+from tracked import STEPS, scripted_run
 
 NO_WORK = work_of(None, is_low_rank=False)
 
@@ -49,7 +51,7 @@ def step(iteration: int, number: int, **fields: object) -> LoggedStep:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorder]:
     """A finished run of two iterations, and what it told."""
     recorder, folder = Recorder(), tmp_path_factory.mktemp("points") / "run"
-    tracked_run(folder, listeners=[recorder])
+    scripted_run(folder, recorder)
     return folder, recorder
 
 
@@ -76,8 +78,7 @@ def test_what_a_tracker_gets_live_is_what_the_folder_gives_afterwards(finished: 
     assert isinstance(session.tracker, RecordingTracker)
     live = {item.key: item for item in session.tracker.items}
     afterwards = {item.key: item for item in RunFolder(folder, TrackingConfig()).items()}
-    assert afterwards.keys() - live.keys() == {"result"}
-    assert live == {key: item for key, item in afterwards.items() if key != "result"}
+    assert live == afterwards
 
 
 def test_every_point_is_there_once_and_each_axis_in_order(finished: tuple[Path, Recorder]) -> None:
@@ -98,11 +99,22 @@ def test_every_point_is_there_once_and_each_axis_in_order(finished: tuple[Path, 
         "selection/train_used",
         "training/loss",
         "speed/rationale_tokens_per_s",
-        "speed/train_flop_per_s",
+        "speed/dev_flop_per_s",
     ):
         assert at[name] == [1, 2]
     groups = {name.split("/")[0] for name in at}
     assert groups <= {STEP_GROUP, *ITERATION_GROUPS}, "a name whose axis is not defined"
+
+
+def test_the_result_is_a_point_once_there_is_one(finished: tuple[Path, Recorder], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    measured = {"accuracy": 0.25}
+    result = {"best_iteration": 2, "checkpoint": "checkpoints/002", "base": measured, "test": {"accuracy": 0.75}}
+    (folder / "result.json").write_text(json.dumps(result))
+    (row,) = (row for row in rows_of(folder) if row.key == "result")
+    assert row.at == 2
+    assert row.values["result/test_accuracy"] == 0.75
 
 
 def test_a_redone_training_stands_once_with_the_steps_of_its_last_time(tmp_path: Path) -> None:
@@ -187,7 +199,7 @@ def test_a_table_has_both_kinds_one_type_in_each_column_and_no_text_without_end(
 def test_the_samples_of_a_table_are_spread_over_all(n: int, wanted: int) -> None:
     chosen = sorted(spaced(n, wanted))
     assert len(chosen) == min(n, wanted)
-    gaps = [b - a for a, b in zip(chosen, chosen[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(chosen)]
     assert not gaps or max(gaps) - min(gaps) <= 1
 
 

@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.commands.run import FromPython, launch
+from selftaught.config.loading import flat_values
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.records.events import Listener
 from selftaught.records.training import Checkpoint, StepMetrics, Training
+from selftaught.runs.reading import FORMAT
+from selftaught.runs.store import RunStore
+from selftaught.tracking.files import MetricsFile
+from selftaught.tracking.listeners import Listeners
 from selftaught.training.none import NullTrainer
-from toy import folder_bytes, reply, toy_config, toy_task
+from toy import folder_bytes, reply, run_toy, toy_config, toy_task
 
 NAMES = ("samples", "examples", "left_out", "problems.jsonl", "prompts.jsonl", "result.json")
 """What a run writes that does not depend on clocks."""
@@ -75,6 +80,17 @@ def tracked_run(
         trainer=lambda: Stepping((2, 3) if kill_in == "training" else None),
     )
     launch(config, run_dir, listeners=listeners, given=given)
+
+
+def scripted_run(run_dir: Path, listener: Listener) -> None:
+    """The same without models and without trackers, for tests that must be quick; it writes no result.json."""
+    config = toy_config()
+    with RunStore(run_dir) as store:
+        model = {"path": "scripted", "sha256": None, "parameters": 1000}
+        about = {"format": FORMAT, "config": flat_values(config), "resolved": {}, "model": model}
+        store.begin(toy_task(), about)
+    with Listeners([MetricsFile(run_dir, 1), listener]) as tell:
+        run_toy(run_dir, config=config, trainer=Stepping(), tell=tell)
 
 
 def written(run_dir: Path) -> dict[str, bytes]:

@@ -72,9 +72,7 @@ class TrackingConfig(Section):
     table_rows: Count = Field(
         32, description="Samples of each iteration that go out as text, with their questions; 0 sends no text."
     )
-    artifacts: Copied = Field(
-        (), description="What `wandb` and `trackio` also get a copy of after each iteration."
-    )
+    artifacts: Copied = Field((), description="What `wandb` and `trackio` also get a copy of after each iteration.")
     machine_info: bool = Field(
         False,
         description="Also let `wandb` and `trackio` send what they find out about the machine: host name, hardware, its load, the checked out commit.",

@@ -34,8 +34,8 @@ from selftaught.tracking.trackers import NotArrived, Offline, Place, Refused, Tr
 
 NICENESS = 10
 """The run comes first."""
-LOCK_S = 60.0
-"""How long an earlier start's process may take to end."""
+LOCK_S = {"live": 60.0, "whole": 5.0, "later": 5.0}
+"""How long another process may hold the lock: that of a start that was killed may yet be sending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ def main() -> None:
 
     code = 1
     try:
-        with _locked(folder / f"{opening.tracker}.lock"):
+        with _locked(folder / f"{opening.tracker}.lock", LOCK_S[opening.how]):
             session = Session(opening, folder)
             reply("opened", session.tracker.where)
             os.nice(NICENESS)  # from here on the run goes
@@ -267,10 +267,10 @@ def _opened(opening: Opening, place: Place) -> tuple[Tracker, bool]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Raises Refused if another process keeps the lock: that of a start that was killed should soon have ended."""
+def _locked(path: Path, wait_s: float) -> Iterator[None]:
+    """Raises Refused if another process keeps the lock."""
     with path.open("ab") as file:
-        deadline = time.monotonic() + LOCK_S
+        deadline = time.monotonic() + wait_s
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
