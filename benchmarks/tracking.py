@@ -1,7 +1,7 @@
 """How much longer a run's iterations are with a tracker: `python -m benchmarks.tracking`.
 
 For each tracker, pairs of runs of the quick start, one without and one with it, in turn first and second. wandb gets a
-server on this machine that takes everything (tests/fake_wandb.py), so that points are really sent while the run goes.
+server on this machine that takes everything (fake_wandb.py), so that points are really sent while the run goes.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from json import dumps
 from pathlib import Path
 from statistics import median
 
+from benchmarks.fake_wandb import fake_wandb
 from selftaught.runs.reading import read_summaries
 
 TRACKERS = ("wandb", "trackio", "tensorboard")
-TESTS = Path(__file__).parents[1] / "tests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,6 @@ def receiving(tracker: str, folder: Path) -> Iterator[dict[str, str]]:
     if tracker != "wandb":
         yield environment
         return
-    sys.path.insert(0, str(TESTS))
-    from fake_wandb import fake_wandb
-
     with fake_wandb() as fake:
         yield {**environment, **fake.environment}
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.fake_wandb import KEY, Mode, fake_wandb
 from builders import PACKAGE, TESTS, measurement
-from fake_wandb import KEY, Mode, fake_wandb
 from selftaught.commands.track import tell_later, track
 from selftaught.config.settings import TrackingConfig
 from selftaught.records.errors import ConfigError, EngineError

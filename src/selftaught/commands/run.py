@@ -93,13 +93,9 @@ def launch(
     refuse_other_encodings(str(run_dir), "--run-dir")
     refuse_other_encodings(config.model.path, "model.path")
     check_model_path(config.model.path)
-    check_trackers(config.tracking.backends)
     task = task_of(config) if given.task is None else fitted(config, given.task)
     base = resolve_model(config.model.path)
-    if given.engine is None:
-        config.engine.check()
-    if given.trainer is None:
-        config.training.check()
+    _check_packages(config, given)
     data = data_sha256(task)
     held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base, resolve_chat(config.model, Path(base.path)))
@@ -118,12 +114,16 @@ def launch(
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
-        mirrors = mirrors_of(run_dir, config)
         with (
             RunStore(run_dir) as store,
             _begun(store, task, held or description(config, resolved, base, data, given.names())),
-            # The mirrors first: the others must hear how they end.
-            Listeners([*mirrors, *(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
+            Listeners(
+                [
+                    *(mirrors := mirrors_of(run_dir, config)),
+                    *(make(run_dir, config) for make in OF_EVERY_RUN),
+                    *listeners,
+                ]
+            ) as tell,
         ):
 
             def note(line: str) -> None:
@@ -132,11 +132,7 @@ def launch(
             def on_tokens(tokens: int) -> None:
                 tell(TokensGenerated(tokens=tokens))
 
-            if held is not None:
-                about = read_run_json(run_dir)
-                now = with_tracking(about if resolved is held else with_changes(about, resolved), config)
-                if now != about:
-                    store.write_json("run.json", now)
+            _write_changes(store, config, held, resolved)
             first = (announcement, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
             for line in (*first, *_other_versions(config, run_dir)):
                 note(line)
@@ -209,6 +205,25 @@ def _chat_notes(config: RunConfig, resolved: Resolved) -> list[str]:
         parts.append(f"its date {resolved.chat.date}")
     off = ' (model.prompt_format = "plain" has it continue a text)' if config.model.prompt_format == "auto" else ""
     return [", ".join(parts) + off]
+
+
+def _check_packages(config: RunConfig, given: FromPython) -> None:
+    """Raise ConfigError for what the config needs and this machine has not."""
+    check_trackers(config.tracking.backends)
+    if given.engine is None:
+        config.engine.check()
+    if given.trainer is None:
+        config.training.check()
+
+
+def _write_changes(store: RunStore, config: RunConfig, held: Resolved | None, resolved: Resolved) -> None:
+    """Write what has changed since the last start into run.json, for the next one."""
+    if held is None:
+        return
+    about = read_run_json(store.dir)
+    now = with_tracking(about if resolved is held else with_changes(about, resolved), config)
+    if now != about:
+        store.write_json("run.json", now)
 
 
 def refuse_other_data(run_dir: Path, task: Task) -> None:
