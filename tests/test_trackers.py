@@ -25,7 +25,7 @@ from selftaught.tracking.mirror import Mirror
 from selftaught.tracking.mirror_process import read_state
 from selftaught.tracking.points import Item, Row, Texts
 from selftaught.tracking.trackers import TRACKERS, Source
-from tracked import STEPS, tracked_run, written
+from tracked import PATIENT, STEPS, tracked_run, written
 from wandb_file import axes, config, history, payloads
 
 pytestmark = pytest.mark.slow  # each starts processes that import large libraries
@@ -33,7 +33,9 @@ pytestmark = pytest.mark.slow  # each starts processes that import large librari
 
 @pytest.fixture(autouse=True)
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without accounts, whose home is empty."""
+    """A user without accounts, whose home is empty, and who waits: a busy machine is no failure of a tracker."""
+    for name, seconds in PATIENT.items():
+        monkeypatch.setattr(f"selftaught.tracking.mirror.{name}", seconds)
     for name in [*os.environ]:
         if name.startswith(("WANDB_", "TRACKIO_")):
             monkeypatch.delenv(name)
@@ -50,7 +52,7 @@ def untracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So little that a server which hangs does not take a minute."""
+    """With servers, so little that one which hangs does not take a minute."""
     for name, seconds in (("SERVER_S", 4.0), ("CLOSE_S", 8.0)):
         monkeypatch.setattr(f"selftaught.tracking.mirror.{name}", seconds)
 

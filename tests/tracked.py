@@ -18,6 +18,7 @@ from selftaught.records.events import Listener
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.runs.reading import FORMAT
 from selftaught.runs.store import RunStore
+from selftaught.tracking import mirror
 from selftaught.tracking.files import MetricsFile
 from selftaught.tracking.listeners import Listeners
 from selftaught.training.none import NullTrainer
@@ -26,6 +27,8 @@ from toy import folder_bytes, reply, run_toy, toy_config, toy_task
 NAMES = ("samples", "examples", "left_out", "problems.jsonl", "prompts.jsonl", "result.json")
 """What a run writes that does not depend on clocks."""
 STEPS = 5
+PATIENT = {"START_S": 600.0, "CLOSE_S": 300.0, "GRACE_S": 120.0}
+"""Limits of `tracking.mirror` for tests that are not about them."""
 
 
 class Stepping(NullTrainer):
@@ -98,4 +101,6 @@ def written(run_dir: Path) -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
+    for limit, seconds in PATIENT.items():
+        setattr(mirror, limit, seconds)
     tracked_run(Path(sys.argv[1]), *filter(None, sys.argv[2].split(",")), kill_in=(sys.argv[3:] or [""])[0])

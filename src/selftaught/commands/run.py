@@ -90,9 +90,7 @@ def launch(
     task_name = config.task.name.removeprefix(OBJECT)
     announcement = f"{config.method} on {task_name} with {config.model.path}, folder {run_dir}"
     config = with_absolute_paths(config)
-    refuse_other_encodings(str(run_dir), "--run-dir")
-    refuse_other_encodings(config.model.path, "model.path")
-    check_model_path(config.model.path)
+    _check_paths(config, run_dir)
     task = task_of(config) if given.task is None else fitted(config, given.task)
     base = resolve_model(config.model.path)
     _check_packages(config, given)
@@ -114,6 +112,7 @@ def launch(
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
+        mirrors = mirrors_of(run_dir, config)
         with (
             RunStore(run_dir) as store,
             _begun(store, task, held or description(config, resolved, base, data, given.names())),
@@ -129,9 +128,7 @@ def launch(
             def note(line: str) -> None:
                 tell(Note(text=line))
 
-            def on_tokens(tokens: int) -> None:
-                tell(TokensGenerated(tokens=tokens))
-
+            opening = replace(opening, note=note, on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)))
             _write_changes(store, config, held, resolved)
             first = (announcement, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
             for line in (*first, *_other_versions(config, run_dir)):
@@ -143,7 +140,7 @@ def launch(
                 task=task,
                 base=base,
                 store=store,
-                open_engine=given.engine or resolved.engine.opener(replace(opening, note=note, on_tokens=on_tokens)),
+                open_engine=given.engine or resolved.engine.opener(opening),
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
@@ -205,6 +202,12 @@ def _chat_notes(config: RunConfig, resolved: Resolved) -> list[str]:
         parts.append(f"its date {resolved.chat.date}")
     off = ' (model.prompt_format = "plain" has it continue a text)' if config.model.prompt_format == "auto" else ""
     return [", ".join(parts) + off]
+
+
+def _check_paths(config: RunConfig, run_dir: Path) -> None:
+    refuse_other_encodings(str(run_dir), "--run-dir")
+    refuse_other_encodings(config.model.path, "model.path")
+    check_model_path(config.model.path)
 
 
 def _check_packages(config: RunConfig, given: FromPython) -> None:

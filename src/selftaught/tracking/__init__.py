@@ -16,8 +16,8 @@ OF_EVERY_RUN: tuple[Callable[[Path, RunConfig], Listener], ...] = (
 
 
 def mirrors_of(run_dir: Path, config: RunConfig) -> list[Mirror]:
-    """Those that the config asks for (`trackers.TRACKERS`), which are opened when the folder is there. They stand before
-    other listeners, which hear how they end."""
+    """Those that the config asks for (`trackers.TRACKERS`), which are opened when the folder is there. They are told
+    before other listeners, which hear how they end."""
     return [Mirror(name, run_dir, config.tracking) for name in dict.fromkeys(config.tracking.backends)]
 
 

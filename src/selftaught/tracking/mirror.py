@@ -57,7 +57,8 @@ class Process:
             bufsize=0,
         )
         self._said = b""
-        self.send(dump(Opening, opening))
+        with contextlib.suppress(OSError):  # it has ended already, which its reply says
+            self.send(dump(Opening, opening))
 
     def send(self, line: bytes) -> None:
         """Waits if the process does not read. Raises OSError if it has ended, ValueError if its input is closed."""
