@@ -59,8 +59,8 @@ def rows_of(folder: Path, settings: TrackingConfig | None = None) -> list[Row]:
     return [item for item in RunFolder(folder, settings or TrackingConfig()).items() if isinstance(item, Row)]
 
 
-def test_what_a_tracker_gets_live_is_what_the_folder_gives_afterwards(finished: tuple[Path, Recorder]) -> None:
-    folder, recorder = finished
+def session_of(folder: Path) -> Session:
+    """An open tracked run, in this process."""
     opening = Opening(
         tracker="recording",
         module="recording_tracker",
@@ -72,13 +72,29 @@ def test_what_a_tracker_gets_live_is_what_the_folder_gives_afterwards(finished: 
         close_s=1.0,
     )
     (folder / "tracking").mkdir(exist_ok=True)
-    session = Session(opening, folder / "tracking")
+    return Session(opening, folder / "tracking")
+
+
+def test_what_a_tracker_gets_live_is_what_the_folder_gives_afterwards(finished: tuple[Path, Recorder]) -> None:
+    folder, recorder = finished
+    session = session_of(folder)
     messages = [message for event in recorder.events if (message := message_of(event, 1)) is not None]
     session.listen(map(as_line, [*messages, Ended(is_finished=False)]))
     assert isinstance(session.tracker, RecordingTracker)
     live = {item.key: item for item in session.tracker.items}
     afterwards = {item.key: item for item in RunFolder(folder, TrackingConfig()).items()}
     assert live == afterwards
+
+
+def test_a_step_that_did_not_come_moves_no_later_one_on_its_axis(finished: tuple[Path, Recorder]) -> None:
+    folder, recorder = finished
+    messages = [message for event in recorder.events if (message := message_of(event, 1)) is not None]
+    steps = [m for m in messages if isinstance(m, LoggedStep) and not (m.iteration == 1 and m.step == STEPS)]
+    session = session_of(folder)
+    session.listen(map(as_line, steps))
+    assert isinstance(session.tracker, RecordingTracker)
+    at = [item.at for item in session.tracker.items if isinstance(item, Row)]
+    assert at == [n for n in range(1, 2 * STEPS + 1) if n != STEPS]
 
 
 def test_every_point_is_there_once_and_each_axis_in_order(finished: tuple[Path, Recorder]) -> None:

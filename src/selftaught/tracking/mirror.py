@@ -38,6 +38,8 @@ CLOSE_S = 60.0
 """How long it may take at the end to get what is missing and to have everything arrive."""
 CLOSE_WITH_FILES_S = 1_800.0
 """The same, where checkpoints or training sets are asked for."""
+CLOSE_UNFINISHED_S = 10.0
+"""The same for a run that was stopped: whoever stopped it waits, and the next start sends what has not arrived."""
 GRACE_S = 10.0
 """How much longer its process is waited for than it has itself, so that it can say what went wrong."""
 
@@ -169,7 +171,7 @@ class Mirror:
 
     def _closed(self) -> Reply | None:
         """Let the process finish its work; None if it does not in its time."""
-        limit_s = close_s(self._settings)
+        limit_s = close_s(self._settings) if self._is_finished else CLOSE_UNFINISHED_S
         deadline = time.monotonic() + limit_s + GRACE_S
         assert self._process is not None
         assert self._thread is not None

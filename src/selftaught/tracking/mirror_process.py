@@ -173,9 +173,8 @@ class Session:
         self._new: set[str] = set()
         self._failures: dict[str, str] = {}
         self._rounds: dict[tuple[int, str], SamplingCounts] = {}
-        self._steps = StepRows(self.run.work)
-        for step in read_steps(self.run.dir) if opening.how == "live" else ():
-            self._steps.row(step)
+        self._steps: tuple[int | None, StepRows] = None, StepRows(self.run.work)
+        """The training that goes on, by its iteration."""
         given = opening.settings.id if before is None else None
         place = Place(
             run_dir=self.run.dir,
@@ -198,7 +197,7 @@ class Session:
         for line in lines:
             match message_of(line):
                 case LoggedStep() as step:
-                    self._add(self._steps.row(step))
+                    self._add(self._steps_of(step.iteration).row(step))
                 case StageEnded(iteration=iteration, kind=kind, counts=counts) if kind != "evaluation":
                     rounds = counted(self._rounds.get((iteration, kind)), counts)
                     self._rounds[iteration, kind] = rounds
@@ -211,6 +210,17 @@ class Session:
                 case Ended(is_finished=is_finished):
                     return is_finished
         return False  # the run was killed
+
+    def _steps_of(self, iteration: int) -> StepRows:
+        """What makes rows of a training's steps. Where these begin is read from the run's files: the last step of the
+        training before may not have come here."""
+        if self._steps[0] != iteration:
+            steps = StepRows(self.run.work)
+            for step in read_steps(self.run.dir):
+                if step.iteration != iteration:
+                    steps.row(step)
+            self._steps = iteration, steps
+        return self._steps[1]
 
     def close(self, *, is_finished: bool) -> None:
         """Raises NotArrived if something is missing."""
