@@ -48,6 +48,8 @@ HEAVY = {
     "vllm",
     "ray",
     "wandb",
+    "trackio",
+    "tensorboard",
     "httpx2",
     "reasoning_gym",
     "pyarrow",
@@ -82,7 +84,9 @@ ALLOWED_AT_TOP = {
     "cli/export.py": {"typer"},
     "cli/predict.py": {"typer"},
     "cli/run.py": {"typer"},
+    "cli/track.py": {"typer"},
     "tracking/terminal.py": {"typer", "rich"},
+    **{f"tracking/{name}.py": {name} for name in ("wandb", "trackio", "tensorboard")},
     "report/tables.py": {"rich"},
 }
 

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from builders import sample, step_metrics
+from builders import measurement, sample, step_metrics
+from selftaught.commands.run import fixed_settings
+from selftaught.commands.run_json import with_tracking
+from selftaught.commands.track import tell_later, track
+from selftaught.config.loading import config_from_values, flat_values
+from selftaught.records.errors import ConfigError
 from selftaught.records.events import (
     ChunkSaved,
     Event,
@@ -26,7 +31,9 @@ from selftaught.tracking.files import LogFile, MetricsFile
 from selftaught.tracking.listeners import Listeners, Recorder
 from selftaught.tracking.terminal import Terminal
 from selftaught.tracking.text import LONGEST_TEXT, text_of
+from selftaught.tracking.trackers import TRACKERS, check_trackers
 from toy import FORMAT, TRAIN, folder_bytes, run_toy, toy_config
+from tracked import scripted_run
 
 
 class Broken:
@@ -202,3 +209,33 @@ def test_every_event_that_ends_something_has_a_line(kind: type, tmp_path: Path) 
     events = [event for event in recorder.events if isinstance(event, kind)]
     assert events
     assert all(text_of(event, 8) for event in events)
+
+
+def test_a_tracker_that_is_not_installed_is_one_line_that_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftaught.tracking.trackers.find_spec", lambda name: None)
+    for name in TRACKERS:
+        with pytest.raises(ConfigError, match=rf"^tracking.backends names {name}, .*install selftaught\[{name}\]"):
+            check_trackers([name])
+
+
+def test_a_tracker_that_is_not_known_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match="wandb, trackio, tensorboard"):
+        check_trackers(["neptune"])
+    with pytest.raises(ConfigError, match='"wandb" or "trackio" or "tensorboard"'):
+        toy_config(tracking__backends=["neptune"])
+
+
+def test_the_settings_of_tracking_may_differ_when_a_run_is_carried_on() -> None:
+    other = {"tracking__backends": ["wandb"], "tracking__project": "p", "tracking__log_every_steps": 3}
+    assert fixed_settings(toy_config(**other)) == fixed_settings(toy_config())
+    about = json.loads(json.dumps({"config": flat_values(toy_config()), "resolved": {}}))
+    now = json.loads(json.dumps(with_tracking(about, toy_config(**other))))
+    assert config_from_values(now["config"]) == toy_config(**other)
+
+
+def test_a_run_without_trackers_is_sent_to_those_that_are_named_and_no_others(tmp_path: Path) -> None:
+    scripted_run(tmp_path / "run", Recorder())
+    with pytest.raises(ConfigError, match=r"started without trackers.*--backend"):
+        track(tmp_path / "run", [], note=lambda text: None)
+    tell_later(tmp_path / "run", measurement(), note=lambda text: None)
+    assert not (tmp_path / "run" / "tracking").exists()

@@ -58,3 +58,49 @@ def test_equal_micro_batches_have_no_noise() -> None:
     # Four equal gradients of squared norm 9; each adds a quarter of itself.
     estimate = estimate_noise([9 / 16] * 4, [5] * 4, 9.0)
     assert estimate == NoiseEstimate(squared_norm=pytest.approx(9.0), trace=pytest.approx(0.0))
+
+
+def gradients_of_a_linear_model(
+    rng: np.random.Generator, offset: np.ndarray, deviation: float, size: int
+) -> np.ndarray:
+    """Of (w·x - y)^2 / 2 at weights that are `offset` from the true ones, a row for each of `size` examples.
+
+    x is standard normal and y has noise of `deviation`: then the mean gradient is the offset, and the trace of the
+    gradient's covariance is d (|offset|^2 + deviation^2) + |offset|^2 (fourth moments of a normal vector).
+    """
+    inputs = rng.standard_normal((size, offset.size))
+    residuals = inputs @ offset - deviation * rng.standard_normal(size)
+    return residuals[:, None] * inputs
+
+
+def scale_and_error(steps: list[NoiseEstimate]) -> tuple[float, float]:
+    """The noise scale of these steps and its standard error, by leaving out one step at a time."""
+    scale = noise_scale(steps)
+    assert scale is not None
+    squared_norms, traces = np.array([(s.squared_norm, s.trace) for s in steps]).T
+    without = (traces.sum() - traces) / (squared_norms.sum() - squared_norms)
+    return scale, float(np.sqrt((len(steps) - 1) * np.mean((without - without.mean()) ** 2)))
+
+
+def test_the_noise_scale_of_a_linear_model_is_within_its_interval_of_the_truth() -> None:
+    d, deviation, weights = 20, 3.0, [24, 40, 32, 32]
+    offset = np.full(d, 0.5)
+    squared_norm = float(offset @ offset)
+    truth = (d * (squared_norm + deviation**2) + squared_norm) / squared_norm
+    rng = np.random.default_rng(0)
+
+    def step() -> NoiseEstimate:
+        added = [gradients_of_a_linear_model(rng, offset, deviation, n).sum(axis=0) / sum(weights) for n in weights]
+        total = np.sum(added, axis=0)
+        estimate = estimate_noise([float(g @ g) for g in added], weights, float(total @ total))
+        assert estimate is not None
+        return estimate
+
+    within = 0
+    for _ in range(100):
+        scale, error = scale_and_error([step() for _ in range(50)])
+        within += abs(scale - truth) < 1.96 * error
+    assert within >= 88, "about 95 % of the intervals hold the truth"
+    scale, error = scale_and_error([step() for _ in range(3000)])
+    assert error < 0.04 * truth
+    assert abs(scale - truth) < 3 * error

@@ -7,7 +7,7 @@ that --help is quick.
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from selftaught.cli.output import (
 )
 from selftaught.cli.predict import predict_command
 from selftaught.cli.run import run_command
+from selftaught.cli.track import track_command
 from selftaught.machine.paths import given_name, given_path
 from selftaught.machine.quiet import quieten_libraries
 from selftaught.records.errors import (
@@ -30,9 +31,6 @@ from selftaught.records.errors import (
     SelftaughtError,
     one_line,
 )
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="selftaught",
@@ -134,6 +132,7 @@ def evaluate_command(
     """Measure a model or a run's result: accuracy with n and 95 % interval, per class."""
     from selftaught.commands.evaluate import Asked, evaluate, find_target
     from selftaught.commands.show import measurement_text
+    from selftaught.commands.track import tell_later
     from selftaught.config.loading import parse_overrides
     from selftaught.report.tables import wrapped
     from selftaught.runs.reading import dump_measurement
@@ -148,14 +147,18 @@ def evaluate_command(
         max_new_tokens=max_new_tokens,
         overrides=parse_overrides(overrides or ()),
     )
-    measurement = evaluate(find_target(given_name(target, "RUN_OR_MODEL"), task=task), asked, note=note)
+    found = find_target(given_name(target, "RUN_OR_MODEL"), task=task)
+    measurement = evaluate(found, asked, note=note)
     text = wrapped(measurement_text(measurement), width_of(sys.stdout), indent="    ")
     print(json.dumps(dump_measurement(measurement)) if as_json else text)
+    if found.run_dir is not None:
+        tell_later(found.run_dir, measurement, note=note)
 
 
 app.command(name="doctor", short_help="Look at machine, model and task before a run.")(doctor_command)
 app.command(name="export", short_help="Hand on a run's model and its data.")(export_command)
 app.command(name="predict", short_help="Answer a file of new questions.")(predict_command)
+app.command(name="track", short_help="Send a run to trackers.")(track_command)
 
 
 @app.command(short_help="Print samples of a run.")

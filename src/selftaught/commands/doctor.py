@@ -22,6 +22,7 @@ from selftaught.machine.versions import library_versions
 from selftaught.models.weights import resolve_model
 from selftaught.records.errors import ConfigError, SelftaughtError
 from selftaught.records.problems import Problem, PromptFormat, Task
+from selftaught.tracking.trackers import TRACKERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Extra:
 EXTRAS = {
     "lora": Extra(("peft",), "training of adapters (training.lora_rank), which takes a fraction of the memory"),
     "math": Extra(("sympy",), "formulas as answers (task.verifier = 'math')"),
+    **{name: Extra((source.package,), f"charts of a run in {source.label}") for name, source in TRACKERS.items()},
 }
 """The optional dependencies of pyproject.toml that a user may want."""
 

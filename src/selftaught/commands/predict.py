@@ -13,7 +13,7 @@ from typing import Any
 
 from selftaught.commands.evaluate import AskedSampling, find_target, opened_engine
 from selftaught.commands.prediction_job import Job, job_of, refuse_long_questions
-from selftaught.commands.run import versions
+from selftaught.commands.run_json import versions
 from selftaught.config.loading import differences
 from selftaught.config.resolving import Resolved, carried_on, resolve
 from selftaught.engines.engine import Engine, ServedEngine

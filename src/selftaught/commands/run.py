@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from selftaught.commands.memory_check import with_room
 from selftaught.commands.prompt_check import refuse_long_prompts
+from selftaught.commands.run_json import description, versions, with_changes, with_tracking
 from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
     FILES,
@@ -28,7 +28,6 @@ from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import refuse_other_encodings
 from selftaught.machine.user_functions import with_absolute_file
-from selftaught.machine.versions import git_commit, library_versions
 from selftaught.machine.workers import Workers
 from selftaught.methods.method import Method
 from selftaught.methods.settings import Knobs
@@ -46,15 +45,16 @@ from selftaught.records.events import Listener, Note, RunEnded, TokensGenerated
 from selftaught.records.problems import ChatFormat, Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
-from selftaught.runs.reading import FORMAT, dump_measurement, read_run_json, read_summaries
+from selftaught.runs.reading import dump_measurement, read_run_json, read_summaries
 from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
 from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.tasks.outside import OBJECT, short_name
-from selftaught.tracking import OF_EVERY_RUN
+from selftaught.tracking import OF_EVERY_RUN, mirrors_of, open_mirrors
 from selftaught.tracking.listeners import Listeners
+from selftaught.tracking.trackers import check_trackers
 from selftaught.training.trainer import Trainer
 
 
@@ -94,10 +94,7 @@ def launch(
     _check_paths(config, run_dir)
     task = task_of(config) if given.task is None else fitted(config, given.task)
     base = resolve_model(config.model.path)
-    if given.engine is None:
-        config.engine.check()
-    if given.trainer is None:
-        config.training.check()
+    _check_packages(config, given)
     data = data_sha256(task)
     held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base, resolve_chat(config.model, Path(base.path)))
@@ -118,28 +115,32 @@ def launch(
             open_trainer()  # a library that it lacks is an error before anything is sampled
         with (
             RunStore(run_dir) as store,
-            _begun(store, task, held or _description(config, resolved, base, data, given)),
-            Listeners([*(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
+            _begun(store, task, held or description(config, resolved, base, data, given.names())),
+            Listeners(
+                [
+                    *(mirrors := mirrors_of(run_dir, config)),
+                    *(make(run_dir, config) for make in OF_EVERY_RUN),
+                    *listeners,
+                ]
+            ) as tell,
         ):
 
             def note(line: str) -> None:
                 tell(Note(text=line))
 
-            def on_tokens(tokens: int) -> None:
-                tell(TokensGenerated(tokens=tokens))
-
-            if resolved is not held is not None:
-                store.write_json("run.json", _with_changes(read_run_json(run_dir), resolved))
+            opening = replace(opening, note=note, on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)))
+            _write_changes(store, config, held, resolved)
             first = (announcement, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
             for line in (*first, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
+            open_mirrors(mirrors, note)
             setup = Setup(
                 config=config,
                 task=task,
                 base=base,
                 store=store,
-                open_engine=given.engine or resolved.engine.opener(replace(opening, note=note, on_tokens=on_tokens)),
+                open_engine=given.engine or resolved.engine.opener(opening),
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
@@ -153,12 +154,6 @@ def launch(
             store.write_json("result.json", result_of(outcome, setup))
             tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
             return outcome
-
-
-def _check_paths(config: RunConfig, run_dir: Path) -> None:
-    refuse_other_encodings(str(run_dir), "--run-dir")
-    refuse_other_encodings(config.model.path, "model.path")
-    check_model_path(config.model.path)
 
 
 def default_run_dir(config: RunConfig) -> Path:
@@ -208,6 +203,31 @@ def _chat_notes(config: RunConfig, resolved: Resolved) -> list[str]:
         parts.append(f"its date {resolved.chat.date}")
     off = ' (model.prompt_format = "plain" has it continue a text)' if config.model.prompt_format == "auto" else ""
     return [", ".join(parts) + off]
+
+
+def _check_paths(config: RunConfig, run_dir: Path) -> None:
+    refuse_other_encodings(str(run_dir), "--run-dir")
+    refuse_other_encodings(config.model.path, "model.path")
+    check_model_path(config.model.path)
+
+
+def _check_packages(config: RunConfig, given: FromPython) -> None:
+    """Raise ConfigError for what the config needs and this machine has not."""
+    check_trackers(config.tracking.backends)
+    if given.engine is None:
+        config.engine.check()
+    if given.trainer is None:
+        config.training.check()
+
+
+def _write_changes(store: RunStore, config: RunConfig, held: Resolved | None, resolved: Resolved) -> None:
+    """Write what has changed since the last start into run.json, for the next one."""
+    if held is None:
+        return
+    about = read_run_json(store.dir)
+    now = with_tracking(about if resolved is held else with_changes(about, resolved), config)
+    if now != about:
+        store.write_json("run.json", now)
 
 
 def refuse_other_data(run_dir: Path, task: Task) -> None:
@@ -351,10 +371,14 @@ def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
 
 
 def fixed_settings(config: RunConfig) -> dict[str, Value]:
-    """The settings that a run keeps: all but those that may change, such as how a server is reached."""
+    """The settings that a run keeps: all but those that may change, such as how a server is reached and who is told."""
     sections = {"engine": config.engine.may_change, "training": config.training.may_change}
     may_change = {f"{section}.{key}" for section, keys in sections.items() for key in keys}
-    return {key: value for key, value in flat_values(config).items() if key not in may_change}
+    return {
+        key: value
+        for key, value in flat_values(config).items()
+        if key not in may_change and not key.startswith("tracking.")
+    }
 
 
 def _refuse_other_data(run_dir: Path, about: Mapping[str, Any], data: str) -> None:
@@ -364,29 +388,3 @@ def _refuse_other_data(run_dir: Path, about: Mapping[str, Any], data: str) -> No
             f"{run_dir} was started on other problems (sha256 {str(then)[:12]}, now {data[:12]}): the data or the "
             "prompt file was changed; restore it, or use another --run-dir"
         )
-
-
-def _description(config: RunConfig, resolved: Resolved, base: ModelRef, data: str, given: FromPython) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "config": flat_values(config),
-        "from_python": given.names(),
-        "resolved": resolved.model_dump(mode="json"),
-        "model": {"path": base.path, "sha256": base.sha256},
-        "data_sha256": data,
-        "versions": versions(config),
-        "git_commit": git_commit(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def versions(config: RunConfig) -> dict[str, str]:
-    """Of Python, of the libraries that decide the numbers of a run, and of what its engine and trainer run on."""
-    return {**library_versions(), **config.engine.versions(), **config.training.versions()}
-
-
-def _with_changes(about: Mapping[str, Any], resolved: Resolved) -> dict[str, Any]:
-    """The content of run.json for a run whose settings of memory have changed: the next resume begins with them."""
-    now, before = resolved.model_dump(mode="json"), about["resolved"]["training"]
-    changed = {f"training.{key}": value for key, value in now["training"].items() if value != before.get(key)}
-    return {**about, "config": {**about["config"], **changed}, "resolved": now}

@@ -46,10 +46,36 @@ class ModelConfig(Section):
     )
 
 
+Trackers = Annotated[tuple[Literal["wandb", "trackio", "tensorboard"], ...], Field(strict=False)]
+Copied = Annotated[tuple[Literal["checkpoints", "training_sets"], ...], Field(strict=False)]
+"""Lists: TOML and JSON know no tuples."""
+
+
 class TrackingConfig(Section):
+    """None of these decides anything of a run, so all of them may differ when it is carried on."""
+
     log_every_steps: Positive = Field(
         10,
         description="Optimizer steps between two lines of metrics.jsonl; the first and the last step always have one.",
+    )
+    backends: Trackers = Field(
+        (), description="Trackers that get the run's points, each an extra of the package (docs/tracking.md)."
+    )
+    project: Text = Field("selftaught", description="The project of the tracked run, for `wandb` and `trackio`.")
+    entity: Text | None = Field(
+        None, description="For `wandb`: the user or team that has the project; absent leaves it to wandb."
+    )
+    id: Text | None = Field(
+        None,
+        description="The tracked run's id with `wandb`, its name with `trackio`; absent makes one up, which the run folder keeps. One that another run has is refused.",
+    )
+    table_rows: Count = Field(
+        32, description="Samples of each iteration that go out as text, with their questions; 0 sends no text."
+    )
+    artifacts: Copied = Field((), description="What `wandb` and `trackio` also get a copy of after each iteration.")
+    machine_info: bool = Field(
+        False,
+        description="Also let `wandb` and `trackio` send what they find out about the machine: host name, hardware, its load, the checked out commit.",
     )
 
 

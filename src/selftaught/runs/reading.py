@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,6 +20,22 @@ from selftaught.records.samples import Sample
 from selftaught.runs.lines import adapter_of, as_store_error, complete_lines, parsed, read_json, read_lines
 
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedStep:
+    """A line of metrics.jsonl; None for a number that was not finite."""
+
+    iteration: int
+    step: int
+    loss: float | None
+    learning_rate: float | None
+    grad_norm: float | None
+    seconds: float
+    tokens: int
+    noise: tuple[float | None, float | None] | None = None
+    peak_bytes: int | None = None
+
 
 FORMAT = 3
 PROBLEMS, PROMPTS = "problems.jsonl", "prompts.jsonl"
@@ -61,6 +78,16 @@ def read_summaries(run_dir: Path) -> list[IterationSummary]:
 
 def read_measurements(run_dir: Path) -> list[Measurement]:
     return list(read_lines(Measurement, run_dir / "evaluations.jsonl"))
+
+
+def read_steps(run_dir: Path) -> list[LoggedStep]:
+    """The logged steps of a run, each once: of a training that was redone those of its last time."""
+    steps: dict[tuple[int, int], LoggedStep] = {}
+    for line in read_lines(LoggedStep, run_dir / "metrics.jsonl"):
+        if line.step == 1:
+            steps = {key: step for key, step in steps.items() if key[0] != line.iteration}
+        steps[line.iteration, line.step] = line
+    return list(steps.values())
 
 
 def died_in_training(run_dir: Path) -> tuple[int, int, int | None] | None:

@@ -37,6 +37,8 @@ from selftaught.runs.lines import (
 from selftaught.runs.prompts import PromptFile, Render
 from selftaught.runs.reading import PROBLEMS, PROMPTS, read_measurements
 
+TRACKING = "tracking"
+"""The folder of the trackers' processes, which alone write there (tracking/mirror_process.py)."""
 SUBFOLDERS = ("samples", "examples", "left_out", "checkpoints", "logs")
 
 
@@ -99,6 +101,8 @@ class RunStore:
             for path in (*(self.dir / name for name in names), *self.dir.glob("logs/attempt-*.log")):
                 if path not in self._existing:
                     path.unlink(missing_ok=True)
+            if self.dir / TRACKING not in self._existing:
+                shutil.rmtree(self.dir / TRACKING, ignore_errors=True)
             for folder in (*(self.dir / name for name in SUBFOLDERS), *self._created):
                 if folder not in self._existing and not any(folder.iterdir()):
                     folder.rmdir()

@@ -39,10 +39,13 @@ class MetricsFile:
         self._run_dir, self._every = run_dir, every
 
     def tell(self, event: Event) -> None:
-        if isinstance(event, StepTaken):
-            step = event.metrics.step
-            if step in (1, event.steps) or step % self._every == 0:
-                append_metrics(self._run_dir, event.iteration, event.metrics)
+        if isinstance(event, StepTaken) and is_logged(event.metrics.step, event.steps, self._every):
+            append_metrics(self._run_dir, event.iteration, event.metrics)
 
     def close(self) -> None:
         pass
+
+
+def is_logged(step: int, steps: int, every: int) -> bool:
+    """Whether a step of so many has a line: the first, every n-th and the last have."""
+    return step in (1, steps) or step % every == 0

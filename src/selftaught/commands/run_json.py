@@ -1,0 +1,48 @@
+"""The content of run.json: what a run is begun with, and what of it may change when it is carried on."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from selftaught.config.loading import flat_values
+from selftaught.config.resolving import Resolved
+from selftaught.config.settings import RunConfig
+from selftaught.machine.versions import git_commit, library_versions
+from selftaught.models.weights import num_parameters
+from selftaught.records.samples import ModelRef
+from selftaught.runs.reading import FORMAT
+
+
+def description(
+    config: RunConfig, resolved: Resolved, base: ModelRef, data: str, from_python: Sequence[str]
+) -> dict[str, Any]:
+    """The content for a new run; `data` is the hash of its problems."""
+    return {
+        "format": FORMAT,
+        "config": flat_values(config),
+        "from_python": list(from_python),
+        "resolved": resolved.model_dump(mode="json"),
+        "model": {"path": base.path, "sha256": base.sha256, "parameters": num_parameters(base)},
+        "data_sha256": data,
+        "versions": versions(config),
+        "git_commit": git_commit(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def versions(config: RunConfig) -> dict[str, str]:
+    """Of Python, of the libraries that decide the numbers of a run, and of what its engine and trainer run on."""
+    return {**library_versions(), **config.engine.versions(), **config.training.versions()}
+
+
+def with_changes(about: Mapping[str, Any], resolved: Resolved) -> dict[str, Any]:
+    """The content of run.json for a run whose settings of memory have changed: the next resume begins with them."""
+    now, before = resolved.model_dump(mode="json"), about["resolved"]["training"]
+    changed = {f"training.{key}": value for key, value in now["training"].items() if value != before.get(key)}
+    return {**about, "config": {**about["config"], **changed}, "resolved": now}
+
+
+def with_tracking(about: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """The same for the settings of tracking, which may be others at every start."""
+    now = {f"tracking.{key}": value for key, value in config.tracking.model_dump(mode="json").items()}
+    return {**about, "config": {**about["config"], **now}}
