@@ -47,7 +47,7 @@ from selftaught.records.events import Listener, Note, RunEnded, TokensGenerated
 from selftaught.records.problems import ChatFormat, Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
-from selftaught.runs.reading import FORMAT, dump_measurement, read_run_json, read_summaries
+from selftaught.runs.reading import FORMAT, SERVED, dump_measurement, read_run_json, read_summaries
 from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
 from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
@@ -106,7 +106,9 @@ def launch(
     check_before_start(config, task := in_format(task, config, resolved.chat))
     trust = config.model.trust_remote_code
     with Workers(resolved.workers - 1) as workers:
-        opening = resolved.opening(workers, trust_remote_code=trust, log_dir=run_dir / "logs")
+        opening = resolved.opening(
+            workers, trust_remote_code=trust, log_dir=run_dir / "logs", served_dir=run_dir / SERVED
+        )
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
         own = {"trains": given.trainer is None, "samples": given.engine is None}
@@ -144,6 +146,7 @@ def launch(
                 open_engine=given.engine or resolved.engine.opener(replace(opening, note=note, on_tokens=on_tokens)),
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
+                dtype=resolved.dtype,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
                 method=(given.method or METHODS[config.method].make)(config, task),
                 tell=tell,
@@ -151,6 +154,7 @@ def launch(
             )
             set_up_s = time.monotonic() - began
             outcome = run(setup)
+            store.remove_served()
             store.write_json("result.json", result_of(outcome, setup))
             tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
             return outcome

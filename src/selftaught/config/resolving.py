@@ -12,6 +12,7 @@ from selftaught.config.settings import EngineSettings, RunConfig, TrainingSettin
 from selftaught.machine.devices import Device, Machine, NumberType, given_or, gpu_lines, resolve_machine
 from selftaught.machine.opening import Opening
 from selftaught.machine.workers import Worker
+from selftaught.models.adapters import base_folder
 from selftaught.models.weights import num_parameters
 from selftaught.records.errors import StoreError
 from selftaught.records.samples import ModelRef
@@ -51,6 +52,7 @@ class Resolved(Section):
         *,
         trust_remote_code: bool,
         log_dir: Path | None = None,
+        served_dir: Path | None = None,
         note: Callable[[str], None] = lambda line: None,
     ) -> Opening:
         """What opens the run's engine and trainer here; `workers` are the processes beside this one."""
@@ -60,6 +62,7 @@ class Resolved(Section):
             trust_remote_code=trust_remote_code,
             chat=self.chat.settings if self.chat else None,
             log_dir=log_dir,
+            served_dir=served_dir,
             note=note,
         )
 
@@ -80,7 +83,7 @@ def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Re
         dtype=config.model.dtype,
         threads=compute.threads,
         workers=compute.workers,
-        model=Path(model.path),
+        model=base_folder(Path(model.path)),
     )
     parameters = num_parameters(model)
     weights_bytes = (parameters or 0) * (2 if machine.dtype == "bfloat16" else 4)

@@ -18,8 +18,10 @@ from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key, revert_weight_conversion
 
+from selftaught.models.adapters import adapters_in, base_folder
 from selftaught.models.configuration import config_of, empty_model
 from selftaught.models.folder import check_folder, incomplete, weight_files
+from selftaught.models.merging import check_adapter, merge
 from selftaught.models.misfits import Misfits, misfit_text, natural
 from selftaught.records.errors import ModelError, one_line
 
@@ -44,24 +46,32 @@ class Tensor:
 
 
 def load_model(path: str, *, dtype: torch.dtype, trust_remote_code: bool = False) -> Any:
-    """The model of a folder, every weight of it from the folder's files. Raises ModelError if that cannot be."""
-    constants = check_model(path, trust_remote_code=trust_remote_code)
-    with _explained(path):
+    """The model of a folder, every weight of it from the folder's files; adapters are merged into their base, on a CPU
+    and without a second copy of it. Raises ModelError if that cannot be."""
+    base, constants = _checked(Path(path), trust_remote_code)
+    with _explained(base):
         model, info = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
+            base, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
         )
-    _refuse_misfits(path, model, {**info, "unexpected_keys": set(info["unexpected_keys"]) - constants})
+    _refuse_misfits(base, model, {**info, "unexpected_keys": set(info["unexpected_keys"]) - constants})
+    for adapter in reversed(list(adapters_in(Path(path)))):
+        merge(adapter, model)
     return model
 
 
-def check_model(path: str, *, trust_remote_code: bool = False) -> frozenset[str]:
-    """Raise ModelError if the tensors of a model folder are not those of its config; no weight is read for it.
+def check_model(path: str, *, trust_remote_code: bool = False) -> None:
+    """Raise ModelError if the tensors of a model folder are not those of its config, or adapters not those of their
+    base; no weight is read for it."""
+    _checked(Path(path), trust_remote_code)
 
-    Returns the names of the tensors that are no weights, but constants that the model computes by itself.
-    """
-    folder = Path(path)
-    check_folder(folder, named=path)
-    tensors = _tensors_in(weight_files(folder, named=path), path)
+
+def _checked(folder: Path, trust_remote_code: bool) -> tuple[str, frozenset[str]]:
+    """The folder of the complete weights, checked, and the names of its tensors that are no weights, but constants that
+    the model computes by itself."""
+    adapters = list(adapters_in(folder))
+    path = str(base_folder(folder))
+    check_folder(Path(path), named=path)
+    tensors = _tensors_in(weight_files(Path(path), named=path), path)
     config = config_of(path, trust_remote_code=trust_remote_code)
     empty = empty_model(path, config, trust_remote_code=trust_remote_code)
     sources, elsewhere = _sources(empty, tensors)
@@ -90,7 +100,9 @@ def check_model(path: str, *, trust_remote_code: bool = False) -> frozenset[str]
     _refuse_misfits(path, model, {**info, **in_files})
     _refuse_quantised(path, model, sources, tensors)
     _refuse_other_copies(path, model, sources, tensors)
-    return constants
+    for adapter in adapters:
+        check_adapter(adapter, empty)
+    return path, constants
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from selftaught.runs.lines import adapter_of, as_store_error, complete_lines, pa
 R = TypeVar("R")
 
 FORMAT = 3
-PROBLEMS, PROMPTS = "problems.jsonl", "prompts.jsonl"
+PROBLEMS, PROMPTS, SERVED = "problems.jsonl", "prompts.jsonl", "served"
 
 _SHA256 = re.compile(rb'\{"sha256":"([0-9a-f]{16})",')
 
