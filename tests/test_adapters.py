@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file, save_file
 
 from selftaught.models.adapters import base_folder
@@ -19,28 +19,14 @@ from selftaught.models.places import hub_id, local_folder
 from selftaught.models.tokens import Codec
 from selftaught.models.weights import model_in_folder, resolve_model, weights_sha256
 from selftaught.records.errors import ModelError
+from tiny_models import make_adapters
 
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
-def make(base: Path, folder: Path, **values: Any) -> Path:
-    """Adapters as peft writes them, with factors that change something."""
-    model = load_model(str(base), dtype=torch.float32)
-    config = LoraConfig(**{"r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "down_proj"], **values})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        get_peft_model(model, config).save_pretrained(folder)
-    torch.manual_seed(1)
-    path = folder / "adapter_model.safetensors"
-    save_file(
-        {name: torch.randn(t.shape) * 0.1 for name, t in load_file(path).items()}, path, metadata={"format": "pt"}
-    )
-    return folder
-
-
 @pytest.fixture(scope="module")
 def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tiny, tmp_path_factory.mktemp("adapters") / "made")
+    return make_adapters(tiny, tmp_path_factory.mktemp("adapters") / "made")
 
 
 @pytest.fixture
@@ -74,7 +60,7 @@ def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], dic
 def test_adapters_of_others_are_merged_as_peft_applies_them_and_have_their_base_models_tokenizer(
     tiny: Path, tmp_path: Path, values: dict[str, Any]
 ) -> None:
-    folder = make(tiny, tmp_path / "adapters", **values)
+    folder = make_adapters(tiny, tmp_path / "adapters", **values)
     codec = Codec(str(folder))
     assert codec.encode_prompt("1 + 2 =") == Codec(str(tiny)).encode_prompt("1 + 2 =")
     assert codec.end_ids == Codec(str(tiny)).end_ids

@@ -1,6 +1,7 @@
 """Low-rank adapters: they alone are trained and saved, and whoever loads them gets their base with them merged."""
 
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,27 +13,30 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from builders import task_named
+from builders import LEAST, task_named
 from selftaught.cli.app import app
+from selftaught.commands.evaluate import Asked, evaluate, find_target
 from selftaught.commands.run import launch
-from selftaught.config.loading import load_config
+from selftaught.config.loading import config_from_values, load_config
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.methods.training_set import examples_from_solutions
 from selftaught.models.loading import load_model
 from selftaught.models.merged_folder import write_merged
 from selftaught.models.tokens import Codec
-from selftaught.records.errors import ConfigError, TrainingError
+from selftaught.records.errors import ConfigError, ModelError, RefusedError, TrainingError
 from selftaught.records.samples import ModelRef, Request, SamplingParams
 from selftaught.records.training import Checkpoint, ProbeRow, Training, TrainingPlan
+from selftaught.runs.store import RunStore
 from selftaught.training.lora import save_adapters
 from selftaught.training.models import load_float32, load_for_training
 from selftaught.training.rows import Row
 from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
+from test_cli import QUICK
 from tiny_models import KINDS
 from toy import folder_bytes
 
@@ -247,6 +251,42 @@ def test_adapters_on_a_base_model_that_is_adapters_itself_are_added_to_both(
     assert torch.linalg.matrix_rank((after[name] - before[name]).double(), rtol=1e-4) == 5
 
 
+@pytest.mark.slow
+def test_a_run_with_adapters_trains_on_them_is_measured_and_knows_its_base_model(adder: Path, tmp_path: Path) -> None:
+    base, run_dir = Path(shutil.copytree(adder, tmp_path / "base")), tmp_path / "run"
+    values = {"method": "star-continue", "loop.max_iterations": 3, "loop.patience": 9, "model.path": str(base)}
+    values |= {"training.lora_rank": 2, "training.learning_rate": 1e-3, "training.keep_weights": "best-and-last"}
+    config = config_from_values({**LEAST, **QUICK, **values})
+    outcome = launch(config, run_dir)
+    assert [s.iteration for s in outcome.summaries] == [1, 2, 3]
+    records = {n: RunStore(run_dir).checkpoint(n) for n in (1, 2, 3)}
+    assert [r.started_from for r in records.values() if r] == [
+        str(base),
+        *(str(run_dir / "checkpoints" / f"00{n}") for n in (1, 2)),
+    ]
+    for n, record in records.items():
+        folder = run_dir / "checkpoints" / f"00{n}"
+        assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+        assert (folder / "adapter_model.safetensors").exists() == (n in (outcome.best, 3))
+        assert not (folder / "model.safetensors").exists()
+        assert record is not None
+        assert record.weights_kept == (n in (outcome.best, 3))
+        weights = {s.weights_sha256 for s in RunStore(run_dir).samples(n, "dev")}
+        assert weights == {record.sha256[:16]}
+    target = find_target(str(run_dir / "checkpoints" / "003"), task=None)
+    assert evaluate(target, Asked(split="dev")).correct == outcome.summaries[-1].dev.correct
+    lost = next(n for n in (1, 2) if n != outcome.best)
+    with pytest.raises(ModelError, match=r"not kept.*training\.keep_weights"):
+        find_target(str(run_dir / "checkpoints" / f"00{lost}"), task=None)
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: t * 2 for name, t in tensors.items()}, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RefusedError, match=r"make other weights than the run's .*; restore the base model"):
+        find_target(str(run_dir / "checkpoints" / "003"), task=None)
+    shutil.rmtree(base)
+    with pytest.raises(ModelError, match="which is neither a folder here nor in the hub's cache"):
+        find_target(str(run_dir / "checkpoints" / "003"), task=None)
+
+
 def test_a_trainer_whose_libraries_are_broken_ends_a_run_before_it_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,3 +309,20 @@ def test_without_peft_a_run_ends_before_it_samples_and_says_what_to_install(
     assert not (tmp_path / "run").exists()
     dry = CliRunner().invoke(app, ["run", "arithmetic", "--dry-run", "--set", "training.lora_rank=4"])
     assert isinstance(dry.exception, ConfigError)
+
+
+def test_four_bits_are_refused_without_a_rank_the_package_or_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"frozen_4bit = True, but without training\.lora_rank"):
+        launch(load_config("arithmetic", overrides=["training.frozen_4bit=true"]), tmp_path / "run")
+    config = load_config(
+        "arithmetic", overrides=["training.lora_rank=4", "training.frozen_4bit=true", "compute.device=cpu"]
+    )
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ConfigError, match=r"needs the package bitsandbytes; install selftaught\[4bit\]"):
+        launch(config, tmp_path / "run")
+    monkeypatch.setattr(SftConfig, "check", lambda self: None)
+    with pytest.raises(ConfigError, match="needs a GPU, and the run computes on cpu"):
+        launch(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

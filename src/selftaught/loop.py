@@ -87,8 +87,10 @@ def run_iteration(n: int, setup: Setup, models: Models, *, dev_before: Measureme
 def keep_weights(setup: Setup, dev: Sequence[Measurement]) -> None:
     """Delete the weights that the run does not need any more, unless all are to be kept; `dev` has the base model and
     every finished iteration."""
-    if setup.config.training.keep_weights != "all":
-        setup.store.keep_weights_of(weights_to_keep([m.accuracy for m in dev]), before=len(dev))
+    if setup.config.training.keep_weights == "all":
+        return
+    for n in setup.store.keep_weights_of(weights_to_keep([m.accuracy for m in dev]), before=len(dev)):
+        setup.tell(Note(text=f"the weights of iteration {n} are deleted: neither the best nor the last of the run"))
 
 
 def make_training_set(n: int, setup: Setup, models: Models, clock: Clock) -> Counted:

@@ -296,6 +296,8 @@ def _knobs(config: RunConfig, resolved: Resolved, what: str, with_adapters: Fitt
             knobs.append(
                 f"train adapters (training.lora_rank={USUAL_RANK}, about {gib(with_adapters.forecast.needed)})"
             )
+        if given.get("frozen_4bit") is False and given.get("lora_rank") and resolved.device == "cuda":
+            knobs.append("set training.frozen_4bit=true")
         if resolved.workers > 1:
             knobs.append("set compute.workers=1")
     else:

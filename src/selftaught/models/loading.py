@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key, revert_weight_conversion
 
@@ -57,6 +57,31 @@ def load_model(path: str, *, dtype: torch.dtype, trust_remote_code: bool = False
     for adapter in reversed(list(adapters_in(Path(path)))):
         merge(adapter, model)
     return model
+
+
+def load_in_4bit(path: str, *, compute: torch.dtype, trust_remote_code: bool = False) -> Any:
+    """The model of a folder on a GPU, with its linear layers in 4 bits, but for the output layer (NF4; Dettmers et al.
+    2023, arXiv 2305.14314); they are multiplied as `compute`. Raises ModelError for adapters, which are no files of it.
+    """
+    base, _ = _checked(Path(path), trust_remote_code)
+    if base != path:
+        raise ModelError(
+            f"model {path} holds adapters, and training.frozen_4bit needs a complete model; merge them, or leave it out"
+        )
+    with _explained(base):
+        quantisation = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+        )
+        return AutoModelForCausalLM.from_pretrained(
+            base,
+            dtype=compute,
+            quantization_config=quantisation,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+        )
 
 
 def check_model(path: str, *, trust_remote_code: bool = False) -> None:

@@ -62,7 +62,7 @@ def _no_fit(adapter: Adapter, what: str) -> ModelError:
 def merge(adapter: Adapter, model: Any) -> None:
     """Add adapters to a loaded model on a CPU, in place and in its number type; `check_adapter` has passed.
 
-    Needs the memory of about four copies of the largest linear layer in float32.
+    Needs the memory of about three copies of the largest linear layer in float32.
     """
     digest = hashlib.sha256(adapter.weights.read_bytes()).hexdigest()
     with _opened(adapter) as file, _one_thread():

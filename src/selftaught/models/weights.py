@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from selftaught.models.adapters import adapters_in, base_folder
+from selftaught.models.adapters import adapters_in, base_folder, is_adapter
 from selftaught.models.folder import check_folder, incomplete, weight_files
 from selftaught.models.places import SMALL_FILES, folder_named, from_hub, is_hub_id
 from selftaught.records.errors import ModelError
@@ -32,6 +32,8 @@ def check_model_path(path: str) -> Path:
     """
     is_on_hub = is_hub_id(path) and not os.path.lexists(path)
     folder = from_hub(path, SMALL_FILES) if is_on_hub else folder_named(path)
+    if is_on_hub and is_adapter(folder):
+        folder = folder_named(path)  # with their few weights; their base must be on this machine
     with _readable(path):
         base = base_folder(folder, named=path)
         check_folder(base, named=path if base == folder else str(base))

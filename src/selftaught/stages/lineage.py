@@ -188,7 +188,7 @@ def _is_in(served: str, model: ModelRef, setup: Setup) -> bool:
 def _for_server(setup: Setup, model: ModelRef) -> Path:
     """The folder that a server which somebody else starts is to serve: of adapters, the merged one."""
     folder = Path(model.path)
-    return setup.store.served_dir(model.checkpoint or 0) if is_adapter(folder) else folder
+    return setup.store.served_dir(model.checkpoint) if is_adapter(folder) else folder
 
 
 def _refusal(setup: Setup, model: ModelRef, engine: Engine, reason: str) -> str:

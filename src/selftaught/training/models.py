@@ -8,7 +8,7 @@ import torch
 from transformers import set_seed
 
 from selftaught.models.adapters import is_adapter, read_adapter
-from selftaught.models.loading import load_model
+from selftaught.models.loading import load_in_4bit, load_model
 from selftaught.records.samples import ModelRef
 from selftaught.training.lora import with_adapters
 from selftaught.training.loss import ends_with_head
@@ -62,7 +62,10 @@ def frozen_folder(start: ModelRef, settings: SftSettings) -> str:
 def load_for_training(
     path: str, settings: SftSettings, *, compute: torch.dtype, trust_remote_code: bool = False
 ) -> Any:
-    """The model of a folder as its training begins: float32 masters, or with adapters frozen weights as `compute`."""
+    """The model of a folder as its training begins: float32 masters, or with adapters frozen weights, as
+    `compute` or in 4 bits."""
+    if settings.frozen_4bit:
+        return load_in_4bit(path, compute=compute, trust_remote_code=trust_remote_code)
     if settings.lora_rank:
         return load_model(path, dtype=compute, trust_remote_code=trust_remote_code)
     return load_float32(path, trust_remote_code=trust_remote_code)

@@ -120,15 +120,34 @@ class SftSettings(TrainingConfig):
     max_grad_norm: float = Field(1.0, gt=0.0, description="Gradients are clipped to this norm.")
     lora_rank: Positive | None = Field(
         None,
-        description="Rank of low-rank adapters on every linear layer, merged into the weights at the end (needs `selftaught[lora]`); absent trains all weights.",
+        description="Rank of low-rank adapters on every linear layer, which alone are trained and saved (needs `selftaught[lora]`); absent trains all weights.",
     )
     lora_alpha: Positive | None = Field(
         None, description="The adapters' scale times their rank; absent is twice the rank."
     )
 
+    frozen_4bit: bool = Field(
+        False,
+        description="With `lora_rank`, on a GPU: keep the frozen weights in 4 bits (NF4) while adapters are trained, a quarter of their memory (needs `selftaught[4bit]`). Sampling and merging still take them in the run's number type. Run on no GPU yet.",
+    )
+
     def fitted(self, rows: Rows, shape: Shape, machine: Machine, *, free: int) -> tuple[Self, Fitted | None]:
+        if self.frozen_4bit and machine.device != "cuda":
+            raise ConfigError(
+                f"training.frozen_4bit needs a GPU, and the run computes on {machine.device}; leave it out (the "
+                "frozen weights are those of model.dtype)"
+            )
         switches = Switches(self.micro_batch_tokens, self.activation_checkpointing, self.logits_in_pieces)
-        found = fit(switches, rows, shape, machine, lora_rank=self.lora_rank, is_split=self.noise_scale, free=free)
+        found = fit(
+            switches,
+            rows,
+            shape,
+            machine,
+            lora_rank=self.lora_rank,
+            frozen_4bit=self.frozen_4bit,
+            is_split=self.noise_scale,
+            free=free,
+        )
         return self.model_copy(update=found.switches._asdict()), found
 
     def checkpoint_bytes(self, parameters: int, shape: Callable[[], Shape], dtype: NumberType) -> int:
@@ -142,8 +161,9 @@ class SftSettings(TrainingConfig):
                 "training.noise_scale compares the parts of a step, but training.batch_size = 1 cannot be split; raise "
                 "it, or set training.noise_scale=false"
             )
-        if self.lora_alpha is not None and self.lora_rank is None:
-            raise ConfigError(
-                f"training.lora_alpha = {self.lora_alpha}, but without training.lora_rank all weights are trained; set "
-                "the rank, or remove it"
-            )
+        for key in ("lora_alpha", "frozen_4bit"):
+            if getattr(self, key) and self.lora_rank is None:
+                raise ConfigError(
+                    f"training.{key} = {getattr(self, key)}, but without training.lora_rank all weights are trained; "
+                    "set the rank, or remove it"
+                )
