@@ -47,7 +47,7 @@ from selftaught.records.events import Listener, Note, RunEnded, TokensGenerated
 from selftaught.records.problems import ChatFormat, Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
-from selftaught.runs.reading import FORMAT, SERVED, dump_measurement, read_run_json, read_summaries
+from selftaught.runs.reading import FORMAT, dump_measurement, read_run_json, read_summaries
 from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
 from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
@@ -88,8 +88,7 @@ def launch(
     `listeners` are told what happens, as are those that every run has (tracking/).
     """
     began = time.monotonic()
-    task_name = config.task.name.removeprefix(OBJECT)
-    announcement = f"{config.method} on {task_name} with {config.model.path}, folder {run_dir}"
+    headline = f"{config.method} on {config.task.name.removeprefix(OBJECT)} with {config.model.path}, folder {run_dir}"
     config = with_absolute_paths(config)
     refuse_other_encodings(str(run_dir), "--run-dir")
     refuse_other_encodings(config.model.path, "model.path")
@@ -106,9 +105,7 @@ def launch(
     check_before_start(config, task := in_format(task, config, resolved.chat))
     trust = config.model.trust_remote_code
     with Workers(resolved.workers - 1) as workers:
-        opening = resolved.opening(
-            workers, trust_remote_code=trust, log_dir=run_dir / "logs", served_dir=run_dir / SERVED
-        )
+        opening = resolved.opening(workers, trust_remote_code=trust, run_dir=run_dir)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
         own = {"trains": given.trainer is None, "samples": given.engine is None}
@@ -134,7 +131,7 @@ def launch(
 
             if resolved is not held is not None:
                 store.write_json("run.json", _with_changes(read_run_json(run_dir), resolved))
-            first = (announcement, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
+            first = (headline, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
             for line in (*first, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
@@ -154,7 +151,6 @@ def launch(
             )
             set_up_s = time.monotonic() - began
             outcome = run(setup)
-            store.remove_served()
             store.write_json("result.json", result_of(outcome, setup))
             tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
             return outcome

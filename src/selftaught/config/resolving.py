@@ -17,6 +17,7 @@ from selftaught.models.weights import num_parameters
 from selftaught.records.errors import StoreError
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Count, Positive, Section
+from selftaught.runs.reading import SERVED
 
 CHUNK_WORK = {"cpu": 32_000_000_000, "cuda": 3_200_000_000_000}
 """Parameters times completions: a chunk of a model of 0.5 B on a CPU has 64."""
@@ -51,8 +52,7 @@ class Resolved(Section):
         workers: Sequence[Worker],
         *,
         trust_remote_code: bool,
-        log_dir: Path | None = None,
-        served_dir: Path | None = None,
+        run_dir: Path | None = None,
         note: Callable[[str], None] = lambda line: None,
     ) -> Opening:
         """What opens the run's engine and trainer here; `workers` are the processes beside this one."""
@@ -61,8 +61,8 @@ class Resolved(Section):
             workers=workers,
             trust_remote_code=trust_remote_code,
             chat=self.chat.settings if self.chat else None,
-            log_dir=log_dir,
-            served_dir=served_dir,
+            log_dir=run_dir / "logs" if run_dir else None,
+            served_dir=run_dir / SERVED if run_dir else None,
             note=note,
         )
 

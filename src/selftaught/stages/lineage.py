@@ -48,8 +48,10 @@ class Models:
     def __enter__(self) -> "Models":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if kind is None:  # else a server is to be started on it, maybe
+            self._setup.store.remove_served()
 
     def of(self, iteration: int) -> ModelRef:
         """The model that an iteration trained; 0 is the base model."""
