@@ -5,7 +5,8 @@ python scripts/record_results.py docs/results/arithmetic.json --machine "two Int
 
 The runs that the documents expect are `arithmetic-star` (seed 0), `arithmetic-star-seed1`, `arithmetic-star-seed2`
 and the methods it is compared with, `arithmetic-star-no-rationalization`, `arithmetic-direct`, `arithmetic-seeds-only`,
-all with `loop.patience` as large as `loop.max_iterations`, so that all train for the same number of steps.
+all with `loop.patience` as large as `loop.max_iterations`, so that all train for the same number of steps. It reads no
+weights, so `training.keep_weights` may be anything.
 """
 
 import argparse

@@ -181,6 +181,7 @@ def training_settings(draw: st.DrawFn) -> dict[str, Any]:
         "training.max_epochs": draw(st.floats(0, 1000, exclude_min=True)),
         "training.batch_size": 2 * draw(st.integers(1, 32)),  # two workers share a step evenly
         "training.validation_share": draw(rates),
+        "training.keep_weights": draw(st.sampled_from(["best-and-last", "all"])),
     }
     if name == "none":
         return values
@@ -198,6 +199,7 @@ def training_settings(draw: st.DrawFn) -> dict[str, Any]:
         "training.max_grad_norm": draw(st.floats(0, 100, exclude_min=True)),
         "training.lora_rank": lora_rank,
         "training.lora_alpha": draw(absent | st.integers(1, 64)) if lora_rank else None,
+        "training.frozen_4bit": draw(st.booleans()) if lora_rank else False,
     }
 
 

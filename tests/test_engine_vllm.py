@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -31,9 +32,11 @@ from selftaught.engines.server.vllm import (
     serve_command,
     vllm_version,
 )
+from selftaught.models.loading import load_model
 from selftaught.models.tokens import Codec
 from selftaught.records.errors import ConfigError, EngineError
 from selftaught.records.samples import ModelRef, Request, SamplingParams
+from tiny_models import make_adapters
 
 MODEL = ModelRef(path="m")
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=8)
@@ -108,6 +111,31 @@ def test_an_engine_answers_through_its_own_server_and_closing_it_leaves_no_proce
         engine.close()
     assert alive_in_group(group) == []
     engine.close()  # closing twice is harmless
+
+
+@pytest.mark.parametrize("is_run", [True, False])
+def test_adapters_are_merged_into_a_folder_for_the_server_which_is_gone_when_it_ends(
+    is_run: bool, fake_python: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters, folders = make_adapters(tiny, tmp_path / "001"), []
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    served = tmp_path / "run" / "served"
+    (served / "left by a run that was killed").mkdir(parents=True)
+    settings = settings_for(fake_python, served_dir=served if is_run else None)
+    engine = VllmEngine(ModelRef(path=str(adapters)), settings, log=tmp_path / "vllm.log")
+    try:
+        folders = list(served.glob("*") if is_run else tmp_path.glob("temporary/*/*"))
+        assert [folder.name for folder in folders] == ["001"]
+        assert folders[0] == Path(engine._client.serves)
+        merged, expected = (load_model(str(folder), dtype=torch.float32) for folder in (folders[0], adapters))
+        for name, tensor in expected.state_dict().items():
+            assert torch.equal(merged.state_dict()[name], tensor)
+        assert Codec(str(folders[0])).end_ids == Codec(str(adapters)).end_ids
+    finally:
+        engine.close()
+    assert not served.exists() or not is_run
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_a_server_that_ignores_sigterm_is_killed_with_its_children(fake_python: str, tmp_path: Path) -> None:

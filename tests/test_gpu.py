@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen3Config
 
 from builders import task_named
@@ -20,6 +19,7 @@ from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.machine.memory import free_memory_bytes
 from selftaught.methods.training_set import examples_from_solutions
 from selftaught.models.forecast import TrainingWork, forecast_training
+from selftaught.models.loading import load_model
 from selftaught.models.shape import shape_of
 from selftaught.models.tokens import Codec
 from selftaught.records.samples import Completion, ModelRef, Request, SamplingParams
@@ -179,7 +179,10 @@ def test_a_training_moves_every_tensor_and_follows_the_loss_of_the_cpu(
     here = train(start, tmp_path / "gpu", DEVICE, dtype, **more)
     expected = train(start, tmp_path / "cpu", "cpu", "float32", **{k: v for k, v in more.items() if k == "lora_rank"})
     assert here == pytest.approx(expected, rel=LOSS if dtype == "float32" else 3 * LOSS)
-    before, after = load_file(start / "model.safetensors"), load_file(tmp_path / "gpu" / "model.safetensors")
+    before, after = (
+        load_model(str(folder), dtype=getattr(torch, number_type)).state_dict()
+        for folder, number_type in ((start, "float32"), (tmp_path / "gpu", dtype))
+    )
     same = {name for name in before if torch.equal(before[name].float(), after[name].float())}
     assert before.keys() == after.keys()
     moved = {name for name in before if name.endswith(("q_proj.weight", "v_proj.weight"))}

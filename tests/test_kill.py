@@ -26,11 +26,20 @@ SETTINGS = {
     "compute.chunk_completions": 32,
 }
 
+ALL: dict[str, object] = {"training.keep_weights": "all"}
+ADAPTERS: dict[str, object] = {"training.lora_rank": 2, "training.learning_rate": 1e-3}
 
-def command(run_dir: Path, method: str, workers: int, iterations: int) -> list[str]:
-    values = {**SETTINGS, "method": method, "compute.workers": workers, "loop.max_iterations": iterations}
+
+def command(run_dir: Path, method: str, workers: int, iterations: int, **more: object) -> list[str]:
+    values = {**SETTINGS, "method": method, "compute.workers": workers, "loop.max_iterations": iterations, **more}
     overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     return [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *overrides]
+
+
+def weights(run_dir: Path) -> dict[str, bytes]:
+    """The files of weights, and what says how adapters are merged."""
+    paths = [*run_dir.glob("checkpoints/*/*.safetensors"), *run_dir.glob("checkpoints/*/adapter_config.json")]
+    return {str(path.relative_to(run_dir)): path.read_bytes() for path in paths}
 
 
 def finish(arguments: list[str]) -> None:
@@ -70,24 +79,25 @@ def kill_after_changes(
 
 
 @pytest.mark.parametrize(
-    ("method", "kills_due", "workers", "iterations"),
+    ("method", "kills_due", "workers", "iterations", "more"),
     [
-        ("star", 1, 1, 1),
-        pytest.param("star", 10, 2, 2, marks=pytest.mark.slow),
-        pytest.param("adastar", 10, 2, 3, marks=pytest.mark.slow),  # its state comes from earlier iterations
+        ("star", 1, 1, 1, {}),
+        pytest.param("star", 10, 2, 2, ALL, marks=pytest.mark.slow),
+        pytest.param("adastar", 10, 2, 3, ALL, marks=pytest.mark.slow),  # its state comes from earlier iterations
+        pytest.param("star-continue", 3, 1, 3, ADAPTERS, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_one(
-    method: str, kills_due: int, workers: int, iterations: int, tmp_path: Path
+    method: str, kills_due: int, workers: int, iterations: int, more: dict[str, object], tmp_path: Path
 ) -> None:
     rng = random.Random(0)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    finish(command(undisturbed, method, workers, iterations))
+    finish(command(undisturbed, method, workers, iterations, **more))
     kills = killed_in_training = 0
     while kills < kills_due:
         wants_training = kills in (0, 4)
         changes_due = rng.randint(1, 3 if wants_training else 6)
-        arguments = command(killed, method, workers, iterations)
+        arguments = command(killed, method, workers, iterations, **more)
         if kill_after_changes(arguments, killed, changes_due, rng.random() * 0.1, in_training=wants_training):
             kills += 1
             killed_in_training += any(killed.glob("checkpoints/*.tmp"))
@@ -104,10 +114,10 @@ def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_on
     (killed / "lock").touch()
     finish([sys.executable, "-m", "selftaught", "run", "--resume", str(killed)])
 
-    weights = [f"checkpoints/{n:03d}/model.safetensors" for n in range(1, iterations + 1)]
     for folder in (undisturbed, killed):
         assert [s.iteration for s in read_summaries(folder)] == list(range(1, iterations + 1))
     names = ("problems.jsonl", "prompts.jsonl", "samples", "examples", "left_out")
     assert folder_bytes(killed, *names) == folder_bytes(undisturbed, *names)
-    assert [(killed / w).read_bytes() for w in weights] == [(undisturbed / w).read_bytes() for w in weights]
+    assert weights(killed) == weights(undisturbed)
+    assert len(weights(killed)) >= (iterations if more is ALL else 1)
     assert (killed / "result.json").read_bytes() == (undisturbed / "result.json").read_bytes()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.runs.reading import read_measurements, read_summaries
 from selftaught.stages.weight_proof import NOISE_BFLOAT16
 from selftaught.training.none import NullTrainer
+from tiny_models import make_adapters
 from toy import DEV, TEST, TRAIN, folder_bytes, reply, run_toy, toy_config, toy_problem, toy_task
 
 GOLDEN = Path(__file__).parent / "golden" / "run"
@@ -351,6 +353,32 @@ def test_a_server_samples_nothing_until_it_serves_the_weights_that_are_due(tmp_p
         served(tmp_path, 2)
     served(tmp_path, 0)
     assert (tmp_path / "samples" / "000-test.jsonl").exists()
+
+
+class AdapterTrainer(ServedTrainer):
+    """Trains nothing: each model is the same adapters."""
+
+    def __init__(self, adapters: Path) -> None:
+        self._adapters = adapters
+
+    def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
+        shutil.copytree(self._adapters, training.out_dir, dirs_exist_ok=True)
+        return super().fine_tune(dataclasses.replace(training, start=ModelRef(path="scripted")), on_step)
+
+
+def test_a_server_of_a_run_with_adapters_is_to_serve_the_merged_folder_which_is_removed_after_that(
+    tiny: Path, tmp_path: Path
+) -> None:
+    trainer, run_dir = AdapterTrainer(make_adapters(tiny, tmp_path / "adapters")), tmp_path / "run"
+    for due in (1, 2):
+        with pytest.raises(RefusedError, match=rf"restart the server on .*served/00{due} and run the same"):
+            served(run_dir, due - 1, trainer=trainer)
+        assert [path.name for path in (run_dir / "served").iterdir()] == [f"00{due}"]
+        assert (run_dir / "served" / f"00{due}" / "model.safetensors").exists()
+    with pytest.raises(RefusedError, match="does not serve the base model's weights"):
+        served(run_dir, 2, trainer=trainer)
+    served(run_dir, 0, trainer=trainer)
+    assert not (run_dir / "served").exists()
 
 
 def test_a_server_that_serves_later_weights_is_refused(tmp_path: Path) -> None:

@@ -129,12 +129,22 @@ def test_what_was_fitted_stands_in_run_json_and_a_resume_keeps_it(
         launch(config, tmp_path / "run")
 
 
-def test_a_disk_without_room_for_the_checkpoints_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("best-and-last", r"the weights of up to 3 more iterations at a time, 0\.0 GiB each.* on another disk$"),
+        (
+            "all",
+            r'up to 40 more .*set training\.keep_weights = "best-and-last", or set loop\.max_iterations = 2 or less',
+        ),
+    ],
+)
+def test_a_disk_without_room_for_the_checkpoints_is_refused(
+    setting: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(memory_check, "free_bytes", lambda folder: 5 * MIB)
-    with pytest.raises(
-        RefusedError, match=r"checkpoints of up to 40 iterations, 0\.0 GiB each.*loop\.max_iterations = 2 or less"
-    ):
-        launch(config_with(**{"loop.max_iterations": 40}), tmp_path / "run")
+    with pytest.raises(RefusedError, match=message):
+        launch(config_with(**{"loop.max_iterations": 40, "training.keep_weights": setting}), tmp_path / "run")
 
 
 MEMINFO = "MemTotal:       24000000 kB\nMemFree:         1000000 kB\nMemAvailable:    8000000 kB\n"

@@ -63,6 +63,16 @@ def test_a_training_that_was_stopped_or_failed_leaves_no_mark_and_its_steps_say_
             launch(config, run_dir, listeners=[again], should_stop=lambda: True)
         assert json.loads((run_dir / "run.json").read_text()) == after
         assert not [line for line in again.notes if "before" in line]
+    more = Recorder()
+    with pytest.raises(Interrupted):
+        launch(
+            config_with(**values, **{"training.keep_weights": "all"}),
+            run_dir,
+            listeners=[more],
+            should_stop=lambda: True,
+        )
+    assert "training.keep_weights = all, before best-and-last: the run is carried on with it" in more.notes
+    assert config_of_run(run_dir).training.keep_weights == "all"
     with pytest.raises(StoreError, match=r"was started with .*training\.batch_size"):
         launch(config_with(**values, **{"training.batch_size": 3}), run_dir)
 

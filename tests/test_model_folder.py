@@ -104,7 +104,7 @@ def a_folder_in_its_place(folder: Path) -> None:
 FP8 = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (only, "has no config.json"),
-    "adapter": (an_adapter, r"an adapter .* for the model some/base; give that, or merge both with peft: "),
+    "adapter": (an_adapter, r"adapters for the model some/base, which is neither a folder here nor in the hub's cache"),
     "adapter beside its model": (write("adapter_config.json", "{}"), "merge the adapter into the model"),
     "adapter's config is not JSON": (an_unreadable_adapter, r"adapter_config\.json is not JSON"),
     "gguf": (a_gguf_file, r"a GGUF file, the format of llama\.cpp; .*gguf_file='model-q4\.gguf'"),
@@ -202,23 +202,6 @@ def test_the_statements_for_a_gguf_file_make_a_model_that_is_accepted(
     exec(f"from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig\n{statements}")
     check_model("unpacked")
     Codec("unpacked")
-
-
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers for it
-def test_the_statements_for_an_adapter_make_a_model_that_is_accepted(
-    adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    model = load_model(str(adder), dtype=torch.float32)
-    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
-    message = line_of(str(tmp_path / "adapter"))
-    assert f"for the model {adder}; give that" in message
-    monkeypatch.chdir(tmp_path)
-    imports = "from transformers import AutoTokenizer\nfrom peft import AutoPeftModelForCausalLM"
-    exec(f"{imports}\n{code_in(message, 'AutoPeftModelForCausalLM')}")
-    check_model("merged")
-    Codec("merged")
 
 
 def test_the_statements_for_pickled_weights_make_a_model_that_is_accepted(

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from builders import task_named
 from selftaught.methods.training_set import examples_from_solutions
+from selftaught.models.rounding import round_at_random
 from selftaught.records.samples import ModelRef
 from selftaught.records.training import Training, TrainingPlan
-from selftaught.training.rounding import round_at_random
 from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
 

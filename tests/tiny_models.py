@@ -1,6 +1,7 @@
 """Random models of several kinds with the shipped model's tokenizer, and what transformers itself computes."""
 
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selftaught.engines.local.cpu import CpuKernels
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.local.token_sampling import sample_tokens
+from selftaught.models.loading import load_model
 from selftaught.models.tokens import Codec
 from selftaught.records.samples import (
     Completion,
@@ -76,6 +79,22 @@ def save_model(kind: str, folder: Path, adder: Path) -> None:
                 parameter.normal_(std=0.5)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def make_adapters(base: Path, folder: Path, **values: Any) -> Path:
+    """Adapters as peft writes them, with factors that change something."""
+    from peft import LoraConfig, get_peft_model
+
+    model = load_model(str(base), dtype=torch.float32)
+    config = LoraConfig(**{"r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "down_proj"], **values})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        get_peft_model(model, config).save_pretrained(folder)
+    torch.manual_seed(1)
+    path = folder / "adapter_model.safetensors"
+    tensors = {name: torch.randn(tensor.shape) * 0.1 for name, tensor in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
 
 
 def texts_of(number: int, *heads: str, seed: int = 0) -> list[str]:

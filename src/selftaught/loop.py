@@ -7,11 +7,11 @@ Deviations from the paper: only failed problems get a hint (as in the authors' c
 dev too, so that the result of a run is never worse on dev than the model it started from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from selftaught.methods.metrics import count_samples
-from selftaught.methods.plan import best_iteration, has_plateaued
+from selftaught.methods.plan import best_iteration, has_plateaued, weights_to_keep
 from selftaught.records.errors import NothingAccepted
 from selftaught.records.events import IterationEnded, Note
 from selftaught.records.measurements import IterationSummary, Measurement
@@ -45,6 +45,7 @@ def run(setup: Setup) -> Outcome:
             fine_tune_on_solutions(setup, models)
         summaries = read_summaries(setup.store.dir)
         dev = [base_dev, *(s.dev for s in summaries)]
+        keep_weights(setup, dev)  # a kill may have come before it
         recall(setup, setup.method, range(1, len(dev)))
         while len(summaries) < loop.max_iterations and not has_plateaued(
             [m.accuracy for m in dev], patience=loop.patience
@@ -57,6 +58,7 @@ def run(setup: Setup) -> Outcome:
                 setup.tell(Note(text=f"the loop ends here: {error}"))
                 break
             dev.append(summaries[-1].dev)
+            keep_weights(setup, dev)
         best = best_iteration([m.accuracy for m in dev])
         contenders = (setup.base, models.of(best)) if best else (setup.base,)
         measured = {
@@ -80,6 +82,15 @@ def run_iteration(n: int, setup: Setup, models: Models, *, dev_before: Measureme
     setup.store.finish_iteration(summary)
     setup.tell(IterationEnded(summary=summary))
     return summary
+
+
+def keep_weights(setup: Setup, dev: Sequence[Measurement]) -> None:
+    """Delete the weights that the run does not need any more, unless all are to be kept; `dev` has the base model and
+    every finished iteration."""
+    if setup.config.training.keep_weights == "all":
+        return
+    for n in setup.store.keep_weights_of(weights_to_keep([m.accuracy for m in dev]), before=len(dev)):
+        setup.tell(Note(text=f"the weights of iteration {n} are deleted: neither the best nor the last of the run"))
 
 
 def make_training_set(n: int, setup: Setup, models: Models, clock: Clock) -> Counted:

@@ -34,13 +34,16 @@ from selftaught.machine.paths import link_to_nothing
 from selftaught.machine.workers import Workers
 from selftaught.methods.metrics import Conditions, measure
 from selftaught.methods.plan import planned_samples
+from selftaught.models.adapters import base_folder, is_adapter
+from selftaught.models.folder import ADAPTER_CONFIG
 from selftaught.models.weights import model_in_folder, resolve_model
-from selftaught.records.errors import ConfigError, StoreError
+from selftaught.records.errors import ConfigError, RefusedError, StoreError
 from selftaught.records.measurements import Measurement
 from selftaught.records.problems import SPLITS, Problem, Task, by_id
 from selftaught.records.samples import ModelRef, Sample
 from selftaught.records.sections import Value
 from selftaught.runs.reading import read_result
+from selftaught.runs.store import RunStore
 from selftaught.stages.prompt_lengths import Ask, refuse_too_long
 from selftaught.stages.sampling import Sampling, generate_chunk, measured_problems, sampling_spec
 
@@ -68,8 +71,8 @@ def find_target(name: str, *, task: str | None) -> Target:
         return _target_of_run(folder)
     if os.path.isfile(folder / "checkpoint.json") and os.path.isfile(folder.parent.parent / "run.json"):
         config = config_of_run(folder.parent.parent)
-        iteration = int(folder.name)
-        model, run_dir = replace(model_in_folder(folder), checkpoint=iteration), folder.parent.parent
+        iteration, run_dir = int(folder.name), folder.parent.parent
+        model = _model_of(folder, iteration, run_dir)
         return Target(model, config, iteration, config.sampling.num_shots_for(fine_tuned=True), run_dir)
     if task is None:
         raise ConfigError(_no_run(name))
@@ -255,6 +258,19 @@ def _no_run(name: str) -> str:
     return f"{name!r}: {reason}; give the folder of a run, or for a model on the hub the task to measure on, --task"
 
 
+def _model_of(folder: Path, iteration: int, run_dir: Path) -> ModelRef:
+    """The model of an iteration. Raises RefusedError for adapters if they or their base are not those of the run."""
+    model = replace(model_in_folder(folder), checkpoint=iteration)
+    checkpoint = RunStore(run_dir).checkpoint(iteration)
+    if checkpoint is not None and is_adapter(folder) and model.sha256 != checkpoint.sha256:
+        raise RefusedError(
+            f"{folder} holds adapters that with their base model {base_folder(folder)} make other weights than the "
+            f"run's (sha256 {(model.sha256 or '')[:12]}, expected {checkpoint.sha256[:12]}); restore the base model, "
+            f"or correct base_model_name_or_path in {folder / ADAPTER_CONFIG}"
+        )
+    return model
+
+
 def _target_of_run(folder: Path) -> Target:
     config = config_of_run(folder)
     result = read_result(folder)
@@ -271,5 +287,5 @@ def _target_of_run(folder: Path) -> Target:
     sampling = config.sampling
     if best == 0:
         return Target(resolve_model(config.model.path), config, 0, sampling.num_shots, folder)
-    model = replace(model_in_folder(folder / str(result["checkpoint"])), checkpoint=best)
+    model = _model_of(folder / str(result["checkpoint"]), best, folder)
     return Target(model, config, best, sampling.num_shots_for(fine_tuned=True), folder)

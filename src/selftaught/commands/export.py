@@ -10,7 +10,9 @@ from typing import Any
 
 from selftaught.config.public import config_text
 from selftaught.machine.command_lines import command
+from selftaught.models.adapters import base_folder, is_adapter
 from selftaught.models.licence import Licence, licence_of
+from selftaught.models.merged_folder import write_merged
 from selftaught.models.weights import model_in_folder
 from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.measurements import Measurement
@@ -66,7 +68,7 @@ def export(run_dir: Path, out: Path, *, iteration: int | None = None) -> Export:
         exported = Exported(iteration=chosen, licence=licence, parts=tuple(parts), prompt=prompt, completion=completion)
         _write_texts(dataset, {CARD: data_card(run, exported), CONFIG_FILE: config_text(run.about["config"])})
         if source is not None:
-            _write_model(source, folder / MODEL, licence)
+            _write_model(run, source, folder / MODEL, licence)
             card = model_card(run, exported)
             _write_texts(folder / MODEL, {CARD: card, CONFIG_FILE: config_text(run.about["config"])})
     rows: dict[str, int] = {}
@@ -98,14 +100,21 @@ def _chosen(run: Run, run_dir: Path, iteration: int | None) -> int | None:
     return iteration
 
 
-def _write_model(source: Path, out: Path, licence: Licence) -> None:
-    """The model of a checkpoint as a folder that transformers and vLLM load."""
-    # A checkpoint that is an adapter has to be merged into its base here, and nowhere else.
+def _write_model(run: Run, source: Path, out: Path, licence: Licence) -> None:
+    """The model of a checkpoint as a folder that transformers and vLLM load; adapters are merged into their base."""
+    if is_adapter(source):
+        write_merged(
+            source,
+            out,
+            dtype=run.about["resolved"]["dtype"],
+            trust_remote_code=bool(run.about["config"].get("model.trust_remote_code")),
+        )
     with as_store_error(out, "write"):
-        out.mkdir()
-        for path in sorted(source.iterdir()):
-            if path.is_file() and path.name not in OF_THE_RUN:
-                shutil.copyfile(path, out / path.name)
+        if not is_adapter(source):
+            out.mkdir()
+            for path in sorted(source.iterdir()):
+                if path.is_file() and path.name not in OF_THE_RUN:
+                    shutil.copyfile(path, out / path.name)
         for path in licence.files:
             if not (out / path.name).exists():
                 shutil.copyfile(path, out / path.name)
@@ -145,7 +154,11 @@ def _shown(run_dir: Path, iteration: int) -> tuple[str, str]:
 
 def _refuse_full_disk(run_dir: Path, source: Path | None, out: Path) -> None:
     """Raise StoreError if the model, with the data set's lines, would not fit beside each other."""
-    paths = [*(source.iterdir() if source else ()), *(run_dir / "samples").glob("*"), *(run_dir / "examples").glob("*")]
+    paths = [
+        *(base_folder(source).iterdir() if source else ()),
+        *(run_dir / "samples").glob("*"),
+        *(run_dir / "examples").glob("*"),
+    ]
     needed = sum(path.stat().st_size for path in paths if path.is_file())
     parent = next(place for place in out.resolve().parents if place.is_dir())
     if (free := free_bytes(parent)) < needed:

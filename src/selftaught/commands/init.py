@@ -17,6 +17,7 @@ from selftaught.grading.amounts import read_quantity
 from selftaught.grading.statements import last_box
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import link_to_nothing
+from selftaught.models.adapters import tokenizer_folder
 from selftaught.models.folder import has_chat_template, has_thinking_switch
 from selftaught.models.weights import check_model_path
 from selftaught.prompts.chat import chat_format_of
@@ -109,7 +110,7 @@ def write_starter(
         ) from error
     name = re.sub(r"[^\w.-]", "-", Path(data).stem) or "own"
     config_path, prompt_path = out_dir / f"{name}.toml", out_dir / f"{name}-prompt.toml"
-    is_chat = model is not None and has_chat_template(check_model_path(model))
+    is_chat = model is not None and has_chat_template(tokenizer_folder(check_model_path(model)))
     written = [config_path] if is_chat else [config_path, prompt_path]
     if existing := [_what_exists(path) for path in written if os.path.lexists(path)]:
         raise ConfigError(f"{' and '.join(existing)}; move it away, or give another folder with --out DIR")
@@ -275,7 +276,7 @@ class _Prompt:
 
 def _config_text(data: str, model: str | None, prompt: _Prompt | None, guess: _Guess, task: Task) -> str:
     """The config; without a prompt file the model is told how to answer instead."""
-    has_switch = model is not None and prompt is None and has_thinking_switch(check_model_path(model))
+    has_switch = model is not None and prompt is None and has_thinking_switch(tokenizer_folder(check_model_path(model)))
     sizes = (len(task.train), len(task.dev), len(task.test))
     num_shots = prompt.num_shots if prompt else 0
     fmt = task.prompt_format

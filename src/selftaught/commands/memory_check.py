@@ -12,7 +12,7 @@ from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import PromptLengths
 from selftaught.machine.memory import free_memory_bytes, used_memory_bytes
 from selftaught.methods.training_set import examples_from_solutions
-from selftaught.models.forecast import Forecast
+from selftaught.models.forecast import BYTES, Forecast
 from selftaught.models.shape import shape_of
 from selftaught.models.tokens import Codec
 from selftaught.models.weights import num_parameters
@@ -131,13 +131,13 @@ def check_memory(
     before = read_run_json(run_dir)["resolved"].get("training") or {}
     now = resolved.training.model_dump() if resolved.training else {}
     changed = {key: value for key, value in now.items() if key in before and before[key] != value}
-    if changed:
+    lines = [
+        f"training.{key} = {value}, before {before[key]}: the run is carried on with it"
+        + ("" if key == "keep_weights" else "; the last bits of its numbers change")
+        for key, value in changed.items()
+    ]
+    if changed.keys() - {"keep_weights"}:
         resolved, _ = fit_memory(config.model_copy(update={"training": resolved.training}), task, base, resolved)
-        lines = (
-            f"training.{key} = {value}, before {before[key]}: the run is carried on with it; the last bits of its "
-            "numbers change"
-            for key, value in changed.items()
-        )
         return resolved, (*died, *lines)
     free = _free(resolved)
     for what, needed in (("training", resolved.training_bytes), ("sampling", resolved.sampling_bytes)):
@@ -152,7 +152,7 @@ def check_memory(
                     else ""
                 )
             )
-    return resolved, died
+    return (resolved.model_copy() if changed else resolved), (*died, *lines)  # a copy is written to run.json
 
 
 def last_death(run_dir: Path) -> tuple[str, ...]:
@@ -172,34 +172,55 @@ def last_death(run_dir: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """What a run keeps on its disk, in bytes."""
+    """What a run has on its disk at a time, in bytes."""
 
     checkpoints: int
-    """At most so many more."""
+    """At most so many more than it has now."""
     of_one: int
+    served: int
+    """Of the merged model that a server is given; 0 if there is none."""
     free: int
+
+    @property
+    def bytes(self) -> int:
+        return self.checkpoints * self.of_one + self.served
+
+
+AT_A_TIME = 3
+"""Checkpoints with weights, if not all are kept: the best one, the last one, and the one that is being made."""
 
 
 def disk_of(config: RunConfig, base: ModelRef, resolved: Resolved, run_dir: Path) -> Disk | None:
-    """What the checkpoints that a run will keep take; None if the size of the model is not known."""
+    """What the checkpoints that a run will have take; None if the size of the model is not known."""
     parameters = num_parameters(base)
     if parameters is None:
         return None
     number = max(0, config.loop.max_iterations - len(read_summaries(run_dir))) + config.training.sft_first
+    if config.training.keep_weights != "all":
+        now = len({path.parent for path in run_dir.glob("checkpoints/*/*.safetensors")})
+        number = min(number, max(1, AT_A_TIME - now)) if number else 0
     place = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.is_dir())
-    of_one = parameters * (2 if resolved.dtype == "bfloat16" else 4)
-    return Disk(checkpoints=number, of_one=of_one, free=free_bytes(place))
+    of_one = config.training.checkpoint_bytes(
+        parameters, lambda: shape_of(base.path, trust_remote_code=config.model.trust_remote_code), resolved.dtype
+    )
+    merged = parameters * BYTES[resolved.dtype]
+    is_served = number and of_one < merged and config.engine.serves_folders
+    return Disk(checkpoints=number, of_one=of_one, served=merged if is_served else 0, free=free_bytes(place))
 
 
 def check_disk(config: RunConfig, base: ModelRef, resolved: Resolved, run_dir: Path) -> None:
-    """Raise RefusedError if the checkpoints that a run will keep have no place on its disk."""
+    """Raise RefusedError if the checkpoints that a run will have at a time have no place on its disk."""
     disk = disk_of(config, base, resolved, run_dir)
-    if disk is not None and disk.checkpoints * disk.of_one > TOLERANCE * disk.free:
+    if disk is not None and disk.bytes > TOLERANCE * disk.free:
+        keeps_all = config.training.keep_weights == "all"
+        fewer = int(max(0, disk.free * TOLERANCE - disk.served) // max(1, disk.of_one))
         raise RefusedError(
-            f"the run keeps the checkpoints of up to {disk.checkpoints} iterations, {gib(disk.of_one)} each, "
-            f"{gib(disk.checkpoints * disk.of_one)} in all, and {run_dir} has {gib(disk.free)} free; free some space, "
-            "give a --run-dir on another disk, or set "
-            f"loop.max_iterations = {int(disk.free * TOLERANCE // max(1, disk.of_one))} or less"
+            f"the run has the weights of up to {disk.checkpoints} more iterations at a time, {gib(disk.of_one)} each, "
+            + (f"and those that a server is given, {gib(disk.served)}, " if disk.served else "")
+            + f"{gib(disk.bytes)} in all, and {run_dir} has {gib(disk.free)} free; free some space, give a --run-dir "
+            "on another disk"
+            + (', or set training.keep_weights = "best-and-last"' if keeps_all else "")
+            + (f", or set loop.max_iterations = {fewer} or less" if keeps_all and fewer else "")
         )
 
 
@@ -275,6 +296,8 @@ def _knobs(config: RunConfig, resolved: Resolved, what: str, with_adapters: Fitt
             knobs.append(
                 f"train adapters (training.lora_rank={USUAL_RANK}, about {gib(with_adapters.forecast.needed)})"
             )
+        if given.get("frozen_4bit") is False and given.get("lora_rank") and resolved.device == "cuda":
+            knobs.append("set training.frozen_4bit=true")
         if resolved.workers > 1:
             knobs.append("set compute.workers=1")
     else:

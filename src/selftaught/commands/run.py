@@ -88,8 +88,7 @@ def launch(
     `listeners` are told what happens, as are those that every run has (tracking/).
     """
     began = time.monotonic()
-    task_name = config.task.name.removeprefix(OBJECT)
-    announcement = f"{config.method} on {task_name} with {config.model.path}, folder {run_dir}"
+    headline = f"{config.method} on {config.task.name.removeprefix(OBJECT)} with {config.model.path}, folder {run_dir}"
     config = with_absolute_paths(config)
     _check_paths(config, run_dir)
     task = task_of(config) if given.task is None else fitted(config, given.task)
@@ -101,7 +100,7 @@ def launch(
     check_before_start(config, task := in_format(task, config, resolved.chat))
     trust = config.model.trust_remote_code
     with Workers(resolved.workers - 1) as workers:
-        opening = resolved.opening(workers, trust_remote_code=trust, log_dir=run_dir / "logs")
+        opening = resolved.opening(workers, trust_remote_code=trust, run_dir=run_dir)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
         own = {"trains": given.trainer is None, "samples": given.engine is None}
@@ -130,7 +129,7 @@ def launch(
 
             opening = replace(opening, note=note, on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)))
             _write_changes(store, config, held, resolved)
-            first = (announcement, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
+            first = (headline, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
             for line in (*first, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
@@ -143,6 +142,7 @@ def launch(
                 open_engine=given.engine or resolved.engine.opener(opening),
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
+                dtype=resolved.dtype,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
                 method=(given.method or METHODS[config.method].make)(config, task),
                 tell=tell,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftaught.config.settings import ModelConfig
+from selftaught.models.adapters import tokenizer_folder
 from selftaught.models.folder import has_chat_template
 from selftaught.records.errors import ConfigError
 from selftaught.records.prompts import ChatSettings
@@ -34,7 +35,8 @@ def resolve_chat(model: ModelConfig, folder: Path) -> ChatResolved | None:
 
     Raises ConfigError for settings that the template cannot serve, ModelError for a template that cannot be read.
     """
-    if model.prompt_format == "plain" or (model.prompt_format == "auto" and not has_chat_template(folder)):
+    has_template = has_chat_template(tokenizer_folder(folder))
+    if model.prompt_format == "plain" or (model.prompt_format == "auto" and not has_template):
         _refuse_chat_settings(model)
         return None
     day = _date(model) or datetime.now(UTC).date().isoformat()

@@ -12,10 +12,12 @@ from selftaught.config.settings import EngineSettings, RunConfig, TrainingSettin
 from selftaught.machine.devices import Device, Machine, NumberType, given_or, gpu_lines, resolve_machine
 from selftaught.machine.opening import Opening
 from selftaught.machine.workers import Worker
+from selftaught.models.adapters import base_folder
 from selftaught.models.weights import num_parameters
 from selftaught.records.errors import StoreError
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Count, Positive, Section
+from selftaught.runs.reading import SERVED
 
 CHUNK_WORK = {"cpu": 32_000_000_000, "cuda": 3_200_000_000_000}
 """Parameters times completions: a chunk of a model of 0.5 B on a CPU has 64."""
@@ -50,7 +52,7 @@ class Resolved(Section):
         workers: Sequence[Worker],
         *,
         trust_remote_code: bool,
-        log_dir: Path | None = None,
+        run_dir: Path | None = None,
         note: Callable[[str], None] = lambda line: None,
     ) -> Opening:
         """What opens the run's engine and trainer here; `workers` are the processes beside this one."""
@@ -59,7 +61,8 @@ class Resolved(Section):
             workers=workers,
             trust_remote_code=trust_remote_code,
             chat=self.chat.settings if self.chat else None,
-            log_dir=log_dir,
+            log_dir=run_dir / "logs" if run_dir else None,
+            served_dir=run_dir / SERVED if run_dir else None,
             note=note,
         )
 
@@ -80,7 +83,7 @@ def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Re
         dtype=config.model.dtype,
         threads=compute.threads,
         workers=compute.workers,
-        model=Path(model.path),
+        model=base_folder(Path(model.path)),
     )
     parameters = num_parameters(model)
     weights_bytes = (parameters or 0) * (2 if machine.dtype == "bfloat16" else 4)

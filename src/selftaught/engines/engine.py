@@ -89,6 +89,8 @@ class EngineConfig(Section):
     name: str
     may_change: ClassVar[frozenset[str]] = frozenset()
     """The settings that may differ when a run is carried on, because they decide no token: how a server is reached."""
+    serves_folders: ClassVar[bool] = False
+    """Whether a server loads the weights, which takes the folder of a complete model: adapters are merged for it."""
     computes_here: ClassVar[bool] = True
     """Whether the model is run on this machine; False for a server that somebody else starts, wherever it is."""
 

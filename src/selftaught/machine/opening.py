@@ -20,6 +20,9 @@ class Opening:
     """What the model's chat template is given; None for a run whose prompts are text."""
     log_dir: Path | None = None
     """Where a server that is started writes its log; None if nobody keeps it."""
+    served_dir: Path | None = None
+    """Where a model is written for a server that takes no adapters, for as long as it runs; None is a temporary folder
+    of the system."""
     note: Callable[[str], None] = lambda line: None
     """Told what the user should know of how the work is done, a line at a time."""
     on_tokens: Callable[[int], None] = lambda tokens: None

@@ -86,6 +86,18 @@ def best_iteration(accuracies: Sequence[float]) -> int:
     return max(range(len(accuracies)), key=lambda i: (accuracies[i], -i))
 
 
+def weights_to_keep(accuracies: Sequence[float]) -> frozenset[int]:
+    """The iterations whose models a run may still need: the best one so far and the last one, by the dev accuracies of
+    the base model and of the iterations that are measured.
+
+    The best one is the result, the next iteration samples and maybe starts from the last one. A model that is worse
+    than an earlier one, or only equal to it, can never become the best one. 0 stands for a model that was trained
+    before iteration 1, which is needed until that is measured; the base model is not the run's to delete.
+    """
+    best, last = best_iteration(accuracies), len(accuracies) - 1
+    return frozenset({best or last, last})
+
+
 def has_plateaued(accuracies: Sequence[float], *, patience: int) -> bool:
     """Whether none of the last `patience` iterations raised dev accuracy above all earlier ones.
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from selftaught.models.adapters import base_folder
 from selftaught.models.causal import why_not_causal
 from selftaught.models.folder import json_object
 from selftaught.records.errors import ModelError, one_line
@@ -14,11 +15,14 @@ TRIALS_S = 10.0
 
 
 def config_of(path: str, *, trust_remote_code: bool = False) -> Any:
-    """The config of a causal language model of text. Raises ModelError for any other kind of model, and for one that
-    needs code of its own without `trust_remote_code`."""
+    """The config of a causal language model of text; of adapters, that of their base.
+
+    Raises ModelError for any other kind of model, and for one that needs code of its own without `trust_remote_code`.
+    """
     import transformers
     from transformers import CONFIG_MAPPING, AutoConfig
 
+    path = str(base_folder(Path(path)))
     values = json_object(Path(path) / "config.json", path)
     model_type, own_code = values.get("model_type"), values.get("auto_map")
     runs_own_code = bool(own_code) and trust_remote_code

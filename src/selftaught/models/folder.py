@@ -1,6 +1,6 @@
 """Check a model folder by its small files, before anything is loaded and without torch.
 
-`weights.py` finds the folder; `model_loading.py` compares its tensors with its config and loads them.
+`weights.py` finds the folder; `loading.py` compares its tensors with its config and loads them.
 """
 
 import codecs
@@ -19,25 +19,27 @@ TOKENIZER_PARTS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
 """The files of a tokenizer without tokenizer.json."""
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 CHAT_TEMPLATE = "chat_template.jinja"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 SMALL_SETTINGS = ("generation_config.json", *TOKENIZER_SETTINGS[:-1])
 """Those that this check reads; tokenizer.json and vocab.json have megabytes."""
 
 
 def check_folder(folder: Path, *, named: str) -> None:
-    """Raise ModelError if a folder holds no model that can be loaded and trained, as far as its small files show."""
+    """Raise ModelError if a folder holds no complete model that can be loaded and trained, as far as its small files
+    show. Of adapters, the folder of their base is checked (`adapters.base_folder`)."""
     config = folder / "config.json"
     if not config.is_file():
         raise ModelError(f"model {named!r} has no config.json in {folder}{_instead_of_config(folder, named)}")
     for path in _read_files(folder):
-        _refuse_link_to_nothing(path, named)
-        _refuse_pointer(path, named)
+        refuse_link_to_nothing(path, named)
+        refuse_pointer(path, named)
     for name in SMALL_SETTINGS:
         if (folder / name).is_file():
             json_object(folder / name, named)
     values = json_object(config, named)
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
         raise ModelError(
-            f"model {named!r}: {folder} holds a model and an adapter for it (adapter_config.json); merge the adapter "
+            f"model {named!r}: {folder} holds a model and an adapter for it ({ADAPTER_CONFIG}); merge the adapter "
             "into the model, or move its two files away"
         )
     if quantised := _quantisation(values):
@@ -66,6 +68,7 @@ def _template_in_config(folder: Path) -> object:
 
 def weight_files(folder: Path, *, named: str) -> tuple[Path, ...]:
     """The files that a model's weights are read from. Raises ModelError if that is ambiguous or if one is missing."""
+    refuse_not_kept(folder, named)
     single, index = folder / WEIGHTS, folder / INDEX
     if not index.is_file():
         files = [path for path in (single,) if _exists(path, named)]
@@ -88,8 +91,18 @@ def weight_files(folder: Path, *, named: str) -> tuple[Path, ...]:
                 f"{folder} (first {missing[0]}); fetch the model again"
             )
     for path in files:
-        _refuse_pointer(path, named)
+        refuse_pointer(path, named)
     return tuple(files)
+
+
+def refuse_not_kept(folder: Path, named: str) -> None:
+    """Raise ModelError for the folder of an iteration whose run has deleted its weights."""
+    record = folder / "checkpoint.json"
+    if record.is_file() and json_object(record, named).get("weights_kept") is False:
+        raise ModelError(
+            f"model {named!r}: the weights of this iteration were not kept, because it is neither the best one of its "
+            'run on dev nor the last; take one of those, or start a run with training.keep_weights = "all"'
+        )
 
 
 def incomplete(file: Path, error: Exception, *, named: str) -> ModelError:
@@ -127,11 +140,12 @@ def no_tokenizer(folder: Path, error: Exception) -> str:
 
 def _exists(path: Path, named: str) -> bool:
     """Whether a file exists. Raises ModelError for a link to a file that does not."""
-    _refuse_link_to_nothing(path, named)
+    refuse_link_to_nothing(path, named)
     return path.is_file()
 
 
-def _refuse_link_to_nothing(path: Path, named: str) -> None:
+def refuse_link_to_nothing(path: Path, named: str) -> None:
+    """Raise ModelError for a link to a file that does not exist."""
     if path.is_symlink() and not path.exists():
         raise ModelError(
             f"model {named!r}: {path} is a link to {path.readlink()}, which is not there; fetch the model again"
@@ -148,7 +162,8 @@ def _read_files(folder: Path) -> list[Path]:
     ]
 
 
-def _refuse_pointer(path: Path, named: str) -> None:
+def refuse_pointer(path: Path, named: str) -> None:
+    """Raise ModelError for the few lines that Git LFS leaves in place of a file."""
     with open(path, "rb") as file:
         is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
     if is_pointer:
@@ -198,15 +213,6 @@ def _instead_of_config(folder: Path, named: str) -> str:
     """The end of the message "has no config.json": what the folder holds instead, and the next step."""
     if (folder / "config.json").is_symlink():
         return f": it is a link to {(folder / 'config.json').readlink()}, which is not there; fetch the model again"
-    if (folder / "adapter_config.json").is_file():
-        _refuse_pointer(folder / "adapter_config.json", named)
-        base = json_object(folder / "adapter_config.json", named).get("base_model_name_or_path")
-        return (
-            f": it holds an adapter (LoRA or its kin) for the model {base or 'that its author names'}; give that, or "
-            f"merge both with peft: AutoPeftModelForCausalLM.from_pretrained({str(folder)!r}).merge_and_unload()"
-            ".save_pretrained('merged'); AutoTokenizer.from_pretrained("
-            f"{str(base or 'that model')!r}).save_pretrained('merged')"
-        )
     if files := sorted(folder.glob("*.gguf")):
         return f": it holds a GGUF file, the format of llama.cpp; {_unpack(files[0])}"
     if files := sorted([*folder.glob("*.pth"), *folder.glob("params.json")]):

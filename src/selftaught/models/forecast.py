@@ -25,6 +25,12 @@ LONGEST_SQUARE = 1024
 """Tokens of a row up to which attention keeps its weights on a CPU (training/packed_attention.py)."""
 PIECE_BYTES = 256 << 20
 """Of the logits of one piece, and of their gradient, where they are computed in pieces."""
+BYTES_4BIT = 0.52
+"""Of a weight in 4 bits (NF4), with its share of the scales of each block of 64, which have 8 bits."""
+MERGED_COPIES = 3
+"""Of a linear layer in float32, while adapters are merged into it (models/merging.py)."""
+SCORED_ROWS = 8
+"""Of the probe that proves the weights (stages/train.py)."""
 SCORED_LOGITS = 1 << 26
 """Logits of one batch when log-probabilities are measured (models/scoring.py)."""
 
@@ -70,6 +76,8 @@ class TrainingWork:
     accumulates: bool
     """Whether a step has several micro-batches."""
     lora_rank: int | None = None
+    frozen_4bit: bool = False
+    """Whether the linear layers beside adapters are in 4 bits."""
     recomputes: bool = False
     """Activation checkpointing: a layer keeps its input, and is run again in the backward pass."""
     in_pieces: bool = False
@@ -109,7 +117,7 @@ def forecast_training(shape: Shape, work: TrainingWork) -> Forecast:
     activations, logits = activation_bytes(shape, work), logit_bytes(shape, work)
     passes = _passes(shape, work, gradients, activations, logits)
     parts = [
-        Part("weights", s * shape.parameters, is_mapped),
+        Part("weights", s * shape.parameters - (_saved_by_4bit(shape, s) if work.frozen_4bit else 0), is_mapped),
         Part("adapters", exact * trained if work.lora_rank else 0),
         Part("float32 masters", masters),
         Part("AdamW moments", 2 * exact * trained),
@@ -122,7 +130,7 @@ def forecast_training(shape: Shape, work: TrainingWork) -> Forecast:
         of_one += int(SCATTERED * activations) + _libraries(shape, "training", work.device).bytes
         parts.append(Part("workers", (work.workers - 1) * of_one))
     training = Forecast("training", tuple(part for part in parts if part.bytes))
-    return max(training, _merging(shape, work), key=lambda forecast: forecast.bytes)
+    return max(training, _merging(shape, work), key=lambda forecast: forecast.needed)
 
 
 def is_stored_as(shape: Shape, dtype: NumberType) -> bool:
@@ -153,15 +161,33 @@ def _passes(shape: Shape, work: TrainingWork, gradients: int, activations: int, 
     return max(at_start, at_end, key=lambda parts: sum(part.bytes for part in parts))
 
 
+def _saved_by_4bit(shape: Shape, s: int) -> int:
+    """Embedding and output layer stay as they are."""
+    return int((s - BYTES_4BIT) * (shape.parameters - _tables(shape)))
+
+
+def _tables(shape: Shape) -> int:
+    """Numbers of the embedding and of the output layer, which get no adapters."""
+    return shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+
+
 def _merging(shape: Shape, work: TrainingWork) -> Forecast:
-    """The end of a training with adapters: the model in float32, whose layers are replaced one by one by merged ones,
-    for which memory is new because what the old ones leave does not fit them."""
+    """The end of a training with adapters: the model is loaded again, its linear layers get new memory one by one as
+    they are merged, and it is measured in float32, for which one layer after the other is converted."""
     if work.lora_rank is None:
         return Forecast("training", ())
+    s, exact = BYTES[work.dtype], 4
+    tables = _tables(shape)
+    layer = shape.hidden * max(shape.inner, shape.queries)
+    merging = MERGED_COPIES * exact * layer if work.device == "cpu" else 0
+    scored = min(SCORED_LOGITS, SCORED_ROWS * work.longest * shape.vocabulary)
+    converting = (exact * shape.vocabulary * shape.hidden if s != exact else 0) + exact * scored
     return Forecast(
         "training",
         (
-            Part("weights in float32, to merge the adapters", 2 * 4 * shape.parameters),
+            Part("weights with adapters merged", s * (shape.parameters - tables)),
+            Part("other weights", s * tables, work.device == "cpu" and is_stored_as(shape, work.dtype)),
+            Part("merging and measuring", max(merging, converting)),
             _libraries(shape, "training", work.device),
         ),
     )

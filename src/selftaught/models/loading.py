@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key, revert_weight_conversion
 
+from selftaught.models.adapters import adapters_in, base_folder
 from selftaught.models.configuration import config_of, empty_model
 from selftaught.models.folder import check_folder, incomplete, weight_files
+from selftaught.models.merging import check_adapter, merge
 from selftaught.models.misfits import Misfits, misfit_text, natural
 from selftaught.records.errors import ModelError, one_line
 
@@ -44,24 +46,57 @@ class Tensor:
 
 
 def load_model(path: str, *, dtype: torch.dtype, trust_remote_code: bool = False) -> Any:
-    """The model of a folder, every weight of it from the folder's files. Raises ModelError if that cannot be."""
-    constants = check_model(path, trust_remote_code=trust_remote_code)
-    with _explained(path):
+    """The model of a folder, every weight of it from the folder's files; adapters are merged into their base, on a CPU
+    and without a second copy of it. Raises ModelError if that cannot be."""
+    base, constants = _checked(Path(path), trust_remote_code)
+    with _explained(base):
         model, info = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
+            base, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
         )
-    _refuse_misfits(path, model, {**info, "unexpected_keys": set(info["unexpected_keys"]) - constants})
+    _refuse_misfits(base, model, {**info, "unexpected_keys": set(info["unexpected_keys"]) - constants})
+    for adapter in reversed(list(adapters_in(Path(path)))):
+        merge(adapter, model)
     return model
 
 
-def check_model(path: str, *, trust_remote_code: bool = False) -> frozenset[str]:
-    """Raise ModelError if the tensors of a model folder are not those of its config; no weight is read for it.
-
-    Returns the names of the tensors that are no weights, but constants that the model computes by itself.
+def load_in_4bit(path: str, *, compute: torch.dtype, trust_remote_code: bool = False) -> Any:
+    """The model of a folder on a GPU, with its linear layers in 4 bits, but for the output layer (NF4; Dettmers et al.
+    2023, arXiv 2305.14314); they are multiplied as `compute`. Raises ModelError for adapters, which are no files of it.
     """
-    folder = Path(path)
-    check_folder(folder, named=path)
-    tensors = _tensors_in(weight_files(folder, named=path), path)
+    base, _ = _checked(Path(path), trust_remote_code)
+    if base != path:
+        raise ModelError(
+            f"model {path} holds adapters, and training.frozen_4bit needs a complete model; merge them, or leave it out"
+        )
+    with _explained(base):
+        quantisation = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+        )
+        return AutoModelForCausalLM.from_pretrained(
+            base,
+            dtype=compute,
+            quantization_config=quantisation,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+        )
+
+
+def check_model(path: str, *, trust_remote_code: bool = False) -> None:
+    """Raise ModelError if the tensors of a model folder are not those of its config, or adapters not those of their
+    base; no weight is read for it."""
+    _checked(Path(path), trust_remote_code)
+
+
+def _checked(folder: Path, trust_remote_code: bool) -> tuple[str, frozenset[str]]:
+    """The folder of the complete weights, checked, and the names of its tensors that are no weights, but constants that
+    the model computes by itself."""
+    adapters = list(adapters_in(folder))
+    path = str(base_folder(folder))
+    check_folder(Path(path), named=path)
+    tensors = _tensors_in(weight_files(Path(path), named=path), path)
     config = config_of(path, trust_remote_code=trust_remote_code)
     empty = empty_model(path, config, trust_remote_code=trust_remote_code)
     sources, elsewhere = _sources(empty, tensors)
@@ -90,7 +125,9 @@ def check_model(path: str, *, trust_remote_code: bool = False) -> frozenset[str]
     _refuse_misfits(path, model, {**info, **in_files})
     _refuse_quantised(path, model, sources, tensors)
     _refuse_other_copies(path, model, sources, tensors)
-    return constants
+    for adapter in adapters:
+        check_adapter(adapter, empty)
+    return path, constants
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Log-probabilities of given token ids under a loaded model: one function for the engine and for the trainer."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -52,6 +53,33 @@ def completion_logprobs(
             values = predicted.gather(-1, targets[:, None])[:, 0].clamp(min=-1e9)
             by_row[members[i]] = tuple(values.tolist())
     return [by_row[i] for i in range(len(rows))]
+
+
+@contextmanager
+def in_float32(model: Any) -> Iterator[None]:
+    """Have a model of another number type compute in float32: each module's weights are converted while it runs, so
+    that there is no second copy of the model."""
+    handles, before = [], {}
+
+    def convert(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        before[module] = {name: weight.data for name, weight in module.named_parameters(recurse=False)}
+        for weight in module.parameters(recurse=False):
+            weight.data = weight.data.float()
+        return tuple(x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in inputs)
+
+    def restore(module: Any, *_: Any) -> None:
+        for name, data in before.pop(module).items():
+            getattr(module, name).data = data
+
+    for module in model.modules():
+        if any(weight.dtype != torch.float32 for weight in module.parameters(recurse=False)):
+            handles.append(module.register_forward_pre_hook(convert))
+            handles.append(module.register_forward_hook(restore))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def in_batches(rows: Pairs, *, tokens: int, positions: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from selftaught.models.adapters import base_folder
 from selftaught.models.attention_kinds import why_not_exchanged, window_of
 from selftaught.models.configuration import config_of
 from selftaught.models.folder import weight_files
@@ -56,10 +57,12 @@ class Shape:
 
 
 def shape_of(path: str, *, trust_remote_code: bool = False) -> Shape:
-    """The shape of the model in a folder. Raises ModelError for a config or a header that cannot be read."""
-    tensors = tensor_shapes(Path(path))
+    """The shape of the model in a folder; of adapters, that of their base. Raises ModelError for a config or a header
+    that cannot be read."""
+    folder = base_folder(Path(path))
+    tensors = tensor_shapes(folder)
     config = config_of(path, trust_remote_code=trust_remote_code).get_text_config()
-    files = weight_files(Path(path), named=path)
+    files = weight_files(folder, named=str(folder))
     return shape_from(config, tensors, file_bytes=sum(file.stat().st_size for file in files))
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from selftaught.models.adapters import folder_of_file, is_adapter, tokenizer_folder
 from selftaught.models.configuration import config_of
 from selftaught.models.folder import no_tokenizer
 from selftaught.models.templates import ChatTemplate
@@ -29,12 +30,18 @@ class Codec:
         from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
         self._model_dir = model_dir
+        folder = Path(model_dir)
         self._rows = _rows_of(model_dir, trust_remote_code=trust_remote_code)
         try:
-            loaded = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+            loaded = AutoTokenizer.from_pretrained(
+                tokenizer_folder(folder),
+                trust_remote_code=trust_remote_code,
+                # The class of a tokenizer depends on it, and a folder with adapters has none.
+                **({"config": config_of(model_dir, trust_remote_code=trust_remote_code)} if is_adapter(folder) else {}),
+            )
         except Exception as error:
             # The libraries raise many kinds (tokenizers plain Exceptions), and all mean the same to the user.
-            raise ModelError(f"model {model_dir}: its tokenizer {no_tokenizer(Path(model_dir), error)}") from error
+            raise ModelError(f"model {model_dir}: its tokenizer {no_tokenizer(folder, error)}") from error
         self.tokenizer = cast(PreTrainedTokenizerBase, loaded)
         self.template = None if chat is None else ChatTemplate(self.tokenizer, chat)
         """The model's chat template; None for a codec of texts."""
@@ -185,9 +192,10 @@ class Codec:
             ends[self.template.end_of_turn] = "the chat template"
         if isinstance(self.tokenizer.eos_token_id, int):
             ends.setdefault(self.tokenizer.eos_token_id, "tokenizer_config.json")
-        if (Path(self._model_dir) / "generation_config.json").is_file():
+        generation = folder_of_file(Path(self._model_dir), "generation_config.json")
+        if (generation / "generation_config.json").is_file():
             try:
-                eos = GenerationConfig.from_pretrained(self._model_dir).eos_token_id
+                eos = GenerationConfig.from_pretrained(generation).eos_token_id
             except (OSError, ValueError) as error:
                 raise ModelError(
                     f"model {self._model_dir}: generation_config.json: {one_line(error)}; correct the file or take it "
@@ -270,7 +278,7 @@ def _rows_of(model_dir: str, *, trust_remote_code: bool) -> int:
 
     Loading refuses weights that do not agree with the config.
     """
-    if not (Path(model_dir) / "config.json").is_file():
+    if not (Path(model_dir) / "config.json").is_file() and not is_adapter(Path(model_dir)):
         return sys.maxsize
     config = config_of(model_dir, trust_remote_code=trust_remote_code)
     return int(getattr(config.get_text_config(), "vocab_size", sys.maxsize))

@@ -129,6 +129,8 @@ class Checkpoint:
     probe: tuple[ProbeRow, ...] = ()
     new_logprobs: tuple[tuple[float, ...], ...] = ()
     """Of the probe under the newly trained weights, as the trainer computes them."""
+    weights_kept: bool = True
+    """Whether the weights are in the folder still; False before they are deleted (`training.keep_weights`)."""
 
     def ref(self, run_dir: Path) -> ModelRef:
         return ModelRef(

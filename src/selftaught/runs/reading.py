@@ -38,7 +38,7 @@ class LoggedStep:
 
 
 FORMAT = 3
-PROBLEMS, PROMPTS = "problems.jsonl", "prompts.jsonl"
+PROBLEMS, PROMPTS, SERVED = "problems.jsonl", "prompts.jsonl", "served"
 
 _SHA256 = re.compile(rb'\{"sha256":"([0-9a-f]{16})",')
 

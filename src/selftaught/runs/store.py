@@ -11,8 +11,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, fields, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -35,7 +35,7 @@ from selftaught.runs.lines import (
     sync_dir,
 )
 from selftaught.runs.prompts import PromptFile, Render
-from selftaught.runs.reading import PROBLEMS, PROMPTS, read_measurements
+from selftaught.runs.reading import PROBLEMS, PROMPTS, SERVED, read_measurements
 
 TRACKING = "tracking"
 """The folder of the trackers' processes, which alone write there (tracking/mirror_process.py)."""
@@ -117,6 +117,18 @@ class RunStore:
 
     def checkpoint_dir(self, iteration: int) -> Path:
         return self.dir / "checkpoints" / f"{iteration:03d}"
+
+    def served_dir(self, checkpoint: int | None) -> Path:
+        """Of the complete model of a checkpoint with adapters, for a server; None is the base model."""
+        return self.dir / SERVED / ("base" if checkpoint is None else f"{checkpoint:03d}")
+
+    def remove_served(self, *, but: Path | None = None) -> None:
+        """Remove what was written for servers, all but one folder."""
+        for path in (self.dir / SERVED).glob("*"):
+            if path != but:
+                shutil.rmtree(path)
+        with contextlib.suppress(OSError):  # not there, or not empty
+            (self.dir / SERVED).rmdir()
 
     # What a run is begun with.
 
@@ -241,6 +253,28 @@ class RunStore:
             os.replace(temporary, final)
             sync_dir(final.parent)
             shutil.rmtree(old, ignore_errors=True)
+
+    def keep_weights_of(self, iterations: Collection[int], *, before: int) -> list[int]:
+        """Delete the weights of the checkpoints before an iteration that are not among `iterations`; their folders and
+        JSON files stay. Returns the iterations whose weights are not kept from now on.
+
+        Says so in checkpoint.json before it deletes them, so that a kill leaves nothing that looks like weights; the
+        next call deletes the rest.
+        """
+        dropped = []
+        for n in range(before):
+            checkpoint = None if n in iterations else self.checkpoint(n)
+            if checkpoint is None:
+                continue
+            folder = self.checkpoint_dir(n)
+            if checkpoint.weights_kept:
+                record = adapter_of(Checkpoint).dump_json(replace(checkpoint, weights_kept=False), indent=2) + b"\n"
+                self.replace(folder / "checkpoint.json", [record])
+                dropped.append(n)
+            with as_store_error(folder, "write"):
+                for path in sorted(folder.glob("*.safetensors")):
+                    path.unlink()
+        return dropped
 
     def checkpoint(self, iteration: int) -> Checkpoint | None:
         """The finished checkpoint of an iteration, or None."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from selftaught.engines.engine import Engine, RendersPrompts, served_by
+from selftaught.models.adapters import is_adapter
+from selftaught.models.merged_folder import write_merged
 from selftaught.models.weights import weights_sha256
 from selftaught.records.errors import RefusedError
 from selftaught.records.prompts import Prompt, RenderedPrompt
@@ -46,8 +48,10 @@ class Models:
     def __enter__(self) -> "Models":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if kind is None:  # else a server is to be started on it, maybe
+            self._setup.store.remove_served()
 
     def of(self, iteration: int) -> ModelRef:
         """The model that an iteration trained; 0 is the base model."""
@@ -141,6 +145,7 @@ def _check_weights(setup: Setup, model: ModelRef, engine: Engine) -> None:
             raise RefusedError(_refusal(setup, model, engine, reason))
     if served_by(engine) is None:
         return
+    setup.store.remove_served(but=_for_server(setup, model))
     after = setup.store.checkpoint(0) if is_base else None
     after = after or setup.store.checkpoint(model.iteration + 1)
     if after is not None:
@@ -178,8 +183,14 @@ def _is_in(served: str, model: ModelRef, setup: Setup) -> bool:
     """Whether the name that a server gives is this model's folder, a file in it, or the base model's name."""
     if model.path == setup.base.path and served == setup.config.model.path:
         return True
-    folder, path = Path(model.path).resolve(), Path(served).resolve()
+    folder, path = _for_server(setup, model).resolve(), Path(served).resolve()
     return folder == path or folder in path.parents
+
+
+def _for_server(setup: Setup, model: ModelRef) -> Path:
+    """The folder that a server which somebody else starts is to serve: of adapters, the merged one."""
+    folder = Path(model.path)
+    return setup.store.served_dir(model.checkpoint) if is_adapter(folder) else folder
 
 
 def _refusal(setup: Setup, model: ModelRef, engine: Engine, reason: str) -> str:
@@ -189,7 +200,11 @@ def _refusal(setup: Setup, model: ModelRef, engine: Engine, reason: str) -> str:
             return f"{what}; bfloat16 may have rounded a small update away: start a new run with model.dtype=float32"
         return f"{what}; restart the engine"
     which = "base model's weights" if model.path == setup.base.path else f"weights of iteration {model.iteration}"
+    folder = _for_server(setup, model)
+    if not folder.exists() and is_adapter(Path(model.path)):
+        trust = setup.config.model.trust_remote_code
+        write_merged(Path(model.path), folder, dtype=setup.dtype, trust_remote_code=trust)
     return (
-        f"the server does not serve the {which}: {reason}; restart the server on {model.path} and run the same command "
+        f"the server does not serve the {which}: {reason}; restart the server on {folder} and run the same command "
         "again"
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
 from selftaught.machine.command_lines import command
+from selftaught.machine.devices import NumberType
 from selftaught.methods.method import Method
 from selftaught.records.errors import Interrupted, Suspended
 from selftaught.records.events import Event
@@ -26,6 +27,8 @@ class Setup:
     open_trainer: Callable[[], Trainer]
     chunk: int
     """Completions that are generated and saved as one unit."""
+    dtype: NumberType | None = None
+    """What the run computes in; None if it computes nothing here."""
     noise: float = NOISE
     """If two models differ by less than this (nats), the engine's log-probabilities cannot distinguish them."""
     method: Method

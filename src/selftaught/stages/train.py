@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from selftaught.engines.engine import Engine, RendersPrompts
 from selftaught.methods.plan import choose_problems, spread_over_classes, steps_for
 from selftaught.methods.training_set import TrainingSet, examples_from_solutions, without_rationales
-from selftaught.models.weights import expected_checkpoint_bytes
+from selftaught.models.shape import shape_of
+from selftaught.models.weights import num_parameters
 from selftaught.prompts.rendering import prompt_sha256, render_completion, render_prompt
 from selftaught.records.errors import RefusedError, StoreError
 from selftaught.records.events import ModelTrained, Note, StageBegan, StepTaken
@@ -19,6 +20,8 @@ from selftaught.stages.setup import Setup, raise_if_stopped
 
 PROBE_ROWS = 8
 DEV_LOSS_PROBLEMS = 200
+OTHER_FILES_BYTES = 16 << 20
+"""Of a checkpoint beside its weights: mostly the tokenizer."""
 
 
 def fine_tune(setup: Setup, models: Models, n: int, training_set: TrainingSet) -> Checkpoint:
@@ -66,7 +69,7 @@ def _train(
             "finish the run with the version that began it (run.json), or start a new one"
         )
     start = models.before(n) if config.training.start_from == "previous" and n > 0 else setup.base
-    needed = expected_checkpoint_bytes(start)
+    needed = _checkpoint_bytes(setup)
     if (free := free_bytes(store.dir)) < needed:
         raise StoreError(
             f"the next checkpoint needs about {needed >> 20} MiB, {store.dir} has {free >> 20} MiB free; free some "
@@ -97,6 +100,15 @@ def _train(
     setup.tell(ModelTrained(checkpoint=checkpoint))
     raise_if_stopped(setup)
     return checkpoint
+
+
+def _checkpoint_bytes(setup: Setup) -> int:
+    """Upper estimate of a checkpoint's size: weights in float32, and a tokenizer."""
+    path, trust = setup.base.path, setup.config.model.trust_remote_code
+    of_weights = setup.config.training.checkpoint_bytes(
+        num_parameters(setup.base) or 0, lambda: shape_of(path, trust_remote_code=trust), "float32"
+    )
+    return of_weights + OTHER_FILES_BYTES
 
 
 def _check_prompts(setup: Setup, engine: Engine, examples: Sequence[TrainingExample]) -> None:

@@ -57,6 +57,7 @@ def fit(
     machine: Machine,
     *,
     lora_rank: int | None,
+    frozen_4bit: bool = False,
     is_split: bool,
     free: int,
 ) -> Fitted:
@@ -77,6 +78,7 @@ def fit(
             longest=rows.longest,
             accumulates=is_split or tokens < rows.tokens,
             lora_rank=lora_rank,
+            frozen_4bit=frozen_4bit,
             recomputes=bool(recomputes),
             in_pieces=bool(in_pieces),
             workers=machine.workers,

@@ -1,8 +1,15 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by PEFT: trained beside frozen weights, merged at the end."""
+"""Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) by PEFT: trained beside frozen weights, and saved alone."""
 
+import json
 import warnings
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
+
+from selftaught.models.adapters import base_named, read_adapter
+from selftaught.models.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from selftaught.records.errors import TrainingError
 from selftaught.training.settings import SftSettings
 
 
@@ -21,22 +28,43 @@ def with_adapters(model: Any, settings: SftSettings) -> Any:
     with warnings.catch_warnings():
         # PEFT asks the model by a name that transformers is about to drop.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        # It sets itself right for layers whose weights are the other way round, as GPT-2's are.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
         return get_peft_model(model, adapters)
 
 
-def adapter_weights(trained: Any) -> dict[str, Any]:
-    """The weights of the adapters alone, by PEFT's names."""
+def save_adapters(trained: Any, out_dir: Path, *, base: Path) -> None:
+    """Write the adapters of PEFT's model, which are for the model in `base`: the same bytes for the same adapters."""
     from peft import get_peft_model_state_dict
 
-    weights: dict[str, Any] = get_peft_model_state_dict(trained)
-    return weights
+    config = trained.peft_config["default"]
+    config.base_model_name_or_path, config.revision = base_named(base)
+    config.inference_mode = True
+    values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    (out_dir / ADAPTER_CONFIG).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    weights = get_peft_model_state_dict(trained, save_embedding_layers=False)
+    save_file(
+        {name: weight.detach().cpu().contiguous() for name, weight in weights.items()},
+        out_dir / ADAPTER_WEIGHTS,
+        metadata={"format": "pt"},
+    )
 
 
-def merged(adapters: dict[str, Any], fresh: Any, settings: SftSettings) -> Any:
-    """The model `fresh` (float32 weights from before the training) with these adapters added to them."""
+def load_adapters(model: Any, folder: Path) -> None:
+    """Give PEFT's model the adapters of a folder, to go on training them. Raises TrainingError if it has others."""
     from peft import set_peft_model_state_dict
 
-    model = with_adapters(fresh, settings)
-    loaded = set_peft_model_state_dict(model, adapters)
-    assert not loaded.unexpected_keys, f"adapters without a place: {loaded.unexpected_keys[:3]}"
-    return model.merge_and_unload(safe_merge=True)
+    adapter, config = read_adapter(folder, named=str(folder)), model.peft_config["default"]
+    now = (config.r, float(config.lora_alpha))
+    if (adapter.rank, adapter.alpha) != now:
+        raise TrainingError(
+            f"{folder} holds adapters of rank {adapter.rank} and alpha {adapter.alpha:g}, and training.lora_rank and "
+            f"training.lora_alpha ask for {now[0]} and {now[1]:g}; set those"
+        )
+    loaded = set_peft_model_state_dict(model, load_file(adapter.weights))
+    missing = [name for name in loaded.missing_keys if "lora_" in name]
+    if loaded.unexpected_keys or missing:
+        raise TrainingError(
+            f"{folder} holds adapters of other layers than those that are trained "
+            f"({[*loaded.unexpected_keys, *missing][0]}); start from the base model"
+        )

@@ -1,12 +1,15 @@
 """Load a model and prepare it for training, in the same way in every process of a run."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import set_seed
 
-from selftaught.models.loading import load_model
+from selftaught.models.adapters import is_adapter, read_adapter
+from selftaught.models.loading import load_in_4bit, load_model
+from selftaught.records.samples import ModelRef
 from selftaught.training.lora import with_adapters
 from selftaught.training.loss import ends_with_head
 from selftaught.training.packed_attention import use_packed_attention
@@ -48,10 +51,21 @@ def prepare(model: Any, settings: SftSettings, *, compute: torch.dtype, longest:
     return Prepared(model, why_padded, in_pieces, tuple(notes))
 
 
+def frozen_folder(start: ModelRef, settings: SftSettings) -> str:
+    """The folder of the model whose weights are loaded for a training: that of the start; if this is a checkpoint of
+    adapters, which are trained on, that of their base."""
+    folder = Path(start.path)
+    goes_on = settings.lora_rank and start.checkpoint is not None and is_adapter(folder)
+    return str(read_adapter(folder, named=start.path).base) if goes_on else start.path
+
+
 def load_for_training(
     path: str, settings: SftSettings, *, compute: torch.dtype, trust_remote_code: bool = False
 ) -> Any:
-    """The model of a folder as its training begins: float32 masters, or with adapters frozen weights as `compute`."""
+    """The model of a folder as its training begins: float32 masters, or with adapters frozen weights, as
+    `compute` or in 4 bits."""
+    if settings.frozen_4bit:
+        return load_in_4bit(path, compute=compute, trust_remote_code=trust_remote_code)
     if settings.lora_rank:
         return load_model(path, dtype=compute, trust_remote_code=trust_remote_code)
     return load_float32(path, trust_remote_code=trust_remote_code)

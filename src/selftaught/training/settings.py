@@ -6,8 +6,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from selftaught.machine.devices import Machine
+from selftaught.machine.devices import Machine, NumberType
 from selftaught.machine.opening import Opening
+from selftaught.models.forecast import BYTES
 from selftaught.models.shape import Shape
 from selftaught.records.errors import ConfigError
 from selftaught.records.sections import Count, OrAuto, Positive, Section, Share, SwitchOrAuto
@@ -22,8 +23,9 @@ class TrainingConfig(Section):
     """
 
     name: str
-    may_change: ClassVar[frozenset[str]] = frozenset()
-    """The settings that may differ when a run is carried on, because they decide nothing but memory and last bits."""
+    may_change: ClassVar[frozenset[str]] = frozenset({"keep_weights"})
+    """The settings that may differ when a run is carried on, because they decide nothing but disk, memory and last
+    bits."""
     window: Literal["iteration", "all"] = Field(
         "iteration", description="Train on this iteration's samples, or on all so far."
     )
@@ -51,6 +53,10 @@ class TrainingConfig(Section):
     validation_share: Share = Field(
         0.05, description="Share of the accepted problems held out for the validation loss."
     )
+    keep_weights: Literal["best-and-last", "all"] = Field(
+        "best-and-last",
+        description="Iterations whose weights stay in checkpoints/ when the next one is measured: the best one on dev so far and the last one, or all.",
+    )
 
     def check_values(self) -> None:
         """Raise ConfigError for values that are wrong by themselves or contradict each other. Looks at nothing else."""
@@ -70,6 +76,10 @@ class TrainingConfig(Section):
         """
         return self, None
 
+    def checkpoint_bytes(self, parameters: int, shape: Callable[[], Shape], dtype: NumberType) -> int:
+        """Of the weights that a training of a model saves, about; `shape` is looked at only where it matters."""
+        return parameters * BYTES[dtype]
+
     @abstractmethod
     def opener(self, opening: Opening) -> Callable[[], Trainer]:
         """Of fitted settings: how to get the trainer; a run that trains nothing does not wait seconds for the import of its libraries."""
@@ -78,7 +88,7 @@ class TrainingConfig(Section):
 
 class SftSettings(TrainingConfig):
     name: Literal["sft"] = Field("sft", description="AdamW on the tokens of the accepted completions")
-    may_change: ClassVar[frozenset[str]] = frozenset(Switches._fields)
+    may_change: ClassVar[frozenset[str]] = frozenset({"keep_weights", *Switches._fields})
     micro_batch_tokens: OrAuto = Field(
         "auto",
         description="Tokens of a micro-batch; a step is split into as few micro-batches of equal size as keep to it. Fewer need less memory. `auto` takes what about 4 GiB of activations hold, by the model's shape, and fewer where the memory is short.",
@@ -110,16 +120,40 @@ class SftSettings(TrainingConfig):
     max_grad_norm: float = Field(1.0, gt=0.0, description="Gradients are clipped to this norm.")
     lora_rank: Positive | None = Field(
         None,
-        description="Rank of low-rank adapters on every linear layer, merged into the weights at the end (needs `selftaught[lora]`); absent trains all weights.",
+        description="Rank of low-rank adapters on every linear layer, which alone are trained and saved (needs `selftaught[lora]`); absent trains all weights.",
     )
     lora_alpha: Positive | None = Field(
         None, description="The adapters' scale times their rank; absent is twice the rank."
     )
 
+    frozen_4bit: bool = Field(
+        False,
+        description="With `lora_rank`, on a GPU: keep the frozen weights in 4 bits (NF4) while adapters are trained, a quarter of their memory (needs `selftaught[4bit]`). Sampling and merging still take them in the run's number type. Run on no GPU yet.",
+    )
+
     def fitted(self, rows: Rows, shape: Shape, machine: Machine, *, free: int) -> tuple[Self, Fitted | None]:
+        if self.frozen_4bit and machine.device != "cuda":
+            raise ConfigError(
+                f"training.frozen_4bit needs a GPU, and the run computes on {machine.device}; leave it out (the "
+                "frozen weights are those of model.dtype)"
+            )
         switches = Switches(self.micro_batch_tokens, self.activation_checkpointing, self.logits_in_pieces)
-        found = fit(switches, rows, shape, machine, lora_rank=self.lora_rank, is_split=self.noise_scale, free=free)
+        found = fit(
+            switches,
+            rows,
+            shape,
+            machine,
+            lora_rank=self.lora_rank,
+            frozen_4bit=self.frozen_4bit,
+            is_split=self.noise_scale,
+            free=free,
+        )
         return self.model_copy(update=found.switches._asdict()), found
+
+    def checkpoint_bytes(self, parameters: int, shape: Callable[[], Shape], dtype: NumberType) -> int:
+        if self.lora_rank is None:
+            return super().checkpoint_bytes(parameters, shape, dtype)
+        return self.lora_rank * shape().linear_widths * BYTES["float32"]
 
     def check_values(self) -> None:
         if self.noise_scale and self.batch_size == 1:
@@ -127,8 +161,9 @@ class SftSettings(TrainingConfig):
                 "training.noise_scale compares the parts of a step, but training.batch_size = 1 cannot be split; raise "
                 "it, or set training.noise_scale=false"
             )
-        if self.lora_alpha is not None and self.lora_rank is None:
-            raise ConfigError(
-                f"training.lora_alpha = {self.lora_alpha}, but without training.lora_rank all weights are trained; set "
-                "the rank, or remove it"
-            )
+        for key in ("lora_alpha", "frozen_4bit"):
+            if getattr(self, key) and self.lora_rank is None:
+                raise ConfigError(
+                    f"training.{key} = {getattr(self, key)}, but without training.lora_rank all weights are trained; "
+                    "set the rank, or remove it"
+                )

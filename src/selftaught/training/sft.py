@@ -7,8 +7,8 @@ checked again after TRL has prepared its data set. The optimizer changes float32
 import gc
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from trl import SFTConfig
 from selftaught.machine.devices import Device, Machine, NumberType
 from selftaught.machine.memory import return_freed_memory
 from selftaught.machine.workers import Worker
-from selftaught.models.scoring import completion_logprobs, context_of
+from selftaught.models.loading import load_model
+from selftaught.models.rounding import round_model
+from selftaught.models.scoring import completion_logprobs, context_of, in_float32
 from selftaught.models.shape import shape_of
 from selftaught.models.tokens import IGNORED, Codec
 from selftaught.records.errors import StoreError, TrainingError
@@ -36,11 +38,10 @@ from selftaught.records.training import (
 )
 from selftaught.training.batches import Batches, plan_batches
 from selftaught.training.fitting import usual_tokens
-from selftaught.training.lora import adapter_weights, merged
+from selftaught.training.lora import load_adapters, save_adapters
 from selftaught.training.micro_batches import collator_of
-from selftaught.training.models import load_float32, load_for_training, prepare
+from selftaught.training.models import frozen_folder, load_for_training, prepare
 from selftaught.training.noise import NoiseEstimate, noise_scale
-from selftaught.training.rounding import round_model
 from selftaught.training.row_order import row_order
 from selftaught.training.rows import (
     Row,
@@ -87,11 +88,12 @@ class SftTrainer:
         trained, steps = self._train(training, codec, rows, on_step, began)
         gc.collect()  # TRL's trainer and its parts refer to each other and to the model
         return_freed_memory()
-        model = self._with_adapters(trained, start) if self._settings.lora_rank else trained
+        model = trained if trained is not None else self._with_adapters(training.out_dir)
         del trained
-        if self._compute == torch.bfloat16:
+        if self._compute == torch.bfloat16 and not self._settings.lora_rank:
             round_model(model, seed=plan.seed)  # before the measurements: they are of the weights that are saved
-        new_logprobs = self._probe(model, codec, plan.probe)  # in float32: an engine's are compared with them
+        with in_float32(model):  # an engine's are compared with them
+            new_logprobs = self._probe(model, codec, plan.probe)
         model = model.to(self._compute)
         summary = TrainingSummary(
             steps=steps.done,
@@ -106,15 +108,11 @@ class SftTrainer:
         )
         ends = sorted(codec.end_ids)  # whoever generates with the model stops where its samples stopped
         model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
-        try:
-            model.save_pretrained(training.out_dir)
+        with _saving(training):
+            saved = model.generation_config if self._settings.lora_rank else model
+            saved.save_pretrained(training.out_dir)
             codec.tokenizer.save_pretrained(training.out_dir)
-        except (OSError, SafetensorError) as error:
-            raise StoreError(
-                f"cannot save the model of iteration {plan.iteration} in {training.out_dir}: {error}; free some space "
-                "and run the same command again; the samples are kept and the training is redone"
-            ) from error
-        del model
+        del model, saved
         gc.collect()
         return_freed_memory()
         return checkpoint_of(training, summary, new_logprobs=new_logprobs)
@@ -126,11 +124,12 @@ class SftTrainer:
         rows: Sequence[Row],
         on_step: Callable[[StepMetrics], None],
         began: float,
-    ) -> tuple[Any, "_Steps"]:
-        """The trained model with its own attention, in float32; of a training with adapters, their weights alone."""
+    ) -> tuple[Any | None, "_Steps"]:
+        """The trained model with its own attention, in float32; None for a training with adapters, which are saved."""
         start, plan = training.start, training.plan
         workers = WorkerGradients(self._workers, self._training_job(start, rows, plan)) if self._workers else None
-        model = load_for_training(start.path, self._settings, compute=self._compute, trust_remote_code=self._trust)
+        frozen = frozen_folder(start, self._settings)
+        model = load_for_training(frozen, self._settings, compute=self._compute, trust_remote_code=self._trust)
         check_rows(rows, codec, context=context_of(model))
         order = row_order(len(rows), num_places=plan.steps * self._settings.batch_size, seed=plan.seed)
         with workers or nullcontext():
@@ -142,7 +141,9 @@ class SftTrainer:
         trainer.masters.restore_float32()
         trained = trainer.accelerator.unwrap_model(trainer.model)
         if self._settings.lora_rank:
-            return adapter_weights(trained), steps
+            with _saving(training):
+                save_adapters(trained, training.out_dir, base=Path(frozen))
+            return None, steps
         if trained.config.get_text_config()._attn_implementation != trainer.plain_attention:
             trained.set_attn_implementation(trainer.plain_attention)
         return trained.eval(), steps
@@ -162,6 +163,8 @@ class SftTrainer:
         lengths = [len(row.input_ids) for row in rows]
         plain_attention = model.config.get_text_config()._attn_implementation
         prepared = prepare(model, settings, compute=self._compute, longest=max(lengths), seed=training.plan.seed)
+        if frozen_folder(training.start, settings) != training.start.path:
+            load_adapters(prepared.model, Path(training.start.path))
         processes = len(self._workers) + 1 if workers is not None else 1
         notes = list(prepared.notes)
         batches = plan_batches(
@@ -195,7 +198,7 @@ class SftTrainer:
 
     def _training_job(self, start: ModelRef, rows: Sequence[Row], plan: TrainingPlan) -> TrainingJob:
         return TrainingJob(
-            path=start.path,
+            path=frozen_folder(start, self._settings),
             settings=self._settings,
             compute=self._compute,
             longest=max(len(row.input_ids) for row in rows),
@@ -204,10 +207,9 @@ class SftTrainer:
             trust_remote_code=self._trust,
         )
 
-    def _with_adapters(self, adapters: dict[str, torch.Tensor], start: ModelRef) -> Any:
-        """The model that a training began with, in float32, with its adapters merged."""
-        fresh = load_float32(start.path, trust_remote_code=self._trust).to(self._device)
-        return merged(adapters, fresh, self._settings).eval()
+    def _with_adapters(self, folder: Path) -> Any:
+        """The model that adapters have made, as whoever generates with it loads it."""
+        return load_model(str(folder), dtype=self._compute, trust_remote_code=self._trust).to(self._device).eval()
 
     def _micro_batch_tokens(self, path: str, *, longest: int) -> int:
         """Of the settings; a run has fitted them, so that "auto" stands only in those of other programs."""
@@ -269,6 +271,17 @@ class SftTrainer:
     def _probe(self, model: Any, codec: Codec, probe: Sequence[ProbeRow]) -> list[tuple[float, ...]]:
         rows = [(codec.encode_prompt(row.prompt), codec.encode_completion(row.prompt, row.completion)) for row in probe]
         return completion_logprobs(model, rows, device=self._device)
+
+
+@contextmanager
+def _saving(training: Training) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"cannot save the model of iteration {training.plan.iteration} in {training.out_dir}: {error}; free some "
+            "space and run the same command again; the samples are kept and the training is redone"
+        ) from error
 
 
 class _Steps(TrainerCallback):

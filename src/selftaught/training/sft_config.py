@@ -17,6 +17,12 @@ class SftConfig(SftSettings):
                 "leave it out to train all weights"
             )
 
+        if self.frozen_4bit and find_spec("bitsandbytes") is None:
+            raise ConfigError(
+                "training.frozen_4bit needs the package bitsandbytes; install selftaught[4bit], or leave it out to "
+                "keep the frozen weights in model.dtype"
+            )
+
     def opener(self, opening: Opening) -> Callable[[], Trainer]:
         def open_trainer() -> Trainer:
             for worker in opening.workers:

@@ -25,6 +25,7 @@ class ServerConfig(EngineConfig):
         le=100,
         description="Further tries of a request that met a busy, failing or silent server.",
     )
+    serves_folders: ClassVar[bool] = True
     usual_concurrency: ClassVar[int]
     """What `auto` stands for."""
 

@@ -13,13 +13,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selftaught.engines.server.openai import OpenAIEngine
 from selftaught.engines.server.process import HOST, ServerProcess, free_port
 from selftaught.engines.server.transport import Server
+from selftaught.models.merged_folder import complete_folder
 from selftaught.records.errors import ConfigError, EngineError
 from selftaught.records.prompts import ChatSettings, Prompt, RenderedPrompt
 from selftaught.records.samples import (
@@ -60,6 +61,8 @@ class VllmSettings:
     trust_remote_code: bool = False
     chat: ChatSettings | None = None
     """What the model's chat template is given; None if prompts are text."""
+    served_dir: Path | None = None
+    """Where adapters are merged for the server; None is a temporary folder of the system."""
 
 
 class VllmEngine:
@@ -77,16 +80,25 @@ class VllmEngine:
         on_tokens: Callable[[int], None] = lambda tokens: None,
     ) -> None:
         interpreter = find_interpreter(settings.python)
-        port = free_port()
-        # No other server has this name, so another one on this port is not taken for ours.
+        # No other server has this name, so another one on the same port is not taken for ours.
         name, key = f"selftaught-{secrets.token_hex(8)}", secrets.token_hex(16)
-        self._process = ServerProcess(
-            "vLLM",
-            serve_command(interpreter, model, settings, name=name, port=port),
-            env=environment(interpreter, settings, key=key, outside=os.environ),
-            log=log,
-        )
-        try:
+        with ExitStack() as stack:
+            folder = stack.enter_context(
+                complete_folder(
+                    Path(model.path),
+                    within=settings.served_dir,
+                    dtype=settings.dtype,
+                    trust_remote_code=settings.trust_remote_code,
+                )
+            )
+            port = free_port()
+            self._process = ServerProcess(
+                "vLLM",
+                serve_command(interpreter, replace(model, path=str(folder)), settings, name=name, port=port),
+                env=environment(interpreter, settings, key=key, outside=os.environ),
+                log=log,
+            )
+            stack.callback(self._process.stop)
             self._process.wait_until_healthy(port, limit_s=settings.start_timeout_s)
             with self._naming_server_end():
                 self._client = OpenAIEngine(
@@ -104,9 +116,7 @@ class VllmEngine:
                     chat=settings.chat,
                     on_tokens=on_tokens,
                 )
-        except BaseException:
-            self._process.stop()
-            raise
+            self._opened = stack.pop_all()
 
     @property
     def process_group(self) -> int:
@@ -126,7 +136,7 @@ class VllmEngine:
 
     def close(self) -> None:
         self._client.close()
-        self._process.stop()
+        self._opened.close()
 
     @contextmanager
     def _naming_server_end(self) -> Iterator[None]:

@@ -66,6 +66,7 @@ class VllmConfig(ServerConfig):
                 max_retries=self.max_retries,
                 trust_remote_code=opening.trust_remote_code,
                 chat=opening.chat,
+                served_dir=opening.served_dir,
             )
             log = opening.log_dir / f"vllm-{model.iteration:03d}.log" if opening.log_dir else None
             return VllmEngine(model, settings, log=log, on_tokens=opening.on_tokens)

@@ -29,11 +29,15 @@ def round_at_random(weights: torch.Tensor, generator: torch.Generator) -> torch.
     return ((weights.view(torch.int32) + noise) & -(1 << _DROPPED)).view(torch.float32)
 
 
+def round_in_pieces(weights: torch.Tensor, generator: torch.Generator) -> None:
+    """`round_at_random` of float32 weights in place, with the memory of a piece of them."""
+    for piece in torch.split(weights.view(-1), ROUNDED_AT_A_TIME):
+        piece.copy_(round_at_random(piece, generator))
+
+
 @torch.no_grad()
 def round_model(model: Any, *, seed: int) -> None:
     """Round all float32 parameters in place; a function of the weights, the seed and the kind of device."""
     for place, parameter in enumerate(model.parameters()):  # tied weights are one parameter
         if parameter.dtype == torch.float32:
-            generator = torch.Generator(parameter.device).manual_seed((seed + place) % 2**63)
-            for piece in parameter.data.view(-1).split(ROUNDED_AT_A_TIME):
-                piece.copy_(round_at_random(piece, generator))
+            round_in_pieces(parameter.data, torch.Generator(parameter.device).manual_seed((seed + place) % 2**63))
