@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftaught.models.weights import BUILTIN
+from selftaught.models.places import BUILTIN
 
 NAMES = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
 """How files begin that must go with a model."""

@@ -12,7 +12,7 @@ from typing import Any
 from selftaught.config.loading import known_keys
 from selftaught.config.public import public_name, public_values, repeating_command
 from selftaught.models.licence import Licence
-from selftaught.models.weights import BUILTIN
+from selftaught.models.places import BUILTIN
 from selftaught.records.measurements import Measurement
 from selftaught.report.cells import DASH, false_positives, md, rate, table
 from selftaught.report.columns import COLUMNS
