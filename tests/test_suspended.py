@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import selftaught as package
@@ -30,6 +30,7 @@ from toy import folder_bytes, run_toy, toy_config
 NAMES = ("problems.jsonl", "prompts.jsonl", "samples", "examples", "left_out")
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("dhms"), st.integers(0, 99), min_size=1), st.integers(1, 99))
 def test_a_time_is_the_sum_of_its_parts_or_a_number_of_seconds(parts: dict[str, int], seconds: int) -> None:
     given = {**parts, "s": seconds}
