@@ -50,6 +50,7 @@ def main(run_dir: str | None = None) -> None:
         "sampling": {"num_shots": 1, "max_new_tokens": 64},
         "rationalization.hints": "none",
         "training.learning_rate": 1e-5,
+        "training.keep_weights": "all",  # so that every iteration can be measured again
         "loop.max_iterations": 4,
         "method": "custom",
     }

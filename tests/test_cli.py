@@ -26,7 +26,22 @@ from selftaught.records.errors import one_line
 from test_kill import SETTINGS
 from toy import folder_bytes
 
-COMMANDS = ["run", "doctor", "eval", "show", "regrade", "report", "predict", "export", "tasks", "tasks check", "init"]
+COMMANDS = [
+    *(
+        "run",
+        "doctor",
+        "eval",
+        "show",
+        "regrade",
+        "report",
+        "predict",
+        "export",
+        "track",
+        "tasks",
+        "tasks check",
+        "init",
+    )
+]
 QUICK = {
     **SETTINGS,
     "compute.workers": 1,  # a second one would take time to start; tests/test_kill.py has two

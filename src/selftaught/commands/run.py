@@ -112,16 +112,11 @@ def launch(
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
+        mirrors = mirrors_of(run_dir, config)
         with (
             RunStore(run_dir) as store,
             _begun(store, task, held or description(config, resolved, base, data, given.names())),
-            Listeners(
-                [
-                    *(mirrors := mirrors_of(run_dir, config)),
-                    *(make(run_dir, config) for make in OF_EVERY_RUN),
-                    *listeners,
-                ]
-            ) as tell,
+            Listeners([*mirrors, *(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
         ):
 
             def note(line: str) -> None:
