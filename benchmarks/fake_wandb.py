@@ -33,8 +33,8 @@ class FakeWandb:
         if path.endswith("/file_stream"):
             self.streamed += 1
             run = self.runs[path.split("/")[-2]]
-            lines = body.get("files", {}).get("wandb-history.jsonl", {})
-            run["history"][lines.get("offset", 0) :] = [json.loads(line) for line in lines.get("content", [])]
+            if (lines := body.get("files", {}).get("wandb-history.jsonl")) is not None:
+                run["history"][lines["offset"] :] = [json.loads(line) for line in lines["content"]]
             return {}
         query, values = body.get("query", ""), body.get("variables", {})
         if "RunResumeStatus" in query:
@@ -43,7 +43,13 @@ class FakeWandb:
             run = self.runs.setdefault(values["name"], {"history": []})
             run |= {key: values[key] for key in ("config", "displayName", "program", "host", "project")}
             project = {"id": "p", "name": values["project"], "entity": _entity()}
-            bucket = {"id": "b", "name": values["name"], "displayName": run["displayName"], "project": project}
+            bucket = {
+                "id": "b",
+                "name": values["name"],
+                "displayName": run["displayName"],
+                "project": project,
+                "historyLineCount": len(run["history"]),
+            }
             return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
         if "CreateRunFiles" in query:
             files = [{"name": name, "uploadUrl": f"{self.url}/upload"} for name in values["files"]]

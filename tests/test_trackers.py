@@ -99,7 +99,7 @@ def killed_and_finished(run_dir: Path, backend: str) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=3600,
             env={**os.environ, "PYTHONPATH": f"{PACKAGE.parent}{os.pathsep}{TESTS}"},
         )
         assert done.returncode == (-9 if kill_in else 0), done.stderr
