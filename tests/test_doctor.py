@@ -404,6 +404,7 @@ def test_this_machine_alone_has_two_parts() -> None:
 
 
 def test_a_missing_extra_is_named_with_what_it_adds_and_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: object())
     assert "pip install" not in text_of(installed_part())
     monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "peft" else object())
     text = text_of(installed_part())

@@ -430,13 +430,12 @@ def test_below_noise_the_weight_files_are_compared(tmp_path: Path) -> None:
         run_toy(tmp_path, trainer=Damaging())
 
 
-def test_a_disk_too_full_for_the_next_checkpoint_is_refused_before_training(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    model.mkdir()
-    with open(model / "model.safetensors", "wb") as file:
-        file.truncate(1 << 43)  # a sparse file needs no space itself
-    with pytest.raises(StoreError, match="the next checkpoint needs about"):
-        run_toy(tmp_path / "run", base=ModelRef(path=str(model)))
+def test_a_disk_too_full_for_the_next_checkpoint_is_refused_before_training(
+    adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selftaught.stages.train.free_bytes", lambda folder: 18 << 20)
+    with pytest.raises(StoreError, match=r"the next checkpoint needs about 18 MiB, .* has 18 MiB free"):
+        run_toy(tmp_path / "run", base=ModelRef(path=str(adder)))
     assert not (tmp_path / "run" / "iterations.jsonl").exists()
 
 

@@ -29,9 +29,10 @@ from selftaught.training import packed_attention
 from selftaught.training.loss import weighted_loss
 from selftaught.training.masters import Masters
 from selftaught.training.micro_batches import collate_packed, collate_padded
+from selftaught.training.models import load_float32
 from selftaught.training.packed_attention import layout_of, use_packed_attention
 from selftaught.training.rows import Row
-from selftaught.training.sft import SftTrainer, load_float32
+from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 21}

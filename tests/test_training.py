@@ -24,6 +24,7 @@ from selftaught.records.errors import ModelError, RefusedError, TrainingError
 from selftaught.records.samples import ModelRef, Request, SamplingParams
 from selftaught.records.training import Checkpoint, ProbeRow, StepMetrics, Training, TrainingExample, TrainingPlan
 from selftaught.training.micro_batches import collate_packed, collate_padded
+from selftaught.training.models import load_float32
 from selftaught.training.none import NullTrainer
 from selftaught.training.rows import (
     Row,
@@ -31,7 +32,7 @@ from selftaught.training.rows import (
     check_prepared,
     check_rows,
 )
-from selftaught.training.sft import SftTrainer, load_float32
+from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
 from toy import run_toy, toy_config
 

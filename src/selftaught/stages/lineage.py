@@ -202,6 +202,7 @@ def _refusal(setup: Setup, model: ModelRef, engine: Engine, reason: str) -> str:
     which = "base model's weights" if model.path == setup.base.path else f"weights of iteration {model.iteration}"
     folder = _for_server(setup, model)
     if not folder.exists() and is_adapter(Path(model.path)):
+        setup.store.remove_served(but=folder)  # what the server has loaded; there may be no room for two
         trust = setup.config.model.trust_remote_code
         write_merged(Path(model.path), folder, dtype=setup.dtype, trust_remote_code=trust)
     return (

@@ -217,7 +217,7 @@ class Session:
         if self._steps[0] != iteration:
             steps = StepRows(self.run.work)
             for step in read_steps(self.run.dir):
-                if step.iteration != iteration:
+                if step.iteration < iteration:
                     steps.row(step)
             self._steps = iteration, steps
         return self._steps[1]
