@@ -34,14 +34,10 @@ def public_name(path: str) -> str:
 
 
 def config_text(config: Mapping[str, Any]) -> str:
-    """A config file of the public settings, without those that contradict the run's method (`repeating_command`)."""
-    method, apart = str(config["method"]), _against_the_method(config)
-    lines = [
-        f"{key} = {_as_toml(value)}"
-        for key, value in public_values(config).items()
-        if value is not None and key not in apart and key != "method"
-    ]
-    return "\n".join([f"method = {_as_toml(method)}", *lines, ""])
+    """A config file of the public settings. One that contradicts its method is refused without the overrides of
+    `repeating_command`."""
+    lines = [f"{key} = {_as_toml(value)}" for key, value in public_values(config).items() if value is not None]
+    return "\n".join([*lines, ""])
 
 
 def repeating_command(config: Mapping[str, Any], *, file: str, run_dir: str) -> str | None:
@@ -54,7 +50,7 @@ def repeating_command(config: Mapping[str, Any], *, file: str, run_dir: str) -> 
 
 
 def _against_the_method(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The knobs that the method fixes and that the command line gave otherwise; a file could not say them."""
+    """The knobs that the method fixes and that the command line gave otherwise."""
     method = METHODS.get(str(config["method"]))
     knobs = {} if method is None else method.knobs
     return {key: config[key] for key, fixed in knobs.items() if key in config and _plain(fixed) != _plain(config[key])}
