@@ -38,7 +38,10 @@ def command(run_dir: Path, method: str, workers: int, iterations: int, **more: o
 
 def weights(run_dir: Path) -> dict[str, bytes]:
     """The files of weights, and what says how adapters are merged."""
-    paths = [*run_dir.glob("checkpoints/*/*.safetensors"), *run_dir.glob("checkpoints/*/adapter_config.json")]
+    finished = [path for path in run_dir.glob("checkpoints/*") if path.suffix != ".tmp"]
+    paths = [
+        path for folder in finished for name in ("*.safetensors", "adapter_config.json") for path in folder.glob(name)
+    ]
     return {str(path.relative_to(run_dir)): path.read_bytes() for path in paths}
 
 
@@ -105,9 +108,8 @@ def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_on
             shutil.rmtree(killed)
     assert killed_in_training >= 1
     # Add what a kill in the middle of a write can leave.
-    if not (killed / "checkpoints" / "002").exists():
-        (killed / "checkpoints" / "002.tmp").mkdir(exist_ok=True)
-        (killed / "checkpoints" / "002.tmp" / "model.safetensors").write_bytes(b"half of it")
+    (killed / "checkpoints" / "002.tmp").mkdir(exist_ok=True)
+    (killed / "checkpoints" / "002.tmp" / "model.safetensors").write_bytes(b"half of it")
     for path in (*(killed / "samples").glob("*.jsonl"), killed / "prompts.jsonl"):
         with open(path, "ab") as file:
             file.write(b'{"problem_id":"torn')
