@@ -41,7 +41,8 @@ class FakeWandb:
             return {"data": {"model": {"id": "p", "name": "p", "entity": _entity(), "bucket": self._bucket(values)}}}
         if "UpsertBucket" in query:
             run = self.runs.setdefault(values["name"], {"history": []})
-            run |= {key: values[key] for key in ("config", "displayName", "program", "host", "project")}
+            names = ("config", "displayName", "program", "host", "project")
+            run |= {key: values[key] for key in names if values[key] is not None}
             project = {"id": "p", "name": values["project"], "entity": _entity()}
             bucket = {
                 "id": "b",

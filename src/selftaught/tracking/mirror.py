@@ -161,13 +161,14 @@ class Mirror:
             if reply is not None and reply.what == "missing":
                 self._note(f"{self._label} has not got everything: {reply.text}; `{self._again()}` sends the run again")
                 return
-            self._fail(reply.text if reply is not None else "it did not answer")
+            if not self._is_finished:
+                self._note(f"{self._label} has not got everything: what is missing is sent when the run has finished")
         if self._process is not None:
             self._process.end()
         if self._is_finished:
             reply = whole(self._opening("whole" if self._is_offline else "live", offline=self._is_offline))
             if reply.what != "closed":
-                self._note(f"{self._label} has not got this run: {reply.text}; `{self._again()}` sends it again")
+                self._note(f"{self._label} has not got everything: {reply.text}; `{self._again()}` sends the run again")
 
     def _closed(self) -> Reply | None:
         """Let the process finish its work; None if it does not in its time."""
