@@ -216,17 +216,13 @@ def test_a_run_in_two_processes_that_all_get_sigterm_ends_in_order_and_carries_o
 
 
 @pytest.mark.slow
-def test_a_time_limit_ends_a_run_with_75_until_it_has_finished(undisturbed: Path, tmp_path: Path) -> None:
-    run_dir, codes = tmp_path / "run", []
+def test_a_time_limit_ends_a_run_with_75_and_the_same_command_carries_on(undisturbed: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
     arguments = run_command(run_dir, "star", 2, 1)
-    while not codes or codes[-1] == 75:
-        # Once all chunks before the training are there, the training gets the time that it needs.
-        limit = "0.1" if not (run_dir / "examples" / "001.jsonl").exists() else "1h"
+    for limit, code in (("0.1", 75), ("0.1s", 75), ("1h", 0)):
         done = subprocess.run([*arguments, "--time-limit", limit], capture_output=True, text=True, check=False)
-        codes.append(done.returncode)
-        assert len(codes) < 40, done.stderr
-    assert codes[-1] == 0, done.stderr
-    assert len(codes) > 3
+        assert done.returncode == code, done.stderr
+        assert code == 0 or f"stopped by the time limit of {limit}; what is finished is saved" in done.stderr
     names = (*NAMES, "checkpoints/001/model.safetensors", "result.json")
     assert folder_bytes(run_dir, *names) == folder_bytes(undisturbed, *names)
 
