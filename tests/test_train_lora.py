@@ -138,6 +138,15 @@ def test_frozen_weights_have_the_runs_number_type_and_the_merged_model_gives_the
     assert (adapted - logits).norm() < tolerance * (untrained - logits).norm()  # of what was trained
 
 
+def test_adapters_over_4_bit_weights_stay_float32_as_over_others(tiny: Path, tmp_path: Path) -> None:
+    codec = Codec(str(tiny))
+    rows = [Row(*codec.encode_example(e)) for e in EXAMPLES]
+    model = load_for_training(str(tiny), SETTINGS, compute=torch.bfloat16)
+    model.is_loaded_in_4bit = True  # as transformers marks such a model; bitsandbytes itself needs a GPU
+    built = trainer("bfloat16").build(training(tiny, tmp_path), model, codec, rows, [0, 1, 2, 3] * 3)
+    assert {p.dtype for p in built.model.parameters() if p.requires_grad} == {torch.float32}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_is_saved_are_the_adapters_alone_and_what_is_loaded_is_their_base_with_them_merged(
     trained: Callable[[str], Trained], dtype: str
@@ -254,7 +263,7 @@ def test_adapters_on_a_base_model_that_is_adapters_itself_are_added_to_both(
 @pytest.mark.slow
 def test_a_run_with_adapters_trains_on_them_is_measured_and_knows_its_base_model(adder: Path, tmp_path: Path) -> None:
     base, run_dir = Path(shutil.copytree(adder, tmp_path / "base")), tmp_path / "run"
-    values = {"method": "star-continue", "loop.max_iterations": 3, "loop.patience": 9, "model.path": str(base)}
+    values = {"training.start_from": "previous", "loop.max_iterations": 3, "loop.patience": 9, "model.path": str(base)}
     values |= {"training.lora_rank": 2, "training.learning_rate": 1e-3, "training.keep_weights": "best-and-last"}
     config = config_from_values({**LEAST, **QUICK, **values})
     outcome = launch(config, run_dir)

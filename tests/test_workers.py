@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from builders import task_named
 from selftaught.engines.engine import RendersPrompts
@@ -18,6 +17,7 @@ from selftaught.engines.local.engine import LocalEngine, LocalSettings
 from selftaught.engines.local.multi_process import MultiProcessEngine
 from selftaught.machine.workers import Worker, Workers
 from selftaught.methods.training_set import examples_from_solutions
+from selftaught.models.loading import load_model
 from selftaught.models.tokens import Codec
 from selftaught.prompts.rendering import render_prompt
 from selftaught.records.errors import (
@@ -194,7 +194,13 @@ def trained(
     values = {"batch_size": 6, "noise_scale": True, "learning_rate": 1e-3, **settings}
     trainer = SftTrainer(SftConfig(**values), dtype=dtype, device="cpu", threads=1, workers=workers)
     trainer.fine_tune(training(start, out_dir), seen.append)
-    return load_file(out_dir / "model.safetensors"), seen
+    return weights_in(out_dir), seen
+
+
+def weights_in(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of the model in a folder, adapters merged."""
+    weights: dict[str, torch.Tensor] = load_model(str(folder), dtype=torch.float32).state_dict()
+    return weights
 
 
 def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -217,7 +223,7 @@ def test_a_training_in_three_processes_gives_the_weights_and_the_noise_of_one_pr
     settings["lora_rank"] = 4 if kind == "adapters" else None
     alone, alone_steps = trained(tiny, tmp_path / "alone", (), **settings)
     shared, shared_steps = trained(tiny, tmp_path / "shared", two, **settings)
-    before = load_file(tiny / "model.safetensors")
+    before = weights_in(tiny)
     assert distance(alone, before) > 1e-3
     assert [s.loss for s in shared_steps] == pytest.approx([s.loss for s in alone_steps], rel=1e-4)
     assert [s.grad_norm for s in shared_steps] == pytest.approx([s.grad_norm for s in alone_steps], rel=1e-3)

@@ -59,6 +59,9 @@ class MicroBatchTrainer(SFTTrainer):
         self.noise: NoiseEstimate | None = None
         """Of the last step; None where it was not estimated: in steps of one micro-batch and in three of four steps."""
         super().__init__(**arguments)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:  # TRL makes the adapters over 4-bit weights bfloat16
+                parameter.data = parameter.data.float()
         self.peak = Peak(self.args.device.type, workers.pids if workers is not None else ())
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
