@@ -27,10 +27,10 @@ DEVICES = st.sampled_from(["cpu", "cuda"])
     [
         (640_000, "cpu", 128, 512),
         (640_000, "cpu", 256, 1024),  # two workers, as the shipped config of arithmetic has them
-        (134_515_008, "cpu", 128, 224),
-        (268_000_000, "cpu", 128, 112),
-        (494_032_768, "cpu", 128, 64),
-        (1_000_000_000, "cpu", 128, 64),
+        (134_515_008, "cpu", 128, 512),
+        (268_000_000, "cpu", 128, 464),
+        (494_032_768, "cpu", 128, 256),
+        (1_000_000_000, "cpu", 128, 128),
         (8_030_000_000, "cpu", 128, 64),
         (134_515_008, "cuda", 256, 1024),
         (494_032_768, "cuda", 256, 1024),
@@ -73,9 +73,9 @@ def test_a_size_that_is_given_is_taken_as_it_is(
 @pytest.mark.parametrize(
     ("engine", "expected"),
     [
-        ({"name": "local"}, 64),
+        ({"name": "local"}, 256),
         ({"name": "local", "slots": 8}, 32),
-        ({"name": "vllm"}, 64),
+        ({"name": "vllm"}, 256),
         ({"name": "openai", "url": "http://h", "concurrency": 40}, 160),  # whose device is not this one
     ],
 )

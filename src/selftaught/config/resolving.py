@@ -19,8 +19,8 @@ from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Count, Positive, Section
 from selftaught.runs.reading import SERVED
 
-CHUNK_WORK = {"cpu": 32_000_000_000, "cuda": 3_200_000_000_000}
-"""Parameters times completions: a chunk of a model of 0.5 B on a CPU has 64."""
+CHUNK_WORK = {"cpu": 128_000_000_000, "cuda": 3_200_000_000_000}
+"""Parameters times completions: a chunk of a model of 0.5 B on a CPU has 256."""
 SMALLEST_CHUNK = 64
 """Completions. Every step reads all weights once, so few completions at a time cost speed (docs/speed.md)."""
 CHUNK_STEP = 16

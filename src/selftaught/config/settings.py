@@ -90,7 +90,7 @@ class ComputeConfig(Section):
     )
     chunk_completions: OrAuto = Field(
         "auto",
-        description="Completions generated and saved as one unit; `auto` is four times as many as are generated at a time, and fewer of a large model: 64 of one of 0.5 B or more on a CPU.",
+        description="Completions generated and saved as one unit; `auto` is four times as many as are generated at a time, and fewer of a large model: 256 of one of 0.5 B on a CPU, 64 of one of 2 B or more.",
     )
 
 
