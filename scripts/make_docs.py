@@ -4,12 +4,13 @@
 python scripts/make_docs.py
 
 Complete pages: docs/config.md, docs/cli.md, docs/results.md. Blocks between `<!-- NAME:start -->` and
-`<!-- NAME:end -->`: the session and the results in README.md, the tables in docs/real-model.md and docs/speed.md, what
-`init` says in docs/own-data.md.
+`<!-- NAME:end -->`: the session and the results in README.md, the line on a real model there, the tables in
+docs/real-model.md and docs/speed.md, what `init` says in docs/own-data.md.
 """
 
 import contextlib
 import json
+import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,10 @@ from selftaught.records.sections import expected
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 NONE = "–"
+CONTROLS = (
+    "`star` beside its controls, which train for the same number of steps "
+    "([docs/results.md](docs/results.md) has every iteration): "
+)
 
 
 def documents() -> dict[Path, str]:
@@ -39,9 +44,13 @@ def documents() -> dict[Path, str]:
     blocks = {
         ROOT / "README.md": {
             "session": f"```\n{short_session((RESULTS / 'session.txt').read_text(encoding='utf-8'))}\n```",
-            "results": "\n".join(summary_of(arithmetic)),
+            "results": CONTROLS + "\n".join(summary_of(arithmetic)),
+            "real-model": real_model_line(real),
         },
-        ROOT / "docs" / "real-model.md": {"units": "\n".join(real_model_units(real))},
+        ROOT / "docs" / "real-model.md": {
+            "units": "\n".join(real_model_units(real)),
+            "test": "\n".join(real_model_tests(real)),
+        },
         ROOT / "docs" / "speed.md": {name: "\n".join(table) for name, table in speed_tables(speed).items()},
         ROOT / "docs" / "own-data.md": started((ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")),
     }
@@ -197,6 +206,7 @@ def results_page(record: Mapping[str, Any]) -> str:
         "`scripts/record_results.py` writes from run folders.",
         "",
         *summary_of(record),
+        *beyond_training(record),
         "",
         "The interval is the 95 % Wilson interval over the problems of one run; the standard deviation is over seeds.",
         "The result of a run is the iteration that is best on dev; iteration 0 is the base model.",
@@ -239,6 +249,11 @@ def summary_of(record: Mapping[str, Any]) -> Iterator[str]:
             accuracies = [run["test"]["best"]["correct"] / run["test"]["best"]["n"] for run in same]
             spread = f"**{mean(accuracies):.3f} ± {stdev(accuracies):.3f}** (mean ± standard deviation)"
             yield _row([f"`{method}`", f"{len(same)} seeds", spread, "", "", "", ""])
+
+
+def beyond_training(record: Mapping[str, Any]) -> Iterator[str]:
+    """A line on the extrapolation split, if runs with a fine-tuned result measured it."""
+    runs = record["runs"].values()
     beyond = [run["extrapolation"]["best"] for run in runs if "extrapolation" in run and run["best_iteration"]]
     if beyond:
         correct, n = sum(m["correct"] for m in beyond), sum(m["n"] for m in beyond)
@@ -292,6 +307,42 @@ def real_model_units(record: Mapping[str, Any]) -> Iterator[str]:
             stages = [_share((done[k]["correct"], done[k]["samples"])) for k in ("rationale", "rationalization")]
             dev = [_rate_of(done["dev"]), done["dev"]["unparseable"]]
             yield _row(["", done["iteration"], *stages, _sources(done["examples"]), done["steps"], *dev])
+
+
+def real_model_line(record: Mapping[str, Any]) -> str:
+    """What one iteration changed on test, in the first configuration measured on it."""
+    test = next(unit["test"] for unit in record["units"] if "test" in unit)
+    base, best, gained, lost = test["base"], test["best"], test["gained"], test["lost"]
+    return (
+        f"A real model by the same loop, {record['model'].split(',')[0]} on CommonsenseQA: one iteration over 400 "
+        f"problems takes it from {_rate_of(base)} to **{_rate_of(best)}** of the test problems, {gained} gained and "
+        f"{lost} lost, exact McNemar p = {mcnemar(gained, lost):.1g}; {record['learned']} "
+        "([docs/real-model.md](docs/real-model.md))."
+    )
+
+
+def real_model_tests(record: Mapping[str, Any]) -> Iterator[str]:
+    """A row for the base model and one for the fine-tuned model, both on test, of each configuration measured on it."""
+    yield "| test, greedy | correct | unparseable | gained, lost | exact McNemar |"
+    yield "|---" * 5 + "|"
+    for unit in record["units"]:
+        if (test := unit.get("test")) is None:
+            continue
+        gained, lost = test["gained"], test["lost"]
+        yield _row([f"base model, {test['base']['num_shots']} examples", *_test_cells(test["base"]), NONE, NONE])
+        tuned = f"iteration {test['best']['iteration']}, {test['best']['num_shots']} examples"
+        p = mcnemar(gained, lost)
+        yield _row([tuned, *_test_cells(test["best"]), f"{gained}, {lost}", f"p = {p:.2g}"])
+
+
+def _test_cells(measurement: Mapping[str, Any]) -> tuple[str, int]:
+    return _rate_of(measurement), measurement["unparseable"]
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The two-sided exact p value of McNemar's test (McNemar 1947): a fair coin's, for as uneven a split or more."""
+    n = gained + lost
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n)
 
 
 def speed_tables(record: Mapping[str, Any]) -> dict[str, list[str]]:
