@@ -18,6 +18,7 @@ from recording_tracker import RecordingTracker
 from selftaught.config.settings import TrackingConfig
 from selftaught.methods.metrics import rate
 from selftaught.runs.reading import LoggedStep, read_steps
+from selftaught.tracking.copies import files_to_send
 from selftaught.tracking.folder import COLUMNS, HIDDEN, RunFolder, spaced, without_places
 from selftaught.tracking.listeners import Recorder
 from selftaught.tracking.mirror import message_of
@@ -234,6 +235,33 @@ def test_the_samples_of_a_table_are_spread_over_all(n: int, wanted: int) -> None
 )
 def test_a_setting_goes_out_without_the_place_that_it_names(key: str, value: object, sent: object) -> None:
     assert without_places(key, value) == sent
+
+
+def test_of_a_checkpoint_goes_out_what_is_the_models_without_the_place_of_its_base(tmp_path: Path) -> None:
+    folder, scratch = tmp_path / "002", tmp_path / "scratch"
+    (folder / "templates").mkdir(parents=True)
+    scratch.mkdir()
+    kept = {
+        "adapter_model.safetensors": "weights",
+        "config.json": '{"model_type": "llama", "_name_or_path": "HuggingFaceTB/SmolLM2-135M"}',
+        "tokenizer.json": '{"vocab": {"/path": 0}}',
+        "templates/tool.jinja": "{{ x }}",
+    }
+    places = {
+        "adapter_config.json": '{"base_model_name_or_path": "/home/ann/qwen", "r": 2}',
+        "tokenizer_config.json": '{"name_or_path": "~/qwen", "pad_token": "/"}',
+        "checkpoint.json": '{"started_from": "/home/ann/qwen"}',
+    }
+    for name, text in {**kept, **places}.items():
+        (folder / name).write_text(text)
+    sent = {name: path.read_text() for name, path in files_to_send(folder, scratch).items()}
+    assert {name: sent.pop(name) for name in kept} == kept
+    assert {name: json.loads(text) for name, text in sent.items()} == {
+        "adapter_config.json": {"base_model_name_or_path": "…/qwen", "r": 2},
+        "tokenizer_config.json": {"name_or_path": "…/qwen", "pad_token": "/"},
+    }
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "/home/ann/qwen"
+    assert files_to_send(folder / "config.json", scratch) == {"config.json": folder / "config.json"}
 
 
 def test_nothing_that_describes_a_run_names_the_machine_or_its_user(finished: tuple[Path, Recorder]) -> None:

@@ -298,7 +298,7 @@ def _locked(path: Path, wait_s: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Have libraries put their temporary files there. They are removed at the end, and after a kill the next time, since
+    """Have libraries put their temporary files there. They are removed at the end, and after a kill next time, since
     this process does not go through the exit handlers in which libraries remove their own."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
