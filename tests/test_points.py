@@ -264,6 +264,31 @@ def test_of_a_checkpoint_goes_out_what_is_the_models_without_the_place_of_its_ba
     assert files_to_send(folder / "config.json", scratch) == {"config.json": folder / "config.json"}
 
 
+def test_what_a_run_has_resolved_goes_out_beside_the_settings_that_said_auto(
+    finished: tuple[Path, Recorder], tmp_path: Path
+) -> None:
+    about = json.loads((finished[0] / "run.json").read_text())
+    about["config"] |= {"engine.name": "vllm", "engine.slots": "auto", "training.batch_size": 2}
+    about["resolved"] = {
+        "dtype": "bfloat16",
+        "training_bytes": None,
+        "chat": {"thinking": False, "settings": {"a": 1}},
+        "engine": {"name": "vllm", "slots": 64, "url": "http://ann.lan:8000", "vllm_python": "/home/ann/bin/python"},
+        "training": {"batch_size": 2, "micro_batch_tokens": 512},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    said = RunFolder(tmp_path, TrackingConfig()).description()
+    assert {key: value for key, value in said.items() if key.startswith("resolved.")} == {
+        "resolved.dtype": "bfloat16",
+        "resolved.chat.thinking": False,
+        "resolved.engine.slots": 64,
+        "resolved.engine.url": HIDDEN,
+        "resolved.engine.vllm_python": HIDDEN,
+        "resolved.training.micro_batch_tokens": 512,
+    }
+    assert said["engine.slots"] == "auto"
+
+
 def test_nothing_that_describes_a_run_names_the_machine_or_its_user(finished: tuple[Path, Recorder]) -> None:
     said = json.dumps(RunFolder(finished[0], TrackingConfig()).description())
     assert str(finished[0].parent) not in said
