@@ -27,6 +27,7 @@ from selftaught.tracking.points import (
     ITERATION_GROUPS,
     LONGEST_TEXT,
     STEP_GROUP,
+    Files,
     Row,
     StepRows,
     Texts,
@@ -235,6 +236,27 @@ def test_the_samples_of_a_table_are_spread_over_all(n: int, wanted: int) -> None
 )
 def test_a_setting_goes_out_without_the_place_that_it_names(key: str, value: object, sent: object) -> None:
     assert without_places(key, value) == sent
+
+
+def test_files_are_asked_for_and_a_model_without_weights_is_not_sent(
+    finished: tuple[Path, Recorder], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    for n in (1, 2):
+        (folder / "checkpoints" / f"{n:03d}").mkdir(parents=True, exist_ok=True)
+        (folder / "checkpoints" / f"{n:03d}" / "config.json").write_text("{}")
+    for path in folder.glob("checkpoints/*/*.safetensors"):
+        path.unlink()
+    (folder / "checkpoints" / "002" / "model.safetensors").touch()
+
+    def sent(*artifacts: str) -> list[str]:
+        settings = TrackingConfig(artifacts=artifacts)  # type: ignore[arg-type]
+        return [item.path for item in RunFolder(folder, settings).items() if isinstance(item, Files)]
+
+    assert sent() == []
+    assert sent("checkpoints") == ["checkpoints/002"]
+    assert sent("training_sets") == ["examples/001.jsonl", "examples/002.jsonl"]
 
 
 def test_of_a_checkpoint_goes_out_what_is_the_models_without_the_place_of_its_base(tmp_path: Path) -> None:

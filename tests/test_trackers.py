@@ -309,7 +309,8 @@ def test_wandb_gets_the_tables_of_a_user_whose_home_cannot_be_written(
         assert [note.partition(":")[0] for note in recorder.notes if "by wandb" in note or "wandb has" in note] == [
             "tracked by wandb"
         ]
-        ((_, run),) = fake.runs.items()
+        ((id, run),) = fake.runs.items()
+        assert f'"artifactCollectionName":"{id}-checkpoint"'.encode() in b"".join(fake.requests)
         assert {"samples/iteration-001", "samples/iteration-002"} <= {key for line in run["history"] for key in line}
 
 

@@ -159,8 +159,10 @@ class RunFolder:
         return Texts(key=f"samples/{n}", name=name, iteration=n, columns=COLUMNS, rows=tuple(rows))
 
     def _files(self, n: int) -> Iterator[Files]:
-        if "checkpoints" in self._settings.artifacts and (self.dir / "checkpoints" / f"{n:03d}").is_dir():
-            yield Files(key=f"checkpoint/{n}", kind="checkpoint", iteration=n, path=f"checkpoints/{n:03d}")
+        path = f"checkpoints/{n:03d}"
+        # Of a model whose weights were not kept (`training.keep_weights`), its other files are of no use.
+        if "checkpoints" in self._settings.artifacts and any((self.dir / path).glob("*.safetensors")):
+            yield Files(key=f"checkpoint/{n}", kind="checkpoint", iteration=n, path=path)
         if "training_sets" in self._settings.artifacts:
             yield Files(key=f"training-set/{n}", kind="training-set", iteration=n, path=f"examples/{n:03d}.jsonl")
 
