@@ -17,6 +17,7 @@ from builders import counts, measurement, summary
 from recording_tracker import RecordingTracker
 from selftaught.config.settings import TrackingConfig
 from selftaught.methods.metrics import rate
+from selftaught.records.training import TrainingSummary
 from selftaught.runs.reading import LoggedStep, read_steps
 from selftaught.tracking.copies import files_to_send
 from selftaught.tracking.folder import COLUMNS, HIDDEN, RunFolder, spaced, without_places
@@ -37,9 +38,12 @@ from selftaught.tracking.points import (
     iteration_row,
     later_row,
     measured_row,
+    result_row,
     work_of,
 )
 from tracked import STEPS, scripted_run
+
+SPLITS = ("dev", "test", "extrapolation")
 
 NO_WORK = work_of(None, is_low_rank=False)
 
@@ -122,6 +126,47 @@ def test_every_point_is_there_once_and_each_axis_in_order(finished: tuple[Path, 
         assert at[name] == [1, 2]
     groups = {name.split("/")[0] for name in at}
     assert groups <= {STEP_GROUP, *ITERATION_GROUPS}, "a name whose axis is not defined"
+
+
+def documented() -> re.Pattern[str]:
+    """The names of charts in the table of docs/tracking.md: a word in capitals stands for any name, … for anything."""
+    page = (Path(__file__).parents[1] / "docs" / "tracking.md").read_text()
+    cells = [
+        line.split("|")[1] for line in page.splitlines() if re.match(r"\| `[^|]*\| `(train/step|iteration)` \|", line)
+    ]
+    names = [name for cell in cells for name in re.findall("`(.+?)`", cell)]
+    names += [name.replace("dev/", f"{split}/") for name in names for split in SPLITS]
+    patterns = [re.sub("[A-Z]+", "[^/]+", re.escape(name)).replace("…", ".+") for name in names]
+    return re.compile("|".join(patterns))
+
+
+def test_every_point_has_a_name_that_the_page_on_trackers_explains(finished: tuple[Path, Recorder]) -> None:
+    """Also those that this run has not: of a training with validation, of `eval` with several samples."""
+    of_all = summary(
+        train=TrainingSummary(
+            steps=1,
+            tokens=1,
+            seconds=1.0,
+            first_loss=1.0,
+            last_loss=1.0,
+            validation_loss=1.0,
+            dev_answer_loss=1.0,
+            noise_scale=1.0,
+            notes=(),
+        )
+    )
+    classes = {"by_class": {"3": rate(1, 2)}, "false_positive": 1}
+    several = measurement(pass_at_k={"4": 0.8}, majority_at_k=0.7, **classes)
+    rows = [
+        *rows_of(finished[0]),
+        iteration_row(of_all, work_of(100, is_low_rank=False)),
+        *(measured_row(measurement(split=split, **classes)) for split in SPLITS),
+        later_row(several, 1, task="other"),
+        result_row(1, 0.1, 0.2),
+    ]
+    names = {name for row in rows for name in row.values}
+    assert {"train/loss", "training/validation_loss", "extrapolation/class/3", "eval/toy/dev/pass@4"} <= names
+    assert sorted(name for name in names if not documented().fullmatch(name)) == []
 
 
 def test_the_result_is_a_point_once_there_is_one(finished: tuple[Path, Recorder], tmp_path: Path) -> None:
