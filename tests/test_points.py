@@ -316,7 +316,7 @@ def test_of_a_checkpoint_goes_out_what_is_the_models_without_the_place_of_its_ba
     }
     places = {
         "adapter_config.json": '{"base_model_name_or_path": "/home/ann/qwen", "r": 2}',
-        "tokenizer_config.json": '{"name_or_path": "~/qwen", "pad_token": "/"}',
+        "tokenizer_config.json": '{"name_or_path": "~/qwen", "vocab_file": "/home/ann/v.json", "pad_token": "/"}',
         "checkpoint.json": '{"started_from": "/home/ann/qwen"}',
     }
     for name, text in {**kept, **places}.items():
@@ -325,7 +325,7 @@ def test_of_a_checkpoint_goes_out_what_is_the_models_without_the_place_of_its_ba
     assert {name: sent.pop(name) for name in kept} == kept
     assert {name: json.loads(text) for name, text in sent.items()} == {
         "adapter_config.json": {"base_model_name_or_path": "…/qwen", "r": 2},
-        "tokenizer_config.json": {"name_or_path": "…/qwen", "pad_token": "/"},
+        "tokenizer_config.json": {"name_or_path": "…/qwen", "vocab_file": "…/v.json", "pad_token": "/"},
     }
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "/home/ann/qwen"
     assert files_to_send(folder / "config.json", scratch) == {"config.json": folder / "config.json"}

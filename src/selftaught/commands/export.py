@@ -129,7 +129,11 @@ def _without_paths(path: Path) -> None:
     if not path.is_file():
         return
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    kept = {k: v for k, v in values.items() if not (isinstance(v, str) and os.path.isabs(v) and k.endswith("path"))}
+    kept = {
+        k: v
+        for k, v in values.items()
+        if not (isinstance(v, str) and os.path.isabs(v) and k.endswith(("path", "file")))
+    }
     if kept != values:
         _write_texts(path.parent, {path.name: json.dumps(kept, indent=2, ensure_ascii=False) + "\n"})
 

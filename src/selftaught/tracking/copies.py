@@ -28,5 +28,6 @@ def files_to_send(path: Path, scratch: Path) -> Mapping[str, Path]:
 def _without_places(file: Path) -> str | None:
     """A JSON file's text with the last part of each path; None if it has none."""
     values = json.loads(file.read_text(encoding="utf-8"))
-    changed = {key: without_places(key, value) if key.endswith("path") else value for key, value in values.items()}
+    names = [key for key in values if key.endswith(("path", "file"))]
+    changed = {**values, **{key: without_places(key, values[key]) for key in names}}
     return None if changed == values else json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
