@@ -19,6 +19,7 @@ from statistics import median
 
 from benchmarks.fake_wandb import fake_wandb
 from selftaught.runs.reading import read_summaries
+from selftaught.tracking.mirror_process import read_state
 
 TRACKERS = ("wandb", "trackio", "tensorboard")
 
@@ -77,6 +78,8 @@ def timed_run(folder: Path, tracker: str, settings: Sequence[str], environment: 
     total = time.monotonic() - began
     if done.returncode:
         raise SystemExit(f"the run ended with {done.returncode}: {done.stderr[-2000:]}")
+    if tracker and ((state := read_state(folder, tracker)) is None or state.offline or "result" not in state.sent):
+        raise SystemExit(f"{tracker} has not got the run: {done.stderr[-2000:]}")
     iterations = sum(sum(summary.seconds.values()) for summary in read_summaries(folder))
     return Took(iterations=round(iterations, 2), rest=round(total - iterations, 2))
 

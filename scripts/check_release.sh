@@ -1,32 +1,33 @@
 #!/usr/bin/env bash
-# Build sdist and wheel (the wheel from the sdist, so that both are complete), install the wheel beside the libraries of
-# this environment, and start it: its version, its commands, and a dry run, which needs the shipped configs and model.
-# Needs `pip install build`. With --no-isolation the build takes hatchling from this environment.
+# Build sdist and wheel (the wheel from the sdist, so that both are complete), install each of them in an environment of
+# its own beside the libraries of this one, and start it: its version, its commands, and a dry run, which needs the
+# shipped configs and model.
+# Needs `pip install build`, and the package index for hatchling.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python -m build "$@" --outdir "$work/dist" . > "$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-wheel=("$work"/dist/*.whl) sdist=("$work"/dist/*.tar.gz)
+python -m build --outdir "$work/dist" . > "$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+unset PYTHONPATH
 
-python -m venv --without-pip "$work/env"
-site=$("$work/env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-python -m pip --python "$work/env/bin/python" install --quiet --no-deps --no-index "${wheel[0]}"
-# The libraries come behind what is installed here.
-python - > "$site/libraries.pth" << 'PYTHON'
+installs_and_starts() {  # NAME FILE
+    local name=$1 file=$2 env="$work/$1" site
+    python -m venv --without-pip "$env"
+    site=$("$env/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    python -m pip --python "$env/bin/python" install --quiet --no-deps "$file"
+    # The libraries come behind what is installed here; after it, so that pip sees none of them.
+    python - > "$site/libraries.pth" << 'PYTHON'
 import sysconfig
 
 print(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})")
 PYTHON
-
-unset PYTHONPATH
-cd "$work"
-version=$(env/bin/selftaught --version)
-case "$(basename "${wheel[0]}") $(basename "${sdist[0]}")" in
-    "selftaught-${version#selftaught }-"*" selftaught-${version#selftaught }.tar.gz") ;;
-    *) echo "the files are ${wheel[0]} and ${sdist[0]}, but --version says: $version"; exit 1 ;;
-esac
-env/bin/python - "$work/env" <<'PYTHON'
+    cd "$work"
+    version=$("$env/bin/selftaught" --version)
+    case "$(basename "$file")" in
+        "selftaught-${version#selftaught }-"*.whl | "selftaught-${version#selftaught }.tar.gz") ;;
+        *) echo "the file is $file, but --version says: $version"; exit 1 ;;
+    esac
+    "$env/bin/python" - "$env" << 'PYTHON'
 import sys
 from importlib import metadata, resources
 from pathlib import Path
@@ -45,6 +46,10 @@ assert resolve_model("builtin:adder").sha256
 for file in ("py.typed", "tasks/gsm8k/few_shot.toml", "tasks/commonsenseqa/few_shot.toml"):
     assert (resources.files("selftaught") / file).is_file(), file
 PYTHON
-env/bin/selftaught run arithmetic --dry-run > dry-run.txt
-grep -q 'Input:' dry-run.txt
-echo "$version: sdist $(du -k "${sdist[0]}" | cut -f1) kB, wheel $(du -k "${wheel[0]}" | cut -f1) kB; the wheel installs and starts"
+    "$env/bin/selftaught" run arithmetic --dry-run > "$name.txt"
+    grep -q 'Input:' "$name.txt"
+    echo "$version: the $name, $(du -k "$file" | cut -f1) kB, installs and starts"
+}
+
+installs_and_starts wheel "$work"/dist/*.whl
+installs_and_starts sdist "$work"/dist/*.tar.gz

@@ -29,6 +29,8 @@ TESTS = Path(__file__).parent
 CASES = TESTS / "cases"
 GOLDEN = TESTS / "golden"
 PACKAGE = Path(selftaught.__file__).parent
+PATIENCE_S = 1_800
+"""How long a test waits for a process that takes seconds on a quiet machine, before it says that it hangs."""
 
 
 def problem(id: str = "p1", **fields: Any) -> Problem:
@@ -210,7 +212,7 @@ def run_python(code: str, *args: object, env: Mapping[str, str] | None = None) -
         [sys.executable, "-W", "error", "-c", code, *map(str, args)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         env={**os.environ, "PYTHONPATH": f"{PACKAGE.parent}{os.pathsep}{TESTS}", **(env or {})},
     )

@@ -1,10 +1,11 @@
-"""Tiny real models for the tests that need one; made once per session."""
+"""Tiny real models for the tests that need one, made once per session; the two profiles of property tests."""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # One thread: the models are tiny, and results must not depend on what else runs on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +14,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # As the command sets it: libraries read it when they are imported, which a test may do before the command.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+# The same examples every time, so that a test fails everywhere or nowhere, and without a limit on their time, since the
+# machine may be busy; HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile("repeatable", max_examples=50, deadline=None, derandomize=True, database=None)
+settings.register_profile("search", max_examples=1000, deadline=None, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,9 +1,7 @@
-"""Hypothesis strategies for the project's records, and the two profiles under which property tests run."""
+"""Hypothesis strategies for the project's records."""
 
-import os
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from builders import sample
@@ -15,12 +13,6 @@ from selftaught.records.problems import (
     Verdict,
 )
 from selftaught.records.samples import Sample, sample_key
-
-# The same examples every time, so that a test fails everywhere or nowhere; HYPOTHESIS_PROFILE=search looks for new
-# ones.
-settings.register_profile("repeatable", max_examples=50, deadline=None, derandomize=True, database=None)
-settings.register_profile("search", max_examples=1000, deadline=None, database=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 IDS = ("a", "b", "c", "d", "e")
 

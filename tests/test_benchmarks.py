@@ -28,7 +28,7 @@ from benchmarks.rivals.generate import ended
 from benchmarks.rivals.small_script import is_correct
 from benchmarks.runner import RivalFailed, run_rival
 from benchmarks.session import Rival, Session, refuse_hopeless
-from builders import problem
+from builders import PATIENCE_S, problem
 from selftaught.grading.references import check_reference_answers
 from selftaught.grading.verifiers import tagged_line
 from selftaught.models.tokens import Codec
@@ -227,8 +227,8 @@ def test_a_benchmark_that_is_ended_ends_its_rival() -> None:
             assert benchmark.poll() is None
             time.sleep(0.05)
         benchmark.terminate()
-        assert benchmark.wait(timeout=30) == 143
-        _, alive = psutil.wait_procs(rivals, timeout=30)
+        assert benchmark.wait(timeout=PATIENCE_S) == 143
+        _, alive = psutil.wait_procs(rivals, timeout=PATIENCE_S)
         assert not alive
     finally:
         with suppress(psutil.NoSuchProcess):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import PACKAGE, problem
+from builders import PACKAGE, PATIENCE_S, problem
 from selftaught.grading.verifiers import make_verifier
 from selftaught.machine.children import environment, last_folders
 from selftaught.records.errors import ConfigError
@@ -41,7 +41,7 @@ def trapped(folder: Path, *, without: frozenset[str] = frozenset()) -> Path:
 def run_in(folder: Path, command: list[str], *arguments: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(
-        [*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300
+        [*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     executed = (folder / "executed").read_text() if (folder / "executed").exists() else ""
     assert executed == ""

@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import pytest
 
+from builders import PATIENCE_S
 from selftaught import __version__
 from selftaught.cli.app import main
 from selftaught.records.errors import one_line
@@ -71,7 +72,9 @@ def selftaught(*arguments: str, cwd: Path | None = None) -> subprocess.Completed
     return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
-def in_a_process(*arguments: str, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def in_a_process(
+    *arguments: str, cwd: Path | None = None, timeout: float = PATIENCE_S
+) -> subprocess.CompletedProcess[str]:
     """The command as a user starts it, for what only a process of its own shows."""
     command = [sys.executable, "-m", "selftaught", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, cwd=cwd)
@@ -494,7 +497,7 @@ def test_the_first_ctrl_c_finishes_the_work_in_hand_and_says_how_to_carry_on(fin
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert f"run --resume {run_dir}" in err
     assert "Traceback" not in err

@@ -15,7 +15,7 @@ import pytest
 
 import selftaught
 import test_layers
-from builders import PACKAGE
+from builders import PACKAGE, PATIENCE_S
 from selftaught import NullTrainer, ScriptedEngine
 from selftaught.commands.check_task import check_task
 from selftaught.records.problems import Verdict
@@ -98,7 +98,7 @@ def python(added: Path, *arguments: object, cwd: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

@@ -16,7 +16,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from builders import TESTS
+from builders import PATIENCE_S, TESTS
 from selftaught.engines.engine import RendersPrompts
 from selftaught.engines.server.process import (
     ServerProcess,
@@ -72,7 +72,7 @@ def group_in(log: Path) -> int:
     return int(log.read_text(encoding="utf-8").split("group ")[1].split()[0])
 
 
-def wait_for(happens: Callable[[], bool], limit_s: float = 60.0) -> bool:
+def wait_for(happens: Callable[[], bool], limit_s: float = PATIENCE_S) -> bool:
     deadline = time.monotonic() + limit_s
     while not happens() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -243,7 +243,7 @@ def test_when_a_signal_ends_this_process_its_server_ends_too(
         group = group_in(log)
         assert wait_for(lambda: len(alive_in_group(group)) == 3)
         parent.send_signal(number)
-        parent.wait(timeout=60)
+        parent.wait(timeout=PATIENCE_S)
         assert wait_for(lambda: not alive_in_group(group)), "the server outlives its parent"
     finally:
         parent.kill()

@@ -237,6 +237,9 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(run_dir: Path, tm
     assert export(run_dir, tmp_path / "empty").model == tmp_path / "empty" / "model"
 
 
+PARAMETERS = 642_560
+"""Of the shipped model."""
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -390,21 +393,38 @@ def test_what_the_hub_refuses_is_one_line(run_dir: Path, hub: FakeHub, tmp_path:
     assert (tmp_path / "out" / "dataset" / "README.md").exists(), "the export stays"
 
 
+ADAPTERS = {"training.lora_rank": 4, "training.learning_rate": 3e-3, "training.steps_first_iteration": 60}
+
+
 @pytest.mark.slow
-def test_the_exported_model_answers_as_the_run_measured_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, ADAPTERS], ids=["all weights", "adapters"])
+def test_the_exported_model_answers_as_the_run_measured_it(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Greedy, by transformers alone, in the run's number type, as the card's program does it."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run_dir = tmp_path / "run"
-    values = {**QUICK, "training.steps_first_iteration": 30, "model.dtype": "float32"}
+    values = {**QUICK, "training.steps_first_iteration": 30, "model.dtype": "float32", **changes}
     assert command("run", "arithmetic", "--run-dir", str(run_dir), *as_options(values)).returncode == 0
+    checkpoint = run_dir / "checkpoints" / "001"
+    assert (checkpoint / "adapter_model.safetensors").exists() == bool(changes)
+    with monkeypatch.context() as patch:
+        patch.setattr("selftaught.commands.export.free_bytes", lambda folder: 4 * PARAMETERS - 1)
+        with pytest.raises(StoreError, match="the export needs up to 2 MiB"):
+            export(run_dir, tmp_path / "out", iteration=1)
     export(run_dir, tmp_path / "out", iteration=1)
+    names = {path.name for path in (tmp_path / "out" / "model").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "generation_config.json", "README.md"} <= names
+    assert not [name for name in names if "adapter" in name], "merged: whoever loads it needs no peft"
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out" / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model", dtype="auto")
     assert model.dtype is torch.float32
     rows = [row for row in loaded(tmp_path / "out", "samples", tmp_path / "cache")["dev"] if row["iteration"] == 1]
     assert len(rows) == 10
+    before = [row for row in loaded(tmp_path / "out", "samples", tmp_path / "cache")["dev"] if row["iteration"] == 0]
+    assert [row["completion"] for row in rows] != [row["completion"] for row in before], "the training changed them"
     for row in rows:
         inputs = tokenizer(row["prompt"], return_tensors="pt", return_token_type_ids=False)
         ids = model.generate(**inputs, do_sample=False, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import PATIENCE_S
 from selftaught.runs.reading import read_summaries
 from toy import folder_bytes
 
@@ -46,7 +47,7 @@ def weights(run_dir: Path) -> dict[str, bytes]:
 
 
 def finish(arguments: list[str]) -> None:
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
 
 
@@ -119,6 +120,7 @@ def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_on
 
     for folder in (undisturbed, killed):
         assert [s.iteration for s in read_summaries(folder)] == list(range(1, iterations + 1))
+    assert not list(killed.glob("checkpoints/*.tmp"))
     names = ("problems.jsonl", "prompts.jsonl", "samples", "examples", "left_out")
     assert folder_bytes(killed, *names) == folder_bytes(undisturbed, *names)
     assert weights(killed) == weights(undisturbed)

@@ -54,6 +54,17 @@ def test_a_run_from_python_returns_what_it_measured_and_leaves_a_run_folder(
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_a_killed_training_has_left_is_gone_when_the_run_ends(tmp_path: Path) -> None:
+    """A training that no later start repeats, since the loop ends before it."""
+    run_toy(tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for name in ("002.tmp", "001.old", "notes.tmp"):
+        (checkpoints / name).mkdir()
+        (checkpoints / name / "model.safetensors").write_bytes(b"half of it")
+    run_toy(tmp_path / "run")
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["001", "notes.tmp"], "and nothing of anybody else's"
+
+
 def test_progress_is_printed_if_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run_toy(tmp_path / "run", progress=True)
     assert "iteration 1/1  rationale" in capfd.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from builders import arithmetic
+from builders import PATIENCE_S, arithmetic
 from selftaught.commands.run import launch
 from selftaught.config.loading import config_from_values
 from selftaught.engines.engine import Engine
@@ -137,7 +137,7 @@ def test_the_tokens_of_workers_do_not_wait_for_a_completion_of_this_process(
         told.append(tokens)
         if len(told) == 1:
             for worker in two:
-                assert wait([worker.pipe], timeout=60.0), "a worker has told nothing"
+                assert wait([worker.pipe], timeout=PATIENCE_S), "a worker has told nothing"
 
     begun = open_engine("workers", on_tokens).sample([long_request] * 3, PARAMS)
     first = next(begun)

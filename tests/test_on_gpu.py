@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from builders import PATIENCE_S
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "on_gpu.sh"
 
 
 def run_script(out: Path, *more: str) -> dict[str, object]:
     environment = {**os.environ, "PYTHON": sys.executable, "OUT": str(out)}
-    done = subprocess.run([SCRIPT, *more], env=environment, capture_output=True, text=True, check=False, timeout=500)
+    done = subprocess.run(
+        [SCRIPT, *more], env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, object] = json.loads((out / "on_gpu.json").read_text())
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import PACKAGE, run_python
+from builders import PACKAGE, PATIENCE_S, run_python
 from test_cli import QUICK, selftaught, settings
 from test_report import FIRST, measurement, summary, write_run
 from toy import folder_bytes
@@ -43,7 +43,7 @@ def run(
     if shell:
         command = ["bash", "-c", f"set -o pipefail; {shell}", "bash", *command]
     return subprocess.run(
-        command, env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, check=False, timeout=300
+        command, env={**os.environ, **(env or {})}, cwd=cwd, capture_output=True, check=False, timeout=PATIENCE_S
     )
 
 
@@ -60,7 +60,7 @@ def test_what_a_terminal_cannot_show_is_escaped(terminal: Mapping[str, str]) -> 
     code = SECURED + f"[print({HARD!a}, file=f) for f in (sys.stdout, sys.stderr)]"
     env = {"LC_ALL": "C.UTF-8", **terminal, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, check=False, timeout=60
+        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, check=False, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
@@ -188,9 +188,12 @@ def test_a_terminal_that_another_program_made_non_blocking_gets_everything() -> 
     thread.start()
     code = SECURED + "print('x' * 500_000); sys.stdout.flush(); assert loss(sys.stdout) is None"
     done = subprocess.run(
-        [sys.executable, "-c", code], stdout=child, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)}, timeout=60
+        [sys.executable, "-c", code],
+        stdout=child,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        timeout=PATIENCE_S,
     )
-    thread.join(timeout=60)
+    thread.join(timeout=PATIENCE_S)
     assert (done.returncode, read.count(b"x")) == (0, 500_000)
 
 

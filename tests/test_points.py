@@ -17,7 +17,9 @@ from builders import counts, measurement, summary
 from recording_tracker import RecordingTracker
 from selftaught.config.settings import TrackingConfig
 from selftaught.methods.metrics import rate
+from selftaught.records.training import TrainingSummary
 from selftaught.runs.reading import LoggedStep, read_steps
+from selftaught.tracking.copies import files_to_send
 from selftaught.tracking.folder import COLUMNS, HIDDEN, RunFolder, spaced, without_places
 from selftaught.tracking.listeners import Recorder
 from selftaught.tracking.mirror import message_of
@@ -26,6 +28,7 @@ from selftaught.tracking.points import (
     ITERATION_GROUPS,
     LONGEST_TEXT,
     STEP_GROUP,
+    Files,
     Row,
     StepRows,
     Texts,
@@ -35,9 +38,12 @@ from selftaught.tracking.points import (
     iteration_row,
     later_row,
     measured_row,
+    result_row,
     work_of,
 )
 from tracked import STEPS, scripted_run
+
+SPLITS = ("dev", "test", "extrapolation")
 
 NO_WORK = work_of(None, is_low_rank=False)
 
@@ -120,6 +126,47 @@ def test_every_point_is_there_once_and_each_axis_in_order(finished: tuple[Path, 
         assert at[name] == [1, 2]
     groups = {name.split("/")[0] for name in at}
     assert groups <= {STEP_GROUP, *ITERATION_GROUPS}, "a name whose axis is not defined"
+
+
+def documented() -> re.Pattern[str]:
+    """The names of charts in the table of docs/tracking.md: a word in capitals stands for any name, … for anything."""
+    page = (Path(__file__).parents[1] / "docs" / "tracking.md").read_text()
+    cells = [
+        line.split("|")[1] for line in page.splitlines() if re.match(r"\| `[^|]*\| `(train/step|iteration)` \|", line)
+    ]
+    names = [name for cell in cells for name in re.findall("`(.+?)`", cell)]
+    names += [name.replace("dev/", f"{split}/") for name in names for split in SPLITS]
+    patterns = [re.sub("[A-Z]+", "[^/]+", re.escape(name)).replace("…", ".+") for name in names]
+    return re.compile("|".join(patterns))
+
+
+def test_every_point_has_a_name_that_the_page_on_trackers_explains(finished: tuple[Path, Recorder]) -> None:
+    """Also those that this run has not: of a training with validation, of `eval` with several samples."""
+    of_all = summary(
+        train=TrainingSummary(
+            steps=1,
+            tokens=1,
+            seconds=1.0,
+            first_loss=1.0,
+            last_loss=1.0,
+            validation_loss=1.0,
+            dev_answer_loss=1.0,
+            noise_scale=1.0,
+            notes=(),
+        )
+    )
+    classes = {"by_class": {"3": rate(1, 2)}, "false_positive": 1}
+    several = measurement(pass_at_k={"4": 0.8}, majority_at_k=0.7, **classes)
+    rows = [
+        *rows_of(finished[0]),
+        iteration_row(of_all, work_of(100, is_low_rank=False)),
+        *(measured_row(measurement(split=split, **classes)) for split in SPLITS),
+        later_row(several, 1, task="other"),
+        result_row(1, 0.1, 0.2),
+    ]
+    names = {name for row in rows for name in row.values}
+    assert {"train/loss", "training/validation_loss", "extrapolation/class/3", "eval/toy/dev/pass@4"} <= names
+    assert sorted(name for name in names if not documented().fullmatch(name)) == []
 
 
 def test_the_result_is_a_point_once_there_is_one(finished: tuple[Path, Recorder], tmp_path: Path) -> None:
@@ -234,6 +281,79 @@ def test_the_samples_of_a_table_are_spread_over_all(n: int, wanted: int) -> None
 )
 def test_a_setting_goes_out_without_the_place_that_it_names(key: str, value: object, sent: object) -> None:
     assert without_places(key, value) == sent
+
+
+def test_files_are_asked_for_and_a_model_without_weights_is_not_sent(
+    finished: tuple[Path, Recorder], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    for n in (1, 2):
+        (folder / "checkpoints" / f"{n:03d}").mkdir(parents=True, exist_ok=True)
+        (folder / "checkpoints" / f"{n:03d}" / "config.json").write_text("{}")
+    for path in folder.glob("checkpoints/*/*.safetensors"):
+        path.unlink()
+    (folder / "checkpoints" / "002" / "model.safetensors").touch()
+
+    def sent(*artifacts: str) -> list[str]:
+        settings = TrackingConfig(artifacts=artifacts)  # type: ignore[arg-type]
+        return [item.path for item in RunFolder(folder, settings).items() if isinstance(item, Files)]
+
+    assert sent() == []
+    assert sent("checkpoints") == ["checkpoints/002"]
+    assert sent("training_sets") == ["examples/001.jsonl", "examples/002.jsonl"]
+
+
+def test_of_a_checkpoint_goes_out_what_is_the_models_without_the_place_of_its_base(tmp_path: Path) -> None:
+    folder, scratch = tmp_path / "002", tmp_path / "scratch"
+    (folder / "templates").mkdir(parents=True)
+    scratch.mkdir()
+    kept = {
+        "adapter_model.safetensors": "weights",
+        "config.json": '{"model_type": "llama", "_name_or_path": "HuggingFaceTB/SmolLM2-135M"}',
+        "tokenizer.json": '{"vocab": {"/path": 0}}',
+        "templates/tool.jinja": "{{ x }}",
+    }
+    places = {
+        "adapter_config.json": '{"base_model_name_or_path": "/home/ann/qwen", "r": 2}',
+        "tokenizer_config.json": '{"name_or_path": "~/qwen", "vocab_file": "/home/ann/v.json", "pad_token": "/"}',
+        "checkpoint.json": '{"started_from": "/home/ann/qwen"}',
+    }
+    for name, text in {**kept, **places}.items():
+        (folder / name).write_text(text)
+    sent = {name: path.read_text() for name, path in files_to_send(folder, scratch).items()}
+    assert {name: sent.pop(name) for name in kept} == kept
+    assert {name: json.loads(text) for name, text in sent.items()} == {
+        "adapter_config.json": {"base_model_name_or_path": "…/qwen", "r": 2},
+        "tokenizer_config.json": {"name_or_path": "…/qwen", "vocab_file": "…/v.json", "pad_token": "/"},
+    }
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "/home/ann/qwen"
+    assert files_to_send(folder / "config.json", scratch) == {"config.json": folder / "config.json"}
+
+
+def test_what_a_run_has_resolved_goes_out_beside_the_settings_that_said_auto(
+    finished: tuple[Path, Recorder], tmp_path: Path
+) -> None:
+    about = json.loads((finished[0] / "run.json").read_text())
+    about["config"] |= {"engine.name": "vllm", "engine.slots": "auto", "training.batch_size": 2}
+    about["resolved"] = {
+        "dtype": "bfloat16",
+        "training_bytes": None,
+        "chat": {"thinking": False, "settings": {"a": 1}},
+        "engine": {"name": "vllm", "slots": 64, "url": "http://ann.lan:8000", "vllm_python": "/home/ann/bin/python"},
+        "training": {"batch_size": 2, "micro_batch_tokens": 512},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    said = RunFolder(tmp_path, TrackingConfig()).description()
+    assert {key: value for key, value in said.items() if key.startswith("resolved.")} == {
+        "resolved.dtype": "bfloat16",
+        "resolved.chat.thinking": False,
+        "resolved.engine.slots": 64,
+        "resolved.engine.url": HIDDEN,
+        "resolved.engine.vllm_python": HIDDEN,
+        "resolved.training.micro_batch_tokens": 512,
+    }
+    assert said["engine.slots"] == "auto"
 
 
 def test_nothing_that_describes_a_run_names_the_machine_or_its_user(finished: tuple[Path, Recorder]) -> None:

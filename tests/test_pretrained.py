@@ -118,6 +118,6 @@ def test_a_pretrained_model_is_taught_and_used_as_its_user_would(model: str, tmp
         assert stored[prompt_sha256(turns)].ids == tuple(expected)
     new = tmp_path / "new.jsonl"
     new.write_text(json.dumps({"question": "Ida has 3 cups and buys 2 more. How many cups does Ida have now?"}) + "\n")
-    done = in_a_process("predict", str(run_dir), str(new), "-o", str(tmp_path / "out.jsonl"), timeout=600)
+    done = in_a_process("predict", str(run_dir), str(new), "-o", str(tmp_path / "out.jsonl"), timeout=3_000)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1

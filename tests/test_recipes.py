@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import PACKAGE
+from builders import PACKAGE, PATIENCE_S
 from selftaught.commands.check_task import check_task
 from selftaught.records.problems import Verdict
 from selftaught.report.run_tables import read_run
@@ -29,7 +29,7 @@ def output_of(name: str, *arguments: object, cwd: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from builders import LEAST
+from builders import LEAST, PATIENCE_S
 from selftaught.config.loading import config_from_values, flat_values
 from selftaught.methods.metrics import rate
 from selftaught.methods.table import METHODS
@@ -501,5 +501,7 @@ def test_the_report_needs_neither_the_loop_nor_torch_nor_pyplot(tmp_path: Path) 
         "unwanted = ('torch', 'transformers', 'matplotlib.pyplot', 'selftaught.loop', 'selftaught.stages.stages')\n"
         "print([name for name in unwanted if name in sys.modules])"
     )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    )
     assert process.stdout == "[]\n"

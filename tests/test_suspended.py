@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import selftaught as package
-from builders import TESTS, run_python
+from builders import PATIENCE_S, TESTS, run_python
 from selftaught.engines.server.process import alive_in_group
 from selftaught.machine.time_limit import seconds_of, time_limit
 from selftaught.records.errors import ConfigError, Suspended
@@ -154,7 +154,7 @@ def test_the_job_file_of_the_page_passes_sigterm_on_and_requeues_the_job(tmp_pat
     process = subprocess.Popen(["bash", "-c", job], env=env, cwd=tmp_path)
     assert wait_for((tmp_path / "began").exists)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 75
+    assert process.wait(timeout=PATIENCE_S) == 75
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
 
 
@@ -178,14 +178,14 @@ def terminate(process: "subprocess.Popen[str]", *, everywhere: bool) -> tuple[in
     """Send SIGTERM to a run, or as a cluster does to everything that it has started; its exit code and last words."""
     for pid in descendants(process.pid) if everywhere else [process.pid]:
         os.kill(pid, signal.SIGTERM)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in err
     return process.returncode, err.strip().splitlines()[-1]
 
 
 def started(arguments: list[str], until: Callable[[], bool]) -> "subprocess.Popen[str]":
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert wait_for(lambda: until() or process.poll() is not None, limit_s=300)
+    assert wait_for(lambda: until() or process.poll() is not None, limit_s=PATIENCE_S)
     assert process.poll() is None, process.communicate()[1]
     return process
 

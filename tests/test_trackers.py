@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.fake_wandb import KEY, Mode, fake_wandb
-from builders import PACKAGE, TESTS, measurement
+from builders import PACKAGE, TESTS, measurement, run_python
 from selftaught.commands.track import tell_later, track
 from selftaught.config.settings import TrackingConfig
 from selftaught.records.errors import ConfigError, EngineError
@@ -25,14 +25,25 @@ from selftaught.tracking.mirror import Mirror
 from selftaught.tracking.mirror_process import read_state
 from selftaught.tracking.points import Item, Row, Texts
 from selftaught.tracking.trackers import TRACKERS, Source
+from test_cli import QUICK
+from test_cli import settings as options
 from tracked import PATIENT, STEPS, tracked_run, written
 from wandb_file import axes, config, history, payloads
 
 pytestmark = pytest.mark.slow  # each starts processes that import large libraries
 
 
+USER = "annabella"
+
+
+@pytest.fixture
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of temporary files of what a test starts; its name is short, since sockets are made in it."""
+    return tmp_path_factory.mktemp("t")
+
+
 @pytest.fixture(autouse=True)
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def nobody(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user without accounts, whose home is empty, and who waits: a busy machine is no failure of a tracker."""
     for name, seconds in PATIENT.items():
         monkeypatch.setattr(f"selftaught.tracking.mirror.{name}", seconds)
@@ -41,6 +52,9 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "home" / "trackio"))
+    for name in ("LOGNAME", "USER"):
+        monkeypatch.setenv(name, USER)
+    monkeypatch.setenv("TMPDIR", str(temporary))
 
 
 @pytest.fixture(scope="module")
@@ -156,30 +170,75 @@ def test_wandb_without_an_account_gets_one_run_in_order_after_two_kills(tmp_path
     assert list(payloads(content[:-20])) == list(payloads(content))[:-1], "a torn tail loses its record alone"
 
 
+def named(content: bytes, *places: Path) -> list[str]:
+    """What of this machine, of its user and of a secret stands in what goes out."""
+    paths = {*map(str, places), str(PACKAGE.parent), sys.executable, os.getcwd()}
+    found = [secret for secret in (KEY, *paths) if secret.encode() in content]
+    found += [match.decode() for match in re.findall(rb"(?<![\w./:-])/(?:home|root|usr|tmp|Users)/", content)]
+    for name in (USER, getpass.getuser(), socket.gethostname()):
+        if re.search(rb"(?<![\w.])" + re.escape(name.encode()) + rb"(?!\w)", content):
+            found.append(name)
+    return found
+
+
 def test_an_offline_file_names_no_path_no_host_no_user_and_no_secret(
-    tmp_path: Path, untracked: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, temporary: Path, untracked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     notes: list[str] = []
     track(untracked, ["wandb"], note=notes.append)
     assert re.fullmatch(r"wandb: .*offline-run.*; offline: `selftaught track .* --backend wandb` sends it .*", notes[0])
+    assert not list(temporary.iterdir()), "wandb's temporary files stay with nobody"
     path = max(untracked.glob("tracking/wandb/offline-run-*/run-*.wandb"))
     sent = [path, *(p for p in (path.parent / "files").rglob("*") if p.is_file())]
-    secrets = [KEY, str(untracked.parent), str(tmp_path), str(PACKAGE.parent), sys.executable]
     for file in sent:
-        content = file.read_bytes()
-        for secret in secrets:
-            assert secret.encode() not in content, f"{secret} in {file}"
-        assert not re.search(rb"(?<![\w./:-])/(home|root|usr|tmp|Users)/", content)
-        for name in (getpass.getuser(), socket.gethostname()):
-            assert not re.search(rb"(?<![\w.])" + re.escape(name.encode()) + rb"(?!\w)", content), f"{name} in {file}"
+        assert not named(file.read_bytes(), untracked.parent, tmp_path), file
     assert config(path)["task.name"] == "arithmetic"
     tables = [json.loads(p.read_text()) for p in (path.parent / "files").rglob("iteration-00*.table.json")]
     samples = [table for table in tables if "completion" in table["columns"]]
     assert len(samples) == 2
     for table in samples:
         assert all(len({type(row[i]) for row in table["data"]}) == 1 for i in range(len(table["columns"])))
+
+
+def test_nothing_that_trackio_and_tensorboard_keep_names_a_path_a_host_a_user_or_a_secret(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", KEY)
+    tracked_run(tmp_path / "run", "trackio", "tensorboard", tracking__artifacts=["checkpoints", "training_sets"])
+    kept = [
+        path
+        for folder in (tmp_path / "home" / "trackio", tmp_path / "run" / "tracking" / "tensorboard")
+        for path in folder.rglob("*")
+        if path.is_file()
+    ]
+    assert len([path for path in kept if "artifacts" in path.parts]) >= 4
+    for path in kept:
+        assert not named(path.read_bytes(), tmp_path), path
+        assert not named(path.name.encode()), path
+    assert not list(temporary.iterdir())
+
+
+# Nothing of a tracker is imported where a run goes.
+
+TRAINING = """
+import sys
+from selftaught.cli.app import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended
+import transformers
+print(sorted({"wandb", "trackio", "tensorboard"} & sys.modules.keys()), transformers.is_wandb_available())
+"""
+
+
+def test_a_training_imports_no_tracker_and_hides_none_from_others(tmp_path: Path, temporary: Path) -> None:
+    done = run_python(TRAINING, "run", "arithmetic", "--run-dir", tmp_path / "run", *options(QUICK))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoints" / "001" / "checkpoint.json").exists()
+    assert done.stdout.splitlines()[-1] == "[] True"
 
 
 # Online: one tracked run, carried on under its id.
@@ -210,9 +269,8 @@ def test_wandb_gets_one_run_over_two_kills_and_later_what_eval_measures(
         assert fake.runs.keys() == {id}
         assert ("eval/test/accuracy", 2, 0.37) in logged_points(run["history"])
         assert notes == [f"wandb: added to {state.where}"]
-        sent = b"\n".join(fake.requests)
-        assert str(tmp_path).encode() not in sent
-        assert not re.search(rb"\b" + re.escape(socket.gethostname().encode()) + rb"\b", sent)
+        assert not named(b"\n".join(fake.requests), tmp_path)
+        assert not list((run_dir / "tracking").glob("*.tmp")), "copies of what was sent are gone"
 
 
 @pytest.mark.parametrize("mode", ["fails", "hangs", "closes"])
@@ -236,6 +294,24 @@ def test_a_wandb_server_that_misbehaves_is_said_and_the_run_ends_with_the_same_b
         track(run_dir, ["wandb"], note=lambda text: None)
         (new,) = fake.runs.keys() - before
         assert set(logged_points(fake.runs[new]["history"])) == points_of(run_dir)
+
+
+def test_wandb_gets_the_tables_of_a_user_whose_home_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
+    recorder = Recorder()
+    with fake_wandb() as fake:
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
+        tracked_run(tmp_path / "run", "wandb", listeners=[recorder], tracking__artifacts=["checkpoints"])
+        assert [note.partition(":")[0] for note in recorder.notes if "by wandb" in note or "wandb has" in note] == [
+            "tracked by wandb"
+        ]
+        ((id, run),) = fake.runs.items()
+        assert f'"artifactCollectionName":"{id}-checkpoint"'.encode() in b"".join(fake.requests)
+        assert {"samples/iteration-001", "samples/iteration-002"} <= {key for line in run["history"] for key in line}
 
 
 # The other two.
@@ -312,6 +388,23 @@ def test_a_folder_that_trackio_cannot_write_is_refused(tmp_path: Path, monkeypat
     message = refused(tmp_path / "run", "trackio")
     assert "TRACKIO_DIR" in message
     assert str(tmp_path / "file") in message
+
+
+def test_a_folder_that_wandb_cannot_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, str(tmp_path / "file" / "wandb"))
+            assert re.search(rf"file/wandb cannot be written .*{name}", refused(tmp_path / "run", "wandb"))
+
+
+def test_a_run_folder_that_trackers_cannot_write_is_refused(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "tracking").write_text("")
+    with pytest.raises(ConfigError, match=r"run/tracking cannot be written \(File exists\)"):
+        tracked_run(run_dir, "tensorboard")
+    assert os.listdir(run_dir) == ["tracking"]
 
 
 def test_a_project_that_trackio_does_not_take_is_refused(tmp_path: Path) -> None:

@@ -26,9 +26,12 @@ from selftaught.records.events import (
     StepTaken,
     TokensGenerated,
 )
+from selftaught.runs.lines import dump
 from selftaught.runs.store import RunStore
 from selftaught.tracking.files import LogFile, MetricsFile
+from selftaught.tracking.folder import read_later
 from selftaught.tracking.listeners import Listeners, Recorder
+from selftaught.tracking.mirror_process import State
 from selftaught.tracking.terminal import Terminal
 from selftaught.tracking.text import LONGEST_TEXT, text_of
 from selftaught.tracking.trackers import TRACKERS, check_trackers
@@ -231,6 +234,27 @@ def test_the_settings_of_tracking_may_differ_when_a_run_is_carried_on() -> None:
     about = json.loads(json.dumps({"config": flat_values(toy_config()), "resolved": {}}))
     now = json.loads(json.dumps(with_tracking(about, toy_config(**other))))
     assert config_from_values(now["config"]) == toy_config(**other)
+
+
+def test_a_measurement_that_no_tracker_can_take_is_kept_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`eval` has measured it by then: a tracker that was taken off this machine, or a damaged file, is no error."""
+    tracking = tmp_path / "run" / "tracking"
+    tracking.mkdir(parents=True)
+    (tracking / "wandb.json").write_text("{")
+    state = State(id="x", where="y", offline=False, settings=toy_config().tracking)
+    (tracking / "trackio.json").write_bytes(dump(State, state))
+    monkeypatch.setattr("selftaught.tracking.trackers.find_spec", lambda name: None)
+    notes: list[str] = []
+    tell_later(tmp_path / "run", measurement(), note=notes.append)
+    assert [note.partition(":")[0] for note in notes] == [
+        "wandb has not got this measurement",
+        "trackio has not got this measurement",
+    ]
+    assert "needs the package trackio" in notes[1]
+    assert f"selftaught track {tmp_path / 'run'} --backend trackio" in notes[1]
+    assert read_later(tmp_path / "run") == [measurement()]
 
 
 def test_a_run_without_trackers_is_sent_to_those_that_are_named_and_no_others(tmp_path: Path) -> None:

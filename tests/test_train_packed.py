@@ -30,6 +30,7 @@ from selftaught.training.loss import weighted_loss
 from selftaught.training.masters import Masters
 from selftaught.training.micro_batches import collate_packed, collate_padded
 from selftaught.training.models import load_float32
+from selftaught.training.noise import estimate_noise
 from selftaught.training.packed_attention import layout_of, use_packed_attention
 from selftaught.training.rows import Row
 from selftaught.training.sft import SftTrainer
@@ -202,10 +203,13 @@ def saved(model: Any, folder: Path, adder: Path) -> str:
     return str(folder)
 
 
+IDS = [[3 + (7 * k + t) % 17 for t in range(4 + 3 * k)] + [1] for k in range(6)]
+"""Six rows, the first two tokens of each the prompt."""
+
+
 def trained(path: str, out_dir: Path, *, dtype: str = "float32", steps: int = 2, **changes: Any) -> Any:
     """The trainer after steps of six rows, with its model as it was in training."""
-    ids = [[3 + (7 * k + t) % 17 for t in range(4 + 3 * k)] + [1] for k in range(6)]
-    rows = [Row(i, [IGNORED] * 2 + i[2:]) for i in ids]
+    rows = [Row(i, [IGNORED] * 2 + i[2:]) for i in IDS]
     config = SftConfig(batch_size=6, **{"learning_rate": 1e-3, **changes})
     trainer = SftTrainer(config, dtype=dtype, device="cpu", threads=1)
     plan = TrainingPlan(iteration=1, steps=steps, seed=5, examples_sha256="x")
@@ -237,6 +241,27 @@ def test_every_fourth_step_of_several_micro_batches_estimates_the_noise(
     path = saved(made("llama"), tmp_path / "model", adder)
     noise = trained(path, tmp_path / "out", dtype=dtype, steps=steps, micro_batch_tokens=25).noise
     assert (noise is not None and noise.trace > 0) == measured
+
+
+def test_the_noise_of_a_step_is_estimated_from_the_gradients_of_its_micro_batches(tmp_path: Path, adder: Path) -> None:
+    path = saved(made("llama"), tmp_path / "model", adder)
+    built = trained(path, tmp_path / "out", steps=1, micro_batch_tokens=25, max_grad_norm=1e-3)
+    model = load_float32(path)
+    (step,) = built.batches.steps
+    weights = [sum(len(IDS[i]) - 2 for i in rows) for rows in step]
+    gradients = []
+    for rows in step:
+        model.zero_grad()
+        for i in rows:
+            ids = torch.tensor([IDS[i]])
+            logits = model(input_ids=ids).logits[0, 1:-1]
+            (cross_entropy(logits, ids[0, 2:], reduction="sum") / sum(weights)).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]).double())
+    total = sum(gradients)
+    expected = estimate_noise([float(g @ g) for g in gradients], weights, float(total @ total))
+    assert expected is not None
+    assert built.noise.squared_norm == pytest.approx(expected.squared_norm, rel=1e-3)
+    assert built.noise.trace == pytest.approx(expected.trace, rel=1e-3)
 
 
 def test_bfloat16_copies_follow_float32_masters(tmp_path: Path, adder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import output_of, problem
+from builders import PATIENCE_S, output_of, problem
 from selftaught.grading.verifiers import make_verifier
 from selftaught.grading.verifiers.pool import Pool, ProcessDiedError, TimedOutError
 from selftaught.records.errors import ConfigError, VerifierError
@@ -224,7 +224,7 @@ verify = make_verifier("python", marker="", function={str(functions) + ":hangs"!
 verify("go", question)
 threading.Thread(target=verify, args=("hang", question), daemon=True).start()
 """)
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     pid = int(done.stdout)
     for _ in range(100):
         if not running(pid):

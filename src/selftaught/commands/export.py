@@ -1,6 +1,7 @@
 """Hand on what a run has made: its model and everything that it sampled, each with a card, in one new folder."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,9 +12,10 @@ from typing import Any
 from selftaught.config.public import config_text
 from selftaught.machine.command_lines import command
 from selftaught.models.adapters import base_folder, is_adapter
+from selftaught.models.forecast import BYTES
 from selftaught.models.licence import Licence, licence_of
 from selftaught.models.merged_folder import write_merged
-from selftaught.models.weights import model_in_folder
+from selftaught.models.weights import model_in_folder, tensor_shapes
 from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.measurements import Measurement
 from selftaught.records.problems import Verdict
@@ -58,7 +60,7 @@ def export(run_dir: Path, out: Path, *, iteration: int | None = None) -> Export:
     source = run_dir / "checkpoints" / f"{chosen:03d}" if chosen else None
     if source is not None:
         model_in_folder(source)
-    _refuse_full_disk(run_dir, source, out)
+    _refuse_full_disk(run, run_dir, source, out)
     licence = licence_of(Path(run.about["model"]["path"]), named=run.setting("model.path"))
     with new_folder(out) as folder:
         dataset = folder / DATASET
@@ -127,7 +129,11 @@ def _without_paths(path: Path) -> None:
     if not path.is_file():
         return
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    kept = {k: v for k, v in values.items() if not (isinstance(v, str) and os.path.isabs(v) and k.endswith("path"))}
+    kept = {
+        k: v
+        for k, v in values.items()
+        if not (isinstance(v, str) and os.path.isabs(v) and k.endswith(("path", "file")))
+    }
     if kept != values:
         _write_texts(path.parent, {path.name: json.dumps(kept, indent=2, ensure_ascii=False) + "\n"})
 
@@ -152,14 +158,17 @@ def _shown(run_dir: Path, iteration: int) -> tuple[str, str]:
     return StoredPrompts(run_dir)[first.prompt_sha256].text, first.completion
 
 
-def _refuse_full_disk(run_dir: Path, source: Path | None, out: Path) -> None:
+def _refuse_full_disk(run: Run, run_dir: Path, source: Path | None, out: Path) -> None:
     """Raise StoreError if the model, with the data set's lines, would not fit beside each other."""
     paths = [
-        *(base_folder(source).iterdir() if source else ()),
+        *(source.iterdir() if source else ()),
         *(run_dir / "samples").glob("*"),
         *(run_dir / "examples").glob("*"),
     ]
     needed = sum(path.stat().st_size for path in paths if path.is_file())
+    if source is not None and is_adapter(source):
+        numbers = sum(math.prod(shape) for shape in tensor_shapes(base_folder(source)).values())
+        needed += numbers * BYTES[run.about["resolved"]["dtype"]]
     parent = next(place for place in out.resolve().parents if place.is_dir())
     if (free := free_bytes(parent)) < needed:
         raise StoreError(

@@ -146,6 +146,7 @@ def launch(
             )
             set_up_s = time.monotonic() - began
             outcome = run(setup)
+            store.remove_unfinished_checkpoints()
             store.write_json("result.json", result_of(outcome, setup))
             tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
             return outcome

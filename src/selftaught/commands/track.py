@@ -6,7 +6,7 @@ from pathlib import Path
 
 from selftaught.commands.run import config_of_run
 from selftaught.machine.command_lines import command
-from selftaught.records.errors import ConfigError, EngineError
+from selftaught.records.errors import ConfigError, EngineError, StoreError
 from selftaught.records.measurements import Measurement
 from selftaught.runs.lines import append, dump
 from selftaught.runs.store import TRACKING
@@ -54,15 +54,20 @@ def tell_later(run_dir: Path, measurement: Measurement, *, note: Callable[[str],
         return
     append(run_dir / TRACKING / "evaluations.jsonl", dump(Measurement, measurement))
     for name in names:
-        state = read_state(run_dir, name)
-        assert state is not None
+        label = TRACKERS[name].label
         again = f"`{command('track', run_dir, '--backend', name)}` sends the run again, with this measurement"
-        if state.offline:
-            note(f"{TRACKERS[name].label}: the run's files were written offline; {again}")
+        try:
+            state = read_state(run_dir, name)
+            assert state is not None
+            check_trackers([name])
+        except (ConfigError, StoreError) as error:  # it is measured, and the next tracker may take it
+            note(f"{label} has not got this measurement: {error}; {again}")
             continue
-        check_trackers([name])
+        if state.offline:
+            note(f"{label}: the run's files were written offline; {again}")
+            continue
         reply = whole(opening_of(name, run_dir, state.settings, "later"))
         if reply.what == "closed":
-            note(f"{TRACKERS[name].label}: added to {reply.text}")
+            note(f"{label}: added to {reply.text}")
         else:
-            note(f"{TRACKERS[name].label} has not got this measurement: {reply.text}; {again}")
+            note(f"{label} has not got this measurement: {reply.text}; {again}")

@@ -254,6 +254,14 @@ class RunStore:
             sync_dir(final.parent)
             shutil.rmtree(old, ignore_errors=True)
 
+    def remove_unfinished_checkpoints(self) -> None:
+        """Remove what killed processes left of trainings; for a run that trains no more. Until then it says which
+        training died (`reading.died_in_training`), and the training that takes its name removes it."""
+        for path in sorted((self.dir / "checkpoints").iterdir()):
+            if path.suffix in (".tmp", ".old") and path.stem.isdigit():
+                with as_store_error(path, "remove"):
+                    shutil.rmtree(path)
+
     def keep_weights_of(self, iterations: Collection[int], *, before: int) -> list[int]:
         """Delete the weights of the checkpoints before an iteration that are not among `iterations`; their folders and
         JSON files stay. Returns the iterations whose weights are not kept from now on.

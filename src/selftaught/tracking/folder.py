@@ -1,6 +1,6 @@
 """What a tracker gets of a whole run folder, finished or not: every item once, each axis in order."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -74,12 +74,9 @@ class RunFolder:
     def description(self) -> dict[str, Any]:
         """The resolved config and what else describes a run, without paths, hosts and secrets."""
         about = self._about
-        resolved = {
-            key: value for key, value in about["resolved"].items() if isinstance(value, str | int) and value is not None
-        }
         return {
             **{key: without_places(key, value) for key, value in about["config"].items()},
-            **{f"resolved.{key}": value for key, value in resolved.items()},
+            **{f"resolved.{key}": without_places(key, value) for key, value in _resolved(about)},
             **{f"version.{name}": number for name, number in about.get("versions", {}).items()},
             "model.sha256": about["model"].get("sha256"),
             "model.parameters": about["model"].get("parameters"),
@@ -162,8 +159,10 @@ class RunFolder:
         return Texts(key=f"samples/{n}", name=name, iteration=n, columns=COLUMNS, rows=tuple(rows))
 
     def _files(self, n: int) -> Iterator[Files]:
-        if "checkpoints" in self._settings.artifacts and (self.dir / "checkpoints" / f"{n:03d}").is_dir():
-            yield Files(key=f"checkpoint/{n}", kind="checkpoint", iteration=n, path=f"checkpoints/{n:03d}")
+        path = f"checkpoints/{n:03d}"
+        # Of a model whose weights were not kept (`training.keep_weights`), its other files are of no use.
+        if "checkpoints" in self._settings.artifacts and any((self.dir / path).glob("*.safetensors")):
+            yield Files(key=f"checkpoint/{n}", kind="checkpoint", iteration=n, path=path)
         if "training_sets" in self._settings.artifacts:
             yield Files(key=f"training-set/{n}", kind="training-set", iteration=n, path=f"examples/{n:03d}.jsonl")
 
@@ -171,6 +170,15 @@ class RunFolder:
 def read_later(run_dir: Path) -> list[Measurement]:
     """What `eval` measured of a tracked run."""
     return list(read_lines(Measurement, run_dir / "tracking" / "evaluations.jsonl"))
+
+
+def _resolved(about: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What a run has resolved, by the names of its settings, where it is not what the config says already."""
+    for section, values in about["resolved"].items():
+        inner = {f"{section}.{key}": value for key, value in values.items()} if isinstance(values, dict) else None
+        for key, value in (inner or {section: values}).items():
+            if isinstance(value, str | int | float) and about["config"].get(key) != value:
+                yield key, value
 
 
 def without_places(key: str, value: Any) -> Any:

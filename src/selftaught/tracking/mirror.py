@@ -44,6 +44,10 @@ GRACE_S = 10.0
 """How much longer its process is waited for than it has itself, so that it can say what went wrong."""
 
 
+LEAVING_S = 3.0
+"""How long it may take to end after its last word."""
+
+
 class Process:
     """A tracker's process."""
 
@@ -84,8 +88,12 @@ class Process:
         reply: Reply = adapter_of(Reply).validate_json(line)
         return reply
 
-    def end(self) -> None:
-        """End the process, and what it has started, however far it is."""
+    def end(self, *, after: Reply | None = None) -> None:
+        """End the process, and what it has started, however far it is; `after` its last word, which leaves both a
+        moment to end by themselves and tidy up."""
+        deadline = time.monotonic() + (LEAVING_S if after is not None else 0.0)
+        while time.monotonic() < deadline and self._is_there():
+            time.sleep(0.02)
         for kill in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, kill)
@@ -96,6 +104,15 @@ class Process:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+    def _is_there(self) -> bool:
+        """Whether anything of its group of processes is."""
+        self._process.poll()
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 class Mirror:
@@ -125,7 +142,7 @@ class Mirror:
             self._thread = Thread(target=self._work, name=f"mirror-{self._tracker}", daemon=True)
             self._thread.start()
             return
-        self._process.end()
+        self._process.end(after=reply)
         self._process = None
         if reply is not None and reply.what == "refused":
             raise ConfigError(reply.text)
@@ -180,7 +197,7 @@ class Mirror:
             self._queue.put(None, timeout=limit_s)
         self._thread.join(deadline - time.monotonic())
         reply = self._process.reply(max(0.0, deadline - time.monotonic()))
-        self._process.end()
+        self._process.end(after=reply)
         return reply
 
     def _work(self) -> None:
@@ -232,6 +249,7 @@ def opening_of(
 def whole(opening: Opening) -> Reply:
     """Send what a tracked run lacks of a folder; the reply after which nothing more comes."""
     process = Process(opening)
+    reply: Reply | None = None
     try:
         with contextlib.suppress(OSError):
             process.send(as_line(Ended(is_finished=True)))
@@ -240,7 +258,7 @@ def whole(opening: Opening) -> Reply:
             reply = process.reply(opening.close_s + GRACE_S)
         return reply or Reply(what="failed", text="it did not answer in time")
     finally:
-        process.end()
+        process.end(after=reply)
 
 
 def message_of(event: Event, every: int) -> Message | None:

@@ -8,8 +8,10 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import uuid
@@ -127,9 +129,7 @@ def main() -> None:
     lines = os.fdopen(os.dup(0), "rb")
     opening: Opening = adapter_of(Opening).validate_json(lines.readline())
     folder = Path(opening.run_dir).absolute() / "tracking"
-    folder.mkdir(parents=True, exist_ok=True)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
-    _print_into(folder / f"{opening.tracker}.log")
 
     def reply(what: ReplyKind, text: object = "") -> None:
         with contextlib.suppress(BrokenPipeError):  # the run has ended, or waits no longer
@@ -137,12 +137,16 @@ def main() -> None:
 
     code = 1
     try:
-        with _locked(folder / f"{opening.tracker}.lock", LOCK_S[opening.how]):
+        _print_into(folder, f"{opening.tracker}.log")
+        with (
+            _locked(folder / f"{opening.tracker}.lock", LOCK_S[opening.how]),
+            _temporary_files_in(folder / f"{opening.tracker}.tmp"),
+        ):
             session = Session(opening, folder)
             reply("opened", session.tracker.where)
             os.nice(NICENESS)  # from here on the run goes
             session.close(is_finished=session.listen(lines))
-            reply("closed", session.tracker.where)
+        reply("closed", session.tracker.where)  # after which this process may be ended
         code = 0
     except Refused as error:
         reply("refused", error)
@@ -292,11 +296,31 @@ def _locked(path: Path, wait_s: float) -> Iterator[None]:
         yield
 
 
-def _print_into(log: Path) -> None:
-    """What a library prints must go neither to the replies nor to the terminal of the run."""
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+@contextlib.contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Have libraries put their temporary files there. They are removed at the end, and after a kill next time, since
+    this process does not go through the exit handlers in which libraries remove their own."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _print_into(folder: Path, name: str) -> None:
+    """What a library prints must go neither to the replies nor to the terminal of the run. Raises Refused for a folder
+    that cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    except OSError as error:
+        raise Refused(
+            f"{folder} cannot be written ({error.strerror}); free some space or correct its permissions"
+        ) from error
 
 
 if __name__ == "__main__":

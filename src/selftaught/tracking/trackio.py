@@ -2,6 +2,7 @@
 so)."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import trackio
 from trackio.sqlite_storage import SQLiteStorage
 
 from selftaught.machine.command_lines import quoted
+from selftaught.tracking.copies import files_to_send
 from selftaught.tracking.points import Files, Item, Row, Texts
 from selftaught.tracking.trackers import NotArrived, Place, Refused, refuse_unwritable
 
@@ -66,12 +68,11 @@ class TrackioRun:
                 rows = [list(row) for row in item.rows]
                 self._log({item.name: trackio.Table(columns=list(item.columns), data=rows)}, item.iteration)
             case Files():
-                self._run.log_artifact(
-                    str(self._run_dir / item.path),
-                    name=f"{self._run.name}-{item.kind}",
-                    type=item.type,
-                    aliases=[f"iteration-{item.iteration:03d}"],
-                )
+                artifact = trackio.Artifact(f"{self._run.name}-{item.kind}", type=item.type)
+                with tempfile.TemporaryDirectory() as scratch:
+                    for name, path in files_to_send(self._run_dir / item.path, Path(scratch)).items():
+                        artifact.add_file(path, name=name)
+                    self._run.log_artifact(artifact, aliases=[f"iteration-{item.iteration:03d}"])
 
     def close(self, *, is_finished: bool) -> None:
         self._run.finish()

@@ -5,12 +5,14 @@
 
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import wandb
 
 from selftaught.records.errors import one_line
+from selftaught.tracking.copies import files_to_send
 from selftaught.tracking.points import ITERATION, ITERATION_GROUPS, STEP, STEP_GROUP, Files, Item, Row, Texts
 from selftaught.tracking.trackers import NotArrived, Offline, Place, Refused, refuse_unwritable
 
@@ -20,16 +22,22 @@ UNREACHABLE = re.compile(
     re.IGNORECASE,
 )
 """In the text of an error at the start: the server is not there, or not now."""
+GIVEN_DATA_DIR = os.environ.get("WANDB_DATA_DIR")
+"""Where copies of tables and files wait until they are sent; wandb's default is the user's home, which may be full."""
 
 
 def open_tracker(place: Place) -> "WandbRun":
     """Raises Offline if there is no account or no server; Refused if the server does not let this run be written."""
     settings = place.settings
-    for folder, variable in ((os.environ.get("WANDB_CACHE_DIR"), "WANDB_CACHE_DIR"), (None, "WANDB_DIR")):
-        refuse_unwritable(Path(folder) if folder else place.folder, "wandb's folder", variable)
+    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        if folder := os.environ.get(variable):
+            refuse_unwritable(Path(folder), "wandb's folder", variable)
     is_offline = place.offline or os.environ.get("WANDB_MODE", "").lower() in ("offline", "dryrun", "disabled")
     if is_offline and not place.offline:
         raise Offline(f"WANDB_MODE is {os.environ['WANDB_MODE']}")
+    os.environ["WANDB_DATA_DIR"] = GIVEN_DATA_DIR or (
+        str(place.folder / "wandb") if is_offline else tempfile.gettempdir()
+    )
     try:
         run = wandb.init(
             mode="offline" if is_offline else "online",
@@ -113,11 +121,10 @@ class WandbRun:
                 self._run.log({item.name: table})
             case Files():
                 artifact = wandb.Artifact(f"{self._run.id}-{item.kind}", type=item.type)
-                path = self._run_dir / item.path
-                if path.is_dir():
-                    artifact.add_dir(str(path))
-                else:
-                    artifact.add_file(str(path))
+                with tempfile.TemporaryDirectory() as scratch:
+                    for name, path in files_to_send(self._run_dir / item.path, Path(scratch)).items():
+                        # wandb copies it at once; a second copy in its cache would be of no use to anyone.
+                        artifact.add_file(str(path), name=name, skip_cache=True)
                 self._run.log_artifact(artifact, aliases=[f"iteration-{item.iteration:03d}"])
 
     def close(self, *, is_finished: bool) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
-from trl import SFTConfig
 
 from selftaught.machine.devices import Device, Machine, NumberType
 from selftaught.machine.memory import return_freed_memory
@@ -51,6 +50,7 @@ from selftaught.training.rows import (
 )
 from selftaught.training.settings import SftSettings
 from selftaught.training.trainer import checkpoint_of
+from selftaught.training.trl import SFTConfig
 from selftaught.training.trl_trainer import MicroBatchTrainer, collate_first
 from selftaught.training.worker_gradients import TrainingJob, WorkerGradients
 

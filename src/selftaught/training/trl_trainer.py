@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
-from trl import SFTTrainer
 
 from selftaught.machine.memory import Peak, return_freed_memory
 from selftaught.training.batches import Batches
 from selftaught.training.masters import Masters
 from selftaught.training.micro_batches import Collate, Features, loss_of
 from selftaught.training.noise import NoiseEstimate, estimate_noise
+from selftaught.training.trl import SFTTrainer
 from selftaught.training.worker_gradients import RemoteMicroBatch, WorkerGradients
 
 
