@@ -29,6 +29,7 @@ from selftaught.machine.command_lines import command
 from selftaught.machine.paths import refuse_other_encodings
 from selftaught.machine.user_functions import with_absolute_file
 from selftaught.machine.workers import Workers
+from selftaught.methods.hints import shuffled_answers
 from selftaught.methods.method import Method
 from selftaught.methods.settings import Knobs
 from selftaught.methods.table import METHODS
@@ -257,6 +258,13 @@ def check_settings(config: RunConfig, task: Task) -> None:
                 f"selection.{key} asks for 'steps', but task {task.name!r} has no step check; leave 'steps' out"
                 + (", or use method = 'star'" if config.method == "star-checked" else "")
             )
+    if config.rationalization.gives_hints and config.rationalization.shows == "shuffled":
+        try:
+            shuffled_answers(task.train, seed=config.seed, iteration=1)
+        except ValueError as error:
+            raise ConfigError(
+                f"rationalization.shows = 'shuffled', but {error}; use 'text', or more problems"
+            ) from error
     if config.selection.unique_by == "equations" and task.solution_key is None:
         raise ConfigError(
             f"selection.unique_by = 'equations', but solutions of task {task.name!r} have no equations to compare; "
