@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import config, problem, problems
-from selftaught.commands.run import check_settings
+from selftaught.commands.setting_check import check_settings
 from selftaught.config.loading import load_config
 from selftaught.grading.signs import fold
 from selftaught.methods.hints import NUM_WORDS, WORD_LETTERS, hints_of, longest_hints, shuffled_answers

@@ -144,6 +144,8 @@ def rejection(sample: Sample, rule: Rule) -> str | None:
         return "empty"
     if "steps" in required and not ("steps" in sample.checks and sample.checks["steps"].passed):
         return "wrong steps"
+    if "no-leak" in required and not ("leak" in sample.checks and sample.checks["leak"].passed):
+        return "leaks the answer"
     return None
 
 

@@ -8,9 +8,9 @@ from selftaught.records.sections import Count, Positive, Section
 from selftaught.tasks.settings import TaskConfig
 from selftaught.training.settings import TrainingConfig
 
-Requirement = Literal["answer", "parseable", "steps"]
-"""What a sample may have to pass: the verdict on its answer, that it states any answer, or the task's exact check of its
-steps."""
+Requirement = Literal["answer", "parseable", "steps", "no-leak"]
+"""What a sample may have to pass: the verdict on its answer, that it states any answer, the task's exact check of its
+steps, or the check for leaks."""
 
 Requirements = Annotated[tuple[Requirement, ...], Field(strict=False)]  # TOML and JSON know no tuples
 
@@ -64,11 +64,11 @@ class RationalizationConfig(Section):
 class SelectionConfig(Section):
     require: Requirements = Field(
         ("answer",),
-        description="What a sample without a hint must pass: `answer` (it is correct), `parseable` (it states an answer), `steps` (the task's exact step check); an empty list keeps whatever was not truncated.",
+        description="What a sample without a hint must pass: `answer` (it is correct), `parseable` (it states an answer), `steps` (the task's exact step check), `no-leak` (its reasoning does not give the answer away; docs/verifiers.md); an empty list keeps whatever was not truncated.",
     )
     require_hinted: Requirements = Field(
         ("answer",),
-        description="The same for a sample with a hint. A model that sees the answer often copies it under steps that do not lead to it, which `steps` finds.",
+        description="The same for a sample with a hint. A model that sees the answer often copies it under steps that do not lead to it, which `steps` and, for any task, `no-leak` find.",
     )
     unique_by: UniqueBy = Field(
         "text",
