@@ -16,6 +16,7 @@ from selftaught.records.samples import ModelRef
 from selftaught.report.run_tables import Run, passes_table, progress_table
 from selftaught.runs.lines import read_lines
 from selftaught.runs.reading import read_measurements, read_passes, read_summaries
+from selftaught.stages.sampling import passes_of_run
 from selftaught.tracking.points import counted, counts_row, iteration_row, measured_row, work_of
 from selftaught.tracking.text import facts_of
 from toy import folder_bytes, run_toy, toy_config, toy_problem, toy_task
@@ -205,3 +206,11 @@ def test_rounds_of_a_stage_add_up_in_every_figure() -> None:
 def test_no_temperature_is_refused_because_all_samples_would_be_one() -> None:
     with pytest.raises(Exception, match=r"pass_at_k\.temperature = 0"):
         load_config("gsm8k", ["pass_at_k.samples=4", "pass_at_k.temperature=0"])
+
+
+@pytest.mark.parametrize(("every", "models"), [(1, 5), (2, 3), (9, 2)])
+def test_what_passes_cost_is_known_before_the_start(every: int, models: int) -> None:
+    """Of the base model, of every so many of 3 iterations, and of the best one."""
+    given = toy_config(loop__max_iterations=3, pass_at_k__samples=4, pass_at_k__every=every, pass_at_k__problems=3)
+    assert passes_of_run(given, toy_task(dev=DEV)) == models * 3 * 4
+    assert passes_of_run(toy_config(), toy_task(dev=DEV)) == 0
