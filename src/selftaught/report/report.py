@@ -54,7 +54,8 @@ were not truncated; ended: how many ended by the end token. By luck: how many of
 for."""
 
 CHECKS = """Of the correct answers, how many passed each check of the reasoning; `extraction` is the share of all
-completions to which strict and lenient extraction of the answer give the same verdict."""
+completions to which strict and lenient extraction of the answer give the same verdict, `label` the share of all in
+whose answer label and text agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
