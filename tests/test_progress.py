@@ -129,6 +129,12 @@ def test_problems_that_were_kept_before_are_counted(tmp_path: Path) -> None:
     assert second.kept_before == rate(6, 6)
 
 
+def test_samples_of_earlier_iterations_that_are_trained_on_again_are_not_new_ones(tmp_path: Path) -> None:
+    config = toy_config("star-accumulate", loop__max_iterations=2, loop__patience=9)
+    run_toy(tmp_path, config=config, task=toy_task(dev=DEV), open_engine=learning)
+    assert read_summaries(tmp_path)[1].kept_before == rate(0, 0), "all of iteration 2 are duplicates"
+
+
 def test_a_problem_of_which_only_the_human_solution_is_trained_on_was_not_kept(tmp_path: Path) -> None:
     run_toy(tmp_path, config=toy_config("custom", training__human_solutions=True, loop__max_iterations=1))
     with RunStore(tmp_path) as store:
