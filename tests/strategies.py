@@ -238,6 +238,7 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "sampling.num_shots": draw(st.integers(0, 100)),
         "sampling.num_shots_fine_tuned": draw(absent | st.integers(0, 100)),
         "rationalization.hints": draw(st.sampled_from(["none", "failed"])),
+        "rationalization.shows": draw(st.sampled_from(["answer", "shuffled", "text"])),
         "rationalization.temperature": draw(st.floats(0, 5)),
         **{
             f"selection.{key}": draw(st.sampled_from([(), ("answer",), ("steps",), ("answer", "steps")]))
@@ -245,9 +246,14 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         },
         "selection.unique_by": draw(st.sampled_from(["none", "text", "normalized-text", "equations"])),
         "selection.max_per_problem": draw(absent | st.integers(1, 100)),
+        "selection.keep": "accepted",
         **draw(training_settings()),
         "loop.max_iterations": draw(st.integers(1, 1000)),
         "loop.patience": draw(st.integers(1, 100)),
+        "pass_at_k.samples": draw(st.integers(0, 100)),
+        "pass_at_k.temperature": draw(st.floats(0, 5, exclude_min=True)),
+        "pass_at_k.every": draw(st.integers(1, 100)),
+        "pass_at_k.problems": draw(st.integers(1, 10**6) | st.just("all")),
         "tracking.log_every_steps": draw(st.integers(1, 1000)),
         "tracking.backends": tuple(draw(st.lists(st.sampled_from(["wandb", "trackio", "tensorboard"]), unique=True))),
         "tracking.project": draw(plain_words),
