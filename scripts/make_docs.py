@@ -342,7 +342,7 @@ def _test_cells(measurement: Mapping[str, Any]) -> tuple[str, int]:
 def mcnemar(gained: int, lost: int) -> float:
     """The two-sided exact p value of McNemar's test (McNemar 1947): a fair coin's, for as uneven a split or more."""
     n = gained + lost
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n)
+    return float(min(1.0, 2 * sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n))
 
 
 def speed_tables(record: Mapping[str, Any]) -> dict[str, list[str]]:
