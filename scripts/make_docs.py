@@ -40,7 +40,8 @@ CONTROLS = (
 
 def documents() -> dict[Path, str]:
     """Every document that is written here, in part or completely, with the text that it should have."""
-    arithmetic, speed, real = _read("arithmetic.json"), _read("speed.json"), _read("qwen-commonsenseqa.json")
+    arithmetic, speed = _read("arithmetic.json"), _read("speed.json")
+    real, gsm8k = _read("qwen-commonsenseqa.json"), _read("qwen-gsm8k.json")
     blocks = {
         ROOT / "README.md": {
             "session": f"```\n{short_session((RESULTS / 'session.txt').read_text(encoding='utf-8'))}\n```",
@@ -50,6 +51,8 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "real-model.md": {
             "units": "\n".join(real_model_units(real)),
             "test": "\n".join(real_model_tests(real)),
+            "gsm8k-units": "\n".join(real_model_units(gsm8k)),
+            "gsm8k-test": "\n".join(real_model_tests(gsm8k)),
         },
         ROOT / "docs" / "speed.md": {name: "\n".join(table) for name, table in speed_tables(speed).items()},
         ROOT / "docs" / "own-data.md": started((ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")),
