@@ -283,6 +283,7 @@ def test_a_run_in_turns_samples_and_trains_on_the_same_prompt_ids(chat_adder: Pa
         assert "The correct answer is" in stored[sample.prompt_sha256].text
 
 
+@pytest.mark.slow
 def test_the_few_shot_turns_are_stored_once(chat_adder: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     launch(chat_config(chat_adder, run_dir, sampling__num_shots=2), run_dir)

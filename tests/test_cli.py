@@ -471,6 +471,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     assert "another selftaught process" in refused(done)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_in_the_middle_of_a_run_loses_nothing_that_was_done(finished: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     command = ["run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK)]

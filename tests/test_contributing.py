@@ -179,6 +179,7 @@ def test_the_task_passes_its_check_and_a_run_as_a_file_of_the_users(tmp_path: Pa
     assert (result.summaries[0].rationale.samples, result.summaries[0].rationale.correct) == (80, 1)
 
 
+@pytest.mark.slow
 def test_the_task_is_one_of_the_packages_by_its_folder_and_its_entry(added: Path, baked: Path) -> None:
     problems = Counter(problem["split"] for problem in lines_of(baked / "problems.jsonl"))
     assert problems == {"few_shot": 2, "train": 80, "dev": 2, "test": 2}

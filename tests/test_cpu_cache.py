@@ -80,6 +80,7 @@ def run(folder: Path, program: str = PROGRAM, *arguments: str) -> tuple[str, int
     return printed, int(hits)
 
 
+@pytest.mark.slow
 def test_a_second_process_loads_the_kernel_and_gets_the_same_numbers(tmp_path: Path) -> None:
     assert run(tmp_path / "new" / "folder") == (RESULT, 0)
     (entry,) = (tmp_path / "new" / "folder").iterdir()

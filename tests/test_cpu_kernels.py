@@ -144,6 +144,7 @@ def test_tokens_of_one_slot_attend_to_each_other_on_any_thread() -> None:
     st.sampled_from([1, 2]),
 )
 @settings(deadline=None, max_examples=60)
+@pytest.mark.slow
 def test_the_likeliest_token_is_the_same_as_torchs_and_the_first_among_equals(
     values: list[list[float]], size: int, dtype: torch.dtype, threads: int
 ) -> None:

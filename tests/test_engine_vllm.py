@@ -229,6 +229,7 @@ VllmEngine(MODEL, settings_for(python, arguments="--fake " + fake), log=Path(log
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.slow
 def test_when_a_signal_ends_this_process_its_server_ends_too(
     number: signal.Signals, fake_python: str, tmp_path: Path
 ) -> None:

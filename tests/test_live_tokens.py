@@ -160,6 +160,7 @@ def test_an_engine_that_the_settings_open_tells_the_run(workers: int, adder: Pat
     assert sum(told) == sum(completion.num_tokens for completion in completions)
 
 
+@pytest.mark.slow
 def test_a_run_shows_tokens_before_its_first_sample(
     adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ class StopInTraining:
         pass
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_or_failed_leaves_no_mark_and_its_steps_say_the_memory(tmp_path: Path) -> None:
     stop, run_dir = StopInTraining(), tmp_path / "run"
     values = {"training.num_rehearsed": 10, "training.micro_batch_tokens": 100}

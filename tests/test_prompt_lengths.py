@@ -113,6 +113,7 @@ def test_a_run_names_the_place_of_a_question_that_does_not_fit_and_samples_nothi
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_prompt_that_only_its_hint_makes_too_long_is_refused(adder: Path, tmp_path: Path) -> None:
     task, settings = arithmetic(), {**LEAST, **QUICK}
     codec = Codec(str(adder))

@@ -77,6 +77,7 @@ def trained(start: Path, out_dir: Path, dtype: str) -> dict[str, torch.Tensor]:
     return load_file(out_dir / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_training_in_bfloat16_saves_bfloat16_and_keeps_small_steps(released: Path, tmp_path: Path) -> None:
     old = load_file(released / "model.safetensors")
     exact = trained(released, tmp_path / "float32", "float32")

@@ -299,10 +299,9 @@ def test_a_run_with_adapters_trains_on_them_is_measured_and_knows_its_base_model
 def test_a_trainer_whose_libraries_are_broken_ends_a_run_before_it_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "selftaught.training.sft")
+    for name in ("sft", "trl_trainer", "trl"):
+        monkeypatch.delitem(sys.modules, f"selftaught.training.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "trl", None)
-    if (name := "selftaught.training.trl_trainer") in sys.modules:
-        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ImportError, match="trl"):
         launch(load_config("arithmetic"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
