@@ -246,6 +246,7 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "sampling.num_shots": draw(st.integers(0, 100)),
         "sampling.num_shots_fine_tuned": draw(absent | st.integers(0, 100)),
         "rationalization.hints": draw(st.sampled_from(["none", "failed"])),
+        "rationalization.shows": draw(st.sampled_from(["answer", "shuffled", "text"])),
         "rationalization.temperature": draw(st.floats(0, 5)),
         **{
             f"selection.{key}": draw(st.sampled_from([(), ("answer",), ("steps",), ("answer", "steps")]))
@@ -253,6 +254,7 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         },
         "selection.unique_by": draw(st.sampled_from(["none", "text", "normalized-text", "equations"])),
         "selection.max_per_problem": draw(absent | st.integers(1, 100)),
+        "selection.keep": "accepted",
         **draw(training_settings()),
         "loop.max_iterations": draw(st.integers(1, 1000)),
         "loop.patience": draw(st.integers(1, 100)),

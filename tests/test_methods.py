@@ -32,6 +32,11 @@ KNOB_TABLE = {
     "rest-em": (32, 0.7, "none", "answer", "answer", "text", 10, "this", "base"),
     "direct": (0, 0.0, "none", "answer", "answer", "text", None, "this", "base"),
     "seeds-only": (0, 0.0, "none", "answer", "answer", "text", None, "this", "base"),
+    "retry": (1, 0.0, "failed", "answer", "answer", "text", None, "this", "base"),
+    "hint-shuffled": (1, 0.0, "failed", "answer", "answer", "text", None, "this", "base"),
+    "hint-text": (1, 0.0, "failed", "answer", "answer", "text", None, "this", "base"),
+    "random-matched": (1, 0.0, "failed", "answer", "answer", "text", None, "this", "base"),
+    "unfiltered": (1, 0.0, "failed", "parseable", "parseable", "text", None, "this", "base"),
 }
 
 KNOBS = {
@@ -40,10 +45,12 @@ KNOBS = {
     "sampling.top_p",
     "sampling.top_k",
     "rationalization.hints",
+    "rationalization.shows",
     "selection.require",
     "selection.require_hinted",
     "selection.unique_by",
     "selection.max_per_problem",
+    "selection.keep",
     "training.window",
     "training.human_solutions",
     "training.target",
@@ -52,13 +59,27 @@ KNOBS = {
 }
 
 
-def completion(scripted: str) -> str:
+ANSWERS = {"a": "3", "b": "4", "c": "5", "d": "6"}
+WRONG = "9"
+
+
+def completion(scripted: str, answer: str, hint: str = "") -> str:
     reasoning, _, outcome = scripted.partition(" ")
     if scripted == "none":
         return " <r>I wonder"
     if scripted == "long":
-        return " <r>r1</r>\n3\n" + "and so on " * MAX_NEW_TOKENS
-    return f" <r>{reasoning}</r>\n{3 if outcome == 'ok' else 4}"
+        return f" <r>r1</r>\n{answer}\n" + "and so on " * MAX_NEW_TOKENS
+    stated = {"ok": answer, "hint": hint}.get(outcome, WRONG)
+    return f" <r>{reasoning}</r>\n{stated}"
+
+
+def kind_of_prompt(hint: str, answer: str) -> str:
+    """In the script's words, by what the prompt shows beside the question."""
+    if not hint:
+        return "rationale"
+    if hint == answer:
+        return "rationalization"
+    return "wrong hint" if hint in ANSWERS.values() else "text hint"
 
 
 def engine_for(model: ModelRef, sampled: list[str]) -> ScriptedEngine:
@@ -69,13 +90,14 @@ def engine_for(model: ModelRef, sampled: list[str]) -> ScriptedEngine:
     def reply(prompt: str, seed: int) -> str:
         question = prompt.rpartition("Q: ")[2]
         name = question[len("what is ")]
-        kind = "rationalization" if "(answer" in question else "rationale"
         if name in "vt":  # dev and test
-            return completion("r1 bad")
-        sampled.append(f"{name}{'*' if kind == 'rationalization' else ''}/{iteration}")
+            return completion("r1 bad", "3")
+        hint, answer = question.partition("(answer: ")[2].partition(")")[0], ANSWERS[name]
+        kind = kind_of_prompt(hint, answer)
+        sampled.append(f"{name}{'*' if hint else ''}/{iteration}")
         entries = CASES["script"][iteration][kind][name]
         k, times[prompt] = times[prompt], times[prompt] + 1
-        return completion(entries[min(k, len(entries) - 1)])
+        return completion(entries[min(k, len(entries) - 1)], answer, hint)
 
     return ScriptedEngine(reply)
 
@@ -96,7 +118,7 @@ def run_method(folder: Path, method: str, *, validation_share: float = 0.0) -> l
         loop__patience=9,
     )
     task = toy_task(
-        train=problems("a", "b", "c", "d", rationale="by a human"),
+        train=tuple(problem(id, answer=answer, rationale="by a human") for id, answer in ANSWERS.items()),
         dev=problems("v"),
         test=(problem("t"),),
         few_shot=(few_shot_example("s1"), few_shot_example("s2")),
@@ -208,7 +230,7 @@ def test_rft_trains_on_human_solutions_first_and_then_for_one_iteration(tmp_path
 
 def test_the_direct_baseline_trains_on_answers_alone(tmp_path: Path) -> None:
     run_method(tmp_path, "direct")
-    assert {e["completion"] for e in lines(tmp_path / "examples" / "001.jsonl")} == {" 3"}
+    assert {e["completion"] for e in lines(tmp_path / "examples" / "001.jsonl")} == {" 3", " 4", " 5", " 6"}
 
 
 @pytest.mark.parametrize("method", KNOB_TABLE)
@@ -246,6 +268,12 @@ def test_each_method_differs_from_star_in_its_own_knobs() -> None:
     assert differences["star-accumulate"] == {"training.window": "all"}
     assert differences["star-continue"] == {"training.start_from": "previous"}
     assert differences["star-checked"] == {"selection.require_hinted": ("answer", "steps")}
+    assert differences["retry"] == {"rationalization.shows": "nothing", "rationalization.temperature": 0.7}
+    assert differences["hint-shuffled"] == {"rationalization.shows": "shuffled"}
+    assert differences["hint-text"] == {"rationalization.shows": "text"}
+    assert differences["random-matched"] == {"selection.keep": "random-matched"}
+    anything = ("parseable",)
+    assert differences["unfiltered"] == {"selection.require": anything, "selection.require_hinted": anything}
     assert differences["seeds-only"] == {"rationalization.hints": "none", "sampling.num_samples": 0}
 
 

@@ -119,7 +119,7 @@ def test_a_prompt_that_only_its_hint_makes_too_long_is_refused(adder: Path, tmp_
     at_start = config_from_values(settings)
     num_shots = at_start.sampling.num_shots
     specs = {
-        hint: sampling_spec(at_start, task, num_shots=num_shots, temperature=0.0, hint=hint) for hint in (False, True)
+        hint: sampling_spec(at_start, task, num_shots=num_shots, temperature=0.0, again=hint) for hint in (False, True)
     }
     # The shipped model has a token for each character, so that the longest text has the most.
     longest = {

@@ -228,7 +228,7 @@ def test_every_sample_names_a_stored_prompt_with_the_ids_that_the_engine_offers(
     for path, sample in read_samples(tmp_path):
         # The few-shot examples are in the prompts of the base model, not in those of a fine-tuned one.
         num_shots = 2 if sample.checkpoint is None else 0
-        spec = sampling_spec(config, task, num_shots=num_shots, temperature=0.0, hint="rationalization" in path.name)
+        spec = sampling_spec(config, task, num_shots=num_shots, temperature=0.0, again="rationalization" in path.name)
         prompt = prompts[sample.prompt_sha256]
         assert prompt.text == spec.prompt(task, by_id[sample.problem_id])
         assert prompt.text.startswith(f"Q: {FEW_SHOT[0].question}") == (num_shots == 2)

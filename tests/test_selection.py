@@ -324,3 +324,53 @@ def test_the_first_samples_of_each_problem_are_kept_up_to_the_cap() -> None:
         groups[s.problem_id].append(s.index)
     assert list(groups.items()) == [("a", [0, 1]), ("b", [0, 1]), ("c", [0, 1])]
     assert [(i.problem_id, i.index) for i in selection.left_out] == [("a", 2), ("b", 2), ("c", 2)]
+
+
+@given(sample_sets, knobs)
+def test_a_matched_draw_keeps_as_many_as_pass_and_of_those_that_state_an_answer(
+    samples: list[Sample], knobs: dict[str, Any]
+) -> None:
+    knobs = {**knobs, "validation_share": 0.0, "require": ("answer",), "require_hinted": ("answer", "steps")}
+    matched = select(samples, Rule(**knobs, keep="random-matched"))
+    assert len(matched.kept) == len(select(samples, Rule(**knobs)).kept)
+    for kept in matched.kept:
+        assert kept.verdict is not Verdict.UNPARSEABLE
+        assert kept.finish_reason != "length"
+        assert kept.completion
+    per_problem = Counter(s.problem_id for s in matched.kept)
+    assert all(count <= (knobs["max_per_problem"] or count) for count in per_problem.values())
+    assert len(matched.kept) + len(matched.left_out) == len(samples)
+    assert matched == select(samples[::-1], Rule(**knobs, keep="random-matched"))
+
+
+def test_a_matched_draw_is_uniform_over_samples_and_does_not_see_the_verdict() -> None:
+    samples = [
+        sample(f"p{i}", verdict=Verdict.CORRECT if i < 4 else Verdict.INCORRECT, completion=f"c{i}") for i in range(10)
+    ]
+    drawn: Counter[str] = Counter()
+    for seed in range(1000):
+        drawn.update(s.problem_id for s in selected(*samples, keep="random-matched", seed=seed).kept)
+    assert drawn.total() == 4000
+    assert all(330 < drawn[f"p{i}"] < 470 for i in range(10))  # 400 each; 4.5 standard deviations
+
+
+def test_a_matched_draw_names_those_that_were_not_drawn() -> None:
+    samples = (
+        sample("a", completion="right"),
+        sample("b", completion="wrong", verdict=Verdict.INCORRECT),
+        sample("c", completion="none", verdict=Verdict.UNPARSEABLE),
+        sample("d", completion="cut", finish_reason="length"),
+    )
+    assert sorted(reasons(selected(*samples, keep="random-matched"))) == ["not drawn", "truncated", "unparseable"]
+
+
+def test_without_a_filter_whatever_states_an_answer_and_ends_is_kept() -> None:
+    samples = (
+        sample("a", completion="right"),
+        sample("b", completion="wrong", verdict=Verdict.INCORRECT),
+        sample("c", completion="none", verdict=Verdict.UNPARSEABLE),
+        sample("d", completion="cut", finish_reason="length"),
+    )
+    selection = selected(*samples, require=("parseable",))
+    assert [s.problem_id for s in selection.kept] == ["a", "b"]
+    assert reasons(selection) == ["unparseable", "truncated"]

@@ -93,8 +93,10 @@ def compare_command(
     with stop_signals("the same command") as stop:
         failed = compare.compare(
             place,
-            planned,
+            load,
             asked,
+            base,
+            planned,
             note=note,
             listeners=_listeners,
             should_stop=lambda: stop.is_interrupted,

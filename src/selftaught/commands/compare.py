@@ -2,19 +2,19 @@
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from selftaught.commands.run import (
     NOTHING,
     FromPython,
-    check_settings,
     config_of_run,
     fitted,
     fixed_settings,
     launch,
     with_absolute_paths,
 )
+from selftaught.commands.setting_check import check_settings
 from selftaught.comparison.folder import ComparisonFolder
 from selftaught.comparison.plan import (
     At,
@@ -26,8 +26,11 @@ from selftaught.comparison.plan import (
     why_not,
 )
 from selftaught.comparison.rows import ROWS
+from selftaught.config.chat import resolve_chat
 from selftaught.config.loading import differences
+from selftaught.config.resolving import resolve
 from selftaught.config.settings import RunConfig
+from selftaught.models.weights import resolve_model
 from selftaught.records.errors import ConfigError, Interrupted, SelftaughtError, StoreError, Suspended
 from selftaught.records.events import Listener
 from selftaught.records.problems import Task
@@ -126,10 +129,27 @@ def config_of(cell: Cell, load: Load, asked: Asked, base: RunConfig) -> RunConfi
     return at_start(True) if continues else config
 
 
+def decided_here(base: RunConfig) -> dict[str, Value]:
+    """The settings of the engine that this machine decides by its free memory.
+
+    They decide which completions are generated together, and so the last bits: cells that had each its own could share
+    nothing. So the first start decides them for all cells.
+    """
+    model = resolve_model(base.model.path)
+    resolved = resolve(base, model, resolve_chat(base.model, Path(model.path)))
+    return {
+        f"engine.{key}": value
+        for key, value in resolved.engine.model_dump().items()
+        if getattr(base.engine, key) == "auto" and isinstance(value, int)
+    }
+
+
 def compare(
     folder: ComparisonFolder,
-    planned: Planned,
+    load: Load,
     asked: Asked,
+    base: RunConfig,
+    planned: Planned,
     *,
     note: Callable[[str], None],
     listeners: Callable[[RunConfig], Sequence[Listener]] = lambda config: (),
@@ -143,10 +163,18 @@ def compare(
     time limit stops the cell in hand.
     """
     cells = sorted(planned.cells, key=lambda cell: (*asked.seeds, cell.seed).index(cell.seed))
-    folder.begin(asked.at, planned.steps, planned.common, list(planned.cells), asked.of_rows)
+    machine = folder.begin(
+        asked.at,
+        planned.steps,
+        planned.common,
+        list(planned.cells),
+        {cell.row: asked.of_rows.get(cell.row, {}) for cell in cells},
+        decide=lambda: decided_here(base),
+    )
+    here = replace(asked, of_all={**machine, **asked.of_all})
     failed = []
     for number, cell in enumerate(cells, start=1):
-        config = planned.cells[cell]
+        config = config_of(cell, load, here, base)
         try:
             if is_finished(config, folder.run_dir(cell)):
                 folder.forget_failure(cell)

@@ -111,9 +111,9 @@ def sample(config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, nu
     with opened_engine(resolved, config, base) as engine:
 
         def stage(kind: Kind, chosen: Sequence[Problem], *, temperature: float) -> Stage:
-            hint = kind == "rationalization"
+            again = kind == "rationalization"
             shots = config.sampling.num_shots
-            spec = sampling_spec(config, task, num_shots=shots, temperature=temperature, hint=hint)
+            spec = sampling_spec(config, task, num_shots=shots, temperature=temperature, again=again)
             sampling = Sampling(
                 task=task, problems=by_id(task.train), model=base, spec=spec, iteration=1, run_seed=config.seed
             )
@@ -150,7 +150,7 @@ def rows_like_a_runs(config: RunConfig, task: Task, sampled: Sampled) -> list[Tr
     problems, fmt = by_id(task.train), task.prompt_format
     accepted = [s for s in samples if s.verdict is Verdict.CORRECT and s.finish_reason != "length"]
     rows = examples_from_samples(accepted if config.training.target == "rationale" else (), problems, fmt)
-    with_hints = config.rationalization.hints != "none"
+    with_hints = config.rationalization.gives_hints
     rehearsed = task.few_shot[: config.training.num_rehearsed]
     rows += rehearsed_examples(rehearsed, fmt, with_hints=with_hints, iteration=1)
     if config.training.human_solutions or config.training.target == "answer":

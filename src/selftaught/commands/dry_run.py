@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftaught.commands.run import check_settings, in_format
+from selftaught.commands.run import in_format
+from selftaught.commands.setting_check import check_settings
 from selftaught.config.chat import codec_of, resolve_chat
 from selftaught.config.loading import flat_values
 from selftaught.config.settings import RunConfig
@@ -51,8 +52,8 @@ def filled_prompts(
     """Each kind of prompt of the base model for each of the problems, as the model gets it."""
     kinds = {"rationale" if config.sampling.num_samples else "evaluation": False}
     kinds |= {"rationalization": True} if config.rationalization.hints != "none" else {}
-    for kind, hint in kinds.items():
-        spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=0.0, hint=hint)
+    for kind, again in kinds.items():
+        spec = sampling_spec(config, task, num_shots=config.sampling.num_shots, temperature=0.0, again=again)
         for problem in problems:
             yield kind, problem, codec.render(spec.prompt(task, problem))
 
@@ -133,7 +134,7 @@ def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Cod
 def _most_examples(config: RunConfig, problems: Sequence[Problem], n: int) -> int:
     """Training examples of iteration n if every completion is accepted."""
     sampling, training = config.sampling, config.training
-    hinted = config.rationalization.hints != "none"
+    hinted = config.rationalization.gives_hints
     iterations = n if training.window == "all" else 1
     solutions = len(problems) if training.human_solutions or training.target == "answer" else 0
     return iterations * len(problems) * sampling.num_samples + solutions + training.num_rehearsed * (2 if hinted else 1)

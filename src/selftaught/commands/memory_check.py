@@ -247,10 +247,10 @@ def _rows(config: RunConfig, task: Task, codec: Codec, *, context: int) -> Rows:
 def _prompt_lengths(config: RunConfig, task: Task, codec: Codec) -> PromptLengths:
     """Of the longest prompts, with few-shot examples and hints as the config has them."""
     sampling = config.sampling
-    hints = (False, True) if config.rationalization.hints != "none" else (False,)
+    attempts = (False, True) if config.rationalization.hints != "none" else (False,)
     lengths = []
-    for hint in hints:
-        spec = sampling_spec(config, task, num_shots=sampling.num_shots, temperature=sampling.temperature, hint=hint)
+    for again in attempts:
+        spec = sampling_spec(config, task, num_shots=sampling.num_shots, temperature=sampling.temperature, again=again)
         prompts = [codec.encode_prompt(prompt) for prompt in spec.prompts(task, _longest(task))]
         alike = takewhile(lambda ids: len(set(ids)) == 1, zip(*prompts, strict=False)) if len(prompts) > 1 else ()
         lengths.append((max(map(len, prompts)), sum(1 for _ in alike)))

@@ -11,6 +11,7 @@ from typing import Any
 from selftaught.commands.memory_check import with_room
 from selftaught.commands.prompt_check import refuse_long_prompts
 from selftaught.commands.run_json import decides_tokens, description, versions, with_changes, with_tracking
+from selftaught.commands.setting_check import check_settings
 from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
     FILES,
@@ -23,6 +24,7 @@ from selftaught.config.loading import (
 from selftaught.config.resolving import Resolved, carried_on, machine_lines, resolve
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
+from selftaught.grading.checks.leaks import checks_of_any
 from selftaught.grading.references import check_reference_answers
 from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
@@ -36,13 +38,12 @@ from selftaught.models.checking import check_model_and_tokenizer
 from selftaught.models.weights import check_model_path, resolve_model
 from selftaught.prompts.chat import as_chat
 from selftaught.records.errors import (
-    ConfigError,
     Interrupted,
     RefusedError,
     StoreError,
 )
 from selftaught.records.events import Listener, Note, RunEnded, TokensGenerated
-from selftaught.records.problems import ChatFormat, Task
+from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
 from selftaught.runs.reading import dump_measurement, read_run_json, read_summaries
@@ -175,8 +176,10 @@ def task_of(config: RunConfig) -> Task:
 
 def fitted(config: RunConfig, task: Task) -> Task:
     """The task as this config uses it."""
-    # A model that is trained to answer without reasoning writes no reasoning to check.
-    return replace(task, check_steps=None, other_checks={}) if config.training.target == "answer" else task
+    if config.training.target == "answer":
+        # A model that is trained to answer without reasoning writes no reasoning to check.
+        return replace(task, check_steps=None, other_checks={})
+    return replace(task, other_checks={**checks_of_any(task), **task.other_checks})
 
 
 def chat_of_run(run_dir: Path) -> ChatResolved | None:
@@ -255,42 +258,6 @@ def check_before_start(config: RunConfig, task: Task) -> None:
     """Raise, before the first token, for reference answers that fail and for settings that the task cannot serve."""
     check_reference_answers(task, task.examples_and_problems())
     check_settings(config, task)
-
-
-def check_settings(config: RunConfig, task: Task) -> None:
-    """Raise ConfigError for settings that the task cannot serve."""
-    for key in ("require", "require_hinted"):
-        if "steps" in getattr(config.selection, key) and task.check_steps is None:
-            raise ConfigError(
-                f"selection.{key} asks for 'steps', but task {task.name!r} has no step check; leave 'steps' out"
-                + (", or use method = 'star'" if config.method == "star-checked" else "")
-            )
-    if config.selection.unique_by == "equations" and task.solution_key is None:
-        raise ConfigError(
-            f"selection.unique_by = 'equations', but solutions of task {task.name!r} have no equations to compare; "
-            "use 'text' or 'normalized-text'"
-        )
-    thinks = config.model.thinking or (isinstance(task.prompt_format, ChatFormat) and task.prompt_format.opens_thought)
-    numbers = {
-        "sampling.num_shots": config.sampling.num_shots,
-        "sampling.num_shots_fine_tuned": config.sampling.num_shots_for(fine_tuned=True),
-        "training.num_rehearsed": config.training.num_rehearsed,
-    }
-    for key, number in numbers.items():
-        if thinks and number:
-            raise ConfigError(
-                f"{key} = {number}, but the model thinks before it answers, and few-shot examples have no thoughts to "
-                f"show; set {key}=0, or model.thinking=false if its template has that switch"
-            )
-        if number > len(task.few_shot):
-            raise ConfigError(
-                f"{key} = {number}, but task {task.name!r} has {len(task.few_shot)} few-shot examples; use at most that"
-                + (
-                    ""
-                    if task.few_shot
-                    else ", or give a prompt file (task.prompt_file); `selftaught init` writes one to fill in"
-                )
-            )
 
 
 def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,13 @@ class ComparisonFolder:
         config: Mapping[str, Value],
         cells: Sequence[Cell],
         of_rows: Mapping[str, Mapping[str, Value]],
-    ) -> None:
-        """Note what is asked for, beside what was asked before.
+        *,
+        decide: Callable[[], Mapping[str, Value]],
+    ) -> dict[str, Value]:
+        """Note what is asked for, beside what was asked before. Returns what `decide` said at the first start.
 
-        `config` is what all rows have in common, `of_rows` what rows have of their own by the user. Raises StoreError
-        if the folder was begun with another config, or a row of it with other settings.
+        `config` is what all rows have in common, `of_rows` what the rows of the cells have of their own by the user.
+        Raises StoreError if the folder was begun with another config, or a row of it with other settings.
         """
         with as_store_error(self.dir, "create"):
             self.dir.mkdir(parents=True, exist_ok=True)
@@ -58,14 +60,13 @@ class ComparisonFolder:
             if before is None:
                 if any(self.dir.glob("*/run.json")) or (self.dir / "run.json").exists():
                     raise StoreError(f"{self.dir} holds runs of no comparison; use another --dir")
-                before = {"format": FORMAT, "config": now, "rows": {}, "cells": []}
+                before = {"format": FORMAT, "config": now, "machine": dict(decide()), "rows": {}, "cells": []}
             elif changed := differences(before["config"], now):
                 raise StoreError(
                     f"{self.dir} was begun with {'; '.join(changed)}; rows are compared under one config, so use "
                     "another --dir"
                 )
-            rows = {cell.row: dict(of_rows.get(cell.row, {})) for cell in cells}
-            own = json.loads(json.dumps(rows))
+            own = json.loads(json.dumps(of_rows))
             for row in own.keys() & before["rows"].keys():
                 if changed := differences(before["rows"][row], own[row]):
                     raise StoreError(
@@ -73,18 +74,16 @@ class ComparisonFolder:
                         "another --dir"
                     )
             known = in_order([*cells, *self._cells(before)])
-            names = list(dict.fromkeys(cell.row for cell in known))
             of_all = {**before["rows"], **own}
-            self.write_json(
-                ASKED,
-                {**before, "rows": {row: of_all[row] for row in names}, "cells": [str(cell) for cell in known]},
-            )
+            rows = {row: of_all[row] for row in dict.fromkeys(cell.row for cell in known)}
+            self.write_json(ASKED, {**before, "rows": rows, "cells": [str(cell) for cell in known]})
+            return dict(before["machine"])
 
     def asked(self) -> dict[str, Any]:
         """The content of comparison.json. Raises StoreError for one that this version does not read."""
         path = self.dir / ASKED
         content = read_json(path)
-        kinds = {"config": dict, "rows": dict, "cells": list}
+        kinds = {"config": dict, "machine": dict, "rows": dict, "cells": list}
         if content.get("format") != FORMAT or not all(isinstance(content.get(k), kind) for k, kind in kinds.items()):
             raise StoreError(f"{path} is damaged or of another version; restore the file or use another --dir")
         return content

@@ -78,6 +78,31 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "star-accumulate": Row("star; trains on everything accepted so far", "star-accumulate"),
         "star-continue": Row("star; each training goes on from the model of the one before", "star-continue"),
         "adastar": Row("samples the problems that are due; each training goes on from the model before", "adastar"),
+        "retry": Row(
+            "star; the failed problems are sampled again at a temperature, without a hint",
+            "retry",
+            control_of="a hint brings more than a second try",
+        ),
+        "hint-shuffled": Row(
+            "star; the hint is another problem's answer, and what ends on the reference answer is kept",
+            "hint-shuffled",
+            control_of="a correct hint brings more than a wrong one",
+        ),
+        "hint-text": Row(
+            "star; the hint is random text",
+            "hint-text",
+            control_of="a hint brings more than a longer prompt",
+        ),
+        "random-matched": Row(
+            "star; of the samples that state an answer, as many as star keeps are drawn, correct or not",
+            "random-matched",
+            control_of="correct answers are better to train on than as many others",
+        ),
+        "unfiltered": Row(
+            "star; every sample that states an answer is kept, correct or not",
+            "unfiltered",
+            control_of="keeping only correct answers helps",
+        ),
         "seeds-only": Row(
             "trained on the rehearsed few-shot examples alone",
             "seeds-only",

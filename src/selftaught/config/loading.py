@@ -272,6 +272,19 @@ def _check_across(config: RunConfig) -> None:
             f"sampling.temperature is 0, so all {sampling.num_samples} samples of a problem would be the same; "
             "set sampling.num_samples=1 or raise the temperature"
         )
+    again = config.rationalization
+    if again.hints != "none" and not again.gives_hints and not (sampling.temperature or again.temperature):
+        raise ConfigError(
+            "rationalization.shows = 'nothing' and both temperatures are 0, so a failed problem would get the same "
+            "completion again; raise rationalization.temperature"
+        )
+    for key in ("require", "require_hinted"):
+        required = getattr(config.selection, key)
+        if config.selection.keep == "random-matched" and not {"answer", "parseable"} & set(required):
+            raise ConfigError(
+                f"selection.keep = 'random-matched' draws as many samples as pass, and selection.{key} = "
+                f"{list(required)} lets samples without an answer pass; add 'answer' to it"
+            )
     if training.batch_size % config.compute.workers:
         raise ConfigError(
             f"compute.workers = {config.compute.workers} cannot share a training step of training.batch_size = "

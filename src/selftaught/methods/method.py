@@ -131,7 +131,7 @@ class StandardMethod:
             self.iteration,
             selection,
             self.problems,
-            with_hints=self.knobs.rationalization.hints != "none",
+            with_hints=self.knobs.rationalization.gives_hints,
         )
 
     def _plan(

@@ -9,6 +9,9 @@ from selftaught.records.measurements import Measurement, Rate, SamplingCounts
 from selftaught.records.problems import Problem, Verdict
 from selftaught.records.samples import Sample
 
+OF_ALL = ("extraction", "label")
+"""Checks of how the answer is stated, which are over all samples."""
+
 Z_95 = 1.959963984540054
 
 
@@ -70,11 +73,11 @@ def count_samples(samples: Iterable[Sample], *, has_step_check: bool) -> Samplin
 
 
 def check_rates(samples: Iterable[Sample]) -> dict[str, Rate]:
-    """How many of the samples with a correct answer passed each check; for `extraction`, how many of all samples."""
+    """How many of the samples with a correct answer passed each check; of those in OF_ALL, how many of all samples."""
     passed: dict[str, list[bool]] = {}
     for sample in samples:
         for name, result in sample.checks.items():
-            if name == "extraction" or sample.verdict is Verdict.CORRECT:
+            if name in OF_ALL or sample.verdict is Verdict.CORRECT:
                 passed.setdefault(name, []).append(result.passed)
     return {name: rate(sum(results), len(results)) for name, results in passed.items()}
 

@@ -3,12 +3,14 @@
 Every sample is either kept or left out. Samples held out for validation are left out, with that reason.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 from selftaught.grading.signs import fold
-from selftaught.methods.settings import Knobs, Requirement, UniqueBy
+from selftaught.methods.settings import Keep, Knobs, Requirement, UniqueBy
 from selftaught.records.problems import Task, Verdict
 from selftaught.records.samples import LeftOut, Sample, sample_key
 from selftaught.records.seeds import seed_for, uniform
@@ -36,6 +38,7 @@ class Rule:
     seed: int
     never_held_out: Set[str] = frozenset()
     """Problems that are trained on in another form, such as rehearsed few-shot examples."""
+    keep: Keep = "accepted"
 
 
 def rule_of(knobs: Knobs, task: Task) -> Rule:
@@ -48,6 +51,7 @@ def rule_of(knobs: Knobs, task: Task) -> Rule:
         validation_share=knobs.training.validation_share,
         seed=knobs.seed,
         never_held_out={p.id for p in task.few_shot[: knobs.training.num_rehearsed]},
+        keep=knobs.selection.keep,
     )
 
 
@@ -58,23 +62,11 @@ def select(samples: Iterable[Sample], rule: Rule, *, solution_key: Callable[[str
     index. Of duplicates the first is kept, and `max_per_problem` counts kept samples. `solution_key` is the task's key
     of a completion, for `unique_by="equations"`.
     """
-    kept: list[Sample] = []
-    left_out: list[LeftOut] = []
     key_of = _key_of(rule.unique_by, solution_key)
-    for _, of_problem in groupby(sorted(samples, key=sample_key), key=lambda s: s.problem_id):
-        keys: set[str] = set()
-        for sample in of_problem:
-            key = key_of(sample)
-            reason = rejection(sample, rule)
-            if reason is None and key in keys:
-                reason = "duplicate"
-            if reason is None and rule.max_per_problem is not None and len(keys) >= rule.max_per_problem:
-                reason = "over the cap"
-            if reason is None:
-                keys.add(key)
-                kept.append(sample)
-            else:
-                left_out.append(leave_out(sample, reason))
+    ordered = sorted(samples, key=sample_key)
+    kept, left_out = _kept(ordered, rule, key_of)
+    if rule.keep == "random-matched":
+        kept, left_out = _random_matched(ordered, rule, key_of, number=len(kept))
     held_out = [
         s
         for s in kept
@@ -92,10 +84,59 @@ def select(samples: Iterable[Sample], rule: Rule, *, solution_key: Callable[[str
     )
 
 
+def _kept(samples: Iterable[Sample], rule: Rule, key_of: Callable[[Sample], str]) -> tuple[list[Sample], list[LeftOut]]:
+    """What passes, without duplicates and within the cap, and the rest; of sorted samples."""
+    kept: list[Sample] = []
+    left_out: list[LeftOut] = []
+    for _, of_problem in groupby(samples, key=lambda s: s.problem_id):
+        keys: set[str] = set()
+        for sample in of_problem:
+            key = key_of(sample)
+            reason = rejection(sample, rule)
+            if reason is None and key in keys:
+                reason = "duplicate"
+            if reason is None and rule.max_per_problem is not None and len(keys) >= rule.max_per_problem:
+                reason = "over the cap"
+            if reason is None:
+                keys.add(key)
+                kept.append(sample)
+            else:
+                left_out.append(leave_out(sample, reason))
+    return kept, left_out
+
+
+def _random_matched(
+    samples: Iterable[Sample], rule: Rule, key_of: Callable[[Sample], str], *, number: int
+) -> tuple[list[Sample], list[LeftOut]]:
+    """`number` of the samples that state an answer, correct or not, drawn uniformly; and the rest.
+
+    Duplicates and the cap are treated as they are in what is matched: the draw is from what is left without duplicates,
+    and passes over a problem that is at its cap. There are enough of them if what passes must state an answer.
+    """
+    pool, left_out = _kept(samples, replace(rule, **_ANY_ANSWER), key_of)
+    of_problem: Counter[str] = Counter()
+    drawn: set[tuple[str, int, str, int]] = set()
+    for sample in sorted(pool, key=lambda s: seed_for(rule.seed, "random-matched", *sample_key(s))):
+        if len(drawn) < number and of_problem[sample.problem_id] != rule.max_per_problem:
+            of_problem[sample.problem_id] += 1
+            drawn.add(sample_key(sample))
+    left_out += [leave_out(s, "not drawn") for s in pool if sample_key(s) not in drawn]
+    return [s for s in pool if sample_key(s) in drawn], left_out
+
+
+_ANY_ANSWER: Mapping[str, Any] = {
+    "require": ("parseable",),
+    "require_hinted": ("parseable",),
+    "max_per_problem": None,
+}
+
+
 def rejection(sample: Sample, rule: Rule) -> str | None:
     """Why a sample is not accepted; None if it is. A completion that was cut off, or is empty, is never accepted."""
     required = rule.require_hinted if sample.kind == "rationalization" else rule.require
     if "answer" in required and sample.verdict is not Verdict.CORRECT:
+        return str(sample.verdict)
+    if "parseable" in required and sample.verdict is Verdict.UNPARSEABLE:
         return str(sample.verdict)
     if sample.finish_reason == "length":
         return "truncated"
@@ -103,6 +144,8 @@ def rejection(sample: Sample, rule: Rule) -> str | None:
         return "empty"
     if "steps" in required and not ("steps" in sample.checks and sample.checks["steps"].passed):
         return "wrong steps"
+    if "no-leak" in required and not ("leak" in sample.checks and sample.checks["leak"].passed):
+        return "leaks the answer"
     return None
 
 

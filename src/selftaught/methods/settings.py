@@ -8,10 +8,16 @@ from selftaught.records.sections import Count, Positive, Section
 from selftaught.tasks.settings import TaskConfig
 from selftaught.training.settings import TrainingConfig
 
-Requirement = Literal["answer", "steps"]
-"""What a sample may have to pass: the verdict on its answer, or the task's exact check of its steps."""
+Requirement = Literal["answer", "parseable", "steps", "no-leak"]
+"""What a sample may have to pass: the verdict on its answer, that it states any answer, the task's exact check of its
+steps, or the check for leaks."""
 
 Requirements = Annotated[tuple[Requirement, ...], Field(strict=False)]  # TOML and JSON know no tuples
+
+Shows = Literal["answer", "nothing", "shuffled", "text"]
+"""What a failed problem is shown when it is sampled again; all but `answer` are controls."""
+
+Keep = Literal["accepted", "random-matched"]
 
 UniqueBy = Literal["none", "text", "normalized-text", "equations"]
 
@@ -43,23 +49,36 @@ class RationalizationConfig(Section):
     hints: Literal["none", "failed"] = Field(
         "failed", description="Whether problems without a correct answer are sampled again with the answer as a hint."
     )
+    shows: Shows = Field(
+        "answer",
+        description="What the hint is: the `answer`, or a control in its place: `nothing` (sampled again without a hint), `shuffled` (another problem's answer), `text` (random letters). Graded by the reference answer in any case.",
+    )
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="0 is greedy.")
+
+    @property
+    def gives_hints(self) -> bool:
+        """Whether any prompt has a hint."""
+        return self.hints != "none" and self.shows != "nothing"
 
 
 class SelectionConfig(Section):
     require: Requirements = Field(
         ("answer",),
-        description="What a sample without a hint must pass: `answer` (it is correct), `steps` (the task's exact step check); an empty list keeps whatever was not truncated.",
+        description="What a sample without a hint must pass: `answer` (it is correct), `parseable` (it states an answer), `steps` (the task's exact step check), `no-leak` (its reasoning does not give the answer away; docs/verifiers.md); an empty list keeps whatever was not truncated.",
     )
     require_hinted: Requirements = Field(
         ("answer",),
-        description="The same for a sample with a hint. A model that sees the answer often copies it under steps that do not lead to it, which `steps` finds.",
+        description="The same for a sample with a hint. A model that sees the answer often copies it under steps that do not lead to it, which `steps` and, for any task, `no-leak` find.",
     )
     unique_by: UniqueBy = Field(
         "text",
         description="Duplicates within a problem: `none` removed, same `text`, `normalized-text` (white space and case folded), or `equations` (the same list of equations, as in RFT; for tasks that have them).",
     )
     max_per_problem: Positive | None = Field(None, description="Samples kept per problem; absent is no cap.")
+    keep: Keep = Field(
+        "accepted",
+        description="Which samples are kept: those that pass, or, as a control, `random-matched`: as many as pass, drawn at random from all that state an answer.",
+    )
 
 
 class LoopConfig(Section):

@@ -31,10 +31,12 @@ STAR: Mapping[str, Value] = MappingProxyType(
         "sampling.top_p": 1.0,
         "sampling.top_k": None,
         "rationalization.hints": "failed",  # (c)
+        "rationalization.shows": "answer",
         "selection.require": ("answer",),  # (d)
         "selection.require_hinted": ("answer",),
         "selection.unique_by": "text",  # (e)
         "selection.max_per_problem": None,
+        "selection.keep": "accepted",
         "training.window": "iteration",  # (f)
         "training.human_solutions": False,
         "training.target": "rationale",
@@ -102,6 +104,18 @@ METHODS: Mapping[str, NamedMethod] = MappingProxyType(
         "direct": NamedMethod({**STAR, **NO_HINTS, "sampling.num_samples": 0, "training.target": "answer"}),
         # Control: the same number of steps on the few-shot examples alone.
         "seeds-only": NamedMethod({**STAR, **NO_HINTS, "sampling.num_samples": 0}),
+        # Controls of what a hint does: each shows failed problems something else than their answer, and is graded by
+        # the answer all the same. In a study of hints (Qwen3, MATH-500) a wrong hint, gibberish and a bare second try
+        # brought most of what the answer as a hint did.
+        # No hint, sampled at the higher of the two temperatures of the paper's own ablation (section 5).
+        "retry": NamedMethod({**STAR, "rationalization.shows": "nothing", "rationalization.temperature": 0.7}),
+        "hint-shuffled": NamedMethod({**STAR, "rationalization.shows": "shuffled"}),
+        "hint-text": NamedMethod({**STAR, "rationalization.shows": "text"}),
+        # Controls of the filter: the samples are drawn as in `star`, the verdict has no part in what is kept.
+        "random-matched": NamedMethod({**STAR, "selection.keep": "random-matched"}),
+        "unfiltered": NamedMethod(
+            {**STAR, "selection.require": ("parseable",), "selection.require_hinted": ("parseable",)}
+        ),
         "custom": NamedMethod({}),
     }
 )

@@ -5,10 +5,28 @@ A `PromptFormat` makes texts, a `ChatFormat` the turns of a conversation.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from selftaught.records.problems import LABELS, ChatFormat, Problem, PromptFormat
 from selftaught.records.prompts import Prompt, Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hint:
+    """What a prompt shows of an answer."""
+
+    text: str
+    """All of it, as it stands in the prompt."""
+    label: str
+    """The choice beside which it stands, in a format that puts it there; empty without choices."""
+
+
+def own_hint(fmt: PromptFormat | ChatFormat, problem: Problem, *, answer: str | None = None) -> Hint:
+    """The problem's reference answer as a hint, or another answer in its place; with choices, the label of one."""
+    shown = problem.answer if answer is None else answer
+    choice = problem.choices[LABELS.index(shown)] if problem.choices else ""
+    return Hint(text=fmt.hint.format(answer=shown, choice=choice), label=shown if problem.choices else "")
 
 
 def render_prompt(
@@ -23,14 +41,27 @@ def render_prompt(
 
 
 def render_prompts(
-    fmt: PromptFormat | ChatFormat, problems: Iterable[Problem], *, hint: bool, few_shot: Sequence[Problem] = ()
+    fmt: PromptFormat | ChatFormat,
+    problems: Iterable[Problem],
+    *,
+    hint: bool,
+    few_shot: Sequence[Problem] = (),
+    shown: Callable[[Problem], Hint] | None = None,
 ) -> list[Prompt]:
-    """One prompt per problem, as by `render_prompt`; the few-shot examples are rendered once for all of them."""
+    """One prompt per problem, as by `render_prompt`; the few-shot examples are rendered once for all of them.
+
+    With `hint`, `shown` says what the problems have beside them; None is their reference answers. Few-shot examples
+    have their own answers in any case.
+    """
+
+    def question(problem: Problem) -> str:
+        return _question(fmt, problem, _hint(fmt, problem, shown) if hint else None)
+
     if isinstance(fmt, ChatFormat):
         turns = _few_shot_turns(fmt, few_shot, hint=hint)
-        return [(*turns, Turn("user", _question(fmt, problem, hint=hint))) for problem in problems]
+        return [(*turns, Turn("user", question(problem))) for problem in problems]
     before = _few_shot_text(fmt, few_shot, hint=hint)
-    return [before + _question(fmt, problem, hint=hint) for problem in problems]
+    return [before + question(problem) for problem in problems]
 
 
 def render_few_shot(fmt: PromptFormat | ChatFormat, few_shot: Sequence[Problem], *, hint: bool) -> Prompt:
@@ -66,7 +97,10 @@ def prompt_text(prompt: Prompt) -> str:
 
 def _few_shot_text(fmt: PromptFormat, few_shot: Sequence[Problem], *, hint: bool) -> str:
     return "".join(
-        _question(fmt, example, hint=hint) + render_completion(fmt, example) + fmt.separator for example in few_shot
+        _question(fmt, example, own_hint(fmt, example) if hint else None)
+        + render_completion(fmt, example)
+        + fmt.separator
+        for example in few_shot
     )
 
 
@@ -79,23 +113,27 @@ def _few_shot_turns(fmt: ChatFormat, few_shot: Sequence[Problem], *, hint: bool)
             turn
             for example in few_shot
             for turn in (
-                Turn("user", _question(fmt, example, hint=hint)),
+                Turn("user", _question(fmt, example, own_hint(fmt, example) if hint else None)),
                 Turn("assistant", render_completion(fmt, example)),
             )
         ),
     )
 
 
-def _question(fmt: PromptFormat | ChatFormat, problem: Problem, *, hint: bool) -> str:
-    hint_text = fmt.hint.format(answer=problem.answer, choice=_choice(problem)) if hint else ""
+def _hint(fmt: PromptFormat | ChatFormat, problem: Problem, shown: Callable[[Problem], Hint] | None) -> Hint:
+    return own_hint(fmt, problem) if shown is None else shown(problem)
+
+
+def _question(fmt: PromptFormat | ChatFormat, problem: Problem, hint: Hint | None) -> str:
+    text, beside = ("", "") if hint is None else (hint.text, hint.label)
     beside_choice = bool(problem.choices) and "{hint}" in fmt.choice
     choices = "".join(
-        fmt.choice.format(label=label, text=text, hint=hint_text if label == problem.answer else "")
-        for label, text in zip(LABELS, problem.choices, strict=False)
+        fmt.choice.format(label=label, text=choice, hint=text if label == beside else "")
+        for label, choice in zip(LABELS, problem.choices, strict=False)
     )
     instruction = {"instruction": fmt.instruction} if isinstance(fmt, ChatFormat) else {}
     return fmt.question.format(
-        question=problem.question, choices=choices, hint="" if beside_choice else hint_text, **instruction
+        question=problem.question, choices=choices, hint="" if beside_choice else text, **instruction
     )
 
 

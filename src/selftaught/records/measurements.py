@@ -61,8 +61,9 @@ class SamplingCounts:
     truncated: int
     false_positive: int | None
     checks: Mapping[str, Rate] = field(default_factory=dict)
-    """By name, how many of the samples with a correct answer passed a check of the reasoning. `extraction` is over all
-    samples: for how many strict and lenient extraction give the same verdict."""
+    """By name, how many of the samples with a correct answer passed a check of the reasoning. `extraction` and
+    `label` are over all samples: for how many strict and lenient extraction give the same verdict, and label and text
+    of the answer agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

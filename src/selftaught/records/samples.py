@@ -117,7 +117,8 @@ class Sample:
     verdict: Verdict
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
     """Results of checks by name: `steps` is the task's exact check of the reasoning, `extraction` passes if strict and
-    lenient extraction give the same verdict, `thought` fails for a thought that never ends."""
+    lenient extraction give the same verdict, `thought` fails for a thought that never ends, `leak` for reasoning that
+    gives the answer away, `label` for a choice whose label and text disagree."""
     end_id: int | None = None
     """As in `Completion`."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from selftaught.config.settings import RunConfig
+from selftaught.methods.hints import longest_hints
 from selftaught.models.tokens import Codec
 from selftaught.prompts.rendering import prompt_text
 from selftaught.records.errors import RefusedError
@@ -46,11 +47,13 @@ def asks_of_run(config: RunConfig, task: Task) -> tuple[Ask, ...]:
     train = task.train if config.sampling.num_samples else ()
     measured = {split: measured_problems(config, task, split) for split in SPLITS if split != "train"}
     asks = []
-    for hint, problems in (
+    for again, problems in (
         (False, (*train, *(problem for split in measured.values() for problem in split))),
         (True, train if config.rationalization.hints != "none" else ()),
     ):
-        spec = sampling_spec(config, task, num_shots=num_shots, temperature=0.0, hint=hint)
+        spec = sampling_spec(config, task, num_shots=num_shots, temperature=0.0, again=again)
+        if spec.shown is not None:
+            spec = replace(spec, shown=longest_hints(task, config.rationalization.shows, seed=config.seed))
         asks.append(Ask(spec=spec, problems=problems))
     return tuple(asks)
 

@@ -82,7 +82,7 @@ def samples_before(setup: Setup, n: int) -> Iterator[Sample]:
 def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> Measurement:
     """Measure a model's greedy accuracy on a split, and record it in evaluations.jsonl."""
     problems = measured_problems(setup.config, setup.task, split)
-    spec = _spec(setup, model, temperature=0.0, hint=False)
+    spec = _spec(setup, model, temperature=0.0)
     sampling = _sampling(setup, model, model.iteration, problems, spec)
     stage = Stage(setup, models, split, "evaluation", sampling)
     stage.begin_round(len(problems))
@@ -202,10 +202,10 @@ class Stage:
 def _stage(
     setup: Setup, models: Models, model: ModelRef, n: int, kind: Literal["rationale", "rationalization"]
 ) -> Stage:
-    """The stage of iteration n that samples training problems, with or without hints."""
-    config, hint = setup.config, kind == "rationalization"
-    temperature = config.rationalization.temperature if hint else config.sampling.temperature
-    spec = _spec(setup, model, temperature=temperature, hint=hint)
+    """The stage of iteration n that samples training problems, or the failed ones again."""
+    config, again = setup.config, kind == "rationalization"
+    temperature = config.rationalization.temperature if again else config.sampling.temperature
+    spec = _spec(setup, model, temperature=temperature, again=again, iteration=n)
     return Stage(setup, models, kind, kind, _sampling(setup, model, n, setup.task.train, spec))
 
 
@@ -215,6 +215,10 @@ def _sampling(setup: Setup, model: ModelRef, n: int, problems: Sequence[Problem]
     )
 
 
-def _spec(setup: Setup, model: ModelRef, *, temperature: float, hint: bool) -> SamplingSpec:
+def _spec(
+    setup: Setup, model: ModelRef, *, temperature: float, again: bool = False, iteration: int = 1
+) -> SamplingSpec:
     num_shots = setup.config.sampling.num_shots_for(fine_tuned=model.path != setup.base.path)
-    return sampling_spec(setup.config, setup.task, num_shots=num_shots, temperature=temperature, hint=hint)
+    return sampling_spec(
+        setup.config, setup.task, num_shots=num_shots, temperature=temperature, again=again, iteration=iteration
+    )

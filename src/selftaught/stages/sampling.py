@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine, RendersPrompts
 from selftaught.grading.judging import judge
+from selftaught.methods.hints import hints_of
 from selftaught.methods.plan import spread_over_classes
 from selftaught.methods.training_set import without_rationales
-from selftaught.prompts.rendering import prompt_sha256, prompt_text, render_few_shot, render_prompts
+from selftaught.prompts.rendering import Hint, prompt_sha256, prompt_text, render_few_shot, render_prompts
 from selftaught.records.errors import EngineError
 from selftaught.records.problems import Problem, Task
 from selftaught.records.prompts import Prompt, RenderedPrompt
@@ -31,6 +32,8 @@ class SamplingSpec:
     few_shot: tuple[Problem, ...]
     params: SamplingParams
     hint: bool = False
+    shown: Callable[[Problem], Hint] | None = None
+    """With `hint`, what problems have beside them; None is their reference answers."""
 
     def prompt(self, task: Task, problem: Problem) -> Prompt:
         return self.prompts(task, [problem])[0]
@@ -40,13 +43,20 @@ class SamplingSpec:
         return render_few_shot(task.prompt_format, self.few_shot, hint=self.hint)
 
     def prompts(self, task: Task, problems: Iterable[Problem]) -> list[Prompt]:
-        return render_prompts(task.prompt_format, problems, hint=self.hint, few_shot=self.few_shot)
+        return render_prompts(task.prompt_format, problems, hint=self.hint, few_shot=self.few_shot, shown=self.shown)
 
 
 def sampling_spec(
-    config: RunConfig, task: Task, *, num_shots: int, temperature: float, hint: bool = False
+    config: RunConfig,
+    task: Task,
+    *,
+    num_shots: int,
+    temperature: float,
+    again: bool = False,
+    iteration: int = 1,
 ) -> SamplingSpec:
-    """How a config samples. For a model that is trained on answers alone, few-shot examples have no rationales."""
+    """How a config samples; `again` is the second attempt at failed problems of an iteration, with a hint unless the
+    config shows nothing. For a model that is trained on answers alone, few-shot examples have no rationales."""
     examples = task.few_shot[:num_shots]
     params = SamplingParams(
         temperature=temperature,
@@ -55,8 +65,12 @@ def sampling_spec(
         max_new_tokens=config.sampling.max_new_tokens,
         stop=task.prompt_format.stop,
     )
-    answer_only = config.training.target == "answer"
-    return SamplingSpec(few_shot=without_rationales(examples) if answer_only else examples, params=params, hint=hint)
+    few_shot = without_rationales(examples) if config.training.target == "answer" else examples
+    shows = config.rationalization.shows
+    shown = None
+    if again and shows != "answer":
+        shown = hints_of(task, shows, seed=config.seed, iteration=iteration)
+    return SamplingSpec(few_shot=few_shot, params=params, hint=again and shows != "nothing", shown=shown)
 
 
 def measured_problems(config: RunConfig, task: Task, split: str) -> tuple[Problem, ...]:

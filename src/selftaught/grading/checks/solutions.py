@@ -74,7 +74,7 @@ def check_grounding(problem: Problem, completion: str, *, place: AnswerPlace) ->
     Numbers of the question also count in words and as a share (3/4) with its parts. A percentage also counts as
     hundredths, and as what remains of 100 % or comes on top of it.
     """
-    known = [*CONSTANTS, *_numbers_of(problem.question)]
+    known = [*CONSTANTS, *numbers_of(problem.question)]
     stated = statement(completion, place)
     equations = find_equations(stated.before)
     for number, equation in enumerate(equations):
@@ -128,7 +128,8 @@ def _gives(equation: Equation, problem: Problem) -> bool:
     return answer is not None and any(close(result, answer) for result in equation.results)
 
 
-def _numbers_of(question: str) -> list[Fraction]:
+def numbers_of(question: str) -> list[Fraction]:
+    """The numbers of a question, in digits and in words, and what a share or a percentage of it may stand for."""
     numbers: list[Fraction] = []
     for match in _NUMBER.finditer(question):
         value = evaluate(match[0].replace(",", ""))
