@@ -86,16 +86,15 @@ def plan(load: Load, asked: Asked, base: RunConfig, task: Task) -> Planned:
     """The config of every cell. Raises ConfigError for a row that was asked for and that the task cannot have."""
     for row, own in asked.of_rows.items():
         check_given(own, row=row)
-    if asked.only is not None:
-        wanted, seeds = (asked.only.row,), (asked.only.seed,)
-    else:
-        wanted, seeds = asked.rows or tuple(ROWS), asked.seeds
+    wanted = (asked.only.row,) if asked.only else asked.rows or tuple(ROWS)
+    seeds = (asked.only.seed,) if asked.only else asked.seeds
     if idle := asked.of_rows.keys() - set(wanted if asked.only is None else ROWS):
         raise ConfigError(f"--set {sorted(idle)[0]}:…: that row is not asked for; leave it out, or add it to --rows")
-    cells, left_out = {}, []
+    cells: dict[Cell, RunConfig] = {}
+    left_out: list[str] = []
     for row in wanted:
         try:
-            cells |= {(cell := Cell(row, seed)): config_of(cell, load, asked, base) for seed in seeds}
+            cells |= {Cell(row, seed): config_of(Cell(row, seed), load, asked, base) for seed in seeds}
             first = cells[Cell(row, seeds[0])]
             check_settings(first, fitted(first, task))
             if reason := why_not(row, first, task):
