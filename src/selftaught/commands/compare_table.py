@@ -72,7 +72,7 @@ def _about(
         task=short_name(asked["config"]["task.name"]),
         model=Path(asked["config"]["model.path"]).name,
         at=asked["config"]["at"],
-        steps=asked["config"]["steps"],
+        steps=asked["steps"],
         missing={cell: folder.failure(cell) for cell in cells if cell not in finished},
         saving=saving_of(folder.shared, [cell.name for cell in cells if cell in finished]),
         generated=sum(result.work.generated for result in results),

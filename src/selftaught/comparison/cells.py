@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from selftaught.comparison.plan import Cell
 from selftaught.records.errors import StoreError
@@ -19,7 +18,7 @@ from selftaught.tracking.points import work_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
+class OnTest:
     """A model on test."""
 
     iteration: int
@@ -69,8 +68,6 @@ class Result:
     """A finished cell."""
 
     cell: Cell
-    settings: Mapping[str, Any]
-    """Of run.json, by `section.key`."""
     problems: tuple[str, ...]
     """Of test, by id, in the order in which they were measured."""
     data_sha256: str
@@ -78,10 +75,10 @@ class Result:
     """Of all problems, and of the base model's weights."""
     train: int
     """Training problems that there are."""
-    base: Tested
-    selected: Tested
+    base: OnTest
+    selected: OnTest
     """The best on dev."""
-    last: Tested
+    last: OnTest
     """The last iteration, whatever it is like on dev."""
     work: Work
     points: tuple[Point, ...]
@@ -111,12 +108,11 @@ def read_cell(cell: Cell, run_dir: Path) -> Result | None:
     first = RunStore(run_dir).checkpoint(0)
     trainings = {**({0: first.train} if first else {}), **{s.iteration: s.train for s in run.summaries}}
 
-    def of(iteration: int) -> Tested:
+    def of(iteration: int) -> OnTest:
         return _tested(run_dir, run, tested[iteration], tuple(solved[iteration].values()), trainings)
 
     return Result(
         cell=cell,
-        settings=run.about["config"],
         problems=tuple(solved[0]),
         data_sha256=str(run.about.get("data_sha256")),
         base_sha256=run.about["model"].get("sha256"),
@@ -148,13 +144,13 @@ def _tested(
     measurement: Measurement,
     solved: tuple[bool, ...],
     trainings: Mapping[int, TrainingSummary],
-) -> Tested:
+) -> OnTest:
     n = measurement.iteration
     continues = run.setting("training.start_from") == "previous"
     lineage = [t for k, t in trainings.items() if n and (k == n or (continues and k < n))]
     loss = [t.loss_tokens for t in lineage]
     used = _used(run_dir, n) if n else Counter()
-    return Tested(
+    return OnTest(
         iteration=n,
         measurement=measurement,
         solved=solved,

@@ -56,11 +56,12 @@ class ComparisonFolder:
             self.dir.mkdir(parents=True, exist_ok=True)
         with self.locked():
             before = self.asked() if (self.dir / ASKED).exists() else None
-            now = json.loads(json.dumps({"at": at, "steps": steps, **config}))
+            now = json.loads(json.dumps({"at": at, **config}))
             if before is None:
                 if any(self.dir.glob("*/run.json")) or (self.dir / "run.json").exists():
                     raise StoreError(f"{self.dir} holds runs of no comparison; use another --dir")
-                before = {"format": FORMAT, "config": now, "machine": dict(decide()), "rows": {}, "cells": []}
+                machine = dict(decide())
+                before = {"format": FORMAT, "config": now, "steps": steps, "machine": machine, "rows": {}, "cells": []}
             elif changed := differences(before["config"], now):
                 raise StoreError(
                     f"{self.dir} was begun with {'; '.join(changed)}; rows are compared under one config, so use "
@@ -83,7 +84,7 @@ class ComparisonFolder:
         """The content of comparison.json. Raises StoreError for one that this version does not read."""
         path = self.dir / ASKED
         content = read_json(path)
-        kinds = {"config": dict, "machine": dict, "rows": dict, "cells": list}
+        kinds = {"config": dict, "steps": int, "machine": dict, "rows": dict, "cells": list}
         if content.get("format") != FORMAT or not all(isinstance(content.get(k), kind) for k, kind in kinds.items()):
             raise StoreError(f"{path} is damaged or of another version; restore the file or use another --dir")
         return content

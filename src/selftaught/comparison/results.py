@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from selftaught.comparison.cells import Result, Tested
+from selftaught.comparison.cells import OnTest, Result
 from selftaught.comparison.rows import ROWS
 from selftaught.comparison.statistics import (
     Difference,
@@ -75,7 +75,7 @@ class RowResult:
     """By seed, the selected model and the base model."""
     unhinted: float
     hinted: float
-    """Shares of the training problems that the selected model was trained on, as in `Tested`."""
+    """Shares of the training problems that the selected model was trained on, as in `OnTest`."""
     last_unhinted: float
     last_hinted: float
     correct: int
@@ -139,11 +139,11 @@ def table_of(
     )
 
 
-def _tested(cells: Mapping[int, Result], which: str) -> dict[int, Tested]:
+def _tested(cells: Mapping[int, Result], which: str) -> dict[int, OnTest]:
     return {seed: result.selected if which == "selected" else result.last for seed, result in cells.items()}
 
 
-def _compared(rows: Mapping[str, Mapping[int, Tested]], against: str) -> dict[str, Against]:
+def _compared(rows: Mapping[str, Mapping[int, OnTest]], against: str) -> dict[str, Against]:
     """Every other row compared with one, as far as they have seeds in common."""
     reference = rows.get(against, {})
     common = {
@@ -208,7 +208,7 @@ def _row(
     )
 
 
-def accuracy_of(tested: Sequence[Tested]) -> Accuracy:
+def accuracy_of(tested: Sequence[OnTest]) -> Accuracy:
     """Of the same kind of model with several seeds, at least one."""
     rates = tuple(t.measurement.accuracy for t in tested)
     if len(tested) == 1:
