@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from builders import counts, measurement
-from selftaught.methods.health import warnings_for
+from selftaught.methods.health import Iteration, warnings_for
+from selftaught.methods.metrics import rate
 
 NO_HINTS = counts(samples=0, correct=0, incorrect=0)
 
@@ -13,16 +14,17 @@ NO_HINTS = counts(samples=0, correct=0, incorrect=0)
 def warnings(**given: Any) -> tuple[str, ...]:
     """The warnings of an iteration that differs from a healthy one as given."""
     return warnings_for(
-        **{
-            "rationale": counts(),
-            "rationalization": counts(samples=40, correct=10, incorrect=30),
-            "steps_required": False,
-            "examples_by_source": {"rationale": 60, "rationalization": 10, "rehearsed": 20},
-            "batch_size": 8,
-            "dev": measurement(60),
-            "dev_before": measurement(50),
-            **given,
-        }
+        Iteration(
+            **{
+                "rationale": counts(),
+                "rationalization": counts(samples=40, correct=10, incorrect=30),
+                "examples_by_source": {"rationale": 60, "rationalization": 10, "rehearsed": 20},
+                "batch_size": 8,
+                "dev": measurement(60),
+                "dev_before": measurement(50),
+                **given,
+            }
+        )
     )
 
 
@@ -57,7 +59,7 @@ def test_copied_hints_are_warned_of_unless_the_steps_are_required(wrong: int | N
     lines = warnings(rationalization=hinted)
     assert len(lines) == warned
     assert not warned or lines[0].startswith("2 of 10 hinted completions with the right answer fail the step check")
-    assert warnings(rationalization=hinted, steps_required=True) == ()
+    assert warnings(rationalization=hinted, require_hinted=("answer", "steps")) == ()
 
 
 def test_no_hints_are_no_failed_hints() -> None:
@@ -77,7 +79,8 @@ def test_a_baseline_that_samples_nothing_lacks_no_rationales() -> None:
 def test_a_fall_of_dev_accuracy_outside_the_interval_is_warned_of() -> None:
     """39/100 has the interval [0.300, 0.488]: 0.49 lies outside, 0.48 inside."""
     lines = warnings(dev=measurement(39), dev_before=measurement(49))
-    assert lines == ("dev accuracy fell from 0.490 to 0.390, outside the interval",)
+    (line,) = lines
+    assert line.startswith("dev accuracy fell from 0.490 to 0.390, outside the interval; lower training.max_epochs")
     assert warnings(dev=measurement(39), dev_before=measurement(48)) == ()
 
 
@@ -101,3 +104,67 @@ def test_several_warnings_come_together_one_line_each() -> None:
     )
     assert len(lines) == 4
     assert not any("\n" in line for line in lines)
+
+
+@pytest.mark.parametrize("shows", ["shuffled", "text", "nothing"])
+def test_a_control_whose_hints_have_no_effect_is_as_it_should_be(shows: str) -> None:
+    assert warnings(rationalization=counts(samples=40, correct=0, incorrect=40), shows=shows) == ()
+
+
+@pytest.mark.parametrize(("now", "warned"), [(50, False), (49, True)])
+def test_completions_that_become_half_as_long_are_warned_of(now: int, warned: bool) -> None:
+    lines = warnings(rationale=counts(complete_tokens=100 * now), first=counts(complete_tokens=100 * 100))
+    assert len(lines) == warned
+    assert not warned or lines[0].startswith("completions without a hint have 49 tokens on average, 100 in the first")
+
+
+def test_truncated_completions_have_no_part_in_the_mean_length() -> None:
+    cut = counts(samples=100, truncated=4, complete_tokens=96 * 60)
+    assert warnings(rationale=cut, first=counts(complete_tokens=100 * 100)) == ()
+
+
+def test_lengths_that_an_older_version_did_not_count_are_not_compared() -> None:
+    assert warnings(rationale=counts(complete_tokens=100), first=counts()) == ()
+
+
+@pytest.mark.parametrize(("before", "n", "warned"), [(95, 100, True), (94, 100, False), (19, 19, False)])
+def test_kept_problems_that_nearly_all_were_kept_before_are_warned_of(before: int, n: int, warned: bool) -> None:
+    lines = warnings(kept_before=rate(before, n))
+    assert len(lines) == warned
+    assert not warned or lines[0].startswith("95 of 100 problems with kept samples had some in earlier iterations")
+
+
+@pytest.mark.parametrize(("solved", "warned"), [(0.5, False), (0.4, True)])
+def test_a_fall_of_pass_at_k_from_its_best_outside_the_interval_is_warned_of(solved: float, warned: bool) -> None:
+    """40/100 has the interval [0.309, 0.498], 50/100 [0.404, 0.596]."""
+
+    def passes(iteration: int, share: float) -> Any:
+        return measurement(iteration=iteration, num_samples=4, pass_at_k={"1": 0.3, "4": share})
+
+    lines = warnings(passes=passes(6, solved), passes_before=[passes(0, 0.52), passes(3, 0.45)])
+    assert len(lines) == warned
+    assert not warned or lines[0].startswith(
+        "pass@4 on dev fell from 0.520 (iteration 0) to 0.400, outside the interval"
+    )
+
+
+@pytest.mark.parametrize(
+    ("hinted", "unhinted", "given", "warned"),
+    [
+        (8, 99, {}, True),
+        (9, 99, {}, False),
+        (8, 79, {}, False),
+        (8, 99, {"require_hinted": ("answer", "no-leak")}, False),
+        (8, 99, {"shows": "text"}, False),
+    ],
+)
+def test_leaks_are_warned_of_where_hints_make_them(
+    hinted: int, unhinted: int, given: dict[str, Any], warned: bool
+) -> None:
+    lines = warnings(
+        rationale=counts(checks={"leak": rate(unhinted, 100)}),
+        rationalization=counts(samples=40, correct=10, incorrect=30, checks={"leak": rate(hinted, 10)}),
+        **given,
+    )
+    assert len(lines) == warned
+    assert not warned or lines[0].startswith("2 of 10 hinted completions with the right answer give it away")

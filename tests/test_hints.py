@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +17,10 @@ from selftaught.methods.hints import NUM_WORDS, WORD_LETTERS, hints_of, longest_
 from selftaught.methods.settings import Shows
 from selftaught.prompts.chat import chat_format_of
 from selftaught.prompts.rendering import own_hint, prompt_text, render_prompt, render_prompts
-from selftaught.records.errors import ConfigError
+from selftaught.records.errors import ConfigError, EngineError
 from selftaught.records.problems import LABELS, Problem, PromptFormat
 from selftaught.stages.sampling import sampling_spec
-from toy import toy_task
+from toy import folder_bytes, reply, run_toy, toy_config, toy_task
 
 MARKED = PromptFormat(
     question="Q: {question}\n{choices}A:",
@@ -196,3 +197,25 @@ def test_a_second_attempt_that_can_only_repeat_the_first_is_refused() -> None:
 def test_a_matched_draw_needs_samples_that_state_an_answer() -> None:
     with pytest.raises(ConfigError, match="lets samples without an answer pass"):
         config(selection={"keep": "random-matched", "require_hinted": ("steps",)})
+
+
+@pytest.mark.parametrize("method", ["retry", "hint-shuffled", "hint-text"])
+def test_a_control_that_dies_shows_the_same_after_it(method: str, tmp_path: Path) -> None:
+    def run(folder: Path, dies_at: int = 0) -> None:
+        left = [dies_at]
+
+        def dying(prompt: str, seed: int) -> str:
+            left[0] -= 1
+            if left[0] == 0:
+                raise EngineError("killed")
+            return reply(prompt, seed)
+
+        run_toy(folder, config=toy_config(method), reply=dying)
+
+    run(tmp_path / "whole")
+    names = ("samples", "examples", "left_out", "prompts.jsonl")
+    for dies_at in range(2, 26, 3):
+        with pytest.raises(EngineError):
+            run(tmp_path / str(dies_at), dies_at)
+        run(tmp_path / str(dies_at))
+        assert folder_bytes(tmp_path / str(dies_at), *names) == folder_bytes(tmp_path / "whole", *names)

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import problem, problems, sample, samples_of, steps_check
+from builders import counts, problem, problems, sample, samples_of, steps_check, summary
 from selftaught.methods.metrics import (
     Conditions,
+    chance_of_luck,
+    changes,
     count_samples,
     majority_prediction,
     mean_over_classes,
@@ -16,9 +18,10 @@ from selftaught.methods.metrics import (
     pass_at_k,
     rate,
     rate_text,
+    solve_rate_gap,
     wilson_interval,
 )
-from selftaught.records.measurements import Measurement, Rate
+from selftaught.records.measurements import Changes, Measurement, Rate
 from selftaught.records.problems import Problem, Verdict
 from selftaught.records.samples import Sample
 
@@ -199,3 +202,82 @@ def test_a_measurement_needs_the_same_number_of_samples_of_every_problem(
 def test_a_rate_is_written_with_its_counts_and_its_interval() -> None:
     assert rate_text(rate(65, 492)) == "65/492 0.132 [0.105, 0.165]"
     assert rate_text(rate(65, 492), digits=2, with_counts=False) == "0.13 [0.11, 0.16]"
+
+
+@pytest.mark.parametrize(
+    ("share", "choices", "luck"),
+    [
+        (0.36, 5, 0.16 / 0.36),
+        (0.6, 2, 2 / 3),
+        (1.0, 5, 0.0),
+        (0.2, 5, 1.0),
+        (0.0, 4, 1.0),
+        (0.5, 4, 0.25 * 2 / 3 / 0.5),
+    ],
+)
+def test_luck_is_what_chance_accounts_for(share: float, choices: int, luck: float) -> None:
+    """With a true solve rate of 0.2: 44 % of 5 choices (0.36 are correct), 67 % of 2 (0.6 are)."""
+    assert chance_of_luck(share, choices) == pytest.approx(luck)
+
+
+@given(st.floats(0, 1), st.integers(2, 26))
+def test_luck_is_a_probability_and_falls_with_the_solve_rate(share: float, choices: int) -> None:
+    assert 0.0 <= chance_of_luck(share, choices) <= 1.0
+    assert chance_of_luck(min(1.0, share + 0.1), choices) <= chance_of_luck(share, choices)
+
+
+@pytest.mark.parametrize(("share", "choices"), [(-0.1, 5), (1.1, 5), (0.5, 1)])
+def test_luck_refuses_impossible_numbers(share: float, choices: int) -> None:
+    with pytest.raises(ValueError, match="luck needs"):
+        chance_of_luck(share, choices)
+
+
+def test_luck_is_summed_over_problems_with_choices_and_enough_samples() -> None:
+    samples = [*samples_of("a", "cccc"), *samples_of("b", "ciiii"), *samples_of("c", "iiii")]
+    counted = count_samples(samples, has_step_check=False, num_choices={"a": 5, "b": 5, "c": 5})
+    assert counted.lucky == pytest.approx(0 + 1)
+    assert count_samples(samples, has_step_check=False).lucky is None
+    few = [*samples, *samples_of("d", "ccc")]
+    assert count_samples(few, has_step_check=False, num_choices=dict.fromkeys("abcd", 5)).lucky is None
+
+
+def test_different_solutions_are_those_of_correct_samples_by_text_or_by_the_tasks_key() -> None:
+    samples = [
+        sample("a", index=k, completion=text, verdict=verdict)
+        for k, (text, verdict) in enumerate(
+            [
+                ("one and two", Verdict.CORRECT),
+                ("One  and two", Verdict.CORRECT),
+                ("two and one", Verdict.CORRECT),
+                ("three", Verdict.INCORRECT),
+            ]
+        )
+    ]
+    samples += samples_of("b", "i")
+    counted = count_samples(samples, has_step_check=False)
+    assert (counted.solved, counted.solutions, counted.solutions_per_problem) == (1, 2, 2.0)
+    by_key = count_samples(samples, has_step_check=False, solution_key=lambda text: str(sorted(text.lower().split())))
+    assert by_key.solutions == 1
+    assert count_samples(samples_of("b", "i"), has_step_check=False).solutions_per_problem is None
+
+
+def test_the_mean_length_is_of_completions_that_were_not_truncated() -> None:
+    samples = [
+        sample("a", num_tokens=10, finish_reason="end"),
+        sample("b", num_tokens=20, finish_reason="stop"),
+        sample("c", num_tokens=99, finish_reason="length"),
+    ]
+    counted = count_samples(samples, has_step_check=False)
+    assert (counted.ended, counted.mean_tokens) == (1, 15.0)
+    assert count_samples(samples[2:], has_step_check=False).mean_tokens is None
+
+
+def test_gained_and_lost_problems_are_told_apart() -> None:
+    before = [*samples_of("a", "cc"), *samples_of("b", "ic"), *samples_of("c", "c"), *samples_of("d", "u")]
+    after = [*samples_of("a", "c"), *samples_of("b", "c"), *samples_of("c", "i"), *samples_of("e", "c")]
+    assert changes(before, after) == Changes(n=3, gained=1, lost=1)
+
+
+def test_the_gap_is_between_hinted_and_unhinted_solve_rates() -> None:
+    assert solve_rate_gap(summary(rationale=counts(samples=100, correct=60))) == pytest.approx(10 / 40 - 0.6)
+    assert solve_rate_gap(summary(rationalization=counts(samples=0, correct=0))) is None

@@ -10,16 +10,16 @@ dev too, so that the result of a run is never worse on dev than the model it sta
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from selftaught.methods.metrics import count_samples
+from selftaught.methods.metrics import count_for
 from selftaught.methods.plan import best_iteration, has_plateaued, weights_to_keep
 from selftaught.records.errors import NothingAccepted
 from selftaught.records.events import IterationEnded, Note
 from selftaught.records.measurements import IterationSummary, Measurement
 from selftaught.runs.reading import read_summaries
 from selftaught.stages.lineage import Models
-from selftaught.stages.sample import measure_split, recall, sample_iteration, samples_before
+from selftaught.stages.sample import measure_passes, measure_split, recall, sample_iteration, samples_before
 from selftaught.stages.setup import Setup
-from selftaught.stages.summary import Clock, Counted, summarize
+from selftaught.stages.summary import Clock, Counted, Measured, summarize
 from selftaught.stages.train import fine_tune, fine_tune_on_solutions
 
 
@@ -43,6 +43,7 @@ def run(setup: Setup) -> Outcome:
     with Models(setup) as models:
         clock = Clock(models)
         base_dev = measure_split(setup, models, setup.base, "dev")
+        measure_passes(setup, models, setup.base)
         if setup.config.training.sft_first:
             fine_tune_on_solutions(setup, models)
         summaries = read_summaries(setup.store.dir)
@@ -62,6 +63,8 @@ def run(setup: Setup) -> Outcome:
             dev.append(summaries[-1].dev)
             keep_weights(setup, dev)
         best = best_iteration([m.accuracy for m in dev])
+        if best:
+            measure_passes(setup, models, models.of(best))
         contenders = (setup.base, models.of(best)) if best else (setup.base,)
         measured = {
             split: tuple(measure_split(setup, models, model, split) for model in contenders)
@@ -85,8 +88,13 @@ def run_iteration(n: int, setup: Setup, models: Models, *, dev_before: Measureme
     clock.lap("train")
     dev = measure_split(setup, models, models.of(n), "dev")
     clock.lap("dev")
+    passes = None
+    if setup.config.pass_at_k.samples and n % setup.config.pass_at_k.every == 0:
+        passes = measure_passes(setup, models, models.of(n))
+        clock.lap("passes")
 
-    summary = summarize(setup, n, counted, checkpoint.train, (dev_before, dev), clock)
+    measured = Measured(dev=dev, dev_before=dev_before, passes=passes)
+    summary = summarize(setup, n, counted, checkpoint.train, measured, clock)
     setup.store.finish_iteration(summary)
     setup.tell(IterationEnded(summary=summary))
     return summary
@@ -109,9 +117,7 @@ def make_training_set(n: int, setup: Setup, models: Models, clock: Clock) -> Cou
     samples = sample_iteration(setup, models, n, setup.method, clock)
     chosen = setup.method.training_set(samples, samples_before(setup, n))
     setup.store.write_left_out(n, chosen.left_out)
-    has_steps = setup.task.check_steps is not None
     counts = {
-        kind: count_samples((s for s in samples if s.kind == kind), has_step_check=has_steps)
-        for kind in ("rationale", "rationalization")
+        kind: count_for(setup.task, (s for s in samples if s.kind == kind)) for kind in ("rationale", "rationalization")
     }
     return Counted(training_set=chosen, **counts)

@@ -14,7 +14,7 @@ from selftaught.config.resolving import Resolved
 from selftaught.config.settings import RunConfig
 from selftaught.machine.memory import return_freed_memory
 from selftaught.machine.workers import Workers
-from selftaught.methods.metrics import count_samples
+from selftaught.methods.metrics import count_for
 from selftaught.methods.plan import choose_problems, planned_samples, problems_to_hint, solved_ids, steps_for
 from selftaught.methods.training_set import examples_from_samples, examples_from_solutions, rehearsed_examples
 from selftaught.records.measurements import SamplingCounts
@@ -22,7 +22,7 @@ from selftaught.records.problems import Problem, Task, Verdict, by_id
 from selftaught.records.samples import Kind, ModelRef, Request, Sample
 from selftaught.records.seeds import seed_for
 from selftaught.records.training import StepMetrics, Training, TrainingExample, TrainingPlan
-from selftaught.stages.sampling import Sampling, generate_chunk, measured_problems, sampling_spec
+from selftaught.stages.sampling import Sampling, generate_chunk, measured_problems, passes_of_run, sampling_spec
 from selftaught.training.trainer import Trainer
 
 QUICK_S = 3.0
@@ -68,7 +68,7 @@ class Stage:
     timed: Timed
 
     def counts(self, task: Task) -> SamplingCounts:
-        return count_samples(self.samples, has_step_check=task.check_steps is not None)
+        return count_for(task, self.samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ class Plan:
     all_steps: int
     """Of all iterations, at most."""
     test: int
-    """Completions at the end of the run, at most."""
+    """Completions at the end of the run, and those for pass@k, at most."""
     iterations: int
 
     def seconds(self, sampled: Sampled, steps: Steps | None) -> dict[str, float]:
@@ -275,6 +275,7 @@ def plan_of(config: RunConfig, task: Task, sampled: Sampled) -> Plan:
         kept=kept,
         steps=steps(1),
         all_steps=first + sum(map(steps, range(1, iterations + 1))),
-        test=2 * sum(len(measured_problems(config, task, split)) for split in ("test", "extrapolation")),
+        test=2 * sum(len(measured_problems(config, task, split)) for split in ("test", "extrapolation"))
+        + passes_of_run(config, task),
         iterations=iterations,
     )

@@ -1,6 +1,6 @@
 """The doctor's parts that are measured: the time of an iteration, and whether a run is worth starting."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from selftaught.commands.doctor_advice import Sampled as Facts
@@ -20,10 +20,19 @@ from selftaught.commands.doctor_text import Part, duration, joined, number, plai
 from selftaught.config.resolving import Resolved
 from selftaught.config.settings import RunConfig
 from selftaught.methods.metrics import rate, rate_text
+from selftaught.methods.settings import Shows
 from selftaught.records.errors import SelftaughtError
 from selftaught.records.measurements import SamplingCounts
 from selftaught.records.problems import ChatFormat, Task
 from selftaught.records.samples import ModelRef
+
+AGAIN: Mapping[Shows, str] = {
+    "answer": "with the answer as a hint",
+    "nothing": "again",
+    "shuffled": "with another problem's answer as a hint",
+    "text": "with random letters as a hint",
+}
+"""How failed problems are asked again."""
 
 
 def measured_parts(
@@ -139,7 +148,7 @@ def _worth_part(config: RunConfig, task: Task, sampled: Sampled, plan: Plan) -> 
     if h is None:
         lines.append("with a hint: the method uses none")
     elif h.samples:
-        lines.append(f"the failed ones with the answer as a hint: {_counts_text(h, config)}")
+        lines.append(f"the failed ones {AGAIN[config.rationalization.shows]}: {_counts_text(h, config)}")
     lines.append(f"→ {sentence}")
     facts = {"rationale": _counts_facts(r), "rationalization": _counts_facts(h) if h else None, "advice": sentence}
     return Part(name="worth", title="Worth starting", lines=plain(*lines), facts=facts)

@@ -20,7 +20,7 @@ from selftaught.records.errors import NothingAccepted
 from selftaught.records.problems import Problem, Task
 from selftaught.records.prompts import RenderedPrompt
 from selftaught.records.training import TrainingExample
-from selftaught.stages.sampling import measured_problems, sampling_spec
+from selftaught.stages.sampling import measured_problems, passes_of_run, sampling_spec
 
 NUM_PROMPTS = 3
 NUM_ROWS = 2
@@ -123,10 +123,13 @@ def _cost(config: RunConfig, task: Task, problems: Sequence[Problem], codec: Cod
     yield f"each of up to {sampling.max_new_tokens} new tokens;"
     yield f"the base model and the best one generate answers to {test} test problems each;"
     yield f"{len(steps)} iterations of {steps[0]} to {steps[-1]} optimizer steps of {training.batch_size} sequences;"
+    passes = passes_of_run(config, task)
+    if passes:
+        yield f"for pass@k on dev they generate {passes} more;"
     first = training.steps_first_iteration if training.sft_first else 0
     if first:
         yield f"before them {first} steps on the human solutions;"
-    total = len(steps) * (rationales + hinted + dev) + dev + 2 * test
+    total = len(steps) * (rationales + hinted + dev) + dev + 2 * test + passes
     tokens = total * sampling.max_new_tokens
     yield f"in all {total} completions, {tokens} new tokens, {first + sum(steps)} optimizer steps"
 

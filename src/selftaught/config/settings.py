@@ -11,7 +11,13 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from selftaught.config.choices import CHOICES
 from selftaught.engines.engine import EngineConfig
 from selftaught.engines.local.settings import LocalConfig
-from selftaught.methods.settings import LoopConfig, RationalizationConfig, SamplingConfig, SelectionConfig
+from selftaught.methods.settings import (
+    LoopConfig,
+    PassAtKConfig,
+    RationalizationConfig,
+    SamplingConfig,
+    SelectionConfig,
+)
 from selftaught.records.sections import Count, OrAuto, Positive, Section, Text
 from selftaught.tasks.settings import TaskConfig
 from selftaught.training.settings import TrainingConfig
@@ -111,6 +117,7 @@ class RunConfig(Section):
     selection: SelectionConfig = SelectionConfig()
     training: TrainingSettings
     loop: LoopConfig = LoopConfig()
+    pass_at_k: PassAtKConfig = PassAtKConfig()
     tracking: TrackingConfig = TrackingConfig()
     compute: ComputeConfig = ComputeConfig()
     engine: EngineSettings = LocalConfig()

@@ -1,16 +1,21 @@
 """Rates with their counts and intervals. Pure: samples in, records out."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
+from types import MappingProxyType
 
-from selftaught.records.measurements import Measurement, Rate, SamplingCounts
-from selftaught.records.problems import Problem, Verdict
+from selftaught.grading.signs import fold
+from selftaught.records.measurements import Changes, IterationSummary, Measurement, Rate, SamplingCounts
+from selftaught.records.problems import Problem, Task, Verdict
 from selftaught.records.samples import Sample
 
 OF_ALL = ("extraction", "label")
 """Checks of how the answer is stated, which are over all samples."""
+
+LUCK_SAMPLES = 4
+"""Samples of a problem below which its solve rate says nothing of luck."""
 
 Z_95 = 1.959963984540054
 
@@ -58,9 +63,60 @@ def majority_prediction(samples: Sequence[Sample]) -> str | None:
     return max(votes, key=votes.__getitem__) if votes else None
 
 
-def count_samples(samples: Iterable[Sample], *, has_step_check: bool) -> SamplingCounts:
+def chance_of_luck(share_correct: float, num_choices: int) -> float:
+    """How probable it is that a correct completion was a guess: P(guessed | correct), 0 to 1.
+
+    A model that knows the answer with probability q, and else guesses among c choices, is correct with probability
+    q + (1 - q) / c, which `share_correct` estimates; a share below chance counts as q = 0. With c = 5 and q = 0.2, 44 %
+    of the correct completions are guesses. Raises ValueError for a share outside [0, 1] or fewer than 2 choices.
+    """
+    if not 0.0 <= share_correct <= 1.0 or num_choices < 2:
+        raise ValueError(f"luck needs a share in [0, 1] and 2 choices or more, got {share_correct} and {num_choices}")
+    chance = 1.0 / num_choices
+    knows = max(0.0, (share_correct - chance) / (1.0 - chance))
+    guessed = (1.0 - knows) * chance
+    return guessed / (knows + guessed)
+
+
+def changes(before: Iterable[Sample], after: Iterable[Sample]) -> Changes:
+    """What the first completions of two measurements of the same problems solve and do not solve."""
+    then, now = (
+        {s.problem_id: s.verdict is Verdict.CORRECT for s in samples if s.index == 0} for samples in (before, after)
+    )
+    both = then.keys() & now.keys()
+    return Changes(
+        n=len(both),
+        gained=sum(now[id] and not then[id] for id in both),
+        lost=sum(then[id] and not now[id] for id in both),
+    )
+
+
+def count_for(task: Task, samples: Iterable[Sample]) -> SamplingCounts:
+    """The samples of one stage of a task, counted."""
+    return count_samples(
+        samples,
+        has_step_check=task.check_steps is not None,
+        solution_key=task.solution_key,
+        num_choices={p.id: len(p.choices) for p in task.train if p.choices},
+    )
+
+
+def count_samples(
+    samples: Iterable[Sample],
+    *,
+    has_step_check: bool,
+    solution_key: Callable[[str], str] | None = None,
+    num_choices: Mapping[str, int] = MappingProxyType({}),
+) -> SamplingCounts:
+    """`solution_key` tells different solutions apart, by default by their text; `num_choices` is of the problems that
+    have choices."""
     samples = list(samples)
     verdicts = Counter(s.verdict for s in samples)
+    key_of = solution_key or fold
+    solutions: dict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        if sample.verdict is Verdict.CORRECT:
+            solutions[sample.problem_id].add(key_of(sample.completion))
     return SamplingCounts(
         samples=len(samples),
         correct=verdicts[Verdict.CORRECT],
@@ -69,7 +125,21 @@ def count_samples(samples: Iterable[Sample], *, has_step_check: bool) -> Samplin
         truncated=sum(s.finish_reason == "length" for s in samples),
         false_positive=sum(s.is_false_positive for s in samples) if has_step_check else None,
         checks=check_rates(samples),
+        ended=sum(s.finish_reason == "end" for s in samples),
+        complete_tokens=sum(s.num_tokens for s in samples if s.finish_reason != "length"),
+        solved=len(solutions),
+        solutions=sum(map(len, solutions.values())),
+        lucky=_lucky(samples, num_choices),
     )
+
+
+def _lucky(samples: Sequence[Sample], num_choices: Mapping[str, int]) -> float | None:
+    verdicts: dict[str, list[bool]] = defaultdict(list)
+    for sample in samples:
+        verdicts[sample.problem_id].append(sample.verdict is Verdict.CORRECT)
+    if not verdicts or any(len(v) < LUCK_SAMPLES or num_choices.get(id, 0) < 2 for id, v in verdicts.items()):
+        return None
+    return sum(sum(v) * chance_of_luck(sum(v) / len(v), num_choices[id]) for id, v in verdicts.items() if any(v))
 
 
 def check_rates(samples: Iterable[Sample]) -> dict[str, Rate]:
@@ -129,6 +199,17 @@ def measure(problems: Sequence[Problem], samples: Sequence[Sample], conditions: 
         pass_at_k=_pass_at_powers_of_two(list(by_problem.values()), num_samples) if num_samples > 1 else {},
         majority_at_k=_majority_at_k(by_problem) if num_samples > 1 else None,
     )
+
+
+def solve_rate_gap(summary: IterationSummary) -> float | None:
+    """How much more often hinted completions are correct than unhinted ones, -1 to 1; None if there are not both.
+
+    The hinted ones are of the problems that failed without a hint.
+    """
+    hinted, unhinted = summary.rationalization, summary.rationale
+    if not (hinted.samples and unhinted.samples):
+        return None
+    return hinted.correct / hinted.samples - unhinted.correct / unhinted.samples
 
 
 def mean_over_classes(by_class: Mapping[str, Rate]) -> float:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
-from selftaught.records.sections import Count, Positive, Section
+from selftaught.records.sections import Count, OrAll, Positive, Section
 from selftaught.tasks.settings import TaskConfig
 from selftaught.training.settings import TrainingConfig
 
@@ -79,6 +79,16 @@ class SelectionConfig(Section):
         "accepted",
         description="Which samples are kept: those that pass, or, as a control, `random-matched`: as many as pass, drawn at random from all that state an answer.",
     )
+
+
+class PassAtKConfig(Section):
+    samples: Count = Field(
+        0,
+        description="Completions per dev problem, K, for pass@1 to pass@K (Chen et al. 2021); 0 measures none. The base model and the best one are measured, too.",
+    )
+    temperature: float = Field(0.7, gt=0.0, le=5.0, description="Of these completions.")
+    every: Positive = Field(3, description="Iterations from one such measurement to the next.")
+    problems: OrAll = Field(100, description="Dev problems that are measured so, spread over classes.")
 
 
 class LoopConfig(Section):

@@ -64,6 +64,41 @@ class SamplingCounts:
     """By name, how many of the samples with a correct answer passed a check of the reasoning. `extraction` and
     `label` are over all samples: for how many strict and lenient extraction give the same verdict, and label and text
     of the answer agree."""
+    ended: int | None = None
+    """Ended by the end token; as the next ones, None where an older version did not count it."""
+    complete_tokens: int | None = None
+    """Tokens of the completions that were not truncated, the end token included."""
+    solved: int | None = None
+    """Problems with a correct completion."""
+    solutions: int | None = None
+    """Different correct solutions, summed over problems: by the task's key of a solution, or by the text with white
+    space and case folded."""
+    lucky: float | None = None
+    """How many of the correct ones are reckoned to be so by luck (`metrics.chance_of_luck`); None without choices, and
+    for fewer than LUCK_SAMPLES samples a problem."""
+
+    @property
+    def mean_tokens(self) -> float | None:
+        """Of the completions that were not truncated; None without any."""
+        complete = self.samples - self.truncated
+        return None if self.complete_tokens is None or not complete else self.complete_tokens / complete
+
+    @property
+    def solutions_per_problem(self) -> float | None:
+        """Different correct solutions of a solved problem; None without any."""
+        return self.solutions / self.solved if self.solutions is not None and self.solved else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a model solves of a split and another does not."""
+
+    n: int
+    """Problems that both were measured on."""
+    gained: int
+    """Solved now and not before, by the first completion."""
+    lost: int
+    """Solved before and not now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,5 +118,11 @@ class IterationSummary:
     """By stage, of the process that finished the iteration; of a resumed stage, what this process did of it."""
     tokens_per_s: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    dev_changes: Mapping[str, Changes] = field(default_factory=dict)
+    """On dev, against `previous` (the iteration before) and `base`; empty where an older version did not count them."""
+    passes: Measurement | None = None
+    """Dev in several samples a problem, where `pass_at_k` asks for it after this iteration."""
+    kept_before: Rate | None = None
+    """Of the problems with a kept sample, those with one in an earlier iteration; None in the first iteration."""
     work_s: Mapping[str, float]
     """The same seconds by kind of work: `sampling`, `training`, `loading`, `other`."""

@@ -11,6 +11,8 @@ from selftaught.records.samples import ModelRef
 Source = Literal["rationale", "rationalization", "human", "answer", "rehearsed"]
 """Where a training example comes from; the last three are not sampled."""
 
+SAMPLED: tuple[Source, ...] = ("rationale", "rationalization")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingExample:

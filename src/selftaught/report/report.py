@@ -24,6 +24,8 @@ from selftaught.report.run_tables import (
     class_names,
     dev_table,
     left_out_table,
+    passes_table,
+    progress_table,
     read_run,
     result_table,
     work_table,
@@ -45,8 +47,15 @@ interval; `{DASH}` means that there is no number. Rationales and hints: correct 
 answers with wrong reasoning: of the correct ones. Seconds are those of the process that finished the iteration; "of
 which other" is the time outside of sampling, training and loading."""
 
+PROGRESS = """Gap: solved with a hint minus without one, where the hinted problems are those that failed. Gained and
+lost: dev problems that this model solves and the one before, or the base model, does not, and the reverse. Solutions:
+different correct ones of a solved problem. Tokens: mean length of the completions without a hint, or with one, that
+were not truncated; ended: how many ended by the end token. By luck: how many of the correct choices chance accounts
+for."""
+
 CHECKS = """Of the correct answers, how many passed each check of the reasoning; `extraction` is the share of all
-completions to which strict and lenient extraction of the answer give the same verdict."""
+completions to which strict and lenient extraction of the answer give the same verdict, `label` the share of all in
+whose answer label and text agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +123,8 @@ def render_markdown(runs: Sequence[Run], *, plot: str) -> str:
         if run.summaries:
             warnings = [f"- iteration {s.iteration}: {md(text)}" for s in run.summaries for text in s.warnings]
             parts += ["### Sampled and trained", work_table(run)]
+            parts += ["### Progress", PROGRESS, progress] if (progress := progress_table(run)) else []
+            parts += ["### pass@k on dev", passes] if (passes := passes_table(run)) else []
             parts += ["### Checks", CHECKS, checks] if (checks := checks_table(run)) else []
             parts += ["### Samples left out", left_out_table(run)]
             parts += ["### Warnings", "\n".join(warnings) or "None."]

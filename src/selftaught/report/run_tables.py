@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftaught.records.measurements import IterationSummary, Measurement
+from selftaught.methods.metrics import rate as rate_of
+from selftaught.methods.metrics import solve_rate_gap
+from selftaught.records.measurements import Changes, IterationSummary, Measurement
 from selftaught.report.cells import DASH, false_positives, losses, md, mean, of, rate, table
-from selftaught.runs.reading import read_measurements, read_result, read_run_json, read_summaries
+from selftaught.runs.reading import read_measurements, read_passes, read_result, read_run_json, read_summaries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class Run:
     summaries: tuple[IterationSummary, ...]
     measured: Mapping[tuple[str, int], Measurement]
     """By split and iteration."""
+    passes: tuple[Measurement, ...] = ()
+    """Of dev in several samples a problem."""
     result: Mapping[str, Any] | None
     """The content of result.json; None for an unfinished run. Its measurements are in `measured` as well."""
 
@@ -45,6 +49,7 @@ def read_run(run_dir: Path, *, name: str = "") -> Run:
         about=read_run_json(run_dir),
         summaries=tuple(read_summaries(run_dir)),
         measured={(m.split, m.iteration): m for m in read_measurements(run_dir)},
+        passes=tuple(read_passes(run_dir)),
         result=read_result(run_dir),
     )
 
@@ -72,6 +77,55 @@ def work_table(run: Run) -> str:
         rows.append([str(s.iteration), *sampled, *trained, validation, f"{sum(s.seconds.values()):.1f}", other])
     header = ["iteration", "rationales correct", "hints accepted", "false positives", "false positives, hinted"]
     return table([*header, "examples", "steps", "loss", "validation loss", "seconds", "of which other"], rows)
+
+
+def progress_table(run: Run) -> str:
+    """What the samples of each iteration are like beside their verdicts, and what changed; empty for a folder of an
+    older version."""
+    rows = []
+    for s in run.summaries:
+        r, h = s.rationale, s.rationalization
+        gap = solve_rate_gap(s)
+        rows.append(
+            [
+                str(s.iteration),
+                *(rate(rate_of(c.correct, c.samples)) if c.samples else DASH for c in (r, h)),
+                DASH if gap is None else f"{gap:+.3f}",
+                *(_changes(s.dev_changes.get(name)) for name in ("previous", "base")),
+                _decimal(r.solutions_per_problem, 2),
+                *(_decimal(c.mean_tokens, 1) for c in (r, h)),
+                *(DASH if c.ended is None or not c.samples else of(c.ended, c.samples) for c in (r, h)),
+                DASH if r.lucky is None or not r.correct else f"{r.lucky:.1f}/{r.correct}",
+                DASH if s.kept_before is None else of(s.kept_before.correct, s.kept_before.n),
+            ]
+        )
+    if all(set(row[4:]) == {DASH} for row in rows):
+        return ""
+    header = ["iteration", "solved unhinted", "solved hinted", "gap", "dev gained, lost", "against base", "solutions"]
+    return table(
+        [*header, "tokens", "tokens, hinted", "ended", "ended, hinted", "by luck", "problems kept before"], rows
+    )
+
+
+def passes_table(run: Run) -> str:
+    """pass@k on dev of every measured iteration; empty if none was."""
+    if not run.passes:
+        return ""
+    ks = list(dict.fromkeys(k for m in run.passes for k in m.pass_at_k))
+    rows = []
+    for m in sorted(run.passes, key=lambda m: m.iteration):
+        last = rate_of(round(m.pass_at_k[str(m.num_samples)] * m.n), m.n)
+        chances = (f"{m.pass_at_k[k]:.3f}" if k in m.pass_at_k else DASH for k in ks)
+        rows.append([str(m.iteration), str(m.n), f"{m.num_samples} at {m.temperature}", *chances, rate(last)])
+    return table(["iteration", "problems", "samples", *(f"pass@{k}" for k in ks), "solved by any"], rows)
+
+
+def _changes(changes: Changes | None) -> str:
+    return DASH if changes is None else f"+{changes.gained} −{changes.lost} of {changes.n}"
+
+
+def _decimal(value: float | None, digits: int) -> str:
+    return DASH if value is None else f"{value:.{digits}f}"
 
 
 def checks_table(run: Run) -> str:

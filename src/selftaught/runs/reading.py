@@ -80,6 +80,11 @@ def read_measurements(run_dir: Path) -> list[Measurement]:
     return list(read_lines(Measurement, run_dir / "evaluations.jsonl"))
 
 
+def read_passes(run_dir: Path) -> list[Measurement]:
+    """The measurements of dev in several samples a problem, in the order in which they were made."""
+    return list(read_lines(Measurement, run_dir / "passes.jsonl"))
+
+
 def read_steps(run_dir: Path) -> list[LoggedStep]:
     """The logged steps of a run, each once: of a training that was redone those of its last time."""
     steps: dict[tuple[int, int], LoggedStep] = {}

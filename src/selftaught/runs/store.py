@@ -22,7 +22,7 @@ from selftaught.records.measurements import IterationSummary, Measurement
 from selftaught.records.problems import SPLITS, Problem, StoredProblem, Task
 from selftaught.records.prompts import Prompt
 from selftaught.records.samples import LeftOut, Sample
-from selftaught.records.training import Checkpoint, StepMetrics, TrainingExample
+from selftaught.records.training import SAMPLED, Checkpoint, StepMetrics, TrainingExample
 from selftaught.runs.lines import (
     adapter_of,
     append,
@@ -35,7 +35,7 @@ from selftaught.runs.lines import (
     sync_dir,
 )
 from selftaught.runs.prompts import PromptFile, Render
-from selftaught.runs.reading import PROBLEMS, PROMPTS, SERVED, read_measurements
+from selftaught.runs.reading import PROBLEMS, PROMPTS, SERVED, read_measurements, read_passes
 
 TRACKING = "tracking"
 """The folder of the trackers' processes, which alone write there (tracking/mirror_process.py)."""
@@ -163,6 +163,13 @@ class RunStore:
         """The samples of a finished stage; none if none was planned."""
         return read_lines(Sample, self.samples_path(iteration, stage))
 
+    def trained_on(self, iteration: int) -> set[str]:
+        """The problems of which a sample is in the training set of an iteration; without a check of the other keys,
+        because all earlier training sets are read after every iteration."""
+        path = self.examples_path(iteration)
+        lines = map(json.loads, complete_lines(path)) if path.exists() else ()
+        return {line["problem_id"] for line in lines if line["source"] in SAMPLED}
+
     # Small files, each written in one step.
 
     def write_examples(self, iteration: int, examples: Iterable[TrainingExample]) -> str:
@@ -191,6 +198,11 @@ class RunStore:
         if measurement not in read_measurements(self.dir):
             append(self.dir / "evaluations.jsonl", dump(Measurement, measurement))
 
+    def append_passes(self, measurement: Measurement) -> None:
+        """The same for a measurement of dev in several samples a problem."""
+        if measurement not in read_passes(self.dir):
+            append(self.dir / "passes.jsonl", dump(Measurement, measurement))
+
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         self.replace(self.dir / name, [json.dumps(values, indent=2).encode() + b"\n"])
 
@@ -212,7 +224,7 @@ class RunStore:
 
     def cut_torn_tails(self) -> None:
         """Cut off the incomplete last line that a killed process may have left in the files of one line per record."""
-        for name in ("iterations.jsonl", "evaluations.jsonl", "metrics.jsonl", PROMPTS):
+        for name in ("iterations.jsonl", "evaluations.jsonl", "passes.jsonl", "metrics.jsonl", PROMPTS):
             if (path := self.dir / name).exists():
                 cut_torn_tail(path)
 

@@ -6,8 +6,8 @@ from itertools import islice
 from typing import Literal
 
 from selftaught.methods.method import Method
-from selftaught.methods.metrics import Conditions, count_samples, measure
-from selftaught.methods.plan import planned_samples
+from selftaught.methods.metrics import Conditions, count_for, measure
+from selftaught.methods.plan import planned_samples, spread_over_classes
 from selftaught.records.errors import StoreError
 from selftaught.records.events import ChunkSaved, SampleMade, SplitMeasured, StageBegan, StageEnded
 from selftaught.records.measurements import Measurement
@@ -82,17 +82,55 @@ def samples_before(setup: Setup, n: int) -> Iterator[Sample]:
 def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> Measurement:
     """Measure a model's greedy accuracy on a split, and record it in evaluations.jsonl."""
     problems = measured_problems(setup.config, setup.task, split)
-    spec = _spec(setup, model, temperature=0.0)
+    measurement = _measure(setup, models, model, problems, split=split, stage_name=split)
+    setup.store.append_measurement(measurement)
+    setup.tell(SplitMeasured(measurement=measurement))
+    return measurement
+
+
+def measure_passes(setup: Setup, models: Models, model: ModelRef) -> Measurement | None:
+    """Measure pass@k on dev, if the config asks for it, and record it in passes.jsonl."""
+    settings = setup.config.pass_at_k
+    if not settings.samples:
+        return None
+    problems = spread_over_classes(measured_problems(setup.config, setup.task, "dev"), settings.problems)
+    measurement = _measure(
+        setup,
+        models,
+        model,
+        problems,
+        split="dev",
+        stage_name="passes",
+        num_samples=settings.samples,
+        temperature=settings.temperature,
+    )
+    setup.store.append_passes(measurement)
+    setup.tell(SplitMeasured(measurement=measurement))
+    return measurement
+
+
+def _measure(
+    setup: Setup,
+    models: Models,
+    model: ModelRef,
+    problems: Sequence[Problem],
+    *,
+    split: str,
+    stage_name: str,
+    num_samples: int = 1,
+    temperature: float = 0.0,
+) -> Measurement:
+    spec = _spec(setup, model, temperature=temperature)
     sampling = _sampling(setup, model, model.iteration, problems, spec)
-    stage = Stage(setup, models, split, "evaluation", sampling)
-    stage.begin_round(len(problems))
-    planned = planned_samples(problems, kind="evaluation", num_samples=1)
+    stage = Stage(setup, models, stage_name, "evaluation", sampling)
+    stage.begin_round(len(problems) * num_samples)
+    planned = planned_samples(problems, kind="evaluation", num_samples=num_samples)
     samples: list[Sample] = []
     while plans := tuple(islice(planned, setup.chunk)):
         samples += stage.chunk(plans)
     stage.end_round()
     stage.file.end()
-    measurement = measure(
+    return measure(
         problems,
         samples,
         Conditions(
@@ -100,19 +138,16 @@ def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> 
             split=split,
             iteration=model.iteration,
             num_shots=len(spec.few_shot),
-            temperature=0.0,
+            temperature=temperature,
             has_step_check=setup.task.check_steps is not None,
         ),
     )
-    setup.store.append_measurement(measurement)
-    setup.tell(SplitMeasured(measurement=measurement))
-    return measurement
 
 
 class Stage:
     """A stage that samples: its file, and what is told of it while it grows.
 
-    `name` is that of the file: `rationale`, `rationalization` or a split.
+    `name` is that of the file: `rationale`, `rationalization`, a split, or `passes`.
     """
 
     def __init__(self, setup: Setup, models: Models, name: str, kind: Kind, sampling: Sampling) -> None:
@@ -145,7 +180,7 @@ class Stage:
                 iteration=self.sampling.iteration,
                 stage=self.name,
                 kind=self.kind,
-                counts=count_samples(self._round, has_step_check=self._setup.task.check_steps is not None),
+                counts=count_for(self._setup.task, self._round),
                 tokens=self._tokens,
                 seconds=time.monotonic() - self._began,
             )

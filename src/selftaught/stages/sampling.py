@@ -79,6 +79,14 @@ def measured_problems(config: RunConfig, task: Task, split: str) -> tuple[Proble
     return spread_over_classes(task.split(split), limits.get(split, "all"))
 
 
+def passes_of_run(config: RunConfig, task: Task) -> int:
+    """Completions that a run generates for pass@k, at most: of the base model, every few iterations, of the best."""
+    settings = config.pass_at_k
+    problems = len(spread_over_classes(measured_problems(config, task, "dev"), settings.problems))
+    models = 2 + config.loop.max_iterations // settings.every
+    return models * problems * settings.samples
+
+
 def sample_seed(run_seed: int, iteration: int, planned: PlannedSample) -> int:
     return seed_for(run_seed, iteration, planned.kind, planned.problem_id, planned.index)
 

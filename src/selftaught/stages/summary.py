@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from selftaught.methods.health import warnings_for
+from selftaught.methods.health import Iteration, warnings_for
+from selftaught.methods.metrics import changes, rate
 from selftaught.methods.training_set import TrainingSet
-from selftaught.records.measurements import IterationSummary, Measurement, SamplingCounts
-from selftaught.records.training import TrainingSummary
+from selftaught.records.measurements import IterationSummary, Measurement, Rate, SamplingCounts
+from selftaught.records.training import SAMPLED, TrainingSummary
+from selftaught.runs.reading import read_passes, read_summaries
 from selftaught.stages.lineage import WORK, Models
 from selftaught.stages.setup import Setup
 
@@ -20,6 +22,17 @@ class Counted:
     training_set: TrainingSet
     rationale: SamplingCounts
     rationalization: SamplingCounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was measured on dev."""
+
+    dev: Measurement
+    dev_before: Measurement
+    """Of the iteration before."""
+    passes: Measurement | None
+    """As in `IterationSummary`."""
 
 
 class Clock:
@@ -60,13 +73,14 @@ def summarize(
     n: int,
     counted: Counted,
     train: TrainingSummary,
-    dev_before_and_after: tuple[Measurement, Measurement],
+    measured: Measured,
     clock: Clock,
 ) -> IterationSummary:
     """The record of a finished iteration, with its warnings."""
     chosen = counted.training_set
     by_source = tally(e.source for e in chosen.examples)
-    dev_before, dev = dev_before_and_after
+    kept_before = _kept_before(setup, n, chosen)
+    earlier = read_summaries(setup.store.dir)
     return IterationSummary(
         iteration=n,
         rationale=counted.rationale,
@@ -76,17 +90,39 @@ def summarize(
         validation_examples=len(chosen.validation),
         left_out=tally(item.reason for item in chosen.left_out),
         train=train,
-        dev=dev,
+        dev=measured.dev,
+        dev_changes={
+            name: changes(setup.store.samples(k, "dev"), setup.store.samples(n, "dev"))
+            for name, k in (("previous", n - 1), ("base", 0))
+        },
+        passes=measured.passes,
+        kept_before=kept_before,
         seconds=clock.seconds,
         work_s=clock.work_s(),
         tokens_per_s=clock.tokens_per_s(),
         warnings=warnings_for(
-            rationale=counted.rationale,
-            rationalization=counted.rationalization,
-            steps_required="steps" in setup.config.selection.require_hinted,
-            examples_by_source=by_source,
-            batch_size=setup.config.training.batch_size,
-            dev=dev,
-            dev_before=dev_before,
+            Iteration(
+                rationale=counted.rationale,
+                rationalization=counted.rationalization,
+                first=earlier[0].rationale if earlier else None,
+                require_hinted=setup.config.selection.require_hinted,
+                shows=setup.config.rationalization.shows,
+                examples_by_source=by_source,
+                batch_size=setup.config.training.batch_size,
+                kept_before=kept_before,
+                dev=measured.dev,
+                dev_before=measured.dev_before,
+                passes=measured.passes,
+                passes_before=[m for m in read_passes(setup.store.dir) if m.iteration < n],
+            )
         ),
     )
+
+
+def _kept_before(setup: Setup, n: int, chosen: TrainingSet) -> Rate | None:
+    """Of the problems that have a sample of iteration n in its training set, those that had one in an earlier one."""
+    if n == 1:
+        return None
+    now = {e.problem_id for e in chosen.examples if e.iteration == n and e.source in SAMPLED}
+    before = {id for k in range(1, n) for id in setup.store.trained_on(k)}
+    return rate(len(now & before), len(now))

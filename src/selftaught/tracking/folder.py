@@ -14,6 +14,7 @@ from selftaught.runs.lines import read_lines
 from selftaught.runs.reading import (
     StoredProblems,
     read_measurements,
+    read_passes,
     read_problems,
     read_result,
     read_run_json,
@@ -93,12 +94,14 @@ class RunFolder:
         by_training = {n: list(of) for n, of in groupby(read_steps(self.dir), key=lambda step: step.iteration)}
         measurements = read_measurements(self.dir)
         summaries = read_summaries(self.dir)
-        yield from map(measured_row, _measured_at(measurements, 0, "dev"))
+        passes = read_passes(self.dir)
+        yield from map(measured_row, (*_measured_at(measurements, 0, "dev"), *_measured_at(passes, 0, "dev")))
         yield from map(steps.row, by_training.pop(0, []))
         for summary in summaries:
             yield from map(steps.row, by_training.pop(summary.iteration, []))
             yield from self.of_iteration(summary)
             yield from map(measured_row, _measured_at(measurements, summary.iteration, "dev"))
+            yield from map(measured_row, _measured_at(passes, summary.iteration, "dev"))
         for unfinished in by_training.values():
             yield from map(steps.row, unfinished)
         yield from (measured_row(m) for m in measurements if m.split != "dev" or m.iteration > len(summaries))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from selftaught.methods.metrics import mean_over_classes, rate
+from selftaught.methods.metrics import mean_over_classes, rate, solve_rate_gap
 from selftaught.records.measurements import IterationSummary, Measurement, Rate, SamplingCounts
 from selftaught.runs.reading import LoggedStep
 
@@ -18,6 +18,7 @@ STEP: Literal["train/step"] = "train/step"
 ITERATION: Literal["iteration"] = "iteration"
 Axis = Literal["train/step", "iteration"]
 
+PASSES = "passes"
 STEP_GROUP = "train"
 ITERATION_GROUPS = (
     "rationale",
@@ -28,6 +29,7 @@ ITERATION_GROUPS = (
     "speed",
     "time",
     "dev",
+    PASSES,
     "test",
     "extrapolation",
     "result",
@@ -154,7 +156,10 @@ def counts_row(iteration: int, kind: str, counts: SamplingCounts) -> Row:
             "solve_rate": counts.correct / counts.samples,
             "unparseable": counts.unparseable / counts.samples,
             "truncated": counts.truncated / counts.samples,
+            "ended": None if counts.ended is None else counts.ended / counts.samples,
             "false_positive": _false_positives(counts.false_positive, counts.correct),
+            "solutions_per_problem": counts.solutions_per_problem,
+            "lucky": counts.lucky / counts.correct if counts.lucky is not None and counts.correct else None,
             **_checks(counts.checks),
         }
     return Row(key=f"{kind}/{iteration}", axis=ITERATION, at=iteration, values=_known(kind, values))
@@ -176,16 +181,26 @@ def counted(before: SamplingCounts | None, more: SamplingCounts) -> SamplingCoun
         truncated=before.truncated + more.truncated,
         false_positive=sum(false) if false else None,
         checks={name: rate(a.correct + b.correct, a.n + b.n) for name, (a, b) in pairs.items()},
+        ended=_sum(before.ended, more.ended),
+        complete_tokens=_sum(before.complete_tokens, more.complete_tokens),
+        solved=_sum(before.solved, more.solved),
+        solutions=_sum(before.solutions, more.solutions),
+        lucky=before.lucky + more.lucky if before.lucky is not None and more.lucky is not None else None,
     )
 
 
+def _sum(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
+
+
 def measured_row(m: Measurement) -> Row:
-    """A measurement of the loop."""
+    """A measurement of the loop; one of several samples a problem has names of its own."""
+    group = m.split if m.num_samples == 1 else PASSES
     return Row(
-        key=f"measured/{m.split}/{m.iteration}",
+        key=f"measured/{group}/{m.iteration}",
         axis=ITERATION,
         at=m.iteration,
-        values=_known(m.split, _measured(m)),
+        values=_known(group, _measured(m)),
     )
 
 
@@ -212,6 +227,16 @@ def iteration_row(summary: IterationSummary, work: Work) -> Row:
                 "warnings": len(summary.warnings),
             },
         ),
+        **_known("selection", {"kept_before": summary.kept_before.accuracy if summary.kept_before else None}),
+        **_known(
+            "dev",
+            {
+                f"{what}_{name}": getattr(of, what)
+                for name, of in summary.dev_changes.items()
+                for what in ("gained", "lost")
+            },
+        ),
+        **_known("rationalization", {"solve_rate_gap": solve_rate_gap(summary)}),
         **_known("selection", {f"from_{source}": n for source, n in summary.examples_by_source.items()}),
         **_known("left_out", dict(summary.left_out)),
         **_known("time", {f"{stage}_s": s for stage, s in summary.seconds.items()}),

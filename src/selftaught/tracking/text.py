@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from selftaught.methods.metrics import mean_over_classes, rate_text
+from selftaught.methods.metrics import mean_over_classes, rate_text, solve_rate_gap
 from selftaught.prompts.rendering import prompt_text
 from selftaught.records.events import (
     ChunkSaved,
@@ -96,6 +96,10 @@ def _training(checkpoint: Checkpoint, max_iterations: int) -> str:
 
 
 def _measurement(m: Measurement, max_iterations: int) -> str:
+    if m.num_samples > 1:
+        rates = "  ".join(f"pass@{k} {chance:.3f}" for k, chance in m.pass_at_k.items())
+        how = f"{m.split}, {m.n} problems, {m.num_samples} samples each at {m.temperature}"
+        return f"{where(m.iteration, max_iterations)}  {'passes':<16}{rates}  ({how})"
     classes = "  ".join(f"{name}: {s.accuracy:.2f}" for name, s in m.by_class.items())
     return (
         f"{where(m.iteration, max_iterations)}  {m.split:<16}accuracy {rate_text(m)}  by class {classes}  "
@@ -106,7 +110,28 @@ def _measurement(m: Measurement, max_iterations: int) -> str:
 def _iteration(summary: IterationSummary, max_iterations: int) -> str:
     name = where(summary.iteration, max_iterations)
     warnings = (f"{name}  warning: {warning}" for warning in summary.warnings)
-    return "\n".join([f"{name}  {'time':<16}{work_text(summary.work_s)}", *warnings])
+    facts = facts_of(summary)
+    progress = [f"{name}  {'progress':<16}{'  '.join(facts)}"] if facts else []
+    return "\n".join([*progress, f"{name}  {'time':<16}{work_text(summary.work_s)}", *warnings])
+
+
+def facts_of(summary: IterationSummary) -> list[str]:
+    """What changed on dev, and what the samples are like beside their verdicts."""
+    facts = [f"dev +{of.gained} -{of.lost} against {name}" for name, of in summary.dev_changes.items()]
+    counts = summary.rationale
+    if (gap := solve_rate_gap(summary)) is not None:
+        facts.append(f"hinted - unhinted {gap:+.3f}")
+    if counts.solutions_per_problem is not None:
+        facts.append(f"{counts.solutions_per_problem:.2f} solutions per problem")
+    if counts.mean_tokens is not None:
+        facts.append(f"{counts.mean_tokens:.0f} tokens when complete")
+    if counts.ended is not None and counts.samples:
+        facts.append(f"{counts.ended / counts.samples:.2f} ended by the end token")
+    if counts.lucky is not None and counts.correct:
+        facts.append(f"{counts.lucky / counts.correct:.2f} of the correct by luck")
+    if summary.kept_before is not None:
+        facts.append(f"{summary.kept_before.accuracy:.2f} of the kept problems kept before")
+    return facts
 
 
 def _indented(name: str, text: str) -> list[str]:
