@@ -29,6 +29,7 @@ from toy import folder_bytes
 COMMANDS = [
     *(
         "run",
+        "compare",
         "doctor",
         "eval",
         "show",

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,15 @@ def test_what_rows_have_in_common_is_generated_once_and_the_table_says_what_that
     assert sharing["saved"] == base
     assert sharing["saved_share"] == pytest.approx(base / sharing["generated"])
     assert "Sharing saved" in (tmp_path / "compare.md").read_text()
+
+
+def test_pass_at_k_of_base_and_result_is_in_the_table_where_the_runs_have_it(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, pass_at_k__samples=4, pass_at_k__problems=2)
+    toy.run("star")
+    (star,) = toy.table().table.rows
+    assert star.passes is not None
+    assert (star.passes.k, star.passes.n, star.passes.temperature) == (4, 2, 0.7)
+    assert star.passes.base == star.passes.result == 0.5  # one of the two dev problems is never solved
 
 
 def test_tokens_that_were_not_generated_are_not_counted_as_work_of_the_process(tmp_path: Path) -> None:
@@ -367,6 +378,26 @@ def test_settings_that_the_command_or_the_rows_decide_are_refused(
     with pytest.raises(ConfigError) as caught:
         Toy(tmp_path).plan(Asked(**asked))
     assert str(caught.value).startswith(message)
+
+
+def test_the_job_that_the_page_shows_has_cells_and_is_no_broken_script() -> None:
+    page = Path(__file__).parents[1] / "docs" / "compare.md"
+    if not page.exists():
+        pytest.skip("the docs are not part of an installed package")
+    (script,) = re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    (line,) = [line for line in script.splitlines() if line.startswith("cells=")]
+    shown = subprocess.run(["bash", "-c", f'{line}; echo "${{cells[@]}}"'], capture_output=True, text=True, check=True)
+    cells = [parsed_cell(text) for text in shown.stdout.split()]
+    assert f"--array=0-{len(cells) - 1}\n" in script
+    assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
+
+
+def test_the_page_explains_every_row() -> None:
+    page = Path(__file__).parents[1] / "docs" / "compare.md"
+    if not page.exists():
+        pytest.skip("the docs are not part of an installed package")
+    tables = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| `")]
+    assert ROWS.keys() <= set(re.findall(r"`([a-z-]+)`", "".join(tables)))
 
 
 def test_the_command_lists_its_rows_and_refuses_in_one_line() -> None:

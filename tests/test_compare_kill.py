@@ -67,6 +67,20 @@ def test_a_comparison_killed_ten_times_ends_with_the_bytes_of_an_undisturbed_one
 
 
 @pytest.mark.slow
+def test_cells_that_run_at_the_same_time_make_one_table(tmp_path: Path) -> None:
+    jobs = [
+        subprocess.Popen([*command(tmp_path), "--only", cell.replace("-seed", ":")], stderr=subprocess.PIPE, text=True)
+        for cell in (CELLS[0], CELLS[2])
+    ]
+    for job in jobs:
+        _, errors = job.communicate(timeout=600)
+        assert job.returncode == 0, errors
+    table = table_of(tmp_path)
+    assert [(row["row"], row["seeds"]) for row in table["rows"]] == [("few-shot-cot", [1]), ("star", [1])]
+    assert table["missing"] == []
+
+
+@pytest.mark.slow
 def test_a_scheduler_stops_a_comparison_in_order_and_the_same_command_carries_it_on(tmp_path: Path) -> None:
     stopped = subprocess.run([*command(tmp_path), "--time-limit", "1"], capture_output=True, text=True, check=False)
     assert stopped.returncode == 75, stopped.stderr

@@ -1,7 +1,8 @@
 """The command `selftaught compare`, which app.py lists with the others."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,6 +66,17 @@ def compare_command(
     is_list: Annotated[bool, typer.Option("--list", help="Say what each row is, and run nothing.")] = False,
 ) -> None:
     """Run methods and controls with several seeds on one task, and make a table of what may be claimed."""
+    is_over = time_limit(limit, "--time-limit")
+    if is_list:
+        return _print_rows()
+    if target is None:
+        raise ConfigError("give a task or a config file, for example `selftaught compare arithmetic`")
+    asked = _asked(rows, seeds, at, only, overrides or ())
+    place = None if folder is None else given_path(folder, "--dir")
+    _compare(given_name(target, "TASK_OR_CONFIG"), asked, place, against, is_over)
+
+
+def _compare(name: str, asked: "Asked", place: Path | None, against: str | None, is_over: Callable[[], str]) -> None:
     from selftaught.commands import compare
     from selftaught.commands.compare_table import write_table
     from selftaught.commands.run import task_of
@@ -73,13 +85,6 @@ def compare_command(
     from selftaught.comparison.results import DEFAULT_AGAINST
     from selftaught.config.loading import load_config
 
-    is_over = time_limit(limit, "--time-limit")
-    if is_list:
-        return _print_rows()
-    if target is None:
-        raise ConfigError("give a task or a config file, for example `selftaught compare arithmetic`")
-    name = given_name(target, "TASK_OR_CONFIG")
-    asked = _asked(rows, seeds, at, only, overrides or ())
     reference = DEFAULT_AGAINST if against is None else check_row(against, "--against")
 
     def load(settings: Mapping[str, Any]) -> "RunConfig":
@@ -89,10 +94,10 @@ def compare_command(
     planned = compare.plan(load, asked, base, task_of(base))
     for line in planned.left_out:
         note(line)
-    place = ComparisonFolder(compare.default_dir(base) if folder is None else given_path(folder, "--dir"))
+    folder = ComparisonFolder(place or compare.default_dir(base))
     with stop_signals("the same command") as stop:
         failed = compare.compare(
-            place,
+            folder,
             load,
             asked,
             base,
@@ -102,10 +107,10 @@ def compare_command(
             should_stop=lambda: stop.is_interrupted,
             suspended_by=lambda: "SIGTERM" if stop.is_terminated else is_over(),
         )
-        written = write_table(place, against=reference)
+        written = write_table(folder, against=reference)
     _print(written)
     if failed:
-        what = "; ".join(f"{cell}: {place.failure(cell)}" for cell in failed)
+        what = "; ".join(f"{cell}: {folder.failure(cell)}" for cell in failed)
         raise RefusedError(f"{len(failed)} of {len(planned.cells)} cells failed; {what}")
 
 

@@ -12,7 +12,7 @@ from selftaught.records.problems import Verdict
 from selftaught.records.training import TrainingExample, TrainingSummary
 from selftaught.report.run_tables import Run, read_run
 from selftaught.runs.lines import read_lines
-from selftaught.runs.reading import read_measurements, read_problems, read_samples
+from selftaught.runs.reading import read_measurements, read_passes, read_problems, read_samples
 from selftaught.runs.store import RunStore
 from selftaught.tracking.points import work_of
 
@@ -97,8 +97,7 @@ def read_cell(cell: Cell, run_dir: Path) -> Result | None:
     if run.result is None:
         return None
     best, last = int(run.result["best_iteration"]), len(run.summaries)
-    measured = read_measurements(run_dir)
-    tested = {m.iteration: m for m in measured if (m.split, m.num_samples) == ("test", 1)}
+    tested = {m.iteration: m for m in read_measurements(run_dir) if m.split == "test"}
     solved, tokens = _sampled(run_dir, {0, best, last})
     if missing := {0, best, last} - (solved.keys() & tested.keys()):
         raise StoreError(
@@ -122,7 +121,7 @@ def read_cell(cell: Cell, run_dir: Path) -> Result | None:
         last=of(last),
         work=_work(run, trainings.values(), tokens.total()),
         points=_points(run, trainings, tokens),
-        passes={m.iteration: m for m in measured if m.split == "dev" and m.num_samples > 1},
+        passes={m.iteration: m for m in read_passes(run_dir)},
     )
 
 

@@ -48,6 +48,8 @@ class Pass:
     """pass@k on dev at one temperature, of the base model and of the row's result; means over seeds."""
 
     k: int
+    n: int
+    """Dev problems."""
     temperature: float
     base: float
     result: float
@@ -229,11 +231,11 @@ def _passes(cells: Sequence[Result]) -> Pass | None:
     pairs = [(r.passes.get(0), r.passes.get(r.selected.iteration)) for r in cells]
     measured = [m for pair in pairs for m in pair if m is not None]
     common = set.intersection(*(set(m.pass_at_k) for m in measured)) if len(measured) == 2 * len(pairs) else set()
-    if not common or len({m.temperature for m in measured}) > 1:
+    if not common or len({(m.temperature, m.n) for m in measured}) > 1:
         return None
     k = max(common, key=int)
     base, result = (mean(pair[i].pass_at_k[k] for pair in pairs if pair[i]) for i in (0, 1))  # type: ignore[union-attr]
-    return Pass(k=int(k), temperature=measured[0].temperature, base=base, result=result)
+    return Pass(k=int(k), n=measured[0].n, temperature=measured[0].temperature, base=base, result=result)
 
 
 def _check_alike(results: Sequence[Result]) -> None:

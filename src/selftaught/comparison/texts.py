@@ -167,7 +167,9 @@ def _differences(found: Table) -> tuple[list[str], list[list[str]]]:
 def _costs(found: Table) -> tuple[list[str], list[list[str]]]:
     header = ["row", "gained, lost against base", "false positives", "steps", "loss tokens", "steps in all"]
     passes = [row.passes for row in found.rows if row.passes is not None]
-    named = f"pass@{passes[0].k} on dev %, base → selected (T = {passes[0].temperature:g})" if passes else "pass@k"
+    named = "pass@k on dev %, base → selected"
+    if passes:
+        named = f"{named} (k = {passes[0].k}, T = {passes[0].temperature:g}, n = {passes[0].n})"
     rows = [
         [
             row.row,
