@@ -104,11 +104,13 @@ def test_differences_are_on_common_seeds_and_adjusted_for_the_number_of_rows(fou
     assert without["McNemar p by seed"] == "0.500, 0.500"
     single = cells_of(found, 1, "seeds-only")
     assert (single["seeds"], single["selected"], single["p"], single["p (Holm)"]) == ("1", "-40.0", "0.125", "0.250")
+    last = cells_of(found, 2, "star-no-rationalization")
+    assert (last["last"], last["McNemar p by seed"]) == ("-10.0", "1.000, 1.000")
     assert {cells[0] for cells in parts(found)[1][2]} == {"star-no-rationalization", "seeds-only"}
 
 
 def test_what_came_of_it_is_against_the_base_model(found: Table) -> None:
-    star = cells_of(found, 2, "star")
+    star = cells_of(found, -1, "star")
     assert star["gained, lost against base"] == "+5 −0, +4 −0"
     assert (star["tokens generated"], star["FLOPs"], star["hours"]) == ("20 000", "1.5e+12", "0.50")
     assert (star["false positives"], star["pass@k on dev %, base → selected"]) == ("–", "–")
@@ -121,7 +123,7 @@ def test_pass_at_k_is_there_when_base_and_result_have_it() -> None:
     }
     found = table_of([result("star", 1, "1111110000", passes=several)])
     column = "pass@k on dev %, base → selected (k = 8, T = 0.7, n = 10)"
-    assert cells_of(found, 2, "star")[column] == "40.0 → 60.0"
+    assert cells_of(found, -1, "star")[column] == "40.0 → 60.0"
     partly = table_of([result("star", 1, "1111110000", passes={0: several[0]})])
     assert partly.rows[0].passes is None
 
@@ -171,7 +173,7 @@ def test_the_markdown_page_has_every_part_and_explains_every_row(found: Table) -
         assert f"- **{row.row}**: " in text
     assert "![accuracy.svg](accuracy.svg)" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
-    assert len(tables) == 3
+    assert len(tables) == 4
     for lines in tables:
         assert len({line.count(" | ") for line in lines.splitlines()}) == 1
 

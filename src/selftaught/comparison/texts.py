@@ -38,7 +38,10 @@ def parts(found: Table) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, header and rows of each part of the table."""
     return [
         ("Accuracy on test", *_accuracies(found)),
-        *([(f"Difference to {found.against}, in points", *_differences(found))] if found.against else []),
+        *(
+            (f"Difference to {found.against} in points, {which}", *_differences(found, which))
+            for which in (("selected", "last") if found.against else ())
+        ),
         ("What came of it, and what it took", *_costs(found)),
     ]
 
@@ -50,7 +53,7 @@ def notes(found: Table, about: About) -> list[str]:
         f"At equal steps: {about.steps} optimizer steps from the base model to the last model of every row that trains."
         if about.at == "equal-steps"
         else "Each row with its own schedule of steps (--at paper).",
-        "`selected` is the model that is best on dev, `last` that of the last iteration, whatever it is like on dev.",
+        "Selected is the model that is best on dev, last that of the last iteration, whatever it is like on dev.",
     ]
     if single := [row.row for row in found.rows if len(row.seeds) == 1]:
         lines.append(f"A single seed, so nothing is known of its spread: {', '.join(single)}.")
@@ -153,15 +156,14 @@ def _accuracies(found: Table) -> tuple[list[str], list[list[str]]]:
     return [*header, "train used % (unhinted + hinted)"], rows
 
 
-def _differences(found: Table) -> tuple[list[str], list[list[str]]]:
-    one = ["95 %", "gained, lost by seed", "McNemar p by seed", "p", "p (Holm)", "smallest shown"]
-    header = ["row", "seeds", "selected", *one, "last", *one]
+def _differences(found: Table, which: str) -> tuple[list[str], list[list[str]]]:
+    header = ["row", "seeds", which, "95 %", "gained, lost by seed", "McNemar p by seed", "p", "p (Holm)"]
     rows = []
     for row in found.rows:
-        if row.against is not None and row.last_against is not None:
-            seeds = ", ".join(map(str, row.against.seeds))
-            rows.append([row.row, seeds, *_against(row.against), *_against(row.last_against)])
-    return header, rows
+        against = row.against if which == "selected" else row.last_against
+        if against is not None:
+            rows.append([row.row, ", ".join(map(str, against.seeds)), *_against(against)])
+    return [*header, "smallest shown"], rows
 
 
 def _costs(found: Table) -> tuple[list[str], list[list[str]]]:
