@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
 from selftaught.tasks.outside import OBJECT
 from selftaught.training.none import NullTrainer
+from selftaught.training.trainer import Trainer
 from test_cli import selftaught
 from toy import TRAIN, folder_bytes, reply, toy_task
 
@@ -58,6 +59,8 @@ class Toy:
         self.reply = reply
         self.fails_for = ""
         self.stops_after = 10**9
+        self.trainer: Callable[[], Trainer] = NullTrainer
+        self.own: dict[str, dict[str, Any]] = {}
 
     def load(self, overrides: Mapping[str, Any]) -> RunConfig:
         return config_from_settings(self.settings, {**overrides, "task.name": f"{OBJECT}toy"})
@@ -73,13 +76,13 @@ class Toy:
         return sum(len(engine.requests) for engine in self.engines)
 
     def given(self) -> FromPython:
-        return FromPython(task=self.task, engine=self.open_engine, trainer=NullTrainer)
+        return FromPython(task=self.task, engine=self.open_engine, trainer=self.trainer)
 
     def plan(self, asked: Asked) -> compare.Planned:
         return compare.plan(self.load, asked, compare.base_config(self.load, asked), self.task)
 
     def run(self, *rows: str, seeds: tuple[int, ...] = (1,), **asked: Any) -> list[Cell]:
-        wanted = Asked(rows=rows or THREE, seeds=seeds, **asked)
+        wanted = Asked(rows=rows or THREE, seeds=seeds, **{"of_rows": self.own, **asked})
         base = compare.base_config(self.load, wanted)
         return compare.compare(
             self.folder,
