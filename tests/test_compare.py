@@ -298,6 +298,16 @@ def test_on_paper_each_row_has_its_own_schedule_and_a_single_training_that_of_th
     } == {"direct": (16, 1.5), "star": (5, 1.5)}
 
 
+def test_what_a_row_decides_wins_over_what_is_given_for_all_and_its_own_settings_win_over_both(tmp_path: Path) -> None:
+    of_all = {"task.problems_per_iteration": 3, "rationalization.temperature": 0.2}
+    of_rows = {"retry": {"task.problems_per_iteration": 5}}
+    asked = Asked(rows=("direct", "star", "adastar", "retry"), seeds=(1,), of_all=of_all, of_rows=of_rows)
+    assert {
+        cell.row: (config.task.problems_per_iteration, config.rationalization.temperature)
+        for cell, config in Toy(tmp_path).plan(asked).cells.items()
+    } == {"direct": ("all", 0.2), "star": (3, 0.2), "adastar": ("all", 1.0), "retry": (5, 0.7)}
+
+
 def test_seeds_change_nothing_but_the_seed(tmp_path: Path) -> None:
     cells = Toy(tmp_path).plan(Asked(rows=("star",), seeds=(1, 2))).cells
     one, two = (config.model_dump() for config in cells.values())

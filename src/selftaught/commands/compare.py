@@ -115,13 +115,12 @@ def plan(load: Load, asked: Asked, base: RunConfig, task: Task) -> Planned:
 
 
 def config_of(cell: Cell, load: Load, asked: Asked, base: RunConfig) -> RunConfig:
-    own = asked.of_rows.get(cell.row, {})
-    row = ROWS[cell.row]
+    """What a cell is run with: the config, what is given for all rows, what the row decides, what is given for it."""
+    own, row = asked.of_rows.get(cell.row, {}), ROWS[cell.row]
+    of_all = {key: value for key, value in asked.of_all.items() if key not in row.fixed}
 
     def at_start(continues: bool) -> RunConfig:
-        return load(
-            {**asked.of_all, **cell_settings(cell, base, at=asked.at, of_row=own, continues=continues)},
-        )
+        return load({**of_all, **cell_settings(cell, base, at=asked.at, of_row=own, continues=continues)})
 
     config = at_start(False)
     continues = config.training.start_from == "previous" and iterations_of(row, base) > 1
