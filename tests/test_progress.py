@@ -16,6 +16,7 @@ from selftaught.records.samples import ModelRef
 from selftaught.report.run_tables import Run, passes_table, progress_table
 from selftaught.runs.lines import read_lines
 from selftaught.runs.reading import read_measurements, read_passes, read_summaries
+from selftaught.runs.store import RunStore
 from selftaught.stages.sampling import passes_of_run
 from selftaught.tracking.points import counted, counts_row, iteration_row, measured_row, work_of
 from selftaught.tracking.text import facts_of
@@ -112,11 +113,33 @@ def test_a_run_that_dies_while_passes_are_measured_ends_as_one_that_does_not(tmp
         assert folder_bytes(folder, *names) == folder_bytes(tmp_path / "whole", *names)
 
 
+def test_a_torn_line_of_passes_is_cut_and_measured_again(tmp_path: Path) -> None:
+    run_learning(tmp_path, pass_at_k__samples=2)
+    path = tmp_path / "passes.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    run_learning(tmp_path, pass_at_k__samples=2)
+    assert path.read_bytes() == whole
+
+
 def test_problems_that_were_kept_before_are_counted(tmp_path: Path) -> None:
     run_learning(tmp_path)
     first, second, _ = read_summaries(tmp_path)
     assert first.kept_before is None
     assert second.kept_before == rate(6, 6)
+
+
+def test_samples_of_earlier_iterations_that_are_trained_on_again_are_not_new_ones(tmp_path: Path) -> None:
+    config = toy_config("star-accumulate", loop__max_iterations=2, loop__patience=9)
+    run_toy(tmp_path, config=config, task=toy_task(dev=DEV), open_engine=learning)
+    assert read_summaries(tmp_path)[1].kept_before == rate(0, 0), "all of iteration 2 are duplicates"
+
+
+def test_a_problem_of_which_only_the_human_solution_is_trained_on_was_not_kept(tmp_path: Path) -> None:
+    run_toy(tmp_path, config=toy_config("custom", training__human_solutions=True, loop__max_iterations=1))
+    with RunStore(tmp_path) as store:
+        assert store.trained_on(1) == {"ant", "eel", "fox", "bear"}
+        assert store.trained_on(2) == set()
 
 
 def test_a_line_of_an_older_version_is_read(tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ METHODS: Mapping[str, NamedMethod] = MappingProxyType(
         # Control: the same number of steps on the few-shot examples alone.
         "seeds-only": NamedMethod({**STAR, **NO_HINTS, "sampling.num_samples": 0}),
         # Controls of what a hint does: each shows failed problems something else than their answer, and is graded by
-        # the answer all the same. In a study of hints (Qwen3, MATH-500) a wrong hint, gibberish and a bare second try
-        # brought most of what the answer as a hint did.
+        # the answer all the same. In a self-published study (Qwen3-1.7B, MATH-500, three seeds) a wrong hint, gibberish
+        # and a bare second try brought most of what the answer as a hint did.
         # No hint, sampled at the higher of the two temperatures of the paper's own ablation (section 5).
         "retry": NamedMethod({**STAR, "rationalization.shows": "nothing", "rationalization.temperature": 0.7}),
         "hint-shuffled": NamedMethod({**STAR, "rationalization.shows": "shuffled"}),

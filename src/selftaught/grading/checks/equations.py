@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import groupby, pairwise
 
 from selftaught.grading.checks.conversions import amount, in_doubt
@@ -117,6 +118,12 @@ def find_equations(text: str) -> list[Equation]:
 
     An equation of running text has a side that computes something: `1 hour = 60 minutes` has none.
     """
+    return list(_found(text))
+
+
+@lru_cache(maxsize=16)
+def _found(text: str) -> tuple[Equation, ...]:
+    """Kept for the last few texts, because the checks of a completion look at one text, one after the other."""
     equations = [_annotated(match, PRINTED.match(text, match.end())) for match in ANNOTATION.finditer(text)]
     # Blanks replace annotations, so that positions stay.
     running = ANNOTATION.sub(lambda match: " " * len(match[0]), text)
@@ -128,7 +135,7 @@ def find_equations(text: str) -> list[Equation]:
         if any(side.computes for side in sides):
             error = _first_difference(sides)
             equations.append(Equation(text=_text(sides), sides=sides, annotated=False, at=at, error=error))
-    return sorted(equations, key=lambda equation: equation.at[0])
+    return tuple(sorted(equations, key=lambda equation: equation.at[0]))
 
 
 def evaluate(text: str) -> Fraction | None:
