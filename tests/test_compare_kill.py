@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from test_compare import NAMES, without_times
-from test_kill import finish, kill_after_changes, weights
+from test_kill import kill_after_changes, weights
 from toy import folder_bytes
 
 SETTINGS = {
@@ -28,13 +28,19 @@ SETTINGS = {
     "engine.cache_mib": 64,
     "loop.max_iterations": 1,
 }
-CELLS = tuple(f"{row}-seed{seed}" for row in ("few-shot-cot", "star", "random-matched") for seed in (1, 2))
+ROWS = ("few-shot-cot", "star")
+CELLS = tuple(f"{row}-seed{seed}" for row in ROWS for seed in (1, 2))
 
 
 def command(folder: Path) -> list[str]:
     overrides = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
-    rows = ("--rows", "few-shot-cot,star,random-matched", "--seeds", "1,2")
+    rows = ("--rows", ",".join(ROWS), "--seeds", "1,2")
     return [sys.executable, "-m", "selftaught", "compare", "arithmetic", "--dir", str(folder), *rows, *overrides]
+
+
+def finish(arguments: list[str]) -> None:
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=1200)
+    assert done.returncode == 0, done.stderr
 
 
 def table_of(folder: Path) -> Any:
@@ -73,7 +79,7 @@ def test_cells_that_run_at_the_same_time_make_one_table(tmp_path: Path) -> None:
         for cell in (CELLS[0], CELLS[2])
     ]
     for job in jobs:
-        _, errors = job.communicate(timeout=600)
+        _, errors = job.communicate(timeout=1200)
         assert job.returncode == 0, errors
     table = table_of(tmp_path)
     assert [(row["row"], row["seeds"]) for row in table["rows"]] == [("few-shot-cot", [1]), ("star", [1])]
