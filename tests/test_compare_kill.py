@@ -59,6 +59,7 @@ def test_a_comparison_killed_ten_times_ends_with_the_bytes_of_an_undisturbed_one
             break  # it ended before the kill
         kills += 1
     assert kills == 10, "the comparison is too short for ten kills; make it longer"
+    (killed / "shared" / "uses").mkdir(parents=True, exist_ok=True)
     (killed / "shared" / "0.1-2.tmp").write_bytes(b"half of it")
     with open(killed / "shared" / "uses" / "star-seed1.jsonl", "ab") as file:
         file.write(b'{"key":"torn')
