@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -57,6 +57,7 @@ def test_holm_gives_the_values_of_a_textbook() -> None:
     assert holm([]) == []
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_only_raises_p_values_and_keeps_their_order(p_values: list[float]) -> None:
     adjusted = holm(p_values)
@@ -87,6 +88,7 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_correct_completion() -> None:
     assert pass_at_k(200, 13, 10) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_interval_over_problems_covers_the_truth_as_often_as_it_says() -> None:
     # Of 200 problems with two seeds each, whose chances of being solved differ from problem to problem.
     rng = random.Random(1)
