@@ -250,6 +250,7 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         **draw(training_settings()),
         "loop.max_iterations": draw(st.integers(1, 1000)),
         "loop.patience": draw(st.integers(1, 100)),
+        "loop.test_last": draw(st.booleans()),
         "pass_at_k.samples": draw(st.integers(0, 100)),
         "pass_at_k.temperature": draw(st.floats(0, 5, exclude_min=True)),
         "pass_at_k.every": draw(st.integers(1, 100)),

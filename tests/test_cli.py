@@ -30,6 +30,7 @@ from toy import folder_bytes
 COMMANDS = [
     *(
         "run",
+        "compare",
         "doctor",
         "eval",
         "show",

@@ -26,6 +26,7 @@ ROOMS = (
     "loop",
     "report",
     "tracking",
+    "comparison",
     "commands",
     "cli",
 )
@@ -56,6 +57,8 @@ HEAVY = {
     "sympy",
     "numba",
     "llvmlite",
+    "scipy",
+    "statsmodels",
 }
 
 ALLOWED_AT_TOP = {
@@ -82,6 +85,7 @@ ALLOWED_AT_TOP = {
     "models/scoring.py": {"torch"},
     **{f"grading/verifiers/{name}.py": {"sympy"} for name in ("identity", "values", "meanings", "algebra")},
     "cli/app.py": {"typer"},
+    "cli/compare.py": {"typer"},
     "cli/doctor.py": {"typer"},
     "cli/export.py": {"typer"},
     "cli/predict.py": {"typer"},
@@ -90,6 +94,7 @@ ALLOWED_AT_TOP = {
     "tracking/terminal.py": {"typer", "rich"},
     **{f"tracking/{name}.py": {name} for name in ("wandb", "trackio", "tensorboard")},
     "report/tables.py": {"rich"},
+    "comparison/statistics.py": {"scipy", "statsmodels"},
 }
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -18,6 +18,7 @@ from selftaught.records.errors import (
     RefusedError,
     StoreError,
 )
+from selftaught.records.events import Event, SplitMeasured
 from selftaught.records.samples import ModelRef, TokenScores
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.runs.reading import read_measurements, read_summaries
@@ -450,3 +451,32 @@ def test_long_garbage_is_unparseable_and_changes_nothing_else(tmp_path: Path) ->
     assert summary.rationale.unparseable == 2
     assert {e["problem_id"] for e in examples(tmp_path)} == {"ant", "eel", "fox"}
     run_toy(tmp_path, config=config, reply=garbage)
+
+
+def test_the_last_model_is_measured_on_test_too_where_the_config_says_so(tmp_path: Path) -> None:
+    outcome = run_toy(tmp_path / "both", config=toy_config(loop__test_last=True, loop__patience=9))
+    assert (outcome.best, outcome.last.iteration if outcome.last else None) == (0, 2)
+    assert (tmp_path / "both" / "samples" / "002-test.jsonl").exists()
+    alone = run_toy(tmp_path / "alone", config=toy_config(loop__patience=9))
+    assert alone.last is None
+    assert not (tmp_path / "alone" / "samples" / "002-test.jsonl").exists()
+
+
+def test_the_last_model_is_measured_once_where_it_is_the_best(tmp_path: Path) -> None:
+    def better_when_trained(prompt: str, seed: int) -> str:
+        few_shot = prompt.count("Q: ") > 1  # of the base model
+        return reply(prompt.replace("never", "easy") if not few_shot else prompt, seed)
+
+    told: list[Event] = []
+    config = toy_config(loop__test_last=True, loop__max_iterations=1)
+    outcome = run_toy(tmp_path, config=config, reply=better_when_trained, tell=told.append)
+    assert (outcome.best, outcome.last) == (1, outcome.measured["test"][-1])
+    tested = [e.measurement.iteration for e in told if isinstance(e, SplitMeasured) and e.measurement.split == "test"]
+    assert tested == [0, 1]
+
+
+def test_no_iterations_measure_the_base_model_alone(tmp_path: Path) -> None:
+    outcome = run_toy(tmp_path, config=toy_config(loop__max_iterations=0, loop__test_last=True))
+    assert (outcome.best, outcome.summaries, len(outcome.measured["test"])) == (0, (), 1)
+    assert outcome.last == outcome.measured["test"][0]
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["000-dev.jsonl", "000-test.jsonl"]

@@ -92,6 +92,14 @@ def test_the_loss_falls(tiny: Path, tmp_path: Path) -> None:
     assert (train.first_loss, train.last_loss, train.steps) == (losses[0], losses[-1], 30)
 
 
+def test_a_training_says_how_many_of_its_tokens_carried_loss(tiny: Path, tmp_path: Path) -> None:
+    rows = examples(2)
+    train = fine_tune(tiny, tmp_path, rows=rows, steps=3).train
+    codec = Codec(tiny)
+    loss = [sum(label != IGNORED for label in codec.encode_example(row)[1]) for row in rows]
+    assert train.loss_tokens == 6 * sum(loss)  # three steps of four rows take each of the two rows six times
+
+
 @pytest.mark.parametrize("settings", [{}, {"lora_rank": 4}])
 def test_a_trained_model_is_freed_before_the_next_engine_is_opened(
     settings: dict[str, Any], tiny: Path, tmp_path: Path

@@ -31,6 +31,8 @@ class Outcome:
     """The iteration whose model is the result; 0 is the base model."""
     measured: dict[str, tuple[Measurement, ...]]
     """Split -> (base model, best model), or the base model alone if it is the best; for test and extrapolation."""
+    last: Measurement | None
+    """The model of the last iteration on test; None unless `loop.test_last`."""
     work_s: Mapping[str, float]
     """Seconds of this process by kind of work (`Clock.work_s`)."""
 
@@ -69,7 +71,13 @@ def run(setup: Setup) -> Outcome:
             for split in ("test", "extrapolation")
             if setup.task.split(split)
         }
-    return Outcome(summaries=tuple(summaries), base_dev=base_dev, best=best, measured=measured, work_s=clock.work_s())
+        last = None
+        if loop.test_last:
+            tested = dict(zip((0, best), measured["test"], strict=False))
+            last = tested.get(len(dev) - 1) or measure_split(setup, models, models.of(len(dev) - 1), "test")
+    return Outcome(
+        summaries=tuple(summaries), base_dev=base_dev, best=best, measured=measured, last=last, work_s=clock.work_s()
+    )
 
 
 def run_iteration(n: int, setup: Setup, models: Models, *, dev_before: Measurement) -> IterationSummary:

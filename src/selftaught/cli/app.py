@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from selftaught import __version__
+from selftaught.cli.compare import compare_command
 from selftaught.cli.doctor import doctor_command
 from selftaught.cli.export import export_command
 from selftaught.cli.output import (
@@ -156,6 +157,7 @@ def evaluate_command(
 
 
 app.command(name="doctor", short_help="Look at machine, model and task before a run.")(doctor_command)
+app.command(name="compare", short_help="Run methods and controls side by side.")(compare_command)
 app.command(name="export", short_help="Hand on a run's model and its data.")(export_command)
 app.command(name="predict", short_help="Answer a file of new questions.")(predict_command)
 app.command(name="track", short_help="Send a run to trackers.")(track_command)

@@ -104,7 +104,7 @@ def _run(config: "RunConfig", folder: Path, is_over: Callable[[], str]) -> None:
 
     console = Console(stderr=True)
     terminal = Terminal(console, config.loop.max_iterations)
-    with _stop_signals(folder) as stop:
+    with stop_signals(command("run", "--resume", folder)) as stop:
         try:
             launch(
                 config,
@@ -134,10 +134,10 @@ class _Stop:
 
 
 @contextmanager
-def _stop_signals(folder: Path) -> Iterator[_Stop]:
-    """The first Ctrl-C or SIGTERM lets the run stop after the chunk or step in hand; the second stops at once."""
+def stop_signals(resume: str) -> Iterator[_Stop]:
+    """The first Ctrl-C or SIGTERM lets the run stop after the chunk or step in hand; the second stops at once. `resume`
+    is the command that carries on."""
     stop, first_s = _Stop(), 0.0
-    resume = command("run", "--resume", folder)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal first_s

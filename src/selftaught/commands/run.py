@@ -10,7 +10,7 @@ from typing import Any
 
 from selftaught.commands.memory_check import with_room
 from selftaught.commands.prompt_check import refuse_long_prompts
-from selftaught.commands.run_json import description, versions, with_changes, with_tracking
+from selftaught.commands.run_json import decides_tokens, description, versions, with_changes, with_tracking
 from selftaught.commands.setting_check import check_settings
 from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
@@ -47,6 +47,7 @@ from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
 from selftaught.runs.reading import dump_measurement, read_run_json, read_summaries
+from selftaught.runs.shared_chunks import SharedChunks
 from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
 from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
@@ -83,10 +84,12 @@ def launch(
     should_stop: Callable[[], bool] = lambda: False,
     suspended_by: Callable[[], str] = lambda: "",
     given: FromPython = NOTHING,
+    shared: Path | None = None,
 ) -> Outcome:
     """Run a config in a folder, or carry on the run that the folder holds; at its end result.json is written.
 
-    `listeners` are told what happens, as are those that every run has (tracking/).
+    `listeners` are told what happens, as are those that every run has (tracking/). `shared` is the folder of the chunks
+    that the runs of a comparison have in common; None for a run alone.
     """
     began = time.monotonic()
     headline = f"{config.method} on {config.task.name.removeprefix(OBJECT)} with {config.model.path}, folder {run_dir}"
@@ -141,6 +144,7 @@ def launch(
                 dtype=resolved.dtype,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
                 method=(given.method or METHODS[config.method].make)(config, task),
+                shared=_chunks(shared, run_dir, config, resolved) if shared else None,
                 tell=tell,
                 should_stop=should_stop,
                 suspended_by=suspended_by,
@@ -151,6 +155,10 @@ def launch(
             store.write_json("result.json", result_of(outcome, setup))
             tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
             return outcome
+
+
+def _chunks(shared: Path, run_dir: Path, config: RunConfig, resolved: Resolved) -> SharedChunks:
+    return SharedChunks(shared, user=run_dir.name, conditions=decides_tokens(config, resolved))
 
 
 def default_run_dir(config: RunConfig) -> Path:
@@ -263,6 +271,8 @@ def result_of(outcome: Outcome, setup: Setup) -> dict[str, Any]:
         "base": dump_measurement(test[0]),
         "test": dump_measurement(test[-1]),
     }
+    if outcome.last is not None:
+        result["last"] = dump_measurement(outcome.last)
     if "extrapolation" in outcome.measured:
         both = outcome.measured["extrapolation"]
         result["extrapolation"] = {"base": dump_measurement(both[0]), "best": dump_measurement(both[-1])}

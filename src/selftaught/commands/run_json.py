@@ -35,6 +35,13 @@ def versions(config: RunConfig) -> dict[str, str]:
     return {**library_versions(), **config.engine.versions(), **config.training.versions()}
 
 
+def decides_tokens(config: RunConfig, resolved: Resolved) -> dict[str, Any]:
+    """What decides the tokens of a chunk beside weights, prompts, seeds and sampling settings: how the machine computes
+    them. How it trains is not in it."""
+    of_training = {"training", "training_bytes", "sampling_bytes"}
+    return {"resolved": resolved.model_dump(mode="json", exclude=of_training), "versions": versions(config)}
+
+
 def with_changes(about: Mapping[str, Any], resolved: Resolved) -> dict[str, Any]:
     """The content of run.json for a run whose settings of memory have changed: the next resume begins with them."""
     now, before = resolved.model_dump(mode="json"), about["resolved"]["training"]

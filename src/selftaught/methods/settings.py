@@ -92,8 +92,14 @@ class PassAtKConfig(Section):
 
 
 class LoopConfig(Section):
-    max_iterations: Positive = Field(8, description="Upper limit on the iterations of the loop.")
+    max_iterations: Count = Field(
+        8, description="Upper limit on the iterations of the loop; 0 measures the base model and trains nothing."
+    )
     patience: Positive = Field(3, description="Stop after this many iterations without a new best on dev.")
+    test_last: bool = Field(
+        False,
+        description="Measure the model of the last iteration on test too, beside the best one on dev: what the method does without that choice.",
+    )
 
 
 class Knobs(Protocol):

@@ -42,6 +42,8 @@ class TrainingSummary:
     steps: int
     tokens: int
     """Tokens that went through the model: prompts included, padding not."""
+    loss_tokens: int | None = None
+    """Of these, how many carried loss; None if the trainer does not say."""
     seconds: float
     """Wall clock, from loading to the last step."""
     first_loss: float | None

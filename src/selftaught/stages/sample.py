@@ -189,15 +189,18 @@ class Stage:
     def _generate(self, planned: Sequence[PlannedSample]) -> list[Sample]:
         setup, sampling = self._setup, self.sampling
         is_first = self.file.is_empty
+        reused_before = setup.shared.reused if setup.shared else 0
         samples = generate_chunk(
             self._models.engine(sampling.model),
             sampling,
             planned,
             on_prompts=setup.store.append_prompts,
             on_sample=lambda sample: setup.tell(SampleMade(sample=sample)),
+            shared=setup.shared,
         )
         self.file.append(samples)
-        tokens = sum(s.num_tokens for s in samples)
+        reused = setup.shared.reused - reused_before if setup.shared else 0
+        tokens = sum(s.num_tokens for s in samples) - reused
         self._tokens += tokens
         self._models.tokens += tokens
         problem = sampling.problems[samples[0].problem_id]

@@ -1,6 +1,6 @@
 """Problems -> prompts -> completions -> samples with verdicts, for the loop and for `eval`."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from selftaught.config.settings import RunConfig
@@ -22,6 +22,7 @@ from selftaught.records.samples import (
     SamplingParams,
 )
 from selftaught.records.seeds import seed_for
+from selftaught.runs.shared_chunks import SharedChunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,18 +118,26 @@ def generate_chunk(
     *,
     on_prompts: OnPrompts = lambda few_shot_block, prompts, render: None,
     on_sample: Callable[[Sample], None] = lambda sample: None,
+    shared: SharedChunks | None = None,
 ) -> list[Sample]:
     """Make the planned samples with an engine that is open on the model; they are in the order of the plan.
 
-    `on_prompts` gets the prompts before any sample is generated, `on_sample` each sample as soon as it is complete.
+    With `shared`, a chunk that another run has made is taken from there. `on_prompts` gets the prompts before any
+    sample is generated, `on_sample` each sample as soon as it is complete.
     Raises EngineError unless the engine answers every request exactly once.
     """
     spec, task = sampling.spec, sampling.task
     prompts = spec.prompts(task, (sampling.problems[plan.problem_id] for plan in planned))
     requests = [Request(prompt=prompt, seed=sampling.seed(plan)) for prompt, plan in zip(prompts, planned, strict=True)]
-    on_prompts(spec.few_shot_block(task), prompts, engine.render if isinstance(engine, RendersPrompts) else _as_text)
+    render = engine.render if isinstance(engine, RendersPrompts) else _as_text
+    on_prompts(spec.few_shot_block(task), prompts, render)
+
+    def generate() -> Iterator[Completion]:
+        return engine.sample(requests, spec.params)
+
+    made = generate() if shared is None else shared.sample(sampling.model, requests, spec.params, render, generate)
     samples: dict[int, Sample] = {}
-    for completion in engine.sample(requests, spec.params):
+    for completion in made:
         position = completion.request
         plan = planned[position]
         if position in samples:

@@ -12,6 +12,7 @@ from selftaught.records.errors import Interrupted, Suspended
 from selftaught.records.events import Event
 from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
+from selftaught.runs.shared_chunks import SharedChunks
 from selftaught.runs.store import RunStore
 from selftaught.stages.weight_proof import NOISE
 from selftaught.training.trainer import Trainer
@@ -32,6 +33,8 @@ class Setup:
     noise: float = NOISE
     """If two models differ by less than this (nats), the engine's log-probabilities cannot distinguish them."""
     method: Method
+    shared: SharedChunks | None = None
+    """Chunks of the base model that other runs of a comparison have made; None for a run alone."""
     tell: Callable[[Event], None] = lambda event: None
     """Called with everything that happens; whoever listens changes nothing in the run."""
     should_stop: Callable[[], bool] = lambda: False

@@ -98,6 +98,7 @@ class SftTrainer:
         summary = TrainingSummary(
             steps=steps.done,
             tokens=steps.tokens,
+            loss_tokens=sum(rows[i].num_loss_tokens for i in self._order(rows, plan)),
             seconds=round(time.monotonic() - began, 3),
             first_loss=steps.first_loss,
             last_loss=steps.last_loss,
@@ -131,7 +132,7 @@ class SftTrainer:
         frozen = frozen_folder(start, self._settings)
         model = load_for_training(frozen, self._settings, compute=self._compute, trust_remote_code=self._trust)
         check_rows(rows, codec, context=context_of(model))
-        order = row_order(len(rows), num_places=plan.steps * self._settings.batch_size, seed=plan.seed)
+        order = self._order(rows, plan)
         with workers or nullcontext():
             trainer = self.build(training, model, codec, rows, order, workers=workers)
             steps = _Steps(on_step, began, trainer)
@@ -147,6 +148,10 @@ class SftTrainer:
         if trained.config.get_text_config()._attn_implementation != trainer.plain_attention:
             trained.set_attn_implementation(trainer.plain_attention)
         return trained.eval(), steps
+
+    def _order(self, rows: Sequence[Row], plan: TrainingPlan) -> list[int]:
+        """Which rows are trained on, step by step."""
+        return row_order(len(rows), num_places=plan.steps * self._settings.batch_size, seed=plan.seed)
 
     def build(
         self,

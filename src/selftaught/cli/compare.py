@@ -1,0 +1,170 @@
+"""The command `selftaught compare`, which app.py lists with the others."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selftaught.cli.output import note, width_of
+from selftaught.cli.run import stop_signals
+from selftaught.machine.paths import given_name, given_path
+from selftaught.machine.time_limit import time_limit
+from selftaught.records.errors import ConfigError, RefusedError
+
+if TYPE_CHECKING:
+    from selftaught.commands.compare import Asked
+    from selftaught.commands.compare_table import Written
+    from selftaught.config.settings import RunConfig
+
+
+def compare_command(
+    target: Annotated[
+        str | None, typer.Argument(help="A task with a shipped config, or a TOML file.", metavar="TASK_OR_CONFIG")
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Rows, divided by commas; default: all that the task can have.", metavar="ROW,…")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Run seeds, divided by commas.", metavar="SEED,…")] = "1,2,3",
+    at: Annotated[
+        str,
+        typer.Option(
+            help="equal-steps: as many optimizer steps from the base model to each model; paper: each row its own "
+            "schedule."
+        ),
+    ] = "equal-steps",
+    only: Annotated[
+        str | None,
+        typer.Option(help="Run this one cell: for an array job on a shared folder.", metavar="ROW:SEED"),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The row that the others are compared with; default: star.", metavar="ROW")
+    ] = None,
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--dir",
+            help="The comparison's folder; default runs/TASK-compare. One of the same config is carried on.",
+            metavar="DIR",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="section.key=value over the config for all rows, or ROW:section.key=value for one; repeatable.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    limit: Annotated[
+        str | None,
+        typer.Option(
+            "--time-limit", help="End after this time and the work in hand, with exit code 75.", metavar="TIME"
+        ),
+    ] = None,
+    is_list: Annotated[bool, typer.Option("--list", help="Say what each row is, and run nothing.")] = False,
+) -> None:
+    """Run methods and controls with several seeds on one task, and make a table of what may be claimed."""
+    is_over = time_limit(limit, "--time-limit")
+    if is_list:
+        return _print_rows()
+    if target is None:
+        raise ConfigError("give a task or a config file, for example `selftaught compare arithmetic`")
+    asked = _asked(rows, seeds, at, only, overrides or ())
+    place = None if folder is None else given_path(folder, "--dir")
+    _compare(given_name(target, "TASK_OR_CONFIG"), asked, place, against, is_over)
+
+
+def _compare(name: str, asked: "Asked", place: Path | None, against: str | None, is_over: Callable[[], str]) -> None:
+    from selftaught.commands import compare
+    from selftaught.commands.compare_table import write_table
+    from selftaught.commands.run import task_of
+    from selftaught.comparison.folder import ComparisonFolder
+    from selftaught.comparison.plan import check_row
+    from selftaught.comparison.results import DEFAULT_AGAINST
+    from selftaught.config.loading import load_config
+
+    reference = DEFAULT_AGAINST if against is None else check_row(against, "--against")
+
+    def load(settings: Mapping[str, Any]) -> "RunConfig":
+        return load_config(name, settings)
+
+    base = compare.base_config(load, asked)
+    planned = compare.plan(load, asked, base, task_of(base))
+    for line in planned.left_out:
+        note(line)
+    folder = ComparisonFolder(place or compare.default_dir(base))
+    with stop_signals("the same command") as stop:
+        failed = compare.compare(
+            folder,
+            load,
+            asked,
+            base,
+            planned,
+            note=note,
+            listeners=_listeners,
+            should_stop=lambda: stop.is_interrupted,
+            suspended_by=lambda: "SIGTERM" if stop.is_terminated else is_over(),
+        )
+        written = write_table(folder, against=reference)
+    _print(written)
+    if failed:
+        what = "; ".join(f"{cell}: {folder.failure(cell)}" for cell in failed)
+        raise RefusedError(f"{len(failed)} of {len(planned.cells)} cells failed; {what}")
+
+
+def _asked(rows: str | None, seeds: str, at: str, only: str | None, overrides: Sequence[str]) -> "Asked":
+    from selftaught.commands.compare import Asked
+    from selftaught.comparison.plan import check_row, parsed_cell, parsed_rows, parsed_seeds
+    from selftaught.config.loading import parse_overrides
+
+    if at not in ("equal-steps", "paper"):
+        raise ConfigError(f"--at is {at!r}, expected equal-steps or paper")
+    of_all, of_rows = [], dict[str, dict[str, Any]]()
+    for item in overrides:
+        key = item.partition("=")[0]
+        if ":" not in key:
+            of_all.append(item)
+            continue
+        row, _, setting = item.partition(":")
+        of_rows.setdefault(check_row(row.strip(), "--set"), {}).update(parse_overrides([setting]))
+    return Asked(
+        rows=None if rows is None else parsed_rows(rows),
+        seeds=parsed_seeds(seeds),
+        at="paper" if at == "paper" else "equal-steps",
+        only=None if only is None else parsed_cell(only),
+        of_all=parse_overrides(of_all),
+        of_rows=of_rows,
+    )
+
+
+def _listeners(config: "RunConfig") -> list[Any]:
+    from rich.console import Console
+
+    from selftaught.tracking.terminal import Terminal
+
+    return [Terminal(Console(stderr=True), config.loop.max_iterations)]
+
+
+def _print_rows() -> None:
+    from selftaught.comparison.rows import ROWS
+    from selftaught.report.tables import wrapped
+
+    for name, row in ROWS.items():
+        print(wrapped(f"{name}  {row.meaning}", width_of(sys.stdout), indent="    "))
+
+
+def _print(written: "Written") -> None:
+    from selftaught.comparison.texts import missing_lines, notes, parts
+    from selftaught.report.tables import table_text, wrapped
+
+    width = width_of(sys.stdout)
+    for line in notes(written.table, written.about):
+        print(wrapped(line, width, indent="    "))
+    for title, header, rows in parts(written.table):
+        print(f"\n{title}\n{table_text(header, rows, width)}")
+    for name in ("compare.md", "compare.json", "compare.tex", "accuracy.svg", "tokens.svg"):
+        print(written.folder / name)
+    for line in missing_lines(written.about.missing):
+        note(line)

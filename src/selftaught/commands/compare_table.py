@@ -1,0 +1,79 @@
+"""Make the table of a comparison from the cells that are there, and write it in every form."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from selftaught.comparison.cells import Result, read_cell
+from selftaught.comparison.folder import ComparisonFolder
+from selftaught.comparison.plan import Cell
+from selftaught.comparison.plots import write_plots
+from selftaught.comparison.results import Table, table_of
+from selftaught.comparison.texts import About, latex, markdown
+from selftaught.runs.shared_chunks import saving_of
+from selftaught.tasks.outside import short_name
+
+JSON, MARKDOWN, LATEX = "compare.json", "compare.md", "compare.tex"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    table: Table
+    about: About
+    folder: Path
+
+
+def write_table(folder: ComparisonFolder, *, against: str) -> Written:
+    """Read every finished cell, and write compare.json, compare.md, compare.tex and the plots.
+
+    Under the folder's lock: of several processes that end together, the last one writes what all have finished.
+    Raises StoreError for a damaged run folder, and for cells that cannot be compared.
+    """
+    with folder.locked():
+        asked = folder.asked()
+        cells = folder.cells()
+        results = [result for cell in cells if (result := read_cell(cell, folder.run_dir(cell))) is not None]
+        table = table_of(results, against=against, own=asked["rows"])
+        about = _about(folder, asked, cells, results)
+        folder.write_json(JSON, as_json(table, about))
+        plots = write_plots(results, folder.write_bytes)
+        folder.write_text(MARKDOWN, markdown(table, about, plots=plots))
+        folder.write_text(LATEX, latex(table, about))
+    return Written(table=table, about=about, folder=folder.dir)
+
+
+def as_json(table: Table, about: About) -> dict[str, Any]:
+    """The content of compare.json (docs/compare.md): the table's records, rates from 0 to 1."""
+    return {
+        "format": 1,
+        "task": about.task,
+        "model": about.model,
+        "at": about.at,
+        "planned_steps": about.steps,
+        **asdict(table),
+        "missing": [
+            {"row": cell.row, "seed": cell.seed, "failed": reason or None} for cell, reason in about.missing.items()
+        ],
+        "sharing": {
+            "generated": about.generated,
+            "shared": about.saving.used,
+            "saved": about.saving.saved,
+            "saved_share": about.saved_share,
+        },
+    }
+
+
+def _about(
+    folder: ComparisonFolder, asked: Mapping[str, Any], cells: Sequence[Cell], results: Sequence[Result]
+) -> About:
+    finished = {result.cell for result in results}
+    return About(
+        task=short_name(asked["config"]["task.name"]),
+        model=Path(asked["config"]["model.path"]).name,
+        at=asked["config"]["at"],
+        steps=asked["steps"],
+        missing={cell: folder.failure(cell) for cell in cells if cell not in finished},
+        saving=saving_of(folder.shared, [cell.name for cell in cells if cell in finished]),
+        generated=sum(result.work.generated for result in results),
+    )

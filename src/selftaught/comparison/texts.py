@@ -1,0 +1,230 @@
+"""A comparison's table for people: for a terminal, Markdown, and LaTeX in the layout of the paper's Tables 1 and 2.
+
+All rates are in percent, all numbers but counts and p-values are means over the seeds of a row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selftaught.comparison.plan import At, Cell
+from selftaught.comparison.results import Accuracy, Against, RowResult, Table
+from selftaught.comparison.rows import ROWS
+from selftaught.comparison.statistics import Discordant
+from selftaught.report.cells import DASH, md, table
+from selftaught.runs.shared_chunks import Saving
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What is said of a comparison beside its table."""
+
+    task: str
+    model: str
+    at: At
+    steps: int
+    """Planned between the base model and the last model of every row, at equal steps."""
+    missing: Mapping[Cell, str]
+    """Cells without a result -> why they failed, or nothing."""
+    saving: Saving
+    generated: int
+    """Tokens of all completions of all finished cells, shared ones in each that has them."""
+
+    @property
+    def saved_share(self) -> float:
+        return self.saving.saved / self.generated if self.generated else 0.0
+
+
+def parts(found: Table) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of each part of the table."""
+    return [
+        ("Accuracy on test", *_accuracies(found)),
+        *(
+            (f"Difference to {found.against} in points, {which}", *_differences(found, which))
+            for which in (("selected", "last") if found.against else ())
+        ),
+        ("What came of it, and what it took", *_costs(found)),
+    ]
+
+
+def notes(found: Table, about: About) -> list[str]:
+    """What the table cannot say by itself, in sentences."""
+    lines = [
+        f"{about.task} with {about.model}: n = {found.problems} test problems, {found.train} training problems.",
+        f"At equal steps: {about.steps} optimizer steps from the base model to the last model of every row that trains."
+        if about.at == "equal-steps"
+        else "Each row with its own schedule of steps (--at paper).",
+        "Selected is the model that is best on dev, last that of the last iteration, whatever it is like on dev.",
+    ]
+    if single := [row.row for row in found.rows if len(row.seeds) == 1]:
+        lines.append(f"A single seed, so nothing is known of its spread: {', '.join(single)}.")
+    for row in found.rows:
+        if row.own_settings:
+            settings = ", ".join(f"{key} = {value}" for key, value in row.own_settings.items())
+            lines.append(f"{row.row} was given {settings}.")
+    if about.at == "equal-steps":
+        for row in found.rows:
+            if row.last_iterations != (0,) * len(row.seeds) and row.last_steps != about.steps:
+                lines.append(f"{row.row} has {row.last_steps:g} steps to its last model, not {about.steps}.")
+    if about.saving.saved:
+        lines.append(
+            f"Sharing saved {about.saving.saved} of {about.generated} tokens ({about.saved_share:.1%}): samples of the "
+            "base model that rows have in common were generated once."
+        )
+    return [*lines, *missing_lines(about.missing)]
+
+
+def missing_lines(missing: Mapping[Cell, str]) -> list[str]:
+    """One sentence for the cells that have not finished, and one for each that failed."""
+    open_cells = [str(cell) for cell, reason in missing.items() if not reason]
+    lines = [f"Not in the table, because unfinished: {', '.join(open_cells)}."] if open_cells else []
+    return lines + [f"Not in the table: {cell} failed: {reason}" for cell, reason in missing.items() if reason]
+
+
+def markdown(found: Table, about: About, *, plots: Sequence[str]) -> str:
+    """The page; `plots` are the paths of pictures, relative to it."""
+    blocks = [f"# Comparison on {md(about.task)}", "\n".join(f"- {md(line)}" for line in notes(found, about))]
+    for title, header, rows in parts(found):
+        blocks += [f"## {md(title)}", table([md(h) for h in header], [[md(cell) for cell in row] for row in rows])]
+    blocks += [f"![{plot}]({plot})" for plot in plots]
+    explained = [f"- **{md(row.row)}**: {md(ROWS[row.row].meaning)}" for row in found.rows]
+    return "\n\n".join([*blocks, "## Rows", "\n".join(explained)]) + "\n"
+
+
+def latex(found: Table, about: About) -> str:
+    """A table in the layout of Tables 1 and 2 of Zelikman et al. 2022: approach, accuracy, train data used."""
+    steps = "at equal steps" if about.at == "equal-steps" else "each row with its own schedule"
+    body: list[str] = []
+    for is_control in (False, True):
+        of_kind = [row for row in found.rows if bool(ROWS[row.row].control_of) == is_control]
+        if of_kind and body:
+            body.append("\\midrule")
+        body += [_latex_row(row) for row in of_kind]
+    several = any(len(row.seeds) > 1 for row in found.rows)
+    spread = " Mean $\\pm$ standard deviation over seeds;" if several else ""
+    lines = [
+        "% Needs \\usepackage{booktabs}.",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{tex(about.task)}, {steps}.{spread} in brackets the 95\\,\\% interval over $n = {found.problems}$ "
+        "test problems. Selected: best on dev; last: last iteration.}",
+        "\\begin{tabular}{lrlrlr}",
+        "\\toprule",
+        "Approach & \\multicolumn{2}{c}{Test accuracy (\\%), selected} & "
+        "\\multicolumn{2}{c}{Test accuracy (\\%), last} & Train data used (\\%) \\\\",
+        "\\midrule",
+        *body,
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tex(text: str) -> str:
+    """Any text as LaTeX shows it unchanged."""
+    return "".join(_TEX.get(c, c) for c in text if c.isprintable())
+
+
+_TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "\\": "\\textbackslash{}",
+}
+
+
+def _latex_row(row: RowResult) -> str:
+    cells = [tex(row.row)]
+    for accuracy in (row.selected, row.last):
+        sd = "" if accuracy.sd is None else f" $\\pm$ {_percent(accuracy.sd)}"
+        cells += [f"{_percent(accuracy.mean)}{sd}", _interval(accuracy.interval)]
+    return " & ".join([*cells, _percent(row.unhinted + row.hinted)]) + " \\\\"
+
+
+def _accuracies(found: Table) -> tuple[list[str], list[list[str]]]:
+    header = ["row", "seeds", "selected %", "95 %", "by seed", "iteration", "last %", "95 %", "by seed"]
+    rows = [
+        [
+            row.row,
+            ", ".join(map(str, row.seeds)),
+            *_accuracy(row.selected),
+            ", ".join(map(str, row.selected_iterations)),
+            *_accuracy(row.last),
+            f"{_percent(row.unhinted + row.hinted)} ({_percent(row.unhinted)} + {_percent(row.hinted)})",
+        ]
+        for row in found.rows
+    ]
+    return [*header, "train used % (unhinted + hinted)"], rows
+
+
+def _differences(found: Table, which: str) -> tuple[list[str], list[list[str]]]:
+    header = ["row", "seeds", which, "95 %", "gained, lost by seed", "McNemar p by seed", "p", "p (Holm)"]
+    rows = []
+    for row in found.rows:
+        against = row.against if which == "selected" else row.last_against
+        if against is not None:
+            rows.append([row.row, ", ".join(map(str, against.seeds)), *_against(against)])
+    return [*header, "smallest shown"], rows
+
+
+def _costs(found: Table) -> tuple[list[str], list[list[str]]]:
+    header = ["row", "gained, lost against base", "false positives", "steps", "loss tokens", "steps in all"]
+    passes = [row.passes for row in found.rows if row.passes is not None]
+    named = "pass@k on dev %, base → selected"
+    if passes:
+        named = f"{named} (k = {passes[0].k}, T = {passes[0].temperature:g}, n = {passes[0].n})"
+    rows = [
+        [
+            row.row,
+            _gained_lost(row.against_base),
+            DASH if row.false_positive is None else f"{row.false_positive}/{row.correct}",
+            f"{row.steps:g}",
+            _count(row.loss_tokens),
+            f"{row.all_steps:g}",
+            _count(row.generated),
+            _count(row.trained),
+            DASH if row.flops is None else f"{row.flops:.2g}",
+            f"{row.hours:.2f}",
+            DASH if row.passes is None else f"{_percent(row.passes.base)} → {_percent(row.passes.result)}",
+        ]
+        for row in found.rows
+    ]
+    return [*header, "tokens generated", "tokens trained", "FLOPs", "hours", named], rows
+
+
+def _accuracy(accuracy: Accuracy) -> list[str]:
+    sd = "" if accuracy.sd is None else f" ± {_percent(accuracy.sd)}"
+    by_seed = ", ".join(map(_percent, accuracy.by_seed)) if len(accuracy.by_seed) > 1 else DASH
+    return [f"{_percent(accuracy.mean)}{sd}", _interval(accuracy.interval), by_seed]
+
+
+def _against(against: Against) -> list[str]:
+    found = against.difference
+    return [
+        f"{100 * found.difference:+.1f}",
+        "[{:+.1f}, {:+.1f}]".format(*(100 * end for end in found.interval)),
+        _gained_lost(against.by_seed),
+        ", ".join(_p(one.p) for one in against.by_seed),
+        _p(found.p),
+        _p(against.p_holm),
+        _percent(found.smallest),
+    ]
+
+
+def _gained_lost(by_seed: Sequence[Discordant]) -> str:
+    return ", ".join(f"+{one.gained} −{one.lost}" for one in by_seed)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return "[{}, {}]".format(*map(_percent, interval))
+
+
+def _p(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _count(number: float | None) -> str:
+    return DASH if number is None else f"{number:,.0f}".replace(",", " ")
