@@ -37,9 +37,9 @@ def write_table(folder: ComparisonFolder, *, against: str) -> Written:
         table = table_of(results, against=against, own=asked["rows"])
         about = _about(folder, asked, cells, results)
         folder.write_json(JSON, as_json(table, about))
-        plots = write_plots(results, folder.write_bytes)
-        folder.write_text(MARKDOWN, markdown(table, about, plots=plots))
-        folder.write_text(LATEX, latex(table, about))
+        plots = write_plots(results, folder.put_bytes)
+        folder.put_text(MARKDOWN, markdown(table, about, plots=plots))
+        folder.put_text(LATEX, latex(table, about))
     return Written(table=table, about=about, folder=folder.dir)
 
 

@@ -126,12 +126,12 @@ class ComparisonFolder:
             yield
 
     def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        self.write_text(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+        self.put_text(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
-    def write_text(self, name: str, text: str) -> None:
-        self.write_bytes(name, text.encode())
+    def put_text(self, name: str, text: str) -> None:
+        self.put_bytes(name, text.encode())
 
-    def write_bytes(self, name: str, content: bytes) -> None:
+    def put_bytes(self, name: str, content: bytes) -> None:
         self._replace(self.dir / name, content)
 
     def _replace(self, path: Path, content: bytes) -> None:
