@@ -85,7 +85,7 @@ def test_the_calls_of_a_run_are_linear_in_its_problems(changes: dict[str, Any]) 
     assert 1.9 < (most - more) / (more - few) < 2.1
 
 
-def test_a_resume_parses_no_line_of_samples_twice_and_none_of_a_finished_iteration(tmp_path: Path) -> None:
+def test_a_resume_parses_no_line_of_training_samples_twice_and_none_of_a_finished_iteration(tmp_path: Path) -> None:
     task, stopped = large_task(100), tmp_path / "stopped"
     last = stopped / "samples" / "002-rationalization.jsonl"
     with pytest.raises(Interrupted):
@@ -93,12 +93,14 @@ def test_a_resume_parses_no_line_of_samples_twice_and_none_of_a_finished_iterati
     engines: list[ScriptedEngine] = []
     with counted_calls() as counts:
         run_toy(stopped, task=task, config=config(), chunk=CHUNK, engines=engines)
-    parsed = parsed_samples(counts)
-    assert set(parsed.values()) == {1}
-    assert Counter(path.name for path, _ in parsed) == {  # type: ignore[misc, has-type]
-        "000-dev.jsonl": len(DEV),
-        "002-rationale.jsonl": 100,
-        "002-rationalization.jsonl": CHUNK,
+    lines = parsed_samples(counts).items()
+    assert Counter((path.name, times) for (path, _), times in lines) == {  # type: ignore[misc, has-type]
+        ("002-rationale.jsonl", 1): 100,
+        ("002-rationalization.jsonl", 1): CHUNK,
+        # The measurements of iteration 2's model, the one before and the base model, for what it gained and lost on dev.
+        ("000-dev.jsonl", 2): len(DEV),
+        ("001-dev.jsonl", 1): len(DEV),
+        ("002-dev.jsonl", 2): len(DEV),
     }
     hinted = [r for e in engines for r in e.requests if "(answer" in r.prompt.rpartition("Q: ")[2]]
     assert len(hinted) == 60 - CHUNK

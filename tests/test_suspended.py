@@ -112,8 +112,9 @@ def test_a_training_is_given_up_before_its_last_step_and_saved_after_it(at: int,
 SIGNALS = """
 import os, signal, time
 from pathlib import Path
-from selftaught.cli.run import SAME_S, _stop_signals
-with _stop_signals(Path("r u n")) as stop:
+from selftaught.cli.run import SAME_S, stop_signals
+from selftaught.machine.command_lines import command
+with stop_signals(command("run", "--resume", Path("r u n"))) as stop:
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
