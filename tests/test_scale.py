@@ -97,7 +97,7 @@ def test_a_resume_parses_no_line_of_training_samples_twice_and_none_of_a_finishe
     assert Counter((path.name, times) for (path, _), times in lines) == {  # type: ignore[misc, has-type]
         ("002-rationale.jsonl", 1): 100,
         ("002-rationalization.jsonl", 1): CHUNK,
-        # The measurements of iteration 2's model, the one before and the base model, for what it gained and lost on dev.
+        # Iteration 2's model, the one before and the base model: what it gained and lost on dev.
         ("000-dev.jsonl", 2): len(DEV),
         ("001-dev.jsonl", 1): len(DEV),
         ("002-dev.jsonl", 2): len(DEV),
