@@ -37,6 +37,7 @@ COMMANDS = [
         "predict",
         "export",
         "track",
+        "view",
         "tasks",
         "tasks check",
         "init",

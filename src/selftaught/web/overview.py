@@ -135,5 +135,3 @@ def _training(run_dir: Path) -> dict[str, Any]:
     names = ("iteration", "step", "loss", "learning_rate", "grad_norm", "tokens", "seconds")
     columns = {name: [getattr(step, name) for step in shown] for name in names}
     return {"every": every, "logged": len(steps), "columns": columns}
-
-

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from selftaught import __version__
-from selftaught.runs.lines import read_lines
 from selftaught.records.prompts import StoredPrompt
+from selftaught.runs.lines import read_lines
 from selftaught.runs.reading import PROMPTS, StoredProblems, read_problems, read_samples
 from selftaught.runs.scores import SCORES, read_scores
 from selftaught.web.facts import (

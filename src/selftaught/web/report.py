@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def write_html(run_dirs: Sequence[Path], path: Path | None = None, *, max_bytes:
         temporary.write_text(one_file(data), encoding="utf-8")
         os.replace(temporary, target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         reason = link_to_nothing(target) or error.strerror or error
         raise StoreError(f"cannot write the page to {target}: {reason}; give another file, --html FILE") from error
     return HtmlReport(

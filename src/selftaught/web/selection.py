@@ -27,7 +27,7 @@ class Filters:
     check: tuple[str, bool] | None = None
     """The name of a check, and whether it passed."""
     text: str | None = None
-    """Stands in the completion, the prediction, the question, the answer or the problem's id; letters of either case."""
+    """Stands in completion, prediction, question, answer or the problem's id, in letters of either case."""
 
     def matches(self, sample: Mapping[str, Any], problem: Mapping[str, Any]) -> bool:
         """Whether a sample (`facts.sample_values`) of a problem (`facts.problem_values`) is meant."""
@@ -80,4 +80,6 @@ def _value(key: str, text: str) -> Any:
         return name, outcome == "passed"
     if key == "q" and not MIN_TEXT <= len(text) <= MAX_TEXT:
         raise ConfigError(f"a text to search for has {MIN_TEXT} to {MAX_TEXT} characters, this one {len(text)}")
+    if key == "q" and "\0" in text:
+        raise ConfigError("a text to search for holds no NUL character, which the index cannot be asked for")
     return text

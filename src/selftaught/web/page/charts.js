@@ -121,6 +121,11 @@ function redraw(place) {
   place.draw(width > 300 ? width - 1 : 281);
 }
 
+// Of the parts of a bar: the first stands out.
+function tone(i) {
+  return i === 0 ? "c3" : `c${[7, 5, 2, 6, 4, 1][(i - 1) % 6]}`;
+}
+
 // A bar for each row, of parts that add up. `rows`: [{ name, parts: [{ name, value }] }].
 export function barChart({ title, rows, unit, digits = 0, tables }) {
   const names = [...new Set(rows.flatMap((row) => row.parts.map((part) => part.name)))];
@@ -141,13 +146,13 @@ export function barChart({ title, rows, unit, digits = 0, tables }) {
         if (!part.value) continue;
         const text = `${row.name}, ${part.name}: ${part.value.toLocaleString("en", { maximumFractionDigits: digits })} ${unit}`;
         const at = { x: x(sum), y: i * 32 + 3, width: Math.max(1, x(sum + part.value) - x(sum) - 1), height: 24 };
-        parts.push(svg("rect", { class: `bar c${names.indexOf(part.name) % 8}`, rx: 2, ...at }, svg("title", {}, text)));
+        parts.push(svg("rect", { class: `bar ${tone(names.indexOf(part.name))}`, rx: 2, ...at }, svg("title", {}, text)));
         sum += part.value;
       }
     });
     return svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height }, parts);
   };
-  const keys = names.map((name, i) => el("li", { class: `c${i % 8}` }, el("span", { class: "swatch", "aria-hidden": "true" }), name));
+  const keys = names.map((name, i) => el("li", { class: tone(i) }, el("span", { class: "swatch", "aria-hidden": "true" }), name));
   return el("figure", {}, el("figcaption", {}, title), drawn(draw, `${title}; the table below has the numbers`), el("ul", { class: "legend" }, keys), more(`${title}: the numbers`, tables));
 }
 

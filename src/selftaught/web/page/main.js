@@ -97,7 +97,7 @@ function follow(rel) {
 
 // The items of a list that j and k go through.
 function step(by) {
-  const items = [...main.querySelectorAll("a.open, .grid tbody th a, .columns, h1 ~ .wide a")];
+  const items = [...main.querySelectorAll("a.open, .grid tbody th a, .columns")];
   const next = items[items.indexOf(document.activeElement) + by] ?? (by > 0 ? items[0] : items[items.length - 1]);
   next?.focus();
   next?.scrollIntoView({ block: "nearest" });

@@ -139,7 +139,7 @@ function checks(sample) {
   const all = Object.entries(sample.checks);
   if (!all.length) return null;
   return el("ul", { class: "checks" }, all.map(([name, result]) =>
-    el("li", {}, el("span", { class: result.passed ? "passed" : "failed" }, result.passed ? "✓" : "✗"), ` ${name}: `, result.passed ? "passed" : [`failed at ${Math.round(100 * result.share)} % `, literal(result.detail)])
+    el("li", {}, el("span", { class: result.passed ? "passed" : "failed" }, result.passed ? "✓" : "✗"), ` ${name}: `, result.passed ? "passed" : ["failed, ", literal(result.detail), result.share > 0 ? ` (after ${Math.round(100 * result.share)} % of the steps)` : ""])
   ));
 }
 

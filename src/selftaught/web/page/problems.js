@@ -3,7 +3,8 @@
 import { choice, el, number, table } from "./dom.js";
 import { go, linkTo } from "./route.js";
 
-const ROWS = 100;
+const ROWS = 200;
+const ROWS_OF_A_TABLE = 25;
 
 export const STATES = {
   s: ["solved", "●", "solved"],
@@ -111,6 +112,14 @@ function changes(all, run, split, values) {
 
 function gridTable(rows, run, split) {
   const iterations = iterationsOf(rows);
+  const tables = [];
+  for (let start = 0; start < rows.length; start += ROWS_OF_A_TABLE) tables.push(gridPart(rows.slice(start, start + ROWS_OF_A_TABLE), iterations, run, split, start));
+  const grids = el("div", { class: "grids", keydown: move }, tables);
+  grids.querySelector("a")?.setAttribute("tabindex", "0");
+  return [el("p", { class: "faint small" }, "Arrow keys move in the grid, Enter opens."), grids];
+}
+
+function gridPart(rows, iterations, run, split, start) {
   const head = el("tr", {}, el("th", { scope: "col" }, "problem"), el("th", { scope: "col" }, "class"), iterations.map((n) => el("th", { scope: "col" }, String(n))));
   const body = rows.map((row) => el("tr", {},
     el("th", { scope: "row" }, cell(linkTo("problem", { run: run.name, id: row.id }), row.id)),
@@ -122,9 +131,8 @@ function gridTable(rows, run, split) {
       return el("td", { class: `state ${name}` }, link);
     })
   ));
-  const grid = el("table", { class: "grid", keydown: move }, el("caption", {}, `Problems of ${split} by iteration; arrow keys move, Enter opens`), el("thead", {}, head), el("tbody", {}, body));
-  grid.querySelector("a")?.setAttribute("tabindex", "0");
-  return el("div", { class: "wide" }, grid);
+  const caption = el("caption", { class: "unseen-caption" }, `Problems of ${split} by iteration, from number ${start + 1}`);
+  return el("div", { class: "wide" }, el("table", { class: "grid" }, caption, el("thead", {}, head), el("tbody", {}, body)));
 }
 
 function cell(href, text) {
@@ -138,7 +146,7 @@ function move(event) {
   const moved = MOVES[event.key];
   const link = event.target.closest("a");
   if (!moved || !link) return;
-  const links = [...event.currentTarget.tBodies[0].rows].map((row) => [...row.querySelectorAll("a")]);
+  const links = [...event.currentTarget.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("a")]);
   const row = links.findIndex((cells) => cells.includes(link));
   const next = links[row + moved[0]]?.[links[row].indexOf(link) + moved[1]];
   if (!next) return;

@@ -39,11 +39,13 @@ function headline(run) {
   const figures = splits.map((split) => {
     const base = at(run, split, 0);
     const best = at(run, split, state.best);
+    if (state.best === 0)
+      return el("div", { class: "figure" }, el("p", { class: "what" }, `accuracy on ${split}`), el("p", { class: "big" }, percent(base.accuracy)), el("p", { class: "faint" }, `${rate(base)}, base model`), latest(run, split), el("p", { class: "faint" }, state.iterations ? "no iteration beat the base model on dev" : "no iteration is finished yet"));
     return el("div", { class: "figure" },
       el("p", { class: "what" }, `accuracy on ${split}`),
       el("p", { class: "big" }, percent(base.accuracy), el("span", { class: "arrow" }, " → "), percent(best?.accuracy)),
       el("p", { class: "faint" }, `${rate(base)}, base model`),
-      el("p", { class: "faint" }, best ? `${rate(best)}, ${state.best === 0 ? "base model, which no iteration beat" : `iteration ${state.best}`}` : `iteration ${state.best} is not measured on ${split} yet`)
+      el("p", { class: "faint" }, best ? `${rate(best)}, iteration ${state.best}` : `iteration ${state.best} is not measured on ${split} yet`)
     );
   });
   const what = [about.method, about.task + (about.variant ? ` (${about.variant})` : ""), about.model, `seed ${about.seed}`];
@@ -53,6 +55,11 @@ function headline(run) {
     el("div", { class: "figures" }, figures),
     el("p", { class: "faint small" }, "Accuracy is over each problem’s first, greedy completion; in brackets its 95 % Wilson interval, then correct/n. The best iteration is chosen on dev alone.")
   );
+}
+
+function latest(run, split) {
+  const last = measuredOn(run, split).pop();
+  return last && last.iteration > 0 ? el("p", { class: "faint" }, `${rate(last)}, iteration ${last.iteration}`) : null;
 }
 
 function comparison(runs, split) {

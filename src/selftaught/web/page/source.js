@@ -171,8 +171,9 @@ class ServedSource {
     return this.ask("problem", { run, id });
   }
 
-  facets(run) {
-    return this.ask("facets", { run });
+  async facets(run) {
+    const found = await this.ask("facets", { run });
+    return Object.fromEntries(Object.entries(found).map(([key, values]) => [key, sorted(values)]));
   }
 
   samples(run, filters, offset) {
