@@ -58,7 +58,8 @@ def hostile_run(run_dir: Path) -> Path:
         word = prompt.rpartition("Q: ")[2].split(" ")[0]
         return f" <r>count {HOSTILE.get(word, 'nothing')}</r>\n{len(word)}"
 
-    return page_run(run_dir, task=toy_task(train=(*TRAIN, *problems)), reply=hostile_reply)
+    config = toy_config(sampling__max_new_tokens=200_000)
+    return page_run(run_dir, config=config, task=toy_task(train=(*TRAIN, *problems)), reply=hostile_reply)
 
 
 def add_scores(run_dir: Path, iteration: int, stage: str) -> None:
