@@ -250,6 +250,7 @@ def serve(run_dirs: Sequence[Path], *, port: int, tell: Callable[[str], None]) -
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen(128)  # before anybody is told of it
     except OSError as error:
         listener.close()
         raise ConfigError(f"--port {port}: {error.strerror}; give another one, or 0 for any that is free") from error
