@@ -196,7 +196,7 @@ def test_filters_show_what_they_name_and_the_link_says_so(values: dict[str, str]
 def test_a_text_is_searched_for_by_keys_alone(site: Site) -> None:
     page = site.open("runs")
     press(page, "/")
-    page.wait_for_function("document.activeElement.id === 'search'")
+    page.wait_for_function("() => document.activeElement.id === 'search'")
     page.keyboard.type("A GUESS")
     press(page, "Enter")
     assert "q=A+GUESS" in page.url
@@ -339,7 +339,7 @@ def test_a_page_follows_a_run_that_goes_on(browser: Any, tmp_path: Path) -> None
         assert page.inner_text(".count") == "2 samples"
         with open(path, "ab") as file:
             file.write(line)
-        page.wait_for_function("document.querySelector('.count').innerText === '3 samples'")
+        page.wait_for_function("() => document.querySelector('.count').innerText === '3 samples'")
         assert page.inner_text("#live") == "live"
         page.context.close()
     assert site.wrong == []
