@@ -36,6 +36,7 @@ COMMANDS = [
         "report",
         "predict",
         "export",
+        "score",
         "track",
         "view",
         "tasks",

@@ -88,6 +88,7 @@ ALLOWED_AT_TOP = {
     "cli/export.py": {"typer"},
     "cli/predict.py": {"typer"},
     "cli/run.py": {"typer"},
+    "cli/score.py": {"typer"},
     "cli/track.py": {"typer"},
     "cli/view.py": {"typer"},
     "tracking/terminal.py": {"typer", "rich"},

@@ -24,6 +24,7 @@ from selftaught.cli.output import (
 )
 from selftaught.cli.predict import predict_command
 from selftaught.cli.run import run_command
+from selftaught.cli.score import score_command
 from selftaught.cli.track import track_command
 from selftaught.cli.view import view_command
 from selftaught.machine.paths import given_name, given_path
@@ -160,6 +161,7 @@ def evaluate_command(
 app.command(name="doctor", short_help="Look at machine, model and task before a run.")(doctor_command)
 app.command(name="export", short_help="Hand on a run's model and its data.")(export_command)
 app.command(name="predict", short_help="Answer a file of new questions.")(predict_command)
+app.command(name="score", short_help="Store log-probabilities of tokens, for the page.")(score_command)
 app.command(name="track", short_help="Send a run to trackers.")(track_command)
 app.command(name="view", short_help="Look at runs in a browser.")(view_command)
 

@@ -39,10 +39,13 @@ def write_scores(path: Path, scored: Iterable[ScoredSample]) -> int:
     temporary, count = path.with_suffix(".tmp"), 0
     with as_store_error(path, "write"):
         path.parent.mkdir(exist_ok=True)
-        with open(temporary, "wb") as file:
-            for line in scored:
-                file.write(dump(ScoredSample, line))
-                count += 1
-        temporary.replace(path)
+        try:
+            with open(temporary, "wb") as file:
+                for line in scored:
+                    file.write(dump(ScoredSample, line))
+                    count += 1
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         sync_dir(path.parent)
     return count

@@ -78,11 +78,16 @@ export function share(count, total) {
 export function table(caption, header, rows, { hidden = false } = {}) {
   const head = el("tr", {}, header.map((text) => el("th", { scope: "col" }, text)));
   const body = rows.map((cells) =>
-    el("tr", {}, cells.map((cell, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, cell)))
+    el("tr", {}, cells.map((cell, i) => el(i ? "td" : "th", i ? { class: breadth(cell) } : { scope: "row" }, cell)))
   );
   const made = el("table", {}, el("caption", { class: hidden ? "unseen-caption" : "" }, caption));
   made.append(el("thead", {}, head), el("tbody", {}, body));
   return el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption }, made);
+}
+
+// Numbers stay on one line; a long text gets room.
+function breadth(cell) {
+  return typeof cell !== "string" ? null : cell.length <= 34 ? "short" : "long";
 }
 
 export function more(summary, ...children) {
