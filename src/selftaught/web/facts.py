@@ -88,6 +88,9 @@ def read_examples(run_dir: Path) -> Iterator[dict[str, Any]]:
                 yield example_values(example, int(path.stem))
 
 
+WORTH = {"-": 0, "u": 1, "h": 2, "s": 3}
+"""Of several samples of a problem in an iteration, the best counts."""
+
 Solved = Mapping[tuple[str, str, int], bool]
 """(problem id, stage, iteration) -> whether it was solved: in training by any of its samples, in a measurement by its
 first completion."""
@@ -98,26 +101,17 @@ def states_of(problems: Iterable[StoredProblem], solved: Solved, iterations: int
 
     `s` solved without a hint, `h` solved by a hint alone, `u` unsolved, `-` not sampled.
     """
-    rows = []
-    for problem in problems:
-        if problem.split == "few_shot":
-            continue
-        letters = [_state(problem, solved, n) for n in range(iterations + 1)]
-        states = "".join(letters)
-        if states.strip("-"):
-            rows.append({"id": problem.id, "class": problem.class_name, "split": problem.split, "states": states})
-    return rows
-
-
-def _state(problem: StoredProblem, solved: Solved, iteration: int) -> str:
-    if problem.split != "train":
-        outcome = solved.get((problem.id, problem.split, iteration))
-        return "-" if outcome is None else "s" if outcome else "u"
-    plain = solved.get((problem.id, "rationale", iteration))
-    hinted = solved.get((problem.id, "rationalization", iteration))
-    if plain is None and hinted is None:
-        return "-"
-    return "s" if plain else "h" if hinted else "u"
+    known: dict[str, list[str]] = {}
+    for (id, stage, iteration), is_solved in solved.items():
+        states = known.setdefault(id, ["-"] * (iterations + 1))
+        state = "u" if not is_solved else "h" if stage == "rationalization" else "s"
+        if WORTH[state] > WORTH[states[iteration]]:
+            states[iteration] = state
+    return [
+        {"id": problem.id, "class": problem.class_name, "split": problem.split, "states": "".join(known[problem.id])}
+        for problem in problems
+        if problem.split != "few_shot" and problem.id in known
+    ]
 
 
 def merge_solved(solved: dict[tuple[str, str, int], bool], sample: Sample, stage: str) -> None:

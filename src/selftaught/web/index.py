@@ -7,7 +7,8 @@ made from: what has been appended is added, and after any other change it is mad
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -45,6 +46,7 @@ class Index:
         self._prompts: tuple[int, StoredPrompts] | None = None
         self._made_of: Mapping[str, str] = {}
         self._kept: dict[str, tuple[int, Any]] = {}
+        self._found: tuple[int, Filters, Sequence[int]] | None = None
         self.path = place_for(run_dir)
         self.version = 0
         """Another number whenever something new was taken in."""
@@ -60,27 +62,25 @@ class Index:
             self._refreshed()
 
     def count(self, filters: Filters) -> int:
-        where, values = condition(filters)
-        with self._lock:
-            found = self._refreshed().execute(f"SELECT count(*) FROM samples WHERE {where}", values).fetchone()
-        return int(found[0])
+        return len(self.numbers(filters))
 
-    def samples(self, filters: Filters, *, offset: int = 0, limit: int = -1) -> list[dict[str, Any]]:
-        """Samples with their problem's question and answer, in the order of files; `limit` -1 is all."""
-        where, values = condition(filters)
+    def samples(self, filters: Filters, *, offset: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
+        """Samples with their problem's question and answer, in the order of files; a `limit` of None is all."""
+        numbers = self.numbers(filters)[offset : None if limit is None else offset + limit]
         with self._lock:
-            rows = self._refreshed().execute(
-                f"SELECT {_COLUMNS} FROM samples WHERE {where} ORDER BY number LIMIT ? OFFSET ?",
-                [*values, limit, offset],
-            )
-            return [self._sample(row) for row in rows.fetchall()]
+            connection = self._current()
+            rows = (connection.execute(f"SELECT {_COLUMNS} FROM samples WHERE number = ?", [n]) for n in numbers)
+            return [self._sample(row) for found in rows for row in found.fetchall()]
 
-    def numbers(self, filters: Filters) -> list[int]:
-        """Which samples are meant, for `at`."""
-        where, values = condition(filters)
+    def numbers(self, filters: Filters) -> Sequence[int]:
+        """Which samples are meant, for `at`; what was asked for last is kept, since its next page is asked for next."""
         with self._lock:
-            rows = self._refreshed().execute(f"SELECT number FROM samples WHERE {where} ORDER BY number", values)
-            return [int(row[0]) for row in rows]
+            connection = self._refreshed()
+            if self._found is None or self._found[:2] != (self.version, filters):
+                where, values = condition(filters)
+                rows = connection.execute(f"SELECT number FROM samples WHERE {where} ORDER BY number", values)
+                self._found = self.version, filters, array("q", (row[0] for row in rows))
+            return self._found[2]
 
     def at(self, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The samples of some numbers, each with its complete prompt; one is in memory at a time."""
@@ -163,7 +163,7 @@ class Index:
     def _grid(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
         rows = connection.execute(
             "SELECT problem_id, stage, iteration, max(verdict = 'correct') FROM samples "
-            "WHERE kind <> 'evaluation' OR position = 0 GROUP BY problem_id, stage, iteration"
+            "WHERE stage IN ('rationale', 'rationalization') OR position = 0 GROUP BY problem_id, stage, iteration"
         )
         solved = {(id, stage, n): bool(outcome) for id, stage, n, outcome in rows}
         iterations = max((n for _, _, n in solved), default=0)

@@ -22,6 +22,7 @@ CREATE TABLE samples (
     verdict TEXT, class_name TEXT, kept INTEGER, reason TEXT, source TEXT, checks TEXT, start INTEGER
 );
 CREATE INDEX samples_by_problem ON samples (problem_id, iteration, kind, position);
+CREATE INDEX samples_for_grid ON samples (problem_id, stage, iteration, position, verdict);
 CREATE TABLE examples (problem_id TEXT, trained INTEGER, start INTEGER);
 CREATE INDEX examples_by_problem ON examples (problem_id);
 CREATE TABLE scores (problem_id TEXT, file TEXT, start INTEGER);
