@@ -4,7 +4,7 @@ Functions of the run folder. A sample's `fate` is what its own iteration made of
 trains on all samples so far decide again, and their lists are not read here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -91,9 +91,8 @@ def read_examples(run_dir: Path) -> Iterator[dict[str, Any]]:
 WORTH = {"-": 0, "u": 1, "h": 2, "s": 3}
 """Of several samples of a problem in an iteration, the best counts."""
 
-Solved = Mapping[tuple[str, str, int], bool]
-"""(problem id, stage, iteration) -> whether it was solved: in training by any of its samples, in a measurement by its
-first completion."""
+Solved = Iterable[tuple[str, str, int, bool]]
+"""(problem id, stage, iteration, whether it was solved) of samples; of a measurement, of first completions alone."""
 
 
 def states_of(problems: Iterable[StoredProblem], solved: Solved, iterations: int) -> list[dict[str, Any]]:
@@ -102,7 +101,7 @@ def states_of(problems: Iterable[StoredProblem], solved: Solved, iterations: int
     `s` solved without a hint, `h` solved by a hint alone, `u` unsolved, `-` not sampled.
     """
     known: dict[str, list[str]] = {}
-    for (id, stage, iteration), is_solved in solved.items():
+    for id, stage, iteration, is_solved in solved:
         states = known.setdefault(id, ["-"] * (iterations + 1))
         state = "u" if not is_solved else "h" if stage == "rationalization" else "s"
         if WORTH[state] > WORTH[states[iteration]]:
@@ -112,11 +111,3 @@ def states_of(problems: Iterable[StoredProblem], solved: Solved, iterations: int
         for problem in problems
         if problem.split != "few_shot" and problem.id in known
     ]
-
-
-def merge_solved(solved: dict[tuple[str, str, int], bool], sample: Sample, stage: str) -> None:
-    """Count one more sample in; of a measurement only a problem's first completion counts."""
-    if sample.kind == "evaluation" and sample.index:
-        return
-    key = (sample.problem_id, stage, sample.iteration)
-    solved[key] = solved.get(key, False) or sample.verdict == "correct"

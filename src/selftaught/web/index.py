@@ -161,12 +161,11 @@ class Index:
         return {**values, "check": sorted(checks)}
 
     def _grid(self, connection: sqlite3.Connection) -> list[dict[str, Any]]:
-        rows = connection.execute(
-            "SELECT problem_id, stage, iteration, max(verdict = 'correct') FROM samples "
-            "WHERE stage IN ('rationale', 'rationalization') OR position = 0 GROUP BY problem_id, stage, iteration"
-        )
-        solved = {(id, stage, n): bool(outcome) for id, stage, n, outcome in rows}
-        iterations = max((n for _, _, n in solved), default=0)
+        solved = connection.execute(
+            "SELECT problem_id, stage, iteration, verdict = 'correct' FROM samples INDEXED BY samples_for_grid "
+            "WHERE stage IN ('rationale', 'rationalization') OR position = 0"
+        ).fetchall()
+        iterations = max((row[2] for row in solved), default=0)
         return states_of(read_problems(self._dir), solved, iterations)
 
     def _sample(self, row: tuple[Any, ...]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from selftaught.web.facts import (
     Fate,
     Key,
     fates_of,
-    merge_solved,
     problem_values,
     read_examples,
     sample_values,
@@ -64,7 +63,7 @@ class _Sizes:
     """What one pass over a run's samples tells: how much of the page each problem takes, and which were solved."""
 
     by_problem: dict[str, int] = field(default_factory=dict)
-    solved: dict[tuple[str, str, int], bool] = field(default_factory=dict)
+    solved: list[tuple[str, str, int, bool]] = field(default_factory=list)
     samples: int = 0
     iterations: int = 0
 
@@ -75,7 +74,8 @@ class _Sizes:
             stage = stage_of(path)
             values = sample_values(sample, stage, None)
             sizes.add(sample.problem_id, values)
-            merge_solved(sizes.solved, sample, stage)
+            if sample.kind != "evaluation" or sample.index == 0:
+                sizes.solved.append((sample.problem_id, stage, sample.iteration, sample.verdict == "correct"))
             sizes.samples += 1
             sizes.iterations = max(sizes.iterations, sample.iteration)
         for example in read_examples(run_dir):
