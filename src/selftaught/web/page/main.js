@@ -43,7 +43,10 @@ async function render() {
 function arrive() {
   if (shown !== null) main.querySelector("h1")?.focus({ preventScroll: true });
   window.scrollTo(0, 0);
-  main.querySelector(".column.opened")?.scrollIntoView({ block: "nearest", inline: "center" });
+  for (const column of main.querySelectorAll(".column.opened")) {
+    const row = column.parentElement;
+    row.scrollLeft = column.offsetLeft - row.offsetLeft - (row.clientWidth - column.clientWidth) / 2;
+  }
 }
 
 // Of a view that is drawn again: what is open, where the focus is, how far it is scrolled.

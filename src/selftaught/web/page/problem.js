@@ -125,9 +125,11 @@ function coloured(token, logprob) {
   return el("span", { class: `token p${level === -1 ? LIKELY.length : level}`, title: `log-probability ${significant(logprob)}, probability ${significant(Math.exp(logprob))}` }, text);
 }
 
-// The completion with the first wrong step marked; its place counts characters, not halves of them.
+// The completion with the first wrong step marked, by the exact check if that found one; its place counts characters, not halves of them.
 function firstWrong(text, sample) {
-  const failed = Object.values(sample.checks).find((check) => !check.passed && check.at);
+  const placed = Object.entries(sample.checks).filter(([, check]) => !check.passed && check.at);
+  placed.sort(([one, a], [other, b]) => (other === "steps") - (one === "steps") || a.at[0] - b.at[0]);
+  const failed = placed[0]?.[1];
   if (!failed) return literal(text);
   const characters = [...text];
   const part = (from, to) => literal(characters.slice(from, to).join(""));

@@ -112,18 +112,19 @@ function changes(all, run, split, values) {
 
 function gridTable(rows, run, split) {
   const iterations = iterationsOf(rows);
+  const withClass = new Set(rows.map((row) => row.class)).size > 1;
   const tables = [];
-  for (let start = 0; start < rows.length; start += ROWS_OF_A_TABLE) tables.push(gridPart(rows.slice(start, start + ROWS_OF_A_TABLE), iterations, run, split, start));
+  for (let start = 0; start < rows.length; start += ROWS_OF_A_TABLE) tables.push(gridPart(rows.slice(start, start + ROWS_OF_A_TABLE), { iterations, run, split, start, withClass }));
   const grids = el("div", { class: "grids", keydown: move }, tables);
   grids.querySelector("a")?.setAttribute("tabindex", "0");
   return [el("p", { class: "faint small" }, "Arrow keys move in the grid, Enter opens."), grids];
 }
 
-function gridPart(rows, iterations, run, split, start) {
-  const head = el("tr", {}, el("th", { scope: "col" }, "problem"), el("th", { scope: "col" }, "class"), iterations.map((n) => el("th", { scope: "col" }, String(n))));
+function gridPart(rows, { iterations, run, split, start, withClass }) {
+  const head = el("tr", {}, el("th", { scope: "col" }, "problem"), withClass && el("th", { scope: "col" }, "class"), iterations.map((n) => el("th", { scope: "col" }, String(n))));
   const body = rows.map((row) => el("tr", {},
     el("th", { scope: "row" }, cell(linkTo("problem", { run: run.name, id: row.id }), row.id)),
-    el("td", {}, row.class),
+    withClass && el("td", {}, row.class),
     iterations.map((n) => {
       const [name, sign, text] = STATES[row.states[n] ?? "-"];
       const link = cell(linkTo("problem", { run: run.name, id: row.id, iteration: n }), sign);
