@@ -39,7 +39,7 @@ def begin(run_dir: Path, task: Task, config: Any) -> None:
     """What the command writes before the loop."""
     about = {
         "format": FORMAT,
-        "config": flat_values(config),
+        "config": {**flat_values(config), "model.path": "/home/somebody/model"},
         "resolved": {"device": "cpu", "dtype": "float32", "threads": 1, "engine": {}, "training": {}, "chat": None},
         "model": {"path": "/home/somebody/model", "sha256": None, "parameters": None},
         "versions": {"python": "3.11.7"},

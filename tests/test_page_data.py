@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import TESTS
+from builders import PACKAGE
 from page_runs import HOSTILE, add_scores, hostile_run, page_run
 from selftaught.records.errors import ConfigError, StoreError
+from selftaught.records.samples import LeftOut
+from selftaught.runs.lines import dump
 from selftaught.web.assets import MODULES, bundle, embedded, files, one_file
 from selftaught.web.page_data import chosen_problems, page_data
 from selftaught.web.report import write_html
@@ -61,6 +63,15 @@ def test_kept_and_left_out_of_the_page_are_those_of_the_summary(shown: dict[str,
         assert sum(s["kept"] for s in own) == iteration["kept"]
         assert len(own) == iteration["seen"] == iteration["kept"] + sum(iteration["left_out"].values())
         assert iteration["adds_up"]
+
+
+def test_what_a_later_iteration_decides_again_is_not_what_became_of_a_sample(tmp_path: Path) -> None:
+    run_dir = page_run(tmp_path / "a")
+    again = LeftOut(problem_id="cat", iteration=1, kind="rationale", index=0, reason="duplicate")
+    with open(run_dir / "left_out" / "002.jsonl", "ab") as file:
+        file.write(dump(LeftOut, again))
+    (run,) = page_data([run_dir])["runs"]
+    assert [of(run, "cat", "rationale", n)["reason"] for n in (1, 2)] == ["incorrect", "incorrect"]
 
 
 def test_the_grid_tells_solved_from_solved_by_a_hint_and_from_unsolved(shown: dict[str, Any]) -> None:
@@ -212,7 +223,7 @@ def test_the_page_makes_no_markup_of_texts_and_runs_none() -> None:
 
 def test_every_file_of_the_page_has_fewer_than_400_lines() -> None:
     assert all(len(text.splitlines()) < 400 for text in files().values())
-    assert {path.name for path in (TESTS.parent / "src/selftaught/web/page").iterdir()} == set(files())
+    assert {path.name for path in (PACKAGE / "web" / "page").iterdir()} == set(files())
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,18 @@ def test_an_index_of_a_folder_that_was_changed_is_made_anew(index: Index, run_di
     assert index.count(ALL) == before - 1
 
 
+def test_a_file_that_was_changed_and_has_grown_is_read_anew(index: Index, run_dir: Path) -> None:
+    index.refresh()
+    path = run_dir / "samples" / "001-rationale.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    changed = lines[0].replace(b'"verdict":"correct"', b'"verdict":"incorrect"')
+    assert changed != lines[0]
+    path.write_bytes(b"".join([changed, *lines[1:]]))
+    (first,) = index.samples(filters_from({"problem": "ant", "iteration": "1", "stage": "rationale"}))
+    assert first["verdict"] == "incorrect"
+    assert index.count(filters_from({"problem": "ant", "iteration": "1", "verdict": "incorrect"})) == 1
+
+
 @pytest.mark.parametrize("what", ["broken", "another program's", "another run's"])
 def test_an_index_that_is_not_of_this_run_is_made_anew(what: str, run_dir: Path, tmp_path: Path) -> None:
     index = Index(run_dir)

@@ -188,7 +188,7 @@ def token_texts(decode: Callable[[Sequence[int]], str], ids: Sequence[int], text
     for k in range(1, len(ids) + 1):
         begin = max(0, told - WINDOW)
         piece = decode(ids[begin:k])[len(decode(ids[begin:told])) :]
-        if piece and not piece.endswith("\ufffd") and text.startswith(piece, place):
+        if piece and text.startswith(piece, place):
             texts.append(piece)
             told, place = k, place + len(piece)
         else:

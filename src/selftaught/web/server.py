@@ -1,8 +1,8 @@
 """`selftaught view`: the page over a small read-only API, for browsers on this machine alone.
 
-Only GET and HEAD are answered, and only for the host name that the browser was sent to: a page of another site that has
-its name point here (DNS rebinding) gets nothing. Runs are looked up by name among those given, files of the page by
-name among its own, so that no path comes from a request.
+Only GET and HEAD are answered (no route has another method), and only for the host name that the browser was sent to: a
+page of another site that has its name point here (DNS rebinding) gets nothing. Runs are looked up by name among those
+given, files of the page by name among its own, so that no path comes from a request.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ def application(run_dirs: Sequence[Path], *, port: int) -> Starlette:
 
 
 class _Guard:
-    """Refuses what is no reading request of this machine's browsers, and says what a browser may do with a reply."""
+    """Answers only what names the host that it serves, and says what a browser may do with a reply."""
 
     def __init__(self, app: ASGIApp, *, hosts: frozenset[str]) -> None:
         self._app = app
@@ -107,8 +107,6 @@ class _Guard:
         hosts = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             await _error(421, f"this server answers for {', '.join(sorted(self._hosts))} only")(scope, receive, guarded)
-        elif scope["method"] not in ("GET", "HEAD"):
-            await _error(405, "this server is for reading only")(scope, receive, guarded)
         else:
             await self._app(scope, receive, guarded)
 
