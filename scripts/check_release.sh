@@ -43,7 +43,7 @@ for name in selftaught.__all__:
     getattr(selftaught, name)
 assert all(load_config(name).task.name for name in shipped_configs()) and len(shipped_configs()) > 3
 assert resolve_model("builtin:adder").sha256
-for file in ("py.typed", "tasks/gsm8k/few_shot.toml", "tasks/commonsenseqa/few_shot.toml"):
+for file in ("py.typed", "report/web/page/index.html", "report/web/page/main.js", "tasks/gsm8k/few_shot.toml", "tasks/commonsenseqa/few_shot.toml"):
     assert (resources.files("selftaught") / file).is_file(), file
 PYTHON
     "$env/bin/selftaught" run arithmetic --dry-run > "$name.txt"

@@ -15,6 +15,7 @@ from selftaught import __version__
 from selftaught.cli.compare import compare_command
 from selftaught.cli.doctor import doctor_command
 from selftaught.cli.export import export_command
+from selftaught.cli.html import html_report
 from selftaught.cli.output import (
     is_lost,
     loss,
@@ -24,7 +25,9 @@ from selftaught.cli.output import (
 )
 from selftaught.cli.predict import predict_command
 from selftaught.cli.run import run_command
+from selftaught.cli.score import score_command
 from selftaught.cli.track import track_command
+from selftaught.cli.view import view_command
 from selftaught.machine.paths import given_name, given_path
 from selftaught.machine.quiet import quieten_libraries
 from selftaught.records.errors import (
@@ -160,7 +163,9 @@ app.command(name="doctor", short_help="Look at machine, model and task before a 
 app.command(name="compare", short_help="Run methods and controls side by side.")(compare_command)
 app.command(name="export", short_help="Hand on a run's model and its data.")(export_command)
 app.command(name="predict", short_help="Answer a file of new questions.")(predict_command)
+app.command(name="score", short_help="Store log-probabilities of tokens, for the page.")(score_command)
 app.command(name="track", short_help="Send a run to trackers.")(track_command)
+app.command(name="view", short_help="Look at runs in a browser.")(view_command)
 
 
 @app.command(short_help="Print samples of a run.")
@@ -214,8 +219,19 @@ def report(
         str | None,
         typer.Option(help="Where to write; default: the run's folder, or report/ for several runs.", metavar="DIR"),
     ] = None,
+    html: Annotated[
+        bool,
+        typer.Option(
+            "--html",
+            help="Write one page instead, with every sample, that opens offline: report.html there, or FILE, a last "
+            "argument that ends with .html.",
+        ),
+    ] = False,
 ) -> None:
-    """Write report.md and a plot of accuracy against iteration; several runs are compared."""
+    """Write report.md and a plot of accuracy against iteration; several runs are compared. With --html, one page."""
+    if html:
+        print(html_report(run_dirs, out_dir))
+        return
     from selftaught.report.report import write_report
 
     folders = [given_path(run_dir, "DIR") for run_dir in run_dirs]

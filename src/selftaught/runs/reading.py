@@ -166,9 +166,7 @@ class StoredPrompts:
 
     def __getitem__(self, sha256: str) -> RenderedPrompt:
         """The complete prompt. Raises StoreError if the run folder does not have it."""
-        if sha256 not in self._places:
-            raise StoreError(f"{self._path} has no prompt {sha256}; restore the file or start a new run")
-        stored = _record_at(StoredPrompt, self._path, self._places[sha256])
+        stored = self.record(sha256)
         if stored.prefix is None:
             return RenderedPrompt(text=stored.text, ids=stored.ids)
         if self._prefix[0] != stored.prefix:
@@ -178,6 +176,12 @@ class StoredPrompts:
             return RenderedPrompt(text=prefix.text + stored.text, ids=None)
         ids = (*prefix.ids[: stored.num_shared_ids], *stored.ids)
         return RenderedPrompt(text=prefix.text + stored.text, ids=ids)
+
+    def record(self, sha256: str) -> StoredPrompt:
+        """The prompt as it is stored, maybe without what it begins with. Raises StoreError if it is not there."""
+        if sha256 not in self._places:
+            raise StoreError(f"{self._path} has no prompt {sha256}; restore the file or start a new run")
+        return _record_at(StoredPrompt, self._path, self._places[sha256])
 
 
 def dump_measurement(measurement: Measurement) -> dict[str, Any]:

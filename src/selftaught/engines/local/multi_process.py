@@ -57,6 +57,7 @@ class MultiProcessEngine:
                 yield replace(completion, request=completion.request * num_processes)
                 shares.receive()
                 yield from shares.taken()
+            yield from shares.taken()  # what came while this process told its last tokens
             while shares.busy:
                 wait(list(shares.busy))
                 shares.receive()

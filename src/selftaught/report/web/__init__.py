@@ -1,0 +1,1 @@
+"""The page to look at runs with: its data, its files, one file that holds both, and a server."""
