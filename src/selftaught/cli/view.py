@@ -30,6 +30,6 @@ def view_command(
         if browser:
             import webbrowser
 
-            webbrowser.open(address)
+            webbrowser.open_new_tab(address)
 
     serve([given_path(run_dir, "DIR") for run_dir in run_dirs], port=port, tell=tell)

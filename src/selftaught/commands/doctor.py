@@ -37,6 +37,7 @@ EXTRAS = {
     "lora": Extra(("peft",), "training of adapters (training.lora_rank), which takes a fraction of the memory"),
     "math": Extra(("sympy",), "formulas as answers (task.verifier = 'math')"),
     **{name: Extra((source.package,), f"charts of a run in {source.label}") for name, source in TRACKERS.items()},
+    "web": Extra(("starlette", "uvicorn"), "runs in a browser, live (selftaught view)"),
 }
 """The optional dependencies of pyproject.toml that a user may want."""
 
