@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,10 @@ def test_an_offline_file_names_no_path_no_host_no_user_and_no_secret(
     notes: list[str] = []
     track(untracked, ["wandb"], note=notes.append)
     assert re.fullmatch(r"wandb: .*offline-run.*; offline: `selftaught track .* --backend wandb` sends it .*", notes[0])
+    for _ in range(600):  # wandb-core removes its socket when it ends, a moment after the tracker
+        if not any(temporary.iterdir()):
+            break
+        time.sleep(0.1)
     assert not list(temporary.iterdir()), "wandb's temporary files stay with nobody"
     path = max(untracked.glob("tracking/wandb/offline-run-*/run-*.wandb"))
     sent = [path, *(p for p in (path.parent / "files").rglob("*") if p.is_file())]
