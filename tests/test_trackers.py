@@ -171,6 +171,15 @@ def test_wandb_without_an_account_gets_one_run_in_order_after_two_kills(tmp_path
     assert list(payloads(content[:-20])) == list(payloads(content))[:-1], "a torn tail loses its record alone"
 
 
+def becomes_empty(folder: Path) -> bool:
+    """Whether it does in a minute: wandb-core removes its socket when it ends, a moment after the tracker."""
+    for _ in range(600):
+        if not any(folder.iterdir()):
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def named(content: bytes, *places: Path) -> list[str]:
     """What of this machine, of its user and of a secret stands in what goes out."""
     paths = {*map(str, places), str(PACKAGE.parent), sys.executable, os.getcwd()}
@@ -190,11 +199,7 @@ def test_an_offline_file_names_no_path_no_host_no_user_and_no_secret(
     notes: list[str] = []
     track(untracked, ["wandb"], note=notes.append)
     assert re.fullmatch(r"wandb: .*offline-run.*; offline: `selftaught track .* --backend wandb` sends it .*", notes[0])
-    for _ in range(600):  # wandb-core removes its socket when it ends, a moment after the tracker
-        if not any(temporary.iterdir()):
-            break
-        time.sleep(0.1)
-    assert not list(temporary.iterdir()), "wandb's temporary files stay with nobody"
+    assert becomes_empty(temporary), "wandb's temporary files stay with nobody"
     path = max(untracked.glob("tracking/wandb/offline-run-*/run-*.wandb"))
     sent = [path, *(p for p in (path.parent / "files").rglob("*") if p.is_file())]
     for file in sent:
@@ -222,7 +227,7 @@ def test_nothing_that_trackio_and_tensorboard_keep_names_a_path_a_host_a_user_or
     for path in kept:
         assert not named(path.read_bytes(), tmp_path), path
         assert not named(path.name.encode()), path
-    assert not list(temporary.iterdir())
+    assert becomes_empty(temporary)
 
 
 # Nothing of a tracker is imported where a run goes.
