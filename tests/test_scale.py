@@ -100,7 +100,7 @@ def test_a_resume_parses_no_line_of_training_samples_twice_and_none_of_a_finishe
         # Iteration 2's model, the one before and the base model: what it gained and lost on dev.
         ("000-dev.jsonl", 2): len(DEV),
         ("001-dev.jsonl", 1): len(DEV),
-        ("002-dev.jsonl", 2): len(DEV),
+        ("002-dev.jsonl", 1): len(DEV),
     }
     hinted = [r for e in engines for r in e.requests if "(answer" in r.prompt.rpartition("Q: ")[2]]
     assert len(hinted) == 60 - CHUNK

@@ -27,7 +27,7 @@ from toy import folder_bytes, reply, run_toy, toy_config, toy_task
 NAMES = ("samples", "examples", "left_out", "problems.jsonl", "prompts.jsonl", "result.json")
 """What a run writes that does not depend on clocks."""
 STEPS = 5
-PATIENT = {"START_S": 600.0, "CLOSE_S": 300.0, "GRACE_S": 120.0, "LEAVING_S": 60.0}
+PATIENT = {"START_S": 600.0, "CLOSE_S": 300.0, "CLOSE_UNFINISHED_S": 300.0, "GRACE_S": 120.0, "LEAVING_S": 60.0}
 """Limits of `tracking.mirror` for tests that are not about them."""
 
 

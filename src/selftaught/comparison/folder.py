@@ -7,8 +7,6 @@ written under a lock.
 import contextlib
 import fcntl
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from selftaught.comparison.plan import At, Cell, cell_of, in_order
 from selftaught.config.loading import differences
 from selftaught.records.errors import StoreError, one_line
 from selftaught.records.sections import Value
-from selftaught.runs.lines import as_store_error, read_json, sync_dir
+from selftaught.runs.lines import as_store_error, read_json, replace_file
 
 FORMAT = 1
 ASKED, SHARED, FAILED = "comparison.json", "shared", "failed"
@@ -110,7 +108,7 @@ class ComparisonFolder:
 
     def note_failure(self, cell: Cell, reason: str) -> None:
         self._failed(cell).parent.mkdir(exist_ok=True)
-        self._replace(self._failed(cell), one_line(reason).encode() + b"\n")
+        replace_file(self._failed(cell), [one_line(reason).encode() + b"\n"], by_many=True)
 
     def forget_failure(self, cell: Cell) -> None:
         self._failed(cell).unlink(missing_ok=True)
@@ -132,19 +130,4 @@ class ComparisonFolder:
         self.put_bytes(name, text.encode())
 
     def put_bytes(self, name: str, content: bytes) -> None:
-        self._replace(self.dir / name, content)
-
-    def _replace(self, path: Path, content: bytes) -> None:
-        """Write a file in one step."""
-        temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-        with as_store_error(path, "write"):
-            try:
-                with open(temporary, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
-            sync_dir(path.parent)
+        replace_file(self.dir / name, [content], by_many=True)

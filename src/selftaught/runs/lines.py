@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 from collections.abc import Hashable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,25 @@ def append(path: Path, content: bytes, *, sync: bool = True) -> None:
         except OSError:
             os.truncate(path, before)
             raise
+
+
+def replace_file(path: Path, pieces: Iterable[bytes], *, by_many: bool = False) -> None:
+    """Write a file in one step: after a kill it is either complete or as it was before. `by_many` where several
+    processes may write the same one at a time. Raises StoreError."""
+    own = f".{os.getpid()}-{secrets.token_hex(4)}" if by_many else ""
+    temporary = path.with_name(f"{path.name}{own}.tmp")
+    try:
+        with as_store_error(path, "write"):
+            with open(temporary, "wb") as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_dir(path.parent)
+    except StoreError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def cut_torn_tail(path: Path) -> None:

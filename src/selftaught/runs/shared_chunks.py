@@ -7,8 +7,6 @@ they get from here as if they had generated it: their folders are those of runs 
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 from selftaught.records.errors import StoreError
 from selftaught.records.prompts import RenderedPrompt
 from selftaught.records.samples import Completion, ModelRef, Request, SamplingParams
-from selftaught.runs.lines import append, as_store_error, cut_torn_tail, dump, read_lines, sync_dir
+from selftaught.runs.lines import append, as_store_error, cut_torn_tail, dump, read_lines, replace_file
 
 USES = "uses"
 
@@ -83,7 +81,8 @@ class SharedChunks:
         else:
             completions = list(generate())
             if sorted(c.request for c in completions) == list(range(len(requests))):
-                self._leave(path, completions)  # whoever asks says what is wrong with any others
+                # Whoever asks says what is wrong with any others.
+                replace_file(path, (dump(Completion, c) for c in completions), by_many=True)
         tokens = sum(c.num_tokens for c in completions)
         self.reused += tokens if is_there else 0
         self._note(Use(key=key, tokens=tokens))
@@ -105,21 +104,6 @@ class SharedChunks:
         if use.key not in self._noted:
             append(self._uses, dump(Use, use))
             self._noted.add(use.key)
-
-    def _leave(self, path: Path, completions: Sequence[Completion]) -> None:
-        """Write a chunk in one step; another process may be writing the same one."""
-        temporary = path.with_name(f"{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-        with as_store_error(path, "write"):
-            try:
-                with open(temporary, "wb") as file:
-                    file.writelines(dump(Completion, completion) for completion in completions)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
-            sync_dir(path.parent)
 
 
 def saving_of(folder: Path, users: Iterable[str]) -> Saving:

@@ -32,6 +32,7 @@ from selftaught.runs.lines import (
     dump,
     parsed,
     read_lines,
+    replace_file,
     sync_dir,
 )
 from selftaught.runs.prompts import PromptFile, Render
@@ -208,19 +209,7 @@ class RunStore:
 
     def replace(self, path: Path, pieces: Iterable[bytes]) -> None:
         """Write a file in one step: after a kill it is either complete or as it was before."""
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            with as_store_error(path, "write"):
-                with open(temporary, "wb") as file:
-                    file.writelines(pieces)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-                sync_dir(path.parent)
-        except StoreError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        replace_file(path, pieces)
 
     def cut_torn_tails(self) -> None:
         """Cut off the incomplete last line that a killed process may have left in the files of one line per record."""

@@ -81,6 +81,7 @@ def summarize(
     by_source = tally(e.source for e in chosen.examples)
     kept_before = _kept_before(setup, n, chosen)
     earlier = read_summaries(setup.store.dir)
+    on_dev = {k: tuple(setup.store.samples(k, "dev")) for k in {n, n - 1, 0}}
     return IterationSummary(
         iteration=n,
         rationale=counted.rationale,
@@ -91,10 +92,7 @@ def summarize(
         left_out=tally(item.reason for item in chosen.left_out),
         train=train,
         dev=measured.dev,
-        dev_changes={
-            name: changes(setup.store.samples(k, "dev"), setup.store.samples(n, "dev"))
-            for name, k in (("previous", n - 1), ("base", 0))
-        },
+        dev_changes={name: changes(on_dev[k], on_dev[n]) for name, k in (("previous", n - 1), ("base", 0))},
         passes=measured.passes,
         kept_before=kept_before,
         seconds=clock.seconds,
