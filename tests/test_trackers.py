@@ -212,6 +212,14 @@ def test_an_offline_file_names_no_path_no_host_no_user_and_no_secret(
         assert all(len({type(row[i]) for row in table["data"]}) == 1 for i in range(len(table["columns"])))
 
 
+def test_with_machine_info_an_offline_file_names_the_machine(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracked_run(tmp_path / "run", "wandb", tracking__machine_info=True)
+    assert socket.gethostname() in named(offline_file(tmp_path / "run").read_bytes())
+
+
 def test_nothing_that_trackio_and_tensorboard_keep_names_a_path_a_host_a_user_or_a_secret(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
