@@ -150,9 +150,8 @@ def test_the_examples_keep_the_rule_of_imports(added: Path, monkeypatch: pytest.
     package = added / "selftaught"
     monkeypatch.setattr(test_layers, "PACKAGE", package)
     monkeypatch.setattr(test_layers, "SOURCES", sorted(package.rglob("*.py")))
-    for file in files():
-        test_layers.test_a_room_imports_only_from_itself_and_from_rooms_before_it(place_of(file, added))
-        test_layers.test_heavy_libraries_are_imported_at_the_top_only_by_the_files_that_own_them(place_of(file, added))
+    test_layers.test_a_room_imports_only_from_itself_and_from_rooms_before_it()
+    test_layers.test_heavy_libraries_are_imported_at_the_top_only_by_the_files_that_own_them()
     test_layers.test_no_modules_import_each_other_in_a_circle()
 
 
