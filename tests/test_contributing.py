@@ -108,10 +108,39 @@ def lines_of(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+RUNS = """
+import re
+import sys
+
+import selftaught
+from selftaught.cli.app import main
+
+
+def reply(prompt, seed):
+    (number,) = re.findall(r"plus (\\d)", prompt)
+    return f" {'Well, ' * (seed % 3)}so it is {number}.\\nThe answer is {number}"
+
+
+rows = [{"question": f"What is 0 plus {n}?", "answer": n} for n in range(10)]
+settings = {"model.path": "builtin:adder", "sampling.num_shots": 0, "training.name": "none", "loop.max_iterations": 1}
+for method in ("star-twice", "star-shortest"):
+    selftaught.run(
+        {**settings, "method": method},
+        task=selftaught.task_from_rows("sums", rows, dev_rows=1, test_rows=1),
+        run_dir=method,
+        engine=lambda model: selftaught.ScriptedEngine(reply),
+        trainer=selftaught.NullTrainer,
+    )
+sys.argv = ["selftaught", "run", "bakery.toml", "--run-dir", "baked"]
+main()
+"""
+
+
 @pytest.fixture(scope="module")
-def baked(added: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of the command with the added task and the added engine, and so with the listener."""
-    folder = tmp_path_factory.mktemp("baked")
+def runs(added: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of each added method, and with one, `baked`, of the command with the added task and the added
+    engine; all have the added listener."""
+    folder = tmp_path_factory.mktemp("runs")
     (folder / "bakery.toml").write_text(
         f"""
         loop.max_iterations = 1
@@ -122,8 +151,13 @@ def baked(added: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         training.name = "none"
         """
     )
-    python(added, "-m", "selftaught", "run", "bakery.toml", "--run-dir", "run", cwd=folder)
-    return folder / "run"
+    python(added, "-c", RUNS, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def baked(runs: Path) -> Path:
+    return runs / "baked"
 
 
 def test_the_page_has_the_example_of_each_seam() -> None:
@@ -150,9 +184,8 @@ def test_the_examples_keep_the_rule_of_imports(added: Path, monkeypatch: pytest.
     package = added / "selftaught"
     monkeypatch.setattr(test_layers, "PACKAGE", package)
     monkeypatch.setattr(test_layers, "SOURCES", sorted(package.rglob("*.py")))
-    for file in files():
-        test_layers.test_a_room_imports_only_from_itself_and_from_rooms_before_it(place_of(file, added))
-        test_layers.test_heavy_libraries_are_imported_at_the_top_only_by_the_files_that_own_them(place_of(file, added))
+    test_layers.test_a_room_imports_only_from_itself_and_from_rooms_before_it()
+    test_layers.test_heavy_libraries_are_imported_at_the_top_only_by_the_files_that_own_them()
     test_layers.test_no_modules_import_each_other_in_a_circle()
 
 
@@ -237,37 +270,13 @@ def test_the_trainer_is_one_by_its_file_and_its_line(added: Path, adder: Path, t
     assert (steps[0]["step"], steps[-1]["step"]) == (1, 4)
 
 
-METHODS = """
-import re
-import selftaught
-
-
-def reply(prompt, seed):
-    (number,) = re.findall(r"plus (\\d)", prompt)
-    return f" {'Well, ' * (seed % 3)}so it is {number}.\\nThe answer is {number}"
-
-
-rows = [{"question": f"What is 0 plus {n}?", "answer": n} for n in range(10)]
-settings = {"model.path": "builtin:adder", "sampling.num_shots": 0, "training.name": "none", "loop.max_iterations": 1}
-for method in ("star-twice", "star-shortest"):
-    selftaught.run(
-        {**settings, "method": method},
-        task=selftaught.task_from_rows("sums", rows, dev_rows=1, test_rows=1),
-        run_dir=method,
-        engine=lambda model: selftaught.ScriptedEngine(reply),
-        trainer=selftaught.NullTrainer,
-    )
-"""
-
-
-def test_a_method_is_one_by_its_line_of_settings_or_by_its_file_and_its_line(added: Path, tmp_path: Path) -> None:
-    python(added, "-c", METHODS, cwd=tmp_path)
+def test_a_method_is_one_by_its_line_of_settings_or_by_its_file_and_its_line(runs: Path) -> None:
     for method, number in (("star-twice", 2), ("star-shortest", 4)):
-        samples = lines_of(tmp_path / method / "samples/001-rationale.jsonl")
+        samples = lines_of(runs / method / "samples/001-rationale.jsonl")
         assert Counter(sample["problem_id"] for sample in samples) == {s["problem_id"]: number for s in samples}
         assert len(samples) == 8 * number
-    assert has_the_shortest(tmp_path / "star-shortest")
-    assert not has_the_shortest(tmp_path / "star-twice")
+    assert has_the_shortest(runs / "star-shortest")
+    assert not has_the_shortest(runs / "star-twice")
 
 
 def test_the_class_of_a_method_makes_a_run_from_python(tmp_path: Path) -> None:

@@ -10,17 +10,26 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = """
-import numba
-from selftaught.engines.local.cpu.cache import kept_on_disk
+from builders import PACKAGE
 
-@kept_on_disk("some parameter")
+LOAD = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("cache", {str(PACKAGE / "engines/local/cpu/cache.py")!r})
+cache = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(cache)
+"""
+"""Its package would import torch and transformers, which takes most of a process's time."""
+KERNEL = """
+import numba
+
+@cache.kept_on_disk("some parameter")
 @numba.njit
 def kernel(x, y):
     return 2 * x + y
 
 print(kernel(3, 4.5), sum(kernel.stats.cache_hits.values()))
 """
+PROGRAM = LOAD + KERNEL
 RESULT = "10.5"
 
 ATTENTION = """
@@ -109,7 +118,7 @@ def test_a_damaged_entry_is_compiled_and_written_again(damage: Callable[[bytes],
 @pytest.mark.parametrize(
     "other",
     [
-        "import selftaught.engines.local.cpu.cache as c\nc._build = lambda: ('another version',)\n" + PROGRAM,
+        LOAD + "cache._build = lambda: ('another version',)\n" + KERNEL,
         PROGRAM.replace("some parameter", "another"),
         PROGRAM.replace("4.5), sum", "4), kernel(3, 4.5), sum"),
         "import numba\nnumba.config.LOOP_VECTORIZE = 0\n" + PROGRAM,

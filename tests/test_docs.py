@@ -48,24 +48,25 @@ BASE = "gsm8k"
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the docs are not part of an installed package")
 
 
-def script(name: str) -> Any:
-    """A file of scripts/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def pages() -> Any:
+    return importlib.import_module("make_docs")
 
 
 @pytest.fixture(scope="module")
-def pages() -> Any:
-    return script("make_docs")
+def tables() -> Any:
+    return importlib.import_module("result_tables")
+
+
+@pytest.fixture(scope="module")
+def documents(pages: Any) -> dict[Path, str]:
+    texts: dict[Path, str] = pages.documents()
+    return texts
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_what_is_written_from_the_code_and_from_results_is_up_to_date(pages: Any, name: str) -> None:
-    texts = {path.name: (path.read_text(), text) for path, text in pages.documents().items()}
+def test_what_is_written_from_the_code_and_from_results_is_up_to_date(documents: dict[Path, str], name: str) -> None:
+    texts = {path.name: (path.read_text(), text) for path, text in documents.items()}
     assert set(texts) == set(WRITTEN)
     page, expected = texts[name]
     assert page == expected, "run python scripts/make_docs.py"
@@ -84,7 +85,7 @@ def test_a_marked_block_is_replaced_and_a_page_without_its_marks_is_refused(page
         pages.filled(page, {"b": "new"})
 
 
-def test_the_recorded_seeds_of_a_method_are_listed_singly_with_mean_and_deviation(pages: Any) -> None:
+def test_the_recorded_seeds_of_a_method_are_listed_singly_with_mean_and_deviation(tables: Any) -> None:
     def run(seed: int, correct: int) -> dict[str, Any]:
         measured = {"correct": correct, "n": 10, "by_class": {"1": [correct, 10]}, "false_positive": 0}
         iteration = {"iteration": 1, "dev": measured, "seconds": {"train": 90.0}}
@@ -99,7 +100,7 @@ def test_the_recorded_seeds_of_a_method_are_listed_singly_with_mean_and_deviatio
         }
 
     runs = {f"star-seed{seed}": run(seed, correct) for seed, correct in enumerate((7, 8, 9))}
-    table = list(pages.summary_of({"machine": "a machine", "runs": runs}))
+    table = list(tables.summary_of({"machine": "a machine", "runs": runs}))
     assert table[0] == "10 test problems, greedy; a machine, 2026-01-02."
     assert [row.split(" | ")[2][:4] for row in table if row.startswith("| `star`")] == ["7/10", "8/10", "9/10", "**0."]
     assert table[-1].startswith("| `star` | 3 seeds | **0.800 ± 0.100**")
@@ -162,11 +163,11 @@ def test_every_command_that_a_page_shows_exists(page: Path) -> None:
         assert command in known, command
 
 
-def test_a_finished_run_is_recorded_and_its_record_becomes_a_page(pages: Any, tmp_path: Path) -> None:
-    recorder = script("record_results")
+def test_a_finished_run_is_recorded_and_its_record_becomes_a_page(tables: Any, tmp_path: Path) -> None:
+    recorder = importlib.import_module("record_results")
     run_dir = write_run(tmp_path / "arithmetic-star", summaries=[summary()], result=1)
     recorder.write_record(tmp_path / "out.json", "a machine", {run_dir.name: recorder.record_of(run_dir)})
-    page = pages.results_page(json.loads((tmp_path / "out.json").read_text()))
+    page = tables.results_page(json.loads((tmp_path / "out.json").read_text()))
     assert "100 test problems, greedy; a machine, 2026-11-21." in page
     assert "| `star` | 0 | 55/100 0.550 [0.452, 0.644] | 6 | 1 |" in page
     assert "| 71/200 | 83/129 | 5 / 17 |" in page

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,14 +18,11 @@ from hypothesis import strategies as st
 from builders import PATIENCE_S, TESTS
 from selftaught.engines.engine import RendersPrompts
 from selftaught.engines.server.process import (
-    ServerProcess,
     alive_in_group,
-    free_port,
     last_words_of,
 )
 from selftaught.engines.server.vllm import (
     VllmEngine,
-    VllmSettings,
     environment,
     find_interpreter,
     serve_command,
@@ -37,8 +33,8 @@ from selftaught.models.tokens import Codec
 from selftaught.records.errors import ConfigError, EngineError
 from selftaught.records.samples import ModelRef, Request, SamplingParams
 from tiny_models import make_adapters
+from vllm_servers import MODEL, settings_for, started
 
-MODEL = ModelRef(path="m")
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=8)
 
 
@@ -52,20 +48,6 @@ def script(path: Path, line: str) -> str:
     path.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
     path.chmod(0o755)
     return str(path)
-
-
-def settings_for(python: str | None, **fields: Any) -> VllmSettings:
-    values: dict[str, Any] = {
-        "python": python,
-        "dtype": "float32",
-        "device": "cpu",
-        "threads": 1,
-        "concurrency": 4,
-        "start_timeout_s": 30.0,
-        "timeout_s": 10.0,
-        "max_retries": 0,
-    }
-    return VllmSettings(**{**values, **fields})
 
 
 def group_in(log: Path) -> int:
@@ -146,13 +128,6 @@ def test_a_server_that_ignores_sigterm_is_killed_with_its_children(fake_python: 
     assert alive_in_group(process.group) == []
 
 
-def started(python: str, log: Path, fake: str, *, grace_s: float = 5.0) -> tuple[ServerProcess, int]:
-    port = free_port()
-    arguments = shlex.join(["--fake", fake])
-    command = serve_command(python, MODEL, settings_for(python, arguments=arguments), name="n", port=port)
-    return ServerProcess("vLLM", command, env=os.environ, log=log, grace_s=grace_s), port
-
-
 def test_a_server_that_ends_while_loading_is_reported_with_the_first_cause_and_its_log(
     fake_python: str, tmp_path: Path
 ) -> None:
@@ -221,7 +196,7 @@ import signal
 import sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
-from test_engine_vllm import MODEL, settings_for
+from vllm_servers import MODEL, settings_for
 from selftaught.engines.server.vllm import VllmEngine
 python, log, fake = sys.argv[1:]
 VllmEngine(MODEL, settings_for(python, arguments="--fake " + fake), log=Path(log))
@@ -257,7 +232,7 @@ def test_when_a_signal_ends_this_process_its_server_ends_too(
 STUBBORN = """
 import sys, time
 from pathlib import Path
-from test_engine_vllm import started
+from vllm_servers import started
 started(sys.argv[1], Path(sys.argv[2]), "ignores-sigterm", grace_s=0.3)
 time.sleep(600)
 """

@@ -147,16 +147,14 @@ def test_the_tokens_of_workers_do_not_wait_for_a_completion_of_this_process(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_engine_that_the_settings_open_tells_the_run(workers: int, adder: Path) -> None:
+def test_an_engine_that_the_settings_open_tells_the_run(workers: int, two: Sequence[Worker], adder: Path) -> None:
     told: list[int] = []
     machine = Machine(device="cpu", dtype="float32", threads=1, workers=workers)
     settings = LocalConfig(slots=4, cache_mib=64, compiled="off")
-    with Workers(workers - 1) as others:
-        engine = settings.opener(Opening(machine=machine, workers=others, on_tokens=told.append))(
-            ModelRef(path=str(adder))
-        )
-        completions = list(engine.sample(requests(3), PARAMS))
-        engine.close()
+    opening = Opening(machine=machine, workers=two[: workers - 1], on_tokens=told.append)
+    engine = settings.opener(opening)(ModelRef(path=str(adder)))
+    completions = list(engine.sample(requests(3), PARAMS))
+    engine.close()
     assert sum(told) == sum(completion.num_tokens for completion in completions)
 
 

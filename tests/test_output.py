@@ -1,17 +1,19 @@
 """Nothing that a terminal, a pipe or a disk does to the output can end a program, and files are UTF-8 everywhere."""
 
 import ast
+import io
 import os
 import pty
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from builders import PACKAGE, PATIENCE_S, run_python
+from builders import PACKAGE, PATIENCE_S
+from selftaught.cli.output import width_of
 from test_cli import QUICK, selftaught, settings
 from test_report import FIRST, measurement, summary, write_run
 from toy import folder_bytes
@@ -210,11 +212,11 @@ def test_a_file_that_is_opened_later_does_not_get_what_is_printed(tmp_path: Path
     ("columns", "expected"),
     [("", None), ("0", None), ("-3", None), ("many", None), ("80", 80), ("²", None)],
 )
-def test_the_width_is_that_of_columns_where_it_is_a_number(columns: str, expected: int | None) -> None:
-    done = run_python(
-        "import sys; from selftaught.cli.output import width_of; print(width_of(sys.stdout))", env={"COLUMNS": columns}
-    )
-    assert done.stdout.strip() == str(expected)
+def test_the_width_is_that_of_columns_where_it_is_a_number(
+    columns: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert width_of(io.StringIO()) == expected
 
 
 ODD = [("TERM", "dumb"), ("NO_COLOR", "1"), ("COLUMNS", "0"), ("COLUMNS", "20")]
@@ -241,9 +243,12 @@ def test_a_report_of_measured_classes_is_uncut_at_any_width(hard_run: Path) -> N
         assert "71/200" in text.split()
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_text_file_is_opened_with_an_encoding(path: Path) -> None:
+def test_every_text_file_is_opened_with_an_encoding() -> None:
     """Otherwise it would be that of the user's locale."""
+    assert not [line for path in PACKAGE.rglob("*.py") for line in opened_without(path)]
+
+
+def opened_without(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue
@@ -255,4 +260,5 @@ def test_every_text_file_is_opened_with_an_encoding(path: Path) -> None:
             continue
         modes = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         is_binary = any("b" in mode and set(mode) <= set("rwaxb+") for mode in modes)
-        assert is_binary or any(k.arg == "encoding" for k in node.keywords), f"line {node.lineno}: {ast.unparse(node)}"
+        if not is_binary and all(k.arg != "encoding" for k in node.keywords):
+            yield f"{path}:{node.lineno}: {ast.unparse(node)}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import PACKAGE
@@ -143,7 +143,6 @@ def test_more_than_fits_is_left_out_by_whole_problems_and_said(run_dir: Path, tm
 SIZES = st.lists(st.dictionaries(st.text(max_size=3), st.integers(1, 50), max_size=8), min_size=1, max_size=3)
 
 
-@settings(max_examples=50)
 @given(SIZES, st.integers(0, 300))
 def test_chosen_problems_fit_and_are_all_of_them_where_all_fit(sizes: list[dict[str, int]], limit: int) -> None:
     chosen = chosen_problems(sizes, limit)
@@ -155,7 +154,6 @@ def test_chosen_problems_fit_and_are_all_of_them_where_all_fit(sizes: list[dict[
         assert sum(count for size in sizes for id, count in size.items() if id in chosen) <= limit
 
 
-@settings(max_examples=50)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)

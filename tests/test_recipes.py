@@ -1,11 +1,15 @@
-"""The recipes do what they say, run as a user runs them."""
+"""The recipes do what they say, and run as a user runs them."""
 
 import ast
+import contextlib
+import io
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -22,6 +26,20 @@ pytestmark = pytest.mark.skipif(not RECIPES, reason="the recipes are not part of
 
 
 def output_of(name: str, *arguments: object, cwd: Path) -> str:
+    """What a recipe prints, without a process of its own, whose imports would take most of the time."""
+    path, out, err = str(ROOT / "recipes" / name), io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch.object(sys, "argv", [path, *map(str, arguments)]),
+    ):
+        runpy.run_path(path, run_name="__main__")
+    assert err.getvalue() == ""
+    return out.getvalue()
+
+
+def output_of_a_process(name: str, *arguments: object, cwd: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "recipes" / name), *map(str, arguments)],
         cwd=cwd,
@@ -58,7 +76,7 @@ def test_questions_in_python_become_a_run_that_gets_better(tmp_path: Path) -> No
 
 
 def test_a_recipe_without_a_folder_takes_the_folder_of_the_command(tmp_path: Path) -> None:
-    printed = output_of("questions.py", cwd=tmp_path)
+    printed = output_of_a_process("questions.py", cwd=tmp_path)
     assert "run folder runs/pens-star; look at it with: selftaught show runs/pens-star" in printed
     assert (tmp_path / "runs" / "pens-star" / "result.json").exists()
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import BinaryIO
 
 import pytest
@@ -17,7 +18,7 @@ from selftaught.config.settings import RunConfig
 from selftaught.records.errors import EngineError, Interrupted, SelftaughtError
 from selftaught.runs.store import RunStore
 from selftaught.tracking.listeners import Recorder
-from test_cli import QUICK, in_a_process, refused, settings
+from test_cli import QUICK, in_a_process, refused, selftaught, settings
 from test_model_folder import set_in_config
 
 
@@ -181,21 +182,29 @@ def test_a_lock_file_that_a_withdrawn_run_deletes_meanwhile_locks_nothing(
 
 
 @pytest.mark.parametrize(
-    ("name", "target"),
+    ("name", "target", "start"),
     [
-        ("a model with another number of layers", "r"),
-        pytest.param("a quantised model", "r", marks=pytest.mark.slow),
-        pytest.param("a token without a row", "r", marks=pytest.mark.slow),
-        pytest.param("no tokenizer", "r", marks=pytest.mark.slow),
-        pytest.param("nothing", "file/r", marks=pytest.mark.slow),
-        pytest.param("nothing", "link", marks=pytest.mark.slow),
+        ("a model with another number of layers", "r", selftaught),
+        *(
+            pytest.param(name, target, in_a_process, marks=pytest.mark.slow)
+            for name, target in (
+                ("a model with another number of layers", "r"),
+                ("a quantised model", "r"),
+                ("a token without a row", "r"),
+                ("no tokenizer", "r"),
+                ("nothing", "file/r"),
+                ("nothing", "link"),
+            )
+        ),
     ],
 )
-def test_a_refused_start_is_one_line_on_the_terminal(name: str, target: str, model: Path, tmp_path: Path) -> None:
+def test_a_refused_start_is_one_line_on_the_terminal(
+    name: str, target: str, start: Callable[..., CompletedProcess[str]], model: Path, tmp_path: Path
+) -> None:
     MODELS.get(name, lambda model: None)(model)
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("gone")
     values = {**QUICK, "model.path": model}
-    done = in_a_process("run", "arithmetic", "--run-dir", target, *settings(values), cwd=tmp_path)
+    done = start("run", "arithmetic", "--run-dir", target, *settings(values), cwd=tmp_path)
     assert done.stderr.splitlines() == [refused(done)]
     assert not (tmp_path / "r").exists()

@@ -21,9 +21,10 @@ from selftaught.machine.time_limit import seconds_of, time_limit
 from selftaught.records.errors import ConfigError, Suspended
 from selftaught.records.events import Event, StepTaken
 from selftaught.records.training import Checkpoint, StepMetrics, Training
+from test_cli import SETTINGS, selftaught
 from test_engine_vllm import group_in, script, wait_for
-from test_kill import SETTINGS, finish
 from test_kill import command as run_command
+from test_kill import finish
 from test_library import run_toy as run_from_python
 from toy import folder_bytes, run_toy, toy_config
 
@@ -211,7 +212,7 @@ def test_a_run_in_two_processes_that_all_get_sigterm_ends_in_order_and_carries_o
     assert last.startswith("selftaught: stopped by SIGTERM")
     assert last.endswith(f"what is finished is saved. Carry on with: selftaught run --resume {run_dir}")
     assert not list(run_dir.glob("checkpoints/*.tmp"))
-    finish(last.partition("Carry on with: ")[2].replace("selftaught", f"{sys.executable} -m selftaught", 1).split())
+    finish([sys.executable, "-m", *last.partition("Carry on with: ")[2].split()])
     names = (*NAMES, "checkpoints/001/model.safetensors", "result.json")
     assert folder_bytes(run_dir, *names) == folder_bytes(undisturbed, *names)
 
@@ -221,7 +222,7 @@ def test_a_time_limit_ends_a_run_with_75_and_the_same_command_carries_on(undistu
     run_dir = tmp_path / "run"
     arguments = run_command(run_dir, "star", 2, 1)
     for limit, code in (("0.1", 75), ("0.1s", 75), ("1h", 0)):
-        done = subprocess.run([*arguments, "--time-limit", limit], capture_output=True, text=True, check=False)
+        done = selftaught(*arguments[3:], "--time-limit", limit)
         assert done.returncode == code, done.stderr
         assert code == 0 or f"stopped by the time limit of {limit}; what is finished is saved" in done.stderr
     names = (*NAMES, "checkpoints/001/model.safetensors", "result.json")
@@ -235,9 +236,11 @@ def served(tmp_path: Path) -> Iterator[tuple[list[str], Path]]:
     values = {**SETTINGS, "engine.name": "vllm", "engine.vllm_python": fake, "engine.vllm_args": "--fake slow"}
     values |= {"engine.concurrency": 2, "engine.max_retries": 1, "compute.chunk_completions": 8}
     del values["engine.slots"]
-    options = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     run_dir = tmp_path / "run"
-    yield [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *options], run_dir
+    yield (
+        [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *settings(values)],
+        run_dir,
+    )
     log = run_dir / "logs" / "vllm-000.log"
     assert not log.exists() or not alive_in_group(group_in(log)), "the server outlives the run"
 

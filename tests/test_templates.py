@@ -103,7 +103,7 @@ def test_the_facts_of_a_template_are_what_a_reader_sees_in_it(name: str) -> None
     assert template.end_of_turn == codec_of(name).tokenizer.convert_tokens_to_ids(model.end_of_turn)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=4 * settings().max_examples)  # of all models
 @given(names, turns(words()), st.sampled_from([None, True, False]))
 def test_turns_have_the_ids_that_transformers_gives_them(
     name: str, prompt: tuple[Turn, ...], thinking: bool | None
@@ -116,7 +116,7 @@ def test_turns_have_the_ids_that_transformers_gives_them(
     assert rendered.ids == tuple(codec.encode_prompt(prompt))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=4 * settings().max_examples)  # of all models
 @given(names, turns(words(*SPECIAL, *ADDED)))
 def test_special_strings_in_turns_stay_text(name: str, prompt: tuple[Turn, ...]) -> None:
     codec = codec_of(name)

@@ -103,7 +103,7 @@ rows = st.builds(
 fractions = st.floats(0.0, 1.0, exclude_max=True) | st.sampled_from([0.0, 5e-324, 0.5, 1 - 2**-53])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 @given(logits=rows, params=ways, data=st.data())
 def test_a_token_that_is_ruled_out_is_never_sampled(
     logits: torch.Tensor, params: SamplingParams, data: st.DataObject
@@ -129,7 +129,6 @@ def test_a_token_that_is_ruled_out_is_never_sampled(
         assert before < params.top_p * total * (1 + 1e-5) + 1e-12
 
 
-@settings(max_examples=60, deadline=None)
 @given(size=st.sampled_from([3, 256, 257, 600]), params=ways, number=fractions, only=st.integers(0, 2))
 def test_a_single_possible_token_is_sampled_with_any_number(
     size: int, params: SamplingParams, number: float, only: int
@@ -141,7 +140,6 @@ def test_a_single_possible_token_is_sampled_with_any_number(
     assert (tokens.tolist(), logprobs.tolist()) == ([place], [0.0])
 
 
-@settings(max_examples=80, deadline=None)
 @given(logits=rows, params=ways, data=st.data())
 def test_a_row_does_not_depend_on_the_rows_beside_it(
     logits: torch.Tensor, params: SamplingParams, data: st.DataObject
@@ -164,7 +162,6 @@ def test_a_row_that_needs_more_candidates_leaves_the_others_as_they_are() -> Non
     )
 
 
-@settings(max_examples=60, deadline=None)
 @given(size=st.sampled_from(SIZES), seed=st.integers(0, 999), spread=st.sampled_from([0.1, 3.0]), data=st.data())
 def test_without_limits_larger_numbers_sample_later_tokens_of_the_vocabulary(
     size: int, seed: int, spread: float, data: st.DataObject
@@ -180,7 +177,6 @@ def test_without_limits_larger_numbers_sample_later_tokens_of_the_vocabulary(
         assert start - 1e-9 <= number <= float(ends[token]) + 1e-9
 
 
-@settings(max_examples=60, deadline=None)
 @given(logits=rows, params=ways, number=fractions)
 def test_log_probabilities_are_those_of_the_model_itself(
     logits: torch.Tensor, params: SamplingParams, number: float

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
@@ -20,7 +20,6 @@ TASK = task_named("arithmetic")
 CODEC = Codec(resolve_model("builtin:adder").path)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sampled_from([*TASK.dev, *TASK.extrapolation]), st.booleans(), st.integers(0, 3))
 def test_the_shipped_tokenizer_is_exact_on_prompts_and_scratchpads(problem: object, hint: bool, shots: int) -> None:
     prompt = render_prompt(TASK.prompt_format, problem, hint=hint, few_shot=TASK.few_shot[:shots])  # type: ignore[arg-type]
@@ -30,7 +29,6 @@ def test_the_shipped_tokenizer_is_exact_on_prompts_and_scratchpads(problem: obje
     assert CODEC.decode(CODEC.encode_completion(prompt, completion), after=ids) == completion
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(3, 20), min_size=1, max_size=40), st.integers(1, 39))
 def test_what_is_kept_before_a_stop_string_spells_the_text_before_it(ids: list[int], place: int) -> None:
     text = CODEC.decode(ids)

@@ -126,7 +126,8 @@ def test_no_step_leaves_a_tensor_to_the_collector(rank: int | None, tiny: Path, 
 
     def on_step(metrics: StepMetrics) -> None:
         gc.disable()
-        alive[metrics.step] = sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects())
+        if metrics.step in (2, 9):
+            alive[metrics.step] = sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects())
 
     try:
         fine_tune(tiny, tmp_path, steps=10, on_step=on_step, lora_rank=rank)
@@ -136,7 +137,7 @@ def test_no_step_leaves_a_tensor_to_the_collector(rank: int | None, tiny: Path, 
 
 
 def test_a_model_that_has_learned_eight_sums_writes_them(tiny: Path, tmp_path: Path) -> None:
-    fine_tune(tiny, tmp_path, steps=200, batch_size=8, learning_rate=5e-3)
+    fine_tune(tiny, tmp_path, steps=200, batch_size=8, learning_rate=5e-3, noise_scale=False)
     engine = LocalEngine(ModelRef(path=str(tmp_path)), LocalSettings(dtype="float32", device="cpu", threads=1, slots=8))
     learned = examples()
     requests = [Request(prompt=e.prompt, seed=0) for e in learned]

@@ -11,7 +11,6 @@ from statistics import NormalDist
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap, permutation_test
-from statsmodels.stats.multitest import multipletests
 
 RESAMPLES = 9_999
 """Of the bootstrap, and of the sign-flip test; the smallest p of the latter is 1 / (RESAMPLES + 1)."""
@@ -59,10 +58,13 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> Discordant:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979), each at most 1, in the same order."""
-    if not p_values:
-        return []
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    """p-values adjusted for their number (Holm 1979), each at most 1, in the same order: the smallest of m times m, the
+    next times m - 1, and so on, but none below the one before it."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
 
 
 def interval_over_problems(values: Sequence[float]) -> tuple[float, float]:
