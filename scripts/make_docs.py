@@ -5,7 +5,8 @@ python scripts/make_docs.py
 
 Complete pages: docs/config.md, docs/cli.md, docs/results.md. Blocks between `<!-- NAME:start -->` and
 `<!-- NAME:end -->`: the session and the results in README.md, the line on a real model there, the tables in
-docs/real-model.md and docs/speed.md, what `init` says in docs/own-data.md.
+docs/real-model.md and docs/speed.md, what `init` says in docs/own-data.md, the comparisons in docs/claims.md
+(claims_page.py).
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from claims_page import claims_page
 from pydantic.fields import FieldInfo
 from scipy.stats import binomtest
 from typer.main import get_command
@@ -61,6 +63,7 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "config.md": config_page(),
         ROOT / "docs" / "cli.md": cli_page(),
         ROOT / "docs" / "results.md": results_page(arithmetic),
+        ROOT / "docs" / "claims.md": claims_page((ROOT / "docs" / "claims.md").read_text(encoding="utf-8")),
         **{page: filled(page.read_text(encoding="utf-8"), texts) for page, texts in blocks.items()},
     }
 

@@ -40,7 +40,7 @@ PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-WRITTEN = ("README.md", "config.md", "cli.md", "results.md", "speed.md", "own-data.md", "real-model.md")
+WRITTEN = ("README.md", "config.md", "cli.md", "results.md", "claims.md", "speed.md", "own-data.md", "real-model.md")
 """By scripts/make_docs.py, in part or completely."""
 BASE = "gsm8k"
 """The shipped config that recipes are put on top of."""
@@ -59,8 +59,10 @@ def script(name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def pages() -> Any:
-    return script("make_docs")
+def pages() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))  # its parts are imported by their names, as a script's are
+        yield script("make_docs")
 
 
 @pytest.mark.parametrize("name", WRITTEN)
