@@ -285,6 +285,24 @@ def test_the_program_that_the_page_of_the_library_shows_runs(tmp_path: Path) -> 
     assert correct <= 1 < n
 
 
+def test_the_comparison_that_the_page_of_the_library_shows_runs(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"selftaught": package}
+    exec(python_blocks("python.md")[1], names)
+    rows = [{"question": f"What is {n} plus {n}?", "answer": 2 * n} for n in range(30)]
+    few_shot = [{"question": "What is 1 plus 2?", "rationale": "1 + 2 = 3.", "answer": 3}]
+    how = {
+        "model": "builtin:adder",
+        "seeds": [4],
+        "row_settings": {"star": {"loop.max_iterations": 1}},
+        "engine": lambda model: package.ScriptedEngine(lambda prompt, seed: " The answer is 2"),
+        "trainer": package.NullTrainer,
+    }
+    task = package.task_from_rows("doubles", rows, few_shot=few_shot, verifier="numeric")
+    accuracies, p = names["with_and_without_hints"](task, tmp_path / "folder", **how)
+    assert (set(accuracies), p) == ({"star", "star-no-rationalization"}, 1.0)
+    assert (tmp_path / "folder" / "star-seed4" / "result.json").exists()
+
+
 def test_the_page_of_the_library_lists_the_arguments_of_a_run_in_order() -> None:
     page = (ROOT / "docs" / "python.md").read_text()
     table = page.partition("| argument | |")[2].partition("\n\n")[0]
