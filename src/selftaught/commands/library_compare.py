@@ -86,6 +86,8 @@ def compare(
 
     base = comparing.base_config(load, asked)
     planned = comparing.plan(load, asked, base, task_of(base) if checked is None else checked)
+    for line in planned.left_out if progress else ():
+        _to_stderr(line)
     place = ComparisonFolder(comparing.default_dir(base) if folder is None else given_path(os.fspath(folder), "folder"))
     failed = comparing.compare(
         place,
@@ -93,7 +95,7 @@ def compare(
         asked,
         base,
         planned,
-        note=lambda line: print(line, file=sys.stderr) if progress else None,
+        note=_to_stderr if progress else lambda line: None,
         listeners=lambda one: terminal_of(one) if progress else [],
         should_stop=should_stop,
         suspended_by=suspended_by,
@@ -105,3 +107,7 @@ def compare(
         rows={row.row: row for row in written.table.rows},
         failed={str(cell): place.failure(cell) for cell in failed},
     )
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
