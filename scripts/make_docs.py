@@ -5,7 +5,8 @@ python scripts/make_docs.py
 
 Complete pages: docs/config.md, docs/cli.md, docs/results.md. Blocks between `<!-- NAME:start -->` and
 `<!-- NAME:end -->`: the session and the results in README.md, the line on a real model there, the tables in
-docs/real-model.md and docs/speed.md, what `init` says in docs/own-data.md. `result_tables.py` makes those of results.
+docs/real-model.md and docs/speed.md, what `init` says in docs/own-data.md, the comparisons in docs/claims.md
+(`claims_page.py`). `result_tables.py` makes those of results.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
+from claims_page import claims_page
 from result_tables import (
     real_model_line,
     real_model_tests,
@@ -65,6 +67,7 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "config.md": config_page(),
         ROOT / "docs" / "cli.md": cli_page(),
         ROOT / "docs" / "results.md": results_page(arithmetic),
+        ROOT / "docs" / "claims.md": claims_page((ROOT / "docs" / "claims.md").read_text(encoding="utf-8")),
         **{page: filled(page.read_text(encoding="utf-8"), texts) for page, texts in blocks.items()},
     }
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,7 @@ class Toy:
         self.engines: list[ScriptedEngine] = []
         self.notes: list[str] = []
         self.reply = reply
+        self.finished: list[Path] = []
         self.fails_for = ""
         self.stops_after = 10**9
         self.trainer: Callable[[], Trainer] = NullTrainer
@@ -93,6 +96,7 @@ class Toy:
             note=self.notes.append,
             should_stop=lambda: self.requests > self.stops_after,
             given=self.given(),
+            finished=self.finished.append,
         )
 
     def table(self, against: str = "star") -> Written:
@@ -262,6 +266,27 @@ def test_a_stopped_comparison_says_how_far_it_is_and_carries_on(tmp_path: Path) 
         assert folder_bytes(toy.folder.run_dir(cell), *NAMES) == folder_bytes(undisturbed.folder.run_dir(cell), *NAMES)
 
 
+def test_what_a_killed_process_has_left_half_written_goes_after_a_day_and_what_is_being_written_stays(
+    tmp_path: Path,
+) -> None:
+    toy = Toy(tmp_path)
+    toy.folder.shared.mkdir()
+    old, new = toy.folder.shared / "0.jsonl.1-ab.tmp", toy.folder.shared / "1.jsonl.2-cd.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 86_500, time.time() - 86_500))
+    toy.run("few-shot-cot")
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_run_folder_is_told_when_its_cell_has_finished_and_again_by_a_later_start(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    for _ in range(2):
+        toy.finished.clear()
+        toy.run("few-shot-cot")
+        assert toy.finished == [tmp_path / "few-shot-cot-seed1"]
+
+
 def test_an_unfinished_row_is_named(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     toy.run()
@@ -411,6 +436,23 @@ def test_the_page_explains_every_row() -> None:
         pytest.skip("the docs are not part of an installed package")
     tables = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| `")]
     assert ROWS.keys() <= set(re.findall(r"`([a-z-]+)`", "".join(tables)))
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_cell_that_fails_by_a_mistake_of_the_program_is_exit_code_1_and_by_any_other_2(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from selftaught.cli.app import _exit_code
+
+    def failing(*given: Any, **more: Any) -> None:
+        raise StoreError("no room on the disk; make some") if code == 2 else ZeroDivisionError("oops")
+
+    monkeypatch.setattr(compare, "launch", failing)
+    arguments = ["compare", "arithmetic", "--dir", str(tmp_path / "folder"), "--rows", "few-shot-cot", "--seeds", "1"]
+    assert _exit_code(arguments) == code
+    printed = capsys.readouterr().err
+    assert ("Traceback" in printed) == (code == 1)
+    assert "1 of 1 cells failed; few-shot-cot:1: " in printed.splitlines()[-1]
 
 
 def test_the_command_lists_its_rows_and_refuses_in_one_line() -> None:

@@ -76,6 +76,7 @@ def test_a_comparison_killed_six_times_ends_with_the_bytes_of_an_undisturbed_one
     for cell in CELLS:
         assert folder_bytes(killed / cell, *NAMES) == folder_bytes(undisturbed / cell, *NAMES)
         assert weights(killed / cell) == weights(undisturbed / cell)
+        assert (killed / cell / "report.md").exists()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A comparison's table as text, Markdown and LaTeX, from records."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,17 @@ def test_the_notes_say_what_the_table_cannot(found: Table) -> None:
         "Not in the table: rft:1 failed: no room",
     ]
     assert "seeds-only has 12 steps to its last model, not 16." in notes(found, about(steps=16))
+
+
+def test_rows_with_other_loss_tokens_behind_them_at_equal_steps_are_named() -> None:
+    def row(name: str, tokens: int | None) -> Result:
+        model = on_test("1" * 10, 2, steps=12, loss_tokens=tokens)
+        return replace(result(name, 1, "1" * 10), last=model)
+
+    found = table_of([row("star", 3000), row("retry", 3200), row("direct", 240), row("rft", None)])
+    (line,) = [line for line in notes(found, about()) if "tokens with loss" in line]
+    assert line.endswith("behind the last model, in multiples of those of star, direct 0.08.")
+    assert not any("tokens with loss" in line for line in notes(found, about(at="paper")))
 
 
 def test_the_latex_table_has_the_layout_of_the_papers_tables(found: Table) -> None:

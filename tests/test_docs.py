@@ -40,7 +40,7 @@ PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-WRITTEN = ("README.md", "config.md", "cli.md", "results.md", "speed.md", "own-data.md", "real-model.md")
+WRITTEN = ("README.md", "config.md", "cli.md", "results.md", "claims.md", "speed.md", "own-data.md", "real-model.md")
 """By scripts/make_docs.py, in part or completely."""
 BASE = "gsm8k"
 """The shipped config that recipes are put on top of."""
@@ -282,6 +282,24 @@ def test_the_program_that_the_page_of_the_library_shows_runs(tmp_path: Path) -> 
     }
     correct, n = names["doubles"](tmp_path / "run", **how)
     assert correct <= 1 < n
+
+
+def test_the_comparison_that_the_page_of_the_library_shows_runs(tmp_path: Path) -> None:
+    names: dict[str, Any] = {"selftaught": package}
+    exec(python_blocks("python.md")[1], names)
+    rows = [{"question": f"What is {n} plus {n}?", "answer": 2 * n} for n in range(30)]
+    few_shot = [{"question": "What is 1 plus 2?", "rationale": "1 + 2 = 3.", "answer": 3}]
+    how = {
+        "model": "builtin:adder",
+        "seeds": [4],
+        "row_settings": {"star": {"loop.max_iterations": 1}},
+        "engine": lambda model: package.ScriptedEngine(lambda prompt, seed: " The answer is 2"),
+        "trainer": package.NullTrainer,
+    }
+    task = package.task_from_rows("doubles", rows, few_shot=few_shot, verifier="numeric")
+    accuracies, p = names["with_and_without_hints"](task, tmp_path / "folder", **how)
+    assert (set(accuracies), p) == ({"star", "star-no-rationalization"}, 1.0)
+    assert (tmp_path / "folder" / "star-seed4" / "result.json").exists()
 
 
 def test_the_page_of_the_library_lists_the_arguments_of_a_run_in_order() -> None:

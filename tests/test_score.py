@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selftaught.cli.output import note
-from selftaught.commands.score import score, token_texts
+from selftaught.commands.score import gap_text, score, token_texts
 from selftaught.records.errors import ConfigError, RefusedError, StoreError
 from selftaught.records.samples import Sample
 from selftaught.runs.lines import read_lines
+from selftaught.runs.reading import StoredPrompts
 from selftaught.runs.scores import ScoredSample, read_scores, scores_path, write_scores
 
 
@@ -70,6 +72,39 @@ def test_the_sums_are_those_of_the_engine(run_dir: Path) -> None:
         assert sample.logprob is not None
         assert sum(line.logprobs) == pytest.approx(sample.logprob, abs=1e-3 * len(line.logprobs))
     assert score(run_dir, iteration=1, stage="rationale", note=note) == []  # they are there
+
+
+def test_the_distribution_of_gaps_is_told() -> None:
+    assert gap_text([0.1 * i for i in range(11)]) == (
+        "the hint makes a token likelier by +0.500 nats on average over 11 completions; of these, a tenth has less "
+        "than +0.100, half less than +0.500, a tenth more than +0.900"
+    )
+
+
+@pytest.mark.slow
+def test_a_hint_is_told_by_how_much_likelier_it_makes_what_was_sampled_with_it(run_dir: Path) -> None:
+    from selftaught.models.loading import load_model
+    from selftaught.models.scoring import completion_logprobs
+    from selftaught.models.weights import resolve_model
+
+    told: list[str] = []
+    (written,) = score(run_dir, iteration=1, stage="rationalization", note=told.append)
+    lines = list(read_scores(written.path))
+    hinted = list(read_lines(Sample, run_dir / "samples" / "001-rationalization.jsonl"))
+    first = {s.problem_id: s for s in read_lines(Sample, run_dir / "samples" / "001-rationale.jsonl")}
+    assert told[-1].endswith(gap_text([line.gap for line in lines if line.gap is not None]))
+    assert all(line.gap is not None for line in lines)
+    prompts = StoredPrompts(run_dir)
+    model = load_model(resolve_model("builtin:adder").path, dtype=torch.float32).eval()
+    for sample, line in list(zip(hinted, lines, strict=True))[:3]:
+        ids = prompts[first[sample.problem_id].prompt_sha256].ids
+        assert ids is not None
+        generated = (*(sample.token_ids or ()), *(() if sample.end_id is None else (sample.end_id,)))
+        with torch.inference_mode():
+            (plain,) = completion_logprobs(model, [(ids, generated)], device=torch.device("cpu"))
+        assert line.gap == pytest.approx((sum(line.logprobs) - sum(plain)) / len(plain), abs=1e-2)
+    unhinted = read_scores(score(run_dir, iteration=1, stage="dev", note=told.append)[0].path)
+    assert {line.gap for line in unhinted} == {None}
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ from selftaught.records.training import TrainingExample
 
 if _TYPE_CHECKING:
     from selftaught.commands.library import Result, run, task_from_rows
+    from selftaught.commands.library_compare import Comparison, compare
     from selftaught.engines.engine import Engine
     from selftaught.engines.scripted import ScriptedEngine
     from selftaught.methods.method import Draw, Method, StandardMethod
@@ -50,6 +51,7 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "CheckResult",
+    "Comparison",
     "Completion",
     "Draw",
     "Engine",
@@ -76,6 +78,7 @@ __all__ = [
     "Verdict",
     "Verification",
     "__version__",
+    "compare",
     "prompt_text",
     "run",
     "task_from_rows",
@@ -85,6 +88,7 @@ __version__ = "0.2.0"
 
 # What belongs to later rooms is imported when it is first asked for, so that no command waits for it.
 _LATER = {
+    "Comparison": "selftaught.commands.library_compare",
     "Draw": "selftaught.methods.method",
     "Engine": "selftaught.engines.engine",
     "Listener": "selftaught.records.events",
@@ -95,6 +99,7 @@ _LATER = {
     "StandardMethod": "selftaught.methods.method",
     "Trainer": "selftaught.training.trainer",
     "TrainingSet": "selftaught.methods.training_set",
+    "compare": "selftaught.commands.library_compare",
     "prompt_text": "selftaught.prompts.rendering",
     "run": "selftaught.commands.library",
     "task_from_rows": "selftaught.commands.library",

@@ -106,12 +106,26 @@ def _compare(name: str, asked: "Asked", place: Path | None, against: str | None,
             listeners=_listeners,
             should_stop=lambda: stop.is_interrupted,
             suspended_by=lambda: "SIGTERM" if stop.is_terminated else is_over(),
+            finished=_report,
         )
         written = write_table(folder, against=reference)
     _print(written)
     if failed:
-        what = "; ".join(f"{cell}: {folder.failure(cell)}" for cell in failed)
-        raise RefusedError(f"{len(failed)} of {len(planned.cells)} cells failed; {what}")
+        reasons = {cell: folder.failure(cell) for cell in failed}
+        what = "; ".join(f"{cell}: {reason}" for cell, reason in reasons.items())
+        message = f"{len(failed)} of {len(planned.cells)} cells failed; {what}"
+        if any(reason.startswith(compare.OUR_MISTAKE) for reason in reasons.values()):
+            note(message)  # the traceback was printed when it happened
+            raise typer.Exit(1)
+        raise RefusedError(message)
+
+
+def _report(run_dir: Path) -> None:
+    """Of a run as `selftaught run` leaves it."""
+    from selftaught.report.report import write_report
+
+    if not (run_dir / "report.md").exists():
+        write_report([run_dir])
 
 
 def _asked(rows: str | None, seeds: str, at: str, only: str | None, overrides: Sequence[str]) -> "Asked":

@@ -38,6 +38,9 @@ from selftaught.records.sections import Value
 from selftaught.runs.reading import read_result
 from selftaught.tasks.outside import short_name
 
+OUR_MISTAKE = "a mistake of this program, please report it"
+"""How the reason of a cell begins that no user can mend."""
+
 Load = Callable[[Mapping[str, Value]], RunConfig]
 """The config with settings on top, which win over it."""
 
@@ -154,11 +157,12 @@ def compare(
     should_stop: Callable[[], bool] = lambda: False,
     suspended_by: Callable[[], str] = lambda: "",
     given: FromPython = NOTHING,
+    finished: Callable[[Path], None] = lambda run_dir: None,
 ) -> list[Cell]:
     """Run what has not finished, the first seed of every row before the second of any. Returns the cells that failed.
 
-    A cell that fails is noted in the folder, and the others go on. Raises Interrupted if the user, a scheduler or a
-    time limit stops the cell in hand.
+    `finished` is told the run folder of every cell that has finished, now or before. A cell that fails is noted in the
+    folder, and the others go on. Raises Interrupted if the user, a scheduler or a time limit stops the cell in hand.
     """
     cells = sorted(planned.cells, key=lambda cell: (*asked.seeds, cell.seed).index(cell.seed))
     machine = folder.begin(
@@ -176,6 +180,7 @@ def compare(
         try:
             if is_finished(config, folder.run_dir(cell)):
                 folder.forget_failure(cell)
+                finished(folder.run_dir(cell))
                 continue
             note(f"{cell.row}, seed {cell.seed} ({number} of {len(cells)}): {ROWS[cell.row].explanation}")
             launch(
@@ -188,6 +193,7 @@ def compare(
                 shared=folder.shared,
             )
             folder.forget_failure(cell)
+            finished(folder.run_dir(cell))
         except Interrupted as error:
             raise type(error)(_stopped(error, folder, cells)) from error
         except Exception as error:
@@ -196,7 +202,7 @@ def compare(
             reason = str(error)
             if not isinstance(error, SelftaughtError):  # a mistake of ours, which must not cost the other rows
                 traceback.print_exc()
-                reason = f"a mistake of this program, please report it: {type(error).__name__}: {error}"
+                reason = f"{OUR_MISTAKE}: {type(error).__name__}: {error}"
             folder.note_failure(cell, reason)
             note(f"{cell} failed: {reason}")
             failed.append(cell)

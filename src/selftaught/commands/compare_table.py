@@ -24,6 +24,25 @@ class Written:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What the folder of a comparison holds."""
+
+    results: tuple[Result, ...]
+    """Of the finished cells."""
+    own: Mapping[str, Mapping[str, object]]
+    """By row, what the user has set for it alone."""
+    about: About
+
+
+def read_finished(folder: ComparisonFolder) -> Finished:
+    """Raises StoreError for a folder that holds no comparison, and for a damaged run folder."""
+    asked = folder.asked()
+    cells = folder.cells()
+    results = [result for cell in cells if (result := read_cell(cell, folder.run_dir(cell))) is not None]
+    return Finished(results=tuple(results), own=asked["rows"], about=_about(folder, asked, cells, results))
+
+
 def write_table(folder: ComparisonFolder, *, against: str) -> Written:
     """Read every finished cell, and write compare.json, compare.md, compare.tex and the plots.
 
@@ -31,13 +50,10 @@ def write_table(folder: ComparisonFolder, *, against: str) -> Written:
     Raises StoreError for a damaged run folder, and for cells that cannot be compared.
     """
     with folder.locked():
-        asked = folder.asked()
-        cells = folder.cells()
-        results = [result for cell in cells if (result := read_cell(cell, folder.run_dir(cell))) is not None]
-        table = table_of(results, against=against, own=asked["rows"])
-        about = _about(folder, asked, cells, results)
+        finished = read_finished(folder)
+        about, table = finished.about, table_of(finished.results, against=against, own=finished.own)
         folder.write_json(JSON, as_json(table, about))
-        plots = write_plots(results, folder.put_bytes)
+        plots = write_plots(finished.results, folder.put_bytes)
         folder.put_text(MARKDOWN, markdown(table, about, plots=plots))
         folder.put_text(LATEX, latex(table, about))
     return Written(table=table, about=about, folder=folder.dir)

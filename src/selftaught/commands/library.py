@@ -87,16 +87,12 @@ def run(
     """
     suspended_by = limit_of(time_limit, "time_limit")
     quieten_libraries()
-    checked = None if task is None else _checked(task)
+    checked = None if task is None else checked_task(task)
     given = FromPython(task=checked, engine=engine, trainer=trainer, method=method)
-    resolved = _config(config, dict(settings or {}), task)
+    resolved = config_of(config, dict(settings or {}), task)
     folder = default_run_dir(resolved) if run_dir is None else given_path(os.fspath(run_dir), "run_dir")
     if progress:
-        from rich.console import Console
-
-        from selftaught.tracking.terminal import Terminal
-
-        listeners = [Terminal(Console(stderr=True), resolved.loop.max_iterations), *listeners]
+        listeners = [*terminal_of(resolved), *listeners]
     outcome = launch(
         resolved, folder, listeners=listeners, should_stop=should_stop, suspended_by=suspended_by, given=given
     )
@@ -144,7 +140,17 @@ def task_from_rows(
     return task
 
 
-def _config(given: object, settings: dict[str, Any], task: Task | None) -> RunConfig:
+def terminal_of(config: RunConfig) -> list[Listener]:
+    """What prints a run to stderr, as the command does."""
+    from rich.console import Console
+
+    from selftaught.tracking.terminal import Terminal
+
+    return [Terminal(Console(stderr=True), config.loop.max_iterations)]
+
+
+def config_of(given: object, settings: dict[str, Any], task: Task | None) -> RunConfig:
+    """A config as a program gives it, with settings over it. Raises ConfigError."""
     if task is not None:
         settings["task.name"] = f"{OBJECT}{task.name}"
     if isinstance(given, Mapping):
@@ -166,7 +172,8 @@ def _refuse_ignored_by(task: Task, settings: TaskConfig) -> None:
             )
 
 
-def _checked(task: Task) -> Task:
+def checked_task(task: Task) -> Task:
+    """A task that a program gives. Raises SelftaughtError for what it must not be."""
     task = taken(task, "task=")
     check_splits(task)
     return task

@@ -4,7 +4,7 @@ Prompt and completion are the ids that the run folder holds, so that nothing is 
 right ones is proven twice: by their hash, and by the sums, which the engine stored when it sampled.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ TOLERANCE = {"float32": 0.02, "bfloat16": 0.3}
 weights."""
 BATCH = 64
 """Samples that are scored at a time."""
+HINTED = "rationalization"
+"""The stage whose prompts have a hint."""
 WINDOW = 12
 """Tokens that are decoded besides a new one, so that a character of several tokens is whole."""
 
@@ -65,18 +67,37 @@ def score(
         known = [s for s in samples if s.token_ids is not None and _ids_of(prompts, s) is not None]
         if not known:
             raise RefusedError(f"{path}: its engine stored no token ids, and without them no token can be scored")
-        lines = _scored(models, known, prompts)
+        lines = _scored(models, known, prompts, _first_prompts(run_dir, int(number), prompts) if name == HINTED else {})
         count = write_scores(out, lines)
         written.append(Scored(path=out, samples=count, without_ids=len(samples) - count))
         note(
             f"{out}: {count} samples" + (f", {len(samples) - count} without token ids" if count < len(samples) else "")
         )
+        if gaps := [line.gap for line in read_scores(out) if line.gap is not None]:
+            note(gap_text(gaps))
     if without_weights:
         note(
             f"not scored, because their weights were deleted (training.keep_weights = all keeps them): "
             f"{', '.join(without_weights)}"
         )
     return written
+
+
+def gap_text(gaps: Sequence[float]) -> str:
+    """The distribution of how much likelier a hint makes the completions that were sampled with it; one at least."""
+    ordered = sorted(gaps)
+    tenth, half, most = (ordered[int(share * (len(ordered) - 1))] for share in (0.1, 0.5, 0.9))
+    return (
+        f"the hint makes a token likelier by {sum(gaps) / len(gaps):+.3f} nats on average over {len(gaps)} "
+        f"completions; of these, a tenth has less than {tenth:+.3f}, half less than {half:+.3f}, a tenth more than "
+        f"{most:+.3f}"
+    )
+
+
+def _first_prompts(run_dir: Path, iteration: int, prompts: StoredPrompts) -> dict[str, tuple[int, ...]]:
+    """By problem, the ids of the prompt of its first attempt in an iteration, which has no hint."""
+    path = run_dir / "samples" / f"{iteration:03d}-rationale.jsonl"
+    return {s.problem_id: ids for s in read_lines(Sample, path) if (ids := _ids_of(prompts, s)) is not None}
 
 
 def _is_meant(path: Path, iteration: int | None, stage: str | None) -> bool:
@@ -136,7 +157,10 @@ def _refuse_other_weights(model: ModelRef, sample: Sample) -> None:
         )
 
 
-def _scored(models: _Models, samples: Sequence[Sample], prompts: StoredPrompts) -> Iterator[ScoredSample]:
+def _scored(
+    models: _Models, samples: Sequence[Sample], prompts: StoredPrompts, unhinted: Mapping[str, tuple[int, ...]]
+) -> Iterator[ScoredSample]:
+    """`unhinted` has, for problems that were shown a hint, the prompt without it."""
     import torch
 
     from selftaught.models.scoring import completion_logprobs
@@ -145,10 +169,14 @@ def _scored(models: _Models, samples: Sequence[Sample], prompts: StoredPrompts) 
         batch = samples[start : start + BATCH]
         model, codec, dtype = models.load(batch[0])
         rows = [(_ids_of(prompts, s) or (), _generated(s)) for s in batch]
+        known = [i for i, s in enumerate(batch) if s.problem_id in unhinted and rows[i][1]]
+        plain = [(unhinted[batch[i].problem_id], rows[i][1]) for i in known]
         device = next(model.parameters()).device
         with torch.inference_mode():
             logprobs = completion_logprobs(model, rows, device=device)
-        for sample, values in zip(batch, logprobs, strict=True):
+            without_hint = dict(zip(known, completion_logprobs(model, plain, device=device), strict=True))
+        gaps = {i: (sum(logprobs[i]) - sum(values)) / len(values) for i, values in without_hint.items()}
+        for i, (sample, values) in enumerate(zip(batch, logprobs, strict=True)):
             _refuse_other_sum(sample, values, dtype)
             texts = token_texts(codec.decode, sample.token_ids or (), sample.completion)
             yield ScoredSample(
@@ -158,6 +186,7 @@ def _scored(models: _Models, samples: Sequence[Sample], prompts: StoredPrompts) 
                 index=sample.index,
                 tokens=(*texts, *([""] if sample.end_id is not None else [])),
                 logprobs=tuple(round(value, 4) for value in values),
+                gap=round(gaps[i], 4) if i in gaps else None,
             )
 
 

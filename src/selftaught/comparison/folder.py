@@ -7,6 +7,7 @@ written under a lock.
 import contextlib
 import fcntl
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from selftaught.runs.lines import as_store_error, read_json, replace_file
 
 FORMAT = 1
 ASKED, SHARED, FAILED = "comparison.json", "shared", "failed"
+UNFINISHED_S = 86_400.0
+"""After so many seconds an unfinished file is a dead writer's. Its name has the process, but not the machine, and no
+file here takes a minute to write."""
 
 
 class ComparisonFolder:
@@ -52,6 +56,7 @@ class ComparisonFolder:
         """
         with as_store_error(self.dir, "create"):
             self.dir.mkdir(parents=True, exist_ok=True)
+        self.sweep()
         with self.locked():
             before = self.asked() if (self.dir / ASKED).exists() else None
             now = json.loads(json.dumps({"at": at, **config}))
@@ -77,6 +82,14 @@ class ComparisonFolder:
             rows = {row: of_all[row] for row in dict.fromkeys(cell.row for cell in known)}
             self.write_json(ASKED, {**before, "rows": rows, "cells": [str(cell) for cell in known]})
             return dict(before["machine"])
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left half written, and nothing of those that write now."""
+        for folder in (self.dir, self.shared, self.dir / FAILED):
+            for path in folder.glob("*.tmp"):
+                with contextlib.suppress(FileNotFoundError):  # its writer, or the sweep of another process, was here
+                    if time.time() - path.stat().st_mtime > UNFINISHED_S:
+                        path.unlink()
 
     def asked(self) -> dict[str, Any]:
         """The content of comparison.json. Raises StoreError for one that this version does not read."""

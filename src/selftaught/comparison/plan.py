@@ -53,14 +53,14 @@ def in_order(cells: Sequence[Cell]) -> list[Cell]:
     return sorted(set(cells), key=lambda cell: (rows.index(cell.row), cell.seed))
 
 
-def parsed_rows(text: str) -> tuple[str, ...]:
+def parsed_rows(text: str, where: str = "--rows") -> tuple[str, ...]:
     """Rows by name, divided by commas. Raises ConfigError for one that there is not, and for one given twice."""
-    return _each_once(tuple(check_row(name.strip(), "--rows") for name in text.split(",")), "--rows")
+    return _each_once(tuple(check_row(name.strip(), where) for name in text.split(",")), where)
 
 
-def parsed_seeds(text: str) -> tuple[int, ...]:
+def parsed_seeds(text: str, where: str = "--seeds") -> tuple[int, ...]:
     """Seeds, divided by commas. Raises ConfigError for what is no whole number from 0 on, and for one given twice."""
-    return _each_once(tuple(_seed(part, "--seeds") for part in text.split(",")), "--seeds")
+    return _each_once(tuple(_seed(part, where) for part in text.split(",")), where)
 
 
 def parsed_cell(text: str) -> Cell:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftaught.comparison.cells import Point, Result
 from selftaught.report.report import CLASS_COLORS, MARKERS, STYLE
@@ -15,16 +15,24 @@ ITERATIONS, TOKENS = "accuracy", "tokens"
 """Names of the pictures, without their endings."""
 
 
-def write_plots(results: Sequence[Result], save: Callable[[str, bytes], None]) -> list[str]:
-    """Make both pictures as SVG and PNG, and hand each to `save` with its name; returns the names of the SVGs.
+FORMATS: Mapping[str, Mapping[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 160}}
+"""Endings of the pictures -> what they are saved with."""
+
+
+def write_plots(
+    results: Sequence[Result], save: Callable[[str, bytes], None], *, formats: Sequence[str] = tuple(FORMATS)
+) -> list[str]:
+    """Make both pictures, and hand each to `save` with its name; returns the names of the SVGs.
 
     Lines are means over the seeds of a row, as far as all of them went; bands reach from the lowest to the highest.
     """
     by_row: dict[str, list[Result]] = {}
     for result in results:
         by_row.setdefault(result.cell.row, []).append(result)
-    _write(by_row, ITERATIONS, "iteration (0 = base model)", lambda point: float(point.iteration), save)
-    _write(by_row, TOKENS, "tokens sampled to train on, and trained on", lambda point: float(point.tokens), save)
+    _write(by_row, ITERATIONS, "iteration (0 = base model)", lambda point: float(point.iteration), save, formats)
+    _write(
+        by_row, TOKENS, "tokens sampled to train on, and trained on", lambda point: float(point.tokens), save, formats
+    )
     return [f"{name}.svg" for name in (ITERATIONS, TOKENS)]
 
 
@@ -34,6 +42,7 @@ def _write(
     label: str,
     place: Callable[[Point], float],
     save: Callable[[str, bytes], None],
+    formats: Sequence[str],
 ) -> None:
     import matplotlib
     from matplotlib.figure import Figure
@@ -51,9 +60,9 @@ def _write(
         ax.spines[["top", "right"]].set_visible(False)
         if by_row:
             figure.legend(ax.get_lines(), list(by_row), title="row", loc="outside right upper")
-        for ending, more in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 160})):
+        for ending in formats:
             picture = io.BytesIO()
-            figure.savefig(picture, format=ending, **more)
+            figure.savefig(picture, format=ending, **FORMATS[ending])
             save(f"{name}.{ending}", picture.getvalue())
 
 

@@ -13,6 +13,9 @@ from selftaught.comparison.statistics import Discordant
 from selftaught.report.cells import DASH, md, table
 from selftaught.runs.shared_chunks import Saving
 
+UNLIKE = 0.1
+"""Difference in loss tokens, as a share, from which the table says it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
@@ -65,12 +68,32 @@ def notes(found: Table, about: About) -> list[str]:
         for row in found.rows:
             if row.last_iterations != (0,) * len(row.seeds) and row.last_steps != about.steps:
                 lines.append(f"{row.row} has {row.last_steps:g} steps to its last model, not {about.steps}.")
+        lines += loss_token_lines(found)
     if about.saving.saved:
         lines.append(
             f"Sharing saved {about.saving.saved} of {about.generated} tokens ({about.saved_share:.1%}): samples of the "
             "base model that rows have in common were generated once."
         )
     return [*lines, *missing_lines(about.missing)]
+
+
+def loss_token_lines(found: Table) -> list[str]:
+    """At equal steps, a sentence for the rows whose last models had other numbers of tokens with loss behind them."""
+    tokens = {row.row: row.last_loss_tokens for row in found.rows if row.last_loss_tokens}
+    reference = tokens.get(found.against)
+    if not reference:
+        return []
+    others = [
+        f"{row} {number / reference:.2f}"
+        for row, number in tokens.items()
+        if row != found.against and abs(number / reference - 1) > UNLIKE
+    ]
+    if not others:
+        return []
+    return [
+        "Equal steps, and not equal tokens with loss: behind the last model, in multiples of those of "
+        f"{found.against}, {', '.join(others)}."
+    ]
 
 
 def missing_lines(missing: Mapping[Cell, str]) -> list[str]:

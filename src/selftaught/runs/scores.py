@@ -23,6 +23,9 @@ class ScoredSample:
     share stands with the last of them."""
     logprobs: tuple[float, ...]
     """Nats at temperature 1, of each token."""
+    gap: float | None = None
+    """Of a sample with a hint: by how many nats a token, on average, the hint makes it likelier than the prompt of the
+    first attempt does, under the same weights. None without a hint, and where that prompt is not known."""
 
 
 def scores_path(run_dir: Path, iteration: int, stage: str) -> Path:
