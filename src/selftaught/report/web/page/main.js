@@ -29,7 +29,8 @@ async function render() {
     if (!(error instanceof Error) || error instanceof TypeError) console.error(error);
   }
   if (mine !== turn) return; // another address has been asked for meanwhile
-  const isSame = shown?.view === route.view && (route.view !== "problem" || shown.id === route.values.id);
+  const which = route.view === "runs" ? Boolean(route.values.run) : route.view === "problem" ? route.values.id : null;
+  const isSame = shown?.view === route.view && shown.which === which;
   const kept = isSame ? stateOfPage() : null;
   main.replaceChildren(view.node);
   document.title = `${view.title} – selftaught`;
@@ -37,7 +38,7 @@ async function render() {
   if (kept) restore(kept);
   else arrive();
   main.dataset.ready = String(mine);
-  shown = { view: route.view, id: route.values.id };
+  shown = { view: route.view, which };
 }
 
 function arrive() {

@@ -24,8 +24,14 @@ export function matches(filters, sample, problem) {
     if (!result || result.passed !== (filters.check.slice(at + 1) === "passed")) return false;
   }
   if (!filters.q) return true;
-  const parts = [sample.completion, sample.prediction ?? "", problem?.question ?? "", problem?.answer ?? "", problem?.id ?? ""];
-  return parts.join("\n").toLowerCase().includes(filters.q.toLowerCase());
+  const parts = ["", sample.completion, sample.prediction ?? "", problem?.question ?? "", problem?.answer ?? "", problem?.id ?? "", ""];
+  const text = isShort(filters.q) ? `\n${filters.q}\n` : filters.q;
+  return parts.join("\n").toLowerCase().includes(text.toLowerCase());
+}
+
+// One or two characters are looked for as a line of their own.
+export function isShort(text) {
+  return [...text].length < 3;
 }
 
 function sorted(values) {
@@ -42,6 +48,10 @@ class HeldSource {
 
   runs() {
     return this.data.runs;
+  }
+
+  comparisons() {
+    return this.data.comparisons;
   }
 
   // What is left out of this file, in words; "" if nothing is.
@@ -134,12 +144,14 @@ class ServedSource {
     this.live = true;
     this.parquet = true;
     this.overviews = [];
+    this.compared = [];
     this.version = "";
   }
 
   async refresh() {
     const reply = await this.ask("runs", {});
     this.overviews = reply.runs;
+    this.compared = reply.comparisons;
     this.version = reply.version;
   }
 
@@ -150,6 +162,10 @@ class ServedSource {
 
   runs() {
     return this.overviews;
+  }
+
+  comparisons() {
+    return this.compared;
   }
 
   missing() {
