@@ -134,7 +134,7 @@ const DO = {
   p: () => follow("prev"),
   d: nextWay,
   e: () => document.getElementById("export-jsonl")?.click(),
-  r: () => again(),
+  r: () => again().catch((error) => (live.textContent = error.message)),
 };
 
 document.addEventListener("keydown", (event) => {
@@ -168,7 +168,7 @@ async function watch() {
       if (!busy && (await source.changed())) await again();
       live.textContent = "live";
     } catch (error) {
-      live.textContent = "the server does not answer";
+      live.textContent = error.message;
     }
   } else {
     live.textContent = "";

@@ -5,13 +5,13 @@ import { barChart, lineChart, numbers } from "./charts.js";
 import { comparisonSection } from "./comparison.js";
 import { choice, el, more, number, percent, rate, share, significant, table } from "./dom.js";
 import { go, linkTo } from "./route.js";
+import { runOf } from "./source.js";
 
 export async function runsView(source, values) {
   const runs = source.runs();
   const notice = source.missing() && el("p", { class: "notice" }, source.missing());
   if (runs.length > 1 && !values.run) return allRuns(source, values, notice);
-  const run = values.run ? runs.find((one) => one.name === values.run) : runs[0];
-  if (!run) throw new Error(`There is no run ${values.run} here; there are ${runs.map((one) => one.name).join(", ")}.`);
+  const run = runOf(runs, values.run);
   const others = runs.length > 1 && el("div", { class: "fields" },
     choice("Run", "run", runs.map((one) => [one.name, one.name]), run.name, (name) => go("runs", { ...values, run: name }, { replace: true })),
     el("a", { href: linkTo("runs") }, "All runs")

@@ -2,7 +2,7 @@
 
 import { choice, el, literal, number, save } from "./dom.js";
 import { go, linkTo } from "./route.js";
-import { PAGE, isShort } from "./source.js";
+import { PAGE, isShort, runOf } from "./source.js";
 
 const FILTERS = ["problem", "iteration", "stage", "kind", "verdict", "class", "kept", "reason", "source", "check", "q"];
 
@@ -12,12 +12,16 @@ export function filtersOf(values) {
 
 export async function samplesView(source, values) {
   const runs = source.runs();
-  const run = runs.find((one) => one.name === values.run) ?? runs[0];
+  const run = runOf(runs, values.run);
   const filters = filtersOf(values);
   const page = Math.max(1, Number(values.page) || 1);
   const [facets, found] = await Promise.all([source.facets(run.name), source.samples(run.name, filters, (page - 1) * PAGE)]);
   const set = (name) => (value) => go("samples", { ...values, run: run.name, page: "", [name]: value }, { replace: true });
-  const pick = (label, name, all) => (all.length > 1 || values[name]) && choice(label, name, [["", "any"], ...all.map((value) => (Array.isArray(value) ? value : [value, String(value)]))], values[name], set(name));
+  const pick = (label, name, all) => {
+    const known = all.map((value) => (Array.isArray(value) ? value : [value, String(value)]));
+    if (values[name] && !known.some(([value]) => String(value) === values[name])) known.push([values[name], values[name]]);
+    return (all.length > 1 || values[name]) && choice(label, name, [["", "any"], ...known], values[name], set(name));
+  };
   const fields = [
     runs.length > 1 && choice("Run", "run", runs.map((one) => [one.name, one.name]), run.name, set("run")),
     pick("Iteration", "iteration", facets.iteration), pick("Stage", "stage", facets.stage), pick("Kind", "kind", facets.kind), pick("Verdict", "verdict", facets.verdict), pick("Class", "class", facets.class),

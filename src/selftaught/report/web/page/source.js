@@ -10,6 +10,14 @@ export async function openSource() {
 
 export const PAGE = 50;
 
+// The run that a link names, or the first; a link to one that is not here must not lead to another.
+export function runOf(runs, name) {
+  if (!name) return runs[0];
+  const run = runs.find((one) => one.name === name);
+  if (!run) throw new Error(`There is no run ${name} here; there are ${runs.map((one) => one.name).join(", ")}.`);
+  return run;
+}
+
 const BY_VALUE = ["iteration", "stage", "kind", "verdict", "reason", "source"];
 
 // As selection.py has it, which the server uses.
@@ -139,6 +147,12 @@ export function fullPrompt(prompts, sha256) {
   return own.prefix ? (prompts[own.prefix]?.text ?? "") + own.text : own.text;
 }
 
+function answered(address) {
+  return fetch(address).catch(() => {
+    throw new Error("The server does not answer; start selftaught view again.");
+  });
+}
+
 class ServedSource {
   constructor() {
     this.live = true;
@@ -173,7 +187,7 @@ class ServedSource {
   }
 
   async ask(what, values) {
-    const reply = await fetch(`api/${what}?${new URLSearchParams(values)}`, { headers: { accept: "application/json" } });
+    const reply = await answered(`api/${what}?${new URLSearchParams(values)}`);
     const content = await reply.json();
     if (!reply.ok) throw new Error(content.error);
     return content;
@@ -197,7 +211,7 @@ class ServedSource {
   }
 
   async exported(run, filters, form = "jsonl") {
-    const reply = await fetch(`api/export.${form}?${new URLSearchParams({ ...filters, run })}`);
+    const reply = await answered(`api/export.${form}?${new URLSearchParams({ ...filters, run })}`);
     if (!reply.ok) throw new Error((await reply.json()).error);
     return reply.blob();
   }
