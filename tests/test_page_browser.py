@@ -16,7 +16,7 @@ import pytest
 from browsers import browser_path, why_none
 from builders import PACKAGE
 from page_runs import HOSTILE, add_scores, begin, hostile_run, page_run
-from selftaught.report.web.folders import ASKED
+from selftaught.report.web.folders import ASKED, TABLE
 from selftaught.report.web.page_data import page_data
 from selftaught.report.web.report import write_html
 from selftaught.report.web.selection import filters_from
@@ -225,15 +225,17 @@ def test_a_short_text_is_looked_for_as_a_line_and_the_page_says_so(site: Site) -
     assert "as a line of its own" not in site.open("samples?run=toy&q=cou").inner_text("main")
 
 
-def test_a_comparison_is_there_with_its_tests_and_leads_to_its_runs(site: Site) -> None:
+def test_a_comparison_is_there_with_its_tests_and_leads_to_its_runs(site: Site, runs: list[Path]) -> None:
     page = site.open("runs")
+    (against,) = [row["against"] for row in json.loads((runs[2] / TABLE).read_text())["rows"] if row["against"]]
     section = page.query_selector("section.comparison")
     captions = [caption.text_content() for caption in section.query_selector_all("caption")]
     named = ["Accuracy on test", "Difference to star in points, selected", "Difference to star in points, last"]
     assert [caption for caption in captions if caption in named] == named
     (row,) = section.query_selector_all('[aria-label^="Difference to star"][aria-label$="selected"] tbody tr')
-    cells = ["few-shot-cot", "1, 2", "+0.0", "[+0.0, +0.0]", "+0 −0, +0 −0", "1.000, 1.000", "1.000", "1.000", "100.0"]
-    assert [cell.text_content() for cell in row.query_selector_all("th, td")] == cells
+    cells = ["few-shot-cot", "1, 2", "+0.0", "[+0.0, +0.0]", "+0 −0, +0 −0", "1.000, 1.000", "1.000", "1.000"]
+    smallest = f"{100 * against['difference']['smallest']:.1f}"
+    assert [cell.text_content() for cell in row.query_selector_all("th, td")] == [*cells, smallest]
     assert {button.inner_text() for button in section.query_selector_all(".legend button")} == {"few-shot-cot", "star"}
     assert len(section.query_selector_all("polygon.band")) == 1  # a row that trains nothing has one point
     assert "retry-seed1 has not begun" in section.inner_text()
