@@ -25,7 +25,7 @@ from selftaught.runs.reading import read_summaries
 
 POLL_S = 5.0
 """As the page's main.js has it."""
-VIEWS = {
+VIEWS: dict[str, tuple[str, ...]] = {
     "runs": (),
     "problems": ("api/grid?run=watched",),
     "samples": ("api/facets?run=watched", "api/samples?run=watched&offset=0&limit=50"),
@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     pairs = []
     for number in range(given.pairs):
-        took, watched = {}, Watched()
+        took: dict[str, Took] = {}
+        watched = Watched()
         with tempfile.TemporaryDirectory() as folder:
             for name in ("alone", "watched") if number % 2 == 0 else ("watched", "alone"):
                 viewers = given.viewers if name == "watched" else 0
@@ -148,8 +149,9 @@ def looked_at(
         yield
         return
     while not (folder / "run.json").exists():
-        if not Path(f"/proc/{run.pid}").exists():
-            break  # the caller says why
+        if os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            yield  # to the caller, who says why
+            return
         time.sleep(0.05)
     command = [sys.executable, "-m", "selftaught", "view", str(folder), "--port", "0"]
     over = threading.Event()

@@ -244,6 +244,10 @@ def test_a_comparison_is_there_with_its_tests_and_leads_to_its_runs(site: Site, 
     assert page.evaluate("document.activeElement.tagName") == "H1"
     changed(page, lambda: page.click("text=All runs"))
     assert page.inner_text("h1") == "6 runs"
+    page = site.open("samples?run=star-seed1")
+    for title in ("star-seed1", "6 runs"):
+        press(page, "1")
+        assert page.inner_text("h1") == title
 
 
 def test_a_page_of_a_comparison_alone_is_called_after_it(browser: Any, runs: list[Path], tmp_path: Path) -> None:

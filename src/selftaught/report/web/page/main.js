@@ -68,14 +68,18 @@ function restore({ open, focus, scroll }) {
 
 function navigation(route) {
   const here = route.view === "problem" ? "problems" : route.view;
-  const { run } = route.values;
   document.getElementById("views").replaceChildren(
-    ...VIEWS.map(([view, text]) => el("a", { href: linkTo(view, { run }), "aria-current": view === here ? "page" : null }, text))
+    ...VIEWS.map(([view, text]) => el("a", { href: viewFrom(route, view), "aria-current": view === here ? "page" : null }, text))
   );
 }
 
+// A view of the run that is looked at; from its page, the one of all runs.
+function viewFrom(route, view) {
+  return linkTo(view, route.view === "runs" && view === "runs" ? {} : { run: route.values.run });
+}
+
 const KEYS = [
-  ["1 2 3", "runs, problems, samples"],
+  ["1 2 3", "runs (from a run: all of them), problems, samples"],
   ["/", "search in the samples"],
   ["j k", "next, previous item of a list"],
   ["Enter", "open it"],
@@ -142,7 +146,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && field) field.blur();
   if (event.ctrlKey || event.metaKey || event.altKey || field || help.open || event.defaultPrevented) return;
   const view = VIEWS[Number(event.key) - 1];
-  const act = view ? () => (location.hash = linkTo(view[0], { run: routeOf(location.hash).values.run })) : DO[event.key];
+  const act = view ? () => (location.hash = viewFrom(routeOf(location.hash), view[0])) : DO[event.key];
   if (!act) return;
   event.preventDefault();
   act();
