@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,26 +13,33 @@ from typing import Any
 
 import pytest
 
+from browsers import browser_path, why_none
 from builders import PACKAGE
-from page_runs import HOSTILE, add_scores, hostile_run, page_run
+from page_runs import HOSTILE, add_scores, begin, hostile_run, page_run
+from selftaught.report.web.folders import ASKED, TABLE
 from selftaught.report.web.page_data import page_data
 from selftaught.report.web.report import write_html
 from selftaught.report.web.selection import filters_from
+from test_compare import Toy
+from toy import toy_config, toy_task
 
 pytestmark = pytest.mark.slow
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = browser_path()
 if CHROMIUM is None:
-    pytest.skip("no chromium on this machine (apt-get install chromium)", allow_module_level=True)
+    pytest.skip(why_none(), allow_module_level=True)
 
 VIEWS = {
     "runs": "runs",
+    "run": "runs?run=toy",
     "problems": "problems",
     "problem": "problem?run=toy&id=bear",
     "samples": "samples?run=toy",
+    "compared": "runs?run=star-seed1",
+    "nothing": "samples?run=toy&verdict=correct&reason=incorrect",
     "beside": "problem?run=toy&id=bear&with=hostile&show=diff",
     "tokens": "problem?run=toy&id=ant&show=tokens",
 }
@@ -42,7 +48,7 @@ SERIOUS = ("serious", "critical")
 
 @dataclass(slots=True)
 class Site:
-    """The page of both runs under one address, and what its browser complained of."""
+    """The page of the runs under one address, and what its browser complained of."""
 
     address: str
     browser: Any
@@ -92,7 +98,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     made = [page_run(folder / "toy"), hostile_run(folder / "hostile")]
     for iteration in (1, 2):
         add_scores(made[0], iteration, "rationale")
-    return made
+    toy = Toy(folder / "toy-compare")
+    toy.run("few-shot-cot", "star", seeds=(1, 2))
+    toy.table()
+    asked = toy.folder.asked()
+    toy.folder.write_json(ASKED, {**asked, "cells": [*asked["cells"], "retry:1"]})
+    return [*made, toy.folder.dir]
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +177,7 @@ def test_every_chart_has_a_table_of_its_numbers(site: Site) -> None:
 
 def test_the_headline_has_the_measured_numbers(site: Site, runs: list[Path]) -> None:
     page = site.open("runs?run=toy")
-    (run, _) = page_data(runs)["runs"]
+    (run, *_) = page_data(runs)["runs"]
     dev = next(m for m in run["measured"] if (m["split"], m["iteration"]) == ("dev", 0))
     assert f"{dev['correct']}/{dev['n']}, base model" in page.inner_text("main")
 
@@ -185,7 +196,7 @@ def test_filters_show_what_they_name_and_the_link_says_so(values: dict[str, str]
     for name, value in values.items():
         choose(page, name, value)
         assert f"{name}={value.replace(':', '%3A')}" in page.url
-    (run, _) = page_data(runs)["runs"]
+    (run, *_) = page_data(runs)["runs"]
     filters, problems = filters_from(values), {p["id"]: p for p in run["problems"]}
     expected = sum(filters.matches(s, problems[s["problem_id"]]) for s in run["samples"])
     assert re.match(rf"{expected} samples?$", page.inner_text(".count"))
@@ -207,14 +218,103 @@ def test_a_text_is_searched_for_by_keys_alone(site: Site) -> None:
     assert page.inner_text("h1") == "Problem fox"
 
 
-def test_a_text_that_is_too_short_is_told_and_not_searched_for(site: Site) -> None:
-    page = site.open("samples?run=toy&q=ab")
-    assert "at least 3 characters" in page.inner_text("main")
+def test_a_short_text_is_looked_for_as_a_line_and_the_page_says_so(site: Site) -> None:
+    page = site.open("samples?run=toy&q=4&iteration=1&stage=rationalization")
+    assert {link.inner_text() for link in page.query_selector_all("a.open")} == {"problem bear", "problem cat"}
+    assert "as a line of its own" in page.inner_text("main")
+    assert "as a line of its own" not in site.open("samples?run=toy&q=cou").inner_text("main")
+
+
+def test_a_comparison_is_there_with_its_tests_and_leads_to_its_runs(site: Site, runs: list[Path]) -> None:
+    page = site.open("runs")
+    (against,) = [row["against"] for row in json.loads((runs[2] / TABLE).read_text())["rows"] if row["against"]]
+    section = page.query_selector("section.comparison")
+    captions = [caption.text_content() for caption in section.query_selector_all("caption")]
+    named = ["Accuracy on test", "Difference to star in points, selected", "Difference to star in points, last"]
+    assert [caption for caption in captions if caption in named] == named
+    (row,) = section.query_selector_all('[aria-label^="Difference to star"][aria-label$="selected"] tbody tr')
+    cells = ["few-shot-cot", "1, 2", "+0.0", "[+0.0, +0.0]", "+0 −0, +0 −0", "1.000, 1.000", "1.000", "1.000"]
+    smallest = f"{100 * against['difference']['smallest']:.1f}"
+    assert [cell.text_content() for cell in row.query_selector_all("th, td")] == [*cells, smallest]
+    assert {button.inner_text() for button in section.query_selector_all(".legend button")} == {"few-shot-cot", "star"}
+    assert len(section.query_selector_all("polygon.band")) == 1  # a row that trains nothing has one point
+    assert "retry-seed1 has not begun" in section.inner_text()
+    changed(page, lambda: section.query_selector('[aria-label="Accuracy on test"] tbody tr:last-child a').click())
+    assert page.inner_text("h1") == "star-seed1"
+    assert page.evaluate("document.activeElement.tagName") == "H1"
+    changed(page, lambda: page.click("text=All runs"))
+    assert page.inner_text("h1") == "6 runs"
+    page = site.open("samples?run=star-seed1")
+    for title in ("star-seed1", "6 runs"):
+        press(page, "1")
+        assert page.inner_text("h1") == title
+
+
+def test_a_page_of_a_comparison_alone_is_called_after_it(browser: Any, runs: list[Path], tmp_path: Path) -> None:
+    site = Site(address=write_html(runs[2:], tmp_path / "page.html").path.as_uri(), browser=browser)
+    page = site.open("runs?split=test")
+    assert page.inner_text("h1") == "toy-compare"
+    assert page.input_value('select[name="split"]') == "test"
+    assert site.wrong == []
+
+
+def test_leaks_stand_beside_the_other_faults(site: Site, runs: list[Path]) -> None:
+    page = site.open("runs?run=star-seed1")
+    faults = page.query_selector('[aria-label="Verdicts and checks by stage"]')
+    header = [cell.inner_text() for cell in faults.query_selector_all("thead th")]
+    assert header[:6] == ["iteration, stage", "correct", "false positives", "leaks", "unparseable", "truncated"]
+    lines = (runs[2] / "star-seed1" / "iterations.jsonl").read_text().splitlines()
+    leak = json.loads(lines[0])["rationale"]["checks"]["leak"]
+    (row,) = (r for r in faults.query_selector_all("tbody tr") if r.inner_text().startswith("1, without hint"))
+    assert row.query_selector_all("td")[2].inner_text() == f"{leak['n'] - leak['correct']} of {leak['n']}"
+
+
+def test_what_saves_no_parquet_says_what_does(site: Site) -> None:
+    actions = site.open("samples?run=toy").inner_text(".actions")
+    assert ("selftaught view" in actions) == site.address.startswith("file:")
+    assert ("Save as Parquet" in actions) != site.address.startswith("file:")
+
+
+@pytest.mark.parametrize("view", ["runs", "problems", "samples", "problem"])
+def test_a_link_to_a_run_that_is_not_there_leads_to_no_other(view: str, site: Site) -> None:
+    assert "There is no run gone here" in site.open(f"{view}?run=gone&id=bear").inner_text("main")
+
+
+def test_a_run_that_has_just_begun_has_every_view(browser: Any, tmp_path: Path) -> None:
+    begin(tmp_path / "new", toy_task(), toy_config())
+    held = write_html([tmp_path / "new"], tmp_path / "page.html").path.as_uri()
+    with serving(tmp_path / "new") as served:
+        for address in (held, served):
+            site = Site(address=address, browser=browser)
+            for view in ("runs", "problems", "samples", "problem?id=bear"):
+                page = site.open(view)
+                text = page.inner_text("main")
+                assert "Not shown" not in text
+                assert "undefined" not in text
+                page.context.close()
+            assert site.wrong == []
+
+
+def test_a_server_that_ends_and_a_folder_that_is_damaged_are_told(browser: Any, tmp_path: Path) -> None:
+    run_dir = page_run(tmp_path / "live")
+    (run_dir / "result.json").unlink()
+    with serving(run_dir) as address:
+        site = Site(address=address, browser=browser)
+        page = site.open("runs")
+        with open(run_dir / "iterations.jsonl", "ab") as file:
+            file.write(b"{}\n")
+        page.keyboard.press("r")
+        page.wait_for_function("() => document.querySelector('#live').innerText.includes('iterations.jsonl')")
+        assert "live" in page.inner_text("h1")  # what was read before is still there
+    page.keyboard.press("r")
+    page.wait_for_function("() => document.querySelector('#live').innerText.includes('does not answer')")
+    page.context.close()
+    assert all(said.startswith("console: Failed to load resource") for said in site.wrong)
 
 
 def test_keys_lead_to_every_view(site: Site) -> None:
     page = site.open("samples")
-    for key, title in (("2", "Problems"), ("3", "Samples"), ("1", "2 runs")):
+    for key, title in (("2", "Problems"), ("3", "Samples"), ("1", "6 runs")):
         press(page, key)
         assert page.inner_text("h1") == title
     page.keyboard.press("?")

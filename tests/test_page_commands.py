@@ -1,10 +1,15 @@
 """`selftaught report --html`, `view` and `score` at the command line."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from browsers import NAMES, browser_path, why_none
+from builders import PACKAGE
 from page_runs import page_run
 from selftaught.cli.html import html_report
 from selftaught.cli.view import view_command
@@ -62,6 +67,34 @@ def test_the_server_without_its_libraries_names_the_extra_and_the_way_without(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'selftaught\[web\]'.*--html"):
         view_command([str(run_dir)])
+
+
+def test_a_machine_without_a_browser_is_told_from_one_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert browser_path() is None
+    assert "apt-get install chromium" in why_none()
+    for name in NAMES[::-1]:
+        (tmp_path / name).touch(mode=0o755)
+        assert browser_path() == str(tmp_path / name)
+    assert all(name in (PACKAGE.parents[1] / ".ci" / "run").read_text() for name in NAMES)
+
+
+@pytest.mark.slow
+def test_without_a_browser_the_tests_of_the_page_are_skipped_with_a_reason(tmp_path: Path) -> None:
+    pytest.importorskip("playwright")
+    pytest.importorskip("axe_playwright_python")
+    tests = Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "slow", "-rs", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, str(tests / "test_page_browser.py")],
+        cwd=tests.parent,
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 skipped" in done.stdout
+    assert why_none() in done.stdout
 
 
 @pytest.mark.slow

@@ -232,6 +232,8 @@ def test_every_file_of_the_page_has_fewer_than_400_lines() -> None:
         ({"kept": "yes", "source": "rationalization", "iteration": "1"}, {"bear"}),
         ({"reason": "unparseable", "iteration": "1", "kind": "rationale"}, {"dingo"}),
         ({"q": "A GUESS", "iteration": "1"}, {"fox"}),
+        ({"q": "4", "iteration": "1", "kind": "rationalization"}, {"bear", "cat"}),
+        ({"q": "Ue"}, set()),
         ({"stage": "dev", "iteration": "0", "class": "words"}, {"gnu", "hare"}),
         ({"problem": "cat", "iteration": "2"}, {"cat"}),
     ],
@@ -251,7 +253,6 @@ def test_a_filter_finds_the_samples_that_it_names(
         {"iteration": "-1"},
         {"kept": "1"},
         {"check": "steps"},
-        {"q": "ab"},
         {"q": "a\0bc"},
     ],
 )

@@ -85,6 +85,11 @@ FILTERS = [
     {"q": "COUNT b"},
     {"q": 'say "'},
     {"q": "%_*"},
+    {"q": "4"},
+    {"q": "b"},
+    {"q": "be"},
+    {"q": '"'},
+    {"q": "Ã"},
     {"source": "rationalization", "iteration": "2"},
     {"problem": "cat", "stage": "rationalization"},
     {"class": "words", "kind": "evaluation"},
@@ -263,7 +268,7 @@ def test_no_path_leads_out_of_what_is_served(path: str, run_dir: Path) -> None:
     assert get(application([run_dir], port=PORT), path)[0] == 404
 
 
-@pytest.mark.parametrize("query", ["iteration=x", "offset=-1", "limit=x", "nothing=1", "q=a"])
+@pytest.mark.parametrize("query", ["iteration=x", "offset=-1", "limit=x", "nothing=1", f"q={'a' * 1001}"])
 def test_a_question_that_makes_no_sense_is_one_line(query: str, run_dir: Path) -> None:
     status, _, body = get(application([run_dir], port=PORT), f"/api/samples?run=toy&{query}")
     assert status == 400

@@ -108,6 +108,23 @@ def test_a_hint_is_told_by_how_much_likelier_it_makes_what_was_sampled_with_it(r
 
 
 @pytest.mark.slow
+def test_samples_of_adapters_are_scored_with_adapters_and_base_together(tmp_path: Path) -> None:
+    from test_cli import QUICK, selftaught
+
+    adapters = {"training.lora_rank": 4, "training.learning_rate": 3e-3, "training.steps_first_iteration": 20}
+    options = [f"--set={key}={value}" for key, value in {**QUICK, **adapters}.items()]
+    done = selftaught("run", "arithmetic", "--run-dir", str(tmp_path / "run"), *options)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run" / "checkpoints" / "001").glob("adapter_model*"))
+    (written,) = score(tmp_path / "run", iteration=1, stage="dev", note=note)
+    samples = list(read_lines(Sample, tmp_path / "run" / "samples" / "001-dev.jsonl"))
+    assert {sample.checkpoint for sample in samples} == {1}
+    for sample, line in zip(samples, read_scores(written.path), strict=True):
+        assert sample.logprob is not None
+        assert sum(line.logprobs) == pytest.approx(sample.logprob, abs=1e-3 * len(line.logprobs))
+
+
+@pytest.mark.slow
 def test_other_weights_are_refused(run_dir: Path) -> None:
     path = run_dir / "samples" / "000-dev.jsonl"
     before = path.read_text()

@@ -14,7 +14,20 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-MODULES = ("dom", "diff", "route", "source", "charts", "runs", "problems", "problem", "samples", "main")
+MODULES = (
+    "dom",
+    "diff",
+    "route",
+    "source",
+    "charts",
+    "accuracy",
+    "comparison",
+    "runs",
+    "problems",
+    "problem",
+    "samples",
+    "main",
+)
 """Each imports from those before it."""
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 

@@ -5,14 +5,13 @@ What this machine is called, and where on it things are, is left out as in `self
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from selftaught.config.loading import known_keys
 from selftaught.config.public import config_text, public_name, public_values, repeating_command
 from selftaught.methods.table import METHODS
-from selftaught.records.errors import ConfigError
 from selftaught.records.measurements import IterationSummary
 from selftaught.report.run_tables import Run, class_names, read_run
 from selftaught.runs.lines import adapter_of, complete_lines
@@ -20,18 +19,6 @@ from selftaught.runs.reading import dump_measurement, read_steps
 
 MAX_STEPS = 1_000
 """Logged steps of a run that the page draws; of more, every second, third, … is left out."""
-
-
-def named_runs(run_dirs: Sequence[Path]) -> dict[str, Path]:
-    """The folders by the name that the page gives them: the last part of the path, or all of it where two are alike.
-
-    Raises ConfigError for a run that is given twice.
-    """
-    for i, run_dir in enumerate(run_dirs):
-        if same := [other for other in run_dirs[:i] if other.resolve() == run_dir.resolve()]:
-            raise ConfigError(f"{same[0]} and {run_dir} are one run; give each run once")
-    names = [run_dir.resolve().name for run_dir in run_dirs]
-    return {n if names.count(n) == 1 else str(d): d for d, n in zip(run_dirs, names, strict=True)}
 
 
 def overview(run_dir: Path, *, name: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from selftaught.report.web.facts import (
     stage_of,
     states_of,
 )
-from selftaught.report.web.overview import named_runs, overview
+from selftaught.report.web.folders import comparison_values, look_at
+from selftaught.report.web.overview import overview
 from selftaught.runs.lines import read_lines
 from selftaught.runs.reading import PROMPTS, StoredProblems, read_problems, read_samples
 from selftaught.runs.scores import SCORES, read_scores
@@ -34,18 +35,21 @@ MAX_BYTES = 20_000_000
 """Of the samples in one file, as JSON."""
 
 
-def page_data(run_dirs: Sequence[Path], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+def page_data(folders: Sequence[Path], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The overview, the grid, the problems and the samples of runs; of more than `max_bytes` of samples a selection.
 
-    Raises ConfigError for a run that is given twice, StoreError for a folder that is not a run folder or is damaged.
+    Of a comparison that is among the folders, its runs and its table. Raises ConfigError for a run that is given twice,
+    StoreError for a folder that is neither or is damaged.
     """
-    runs = named_runs(run_dirs)
+    given = look_at(folders)
+    runs = given.runs
     views = {name: overview(run_dir, name=name) for name, run_dir in runs.items()}  # refuses what is no run folder
     sizes = [_Sizes.of(run_dir) for run_dir in runs.values()]
     chosen = chosen_problems([size.by_problem for size in sizes], max_bytes)
     return {
         "format": FORMAT,
         "version": __version__,
+        "comparisons": comparison_values(given),
         "runs": [
             {
                 **view,

@@ -21,15 +21,15 @@ class HtmlReport:
     """In the run folders."""
 
 
-def write_html(run_dirs: Sequence[Path], path: Path | None = None, *, max_bytes: int = MAX_BYTES) -> HtmlReport:
-    """Write the page of runs, by default report.html in the run's folder, or in report/ for several.
+def write_html(folders: Sequence[Path], path: Path | None = None, *, max_bytes: int = MAX_BYTES) -> HtmlReport:
+    """Write the page of runs or comparisons, by default report.html in their folder, or in report/ for several.
 
     Of more than `max_bytes` of samples, as JSON, the file holds a selection. Raises ConfigError for a run that is given
-    twice, and StoreError for a folder that is not a run folder and for a file that cannot be written.
+    twice, and StoreError for a folder that is neither and for a file that cannot be written.
     """
-    assert run_dirs, "a page needs at least one run folder"
-    data = page_data(run_dirs, max_bytes=max_bytes)
-    folder = run_dirs[0] if len(run_dirs) == 1 else Path("report")
+    assert folders, "a page needs at least one folder"
+    data = page_data(folders, max_bytes=max_bytes)
+    folder = folders[0] if len(folders) == 1 else Path("report")
     target = path or folder / "report.html"
     temporary = target.with_name(f"{target.name}.tmp")
     try:

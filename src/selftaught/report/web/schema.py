@@ -9,9 +9,9 @@ from pathlib import Path
 
 from selftaught.records.problems import StoredProblem
 from selftaught.records.samples import Sample
-from selftaught.report.web.selection import Filters
+from selftaught.report.web.selection import Filters, searched_text
 
-VERSION = "1"
+VERSION = "2"
 """Of the tables; an index of another version is made anew."""
 
 TABLES = tuple("""
@@ -51,8 +51,8 @@ def add_sample(connection: sqlite3.Connection, sample: Sample, stage: str, start
             *(str(sample.verdict), problem.class_name, checks, start),
         ),
     )
-    parts = (sample.completion, sample.prediction or "", problem.question, problem.answer, problem.id)
-    connection.execute("INSERT INTO texts (rowid, text) VALUES (?, ?)", (cursor.lastrowid, "\n".join(parts)))
+    text = searched_text(sample.completion, sample.prediction, problem.question, problem.answer, problem.id)
+    connection.execute("INSERT INTO texts (rowid, text) VALUES (?, ?)", (cursor.lastrowid, text))
 
 
 def condition(filters: Filters) -> tuple[str, list[str | int]]:
@@ -67,7 +67,7 @@ def condition(filters: Filters) -> tuple[str, list[str | int]]:
         name, passed = filters.check
         parts.append("instr(checks, ?) > 0")
         values.append(f"\n{name}:{'passed' if passed else 'failed'}\n")
-    if filters.text is not None:
+    if filters.searched_for is not None:
         parts.append("number IN (SELECT rowid FROM texts WHERE texts MATCH ?)")
-        values.append('"' + filters.text.replace('"', '""') + '"')
+        values.append('"' + filters.searched_for.replace('"', '""') + '"')
     return " AND ".join(parts), values

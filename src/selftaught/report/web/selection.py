@@ -6,8 +6,8 @@ from typing import Any
 
 from selftaught.records.errors import ConfigError
 
-MIN_TEXT = 3
-"""Characters that a text to search for must have: the index knows no shorter ones."""
+MIN_PART = 3
+"""Characters of a text that may be any part of another one: the index knows no shorter ones."""
 MAX_TEXT = 1_000
 
 
@@ -27,7 +27,13 @@ class Filters:
     check: tuple[str, bool] | None = None
     """The name of a check, and whether it passed."""
     text: str | None = None
-    """Stands in completion, prediction, question, answer or the problem's id, in letters of either case."""
+    """Stands in completion, prediction, question, answer or the problem's id, in letters of either case; a text of one
+    or two characters as a line of its own, as short predictions and answers are."""
+
+    @property
+    def searched_for(self) -> str | None:
+        """What stands in `searched_text` of a sample that is meant."""
+        return self.text if self.text is None or len(self.text) >= MIN_PART else f"\n{self.text}\n"
 
     def matches(self, sample: Mapping[str, Any], problem: Mapping[str, Any]) -> bool:
         """Whether a sample (`facts.sample_values`) of a problem (`facts.problem_values`) is meant."""
@@ -44,12 +50,15 @@ class Filters:
             result = sample["checks"].get(self.check[0])
             if result is None or result["passed"] != self.check[1]:
                 return False
-        return self.text is None or self.text.lower() in searched_text(sample, problem).lower()
+        text = searched_text(
+            sample["completion"], sample["prediction"], problem["question"], problem["answer"], problem["id"]
+        )
+        return self.searched_for is None or self.searched_for.lower() in text.lower()
 
 
-def searched_text(sample: Mapping[str, Any], problem: Mapping[str, Any]) -> str:
-    parts = (sample["completion"], sample["prediction"] or "", problem["question"], problem["answer"], problem["id"])
-    return "\n".join(parts)
+def searched_text(completion: str, prediction: str | None, question: str, answer: str, id: str) -> str:
+    """Each begins and ends a line."""
+    return "\n".join(("", completion, prediction or "", question, answer, id, ""))
 
 
 KEYS = {"class": "class_name", "q": "text"}
@@ -78,8 +87,8 @@ def _value(key: str, text: str) -> Any:
         if not name or outcome not in ("passed", "failed"):
             raise ConfigError(f"check={text!r}: expected NAME:passed or NAME:failed")
         return name, outcome == "passed"
-    if key == "q" and not MIN_TEXT <= len(text) <= MAX_TEXT:
-        raise ConfigError(f"a text to search for has {MIN_TEXT} to {MAX_TEXT} characters, this one {len(text)}")
+    if key == "q" and len(text) > MAX_TEXT:
+        raise ConfigError(f"a text to search for has at most {MAX_TEXT} characters, this one {len(text)}")
     if key == "q" and "\0" in text:
         raise ConfigError("a text to search for holds no NUL character, which the index cannot be asked for")
     return text

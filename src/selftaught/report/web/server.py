@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from selftaught.records.errors import ConfigError, SelftaughtError, one_line
 from selftaught.report.web.assets import TYPES, files
+from selftaught.report.web.folders import Given, comparison_values, look_at
 from selftaught.report.web.index import Index
-from selftaught.report.web.overview import named_runs, overview
+from selftaught.report.web.overview import overview
 from selftaught.report.web.parquet import write_parquet
 from selftaught.report.web.selection import filters_from
 
@@ -53,12 +55,14 @@ class NotFound(ConfigError):
     """There is nothing of that name."""
 
 
-def application(run_dirs: Sequence[Path], *, port: int) -> Starlette:
-    """The server of some runs. Raises ConfigError for a run that is given twice, StoreError for what is no run folder.
+def application(folders: Sequence[Path], *, port: int) -> Starlette:
+    """The server of runs and comparisons.
+
+    Raises ConfigError for a run that is given twice, StoreError for a folder that is neither.
 
     `port` is the one that browsers are sent to, which their Host header must name.
     """
-    runs = _Runs(run_dirs)
+    runs = _Runs(folders)
     routes = [
         Route("/", _page_file("index.html")),
         *(Route(f"/{name}", _page_file(name)) for name in files()),
@@ -112,37 +116,53 @@ class _Guard:
 
 
 class _Runs:
-    """The replies about runs, each from what a run's folder holds when it is asked for."""
+    """The replies about runs, each from what the folders hold when it is asked for."""
 
-    def __init__(self, run_dirs: Sequence[Path]) -> None:
-        self._dirs = named_runs(run_dirs)
-        self.indexes = {name: Index(run_dir) for name, run_dir in self._dirs.items()}
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._lock = threading.Lock()
+        self._indexes: dict[Path, Index] = {}
+        self._overviews: dict[Path, tuple[str, dict[str, Any]]] = {}
+        for run_dir in look_at(folders).runs.values():
+            self._index_of(run_dir)  # refuses what is no run folder
 
     def close(self) -> None:
-        for index in self.indexes.values():
+        for index in self._indexes.values():
             index.close()
 
     def overviews(self, values: Mapping[str, str]) -> dict[str, Any]:
-        version = self._version()  # before it is read, so that what comes meanwhile is asked for again
-        return {"version": version, "runs": [overview(run_dir, name=name) for name, run_dir in self._dirs.items()]}
+        given = look_at(self._folders)
+        version = self._version(given)  # before they are read, so that what comes meanwhile is asked for again
+        runs = [self._overview(name, run_dir) for name, run_dir in given.runs.items()]
+        return {"version": version, "runs": runs, "comparisons": comparison_values(given)}
+
+    def _overview(self, name: str, run_dir: Path) -> dict[str, Any]:
+        """Of a comparison's many runs, one goes on, so that the others are not read again."""
+        version = _state_of(_files_of(run_dir))
+        kept = self._overviews.get(run_dir)
+        if kept is None or kept[0] != version:
+            kept = self._overviews[run_dir] = version, overview(run_dir, name=name)
+        return kept[1]
 
     def state(self, values: Mapping[str, str]) -> dict[str, Any]:
-        return {"version": self._version()}
+        return {"version": self._version(look_at(self._folders))}
 
-    def _version(self) -> str:
-        """Another text after every change of a run folder; only sizes and times are looked at."""
-        digest = hashlib.sha256()
-        for run_dir in self._dirs.values():
-            for path in sorted([*run_dir.glob("*.json*"), *run_dir.glob("samples/*.jsonl"), *run_dir.glob("scores/*")]):
-                found = path.stat()
-                digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()[:16]
+    def _version(self, given: Given) -> str:
+        """Another text after every change of a folder."""
+        files = [path for run_dir in given.runs.values() for path in _files_of(run_dir)]
+        return _state_of([*given.tables, *files])
 
     def _index(self, values: Mapping[str, str]) -> Index:
-        name = values.get("run", "")
-        if name not in self.indexes:
-            raise NotFound(f"there is no run {name!r} here; there are {', '.join(self.indexes)}")
-        return self.indexes[name]
+        runs, name = look_at(self._folders).runs, values.get("run", "")
+        if name not in runs:
+            raise NotFound(f"there is no run {name!r} here; there are {', '.join(runs)}")
+        return self._index_of(runs[name])
+
+    def _index_of(self, run_dir: Path) -> Index:
+        with self._lock:
+            if run_dir not in self._indexes:
+                self._indexes[run_dir] = Index(run_dir)
+            return self._indexes[run_dir]
 
     def grid(self, values: Mapping[str, str]) -> dict[str, Any]:
         return {"grid": self._index(values).grid()}
@@ -186,6 +206,21 @@ class _Runs:
         except SelftaughtError as error:
             return _refusal(error)
         return Response(content, media_type="application/vnd.apache.parquet")
+
+
+def _files_of(run_dir: Path) -> list[Path]:
+    """Those that change while a run goes on."""
+    return sorted([*run_dir.glob("*.json*"), *run_dir.glob("samples/*.jsonl"), *run_dir.glob("scores/*")])
+
+
+def _state_of(files: Sequence[Path]) -> str:
+    """Another text after every change of these files; only sizes and times are looked at."""
+    digest = hashlib.sha256()
+    for path in files:
+        with suppress(FileNotFoundError):  # a temporary one, which has become another meanwhile
+            found = path.stat()
+            digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
 def _lines(samples: Iterator[dict[str, Any]]) -> Iterator[bytes]:
@@ -235,7 +270,7 @@ def _json(values: Any, *, status: int = 200) -> Response:
     return Response(content.encode("utf-8", "replace"), status_code=status, media_type="application/json")
 
 
-def serve(run_dirs: Sequence[Path], *, port: int, tell: Callable[[str], None]) -> None:
+def serve(folders: Sequence[Path], *, port: int, tell: Callable[[str], None]) -> None:
     """Serve until Ctrl-C or SIGTERM, on loopback alone; port 0 is any free one. `tell` gets the address.
 
     Raises ConfigError if the port is taken.
@@ -253,7 +288,7 @@ def serve(run_dirs: Sequence[Path], *, port: int, tell: Callable[[str], None]) -
         listener.close()
         raise ConfigError(f"--port {port}: {error.strerror}; give another one, or 0 for any that is free") from error
     with listener:
-        app = application(run_dirs, port=listener.getsockname()[1])
+        app = application(folders, port=listener.getsockname()[1])
         os.nice(10)  # a run on this machine goes first
         config = uvicorn.Config(
             app, log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=1

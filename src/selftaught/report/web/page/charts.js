@@ -74,6 +74,11 @@ export function lineChart({ title, series, xLabel, yText, yRange, marks = true, 
   return el("figure", {}, el("figcaption", {}, title), place, legend(series, hidden, place), more(`${title}: the numbers`, tables));
 }
 
+// Of a line: after eight colours they come again, dashed.
+function tint(i) {
+  return i < 8 ? `c${i}` : `c${i % 8} dashed${i < 16 ? "" : " short"}`;
+}
+
 function padded(low, high) {
   const room = (high - low) * 0.05 || Math.abs(high) * 0.05 || 1;
   return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
@@ -81,7 +86,7 @@ function padded(low, high) {
 
 function drawnLine(line, i, x, y, marks) {
   const known = line.points.filter((point) => point.y !== null);
-  const group = svg("g", { class: `series c${i % 8}` });
+  const group = svg("g", { class: `series ${tint(i)}` });
   const banded = known.filter((point) => point.low !== undefined);
   if (banded.length > 1) {
     const upper = banded.map((point) => `${x(point.x)},${y(point.high)}`);
@@ -104,7 +109,7 @@ function legend(series, hidden, place) {
   return el("div", { class: "legend", role: "group", "aria-label": "Lines" }, series.map((line, i) => {
     const button = el("button", {
       type: "button",
-      class: `c${i % 8}`,
+      class: tint(i),
       "aria-pressed": "true",
       click: () => {
         if (!hidden.delete(line.name)) hidden.add(line.name);

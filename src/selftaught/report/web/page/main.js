@@ -29,7 +29,8 @@ async function render() {
     if (!(error instanceof Error) || error instanceof TypeError) console.error(error);
   }
   if (mine !== turn) return; // another address has been asked for meanwhile
-  const isSame = shown?.view === route.view && (route.view !== "problem" || shown.id === route.values.id);
+  const which = route.view === "runs" ? Boolean(route.values.run) : route.view === "problem" ? route.values.id : null;
+  const isSame = shown?.view === route.view && shown.which === which;
   const kept = isSame ? stateOfPage() : null;
   main.replaceChildren(view.node);
   document.title = `${view.title} – selftaught`;
@@ -37,7 +38,7 @@ async function render() {
   if (kept) restore(kept);
   else arrive();
   main.dataset.ready = String(mine);
-  shown = { view: route.view, id: route.values.id };
+  shown = { view: route.view, which };
 }
 
 function arrive() {
@@ -67,14 +68,18 @@ function restore({ open, focus, scroll }) {
 
 function navigation(route) {
   const here = route.view === "problem" ? "problems" : route.view;
-  const { run } = route.values;
   document.getElementById("views").replaceChildren(
-    ...VIEWS.map(([view, text]) => el("a", { href: linkTo(view, { run }), "aria-current": view === here ? "page" : null }, text))
+    ...VIEWS.map(([view, text]) => el("a", { href: viewFrom(route, view), "aria-current": view === here ? "page" : null }, text))
   );
 }
 
+// A view of the run that is looked at; from its page, the one of all runs.
+function viewFrom(route, view) {
+  return linkTo(view, route.view === "runs" && view === "runs" ? {} : { run: route.values.run });
+}
+
 const KEYS = [
-  ["1 2 3", "runs, problems, samples"],
+  ["1 2 3", "runs (from a run: all of them), problems, samples"],
   ["/", "search in the samples"],
   ["j k", "next, previous item of a list"],
   ["Enter", "open it"],
@@ -133,7 +138,7 @@ const DO = {
   p: () => follow("prev"),
   d: nextWay,
   e: () => document.getElementById("export-jsonl")?.click(),
-  r: () => again(),
+  r: () => again().catch((error) => (live.textContent = error.message)),
 };
 
 document.addEventListener("keydown", (event) => {
@@ -141,7 +146,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && field) field.blur();
   if (event.ctrlKey || event.metaKey || event.altKey || field || help.open || event.defaultPrevented) return;
   const view = VIEWS[Number(event.key) - 1];
-  const act = view ? () => (location.hash = linkTo(view[0], { run: routeOf(location.hash).values.run })) : DO[event.key];
+  const act = view ? () => (location.hash = viewFrom(routeOf(location.hash), view[0])) : DO[event.key];
   if (!act) return;
   event.preventDefault();
   act();
@@ -167,7 +172,7 @@ async function watch() {
       if (!busy && (await source.changed())) await again();
       live.textContent = "live";
     } catch (error) {
-      live.textContent = "the server does not answer";
+      live.textContent = error.message;
     }
   } else {
     live.textContent = "";

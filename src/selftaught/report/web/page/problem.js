@@ -3,7 +3,7 @@
 import { difference, marked } from "./diff.js";
 import { block, choice, el, literal, more, significant } from "./dom.js";
 import { go, linkTo } from "./route.js";
-import { fullPrompt } from "./source.js";
+import { fullPrompt, runOf } from "./source.js";
 
 const STAGE_TEXT = { rationale: "without a hint", rationalization: "with a hint" };
 const ORDER = ["rationale", "rationalization", "dev", "test", "extrapolation"];
@@ -11,7 +11,7 @@ const SHOWN = [["text", "text"], ["diff", "difference to the iteration before"],
 
 export async function problemView(source, values) {
   const runs = source.runs();
-  const run = runs.find((one) => one.name === values.run) ?? runs[0];
+  const run = runOf(runs, values.run);
   const data = await source.problem(run.name, values.id ?? "");
   const title = el("h1", { tabindex: "-1" }, `Problem ${values.id ?? ""}`);
   if (!data) return { title: "Problem", node: el("div", {}, title, el("p", { class: "notice" }, `${run.name} has no samples of this problem here. ${source.missing()}`)) };

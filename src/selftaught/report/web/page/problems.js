@@ -2,6 +2,7 @@
 
 import { choice, el, number, table } from "./dom.js";
 import { go, linkTo } from "./route.js";
+import { runOf } from "./source.js";
 
 const ROWS = 200;
 const ROWS_OF_A_TABLE = 25;
@@ -25,7 +26,7 @@ const PATTERNS = [
 
 export async function problemsView(source, values) {
   const runs = source.runs();
-  const run = runs.find((one) => one.name === values.run) ?? runs[0];
+  const run = runOf(runs, values.run);
   const grid = await source.grid(run.name);
   const splits = ["train", "dev", "test", "extrapolation"].filter((name) => grid.some((row) => row.split === name));
   const split = splits.includes(values.split) ? values.split : splits[0];
@@ -34,14 +35,17 @@ export async function problemsView(source, values) {
   const rows = all.filter((row) => (!values.class || row.class === values.class) && fits(row.states, values));
   const page = Math.min(Math.max(1, Number(values.page) || 1), Math.max(1, Math.ceil(rows.length / ROWS)));
   const set = (name) => (value) => go("problems", { ...values, run: run.name, split, page: "", [name]: value }, { replace: true });
+  const pickRun = runs.length > 1 && choice("Run", "run", runs.map((one) => [one.name, one.name]), run.name, set("run"));
+  const title = el("h1", { tabindex: "-1" }, "Problems");
+  if (!splits.length) return { title: "Problems", node: el("div", {}, title, pickRun && el("div", { class: "fields" }, pickRun), el("p", {}, `Nothing is sampled yet in ${run.name}.`)) };
   const fields = [
-    runs.length > 1 && choice("Run", "run", runs.map((one) => [one.name, one.name]), run.name, set("run")),
+    pickRun,
     choice("Split", "split", splits.map((name) => [name, name]), split, set("split")),
     classes.length > 1 && choice("Class", "class", [["", "all"], ...classes.map((name) => [name, name])], values.class, set("class")),
     choice("Which", "which", PATTERNS, values.which, set("which")),
   ];
   const node = el("div", {},
-    el("h1", { tabindex: "-1" }, "Problems"),
+    title,
     el("p", { class: "lead" }, `Which problems of ${split} were solved in which iteration, ${run.name}`),
     el("form", { class: "fields", submit: (event) => event.preventDefault() }, fields),
     narrowed(values, run, split),

@@ -1,30 +1,44 @@
 // The first view: what came of the runs, and of one of them everything but its samples.
 
+import { at, measuredOn, numbersOf, pointOf, rangeOf, shortPercent, splitsOf } from "./accuracy.js";
 import { barChart, lineChart, numbers } from "./charts.js";
+import { comparisonSection } from "./comparison.js";
 import { choice, el, more, number, percent, rate, share, significant, table } from "./dom.js";
 import { go, linkTo } from "./route.js";
+import { runOf } from "./source.js";
 
 export async function runsView(source, values) {
   const runs = source.runs();
-  const chosen = runs.find((run) => run.name === values.run) ?? runs[0];
-  const several = runs.length > 1;
-  const parts = [el("h1", { tabindex: "-1" }, several ? `${runs.length} runs` : runs[0].name)];
-  if (source.missing()) parts.push(el("p", { class: "notice" }, source.missing()));
-  if (several) parts.push(comparison(runs, values.split ?? "dev"));
-  if (several) {
-    const pick = choice("Run", "run", runs.map((run) => [run.name, run.name]), chosen.name, (run) => go("runs", { ...values, run }, { replace: true }));
-    parts.push(el("hr"), el("div", { class: "fields" }, pick), el("h2", {}, chosen.name));
-  }
-  parts.push(headline(chosen), accuracy(chosen, values), yields(chosen), faults(chosen), warnings(chosen), training(chosen, values), time(chosen), config(chosen));
-  return { title: several ? "Runs" : runs[0].name, node: el("div", { class: "runs" }, parts) };
+  const notice = source.missing() && el("p", { class: "notice" }, source.missing());
+  if (runs.length > 1 && !values.run) return allRuns(source, values, notice);
+  const run = runOf(runs, values.run);
+  const others = runs.length > 1 && el("div", { class: "fields" },
+    choice("Run", "run", runs.map((one) => [one.name, one.name]), run.name, (name) => go("runs", { ...values, run: name }, { replace: true })),
+    el("a", { href: linkTo("runs") }, "All runs")
+  );
+  const parts = [headline(run), accuracy(run, values), yields(run), faults(run), warnings(run), training(run, values), time(run), config(run)];
+  return { title: run.name, node: el("div", { class: "runs" }, el("h1", { tabindex: "-1" }, run.name), others, notice, parts) };
 }
 
-export function measuredOn(run, split) {
-  return run.measured.filter((m) => m.split === split).sort((a, b) => a.iteration - b.iteration);
-}
-
-function at(run, split, iteration) {
-  return run.measured.find((m) => m.split === split && m.iteration === iteration);
+// What there is of several runs; each has its own page.
+function allRuns(source, values, notice) {
+  const runs = source.runs();
+  const comparisons = source.comparisons();
+  const compared = new Set(comparisons.flatMap((one) => one.cells.map((cell) => cell.run)));
+  const apart = runs.filter((run) => !compared.has(run.name));
+  const alone = comparisons.length === 1 && !apart.length;
+  const splits = splitsOf(runs);
+  const split = splits.includes(values.split) ? values.split : "dev";
+  const title = alone ? comparisons[0].name : `${runs.length} runs`;
+  const pick = splits.length > 1 && choice("Split", "split", splits.map((name) => [name, name]), split, (chosen) => go("runs", { ...values, split: chosen }, { replace: true }));
+  return {
+    title: alone ? title : "Runs",
+    node: el("div", { class: "runs" },
+      el("h1", { tabindex: "-1" }, title), notice, pick && el("div", { class: "fields" }, pick),
+      comparisons.map((one) => comparisonSection(one, runs, split, { alone })),
+      el("section", { "aria-label": "The runs" }, comparisons.length > 0 && el("h2", {}, "The runs"), list(runs), apart.length > 0 && overEachOther(apart, split))
+    ),
+  };
 }
 
 function stateOf(run) {
@@ -62,39 +76,22 @@ function latest(run, split) {
   return last && last.iteration > 0 ? el("p", { class: "faint" }, `${rate(last)}, iteration ${last.iteration}`) : null;
 }
 
-function comparison(runs, split) {
-  const splits = [...new Set(runs.flatMap((run) => run.measured.map((m) => m.split)))];
+function list(runs) {
   const rows = runs.map((run) => [
     el("a", { href: linkTo("runs", { run: run.name }) }, run.name), run.about.method, String(run.about.seed), stateOf(run),
     run.state.best === null ? "–" : String(run.state.best), rate(at(run, "dev", 0)), rate(at(run, "dev", run.state.best)), rate(at(run, "test", 0)), rate(at(run, "test", run.state.best)),
   ]);
+  return table("The runs", ["run", "method", "seed", "state", "best", "dev, base", "dev, best", "test, base", "test, best"], rows, { hidden: true });
+}
+
+function overEachOther(runs, split) {
   const series = runs.map((run) => ({ name: run.name, points: measuredOn(run, split).map(pointOf) }));
-  const header = ["iteration", ...runs.map((run) => run.name)];
-  const iterations = [...new Set(series.flatMap((line) => line.points.map((point) => point.x)))].sort((a, b) => a - b);
-  const cells = iterations.map((n) => [String(n), ...runs.map((run) => rate(at(run, split, n)))]);
   const title = `Accuracy on ${split} by iteration, every run`;
-  return el("section", {},
-    table("The runs", ["run", "method", "seed", "state", "best", "dev, base", "dev, best", "test, base", "test, best"], rows),
-    el("div", { class: "fields" }, choice("Split", "split", splits.map((name) => [name, name]), split, (chosen) => go("runs", { ...Object.fromEntries(new URLSearchParams(location.hash.split("?")[1] ?? "")), split: chosen }, { replace: true }))),
-    lineChart({ title, series, xLabel: "iteration (0 is the base model)", yText: shortPercent, yRange: range(series), tables: numbers(title, header, cells) })
-  );
-}
-
-function pointOf(m) {
-  return { x: m.iteration, y: m.accuracy, low: m.interval[0], high: m.interval[1], text: rate(m) };
-}
-
-function shortPercent(value) {
-  return `${Math.round(100 * value)} %`;
-}
-
-function range(series) {
-  const most = Math.max(...series.flatMap((line) => line.points.map((point) => point.high ?? point.y)), 0.1);
-  return [0, most > 0.5 ? 1 : Math.ceil(most * 10) / 10];
+  return lineChart({ title, series, xLabel: "iteration (0 is the base model)", yText: shortPercent, yRange: rangeOf(series), tables: numbers(title, ...numbersOf(series)) });
 }
 
 function accuracy(run, values) {
-  const splits = [...new Set(run.measured.map((m) => m.split))];
+  const splits = splitsOf([run]);
   const split = splits.includes(values.of) ? values.of : "dev";
   const measured = measuredOn(run, split);
   if (!measured.length) return el("section", {}, el("h2", {}, "Accuracy"), el("p", { class: "faint" }, "Nothing is measured yet."));
@@ -111,7 +108,7 @@ function accuracy(run, values) {
   const rows = measured.map((m) => [String(m.iteration), rate(m), ...byClass.map((name) => rate(m.by_class[name]))]);
   const tables = numbers(title, ["iteration", "all", ...byClass.map((name) => `class ${name}`)], rows);
   const pick = splits.length > 1 && choice("Split", "of", splits.map((name) => [name, name]), split, (of) => go("runs", { ...values, of }, { replace: true }));
-  const chart = lineChart({ title, series, xLabel: "iteration (0 is the base model)", yText: shortPercent, yRange: range(series), tables, tall: true });
+  const chart = lineChart({ title, series, xLabel: "iteration (0 is the base model)", yText: shortPercent, yRange: rangeOf(series), tables, tall: true });
   return el("section", {}, el("h2", {}, "Accuracy"), pick && el("div", { class: "fields" }, pick), chart);
 }
 
@@ -145,14 +142,18 @@ function stageRows(run) {
 function faults(run) {
   const rows = stageRows(run);
   if (!rows.length) return null;
-  const checks = [...new Set(rows.flatMap(([, , counts]) => Object.keys(counts.checks ?? {})))];
+  const checks = [...new Set(rows.flatMap(([, , counts]) => Object.keys(counts.checks ?? {})))].filter((check) => check !== "leak");
   const cells = rows.map(([iteration, name, counts, n]) => [
-    `${iteration}, ${name}`, share(counts.correct, n), share(counts.false_positive, counts.correct), share(counts.unparseable, n), share(counts.truncated, n), ...checks.map((check) => rate(counts.checks?.[check])),
+    `${iteration}, ${name}`, share(counts.correct, n), share(counts.false_positive, counts.correct), leaks(counts.checks?.leak), share(counts.unparseable, n), share(counts.truncated, n), ...checks.map((check) => rate(counts.checks?.[check])),
   ]);
   return el("section", {}, el("h2", {}, "What went wrong"),
-    el("p", { class: "faint small" }, "A false positive is a correct answer with wrong reasoning, of the correct ones. Truncated: ended by the limit on new tokens. Of a check: how many of the correct passed it (extraction: of all)."),
-    table("Verdicts and checks by stage", ["iteration, stage", "correct", "false positive", "unparseable", "truncated", ...checks.map((check) => `check ${check}`)], cells, { hidden: true })
+    el("p", { class: "faint small" }, "A false positive is a correct answer with wrong reasoning, of the correct ones. A leak is a correct answer that the reasoning gives away before it leads to it; of samples without a hint the same is found in honest reasoning, so that only a higher rate with a hint means something. Truncated: ended by the limit on new tokens. Of a check: how many of the correct passed it (extraction and label: of all)."),
+    table("Verdicts and checks by stage", ["iteration, stage", "correct", "false positives", "leaks", "unparseable", "truncated", ...checks.map((check) => `check ${check}`)], cells, { hidden: true })
   );
+}
+
+function leaks(passed) {
+  return passed ? share(passed.n - passed.correct, passed.n) : "–";
 }
 
 function warnings(run) {

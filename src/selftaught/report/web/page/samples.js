@@ -2,10 +2,9 @@
 
 import { choice, el, literal, number, save } from "./dom.js";
 import { go, linkTo } from "./route.js";
-import { PAGE } from "./source.js";
+import { PAGE, isShort, runOf } from "./source.js";
 
 const FILTERS = ["problem", "iteration", "stage", "kind", "verdict", "class", "kept", "reason", "source", "check", "q"];
-const LEAST = 3;
 
 export function filtersOf(values) {
   return Object.fromEntries(FILTERS.filter((name) => values[name]).map((name) => [name, values[name]]));
@@ -13,14 +12,16 @@ export function filtersOf(values) {
 
 export async function samplesView(source, values) {
   const runs = source.runs();
-  const run = runs.find((one) => one.name === values.run) ?? runs[0];
+  const run = runOf(runs, values.run);
   const filters = filtersOf(values);
-  const tooShort = filters.q !== undefined && filters.q.length < LEAST;
-  if (tooShort) delete filters.q;
   const page = Math.max(1, Number(values.page) || 1);
   const [facets, found] = await Promise.all([source.facets(run.name), source.samples(run.name, filters, (page - 1) * PAGE)]);
   const set = (name) => (value) => go("samples", { ...values, run: run.name, page: "", [name]: value }, { replace: true });
-  const pick = (label, name, all) => (all.length > 1 || values[name]) && choice(label, name, [["", "any"], ...all.map((value) => (Array.isArray(value) ? value : [value, String(value)]))], values[name], set(name));
+  const pick = (label, name, all) => {
+    const known = all.map((value) => (Array.isArray(value) ? value : [value, String(value)]));
+    if (values[name] && !known.some(([value]) => String(value) === values[name])) known.push([values[name], values[name]]);
+    return (all.length > 1 || values[name]) && choice(label, name, [["", "any"], ...known], values[name], set(name));
+  };
   const fields = [
     runs.length > 1 && choice("Run", "run", runs.map((one) => [one.name, one.name]), run.name, set("run")),
     pick("Iteration", "iteration", facets.iteration), pick("Stage", "stage", facets.stage), pick("Kind", "kind", facets.kind), pick("Verdict", "verdict", facets.verdict), pick("Class", "class", facets.class),
@@ -33,7 +34,7 @@ export async function samplesView(source, values) {
   );
   const node = el("div", {},
     el("h1", { tabindex: "-1" }, "Samples"), source.missing() && el("p", { class: "notice" }, source.missing()), form,
-    tooShort && el("p", { class: "notice" }, `A text to search for has at least ${LEAST} characters.`),
+    filters.q && isShort(filters.q) && el("p", { class: "notice" }, "A text of one or two characters is looked for as a line of its own, such as a prediction or an answer; one of three is found anywhere."),
     el("p", { class: "count", role: "status" }, `${number(found.total)} sample${found.total === 1 ? "" : "s"}`),
     el("div", { class: "actions" }, exports(source, run, filters), Object.keys(filters).length > 0 && el("a", { href: linkTo("samples", { run: run.name }) }, "Clear the filters")),
     el("ol", { class: "samples", start: String((page - 1) * PAGE + 1) }, found.samples.map((sample) => row(sample, run))),
@@ -44,7 +45,8 @@ export async function samplesView(source, values) {
 
 function exports(source, run, filters) {
   const button = (form, text) => el("button", { type: "button", id: `export-${form}`, click: async () => save(`${run.name.replace(/[^\w.-]+/g, "-")}-samples.${form}`, [await source.exported(run.name, filters, form)], "application/octet-stream") }, text);
-  return [button("jsonl", "Save as JSONL"), source.parquet && button("parquet", "Save as Parquet")];
+  const none = el("span", { class: "faint small" }, "As Parquet: from selftaught view, since this file has no library to write it.");
+  return [button("jsonl", "Save as JSONL"), source.parquet ? button("parquet", "Save as Parquet") : none];
 }
 
 function row(sample, run) {

@@ -10,6 +10,14 @@ export async function openSource() {
 
 export const PAGE = 50;
 
+// The run that a link names, or the first; a link to one that is not here must not lead to another.
+export function runOf(runs, name) {
+  if (!name) return runs[0];
+  const run = runs.find((one) => one.name === name);
+  if (!run) throw new Error(`There is no run ${name} here; there are ${runs.map((one) => one.name).join(", ")}.`);
+  return run;
+}
+
 const BY_VALUE = ["iteration", "stage", "kind", "verdict", "reason", "source"];
 
 // As selection.py has it, which the server uses.
@@ -24,8 +32,14 @@ export function matches(filters, sample, problem) {
     if (!result || result.passed !== (filters.check.slice(at + 1) === "passed")) return false;
   }
   if (!filters.q) return true;
-  const parts = [sample.completion, sample.prediction ?? "", problem?.question ?? "", problem?.answer ?? "", problem?.id ?? ""];
-  return parts.join("\n").toLowerCase().includes(filters.q.toLowerCase());
+  const parts = ["", sample.completion, sample.prediction ?? "", problem?.question ?? "", problem?.answer ?? "", problem?.id ?? "", ""];
+  const text = isShort(filters.q) ? `\n${filters.q}\n` : filters.q;
+  return parts.join("\n").toLowerCase().includes(text.toLowerCase());
+}
+
+// One or two characters are looked for as a line of their own.
+export function isShort(text) {
+  return [...text].length < 3;
 }
 
 function sorted(values) {
@@ -42,6 +56,10 @@ class HeldSource {
 
   runs() {
     return this.data.runs;
+  }
+
+  comparisons() {
+    return this.data.comparisons;
   }
 
   // What is left out of this file, in words; "" if nothing is.
@@ -129,17 +147,25 @@ export function fullPrompt(prompts, sha256) {
   return own.prefix ? (prompts[own.prefix]?.text ?? "") + own.text : own.text;
 }
 
+function answered(address) {
+  return fetch(address).catch(() => {
+    throw new Error("The server does not answer; start selftaught view again.");
+  });
+}
+
 class ServedSource {
   constructor() {
     this.live = true;
     this.parquet = true;
     this.overviews = [];
+    this.compared = [];
     this.version = "";
   }
 
   async refresh() {
     const reply = await this.ask("runs", {});
     this.overviews = reply.runs;
+    this.compared = reply.comparisons;
     this.version = reply.version;
   }
 
@@ -152,12 +178,16 @@ class ServedSource {
     return this.overviews;
   }
 
+  comparisons() {
+    return this.compared;
+  }
+
   missing() {
     return "";
   }
 
   async ask(what, values) {
-    const reply = await fetch(`api/${what}?${new URLSearchParams(values)}`, { headers: { accept: "application/json" } });
+    const reply = await answered(`api/${what}?${new URLSearchParams(values)}`);
     const content = await reply.json();
     if (!reply.ok) throw new Error(content.error);
     return content;
@@ -181,7 +211,7 @@ class ServedSource {
   }
 
   async exported(run, filters, form = "jsonl") {
-    const reply = await fetch(`api/export.${form}?${new URLSearchParams({ ...filters, run })}`);
+    const reply = await answered(`api/export.${form}?${new URLSearchParams({ ...filters, run })}`);
     if (!reply.ok) throw new Error((await reply.json()).error);
     return reply.blob();
   }

@@ -1,0 +1,136 @@
+// A comparison: its table as compare.json has it, and the accuracy of its rows over their seeds.
+
+import { measuredOn, meanPoints, numbersOf, rangeOf, shortPercent } from "./accuracy.js";
+import { lineChart, numbers } from "./charts.js";
+import { el, more, number, table } from "./dom.js";
+import { linkTo } from "./route.js";
+
+const FEW = 0.05;
+
+export function comparisonSection(comparison, runs, split, { alone }) {
+  const byName = new Map(runs.map((run) => [run.name, run]));
+  const { rows } = comparison;
+  return el("section", { class: "comparison", "aria-label": `Comparison ${comparison.name}` },
+    alone ? null : el("h2", {}, comparison.name),
+    el("p", { class: "lead" }, about(comparison)),
+    missing(comparison, byName),
+    lines(comparison, byName, split),
+    rows.length > 0 && [
+      el("h3", {}, "Accuracy on test"), accuracies(comparison),
+      ...["selected", "last"].map((which) => differences(comparison, which)),
+      el("h3", {}, "What came of it, and what it took"), costs(comparison),
+      more("What the rows are", el("dl", { class: "meanings" }, rows.map((row) => [el("dt", {}, row.row), el("dd", {}, row.meaning, own(row))]))),
+    ]
+  );
+}
+
+function about({ task, model, problems, train, at, planned_steps: steps, rows }) {
+  if (!rows.length) return "No table yet: it is written when the command ends.";
+  const schedule = at === "equal-steps" ? `at equal steps, ${number(steps)} to the last model of every row that trains` : "each row with its own schedule of steps";
+  return [task, model, `${number(problems)} test problems, ${number(train)} training problems`, schedule].join(" · ");
+}
+
+function own(row) {
+  const given = Object.entries(row.own_settings);
+  return given.length ? ` It was given ${given.map(([key, value]) => `${key} = ${JSON.stringify(value)}`).join(", ")}.` : "";
+}
+
+// The cells that the table lacks, each with what is known of it.
+function missing(comparison, byName) {
+  if (!comparison.missing.length) return null;
+  const items = comparison.missing.map((cell) => {
+    const name = `${cell.row}-seed${cell.seed}`;
+    const run = byName.get(cell.run);
+    const state = cell.failed ? `failed; failed/${name}.txt says why` : !run ? "has not begun" : run.state.finished ? "finished after the table was written" : "is not finished";
+    return el("li", {}, run ? el("a", { href: linkTo("runs", { run: run.name }) }, name) : name, ` ${state}`);
+  });
+  return el("div", { class: "notice" }, el("p", {}, comparison.rows.length ? "Not in the table:" : "Its runs:"), el("ul", {}, items));
+}
+
+function lines(comparison, byName, split) {
+  const rows = [...new Set(comparison.cells.map((cell) => cell.row))];
+  const series = rows.flatMap((row) => {
+    const begun = comparison.cells.filter((cell) => cell.row === row && byName.has(cell.run)).map((cell) => byName.get(cell.run));
+    const measured = begun.filter((run) => measuredOn(run, split).length);
+    const finished = measured.filter((run) => run.state.finished);
+    const of = finished.length ? finished : measured;
+    return of.length ? [{ name: row, points: meanPoints(of, split) }] : [];
+  });
+  const title = `Accuracy on ${split} by iteration`;
+  const chart = lineChart({ title, series, xLabel: "iteration (0 is the base model)", yText: shortPercent, yRange: rangeOf(series), tables: numbers(title, ...numbersOf(series)), tall: true });
+  return [chart, el("p", { class: "faint small" }, "A line is the mean over a row’s seeds, its band reaches from the lowest to the highest; of runs that go on, once none of the row has finished.")];
+}
+
+function accuracies({ rows, cells }) {
+  const header = ["row", "seeds", "selected, %", "95 %", "by seed", "iteration", "last, %", "95 %", "by seed", "train used, %"];
+  const bySeed = (row, accuracy) => {
+    const linked = accuracy.by_seed.map((share, i) => {
+      const { run } = cells.find((cell) => cell.row === row.row && cell.seed === row.seeds[i]) ?? {};
+      return [i ? ", " : "", run ? el("a", { href: linkTo("runs", { run }) }, points(share)) : points(share)];
+    });
+    return el("span", { class: "together" }, linked);
+  };
+  const body = rows.map((row) => [
+    row.row, row.seeds.join(", "), mean(row.selected), between(row.selected.interval), bySeed(row, row.selected), row.selected_iterations.join(", "),
+    mean(row.last), between(row.last.interval), bySeed(row, row.last), `${points(row.unhinted + row.hinted)} (${points(row.unhinted)} + ${points(row.hinted)})`,
+  ]);
+  const single = rows.filter((row) => row.seeds.length === 1).map((row) => row.row);
+  return [
+    table("Accuracy on test", header, body, { hidden: true }),
+    el("p", { class: "faint small" }, "Selected is the model that is best on dev, last that of the last iteration. Mean ± standard deviation over seeds; the interval is over problems. Of training problems used: solved without a hint + by a hint alone.", single.length > 0 && ` A single seed, so nothing is known of its spread: ${single.join(", ")}.`),
+  ];
+}
+
+function differences({ rows, against }, which) {
+  const compared = rows.map((row) => [row, which === "selected" ? row.against : row.last_against]).filter(([, found]) => found !== null);
+  if (!compared.length) return null;
+  const title = `Difference to ${against} in points, ${which}`;
+  const header = ["row", "seeds", "difference", "95 %", "gained, lost by seed", "McNemar p by seed", "p", "p (Holm)", "smallest shown"];
+  const body = compared.map(([row, { seeds, by_seed: bySeed, difference, p_holm: adjusted }]) => [
+    row.row, seeds.join(", "), adjusted < FEW ? el("strong", {}, signed(difference.difference)) : signed(difference.difference), between(difference.interval, signed),
+    discordant(bySeed), bySeed.map((one) => chance(one.p)).join(", "), chance(difference.p), chance(adjusted), points(difference.smallest),
+  ]);
+  return [
+    el("h3", {}, title), table(title, header, body, { hidden: true }),
+    which === "selected" && el("p", { class: "faint small" }, "Gained: test problems that only this row solves; lost: that only the other does. p (Holm) is adjusted for the number of rows; below 0.05 the difference is bold. Smallest shown: the true difference that so many problems would have shown in four of five tables. A row that is not different by less than that has not been shown to be as good."),
+  ];
+}
+
+function costs({ rows }) {
+  const passes = rows.find((row) => row.passes)?.passes;
+  const header = ["row", "gained, lost against base", "false positives", "steps", "loss tokens", "steps in all", "tokens generated", "tokens trained", "FLOPs", "hours"];
+  if (passes) header.push(`pass@${passes.k} on dev, %`);
+  const body = rows.map((row) => [
+    row.row, discordant(row.against_base), row.false_positive === null ? "–" : `${number(row.false_positive)} of ${number(row.correct)}`, number(row.steps), number(row.loss_tokens),
+    number(row.all_steps), number(row.generated), number(row.trained), row.flops === null ? "–" : row.flops.toExponential(1), number(row.hours, 2),
+    ...(passes ? [row.passes ? `${points(row.passes.base)} → ${points(row.passes.result)}` : "–"] : []),
+  ]);
+  return [
+    table("What came of it, and what it took", header, body, { hidden: true }),
+    el("p", { class: "faint small" }, "Means over seeds. False positives: correct answers with wrong reasoning, of the correct ones of the selected models. Steps and loss tokens lie between the base model and the selected one."),
+  ];
+}
+
+function points(share) {
+  return (100 * share).toFixed(1);
+}
+
+function signed(share) {
+  return `${share < 0 ? "−" : "+"}${points(Math.abs(share))}`;
+}
+
+function mean({ mean: value, sd }) {
+  return sd === null ? points(value) : `${points(value)} ± ${points(sd)}`;
+}
+
+function between([low, high], text = points) {
+  return `[${text(low)}, ${text(high)}]`;
+}
+
+function discordant(bySeed) {
+  return bySeed.map((one) => `+${one.gained} −${one.lost}`).join(", ");
+}
+
+function chance(p) {
+  return p < 0.001 ? "<0.001" : p.toFixed(3);
+}
