@@ -1,9 +1,12 @@
 """The cost of the loop is linear in the number of problems. The tests count calls and lines, not seconds."""
 
 import gc
+import json
 import os
+import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +31,7 @@ SKILLS = ("easy", "easy", "hinted", "never", "mute")
 CHUNK = 8
 STORE_PARSED = lines.parsed.__code__
 VALIDATE_JSON = TypeAdapter.validate_json.__code__
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """A folder where a sync costs nothing, if there is one."""
 
@@ -128,6 +132,50 @@ def test_the_samples_of_an_iteration_are_gone_when_its_training_begins(tmp_path:
 
     run_toy(tmp_path, task=large_task(100, "short-lived"), config=config(), chunk=CHUNK, trainer=Counting())
     assert alive == [0, 0]
+
+
+def wordy(prompt: str, seed: int) -> str:
+    """Another text for each seed, of 2,000 characters; every second one is correct."""
+    word = prompt.rpartition("Q: ")[2].partition(" ")[0]
+    return f" <r>count {word} {seed:>20} {'and so on ' * 200}</r>\n{len(word) + seed % 2}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"method": "star-accumulate", "loop__max_iterations": 2}, {"selection__keep": "random-matched"}],
+    ids=["star", "star-accumulate", "random-matched"],
+)
+def test_the_texts_of_samples_that_are_not_trained_on_are_not_in_memory(changes: dict[str, Any]) -> None:
+    settings = config(
+        **{
+            "sampling__temperature": 0.7,
+            "sampling__max_new_tokens": 9_000,
+            "selection__max_per_problem": 1,
+            "loop__max_iterations": 1,
+            **changes,
+        }
+    )
+    peaks = []
+    for num_samples in (2, 5, 35):  # the first run fills caches
+        changed = settings.model_copy(
+            update={"sampling": settings.sampling.model_copy(update={"num_samples": num_samples})}
+        )
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            tracemalloc.start()
+            run_toy(Path(folder), task=large_task(10), config=changed, chunk=CHUNK, reply=wordy)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    samples = 10 * (35 - 5) * settings.loop.max_iterations
+    assert (peaks[2] - peaks[1]) / samples < 300
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_samples_take_less_than_400_bytes_each() -> None:
+    command = [sys.executable, str(BENCHMARKS / "loop_scale.py"), "--million", "--sizes", "1000", "--ids", "60"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    (run,) = json.loads(done.stdout.splitlines()[-1])["runs"]
+    assert (run["samples"], run["examples"]) == (100_000, 9_000)
+    assert (run["peak_mib"] - run["start_mib"]) * 2**20 / run["samples"] < 400
 
 
 def test_the_seconds_by_stage_and_by_work_add_up_to_the_same(tmp_path: Path) -> None:
