@@ -148,7 +148,7 @@ class SampleKey(NamedTuple):
     problem_id: str
     iteration: int
     kind: Kind
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of tuples, which nobody needs of a key
 
 
 def sample_key(sample: Sample | LeftOut | SampleKey) -> SampleKey:

@@ -78,7 +78,7 @@ def sample_iteration(setup: Setup, models: Models, n: int, method: Method, clock
 
 def _added(setup: Setup, n: int, chunks: Iterable[tuple[Kind, int]]) -> Iterator[Sample]:
     """The samples of an iteration, in the order in which its chunks, by kind and number of samples, were added."""
-    files = {kind: setup.store.samples(n, kind) for kind in KINDS}
+    files: dict[Kind, Iterator[Sample]] = {kind: setup.store.samples(n, kind) for kind in KINDS}
     for kind, number in chunks:
         yield from islice(files[kind], number)
 
