@@ -1,6 +1,7 @@
 """Cost of the loop itself: runs of 1,000, 10,000 and 100,000 toy problems with a scripted model, and one resume.
 
     python benchmarks/loop_scale.py
+    python benchmarks/loop_scale.py --million
 
 The model is a function and the trainer does nothing, so only the loop is measured: planning, prompts, verdicts,
 storing, selecting, writing examples. Two iterations with rationalization and measurements; completions of about 200
@@ -8,6 +9,9 @@ characters, about 70 % correct; prompts with six few-shot examples. Every run is
 is repeated, killed with SIGKILL half way through the rationalizations of iteration 2, and started again. The time from
 the start of that process to its first new sample is the cost of planning a resume; at the end its files must have the
 bytes of the run that was not killed. Prints a table and then a JSON line.
+
+With `--million`, one iteration of 10,000 problems with 100 samples each, all of them different, of which at most 10 of
+a problem are trained on (ReST-EM's settings); `--set` changes that. It is not repeated and not killed.
 """
 
 import argparse
@@ -34,6 +38,7 @@ from selftaught.grading.answers import AnswerRule
 from selftaught.grading.verifiers import tagged_line
 from selftaught.loop import run
 from selftaught.methods.table import METHODS
+from selftaught.records.events import Event, StageBegan, StageEnded
 from selftaught.records.problems import Problem, PromptFormat, Task
 from selftaught.records.samples import (
     Completion,
@@ -52,6 +57,12 @@ from selftaught.training.none import NullTrainer
 SIZES = (1_000, 10_000, 100_000)
 SHARE_CORRECT, SHARE_CORRECT_HINTED = 0.7, 0.5
 NUM_SHOTS = 6
+MILLION = {
+    "sampling.num_samples": 100,
+    "sampling.temperature": 0.7,
+    "selection.max_per_problem": 10,
+    "loop.max_iterations": 1,
+}
 FORMAT = PromptFormat(
     question="Q: {question}{hint}\nA:",
     hint=" (answer: {answer})",
@@ -66,6 +77,9 @@ class Measured:
     """Time and memory of one process."""
 
     problems: int
+    samples: int
+    """To train on, of the iteration with most of them."""
+    examples: int
     seconds: float
     """Wall clock of the loop, without the start of Python and without making the problems."""
     cpu_s: float
@@ -77,6 +91,8 @@ class Measured:
     start_mib: float
     """Peak memory before the loop: Python, the package, and the problems."""
     peak_mib: float
+    peaks_mib: Mapping[str, float]
+    """Peak memory so far at the end of a stage of the last iteration; `selection`: when its examples are written."""
 
 
 def rationale(a: int, b: int, total: int) -> str:
@@ -115,17 +131,18 @@ def toy_task(problems: int) -> Task:
 
 
 def reply(prompt: str, seed: int) -> str:
-    """About 200 characters of reasoning and an answer, which is correct in the shares given above."""
+    """About 200 characters of reasoning, others for another seed, and an answer, which is correct in the shares given
+    above."""
     question = prompt.rpartition("Q: ")[2]
     words = question.split()
     a, b = int(words[6]), int(words[16])
     share = SHARE_CORRECT_HINTED if "(answer:" in question else SHARE_CORRECT
     total = a + 2 * b + (uniform(seed, 0) >= share)
-    return f" <r>{rationale(a, b, total)}</r>\n{total}\n\nQ: and on it goes"
+    return f" <r>{rationale(a, b, total)} I am {seed % 9973} sure.</r>\n{total}\n\nQ: and on it goes"
 
 
 class Scripted(ScriptedEngine):
-    """A scripted model that keeps no record of its requests, and can give token ids as a real one does."""
+    """A scripted model that can give token ids as a real one does."""
 
     def __init__(self, started: float, num_ids: int) -> None:
         super().__init__(reply)
@@ -135,7 +152,6 @@ class Scripted(ScriptedEngine):
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         if self.first_sample_s is None:
             self.first_sample_s = time.time() - self.started
-        self.requests.clear()
         for completion in super().sample(requests, params):
             ids = tuple((ord(c) + 1000) * 7 for c in completion.text[: self.num_ids])
             yield replace(completion, token_ids=ids) if ids else completion
@@ -145,6 +161,14 @@ def run_here(
     folder: Path, problems: int, *, started: float, num_ids: int, chunk: int, changes: Mapping[str, str]
 ) -> None:
     """Make the run in this process; print its time and memory as JSON."""
+    peaks: dict[str, float] = {}
+
+    def note_peak(event: Event) -> None:
+        if isinstance(event, StageEnded) and event.stage in ("rationale", "rationalization"):
+            peaks[event.stage] = peak_mib()
+        if isinstance(event, StageBegan) and event.stage == "train":
+            peaks["selection"] = peak_mib()
+
     settings = {
         **METHODS["star"].knobs,
         "method": "custom",
@@ -176,6 +200,7 @@ def run_here(
             open_trainer=NullTrainer,
             chunk=chunk,
             method=METHODS[config.method].make(config, task),
+            tell=note_peak,
         )
         outcome = run(setup)
     seconds = time.monotonic() - began
@@ -186,12 +211,15 @@ def run_here(
     stages["measure"] = round(seconds - sum(stages.values()), 3)
     measured = Measured(
         problems=problems,
+        samples=max(s.rationale.samples + s.rationalization.samples for s in outcome.summaries),
+        examples=max(s.examples for s in outcome.summaries),
         seconds=round(seconds, 3),
         cpu_s=round(time.process_time() - cpu_began, 3),
         first_sample_s=round(engine.first_sample_s or 0.0, 3),
         stages=stages,
         start_mib=start_mib,
         peak_mib=peak_mib(),
+        peaks_mib=peaks,
     )
     print(json.dumps(asdict(measured)))
 
@@ -234,16 +262,16 @@ def content_sha256(folder: Path) -> str:
 def table(rows: Sequence[Measured]) -> str:
     names = list(rows[0].stages)
     numbers = f"{'seconds':>8} {'growth':>8} {'CPU s':>8} {'growth':>8} {'start MiB':>9} {'peak MiB':>9}"
-    heads = f"{'problems':>9} {numbers} {'B/problem':>10}  "
+    heads = f"{'problems':>9} {'samples':>9} {numbers} {'B/sample':>10}  "
     lines = [heads + "  ".join(names)]
     for before, row in zip((None, *rows), rows, strict=False):
         growth = f"{row.seconds / before.seconds:.2f} x" if before else ""
         cpu_growth = f"{row.cpu_s / before.cpu_s:.2f} x" if before else ""
-        in_loop = (row.peak_mib - row.start_mib) * 2**20 / row.problems
+        in_loop = (row.peak_mib - row.start_mib) * 2**20 / row.samples
         stages = "  ".join(f"{row.stages[name]:>{len(name)}.2f}" for name in names)
         spent = f"{row.seconds:>8.2f} {growth:>8} {row.cpu_s:>8.2f} {cpu_growth:>8}"
         memory = f"{row.start_mib:>9.0f} {row.peak_mib:>9.0f} {in_loop:>10,.0f}"
-        lines.append(f"{row.problems:>9,} {spent} {memory}  {stages}")
+        lines.append(f"{row.problems:>9,} {row.samples:>9,} {spent} {memory}  {stages}")
     return "\n".join(lines)
 
 
@@ -258,6 +286,7 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=None, help="keep the run folders here")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each size; the median is shown")
     parser.add_argument("--no-kill", action="store_true", help="leave out the killed run")
+    parser.add_argument("--million", action="store_true", help="a million samples in one iteration")
     parser.add_argument("--child", type=Path, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, default=0.0, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -272,6 +301,10 @@ def main() -> None:
             changes=changes,
         )
         return
+    if options.million:
+        sizes = options.sizes if options.sizes != list(SIZES) else [10_000]
+        options.sizes, options.repeat, options.no_kill = sizes, 1, True
+        options.set = [*(f"{key}={value}" for key, value in MILLION.items()), *options.set]
     with tempfile.TemporaryDirectory() as temporary:
         root = options.dir or Path(temporary)
         rows = []
@@ -279,6 +312,8 @@ def main() -> None:
             runs = [finish(root / f"{n}-{k}", n, options) for k in range(options.repeat)]
             rows.append(sorted(runs, key=lambda row: row.seconds)[options.repeat // 2])
         print(table(rows))
+        peaks = ", ".join(f"{mib:.0f} MiB after {stage}" for stage, mib in rows[-1].peaks_mib.items())
+        print(f"the largest: {peaks}, {rows[-1].examples:,} examples")
         facts: dict[str, Any] = {"benchmark": "loop_scale", "runs": [asdict(row) for row in rows]}
         if not options.no_kill:
             largest = max(options.sizes)

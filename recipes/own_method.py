@@ -26,8 +26,9 @@ class Backlog(StandardMethod):
     def choose(self) -> Sequence[Problem]:
         return [problem for problem in super().choose() if problem.id not in self.solved]
 
-    def training_set(self, samples: Sequence[Sample], earlier: Iterable[Sample]) -> TrainingSet:
-        return self.as_training_set(self.select([*earlier, *samples]))
+    def training_set(self, samples: Iterable[Sample], earlier: Iterable[Sample]) -> TrainingSet:
+        everything = [*earlier, *samples]  # few; `training.window = "all"` reads them from disk instead
+        return self.as_training_set(self.select(everything), everything)
 
 
 def stand_in(model: ModelRef) -> ScriptedEngine:

@@ -228,7 +228,7 @@ WORDS = ("problems.py", "samples.py", "training.py", "measurements.py", "errors.
 
 @pytest.mark.parametrize("name", WORDS)
 def test_the_words_import_no_library(name: str) -> None:
-    allowed = {"collections", "dataclasses", "enum", "pathlib", "typing", "selftaught"}
+    allowed = {"collections", "dataclasses", "enum", "pathlib", "sys", "typing", "selftaught"}
     assert {module.split(".")[0] for module in source(PACKAGE / "records" / name).imported} <= allowed
 
 

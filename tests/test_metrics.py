@@ -1,6 +1,8 @@
 """Rates come with counts and intervals, and the estimators are the published ones."""
 
+from collections.abc import Iterable
 from itertools import combinations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,9 +11,9 @@ from hypothesis import strategies as st
 from builders import counts, problem, problems, sample, samples_of, steps_check, summary
 from selftaught.methods.metrics import (
     Conditions,
+    SampleCounter,
     chance_of_luck,
     changes,
-    count_samples,
     majority_prediction,
     mean_over_classes,
     measure,
@@ -19,11 +21,19 @@ from selftaught.methods.metrics import (
     rate,
     rate_text,
     solve_rate_gap,
+    solved_first,
     wilson_interval,
 )
-from selftaught.records.measurements import Changes, Measurement, Rate
+from selftaught.records.measurements import Changes, Measurement, Rate, SamplingCounts
 from selftaught.records.problems import Problem, Verdict
 from selftaught.records.samples import Sample
+
+
+def count_samples(samples: Iterable[Sample], **how: Any) -> SamplingCounts:
+    counter = SampleCounter(**how)
+    counter.add(samples)
+    return counter.counts()
+
 
 rates = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -275,7 +285,7 @@ def test_the_mean_length_is_of_completions_that_were_not_truncated() -> None:
 def test_gained_and_lost_problems_are_told_apart() -> None:
     before = [*samples_of("a", "cc"), *samples_of("b", "ic"), *samples_of("c", "c"), *samples_of("d", "u")]
     after = [*samples_of("a", "c"), *samples_of("b", "c"), *samples_of("c", "i"), *samples_of("e", "c")]
-    assert changes(before, after) == Changes(n=3, gained=1, lost=1)
+    assert changes(solved_first(before), solved_first(after)) == Changes(n=3, gained=1, lost=1)
 
 
 def test_the_gap_is_between_hinted_and_unhinted_solve_rates() -> None:

@@ -1,12 +1,16 @@
 """The cost of the loop is linear in the number of problems. The tests count calls and lines, not seconds."""
 
 import gc
+import json
 import os
+import subprocess
 import sys
 import tempfile
+import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,9 +19,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from selftaught.engines.scripted import ScriptedEngine
+from selftaught.methods.adastar import AdaStar
+from selftaught.methods.training_set import TrainingSet
 from selftaught.records.errors import Interrupted
 from selftaught.records.problems import Task
-from selftaught.records.samples import Sample
+from selftaught.records.samples import Sample, SampleKey, sample_key
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.runs import lines
 from selftaught.runs.reading import read_samples
@@ -28,6 +34,7 @@ SKILLS = ("easy", "easy", "hinted", "never", "mute")
 CHUNK = 8
 STORE_PARSED = lines.parsed.__code__
 VALIDATE_JSON = TypeAdapter.validate_json.__code__
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """A folder where a sync costs nothing, if there is one."""
 
@@ -85,7 +92,9 @@ def test_the_calls_of_a_run_are_linear_in_its_problems(changes: dict[str, Any]) 
     assert 1.9 < (most - more) / (more - few) < 2.1
 
 
-def test_a_resume_parses_no_line_of_training_samples_twice_and_none_of_a_finished_iteration(tmp_path: Path) -> None:
+def test_a_resume_parses_training_samples_once_to_go_on_and_twice_to_select_and_none_of_a_finished_iteration(
+    tmp_path: Path,
+) -> None:
     task, stopped = large_task(100), tmp_path / "stopped"
     last = stopped / "samples" / "002-rationalization.jsonl"
     with pytest.raises(Interrupted):
@@ -95,8 +104,9 @@ def test_a_resume_parses_no_line_of_training_samples_twice_and_none_of_a_finishe
         run_toy(stopped, task=task, config=config(), chunk=CHUNK, engines=engines)
     lines = parsed_samples(counts).items()
     assert Counter((path.name, times) for (path, _), times in lines) == {  # type: ignore[misc, has-type]
-        ("002-rationale.jsonl", 1): 100,
-        ("002-rationalization.jsonl", 1): CHUNK,
+        ("002-rationale.jsonl", 3): 100,
+        ("002-rationalization.jsonl", 3): CHUNK,
+        ("002-rationalization.jsonl", 2): 60 - CHUNK,
         # Iteration 2's model, the one before and the base model: what it gained and lost on dev.
         ("000-dev.jsonl", 2): len(DEV),
         ("001-dev.jsonl", 1): len(DEV),
@@ -128,6 +138,70 @@ def test_the_samples_of_an_iteration_are_gone_when_its_training_begins(tmp_path:
 
     run_toy(tmp_path, task=large_task(100, "short-lived"), config=config(), chunk=CHUNK, trainer=Counting())
     assert alive == [0, 0]
+
+
+def test_samples_are_read_back_in_the_order_in_which_they_were_added_as_often_as_wanted(tmp_path: Path) -> None:
+    added: list[SampleKey] = []
+    read: list[list[SampleKey]] = []
+
+    class Noting(AdaStar):
+        def add(self, samples: Sequence[Sample]) -> None:
+            added.extend(map(sample_key, samples))
+            super().add(samples)
+
+        def training_set(self, samples: Iterable[Sample], earlier: Iterable[Sample]) -> TrainingSet:
+            read.extend([list(map(sample_key, samples)), list(map(sample_key, samples))])
+            return super().training_set(samples, earlier)
+
+    settings, task = toy_config("adastar", loop__max_iterations=1, training__steps_first_iteration=10), large_task(40)
+    run_toy(tmp_path, config=settings, task=task, chunk=CHUNK, method=Noting(settings, task))
+    kinds = [kind for kind, _ in groupby(key.kind for key in added)]
+    assert kinds[:3] == ["rationale", "rationalization", "rationale"]
+    assert read == [added, added]
+
+
+def wordy(prompt: str, seed: int) -> str:
+    """Another text for each seed, of 2,000 characters; every second one is correct."""
+    word = prompt.rpartition("Q: ")[2].partition(" ")[0]
+    return f" <r>count {word} {seed:>20} {'and so on ' * 200}</r>\n{len(word) + seed % 2}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"method": "star-accumulate", "loop__max_iterations": 2}, {"selection__keep": "random-matched"}],
+    ids=["star", "star-accumulate", "random-matched"],
+)
+def test_the_texts_of_samples_that_are_not_trained_on_are_not_in_memory(changes: dict[str, Any]) -> None:
+    settings = config(
+        **{
+            "sampling__temperature": 0.7,
+            "sampling__max_new_tokens": 9_000,
+            "selection__max_per_problem": 1,
+            "loop__max_iterations": 1,
+            **changes,
+        }
+    )
+    peaks = []
+    for num_samples in (2, 5, 35):  # the first run fills caches
+        changed = settings.model_copy(
+            update={"sampling": settings.sampling.model_copy(update={"num_samples": num_samples})}
+        )
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            tracemalloc.start()
+            run_toy(Path(folder), task=large_task(10), config=changed, chunk=CHUNK, reply=wordy)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    samples = 10 * (35 - 5) * settings.loop.max_iterations
+    assert (peaks[2] - peaks[1]) / samples < 300
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_samples_take_less_than_500_bytes_each() -> None:
+    command = [sys.executable, str(BENCHMARKS / "loop_scale.py"), "--million", "--sizes", "200,1000"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    few, many = json.loads(done.stdout.splitlines()[-1])["runs"]
+    assert (few["samples"], many["samples"]) == (20_000, 100_000)
+    assert (many["peak_mib"] - few["peak_mib"]) * 2**20 / (many["samples"] - few["samples"]) < 500
 
 
 def test_the_seconds_by_stage_and_by_work_add_up_to_the_same(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Which samples are kept, which are left out and why; and that no hint of a training problem reaches an example."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -9,14 +11,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from builders import few_shot_example, problem, sample, steps_check
+from builders import problems as problems_with_ids
 from selftaught.grading.judging import NEVER_ENDS
-from selftaught.methods.selection import Rule, Selection, select
-from selftaught.methods.training_set import examples_from_samples, examples_from_solutions, rehearsed_examples
+from selftaught.methods.selection import Rule, Selection, rejection, select
+from selftaught.methods.training_set import (
+    examples_from_samples,
+    examples_from_solutions,
+    rehearsed_examples,
+    training_set,
+)
 from selftaught.prompts.rendering import render_completion, render_prompt
 from selftaught.records.problems import Problem, Verdict
-from selftaught.records.samples import Sample, sample_key
+from selftaught.records.samples import Rereadable, Sample, SampleKey, sample_key
+from selftaught.records.seeds import seed_for, uniform
 from strategies import IDS, awkward_texts, knobs, problems, sample_sets
-from toy import FORMAT
+from toy import FORMAT, toy_config, toy_task
 
 HELD_OUT = "held out for validation"
 
@@ -26,6 +35,11 @@ def selected(*samples: Sample, **knobs: Any) -> Selection:
     defaults = {"require": ("answer",), "require_hinted": ("answer",), "unique_by": "text"}
     defaults |= {"max_per_problem": None, "validation_share": 0.0, "seed": 0}
     return select(samples, Rule(**{**defaults, **knobs}))
+
+
+def of_keys(samples: Iterable[Sample], *keys: Iterable[SampleKey]) -> list[Sample]:
+    by_key = {sample_key(s): s for s in samples}
+    return [by_key[key] for key in chain(*keys)]
 
 
 def reasons(selection: Selection) -> list[str]:
@@ -77,7 +91,7 @@ def test_the_order_of_the_samples_does_not_matter(samples: list[Sample], knobs: 
 @given(sample_sets, knobs)
 def test_every_kept_sample_is_correct_complete_and_accepted(samples: list[Sample], knobs: dict[str, Any]) -> None:
     selection = select(samples, Rule(**knobs))
-    for kept in (*selection.kept, *selection.held_out):
+    for kept in of_keys(samples, selection.kept, selection.held_out):
         assert passes(kept, knobs)
 
 
@@ -100,7 +114,8 @@ def test_only_a_full_problem_leaves_a_sample_out_over_the_cap(samples: list[Samp
 @given(sample_sets, knobs)
 def test_no_problem_keeps_two_samples_with_the_same_key(samples: list[Sample], knobs: dict[str, Any]) -> None:
     selection = select(samples, Rule(**knobs))
-    keys = [(s.problem_id, text_key(s, knobs["unique_by"])) for s in (*selection.kept, *selection.held_out)]
+    kept = of_keys(samples, selection.kept, selection.held_out)
+    keys = [(s.problem_id, text_key(s, knobs["unique_by"])) for s in kept]
     assert len(keys) == len(set(keys))
 
 
@@ -109,7 +124,7 @@ def test_a_duplicate_comes_after_the_sample_that_it_repeats(samples: list[Sample
     selection = select(samples, Rule(**knobs))
     by_key = {sample_key(s): s for s in samples}
     first: dict[tuple[str, object], Any] = {}
-    for s in (*selection.kept, *selection.held_out):
+    for s in of_keys(samples, selection.kept, selection.held_out):
         first[s.problem_id, text_key(s, knobs["unique_by"])] = sample_key(s)
     for item in selection.left_out:
         if item.reason == "duplicate":
@@ -121,7 +136,8 @@ def test_a_duplicate_comes_after_the_sample_that_it_repeats(samples: list[Sample
 def test_without_a_cap_every_accepted_text_is_kept_once(samples: list[Sample], knobs: dict[str, Any]) -> None:
     selection = select(samples, Rule(**{**knobs, "max_per_problem": None}))
     wanted = {(s.problem_id, text_key(s, knobs["unique_by"])) for s in samples if passes(s, knobs)}
-    assert {(s.problem_id, text_key(s, knobs["unique_by"])) for s in (*selection.kept, *selection.held_out)} == wanted
+    kept = of_keys(samples, selection.kept, selection.held_out)
+    assert {(s.problem_id, text_key(s, knobs["unique_by"])) for s in kept} == wanted
 
 
 @given(sample_sets, knobs)
@@ -333,7 +349,7 @@ def test_a_matched_draw_keeps_as_many_as_pass_and_of_those_that_state_an_answer(
     knobs = {**knobs, "validation_share": 0.0, "require": ("answer",), "require_hinted": ("answer", "steps")}
     matched = select(samples, Rule(**knobs, keep="random-matched"))
     assert len(matched.kept) == len(select(samples, Rule(**knobs)).kept)
-    for kept in matched.kept:
+    for kept in of_keys(samples, matched.kept):
         assert kept.verdict is not Verdict.UNPARSEABLE
         assert kept.finish_reason != "length"
         assert kept.completion
@@ -374,3 +390,100 @@ def test_without_a_filter_whatever_states_an_answer_and_ends_is_kept() -> None:
     selection = selected(*samples, require=("parseable",))
     assert [s.problem_id for s in selection.kept] == ["a", "b"]
     assert reasons(selection) == ["unparseable", "truncated"]
+
+
+def number_of_words(completion: str) -> str:
+    return str(len(completion.split()))
+
+
+def by_definition(samples: list[Sample], rule: Rule) -> tuple[list[Sample], list[Sample], set[tuple[SampleKey, str]]]:
+    """What is kept and held out, and the keys of what is left out with their reasons; with all samples in a list."""
+    ordered = sorted(samples, key=sample_key)
+
+    def kept_and_left_out(rule: Rule) -> tuple[list[Sample], set[tuple[SampleKey, str]]]:
+        kept: list[Sample] = []
+        left_out: set[tuple[SampleKey, str]] = set()
+        for s in ordered:
+            of_problem = [other for other in kept if other.problem_id == s.problem_id]
+            reason = rejection(s, rule)
+            if reason is None and key_of(s) in map(key_of, of_problem):
+                reason = "duplicate"
+            if reason is None and len(of_problem) == rule.max_per_problem:
+                reason = "over the cap"
+            if reason is None:
+                kept.append(s)
+            else:
+                left_out.add((sample_key(s), reason))
+        return kept, left_out
+
+    def key_of(s: Sample) -> object:
+        return number_of_words(s.completion) if rule.unique_by == "equations" else text_key(s, rule.unique_by)
+
+    kept, left_out = kept_and_left_out(rule)
+    if rule.keep == "random-matched":
+        everything = replace(rule, require=("parseable",), require_hinted=("parseable",), max_per_problem=None)
+        pool, left_out = kept_and_left_out(everything)
+        drawn: list[Sample] = []
+        for s in sorted(pool, key=lambda s: seed_for(rule.seed, "random-matched", *sample_key(s))):
+            is_full = [other.problem_id for other in drawn].count(s.problem_id) == rule.max_per_problem
+            if len(drawn) < len(kept) and not is_full:
+                drawn.append(s)
+        left_out |= {(sample_key(s), "not drawn") for s in pool if s not in drawn}
+        kept = [s for s in pool if s in drawn]
+    held_out = [
+        s
+        for s in kept
+        if s.problem_id not in rule.never_held_out
+        and uniform(seed_for(rule.seed, "validation", s.problem_id), 0) < rule.validation_share
+    ]
+    held_out = [] if len(held_out) == len(kept) else held_out
+    left_out |= {(sample_key(s), HELD_OUT) for s in held_out}
+    return [s for s in kept if s not in held_out], held_out, left_out
+
+
+requirements = st.lists(st.sampled_from(["answer", "parseable", "steps", "no-leak"]), unique=True).map(tuple)
+every_rule = st.builds(
+    Rule,
+    require=requirements,
+    require_hinted=requirements,
+    unique_by=st.sampled_from(["none", "text", "normalized-text", "equations"]),
+    max_per_problem=st.none() | st.integers(1, 4),
+    validation_share=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
+    seed=st.integers(0, 2**32),
+    never_held_out=st.frozensets(st.sampled_from(IDS)),
+    keep=st.sampled_from(["accepted", "random-matched"]),
+)
+
+
+@given(sample_sets, every_rule)
+def test_samples_that_are_read_one_at_a_time_are_selected_as_if_all_were_in_a_list(
+    samples: list[Sample], rule: Rule
+) -> None:
+    stream = Rereadable(lambda: (replace(s) for s in samples))
+    selection = select(stream, rule, solution_key=number_of_words)
+    kept, held_out, left_out = by_definition(samples, rule)
+    assert selection.kept == tuple(map(sample_key, kept))
+    assert selection.held_out == tuple(map(sample_key, held_out))
+    assert len(selection.left_out) == len(left_out)
+    assert {(sample_key(item), item.reason) for item in selection.left_out} == left_out
+    assume(kept)
+    task = toy_task(train=problems_with_ids(*IDS))
+    chosen = training_set(toy_config().training, task, 2, selection, stream, (), with_hints=False)
+    train = {p.id: p for p in task.train}
+    assert list(chosen.examples) == examples_from_samples(kept, train, FORMAT)
+    assert list(chosen.validation) == examples_from_samples(held_out, train, FORMAT)
+
+
+def test_samples_that_can_be_read_only_once_are_refused() -> None:
+    once = iter([sample("a"), sample("b")])
+    selection = selected(*once)
+    with pytest.raises(ValueError, match="2 samples were selected, and 0 of them found again"):
+        training_set(
+            toy_config().training, toy_task(train=problems_with_ids("a", "b")), 1, selection, once, (), with_hints=False
+        )
+
+
+def test_the_examples_of_a_problem_share_one_prompt() -> None:
+    samples = [sample("a", index=0), sample("b"), sample("a", index=1)]
+    first, _, last = examples_from_samples(iter(samples), {p.id: p for p in problems_with_ids("a", "b")}, FORMAT)
+    assert first.prompt is last.prompt

@@ -58,7 +58,7 @@ def run(job: Job) -> dict[str, Any]:
                 models.engine(base)
                 laps.lap("load")
                 stage_clock = StageClock(models)
-                samples = sample_iteration(setup, models, 1, setup.method, stage_clock)
+                samples = sample_iteration(setup, models, 1, setup.method, stage_clock).samples
                 laps.laps({name: stage_clock.seconds[name] for name in ("rationale", "rationalization")})
                 chosen = setup.method.training_set(samples, ())
                 checkpoint = fine_tune(setup, models, 1, chosen)

@@ -10,7 +10,6 @@ dev too, so that the result of a run is never worse on dev than the model it sta
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from selftaught.methods.metrics import count_for
 from selftaught.methods.plan import best_iteration, has_plateaued, weights_to_keep
 from selftaught.records.errors import NothingAccepted
 from selftaught.records.events import IterationEnded, Note
@@ -110,14 +109,12 @@ def keep_weights(setup: Setup, dev: Sequence[Measurement]) -> None:
 
 
 def make_training_set(n: int, setup: Setup, models: Models, clock: Clock) -> Counted:
-    """Sample what the method asks for, and train on what it chooses of it.
-
-    The samples stay local to this function, so that their memory is free during training.
-    """
-    samples = sample_iteration(setup, models, n, setup.method, clock)
-    chosen = setup.method.training_set(samples, samples_before(setup, n))
+    """Sample what the method asks for, and train on what it chooses of it. Samples are on disk, and read from there."""
+    sampled = sample_iteration(setup, models, n, setup.method, clock)
+    chosen = setup.method.training_set(sampled.samples, samples_before(setup, n))
     setup.store.write_left_out(n, chosen.left_out)
-    counts = {
-        kind: count_for(setup.task, (s for s in samples if s.kind == kind)) for kind in ("rationale", "rationalization")
-    }
-    return Counted(training_set=chosen, **counts)
+    return Counted(
+        training_set=chosen,
+        rationale=sampled.counts["rationale"],
+        rationalization=sampled.counts["rationalization"],
+    )

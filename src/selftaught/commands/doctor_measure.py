@@ -14,7 +14,7 @@ from selftaught.config.resolving import Resolved
 from selftaught.config.settings import RunConfig
 from selftaught.machine.memory import return_freed_memory
 from selftaught.machine.workers import Workers
-from selftaught.methods.metrics import count_for
+from selftaught.methods.metrics import counter_for
 from selftaught.methods.plan import choose_problems, planned_samples, problems_to_hint, solved_ids, steps_for
 from selftaught.methods.training_set import examples_from_samples, examples_from_solutions, rehearsed_examples
 from selftaught.records.measurements import SamplingCounts
@@ -68,7 +68,9 @@ class Stage:
     timed: Timed
 
     def counts(self, task: Task) -> SamplingCounts:
-        return count_for(task, self.samples)
+        counter = counter_for(task)
+        counter.add(self.samples)
+        return counter.counts()
 
 
 @dataclass(frozen=True, slots=True)

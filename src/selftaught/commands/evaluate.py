@@ -32,7 +32,7 @@ from selftaught.engines.engine import Engine, ServedEngine
 from selftaught.machine.command_lines import command
 from selftaught.machine.paths import link_to_nothing
 from selftaught.machine.workers import Workers
-from selftaught.methods.metrics import Conditions, measure
+from selftaught.methods.metrics import Conditions, measure, without_text
 from selftaught.methods.plan import planned_samples
 from selftaught.models.adapters import base_folder, is_adapter
 from selftaught.models.folder import ADAPTER_CONFIG
@@ -182,7 +182,7 @@ def _samples(
         if isinstance(engine, ServedEngine):
             note(f"measured: what {engine.address} serves; the server names {engine.serves!r}")
         while plans := tuple(islice(planned, resolved.chunk_completions)):
-            samples += generate_chunk(engine, sampling, plans)
+            samples += without_text(generate_chunk(engine, sampling, plans))
     return samples
 
 

@@ -1,5 +1,6 @@
 """An engine that answers from a function: for tests and docs."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from selftaught.models.tokens import cut_at_stop
@@ -11,17 +12,20 @@ from selftaught.records.samples import (
     TokenScores,
 )
 
+REQUESTS = 10_000
+"""What an engine keeps of requests: those of a million samples would not fit into memory."""
+
 
 class ScriptedEngine:
     """Completions are `reply(prompt, seed)`, cut at the first stop string; tokens are characters. Of a prompt that is
     turns, `reply` gets the contents (`prompts.rendering.prompt_text`).
 
-    `requests` keeps all requests, for tests to look at.
+    `requests` has the last `REQUESTS` requests, for tests to look at.
     """
 
     def __init__(self, reply: Callable[[str, int], str]) -> None:
         self.reply = reply
-        self.requests: list[Request] = []
+        self.requests: deque[Request] = deque(maxlen=REQUESTS)
 
     def sample(self, requests: Sequence[Request], params: SamplingParams) -> Iterator[Completion]:
         for position, request in enumerate(requests):

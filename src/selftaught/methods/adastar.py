@@ -20,17 +20,17 @@ What the paper leaves open, and what is done here:
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
 from selftaught.methods.method import Draw, StandardMethod
 from selftaught.methods.plan import problems_to_hint, scheduled_steps, solved_ids
-from selftaught.methods.selection import Selection, leave_out, rejection, rule_of
+from selftaught.methods.selection import leave_out, rejection, rule_of
 from selftaught.methods.settings import Knobs
 from selftaught.methods.training_set import TrainingSet
 from selftaught.records.problems import Problem, Task
-from selftaught.records.samples import PlannedSample, Sample
+from selftaught.records.samples import PlannedSample, Rereadable, Sample
 from selftaught.records.seeds import seed_for
 
 
@@ -99,13 +99,12 @@ class AdaStar(StandardMethod):
             new = {s.problem_id for s in samples}
             self._unhinted = problems_to_hint([p for p in drawn if p.id in new], solved_ids(samples))
 
-    def training_set(self, samples: Sequence[Sample], earlier: Iterable[Sample]) -> TrainingSet:
+    def training_set(self, samples: Iterable[Sample], earlier: Iterable[Sample]) -> TrainingSet:
         visited = {p.id for p in self._visited}
-        chosen = self.select(s for s in samples if s.problem_id in visited)
+        among = Rereadable(lambda: (s for s in samples if s.problem_id in visited))
+        chosen = self.select(among)
         beyond = [leave_out(s, "beyond the batch") for s in samples if s.problem_id not in visited]
-        return self.as_training_set(
-            Selection(kept=chosen.kept, held_out=chosen.held_out, left_out=(*chosen.left_out, *beyond))
-        )
+        return self.as_training_set(replace(chosen, left_out=(*chosen.left_out, *beyond)), among)
 
     def _draw(
         self, kind: Literal["rationale", "rationalization"], problems: Sequence[Problem], num_samples: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal, Protocol
 
 from selftaught.methods.plan import choose_problems, planned_samples, problems_to_hint, solved_ids
@@ -10,7 +10,7 @@ from selftaught.methods.selection import Selection, rule_of, select
 from selftaught.methods.settings import Knobs
 from selftaught.methods.training_set import TrainingSet, training_set
 from selftaught.records.problems import Problem, Task
-from selftaught.records.samples import PlannedSample, Sample
+from selftaught.records.samples import PlannedSample, Rereadable, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +55,13 @@ class Method(Protocol):
         """The samples of the last draw, in its order."""
         ...
 
-    def training_set(self, samples: Sequence[Sample], earlier: Iterable[Sample]) -> TrainingSet:
+    def training_set(self, samples: Iterable[Sample], earlier: Iterable[Sample]) -> TrainingSet:
         """What the iteration trains on, once it samples no more.
 
         `samples` are those of this iteration, in the order in which they were added; `earlier` are those of all
-        iterations before it, read from disk only if they are looked at. Every sample that is looked at is trained on,
-        or held out, or left out with a reason. Raises NothingAccepted if nothing is left to train on.
+        iterations before it. Both may be more than memory holds: they are read from disk, one at a time, as often as
+        they are iterated over. Every sample that is looked at is trained on, or held out, or left out with a reason.
+        Raises NothingAccepted if nothing is left to train on.
         """
         ...
 
@@ -115,21 +116,22 @@ class StandardMethod:
     def add(self, samples: Sequence[Sample]) -> None:
         self._solved_now |= solved_ids(samples)
 
-    def training_set(self, samples: Sequence[Sample], earlier: Iterable[Sample]) -> TrainingSet:
-        among = [*earlier, *samples] if self.knobs.training.window == "all" else samples
-        return self.as_training_set(self.select(among))
+    def training_set(self, samples: Iterable[Sample], earlier: Iterable[Sample]) -> TrainingSet:
+        among = Rereadable(lambda: chain(earlier, samples)) if self.knobs.training.window == "all" else samples
+        return self.as_training_set(self.select(among), among)
 
     def select(self, samples: Iterable[Sample]) -> Selection:
-        """Select as the settings say."""
+        """Select as the settings say; `samples` are iterated over more than once."""
         return select(samples, rule_of(self.knobs, self.task), solution_key=self.task.solution_key)
 
-    def as_training_set(self, selection: Selection) -> TrainingSet:
-        """The training examples of a selection, with what the settings add to them."""
+    def as_training_set(self, selection: Selection, samples: Iterable[Sample]) -> TrainingSet:
+        """The training examples of what was selected among samples, with what the settings add to them."""
         return training_set(
             self.knobs.training,
             self.task,
             self.iteration,
             selection,
+            samples,
             self.problems,
             with_hints=self.knobs.rationalization.gives_hints,
         )

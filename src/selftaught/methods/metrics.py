@@ -1,15 +1,17 @@
 """Rates with their counts and intervals. Pure: samples in, records out."""
 
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import comb, sqrt
 from types import MappingProxyType
 
 from selftaught.grading.signs import fold
+from selftaught.methods.selection import text_hash
 from selftaught.records.measurements import Changes, IterationSummary, Measurement, Rate, SamplingCounts
 from selftaught.records.problems import Problem, Task, Verdict
-from selftaught.records.samples import Sample
+from selftaught.records.samples import FinishReason, Sample
 
 OF_ALL = ("extraction", "label")
 """Checks of how the answer is stated, which are over all samples."""
@@ -78,78 +80,124 @@ def chance_of_luck(share_correct: float, num_choices: int) -> float:
     return guessed / (knows + guessed)
 
 
-def changes(before: Iterable[Sample], after: Iterable[Sample]) -> Changes:
-    """What the first completions of two measurements of the same problems solve and do not solve."""
-    then, now = (
-        {s.problem_id: s.verdict is Verdict.CORRECT for s in samples if s.index == 0} for samples in (before, after)
-    )
-    both = then.keys() & now.keys()
+def solved_first(samples: Iterable[Sample]) -> dict[str, bool]:
+    """By problem, whether its first completion is correct."""
+    return {s.problem_id: s.verdict is Verdict.CORRECT for s in samples if s.index == 0}
+
+
+def changes(before: Mapping[str, bool], after: Mapping[str, bool]) -> Changes:
+    """What two measurements of the same problems solve and do not solve, each as `solved_first` has it."""
+    both = before.keys() & after.keys()
     return Changes(
         n=len(both),
-        gained=sum(now[id] and not then[id] for id in both),
-        lost=sum(then[id] and not now[id] for id in both),
+        gained=sum(after[id] and not before[id] for id in both),
+        lost=sum(before[id] and not after[id] for id in both),
     )
 
 
-def count_for(task: Task, samples: Iterable[Sample]) -> SamplingCounts:
-    """The samples of one stage of a task, counted."""
-    return count_samples(
-        samples,
+class SampleCounter:
+    """Counts samples as they come, and holds none: of a correct one a hash, by which solutions are told apart."""
+
+    def __init__(
+        self,
+        *,
+        has_step_check: bool,
+        solution_key: Callable[[str], str] | None = None,
+        num_choices: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """`solution_key` tells different solutions apart, by default by their text; `num_choices` is of the problems
+        that have choices."""
+        self._has_step_check, self._key_of, self._num_choices = has_step_check, solution_key or fold, num_choices
+        self._verdicts: Counter[Verdict] = Counter()
+        self._endings: Counter[FinishReason] = Counter()
+        self._checks = _CheckCounter()
+        self._false_positives = self._complete_tokens = 0
+        self._solved: set[str] = set()
+        self._solutions: set[bytes] = set()
+        self._of_problem: dict[str, list[int]] = {}
+        """By problem its samples and the correct ones of them; only where there are choices to guess among."""
+
+    @property
+    def samples(self) -> int:
+        return self._verdicts.total()
+
+    @property
+    def correct(self) -> int:
+        return self._verdicts[Verdict.CORRECT]
+
+    def add(self, samples: Iterable[Sample]) -> None:
+        for sample in samples:
+            is_correct = sample.verdict is Verdict.CORRECT
+            self._verdicts[sample.verdict] += 1
+            self._endings[sample.finish_reason] += 1
+            self._checks.add(sample)
+            self._false_positives += sample.is_false_positive
+            self._complete_tokens += sample.num_tokens if sample.finish_reason != "length" else 0
+            if is_correct:
+                id = sys.intern(sample.problem_id)
+                self._solved.add(id)
+                self._solutions.add(text_hash(f"{len(id)} {id}{self._key_of(sample.completion)}"))
+            if self._num_choices:
+                of_problem = self._of_problem.setdefault(sample.problem_id, [0, 0])
+                of_problem[0] += 1
+                of_problem[1] += is_correct
+
+    def counts(self) -> SamplingCounts:
+        return SamplingCounts(
+            samples=self.samples,
+            correct=self.correct,
+            incorrect=self._verdicts[Verdict.INCORRECT],
+            unparseable=self._verdicts[Verdict.UNPARSEABLE],
+            truncated=self._endings["length"],
+            false_positive=self._false_positives if self._has_step_check else None,
+            checks=self._checks.rates(),
+            ended=self._endings["end"],
+            complete_tokens=self._complete_tokens,
+            solved=len(self._solved),
+            solutions=len(self._solutions),
+            lucky=self._lucky(),
+        )
+
+    def _lucky(self) -> float | None:
+        groups, choices = self._of_problem, self._num_choices
+        if not groups or any(n < LUCK_SAMPLES or choices.get(id, 0) < 2 for id, (n, _) in groups.items()):
+            return None
+        return sum(c * chance_of_luck(c / n, choices[id]) for id, (n, c) in groups.items() if c)
+
+
+def counter_for(task: Task) -> SampleCounter:
+    """What counts the samples of one stage of a task."""
+    return SampleCounter(
         has_step_check=task.check_steps is not None,
         solution_key=task.solution_key,
         num_choices={p.id: len(p.choices) for p in task.train if p.choices},
     )
 
 
-def count_samples(
-    samples: Iterable[Sample],
-    *,
-    has_step_check: bool,
-    solution_key: Callable[[str], str] | None = None,
-    num_choices: Mapping[str, int] = MappingProxyType({}),
-) -> SamplingCounts:
-    """`solution_key` tells different solutions apart, by default by their text; `num_choices` is of the problems that
-    have choices."""
-    samples = list(samples)
-    verdicts = Counter(s.verdict for s in samples)
-    key_of = solution_key or fold
-    solutions: dict[str, set[str]] = defaultdict(set)
-    for sample in samples:
-        if sample.verdict is Verdict.CORRECT:
-            solutions[sample.problem_id].add(key_of(sample.completion))
-    return SamplingCounts(
-        samples=len(samples),
-        correct=verdicts[Verdict.CORRECT],
-        incorrect=verdicts[Verdict.INCORRECT],
-        unparseable=verdicts[Verdict.UNPARSEABLE],
-        truncated=sum(s.finish_reason == "length" for s in samples),
-        false_positive=sum(s.is_false_positive for s in samples) if has_step_check else None,
-        checks=check_rates(samples),
-        ended=sum(s.finish_reason == "end" for s in samples),
-        complete_tokens=sum(s.num_tokens for s in samples if s.finish_reason != "length"),
-        solved=len(solutions),
-        solutions=sum(map(len, solutions.values())),
-        lucky=_lucky(samples, num_choices),
-    )
+class _CheckCounter:
+    """How many of the samples with a correct answer passed each check; of those in OF_ALL, how many of all samples."""
 
+    def __init__(self) -> None:
+        self._counts: dict[str, list[int]] = {}
+        """By name, how many were checked and how many of them passed."""
 
-def _lucky(samples: Sequence[Sample], num_choices: Mapping[str, int]) -> float | None:
-    verdicts: dict[str, list[bool]] = defaultdict(list)
-    for sample in samples:
-        verdicts[sample.problem_id].append(sample.verdict is Verdict.CORRECT)
-    if not verdicts or any(len(v) < LUCK_SAMPLES or num_choices.get(id, 0) < 2 for id, v in verdicts.items()):
-        return None
-    return sum(sum(v) * chance_of_luck(sum(v) / len(v), num_choices[id]) for id, v in verdicts.items() if any(v))
+    def add(self, sample: Sample) -> None:
+        for name, result in sample.checks.items():
+            if name in OF_ALL or sample.verdict is Verdict.CORRECT:
+                counts = self._counts.setdefault(name, [0, 0])
+                counts[0] += 1
+                counts[1] += result.passed
+
+    def rates(self) -> dict[str, Rate]:
+        return {name: rate(passed, n) for name, (n, passed) in self._counts.items()}
 
 
 def check_rates(samples: Iterable[Sample]) -> dict[str, Rate]:
-    """How many of the samples with a correct answer passed each check; of those in OF_ALL, how many of all samples."""
-    passed: dict[str, list[bool]] = {}
+    """The rates of checks over some samples, as in `SamplingCounts`."""
+    counter = _CheckCounter()
     for sample in samples:
-        for name, result in sample.checks.items():
-            if name in OF_ALL or sample.verdict is Verdict.CORRECT:
-                passed.setdefault(name, []).append(result.passed)
-    return {name: rate(sum(results), len(results)) for name, results in passed.items()}
+        counter.add(sample)
+    return counter.rates()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +212,14 @@ class Conditions:
     has_step_check: bool
 
 
+def without_text(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Samples as far as a measurement looks at them: text and token ids are most of what a sample takes of memory."""
+    return (replace(s, completion="", token_ids=None) for s in samples)
+
+
 def measure(problems: Sequence[Problem], samples: Sequence[Sample], conditions: Conditions) -> Measurement:
-    """Accuracy is over each problem's first completion; pass@k and majority@k need K > 1 samples per problem.
+    """Accuracy is over each problem's first completion; pass@k and majority@k need K > 1 samples per problem. Texts are
+    not looked at (`without_text`).
 
     Raises ValueError if a problem lacks a sample or the problems differ in their number of samples.
     """

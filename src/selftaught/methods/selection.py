@@ -3,6 +3,7 @@
 Every sample is either kept or left out. Samples held out for validation are left out, with that reason.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
@@ -12,14 +13,16 @@ from typing import Any
 from selftaught.grading.signs import fold
 from selftaught.methods.settings import Keep, Knobs, Requirement, UniqueBy
 from selftaught.records.problems import Task, Verdict
-from selftaught.records.samples import LeftOut, Sample, sample_key
+from selftaught.records.samples import LeftOut, Sample, SampleKey, sample_key
 from selftaught.records.seeds import seed_for, uniform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    kept: tuple[Sample, ...]
-    held_out: tuple[Sample, ...]
+    """Which samples are trained on. Each part is in the order of keys."""
+
+    kept: tuple[SampleKey, ...]
+    held_out: tuple[SampleKey, ...]
     """Accepted samples of the problems whose samples serve to measure the validation loss."""
     left_out: tuple[LeftOut, ...]
 
@@ -61,53 +64,61 @@ def select(samples: Iterable[Sample], rule: Rule, *, solution_key: Callable[[str
     Within a problem, samples are in the order of their iterations, then rationales before rationalizations, then by
     index. Of duplicates the first is kept, and `max_per_problem` counts kept samples. `solution_key` is the task's key
     of a completion, for `unique_by="equations"`.
+
+    Samples are looked at one at a time, for a matched draw twice. What is held of each is its key, and of an accepted
+    one the hash of the text that duplicates have in common.
     """
     key_of = _key_of(rule.unique_by, solution_key)
-    ordered = sorted(samples, key=sample_key)
-    kept, left_out = _kept(ordered, rule, key_of)
+    kept, left_out = _kept(samples, rule, key_of)
     if rule.keep == "random-matched":
-        kept, left_out = _random_matched(ordered, rule, key_of, number=len(kept))
+        kept, left_out = _random_matched(samples, rule, key_of, number=len(kept))
     held_out = [
-        s
-        for s in kept
-        if s.problem_id not in rule.never_held_out
-        and uniform(seed_for(rule.seed, "validation", s.problem_id), 0) < rule.validation_share
+        key
+        for key in kept
+        if key.problem_id not in rule.never_held_out
+        and uniform(seed_for(rule.seed, "validation", key.problem_id), 0) < rule.validation_share
     ]
     if len(held_out) == len(kept):
         held_out = []  # else nothing would be left to train on
-    held_out_ids = {s.problem_id for s in held_out}
-    left_out += [leave_out(s, "held out for validation") for s in held_out]
+    held_out_ids = {key.problem_id for key in held_out}
+    left_out += [leave_out(key, "held out for validation") for key in held_out]
     return Selection(
-        kept=tuple(s for s in kept if s.problem_id not in held_out_ids),
+        kept=tuple(key for key in kept if key.problem_id not in held_out_ids),
         held_out=tuple(held_out),
         left_out=tuple(sorted(left_out, key=sample_key)),
     )
 
 
-def _kept(samples: Iterable[Sample], rule: Rule, key_of: Callable[[Sample], str]) -> tuple[list[Sample], list[LeftOut]]:
-    """What passes, without duplicates and within the cap, and the rest; of sorted samples."""
-    kept: list[Sample] = []
+def _kept(
+    samples: Iterable[Sample], rule: Rule, key_of: Callable[[Sample], str]
+) -> tuple[list[SampleKey], list[LeftOut]]:
+    """What passes, in the order of keys, without duplicates and within the cap; and the rest."""
+    passed: list[tuple[SampleKey, bytes]] = []
     left_out: list[LeftOut] = []
-    for _, of_problem in groupby(samples, key=lambda s: s.problem_id):
-        keys: set[str] = set()
-        for sample in of_problem:
-            key = key_of(sample)
-            reason = rejection(sample, rule)
-            if reason is None and key in keys:
-                reason = "duplicate"
-            if reason is None and rule.max_per_problem is not None and len(keys) >= rule.max_per_problem:
-                reason = "over the cap"
-            if reason is None:
-                keys.add(key)
-                kept.append(sample)
+    for sample in samples:
+        reason = rejection(sample, rule)
+        if reason is None:
+            passed.append((sample_key(sample), text_hash(key_of(sample))))
+        else:
+            left_out.append(leave_out(sample, reason))
+    passed.sort()
+    kept: list[SampleKey] = []
+    for _, of_problem in groupby(passed, key=lambda pair: pair[0].problem_id):
+        texts: set[bytes] = set()
+        for key, text in of_problem:
+            if text in texts:
+                left_out.append(leave_out(key, "duplicate"))
+            elif rule.max_per_problem is not None and len(texts) >= rule.max_per_problem:
+                left_out.append(leave_out(key, "over the cap"))
             else:
-                left_out.append(leave_out(sample, reason))
+                texts.add(text)
+                kept.append(key)
     return kept, left_out
 
 
 def _random_matched(
     samples: Iterable[Sample], rule: Rule, key_of: Callable[[Sample], str], *, number: int
-) -> tuple[list[Sample], list[LeftOut]]:
+) -> tuple[list[SampleKey], list[LeftOut]]:
     """`number` of the samples that state an answer, correct or not, drawn uniformly; and the rest.
 
     Duplicates and the cap are treated as they are in what is matched: the draw is from what is left without duplicates,
@@ -115,13 +126,13 @@ def _random_matched(
     """
     pool, left_out = _kept(samples, replace(rule, **_ANY_ANSWER), key_of)
     of_problem: Counter[str] = Counter()
-    drawn: set[tuple[str, int, str, int]] = set()
-    for sample in sorted(pool, key=lambda s: seed_for(rule.seed, "random-matched", *sample_key(s))):
-        if len(drawn) < number and of_problem[sample.problem_id] != rule.max_per_problem:
-            of_problem[sample.problem_id] += 1
-            drawn.add(sample_key(sample))
-    left_out += [leave_out(s, "not drawn") for s in pool if sample_key(s) not in drawn]
-    return [s for s in pool if sample_key(s) in drawn], left_out
+    drawn: set[SampleKey] = set()
+    for key in sorted(pool, key=lambda key: seed_for(rule.seed, "random-matched", *key)):
+        if len(drawn) < number and of_problem[key.problem_id] != rule.max_per_problem:
+            of_problem[key.problem_id] += 1
+            drawn.add(key)
+    left_out += [leave_out(key, "not drawn") for key in pool if key not in drawn]
+    return [key for key in pool if key in drawn], left_out
 
 
 _ANY_ANSWER: Mapping[str, Any] = {
@@ -135,9 +146,9 @@ def rejection(sample: Sample, rule: Rule) -> str | None:
     """Why a sample is not accepted; None if it is. A completion that was cut off, or is empty, is never accepted."""
     required = rule.require_hinted if sample.kind == "rationalization" else rule.require
     if "answer" in required and sample.verdict is not Verdict.CORRECT:
-        return str(sample.verdict)
+        return sample.verdict.value
     if "parseable" in required and sample.verdict is Verdict.UNPARSEABLE:
-        return str(sample.verdict)
+        return sample.verdict.value
     if sample.finish_reason == "length":
         return "truncated"
     if not sample.completion:
@@ -149,14 +160,14 @@ def rejection(sample: Sample, rule: Rule) -> str | None:
     return None
 
 
-def leave_out(sample: Sample, reason: str) -> LeftOut:
-    return LeftOut(
-        problem_id=sample.problem_id,
-        iteration=sample.iteration,
-        kind=sample.kind,
-        index=sample.index,
-        reason=reason,
-    )
+def leave_out(sample: Sample | SampleKey, reason: str) -> LeftOut:
+    key = sample_key(sample)
+    return LeftOut(problem_id=key.problem_id, iteration=key.iteration, kind=key.kind, index=key.index, reason=reason)
+
+
+def text_hash(text: str) -> bytes:
+    """16 bytes that stand for a text where the texts of a million samples are told apart."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _key_of(unique_by: UniqueBy, solution_key: Callable[[str], str] | None) -> Callable[[Sample], str]:

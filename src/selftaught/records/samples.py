@@ -6,9 +6,10 @@ One record is one line on disk (`runs/`). Nothing in this room does I/O or knows
 before the first pass: the base model, what is sampled to measure it, and a fine-tuning that precedes the loop.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from selftaught.records.problems import CheckResult, Verdict
 from selftaught.records.prompts import Prompt
@@ -140,6 +141,27 @@ class LeftOut:
     reason: str
 
 
-def sample_key(sample: Sample | LeftOut) -> tuple[str, int, str, int]:
+class SampleKey(NamedTuple):
     """What identifies a sample within a run; samples are sorted by it."""
-    return (sample.problem_id, sample.iteration, sample.kind, sample.index)
+
+    problem_id: str
+    iteration: int
+    kind: Kind
+    index: int  # type: ignore[assignment]  # hides the method of tuples, which nobody needs of a key
+
+
+def sample_key(sample: Sample | LeftOut | SampleKey) -> SampleKey:
+    # A million keys are held at a time, and many have the same problem.
+    return SampleKey(sys.intern(sample.problem_id), sample.iteration, sample.kind, sample.index)
+
+
+class Rereadable(Iterable[Sample]):
+    """Samples that are read anew each time they are iterated over, so that none need be in memory but the one that is
+    looked at."""
+
+    def __init__(self, read: Callable[[], Iterator[Sample]]) -> None:
+        """`read` begins with the first sample, and gives the same ones each time."""
+        self._read = read
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self._read()

@@ -1,18 +1,19 @@
 """The stages that sample: what a method asks for, and what a measurement needs; each does only what is missing."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 from selftaught.methods.method import Method
-from selftaught.methods.metrics import Conditions, count_for, measure
+from selftaught.methods.metrics import Conditions, counter_for, measure, without_text
 from selftaught.methods.plan import planned_samples, spread_over_classes
 from selftaught.records.errors import StoreError
 from selftaught.records.events import ChunkSaved, SampleMade, SplitMeasured, StageBegan, StageEnded
-from selftaught.records.measurements import Measurement
-from selftaught.records.problems import Problem, Verdict, by_id
-from selftaught.records.samples import Kind, ModelRef, PlannedSample, Sample
+from selftaught.records.measurements import Measurement, SamplingCounts
+from selftaught.records.problems import Problem, by_id
+from selftaught.records.samples import Kind, ModelRef, PlannedSample, Rereadable, Sample
 from selftaught.runs.stage_file import StageFile
 from selftaught.stages.lineage import Models
 from selftaught.stages.sampling import (
@@ -26,15 +27,29 @@ from selftaught.stages.sampling import (
 from selftaught.stages.setup import Setup, raise_if_stopped
 from selftaught.stages.summary import Clock
 
+KINDS: tuple[Literal["rationale", "rationalization"], ...] = ("rationale", "rationalization")
+"""Of the samples that are made to train on."""
 
-def sample_iteration(setup: Setup, models: Models, n: int, method: Method, clock: Clock) -> list[Sample]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """What an iteration has sampled to train on."""
+
+    samples: Iterable[Sample]
+    """In the order in which they were added to the method; read from disk, one at a time, whenever they are iterated
+    over."""
+    counts: Mapping[Kind, SamplingCounts]
+
+
+def sample_iteration(setup: Setup, models: Models, n: int, method: Method, clock: Clock) -> Sampled:
     """Everything that iteration n samples to train on, chunk by chunk, as the method asks for it.
 
     Chunks that are on disk are read instead of generated; the method is told of them in the same way.
     """
     model = models.before(n)
-    stages: dict[str, Stage] = {}
-    samples: list[Sample] = []
+    stages: dict[Kind, Stage] = {}
+    counters = {kind: counter_for(setup.task) for kind in KINDS}
+    chunks: list[tuple[Kind, int]] = []
     stage: Stage | None = None
     method.begin(n)
     while (draw := method.next_samples(setup.chunk)) is not None:
@@ -48,13 +63,24 @@ def sample_iteration(setup: Setup, models: Models, n: int, method: Method, clock
             stage.begin_round(draw.total)
         chunk = stage.chunk(draw.planned)
         method.add(chunk)
-        samples += chunk
+        counters[draw.kind].add(chunk)
+        chunks.append((draw.kind, len(chunk)))
     if stage is not None:
         stage.end_round()
         clock.lap(stage.name)
     for finished in stages.values():
         finished.file.end()
-    return samples
+    return Sampled(
+        samples=Rereadable(lambda: _added(setup, n, chunks)),
+        counts={kind: counter.counts() for kind, counter in counters.items()},
+    )
+
+
+def _added(setup: Setup, n: int, chunks: Iterable[tuple[Kind, int]]) -> Iterator[Sample]:
+    """The samples of an iteration, in the order in which its chunks, by kind and number of samples, were added."""
+    files: dict[Kind, Iterator[Sample]] = {kind: setup.store.samples(n, kind) for kind in KINDS}
+    for kind, number in chunks:
+        yield from islice(files[kind], number)
 
 
 def recall(setup: Setup, method: Method, iterations: Iterable[int]) -> None:
@@ -72,11 +98,11 @@ def recall(setup: Setup, method: Method, iterations: Iterable[int]) -> None:
             method.add(samples)
 
 
-def samples_before(setup: Setup, n: int) -> Iterator[Sample]:
-    """The samples of all iterations before n that were made to train on, read one at a time."""
-    for k in range(1, n):
-        for kind in ("rationale", "rationalization"):
-            yield from setup.store.samples(k, kind)
+def samples_before(setup: Setup, n: int) -> Iterable[Sample]:
+    """The samples of all iterations before n that were made to train on, read as those of `Sampled`."""
+    return Rereadable(
+        lambda: (sample for k in range(1, n) for kind in KINDS for sample in setup.store.samples(k, kind))
+    )
 
 
 def measure_split(setup: Setup, models: Models, model: ModelRef, split: str) -> Measurement:
@@ -127,7 +153,7 @@ def _measure(
     planned = planned_samples(problems, kind="evaluation", num_samples=num_samples)
     samples: list[Sample] = []
     while plans := tuple(islice(planned, setup.chunk)):
-        samples += stage.chunk(plans)
+        samples += without_text(stage.chunk(plans))
     stage.end_round()
     stage.file.end()
     return measure(
@@ -154,7 +180,7 @@ class Stage:
         self.name, self.kind, self.sampling = name, kind, sampling
         self.file = StageFile(setup.store.samples_path(sampling.iteration, name))
         self._setup, self._models = setup, models
-        self._round: list[Sample] = []
+        self._round = counter_for(setup.task)
         self._total: int | None = None
         self._is_told = False
         self._tokens = 0
@@ -162,7 +188,7 @@ class Stage:
 
     def begin_round(self, total: int | None) -> None:
         """`total` is the number of samples that the stage will have; None if that is decided as it goes."""
-        self._round, self._total, self._is_told, self._tokens = [], total, False, 0
+        self._round, self._total, self._is_told, self._tokens = counter_for(self._setup.task), total, False, 0
 
     def chunk(self, planned: Sequence[PlannedSample]) -> list[Sample]:
         """The next chunk of the stage, from disk or generated and saved."""
@@ -170,7 +196,7 @@ class Stage:
         if samples is None:
             self._tell_beginning()
             samples = self._generate(planned)
-        self._round += samples
+        self._round.add(samples)
         return samples
 
     def end_round(self) -> None:
@@ -180,7 +206,7 @@ class Stage:
                 iteration=self.sampling.iteration,
                 stage=self.name,
                 kind=self.kind,
-                counts=count_for(self._setup.task, self._round),
+                counts=self._round.counts(),
                 tokens=self._tokens,
                 seconds=time.monotonic() - self._began,
             )
@@ -228,8 +254,8 @@ class Stage:
                 iteration=self.sampling.iteration,
                 stage=self.name,
                 total=self._total,
-                done=len(self._round),
-                correct=sum(s.verdict is Verdict.CORRECT for s in self._round),
+                done=self._round.samples,
+                correct=self._round.correct,
             )
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from selftaught.methods.health import Iteration, warnings_for
-from selftaught.methods.metrics import changes, rate
+from selftaught.methods.metrics import changes, rate, solved_first
 from selftaught.methods.training_set import TrainingSet
 from selftaught.records.measurements import IterationSummary, Measurement, Rate, SamplingCounts
 from selftaught.records.training import SAMPLED, TrainingSummary
@@ -81,7 +81,7 @@ def summarize(
     by_source = tally(e.source for e in chosen.examples)
     kept_before = _kept_before(setup, n, chosen)
     earlier = read_summaries(setup.store.dir)
-    on_dev = {k: tuple(setup.store.samples(k, "dev")) for k in {n, n - 1, 0}}
+    on_dev = {k: solved_first(setup.store.samples(k, "dev")) for k in {n, n - 1, 0}}
     return IterationSummary(
         iteration=n,
         rationale=counted.rationale,
