@@ -200,9 +200,7 @@ def test_a_worker_of_another_kind_of_machine_is_not_used_unless_the_config_takes
 
 def test_too_many_losses_end_the_run_with_one_line(tmp_path: Path) -> None:
     config = configured(cluster__max_losses=3)
-    with pytest.raises(
-        WorkerDied, match=r"4 workers were lost, more than .*max_losses = 3; the last one: killed"
-    ):
+    with pytest.raises(WorkerDied, match=r"4 workers were lost, more than .*max_losses = 3; the last one: killed"):
         run_with(tmp_path, *[Fate(dies_after=1)] * 9, config=config)
 
 
