@@ -251,13 +251,9 @@ def resolved_on(device: str) -> Any:
 def test_a_machine_with_several_gpus_has_a_worker_for_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("selftaught.commands.run_workers.visible_gpus", lambda: ["4", "5", "6"])
 
-    def number(
-        device: str = "cuda", *, from_python: tuple[str, ...] = (), is_shared: bool = False, **changes: Any
-    ) -> int:
+    def number(device: str = "cuda", *, from_python: tuple[str, ...] = (), **changes: Any) -> int:
         config = config_with(**changes)
-        return sampling_processes(
-            config, resolved_on(device), tmp_path, from_python=from_python, is_shared=is_shared
-        ).number
+        return sampling_processes(config, resolved_on(device), tmp_path, from_python=from_python).number
 
     assert number() == 3
     assert number(cluster__workers=0) == 0
@@ -266,13 +262,10 @@ def test_a_machine_with_several_gpus_has_a_worker_for_each(monkeypatch: pytest.M
     assert number("cpu") == 0
     assert number("cpu", cluster__workers=4) == 4
     assert number(from_python=("engine",)) == 0
-    assert number(is_shared=True) == 0
     with pytest.raises(ConfigError, match=r"cluster.workers = 4, but 3 GPUs are visible, enough for 3"):
         number(cluster__workers=4)
     with pytest.raises(RefusedError, match="its own task from a Python program, which workers cannot have"):
         number(cluster__workers=2, from_python=("task", "method"))
-    with pytest.raises(ConfigError, match="share chunks, which workers do not"):
-        number(cluster__workers=2, is_shared=True)
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,7 @@ def launch(
         if held is None and given.engine is None:
             refuse_long_prompts(config, task, base, resolved.chat, has_places=given.task is None)
         resolved, changes = with_room(config, task, base, resolved, run_dir, **own)
-        sampling = sampling_processes(
-            config, resolved, run_dir, from_python=given.names(), is_shared=shared is not None
-        )
+        sampling = sampling_processes(config, resolved, run_dir, from_python=given.names(), shared=shared)
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled

@@ -1,5 +1,7 @@
 """The section [cluster]: the processes that sample and train for a run, on this machine or in a Ray cluster."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from selftaught.records.sections import Count, Positive, Section, Text
@@ -7,6 +9,10 @@ from selftaught.records.sections import Count, Positive, Section, Text
 
 class ClusterConfig(Section):
     """Nothing here but `train_workers` decides a byte of the run folder, so the rest may differ at each start."""
+
+    may_change: ClassVar[frozenset[str]] = frozenset(
+        {"address", "workers", "gpus_per_worker", "chunk_timeout", "max_losses", "any_machine"}
+    )
 
     address: Text | None = Field(
         None,
