@@ -26,6 +26,7 @@ from selftaught.stages.workers.processes import LocalProcesses, device_groups
 from selftaught.stages.workers.protocol import Lost, Ready, Refused, WorkerEvent
 from selftaught.tracking.listeners import Recorder
 from toy import folder_bytes
+from worker_functions import serve_script
 
 SETTINGS: dict[str, Any] = {
     "task.problems_per_iteration": 40,
@@ -157,20 +158,7 @@ def test_a_frozen_worker_is_replaced(tmp_path: Path, undisturbed: dict[str, byte
     assert folder_bytes(tmp_path, *FILES) == undisturbed
 
 
-# Processes by themselves, with a function of this file in place of an engine.
-
-
-def serve_script(pipe: Any, worker: str, run_dir: Path, log_dir: Path | None, model: ModelRef) -> None:
-    if model.path == "refused":
-        raise RefusedError("no such data")
-    if model.path == "broken":
-        raise ValueError("a device failed")
-    if model.path == "dies":
-        os._exit(3)
-    pipe.send(Ready(worker=worker, platform=os.environ.get("CUDA_VISIBLE_DEVICES", "no GPU")))
-    while (job := pipe.recv()) is not None:
-        pipe.send(job)
-    pipe.send(None)
+# Processes by themselves, with a function in place of an engine.
 
 
 @pytest.fixture
