@@ -22,7 +22,8 @@ from selftaught.commands.doctor_text import (
 )
 from selftaught.commands.dry_run import ShownRow, filled_prompts, shown_row, training_rows
 from selftaught.commands.memory_check import check_disk, disk_of, needs_of, refuse_too_large
-from selftaught.commands.run import check_before_start, default_run_dir, in_format, task_of
+from selftaught.commands.run import check_before_start, default_run_dir
+from selftaught.commands.stored_run import in_format, task_of
 from selftaught.config.chat import ChatResolved, codec_of, resolve_chat
 from selftaught.config.resolving import Resolved, resolve
 from selftaught.config.settings import RunConfig
@@ -73,7 +74,9 @@ def device_part(config: RunConfig | None, base: ModelRef | None) -> tuple[Part, 
     seen = torch.cuda.get_device_name(0) if count else "torch sees no GPU"
     lines.append(f"device: {device} (compute.device = {asked!r}; {seen})")
     if count > 1 and device == "cuda" and not refusals:
-        lines.append(f"{count} GPUs are visible, and a run uses one, the first; CUDA_VISIBLE_DEVICES chooses another")
+        lines.append(
+            f"{count} GPUs are visible: a run samples on all and trains on the first; CUDA_VISIBLE_DEVICES names fewer"
+        )
     lines.append(_number_type(config, resolved))
     if resolved is not None:
         lines.append(

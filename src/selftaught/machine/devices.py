@@ -4,8 +4,10 @@ Batches, and with them the last bits of every sum, depend on these values; measu
 a sample, so a run keeps them in run.json.
 """
 
+import contextlib
 import math
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,8 +49,11 @@ def resolve_machine(
     threads: OrAuto,
     workers: int,
     model: Path,
+    sharing: int = 1,
 ) -> Machine:
     """The machine for a model's folder; `device`, `dtype` and `threads` may be "auto".
+
+    On a CPU, `workers` processes share every call of the engine and every step; `sharing` is how many share the CPUs.
 
     Of several GPUs it is the first. Raises ConfigError for a device that is not there.
     """
@@ -60,23 +65,58 @@ def resolve_machine(
     if device == "cuda" and not has_gpu:
         raise ConfigError("compute.device = 'cuda', but torch sees no GPU here; use --set compute.device=cpu")
     workers = workers if device == "cpu" else 1
-    threads = given_or(threads, max(1, available_cpus() // workers))
+    threads = given_or(threads, max(1, available_cpus() // (max(workers, sharing) if device == "cpu" else 1)))
     if dtype == "auto":
         dtype = "bfloat16" if is_bfloat16_fast(device, threads, model) else "float32"
     return Machine(device=device, dtype=dtype, threads=threads, workers=workers)
 
 
-def gpu_lines(device: Device) -> list[str]:
-    """What the user should know of the GPU that a run takes; nothing without one, and of the only one."""
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; their number is torch's."""
+    import torch
+
+    number = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:number] if len(named) >= number else [str(i) for i in range(number)]
+
+
+def gpu_line(device: Device) -> str:
+    """What the user should know of the GPU that a run without workers takes; empty for none, and for the only one."""
     if device != "cuda":
-        return []
+        return ""
     import torch
 
     number = torch.cuda.device_count()
     if number < 2:
-        return []
+        return ""
     first = torch.cuda.get_device_name(0)
-    return [f"{number} GPUs are visible, and a run uses one: the first, {first}; CUDA_VISIBLE_DEVICES names another"]
+    return f"{number} GPUs are visible, and this run uses one: the first, {first}; CUDA_VISIBLE_DEVICES names another"
+
+
+def hardware(device: Device) -> dict[str, str]:
+    """What of this machine's hardware may decide the last bits of a number: equal machines say equal things.
+
+    Raises ConfigError if the device is not there.
+    """
+    import torch
+
+    if device == "cpu":
+        capability = torch.backends.cpu.get_cpu_capability()
+        return {"CPU": f"{_first_of('/proc/cpuinfo', 'model name') or platform.machine()} ({capability})"}
+    if not torch.cuda.is_available():
+        raise ConfigError("the run computes on a GPU, and torch sees none here; give every worker a GPU")
+    driver = _first_of("/proc/driver/nvidia/version", "NVRM version") or "unknown"
+    return {"GPU": torch.cuda.get_device_name(0), "driver": driver, "CUDA": str(torch.version.cuda)}
+
+
+def _first_of(file: str, name: str) -> str | None:
+    """The value of the first line `name: value` of a file of the system; None without such a line."""
+    with contextlib.suppress(OSError):
+        for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return " ".join(value.split())
+    return None
 
 
 def given_or(value: OrAuto, otherwise: int) -> int:

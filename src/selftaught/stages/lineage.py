@@ -9,7 +9,6 @@ from typing import Literal, get_args
 from selftaught.engines.engine import Engine, RendersPrompts, served_by
 from selftaught.models.adapters import is_adapter
 from selftaught.models.merged_folder import write_merged
-from selftaught.models.weights import weights_sha256
 from selftaught.records.errors import RefusedError
 from selftaught.records.prompts import Prompt, RenderedPrompt
 from selftaught.records.samples import (
@@ -20,8 +19,11 @@ from selftaught.records.samples import (
     TokenScores,
 )
 from selftaught.records.training import Checkpoint
+from selftaught.stages.loaded_weights import refuse_other_weights, why_not
 from selftaught.stages.setup import Setup
-from selftaught.stages.weight_proof import NOISE, CannotTell, serves_old_weights
+from selftaught.stages.weight_proof import NOISE, CannotTell
+from selftaught.stages.workers.dispatch import Dispatcher, Limits
+from selftaught.stages.workers.protocol import FinishedRenders, FinishedScores, RenderJob, ScoreJob
 
 Work = Literal["sampling", "training", "loading"]
 """The kinds of work of which a run counts the time. Loading is opening the trainer or an engine, with the check that
@@ -31,7 +33,7 @@ WORK: tuple[Work, ...] = get_args(Work)
 
 
 class Models:
-    """The models of a run by iteration, and the engine, of which at most one is open.
+    """The models of a run by iteration, and the engine, of which at most one is open: here, or one in every worker.
 
     Before an engine generates, its weights are checked if the model is a fine-tuned one; the weights of an external
     server are checked for the base model too.
@@ -44,6 +46,9 @@ class Models:
         """Tokens that this process has generated or trained on so far."""
         self.seconds: dict[Work, float] = dict.fromkeys(WORK, 0.0)
         """Wall clock of this process so far, by kind of work."""
+        self._dispatcher = _dispatcher(setup, self) if setup.source is not None else None
+        self._working_on: ModelRef | None = None
+        """The model of the workers."""
 
     def __enter__(self) -> "Models":
         return self
@@ -77,6 +82,32 @@ class Models:
                 _check_weights(self._setup, model, engine)
         return self._open[1]
 
+    def workers(self, model: ModelRef) -> Dispatcher | None:
+        """What hands out chunks for a model to workers; None if the run samples by itself. Ends the workers of another
+        model, if needed."""
+        if self._dispatcher is not None and self._working_on != model:
+            self._dispatcher.close()
+            self._working_on = model
+        return self._dispatcher
+
+    def score(self, model: ModelRef, requests: Sequence[Request], completions: Sequence[str]) -> Sequence[TokenScores]:
+        """As `Engine.score`, by the engine of a model or by a worker."""
+        if (workers := self.workers(model)) is None:
+            return self.engine(model).score(requests, completions)
+        job = ScoreJob(number=0, model=model, requests=tuple(requests), completions=tuple(completions))
+        scored = workers.do(job)
+        assert isinstance(scored, FinishedScores)
+        return scored.scores
+
+    def render(self, model: ModelRef, prompts: Sequence[Prompt]) -> Sequence[RenderedPrompt] | None:
+        """Prompts as the model gets them; None if its engine renders none."""
+        if (workers := self.workers(model)) is None:
+            engine = self.engine(model)
+            return [engine.render(prompt) for prompt in prompts] if isinstance(engine, RendersPrompts) else None
+        rendered = workers.do(RenderJob(number=0, model=model, prompts=tuple(prompts)))
+        assert isinstance(rendered, FinishedRenders)
+        return rendered.rendered
+
     @contextmanager
     def working(self, work: Work) -> Iterator[None]:
         """Count the time inside this context as time of this work."""
@@ -87,9 +118,25 @@ class Models:
             self.seconds[work] += time.monotonic() - began
 
     def close(self) -> None:
+        """Close the engine and end the workers; their memory is free then."""
         if self._open is not None:
             self._open[1].close()
             self._open = None
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+            self._working_on = None
+
+
+def _dispatcher(setup: Setup, models: Models) -> Dispatcher:
+    assert setup.source is not None
+    cluster = setup.config.cluster
+    limits = Limits(
+        workers=setup.num_workers,
+        chunk_timeout=cluster.chunk_timeout,
+        max_losses=cluster.max_losses,
+        any_machine=cluster.any_machine,
+    )
+    return Dispatcher(setup.source, limits, clock=setup.clock, tell=setup.tell, working=models.working)
 
 
 class _TimedEngine:
@@ -139,44 +186,33 @@ def _check_weights(setup: Setup, model: ModelRef, engine: Engine) -> None:
     """
     is_base = model.path == setup.base.path
     own = None if is_base else setup.store.checkpoint(model.iteration)
-    if own is not None:
-        reason = _compare(setup, engine, own, model, wanted_is_new=True)
-        if reason:
-            raise RefusedError(_refusal(setup, model, engine, reason))
-    if served_by(engine) is None:
+    served = served_by(engine)
+    if served is None:
+        if own is not None:
+            refuse_other_weights(engine, own, Path(model.path), noise=setup.noise)
         return
+    if own is not None and (reason := _served_other(setup, engine, served, own, model, wanted_is_new=True)):
+        raise RefusedError(_refusal(setup, model, reason))
     setup.store.remove_served(but=_for_server(setup, model))
     after = setup.store.checkpoint(0) if is_base else None
     after = after or setup.store.checkpoint(model.iteration + 1)
     if after is not None:
-        reason = _compare(setup, engine, after, model, wanted_is_new=False)
-        if reason:
-            raise RefusedError(_refusal(setup, model, engine, reason))
+        if reason := _served_other(setup, engine, served, after, model, wanted_is_new=False):
+            raise RefusedError(_refusal(setup, model, reason))
     elif own is None:
         # Nothing to compare with yet, but a server that cannot score must fail now, not after a day of sampling.
         engine.score([Request(prompt="1 + 1 =", seed=0)], [" 2"])
 
 
-def _compare(
-    setup: Setup, engine: Engine, checkpoint: Checkpoint, model: ModelRef, *, wanted_is_new: bool
+def _served_other(
+    setup: Setup, engine: Engine, served: str, checkpoint: Checkpoint, model: ModelRef, *, wanted_is_new: bool
 ) -> str | None:
-    """The reason if the engine is not nearer to the wanted one of the two models of a checkpoint's probe, else None."""
-    requests = [Request(prompt=row.prompt, seed=0) for row in checkpoint.probe]
-    scores = engine.score(requests, [row.completion for row in checkpoint.probe])
-    new, old = checkpoint.new_logprobs, [row.old_logprobs for row in checkpoint.probe]
-    served = served_by(engine)
-    wanted, other = (new, old) if wanted_is_new else (old, new)
+    """The reason if an external server does not serve the wanted one of the two models of a checkpoint's probe."""
     try:
         # The number type of an external server is unknown, so it gets the limit for float32.
-        noise = setup.noise if served is None else NOISE
-        return serves_old_weights([s.logprobs for s in scores], new=wanted, old=other, noise=noise)
+        return why_not(engine, checkpoint, noise=NOISE, wanted_is_new=wanted_is_new)
     except CannotTell as error:
-        if served is not None:
-            return None if _is_in(served, model, setup) else f"{error}, and it names {served!r}"
-        on_disk = weights_sha256(setup.store.checkpoint_dir(model.iteration))
-        if on_disk == checkpoint.sha256:
-            return None
-        return f"the weight files hash to {on_disk[:12]}, not {checkpoint.sha256[:12]}"
+        return None if _is_in(served, model, setup) else f"{error}, and it names {served!r}"
 
 
 def _is_in(served: str, model: ModelRef, setup: Setup) -> bool:
@@ -193,12 +229,7 @@ def _for_server(setup: Setup, model: ModelRef) -> Path:
     return setup.store.served_dir(model.checkpoint) if is_adapter(folder) else folder
 
 
-def _refusal(setup: Setup, model: ModelRef, engine: Engine, reason: str) -> str:
-    if served_by(engine) is None:
-        what = f"iteration {model.iteration}: the engine does not serve the new weights: {reason}"
-        if setup.noise > NOISE:
-            return f"{what}; bfloat16 may have rounded a small update away: start a new run with model.dtype=float32"
-        return f"{what}; restart the engine"
+def _refusal(setup: Setup, model: ModelRef, reason: str) -> str:
     which = "base model's weights" if model.path == setup.base.path else f"weights of iteration {model.iteration}"
     folder = _for_server(setup, model)
     if not folder.exists() and is_adapter(Path(model.path)):
