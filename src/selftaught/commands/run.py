@@ -50,7 +50,7 @@ from selftaught.runs.reading import dump_measurement, read_run_json, read_summar
 from selftaught.runs.shared_chunks import SharedChunks
 from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
-from selftaught.stages.weight_proof import NOISE, NOISE_BFLOAT16
+from selftaught.stages.weight_proof import noise_of
 from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.tasks.outside import OBJECT, short_name
@@ -142,7 +142,7 @@ def launch(
                 open_trainer=open_trainer,
                 chunk=resolved.chunk_completions,
                 dtype=resolved.dtype,
-                noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
+                noise=noise_of(resolved.dtype),
                 method=(given.method or METHODS[config.method].make)(config, task),
                 shared=_chunks(shared, run_dir, config, resolved) if shared else None,
                 tell=tell,

@@ -18,7 +18,8 @@ class ClusterConfig(Section):
     )
     gpus_per_worker: float = Field(1.0, ge=0.0, le=64.0, description="GPUs of each process that samples.")
     train_workers: Positive = Field(
-        1, description="Processes that share every training step; they decide the last bits of the weights, so a run keeps their number."
+        1,
+        description="Processes that share every training step; they decide the last bits of the weights, so a run keeps their number.",
     )
     chunk_timeout: Positive = Field(
         3600, description="Seconds after which a chunk that a worker has not finished is made by another one as well."

@@ -4,8 +4,10 @@ Batches, and with them the last bits of every sum, depend on these values; measu
 a sample, so a run keeps them in run.json.
 """
 
+import contextlib
 import math
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,6 +79,32 @@ def gpu_lines(device: Device) -> list[str]:
         return []
     first = torch.cuda.get_device_name(0)
     return [f"{number} GPUs are visible, and a run uses one: the first, {first}; CUDA_VISIBLE_DEVICES names another"]
+
+
+def hardware(device: Device) -> dict[str, str]:
+    """What of this machine's hardware may decide the last bits of a number: equal machines say equal things.
+
+    Raises ConfigError if the device is not there.
+    """
+    import torch
+
+    if device == "cpu":
+        capability = torch.backends.cpu.get_cpu_capability()
+        return {"CPU": f"{_first_of('/proc/cpuinfo', 'model name') or platform.machine()} ({capability})"}
+    if not torch.cuda.is_available():
+        raise ConfigError("the run computes on a GPU, and torch sees none here; give every worker a GPU")
+    driver = _first_of("/proc/driver/nvidia/version", "NVRM version") or "unknown"
+    return {"GPU": torch.cuda.get_device_name(0), "driver": driver, "CUDA": str(torch.version.cuda)}
+
+
+def _first_of(file: str, name: str) -> str | None:
+    """The value of the first line `name: value` of a file of the system; None without such a line."""
+    with contextlib.suppress(OSError):
+        for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return " ".join(value.split())
+    return None
 
 
 def given_or(value: OrAuto, otherwise: int) -> int:

@@ -52,3 +52,13 @@ class StoredPrompt:
     """How many of the prefix's ids the complete ids begin with: not all, where a token spans the prefix's end."""
     ids: tuple[int, ...] | None
     """Token ids, as the engine's tokenizer gives them for the complete text; None for an engine without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkPrompts:
+    """The prompts of a chunk as the run folder stores them."""
+
+    head: StoredPrompt | None
+    """What all of them begin with; None if that is nothing."""
+    own: tuple[StoredPrompt, ...]
+    """Each prompt once, in the order of first use."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from selftaught.prompts.rendering import prompt_sha256
-from selftaught.records.prompts import Prompt, RenderedPrompt, StoredPrompt, Turn
+from selftaught.records.prompts import ChunkPrompts, Prompt, RenderedPrompt, StoredPrompt, Turn
 from selftaught.runs.lines import append, complete_lines, dump
 from selftaught.runs.reading import sha256_of_line
 
@@ -27,24 +27,36 @@ class PromptFile:
         A run that is killed and started again asks for the same prompts in the same order, so its file ends with the
         same bytes as that of an undisturbed run.
         """
-        if self._stored is None:
-            self._stored = self._hashes()
-        by_hash = {prompt_sha256(prompt): prompt for prompt in prompts}
-        new = {sha256: render(prompt) for sha256, prompt in by_hash.items() if sha256 not in self._stored}
+        stored = self._hashes()
+        new = [prompt for prompt in prompts if prompt_sha256(prompt) not in stored]
+        if new:
+            self.append_rendered(rendered_prompts(few_shot, new, render))
+
+    def append_rendered(self, prompts: ChunkPrompts) -> None:
+        """The same for prompts that are rendered already."""
+        stored, head = self._hashes(), prompts.head
+        new = [record for record in prompts.own if record.sha256 not in stored]
         if not new:
             return
-        head = _head(few_shot, render)
-        records = [head] if head and head.sha256 not in self._stored else []
-        records += [
-            _record(sha256, head, rendered) for sha256, rendered in new.items() if head is None or sha256 != head.sha256
-        ]
+        records = [head] if head and head.sha256 not in stored else []
+        records += [record for record in new if head is None or record.sha256 != head.sha256]
         append(self._path, b"".join(dump(StoredPrompt, record) for record in records))
-        self._stored.update(record.sha256 for record in records)
+        stored.update(record.sha256 for record in records)
 
     def _hashes(self) -> set[str]:
-        if not self._path.exists():
-            return set()
-        return {sha256_of_line(line, self._path) for line in complete_lines(self._path)}
+        if self._stored is None:
+            lines = complete_lines(self._path) if self._path.exists() else ()
+            self._stored = {sha256_of_line(line, self._path) for line in lines}
+        return self._stored
+
+
+def rendered_prompts(few_shot: Prompt, prompts: Sequence[Prompt], render: Render) -> ChunkPrompts:
+    """Prompts as the run folder stores them; `few_shot` is what all of them begin with."""
+    head = _head(few_shot, render)
+    by_hash = {prompt_sha256(prompt): prompt for prompt in prompts}
+    return ChunkPrompts(
+        head=head, own=tuple(_record(sha256, head, render(prompt)) for sha256, prompt in by_hash.items())
+    )
 
 
 def _head(few_shot: Prompt, render: Render) -> StoredPrompt | None:

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 from selftaught.engines.engine import Engine, RendersPrompts, served_by
 from selftaught.models.adapters import is_adapter
 from selftaught.models.merged_folder import write_merged
-from selftaught.models.weights import weights_sha256
 from selftaught.records.errors import RefusedError
 from selftaught.records.prompts import Prompt, RenderedPrompt
 from selftaught.records.samples import (
@@ -20,8 +19,9 @@ from selftaught.records.samples import (
     TokenScores,
 )
 from selftaught.records.training import Checkpoint
+from selftaught.stages.loaded_weights import refuse_other_weights, why_not
 from selftaught.stages.setup import Setup
-from selftaught.stages.weight_proof import NOISE, CannotTell, serves_old_weights
+from selftaught.stages.weight_proof import NOISE, CannotTell
 
 Work = Literal["sampling", "training", "loading"]
 """The kinds of work of which a run counts the time. Loading is opening the trainer or an engine, with the check that
@@ -139,44 +139,33 @@ def _check_weights(setup: Setup, model: ModelRef, engine: Engine) -> None:
     """
     is_base = model.path == setup.base.path
     own = None if is_base else setup.store.checkpoint(model.iteration)
-    if own is not None:
-        reason = _compare(setup, engine, own, model, wanted_is_new=True)
-        if reason:
-            raise RefusedError(_refusal(setup, model, engine, reason))
-    if served_by(engine) is None:
+    served = served_by(engine)
+    if served is None:
+        if own is not None:
+            refuse_other_weights(engine, own, Path(model.path), noise=setup.noise)
         return
+    if own is not None and (reason := _served_other(setup, engine, served, own, model, wanted_is_new=True)):
+        raise RefusedError(_refusal(setup, model, reason))
     setup.store.remove_served(but=_for_server(setup, model))
     after = setup.store.checkpoint(0) if is_base else None
     after = after or setup.store.checkpoint(model.iteration + 1)
     if after is not None:
-        reason = _compare(setup, engine, after, model, wanted_is_new=False)
-        if reason:
-            raise RefusedError(_refusal(setup, model, engine, reason))
+        if reason := _served_other(setup, engine, served, after, model, wanted_is_new=False):
+            raise RefusedError(_refusal(setup, model, reason))
     elif own is None:
         # Nothing to compare with yet, but a server that cannot score must fail now, not after a day of sampling.
         engine.score([Request(prompt="1 + 1 =", seed=0)], [" 2"])
 
 
-def _compare(
-    setup: Setup, engine: Engine, checkpoint: Checkpoint, model: ModelRef, *, wanted_is_new: bool
+def _served_other(
+    setup: Setup, engine: Engine, served: str, checkpoint: Checkpoint, model: ModelRef, *, wanted_is_new: bool
 ) -> str | None:
-    """The reason if the engine is not nearer to the wanted one of the two models of a checkpoint's probe, else None."""
-    requests = [Request(prompt=row.prompt, seed=0) for row in checkpoint.probe]
-    scores = engine.score(requests, [row.completion for row in checkpoint.probe])
-    new, old = checkpoint.new_logprobs, [row.old_logprobs for row in checkpoint.probe]
-    served = served_by(engine)
-    wanted, other = (new, old) if wanted_is_new else (old, new)
+    """The reason if an external server does not serve the wanted one of the two models of a checkpoint's probe."""
     try:
         # The number type of an external server is unknown, so it gets the limit for float32.
-        noise = setup.noise if served is None else NOISE
-        return serves_old_weights([s.logprobs for s in scores], new=wanted, old=other, noise=noise)
+        return why_not(engine, checkpoint, noise=NOISE, wanted_is_new=wanted_is_new)
     except CannotTell as error:
-        if served is not None:
-            return None if _is_in(served, model, setup) else f"{error}, and it names {served!r}"
-        on_disk = weights_sha256(setup.store.checkpoint_dir(model.iteration))
-        if on_disk == checkpoint.sha256:
-            return None
-        return f"the weight files hash to {on_disk[:12]}, not {checkpoint.sha256[:12]}"
+        return None if _is_in(served, model, setup) else f"{error}, and it names {served!r}"
 
 
 def _is_in(served: str, model: ModelRef, setup: Setup) -> bool:
@@ -193,12 +182,7 @@ def _for_server(setup: Setup, model: ModelRef) -> Path:
     return setup.store.served_dir(model.checkpoint) if is_adapter(folder) else folder
 
 
-def _refusal(setup: Setup, model: ModelRef, engine: Engine, reason: str) -> str:
-    if served_by(engine) is None:
-        what = f"iteration {model.iteration}: the engine does not serve the new weights: {reason}"
-        if setup.noise > NOISE:
-            return f"{what}; bfloat16 may have rounded a small update away: start a new run with model.dtype=float32"
-        return f"{what}; restart the engine"
+def _refusal(setup: Setup, model: ModelRef, reason: str) -> str:
     which = "base model's weights" if model.path == setup.base.path else f"weights of iteration {model.iteration}"
     folder = _for_server(setup, model)
     if not folder.exists() and is_adapter(Path(model.path)):

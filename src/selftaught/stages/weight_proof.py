@@ -6,12 +6,19 @@ section 6), so every new checkpoint is checked before it is used.
 
 from collections.abc import Sequence
 
+from selftaught.machine.devices import NumberType
+
 NOISE = 0.02
 """Mean difference of log-probabilities (nats) below which this check cannot distinguish two sets of weights. It is more
 than another batch shape or program changes on the most sensitive tokens of a small model in float32."""
 NOISE_BFLOAT16 = 0.3
 """The same for an engine in bfloat16. Measured with SmolLM2-135M on human solutions of GSM8K: the log-probabilities of
 the same weights in float32 and in bfloat16 differ by 0.13 nats on the tenth of the tokens that differ most."""
+
+
+def noise_of(dtype: NumberType | None) -> float:
+    """The limit for an engine that computes in a number type; None if that is not known."""
+    return NOISE_BFLOAT16 if dtype == "bfloat16" else NOISE
 
 
 class CannotTell(ValueError):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from selftaught.records.prompts import RenderedPrompt
+from selftaught.records.errors import EngineError, SelftaughtError, WorkerDied, one_line
+from selftaught.records.prompts import ChunkPrompts, Prompt, RenderedPrompt
 from selftaught.records.samples import Kind, ModelRef, PlannedSample, Request, TokenScores
 
 
@@ -17,7 +18,7 @@ class ChunkJob:
     """One chunk to make. What it asks of a worker is a function of the run folder and these fields alone."""
 
     number: int
-    """Position in the order of the plan, from 0, in the stage; a finished chunk has the same."""
+    """Position in the order of the plan, from 0, in the stage; the finished chunk has the same."""
     stage: str
     """`rationale`, `rationalization`, a split, or `passes`."""
     kind: Kind
@@ -39,13 +40,21 @@ class ScoreJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RenderJob:
+    """Prompts to render as the model gets them, for a comparison with what was sampled from."""
+
+    number: int
+    model: ModelRef
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedChunk:
     number: int
     lines: tuple[bytes, ...]
     """Of the stage's file, one for each planned sample, in their order."""
-    rendered: tuple[RenderedPrompt, ...]
-    """What each was generated from, in the same order."""
-    rendered_few_shot: RenderedPrompt
+    prompts: ChunkPrompts
+    """What they were generated from."""
     tokens: int
     seconds: float
 
@@ -54,6 +63,17 @@ class FinishedChunk:
 class FinishedScores:
     number: int
     scores: tuple[TokenScores, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRenders:
+    number: int
+    rendered: tuple[RenderedPrompt, ...] | None
+    """None if the engine renders no prompts."""
+
+
+Job = ChunkJob | ScoreJob | RenderJob
+Finished = FinishedChunk | FinishedScores | FinishedRenders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +88,7 @@ class Ready:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
     worker: str
-    result: FinishedChunk | FinishedScores
+    result: Finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +97,14 @@ class Told:
 
     worker: str
     tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What the user should know of how a worker does its work; said once for all workers that say the same."""
+
+    worker: str
+    line: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +123,15 @@ class Refused:
     error: Exception
 
 
-WorkerEvent = Ready | Made | Told | Lost | Refused
+WorkerEvent = Ready | Made | Told | Said | Lost | Refused
+
+
+def failure(worker: str, error: Exception) -> Lost | Refused:
+    """What an exception in a worker means. An engine that died, memory that ran out or a device that failed may go well
+    in another worker; what the user has to put right would not."""
+    if isinstance(error, SelftaughtError) and not isinstance(error, EngineError | WorkerDied):
+        return Refused(worker=worker, error=error)
+    return Lost(worker=worker, why=one_line(error))
 
 
 class WorkerSource(Protocol):
@@ -105,7 +141,7 @@ class WorkerSource(Protocol):
         """Begin to start one more worker on a model, and return its name; `wait` tells when it is ready."""
         ...
 
-    def send(self, worker: str, job: ChunkJob | ScoreJob) -> None:
+    def send(self, worker: str, job: Job) -> None:
         """Give a ready worker one more job; it does its jobs in order. A worker that is gone is told by `wait`."""
         ...
 
