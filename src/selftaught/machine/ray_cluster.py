@@ -1,11 +1,10 @@
 """A Ray cluster (ray.io): reaching it, looking at its nodes, and refusing what cannot work there.
 
-Only a process that is on a node of the cluster can join it. `python -m selftaught.machine.ray_cluster ADDRESS` joins and
-leaves, for `reachable`: Ray itself waits for minutes for a cluster that is not there.
+Only a process that is on a node of the cluster can join it. `python -m selftaught.machine.ray_cluster ADDRESS` joins
+and leaves, for `reachable`: Ray itself waits for minutes for a cluster that is not there.
 """
 
 import contextlib
-import json
 import math
 import os
 import secrets
@@ -23,7 +22,6 @@ from typing import Any
 # a time and on stdout, is not printed beside the lines of the run.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "(?s).*")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
 from ray.exceptions import RayError
@@ -31,6 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from selftaught import __version__
 from selftaught.machine.children import environment, module_command
+from selftaught.machine.cluster import Needs, counted
 from selftaught.records.errors import ConfigError, one_line
 
 JOIN_S = 30.0
@@ -41,17 +40,6 @@ LOOK_S = 60.0
 NONCE = "cluster.nonce"
 """A file of the run folder, by which another machine shows that it sees this very folder."""
 SHOWN_NODES = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What one process needs of a node."""
-
-    cpus: float
-    gpus: float
-
-    def __str__(self) -> str:
-        return " and ".join([_number(self.cpus, "CPU"), *([_number(self.gpus, "GPU")] if self.gpus else [])])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +189,7 @@ def refuse_too_few(nodes: Sequence[Node], needs: Needs, workers: int | None) -> 
     room = sum(node.fits(needs) for node in nodes)
     if room >= (workers or 1):
         return workers or room
-    there = ", ".join(f"{node.name} has {_what_it_has(node)}" for node in nodes[:SHOWN_NODES])
+    there = ", ".join(f"{node.name} has {described(node)}" for node in nodes[:SHOWN_NODES])
     more = f", and {len(nodes) - SHOWN_NODES} more" if len(nodes) > SHOWN_NODES else ""
     wanted = f"{workers} workers" if workers and workers > 1 else "a worker"
     raise ConfigError(
@@ -209,6 +197,13 @@ def refuse_too_few(nodes: Sequence[Node], needs: Needs, workers: int | None) -> 
         f"{there or 'no node is alive'}{more}; add nodes, or correct cluster.workers, cluster.gpus_per_worker or "
         "compute.threads"
     )
+
+
+def described(node: Node) -> str:
+    """The CPUs and GPUs of a node, in words."""
+    kinds = sorted(set(node.gpu_names))
+    gpus = counted(node.gpus, "GPU") + (f" ({'; '.join(kinds)})" if kinds and node.gpus else "")
+    return f"{counted(node.cpus, 'CPU')} and {gpus}"
 
 
 def free_now() -> str:
@@ -231,10 +226,16 @@ def nonce_in(folder: Path) -> Iterator[tuple[Path, str]]:
 
 def first_line(error: BaseException) -> str:
     """What Ray says of a failure, without its lists of ids and possible causes."""
-    text = one_line(error)
+    cause = getattr(error, "cause", None)  # of an error in a function that ran there
+    text = one_line(error) if cause is None else f"{type(cause).__name__}: {one_line(cause)}"
     for mark in ("The actor is dead because ", "Worker exit detail: "):
         text = text.partition(mark)[2] or text
-    for mark in ("Some common causes", "There are some potential root causes", "To troubleshoot", "The task may or may"):
+    for mark in (
+        "Some common causes",
+        "There are some potential root causes",
+        "To troubleshoot",
+        "The task may or may",
+    ):
         text = text.partition(mark)[0]
     return text.strip().rstrip(".")[:300]
 
@@ -301,14 +302,6 @@ def _names(nodes: Sequence[Node]) -> str:
     shown = ", ".join(names[:SHOWN_NODES])
     more = f" and {len(names) - SHOWN_NODES} more" if len(names) > SHOWN_NODES else ""
     return f"node{'s' if len(names) > 1 else ''} {shown}{more}"
-
-
-def _what_it_has(node: Node) -> str:
-    return " and ".join(_number(count, kind) for count, kind in ((node.cpus, "CPU"), (node.gpus, "GPU")))
-
-
-def _number(count: float, what: str) -> str:
-    return f"{count:g} {what}{'' if count == 1 else 's'}"
 
 
 def _main(address: str) -> int:
