@@ -35,7 +35,7 @@ from selftaught.records.errors import ConfigError, one_line
 JOIN_S = 30.0
 """Seconds in which a cluster must answer."""
 CONNECT_S = 10.0
-LOOK_S = 60.0
+LOOK_S = 120.0
 """Seconds in which every node must have started a process and looked around."""
 NONCE = "cluster.nonce"
 """A file of the run folder, by which another machine shows that it sees this very folder."""

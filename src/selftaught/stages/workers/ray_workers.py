@@ -35,6 +35,8 @@ NO_ROOM_S = 300.0
 """So long a cluster in which no worker has room any more may take to get a node back."""
 GONE_S = 60.0
 """So long a worker may take to be gone. Ray kills one that does not answer after five seconds."""
+ANSWERS_S = 600.0
+"""So long a node may take to start a process that says so; a busy one takes its time."""
 TELLS_PER_S = 100.0
 """Of all workers together."""
 
@@ -151,15 +153,13 @@ class RayWorkers:
             remaining.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(pids, GONE_S)
             for node, pids in ended.items()
         ]
-        done, late = ray.wait(asked, num_returns=len(asked), timeout=GONE_S + 30) if asked else ([], [])
-        left: list[str] = [f"a node does not answer ({len(late)})"] if late else []
+        done, late = ray.wait(asked, num_returns=len(asked), timeout=GONE_S + ANSWERS_S) if asked else ([], [])
+        left: list[str] = [f"{len(late)} nodes do not answer"] if late else []
         for ref in done:
             with suppress(RayError):  # its node is gone, and so are they
                 left += ray.get(ref)
         if left:
-            raise EngineError(
-                f"workers have not ended in {GONE_S:.0f} s: {', '.join(left)}; end them there, and start the run again"
-            )
+            raise EngineError(f"workers have not ended: {', '.join(left)}; end them there, and start the run again")
 
     def __enter__(self) -> "RayWorkers":
         return self
