@@ -22,7 +22,11 @@ class Draw:
     planned: tuple[PlannedSample, ...]
     """At least one, all of this kind, in the order in which they are stored."""
     total: int | None
-    """Samples of this kind in the iteration; None if the method decides as it goes."""
+    """Samples of this kind in the iteration; None if the method decides as it goes.
+
+    With a number, the draws of this kind do not depend on their samples: until so many are drawn, the next ones may be
+    asked for before the samples of the last ones are added, and are the same. So several chunks can be made at a time.
+    """
 
 
 class Method(Protocol):
@@ -48,11 +52,14 @@ class Method(Protocol):
         ...
 
     def next_samples(self, limit: int) -> Draw | None:
-        """At most `limit` samples to make now; None if this iteration samples no more."""
+        """At most `limit` samples to make now; None if this iteration samples no more.
+
+        All samples that were drawn before have been added, except as `Draw.total` says.
+        """
         ...
 
     def add(self, samples: Sequence[Sample]) -> None:
-        """The samples of the last draw, in its order."""
+        """The samples of a draw, in its order; draws are added in the order in which they were drawn."""
         ...
 
     def training_set(self, samples: Sequence[Sample], earlier: Iterable[Sample]) -> TrainingSet:

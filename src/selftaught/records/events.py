@@ -67,6 +67,18 @@ class ChunkSaved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersChanged:
+    """The processes that sample for the run, or what they have, are others than before."""
+
+    ready: int
+    starting: int
+    losses: int
+    """Since the run's process started."""
+    in_flight: int
+    """Chunks that workers have and have not finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageEnded:
     """All samples of a stage are on disk. A method that decides as it goes has several rounds of one stage."""
 
@@ -121,6 +133,7 @@ Event = (
     | TokensGenerated
     | SampleMade
     | ChunkSaved
+    | WorkersChanged
     | StageEnded
     | StepTaken
     | ModelTrained

@@ -51,11 +51,15 @@ class StageFile:
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Append one finished chunk, completely or not at all."""
+        self.append_lines([dump(Sample, s) for s in samples])
+
+    def append_lines(self, lines: Sequence[bytes]) -> None:
+        """The same for a chunk whose samples are lines already."""
         if self._has_read_all:
             self._cut()
-        content = b"".join(dump(Sample, s) for s in samples)
+        content = b"".join(lines)
         append(self.path, content)
-        self._lines += len(samples)
+        self._lines += len(lines)
         self._bytes += len(content)
 
     def end(self) -> None:

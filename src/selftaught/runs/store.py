@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 from selftaught.records.errors import StoreError
 from selftaught.records.measurements import IterationSummary, Measurement
 from selftaught.records.problems import SPLITS, Problem, StoredProblem, Task
-from selftaught.records.prompts import Prompt
+from selftaught.records.prompts import ChunkPrompts, Prompt
 from selftaught.records.samples import LeftOut, Sample
 from selftaught.records.training import SAMPLED, Checkpoint, StepMetrics, TrainingExample
 from selftaught.runs.lines import (
@@ -159,6 +159,10 @@ class RunStore:
     def append_prompts(self, few_shot: Prompt, prompts: Sequence[Prompt], render: Render) -> None:
         """Store what a chunk is generated from, as `PromptFile.append` does; before its samples are appended."""
         self._prompts.append(few_shot, prompts, render)
+
+    def append_rendered_prompts(self, prompts: ChunkPrompts) -> None:
+        """The same for prompts that a worker has rendered."""
+        self._prompts.append_rendered(prompts)
 
     def samples(self, iteration: int, stage: str) -> Iterator[Sample]:
         """The samples of a finished stage; none if none was planned."""

@@ -22,6 +22,8 @@ from selftaught.records.training import Checkpoint
 from selftaught.stages.loaded_weights import refuse_other_weights, why_not
 from selftaught.stages.setup import Setup
 from selftaught.stages.weight_proof import NOISE, CannotTell
+from selftaught.stages.workers.dispatch import Dispatcher, Limits
+from selftaught.stages.workers.protocol import FinishedRenders, FinishedScores, RenderJob, ScoreJob
 
 Work = Literal["sampling", "training", "loading"]
 """The kinds of work of which a run counts the time. Loading is opening the trainer or an engine, with the check that
@@ -31,7 +33,7 @@ WORK: tuple[Work, ...] = get_args(Work)
 
 
 class Models:
-    """The models of a run by iteration, and the engine, of which at most one is open.
+    """The models of a run by iteration, and the engine, of which at most one is open: here, or one in every worker.
 
     Before an engine generates, its weights are checked if the model is a fine-tuned one; the weights of an external
     server are checked for the base model too.
@@ -44,6 +46,9 @@ class Models:
         """Tokens that this process has generated or trained on so far."""
         self.seconds: dict[Work, float] = dict.fromkeys(WORK, 0.0)
         """Wall clock of this process so far, by kind of work."""
+        self._dispatcher = _dispatcher(setup, self) if setup.source is not None else None
+        self._working_on: ModelRef | None = None
+        """The model of the workers."""
 
     def __enter__(self) -> "Models":
         return self
@@ -77,6 +82,32 @@ class Models:
                 _check_weights(self._setup, model, engine)
         return self._open[1]
 
+    def workers(self, model: ModelRef) -> Dispatcher | None:
+        """What hands out chunks for a model to workers; None if the run samples by itself. Ends the workers of another
+        model, if needed."""
+        if self._dispatcher is not None and self._working_on != model:
+            self._dispatcher.close()
+            self._working_on = model
+        return self._dispatcher
+
+    def score(self, model: ModelRef, requests: Sequence[Request], completions: Sequence[str]) -> Sequence[TokenScores]:
+        """As `Engine.score`, by the engine of a model or by a worker."""
+        if (workers := self.workers(model)) is None:
+            return self.engine(model).score(requests, completions)
+        job = ScoreJob(number=0, model=model, requests=tuple(requests), completions=tuple(completions))
+        scored = workers.do(job)
+        assert isinstance(scored, FinishedScores)
+        return scored.scores
+
+    def render(self, model: ModelRef, prompts: Sequence[Prompt]) -> Sequence[RenderedPrompt] | None:
+        """Prompts as the model gets them; None if its engine renders none."""
+        if (workers := self.workers(model)) is None:
+            engine = self.engine(model)
+            return [engine.render(prompt) for prompt in prompts] if isinstance(engine, RendersPrompts) else None
+        rendered = workers.do(RenderJob(number=0, model=model, prompts=tuple(prompts)))
+        assert isinstance(rendered, FinishedRenders)
+        return rendered.rendered
+
     @contextmanager
     def working(self, work: Work) -> Iterator[None]:
         """Count the time inside this context as time of this work."""
@@ -87,9 +118,25 @@ class Models:
             self.seconds[work] += time.monotonic() - began
 
     def close(self) -> None:
+        """Close the engine and end the workers; their memory is free then."""
         if self._open is not None:
             self._open[1].close()
             self._open = None
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+            self._working_on = None
+
+
+def _dispatcher(setup: Setup, models: Models) -> Dispatcher:
+    assert setup.source is not None
+    cluster = setup.config.cluster
+    limits = Limits(
+        workers=setup.num_workers,
+        chunk_timeout=cluster.chunk_timeout,
+        max_losses=cluster.max_losses,
+        any_machine=cluster.any_machine,
+    )
+    return Dispatcher(setup.source, limits, clock=setup.clock, tell=setup.tell, working=models.working)
 
 
 class _TimedEngine:

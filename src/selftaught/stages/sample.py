@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
-from selftaught.methods.method import Method
+from selftaught.methods.method import Draw, Method
 from selftaught.methods.metrics import Conditions, count_for, measure
 from selftaught.methods.plan import planned_samples, spread_over_classes
-from selftaught.records.errors import StoreError
+from selftaught.records.errors import RefusedError, StoreError
 from selftaught.records.events import ChunkSaved, SampleMade, SplitMeasured, StageBegan, StageEnded
 from selftaught.records.measurements import Measurement
 from selftaught.records.problems import Problem, Verdict, by_id
 from selftaught.records.samples import Kind, ModelRef, PlannedSample, Sample
+from selftaught.runs.parts import Part, Parts
 from selftaught.runs.stage_file import StageFile
 from selftaught.stages.lineage import Models
 from selftaught.stages.sampling import (
@@ -23,8 +24,11 @@ from selftaught.stages.sampling import (
     sample_seed,
     sampling_spec,
 )
-from selftaught.stages.setup import Setup, raise_if_stopped
+from selftaught.stages.setup import Setup, is_stopped, raise_if_stopped
 from selftaught.stages.summary import Clock
+from selftaught.stages.workers.dispatch import Dispatcher
+from selftaught.stages.workers.in_order import in_order, part_of
+from selftaught.stages.workers.protocol import ChunkJob, FinishedChunk
 
 
 def sample_iteration(setup: Setup, models: Models, n: int, method: Method, clock: Clock) -> list[Sample]:
@@ -46,15 +50,30 @@ def sample_iteration(setup: Setup, models: Models, n: int, method: Method, clock
                 stages[draw.kind] = _stage(setup, models, model, n, draw.kind)
             stage = stages[draw.kind]
             stage.begin_round(draw.total)
-        chunk = stage.chunk(draw.planned)
-        method.add(chunk)
-        samples += chunk
+        for chunk in stage.chunks(_draws(method, draw, setup.chunk)):
+            method.add(chunk)
+            samples += chunk
     if stage is not None:
         stage.end_round()
         clock.lap(stage.name)
     for finished in stages.values():
-        finished.file.end()
+        finished.end()
     return samples
+
+
+def _draws(method: Method, draw: Draw, limit: int) -> Iterator[tuple[PlannedSample, ...]]:
+    """A draw, and then those that do not depend on its samples."""
+    drawn = len(draw.planned)
+    yield draw.planned
+    while draw.total is not None and drawn < draw.total:
+        following = method.next_samples(limit)
+        if following is None or (following.kind, following.total) != (draw.kind, draw.total):
+            raise RefusedError(
+                f"the method said that it draws {draw.total} samples of kind {draw.kind!r} in this iteration, and drew "
+                f"{drawn}; a method that decides as it goes gives total=None (Draw in methods/method.py)"
+            )
+        drawn += len(following.planned)
+        yield following.planned
 
 
 def recall(setup: Setup, method: Method, iterations: Iterable[int]) -> None:
@@ -126,10 +145,10 @@ def _measure(
     stage.begin_round(len(problems) * num_samples)
     planned = planned_samples(problems, kind="evaluation", num_samples=num_samples)
     samples: list[Sample] = []
-    while plans := tuple(islice(planned, setup.chunk)):
-        samples += stage.chunk(plans)
+    for chunk in stage.chunks(iter(lambda: tuple(islice(planned, setup.chunk)), ())):
+        samples += chunk
     stage.end_round()
-    stage.file.end()
+    stage.end()
     return measure(
         problems,
         samples,
@@ -154,6 +173,9 @@ class Stage:
         self.name, self.kind, self.sampling = name, kind, sampling
         self.file = StageFile(setup.store.samples_path(sampling.iteration, name))
         self._setup, self._models = setup, models
+        self._parts = Parts(self.file.path)
+        self._chunks = 0
+        """On disk so far."""
         self._round: list[Sample] = []
         self._total: int | None = None
         self._is_told = False
@@ -164,14 +186,24 @@ class Stage:
         """`total` is the number of samples that the stage will have; None if that is decided as it goes."""
         self._round, self._total, self._is_told, self._tokens = [], total, False, 0
 
-    def chunk(self, planned: Sequence[PlannedSample]) -> list[Sample]:
-        """The next chunk of the stage, from disk or generated and saved."""
-        samples = self.file.read(planned, [self.sampling.seed(plan) for plan in planned])
-        if samples is None:
-            self._tell_beginning()
-            samples = self._generate(planned)
-        self._round += samples
-        return samples
+    def chunks(self, plans: Iterable[tuple[PlannedSample, ...]]) -> Iterator[list[Sample]]:
+        """The next chunks of the stage, in the order of the plans: from disk, or made and saved.
+
+        A run that samples by itself takes a plan when the chunk before is saved; one with workers, when one of them
+        can take it.
+        """
+        plans = iter(plans)
+        for planned in plans:
+            samples = self.file.read(planned, [self.sampling.seed(plan) for plan in planned])
+            if samples is None:
+                self._tell_beginning()
+                for made in self._made(chain([planned], plans)):
+                    self._round += made
+                    yield made
+                return
+            self._chunks += 1
+            self._round += samples
+            yield samples
 
     def end_round(self) -> None:
         self._tell_beginning()
@@ -186,13 +218,26 @@ class Stage:
             )
         )
 
+    def end(self) -> None:
+        """The stage has no more chunks."""
+        self.file.end()
+        self._parts.end()
+
+    def _made(self, plans: Iterable[tuple[PlannedSample, ...]]) -> Iterator[list[Sample]]:
+        workers = self._models.workers(self.sampling.model)
+        if workers is not None:
+            yield from self._made_by(workers, plans)
+            return
+        for planned in plans:
+            found = part_of(self._job(planned, self._chunks), self.sampling, self._parts)
+            yield self._generate(planned) if found is None else self._save_part(*found)
+
     def _generate(self, planned: Sequence[PlannedSample]) -> list[Sample]:
-        setup, sampling = self._setup, self.sampling
-        is_first = self.file.is_empty
+        setup = self._setup
         reused_before = setup.shared.reused if setup.shared else 0
         samples = generate_chunk(
-            self._models.engine(sampling.model),
-            sampling,
+            self._models.engine(self.sampling.model),
+            self.sampling,
             planned,
             on_prompts=setup.store.append_prompts,
             on_sample=lambda sample: setup.tell(SampleMade(sample=sample)),
@@ -200,23 +245,70 @@ class Stage:
         )
         self.file.append(samples)
         reused = setup.shared.reused - reused_before if setup.shared else 0
-        tokens = sum(s.num_tokens for s in samples) - reused
+        self._count_tokens(sum(s.num_tokens for s in samples) - reused)
+        self._tell_saved(samples)
+        raise_if_stopped(setup)
+        return samples
+
+    def _made_by(self, workers: Dispatcher, plans: Iterable[tuple[PlannedSample, ...]]) -> Iterator[list[Sample]]:
+        setup = self._setup
+        workers.start(self.sampling.model)
+
+        def tell(chunk: FinishedChunk, samples: Sequence[Sample]) -> None:
+            for sample in samples:
+                setup.tell(SampleMade(sample=sample))
+            self._count_tokens(chunk.tokens)
+
+        finished = in_order(
+            (self._job(planned, number) for number, planned in enumerate(plans, start=self._chunks)),
+            workers,
+            self.sampling,
+            self._parts,
+            on_finished=tell,
+            should_stop=lambda: is_stopped(setup),
+        )
+        for part, samples in finished:
+            yield self._save_part(part, samples)
+        raise_if_stopped(setup)
+
+    def _save_part(self, part: Part, samples: list[Sample]) -> list[Sample]:
+        self._setup.store.append_rendered_prompts(part.prompts)
+        self.file.append_lines(part.lines)
+        self._tell_saved(samples)
+        return samples
+
+    def _job(self, planned: Sequence[PlannedSample], number: int) -> ChunkJob:
+        sampling = self.sampling
+        return ChunkJob(
+            number=number,
+            stage=self.name,
+            kind=self.kind,
+            iteration=sampling.iteration,
+            model=sampling.model,
+            planned=tuple(planned),
+            temperature=sampling.spec.params.temperature,
+            num_shots=len(sampling.spec.few_shot),
+        )
+
+    def _count_tokens(self, tokens: int) -> None:
         self._tokens += tokens
         self._models.tokens += tokens
+
+    def _tell_saved(self, samples: Sequence[Sample]) -> None:
+        sampling, is_first = self.sampling, not self._chunks
+        self._chunks += 1
         problem = sampling.problems[samples[0].problem_id]
-        setup.tell(
+        self._setup.tell(
             ChunkSaved(
                 iteration=sampling.iteration,
                 stage=self.name,
                 samples=len(samples),
                 first=samples[0],
-                prompt=sampling.spec.prompt(setup.task, problem),
+                prompt=sampling.spec.prompt(self._setup.task, problem),
                 problem=problem,
                 is_first=is_first,
             )
         )
-        raise_if_stopped(setup)
-        return samples
 
     def _tell_beginning(self) -> None:
         """Once in a round, when it is known how many of its samples are on disk."""

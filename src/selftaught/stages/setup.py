@@ -1,5 +1,6 @@
 """Everything that a run needs from outside, as one record: commands/run.py makes it, the loop uses it."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from selftaught.records.samples import ModelRef
 from selftaught.runs.shared_chunks import SharedChunks
 from selftaught.runs.store import RunStore
 from selftaught.stages.weight_proof import NOISE
+from selftaught.stages.workers.protocol import WorkerSource
 from selftaught.training.trainer import Trainer
 
 
@@ -35,6 +37,12 @@ class Setup:
     method: Method
     shared: SharedChunks | None = None
     """Chunks of the base model that other runs of a comparison have made; None for a run alone."""
+    source: WorkerSource | None = None
+    """Where the processes come from that sample for the run; None if it samples by itself."""
+    num_workers: int = 0
+    """How many of them there are to be."""
+    clock: Callable[[], float] = time.monotonic
+    """What the time that they take is read from."""
     tell: Callable[[Event], None] = lambda event: None
     """Called with everything that happens; whoever listens changes nothing in the run."""
     should_stop: Callable[[], bool] = lambda: False
@@ -42,6 +50,11 @@ class Setup:
     suspended_by: Callable[[], str] = lambda: ""
     """Called where `should_stop` is: what wants the run to end until a later start, such as SIGTERM; empty for nothing.
     """
+
+
+def is_stopped(setup: Setup) -> bool:
+    """Whether `raise_if_stopped` would raise."""
+    return setup.should_stop() or bool(setup.suspended_by())
 
 
 def raise_if_stopped(setup: Setup, *, lost: str = "") -> None:

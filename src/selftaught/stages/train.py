@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from selftaught.engines.engine import Engine, RendersPrompts
 from selftaught.methods.plan import choose_problems, spread_over_classes, steps_for
 from selftaught.methods.training_set import TrainingSet, examples_from_solutions, without_rationales
 from selftaught.models.shape import shape_of
@@ -10,7 +9,7 @@ from selftaught.models.weights import num_parameters
 from selftaught.prompts.rendering import prompt_sha256, render_completion, render_prompt
 from selftaught.records.errors import RefusedError, StoreError
 from selftaught.records.events import ModelTrained, Note, StageBegan, StepTaken
-from selftaught.records.samples import Request
+from selftaught.records.samples import ModelRef, Request
 from selftaught.records.seeds import seed_for
 from selftaught.records.training import Checkpoint, ProbeRow, StepMetrics, Training, TrainingExample, TrainingPlan
 from selftaught.runs.reading import StoredPrompts
@@ -75,14 +74,14 @@ def _train(
             f"the next checkpoint needs about {needed >> 20} MiB, {store.dir} has {free >> 20} MiB free; free some "
             "space and run the same command again"
         )
-    engine = models.engine(models.before(n) if n else setup.base)
-    _check_prompts(setup, engine, examples)
+    before = models.before(n) if n else setup.base
+    _check_prompts(setup, models, before, examples)
     plan = TrainingPlan(
         iteration=n,
         steps=steps,
         seed=seed_for(config.seed, n, "training"),
         examples_sha256=examples_sha256,
-        probe=_probe(engine, [*examples, *validation]),
+        probe=_probe(models, before, [*examples, *validation]),
         dev=_dev_answers(setup),
     )
     is_first = not models.tokens  # this process has done nothing yet
@@ -111,25 +110,23 @@ def _checkpoint_bytes(setup: Setup) -> int:
     return of_weights + OTHER_FILES_BYTES
 
 
-def _check_prompts(setup: Setup, engine: Engine, examples: Sequence[TrainingExample]) -> None:
+def _check_prompts(setup: Setup, models: Models, model: ModelRef, examples: Sequence[TrainingExample]) -> None:
     """Raise RefusedError if a prompt that was sampled from is not trained on as the same token ids."""
-    if not isinstance(engine, RendersPrompts):
-        return
     stored = StoredPrompts(setup.store.dir)
-    for example in examples:
-        sha256 = prompt_sha256(example.prompt)
-        if sha256 in stored and stored[sha256].ids != (ids := engine.render(example.prompt).ids):
+    asked = [example for example in examples if prompt_sha256(example.prompt) in stored]
+    for example, now in zip(asked, models.render(model, [e.prompt for e in asked]) or (), strict=False):
+        if (then := stored[prompt_sha256(example.prompt)].ids) != now.ids:
             raise RefusedError(
                 f"the prompt of problem {example.problem_id!r} was sampled from as other token ids than it would be "
-                f"trained on ({stored[sha256].ids}, now {ids}): the tokenizer or its template was changed; restore the "
-                "files of the model, or start a new run"
+                f"trained on ({then}, now {now.ids}): the tokenizer or its template was changed; restore the files of "
+                "the model, or start a new run"
             )
 
 
-def _probe(engine: Engine, examples: Sequence[TrainingExample]) -> tuple[ProbeRow, ...]:
-    """The first few examples with their log-probabilities under the weights that the engine serves now."""
+def _probe(models: Models, model: ModelRef, examples: Sequence[TrainingExample]) -> tuple[ProbeRow, ...]:
+    """The first few examples with their log-probabilities under the weights of a model, which is not trained yet."""
     rows = examples[:PROBE_ROWS]
-    scores = engine.score([Request(prompt=e.prompt, seed=0) for e in rows], [e.completion for e in rows])
+    scores = models.score(model, [Request(prompt=e.prompt, seed=0) for e in rows], [e.completion for e in rows])
     return tuple(
         ProbeRow(prompt=e.prompt, completion=e.completion, old_logprobs=s.logprobs)
         for e, s in zip(rows, scores, strict=True)
