@@ -15,7 +15,12 @@ class ScriptedMaker:
     """`ok` makes lines at once, `slow` in a second, `hang` never; `dies` raises EngineError, `wrong` ConfigError."""
 
     def __init__(
-        self, run_dir: Path, *, on_tokens: Callable[[int], None], note: Callable[[str], None] = lambda line: None
+        self,
+        run_dir: Path,
+        *,
+        log_dir: Path,
+        on_tokens: Callable[[int], None],
+        note: Callable[[str], None],
     ) -> None:
         self._on_tokens, self._note = on_tokens, note
 

@@ -1,28 +1,28 @@
 """The Ray cluster that a config names: joined, looked at, and refused before anything is written if it will not do."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from selftaught.config.resolving import Resolved
 from selftaught.machine.cluster import ClusterConfig
 from selftaught.records.errors import ConfigError
-
-if TYPE_CHECKING:
-    from selftaught.stages.workers.ray_workers import RayWorkers
+from selftaught.records.events import Event, Note
+from selftaught.stages.workers.protocol import WorkerSource
 
 
 @contextmanager
 def in_cluster(settings: ClusterConfig, resolved: Resolved, run_dir: Path) -> Iterator[int]:
-    """Be in the cluster while the context lasts; gives the number of workers that there are to be.
+    """Be in the cluster that a config names while the context lasts; gives the number of workers that there are to be,
+    0 without a cluster.
 
     Raises ConfigError for a cluster that cannot be joined, a node where no worker could work, and too few GPUs or CPUs.
     """
+    if settings.address is None:
+        yield 0
+        return
     from selftaught.machine.ray_cluster import joined, look, nonce_in, refusals, refuse_too_few
 
-    assert settings.address is not None
-    settings.check()
     with joined(settings.address):
         with nonce_in(run_dir) as nonce:
             nodes = look(nonce=nonce)
@@ -34,10 +34,16 @@ def in_cluster(settings: ClusterConfig, resolved: Resolved, run_dir: Path) -> It
         yield workers
 
 
-def ray_workers(
-    settings: ClusterConfig, resolved: Resolved, run_dir: Path, note: Callable[[str], None]
-) -> "AbstractContextManager[RayWorkers]":
-    """The source of workers of a run that is in a cluster and holds its folder's lock."""
+@contextmanager
+def cluster_workers(
+    settings: ClusterConfig, resolved: Resolved, run_dir: Path, tell: Callable[[Event], None]
+) -> Iterator[WorkerSource | None]:
+    """The source of workers of a run that is in its cluster and holds its folder's lock; None without a cluster."""
+    if settings.address is None:
+        yield None
+        return
     from selftaught.stages.workers.ray_workers import RayWorkers
 
-    return RayWorkers(run_dir, settings.needs(resolved.machine), note=note)
+    needs = settings.needs(resolved.machine)
+    with RayWorkers(run_dir, needs, note=lambda line: tell(Note(text=line))) as source:
+        yield source

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from selftaught.commands.cluster import cluster_workers, in_cluster
 from selftaught.commands.memory_check import with_room
 from selftaught.commands.prompt_check import refuse_long_prompts
 from selftaught.commands.run_json import decides_tokens, description, versions, with_changes, with_tracking
@@ -42,7 +43,7 @@ from selftaught.records.errors import (
     RefusedError,
     StoreError,
 )
-from selftaught.records.events import Listener, Note, RunEnded, TokensGenerated
+from selftaught.records.events import Event, Listener, Note, RunEnded, TokensGenerated
 from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
@@ -103,7 +104,7 @@ def launch(
     resolved = held or resolve(config, base, resolve_chat(config.model, Path(base.path)))
     check_before_start(config, task := in_format(task, config, resolved.chat))
     trust = config.model.trust_remote_code
-    with Workers(resolved.workers - 1) as workers:
+    with Workers(resolved.workers - 1) as workers, in_cluster(config.cluster, resolved, run_dir) as num_workers:
         opening = resolved.opening(workers, trust_remote_code=trust, run_dir=run_dir)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
@@ -121,11 +122,9 @@ def launch(
             RunStore(run_dir) as store,
             _begun(store, task, held or description(config, resolved, base, data, given.names())),
             Listeners([*mirrors, *(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
+            cluster_workers(config.cluster, resolved, run_dir, tell) as source,
         ):
-
-            def note(line: str) -> None:
-                tell(Note(text=line))
-
+            note = _noting(tell)
             opening = replace(opening, note=note, on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)))
             _write_changes(store, config, held, resolved)
             first = (headline, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
@@ -145,6 +144,8 @@ def launch(
                 noise=noise_of(resolved.dtype),
                 method=(given.method or METHODS[config.method].make)(config, task),
                 shared=_chunks(shared, run_dir, config, resolved) if shared else None,
+                source=source,
+                num_workers=num_workers,
                 tell=tell,
                 should_stop=should_stop,
                 suspended_by=suspended_by,
@@ -155,6 +156,10 @@ def launch(
             store.write_json("result.json", result_of(outcome, setup))
             tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
             return outcome
+
+
+def _noting(tell: Callable[[Event], None]) -> Callable[[str], None]:
+    return lambda line: tell(Note(text=line))
 
 
 def _chunks(shared: Path, run_dir: Path, config: RunConfig, resolved: Resolved) -> SharedChunks:
@@ -221,6 +226,7 @@ def _check_paths(config: RunConfig, run_dir: Path) -> None:
 def _check_packages(config: RunConfig, given: FromPython) -> None:
     """Raise ConfigError for what the config needs and this machine has not."""
     check_trackers(config.tracking.backends)
+    config.cluster.check()
     if given.engine is None:
         config.engine.check()
     if given.trainer is None:

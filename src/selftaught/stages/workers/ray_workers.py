@@ -53,6 +53,11 @@ class _Actor:
     waiting_for: dict[Any, str] = field(default_factory=dict)
     """By reference, the method that was called."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is ready and has done all that it was given."""
+        return bool(self.node) and not {"open", "do"} & set(self.waiting_for.values())
+
 
 class RayWorkers:
     """A `WorkerSource` of Ray actors; this process must be in the cluster (`machine.ray_cluster.joined`).
@@ -143,8 +148,12 @@ class RayWorkers:
     def close(self) -> None:
         """End all workers, and return when their processes are gone, and with them what they held of GPUs.
 
-        Raises EngineError for processes that do not end.
+        Those that have nothing to do close their engines first. Raises EngineError for processes that do not end.
         """
+        idle = [actor for actor in self._actors.values() if actor.is_idle]
+        closing = [actor.handle.close.remote() for actor in idle]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=GONE_S)
         for worker in list(self._actors):
             self.kill(worker)
         ended, self._ended = self._ended, {}
@@ -307,6 +316,9 @@ def _actor_class() -> type:
 
         def do(self, job: Any) -> Any:
             return self.worker.do(job)
+
+        def close(self) -> None:
+            self.worker.close()
 
         @ray.method(concurrency_group="told")
         def told(self, every_s: float) -> Any:

@@ -49,7 +49,8 @@ class RemoteWorker:
         """Load the model, from this machine's own disk, and prove its weights."""
         try:
             self._see_the_run()
-            self._maker = self._make(self._run_dir, on_tokens=self._on_tokens, note=self._on_line)
+            log_dir = self._run_dir / "logs" / f"worker-{self._worker}"
+            self._maker = self._make(self._run_dir, log_dir=log_dir, on_tokens=self._on_tokens, note=self._on_line)
             folder = self._model.enter_context(folder_here(self._where_it_is(model), place_of_copies()))
             self._maker.open(model, folder=folder)
             return Ready(worker=self._worker, platform=self._maker.platform())
