@@ -2,16 +2,16 @@
 the script says so."""
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from selftaught.engines.scripted import ScriptedEngine
+from selftaught.methods.method import Draw
 from selftaught.records.problems import Task, by_id
 from selftaught.records.prompts import ChunkPrompts
-from selftaught.records.samples import ModelRef, Sample
+from selftaught.records.samples import Kind, ModelRef, Sample
 from selftaught.runs.lines import dump
 from selftaught.runs.prompts import rendered_prompts
 from selftaught.stages.sampling import Sampling, generate_chunk, sampling_spec
@@ -155,27 +155,10 @@ class ToyMaker:
             return FinishedScores(number=job.number, scores=tuple(self._engine.score(job.requests, job.completions)))
         if not isinstance(job, ChunkJob):
             return FinishedRenders(number=job.number, rendered=None)
-        again = job.kind == "rationalization"
-        spec = sampling_spec(
-            self._config,
-            self._task,
-            num_shots=job.num_shots,
-            temperature=job.temperature,
-            again=again,
-            iteration=job.iteration,
-        )
-        sampling = Sampling(
-            task=self._task,
-            problems=by_id(self._task.examples_and_problems()),
-            model=job.model,
-            spec=spec,
-            iteration=job.iteration,
-            run_seed=self._config.seed,
-        )
         rendered: list[ChunkPrompts] = []
         samples = generate_chunk(
             self._engine,
-            sampling,
+            self._sampling(job.kind, job.iteration, job.model, job.num_shots, job.temperature),
             job.planned,
             on_prompts=lambda head, prompts, render: rendered.append(rendered_prompts(head, prompts, render)),
         )
@@ -185,4 +168,27 @@ class ToyMaker:
             prompts=rendered[0],
             tokens=sum(sample.num_tokens for sample in samples),
             seconds=1.0,
+        )
+
+    def samples(self, draw: Draw) -> list[Sample]:
+        """Of a draw in iteration 1."""
+        sampling = self._sampling(draw.kind, 1, ModelRef(path="scripted"), 2, self._config.sampling.temperature)
+        return generate_chunk(self._engine, sampling, draw.planned)
+
+    def _sampling(self, kind: Kind, iteration: int, model: ModelRef, num_shots: int, temperature: float) -> Sampling:
+        spec = sampling_spec(
+            self._config,
+            self._task,
+            num_shots=num_shots,
+            temperature=temperature,
+            again=kind == "rationalization",
+            iteration=iteration,
+        )
+        return Sampling(
+            task=self._task,
+            problems=by_id(self._task.examples_and_problems()),
+            model=model,
+            spec=spec,
+            iteration=iteration,
+            run_seed=self._config.seed,
         )

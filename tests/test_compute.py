@@ -16,7 +16,7 @@ from selftaught.config.loading import load_config, shipped_configs
 from selftaught.config.resolving import Resolved, carried_on, machine_lines, resolve
 from selftaught.engines.local.settings import LocalConfig
 from selftaught.engines.server.openai_settings import OpenAIConfig
-from selftaught.machine.devices import Machine, bfloat16_is_faster
+from selftaught.machine.devices import Machine, bfloat16_is_faster, gpu_line
 from selftaught.machine.opening import Opening
 from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.samples import ModelRef
@@ -194,12 +194,13 @@ def test_of_several_gpus_the_first_is_taken_with_a_line_and_a_gpu_is_told_of_vll
 ) -> None:
     a_gpu(monkeypatch, number=number)
     resolved = resolved_for(adder, compute={"device": "cuda"})
-    *several, vllm = machine_lines(resolved)
+    (vllm,) = machine_lines(resolved)
     assert "of choice on a GPU is vLLM" in vllm
     assert "same bytes" in vllm
-    expected = ["3 GPUs are visible, and a run uses one: the first, H9; CUDA_VISIBLE_DEVICES names another"]
-    assert several == (expected if number == 3 else [])
+    expected = "3 GPUs are visible, and this run uses one: the first, H9; CUDA_VISIBLE_DEVICES names another"
+    assert gpu_line(resolved.device) == (expected if number == 3 else "")
     assert machine_lines(resolved_for(adder)) == []
+    assert gpu_line("cpu") == ""
 
 
 THREADS = """

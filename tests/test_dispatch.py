@@ -1,26 +1,26 @@
 """Workers finish in any order, are lost, late and replaced: the run folder is that of a run without workers."""
 
 import tempfile
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripted_workers import Fate, ScriptedWorkers, ToyMaker
-from selftaught.methods.method import Draw, Method
+from selftaught.methods.method import Draw, StandardMethod
 from selftaught.methods.table import METHODS
-from selftaught.records.errors import Interrupted, RefusedError, SelftaughtError, WorkerDied
-from selftaught.records.events import Event, Note, TokensGenerated, WorkersChanged
-from selftaught.records.samples import ModelRef
-from selftaught.runs.parts import Parts
-from selftaught.runs.stage_file import StageFile
-from selftaught.stages.workers.protocol import Finished, FinishedChunk, Refused, WorkerEvent
-from selftaught.tracking.listeners import Recorder
+from selftaught.records.errors import Interrupted, RefusedError, WorkerDied
+from selftaught.records.events import ChunkSaved, Event, Note, SampleMade, TokensGenerated, WorkersChanged
+from selftaught.records.prompts import ChunkPrompts
+from selftaught.records.training import Checkpoint, StepMetrics, Training
+from selftaught.runs.parts import Part, Parts
+from selftaught.stages.workers.protocol import Finished, FinishedChunk, Refused
+from selftaught.training.none import NullTrainer
 from test_scale import MEMORY, large_task
 from toy import folder_bytes, reply, run_toy, toy_config
 
@@ -32,6 +32,8 @@ SETTINGS: dict[str, Any] = {
     "pass_at_k__samples": 2,
     "loop__max_iterations": 1,
 }
+LATE = Fate(takes_s=(15.0, 1.0))
+"""Of its first chunk; the second one would be in time."""
 
 FATES = st.lists(
     st.builds(
@@ -42,11 +44,12 @@ FATES = st.lists(
         is_told=st.booleans(),
     ),
     max_size=6,
-)
+).map(lambda fates: [Fate(), *fates] if all(fate.dies_after == -1 for fate in fates) else fates)
+"""Some worker starts: what never works ends the run."""
 
 
-def no_seed(prompt: str, seed: int) -> str:
-    return reply(prompt, seed)
+class Killed(BaseException):
+    """Ends a run as a kill would: nothing on the way takes it for an error."""
 
 
 def configured(method: str = "star", **changes: Any) -> Any:
@@ -54,7 +57,7 @@ def configured(method: str = "star", **changes: Any) -> Any:
 
 
 @cache
-def alone(method: str) -> dict[str, bytes]:
+def alone(method: str = "star") -> dict[str, bytes]:
     """The files of a run without workers."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         run_toy(Path(folder), config=configured(method), task=TASK)
@@ -62,22 +65,260 @@ def alone(method: str) -> dict[str, bytes]:
 
 
 def run_with(
-    folder: Path, fates: list[Fate], *, workers: int = 3, method: str = "star", **more: Any
+    folder: Path,
+    *fates: Fate,
+    workers: int = 3,
+    config: Any = None,
+    alter: Callable[[str, Finished], Finished] = lambda worker, result: result,
+    **more: Any,
 ) -> ScriptedWorkers:
-    """Run the toy task with workers that have these fates."""
-    config = more.pop("config", None) or configured(method)
-    source = ScriptedWorkers(ToyMaker(config, TASK, reply), fates, **more.pop("source", {}))
-    run_toy(folder, config=config, task=TASK, source=source, num_workers=workers, clock=source.clock, **more)
+    """Run the toy task with workers that have these fates; with 0 workers, without any."""
+    config = config or configured()
+    source = ScriptedWorkers(ToyMaker(config, TASK, reply), fates, alter=alter)
+    if workers:
+        more |= {"source": source, "num_workers": workers, "clock": source.clock}
+    run_toy(folder, config=config, task=TASK, **more)
     return source
 
 
+def notes_of(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Note)]
+
+
 @pytest.mark.parametrize("method", ["star", "adastar"])
+@settings(max_examples=20)
 @given(fates=FATES, workers=st.integers(1, 4))
 def test_whatever_becomes_of_workers_the_run_folder_is_that_of_a_run_without_them(
     method: str, fates: list[Fate], workers: int
 ) -> None:
-    # What never worked ends the run when every worker has failed once; here some worker does start.
-    fates = [Fate(), *fates] if all(fate.dies_after == -1 for fate in fates[: workers + 1]) else fates
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        run_with(Path(folder), fates, workers=workers, method=method)
+        run_with(Path(folder), *fates, workers=workers, config=configured(method))
         assert folder_bytes(Path(folder), *FOLDERS) == alone(method)
+
+
+@settings(max_examples=20)
+@given(fates=FATES, starts=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 60), st.booleans()), max_size=4))
+def test_a_run_that_is_killed_or_stopped_is_carried_on_with_any_number_of_workers(
+    fates: list[Fate], starts: list[tuple[int, int, bool]]
+) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        for workers, after, is_killed in starts:
+            told: list[Event] = []
+
+            def tell(event: Event, told: list[Event] = told, after: int = after, is_killed: bool = is_killed) -> None:
+                told.append(event)
+                if is_killed and len(told) >= after:
+                    raise Killed
+
+            def should_stop(told: list[Event] = told, after: int = after) -> bool:
+                return len(told) >= after
+
+            try:
+                run_with(Path(folder), *fates, workers=workers, tell=tell, should_stop=should_stop)
+            except (Killed, Interrupted):
+                continue
+        run_with(Path(folder), *fates, workers=2)
+        assert folder_bytes(Path(folder), *FOLDERS) == alone()
+        assert not list(Path(folder).rglob("*.parts"))
+
+
+def test_chunks_that_were_finished_out_of_order_before_a_kill_are_not_made_again(tmp_path: Path) -> None:
+    def tell(event: Event) -> None:
+        if isinstance(event, ChunkSaved) and event.stage == "rationale":
+            raise Killed
+
+    slow = Fate(takes_s=(5.0,))
+    with pytest.raises(Killed):
+        run_with(tmp_path, slow, tell=tell)
+    parts = sorted(int(path.stem) for path in tmp_path.glob("samples/001-rationale.parts/*.jsonl"))
+    assert parts, "other workers were faster"
+    again = run_with(tmp_path)
+    assert not {("rationale", number) for number in parts} & set(again.made)
+    assert folder_bytes(tmp_path, *FOLDERS) == alone()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_part_that_was_torn_or_is_of_something_else_is_made_again(workers: int, tmp_path: Path) -> None:
+    def tell(event: Event) -> None:
+        if isinstance(event, ChunkSaved) and event.stage == "rationale":
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_with(tmp_path, Fate(takes_s=(5.0,)), tell=tell)
+    first = min(tmp_path.glob("samples/001-rationale.parts/*.jsonl"))
+    content = first.read_bytes()
+    first.write_bytes(content[:-10])
+    (first.parent / "000005.jsonl").write_bytes(content)
+    (first.parent / "000006.jsonl").write_bytes(b"")
+    (first.parent / "000004.jsonl.tmp").write_bytes(b"torn")
+    run_with(tmp_path, workers=workers)
+    assert folder_bytes(tmp_path, *FOLDERS) == alone()
+
+
+def test_a_late_chunk_is_made_by_another_worker_as_well_and_a_difference_is_said(tmp_path: Path) -> None:
+    def alter(worker: str, result: Finished) -> Finished:
+        if worker == "w0" and isinstance(result, FinishedChunk):
+            return replace(result, lines=tuple(line.replace(b'"logprob":', b'"logprob" :') for line in result.lines))
+        return result
+
+    events: list[Event] = []
+    source = run_with(tmp_path, LATE, Fate(takes_s=(2.0,)), workers=2, alter=alter, tell=events.append)
+    assert source.made.count(("dev", 0)) == 2 + 1  # dev of the base model, and of iteration 1
+    assert source.started[:2] == ["w0", "w1"]
+    notes = notes_of(events)
+    assert any("w0 has had a chunk for 10 s, longer than cluster.chunk_timeout" in note for note in notes)
+    assert any("two workers made chunk 0 differently" in note for note in notes)
+
+
+def test_a_worker_that_hangs_is_ended_and_replaced(tmp_path: Path) -> None:
+    events: list[Event] = []
+    source = run_with(tmp_path, Fate(dies_after=1, is_told=False), workers=2, tell=events.append)
+    assert any("w0 was lost (it has not answered for 20 s)" in note for note in notes_of(events))
+    assert "w2" in source.started
+    assert folder_bytes(tmp_path, *FOLDERS) == alone()
+
+
+def test_the_only_worker_is_replaced_as_soon_as_it_is_late(tmp_path: Path) -> None:
+    events: list[Event] = []
+    run_with(tmp_path, Fate(dies_after=1, is_told=False), workers=1, tell=events.append)
+    assert any("not answered for 10 s, and there is no other" in note for note in notes_of(events))
+    assert folder_bytes(tmp_path, *FOLDERS) == alone()
+
+
+def test_a_worker_of_another_kind_of_machine_is_not_used_unless_the_config_takes_any(tmp_path: Path) -> None:
+    fates, events = (Fate(), Fate(starts_s=2.0, platform="another machine")), list[Event]()
+    source = run_with(tmp_path / "refused", *fates, workers=2, tell=events.append)
+    (note,) = (note for note in notes_of(events) if "not used" in note)
+    assert "w1 is not used: it has another machine, the first one a machine" in note
+    assert "cluster.any_machine" in note
+    assert len(source.started) < 2 + 2 * source.closed
+    events.clear()
+    config = configured(cluster__any_machine=True)
+    run_with(tmp_path / "taken", *fates, workers=2, config=config, tell=events.append)
+    assert not any("not used" in note for note in notes_of(events))
+
+
+def test_too_many_losses_end_the_run_with_one_line(tmp_path: Path) -> None:
+    config = configured(cluster__max_losses=3)
+    with pytest.raises(WorkerDied, match=r"4 workers were lost, more than .*max_losses = 3; the last one: killed"):
+        run_with(tmp_path, *[Fate(dies_after=1)] * 9, config=config)
+
+
+def test_workers_that_never_start_end_the_run_when_each_has_failed(tmp_path: Path) -> None:
+    with pytest.raises(WorkerDied, match="no worker could start; the last one: killed by signal 9"):
+        run_with(tmp_path, *[Fate(dies_after=-1)] * 9, workers=2)
+
+
+def test_what_a_worker_is_refused_for_ends_the_run(tmp_path: Path) -> None:
+    class Refusing(ScriptedWorkers):
+        def wait(self, timeout_s: float) -> Any:
+            return [Refused(worker="w0", error=RefusedError("other problems"))]
+
+    with pytest.raises(RefusedError, match="other problems"):
+        run_toy(tmp_path, config=configured(), task=TASK, source=Refusing(lambda job: 1 / 0), num_workers=1)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        (b'"index":0', b'"index":1', "where"),
+        (b'"seed":', b'"seed":1', "where"),
+        (b'"prompt_sha256":"', b'"prompt_sha256":"0', "without its prompt"),
+        (b'"weights_sha256":null', b'"weights_sha256":"aa"', "of the weights aa"),
+    ],
+)
+def test_a_chunk_that_is_not_what_was_asked_for_ends_the_run(
+    old: bytes, new: bytes, named: str, tmp_path: Path
+) -> None:
+    def alter(worker: str, result: Finished) -> Finished:
+        assert isinstance(result, FinishedChunk)
+        return replace(result, lines=(result.lines[0].replace(old, new), *result.lines[1:]))
+
+    with pytest.raises(RefusedError, match=f"chunk 0 of dev came back with .*{named}"):
+        run_with(tmp_path, alter=alter)
+
+
+def test_a_chunk_with_too_few_samples_ends_the_run(tmp_path: Path) -> None:
+    def alter(worker: str, result: Finished) -> Finished:
+        assert isinstance(result, FinishedChunk)
+        return replace(result, lines=result.lines[1:])
+
+    with pytest.raises(RefusedError, match="1 samples where 2 are planned"):
+        run_with(tmp_path, alter=alter)
+
+
+def test_all_workers_have_ended_when_a_training_starts(tmp_path: Path) -> None:
+    class Looking(NullTrainer):
+        def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
+            assert source.closed
+            assert not source._workers
+            return super().fine_tune(training, on_step)
+
+    config = configured()
+    source = ScriptedWorkers(ToyMaker(config, TASK, reply))
+    run_toy(tmp_path, config=config, task=TASK, source=source, num_workers=2, clock=source.clock, trainer=Looking())
+
+
+def test_workers_and_their_chunks_are_told(tmp_path: Path) -> None:
+    events: list[Event] = []
+    run_with(tmp_path, Fate(), Fate(dies_after=1), workers=2, tell=events.append)
+    states = [event for event in events if isinstance(event, WorkersChanged)]
+    assert states[0] == WorkersChanged(ready=0, starting=2, losses=0, in_flight=0)
+    assert max(state.in_flight for state in states) == 4
+    assert states[-1].losses == 1
+    assert any(isinstance(event, TokensGenerated) for event in events)
+    files = folder_bytes(tmp_path, "samples").values()
+    assert sum(isinstance(event, SampleMade) for event in events) == sum(content.count(b"\n") for content in files)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_draws_of_a_kind_with_a_total_do_not_depend_on_their_samples(name: str) -> None:
+    """Draw.total: what is drawn ahead is what is drawn one after the other."""
+    config = toy_config(name)
+    maker = ToyMaker(config, TASK, reply)
+
+    def drawn(*, ahead: bool) -> list[Draw]:
+        method = METHODS[name].make(config, TASK)
+        method.begin(1)
+        draws: list[Draw] = []
+        waiting: list[Draw] = []
+        while (draw := method.next_samples(3)) is not None:
+            draws.append(draw)
+            waiting.append(draw)
+            so_far = sum(len(d.planned) for d in draws if d.kind == draw.kind)
+            if not ahead or draw.total is None or so_far == draw.total:
+                for each in waiting:
+                    method.add(maker.samples(each))
+                waiting.clear()
+        assert not waiting
+        return draws
+
+    assert drawn(ahead=True) == drawn(ahead=False)
+
+
+def test_a_method_that_ends_before_its_total_is_refused(tmp_path: Path) -> None:
+    class Ending(StandardMethod):
+        def next_samples(self, limit: int) -> Draw | None:
+            draw = super().next_samples(limit)
+            return draw and replace(draw, total=(draw.total or 0) + 1)
+
+    with pytest.raises(RefusedError, match="draws 14 samples of kind 'rationale' in this iteration, and drew 13"):
+        run_toy(tmp_path, config=configured(), task=TASK, method=Ending(configured(), TASK))
+
+
+@settings(max_examples=20)
+@given(st.data())
+def test_a_part_that_is_cut_anywhere_is_read_as_it_was_or_not_at_all(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        parts = Parts(Path(folder) / "001-rationale.jsonl")
+        assert parts.read(7) is None
+        prompts = ChunkPrompts(head=None, own=())
+        part = Part(lines=(b'{"a":1}\n', b'{"b":2}\n'), prompts=prompts)
+        parts.write(7, part)
+        assert parts.read(7) == part
+        (path,) = parts.folder.iterdir()
+        content = path.read_bytes()
+        path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+        assert parts.read(7) is None
+        parts.end()
+        assert not parts.folder.exists()

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import arithmetic, config, problem, sample
-from selftaught.commands.run import fitted
 from selftaught.commands.setting_check import check_settings
+from selftaught.commands.stored_run import fitted
 from selftaught.grading.checks.leaks import check_label, check_leak, checks_of_any, reasoning_of
 from selftaught.methods.metrics import check_rates
 from selftaught.prompts.rendering import render_completion

@@ -8,7 +8,8 @@ import pytest
 
 from builders import LEAST, step_metrics
 from selftaught.commands.memory_check import last_death
-from selftaught.commands.run import config_of_run, launch
+from selftaught.commands.run import launch
+from selftaught.commands.stored_run import config_of_run
 from selftaught.config.loading import config_from_values
 from selftaught.config.settings import RunConfig
 from selftaught.records.errors import Interrupted, StoreError

@@ -12,7 +12,8 @@ import pytest
 
 from builders import config, problem, problems, task_settings
 from selftaught.commands.check_task import check_task
-from selftaught.commands.run import default_run_dir, task_of, with_absolute_paths
+from selftaught.commands.run import default_run_dir, with_absolute_paths
+from selftaught.commands.stored_run import task_of
 from selftaught.config.loading import load_config, with_homes
 from selftaught.grading.references import check_reference_answers
 from selftaught.records.errors import ConfigError, RefusedError, SelftaughtError, VerifierError

@@ -24,7 +24,7 @@ from toy import folder_bytes
 pytestmark = pytest.mark.slow
 
 FOLDERS = ("problems.jsonl", "prompts.jsonl", "samples", "examples", "left_out", "evaluations.jsonl", "result.json")
-LONGER = {"task.problems_per_iteration": 320, "loop.max_iterations": 2, "training.keep_weights": "all"}
+LONGER = {"compute.chunk_completions": 12, "loop.max_iterations": 2, "training.keep_weights": "all"}
 
 
 def command(run_dir: Path, **more: object) -> list[str]:

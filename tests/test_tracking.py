@@ -9,7 +9,7 @@ from rich.console import Console
 
 from builders import measurement, sample, step_metrics
 from selftaught.commands.run import fixed_settings
-from selftaught.commands.run_json import with_tracking
+from selftaught.commands.run_json import with_changeable
 from selftaught.commands.track import tell_later, track
 from selftaught.config.loading import config_from_values, flat_values
 from selftaught.records.errors import ConfigError
@@ -232,7 +232,7 @@ def test_the_settings_of_tracking_may_differ_when_a_run_is_carried_on() -> None:
     other = {"tracking__backends": ["wandb"], "tracking__project": "p", "tracking__log_every_steps": 3}
     assert fixed_settings(toy_config(**other)) == fixed_settings(toy_config())
     about = json.loads(json.dumps({"config": flat_values(toy_config()), "resolved": {}}))
-    now = json.loads(json.dumps(with_tracking(about, toy_config(**other))))
+    now = json.loads(json.dumps(with_changeable(about, toy_config(**other))))
     assert config_from_values(now["config"]) == toy_config(**other)
 
 

@@ -79,7 +79,7 @@ def compare_command(
 def _compare(name: str, asked: "Asked", place: Path | None, against: str | None, is_over: Callable[[], str]) -> None:
     from selftaught.commands import compare
     from selftaught.commands.compare_table import write_table
-    from selftaught.commands.run import task_of
+    from selftaught.commands.stored_run import task_of
     from selftaught.comparison.folder import ComparisonFolder
     from selftaught.comparison.plan import check_row
     from selftaught.comparison.results import DEFAULT_AGAINST

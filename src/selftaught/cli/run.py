@@ -61,7 +61,8 @@ def run_command(
     ] = None,
 ) -> None:
     """Start a run, or carry one on: sample rationales, hint the failures, fine-tune, repeat, report."""
-    from selftaught.commands.run import config_of_run, default_run_dir
+    from selftaught.commands.run import default_run_dir
+    from selftaught.commands.stored_run import config_of_run
     from selftaught.config.loading import load_config
 
     is_over = time_limit(limit, "--time-limit")
@@ -86,7 +87,8 @@ def run_command(
 
 def _dry_run(config: "RunConfig") -> None:
     from selftaught.commands.dry_run import describe
-    from selftaught.commands.run import check_before_start, task_of
+    from selftaught.commands.run import check_before_start
+    from selftaught.commands.stored_run import task_of
     from selftaught.models.weights import check_model_path
 
     model_dir = check_model_path(config.model.path)

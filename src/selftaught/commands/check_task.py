@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.commands.prompt_check import places_of, room_of
-from selftaught.commands.run import in_format, task_of
 from selftaught.commands.setting_check import check_settings
+from selftaught.commands.stored_run import in_format, task_of
 from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
     config_without_training,

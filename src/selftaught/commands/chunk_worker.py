@@ -10,8 +10,8 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from selftaught.commands.run import config_of_run, in_format, refuse_other_data, task_of
 from selftaught.commands.run_json import versions
+from selftaught.commands.stored_run import config_of_run, in_format, refuse_other_data, task_of
 from selftaught.config.resolving import carried_on
 from selftaught.engines.engine import Engine, RendersPrompts
 from selftaught.machine.devices import hardware
@@ -75,6 +75,8 @@ class ChunkMaker:
         refuse_other_data(run_dir, task)
         self._task = in_format(task, config, resolved.chat)
         self._store = RunStore(run_dir)
+        if log_dir is not None and config.engine.serves_folders:
+            log_dir.mkdir(parents=True, exist_ok=True)
         self._log_dir, self._on_tokens, self._note = log_dir, on_tokens, note
         self._problems: dict[str, dict[str, Problem]] = {}
         """By stage, then by id."""
@@ -198,6 +200,7 @@ def serve(pipe: Connection, worker: str, run_dir: Path, log_dir: Path | None, mo
         while (job := pipe.recv()) is not None:
             pipe.send(Made(worker=worker, result=maker.do(job)))
         maker.close()
+        pipe.send(None)  # the memory is free
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise  # the run is gone, or wants this worker no more
     except Exception as error:

@@ -5,16 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from selftaught.commands.run import (
-    NOTHING,
-    FromPython,
-    config_of_run,
-    fitted,
-    fixed_settings,
-    launch,
-    with_absolute_paths,
-)
+from selftaught.commands.run import NOTHING, FromPython, fixed_settings, launch, with_absolute_paths
 from selftaught.commands.setting_check import check_settings
+from selftaught.commands.stored_run import config_of_run, fitted
 from selftaught.comparison.folder import ComparisonFolder
 from selftaught.comparison.plan import (
     At,

@@ -15,7 +15,8 @@ from selftaught.commands.doctor_cluster import cluster_part
 from selftaught.commands.doctor_model import AskedModel, device_part, memory_part, model_part
 from selftaught.commands.doctor_text import Part, joined, plain
 from selftaught.commands.doctor_worth import measured_parts
-from selftaught.commands.run import config_of_run, default_run_dir
+from selftaught.commands.run import default_run_dir
+from selftaught.commands.stored_run import config_of_run
 from selftaught.config.loading import config_without_training, load_config, overridden, parse_overrides, shipped_configs
 from selftaught.config.settings import RunConfig
 from selftaught.grading.verifiers import make_verifier

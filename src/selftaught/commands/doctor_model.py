@@ -22,7 +22,8 @@ from selftaught.commands.doctor_text import (
 )
 from selftaught.commands.dry_run import ShownRow, filled_prompts, shown_row, training_rows
 from selftaught.commands.memory_check import check_disk, disk_of, needs_of, refuse_too_large
-from selftaught.commands.run import check_before_start, default_run_dir, in_format, task_of
+from selftaught.commands.run import check_before_start, default_run_dir
+from selftaught.commands.stored_run import in_format, task_of
 from selftaught.config.chat import ChatResolved, codec_of, resolve_chat
 from selftaught.config.resolving import Resolved, resolve
 from selftaught.config.settings import RunConfig

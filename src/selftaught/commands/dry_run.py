@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftaught.commands.run import in_format
 from selftaught.commands.setting_check import check_settings
+from selftaught.commands.stored_run import in_format
 from selftaught.config.chat import codec_of, resolve_chat
 from selftaught.config.loading import flat_values
 from selftaught.config.settings import RunConfig

@@ -8,14 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from selftaught.commands.prompt_check import place_of, room_of
-from selftaught.commands.run import (
-    chat_of_run,
-    check_before_start,
-    config_of_run,
-    in_format,
-    refuse_other_data,
-    task_of,
-)
+from selftaught.commands.run import check_before_start
+from selftaught.commands.stored_run import chat_of_run, config_of_run, in_format, refuse_other_data, task_of
 from selftaught.config.chat import ChatResolved, resolve_chat
 from selftaught.config.loading import (
     config_from_values,

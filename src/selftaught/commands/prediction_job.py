@@ -7,8 +7,9 @@ from typing import Any
 
 from selftaught.commands.evaluate import AskedSampling, Target, chat_for, config_for, task_for
 from selftaught.commands.prompt_check import room_of
-from selftaught.commands.run import fixed_settings, in_format
+from selftaught.commands.run import fixed_settings
 from selftaught.commands.setting_check import check_settings
+from selftaught.commands.stored_run import in_format
 from selftaught.config.chat import ChatResolved
 from selftaught.config.settings import RunConfig
 from selftaught.records.errors import ConfigError

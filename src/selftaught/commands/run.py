@@ -2,22 +2,30 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from selftaught.commands.cluster import cluster_workers, in_cluster
+from selftaught.commands.cluster import cluster_workers, in_its_cluster
 from selftaught.commands.memory_check import with_room
 from selftaught.commands.prompt_check import refuse_long_prompts
-from selftaught.commands.run_json import decides_tokens, description, versions, with_changes, with_tracking
+from selftaught.commands.run_json import (
+    decides_tokens,
+    description,
+    may_change,
+    versions,
+    with_changeable,
+    with_changes,
+)
+from selftaught.commands.run_workers import sampling_processes
 from selftaught.commands.setting_check import check_settings
-from selftaught.config.chat import ChatResolved, resolve_chat
+from selftaught.commands.stored_run import config_of_run, fitted, in_format, refuse_data, task_of
+from selftaught.config.chat import resolve_chat
 from selftaught.config.loading import (
     FILES,
     FUNCTIONS,
-    config_from_values,
     differences,
     flat_values,
     with_homes,
@@ -25,10 +33,11 @@ from selftaught.config.loading import (
 from selftaught.config.resolving import Resolved, carried_on, machine_lines, resolve
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
-from selftaught.grading.checks.leaks import checks_of_any
 from selftaught.grading.references import check_reference_answers
 from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
+from selftaught.machine.devices import gpu_line
+from selftaught.machine.opening import Opening
 from selftaught.machine.paths import refuse_other_encodings
 from selftaught.machine.user_functions import with_absolute_file
 from selftaught.machine.workers import Workers
@@ -37,7 +46,6 @@ from selftaught.methods.settings import Knobs
 from selftaught.methods.table import METHODS
 from selftaught.models.checking import check_model_and_tokenizer
 from selftaught.models.weights import check_model_path, resolve_model
-from selftaught.prompts.chat import as_chat
 from selftaught.records.errors import (
     Interrupted,
     RefusedError,
@@ -52,7 +60,6 @@ from selftaught.runs.shared_chunks import SharedChunks
 from selftaught.runs.store import RunStore
 from selftaught.stages.setup import Setup
 from selftaught.stages.weight_proof import noise_of
-from selftaught.tasks import load_task
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.tasks.outside import OBJECT, short_name
 from selftaught.tracking import OF_EVERY_RUN, mirrors_of, open_mirrors
@@ -103,32 +110,35 @@ def launch(
     held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base, resolve_chat(config.model, Path(base.path)))
     check_before_start(config, task := in_format(task, config, resolved.chat))
-    trust = config.model.trust_remote_code
-    with Workers(resolved.workers - 1) as workers, in_cluster(config.cluster, resolved, run_dir) as num_workers:
-        opening = resolved.opening(workers, trust_remote_code=trust, run_dir=run_dir)
+    from_python = given.names()
+    with (
+        Workers(resolved.workers - 1) as workers,
+        in_its_cluster(config, resolved, run_dir, from_python=from_python, is_shared=bool(shared)) as in_cluster,
+    ):
+        opening = resolved.opening(workers, trust_remote_code=config.model.trust_remote_code, run_dir=run_dir)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
+        if held is None:
+            _check_new(config, task, base, resolved, opening, given)
         own = {"trains": given.trainer is None, "samples": given.engine is None}
-        if held is None and any(own.values()):
-            check_model_and_tokenizer(base.path, chat=opening.chat, trust_remote_code=trust, workers=workers)
-        if held is None and given.engine is None:
-            refuse_long_prompts(config, task, base, resolved.chat, has_places=given.task is None)
         resolved, changes = with_room(config, task, base, resolved, run_dir, **own)
+        sampling = sampling_processes(config, resolved, run_dir, from_python=from_python, is_shared=bool(shared))
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
         mirrors = mirrors_of(run_dir, config)
         with (
             RunStore(run_dir) as store,
-            _begun(store, task, held or description(config, resolved, base, data, given.names())),
+            _begun(store, task, held or description(config, resolved, base, data, from_python)),
             Listeners([*mirrors, *(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
             cluster_workers(config.cluster, resolved, run_dir, tell) as source,
         ):
             note = _noting(tell)
             opening = replace(opening, note=note, on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)))
             _write_changes(store, config, held, resolved)
-            first = (headline, *task.notes, *_chat_notes(config, resolved), *machine_lines(resolved), *changes)
-            for line in (*first, *_other_versions(config, run_dir)):
+            where = sampling.line or ("" if in_cluster else gpu_line(resolved.device))
+            first = (headline, *task.notes, *_chat_notes(config, resolved), where, *machine_lines(resolved), *changes)
+            for line in filter(None, (*first, *_other_versions(config, run_dir))):
                 note(line)
             store.cut_torn_tails()
             open_mirrors(mirrors, note)
@@ -144,18 +154,32 @@ def launch(
                 noise=noise_of(resolved.dtype),
                 method=(given.method or METHODS[config.method].make)(config, task),
                 shared=_chunks(shared, run_dir, config, resolved) if shared else None,
-                source=source,
-                num_workers=num_workers,
+                source=source or sampling.source,
+                num_workers=in_cluster or sampling.number,
                 tell=tell,
                 should_stop=should_stop,
                 suspended_by=suspended_by,
             )
             set_up_s = time.monotonic() - began
-            outcome = run(setup)
-            store.remove_unfinished_checkpoints()
-            store.write_json("result.json", result_of(outcome, setup))
-            tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
-            return outcome
+            return _ended(setup, run(setup), set_up_s)
+
+
+def _ended(setup: Setup, outcome: Outcome, set_up_s: float) -> Outcome:
+    setup.store.remove_unfinished_checkpoints()
+    setup.store.write_json("result.json", result_of(outcome, setup))
+    setup.tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
+    return outcome
+
+
+def _check_new(
+    config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, opening: Opening, given: FromPython
+) -> None:
+    """Raise for a model, a tokenizer or prompts with which a new run cannot succeed."""
+    trust = config.model.trust_remote_code
+    if given.engine is None or given.trainer is None:
+        check_model_and_tokenizer(base.path, chat=opening.chat, trust_remote_code=trust, workers=opening.workers)
+    if given.engine is None:
+        refuse_long_prompts(config, task, base, resolved.chat, has_places=given.task is None)
 
 
 def _noting(tell: Callable[[Event], None]) -> Callable[[str], None]:
@@ -169,40 +193,6 @@ def _chunks(shared: Path, run_dir: Path, config: RunConfig, resolved: Resolved) 
 def default_run_dir(config: RunConfig) -> Path:
     """The folder of a run that names none: runs/TASK-METHOD."""
     return Path("runs") / f"{short_name(config.task.name)}-{config.method}"
-
-
-def config_of_run(run_dir: Path) -> RunConfig:
-    """The config that a run folder was started with."""
-    return config_from_values(read_run_json(run_dir)["config"], lambda key: str(run_dir / "run.json"))
-
-
-def task_of(config: RunConfig) -> Task:
-    return fitted(config, load_task(config.task))
-
-
-def fitted(config: RunConfig, task: Task) -> Task:
-    """The task as this config uses it."""
-    if config.training.target == "answer":
-        # A model that is trained to answer without reasoning writes no reasoning to check.
-        return replace(task, check_steps=None, other_checks={})
-    return replace(task, other_checks={**checks_of_any(task), **task.other_checks})
-
-
-def chat_of_run(run_dir: Path) -> ChatResolved | None:
-    """How a run's prompts are rendered; None for text."""
-    return carried_on(read_run_json(run_dir)["resolved"], config_of_run(run_dir), str(run_dir / "run.json")).chat
-
-
-def in_format(task: Task, config: RunConfig, chat: ChatResolved | None) -> Task:
-    """The task with prompts as this run's model gets them: as turns if `chat` is given, else as text."""
-    if chat is None:
-        return task
-    return as_chat(
-        task,
-        system=config.model.system,
-        opens_thought=chat.opens_thought,
-        answer_only=config.training.target == "answer",
-    )
 
 
 def _chat_notes(config: RunConfig, resolved: Resolved) -> list[str]:
@@ -238,14 +228,9 @@ def _write_changes(store: RunStore, config: RunConfig, held: Resolved | None, re
     if held is None:
         return
     about = read_run_json(store.dir)
-    now = with_tracking(about if resolved is held else with_changes(about, resolved), config)
+    now = with_changeable(about if resolved is held else with_changes(about, resolved), config)
     if now != about:
         store.write_json("run.json", now)
-
-
-def refuse_other_data(run_dir: Path, task: Task) -> None:
-    """Raise RefusedError if a task's problems are not those that the run was started on."""
-    _refuse_other_data(run_dir, read_run_json(run_dir), data_sha256(task))
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
@@ -330,7 +315,7 @@ def _held(config: RunConfig, run_dir: Path, base: ModelRef, data: str, given: Fr
             f"{run_dir} was started with other weights in {base.path} (sha256 {about['model']['sha256'][:12]}, now "
             f"{(base.sha256 or '')[:12]}); restore the model, or use another --run-dir"
         )
-    _refuse_other_data(run_dir, about, data)
+    refuse_data(run_dir, about, data)
     return resolved
 
 
@@ -351,19 +336,9 @@ def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
 
 def fixed_settings(config: RunConfig) -> dict[str, Value]:
     """The settings that a run keeps: all but those that may change, such as how a server is reached and who is told."""
-    sections = {"engine": config.engine.may_change, "training": config.training.may_change}
-    may_change = {f"{section}.{key}" for section, keys in sections.items() for key in keys}
+    of_training = {f"training.{key}" for key in config.training.may_change}
     return {
         key: value
         for key, value in flat_values(config).items()
-        if key not in may_change and not key.startswith("tracking.")
+        if key not in of_training and not may_change(config, key)
     }
-
-
-def _refuse_other_data(run_dir: Path, about: Mapping[str, Any], data: str) -> None:
-    then = about.get("data_sha256")
-    if then != data:
-        raise RefusedError(
-            f"{run_dir} was started on other problems (sha256 {str(then)[:12]}, now {data[:12]}): the data or the "
-            "prompt file was changed; restore it, or use another --run-dir"
-        )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from selftaught.config.cluster import DECIDES
 from selftaught.config.loading import flat_values
 from selftaught.config.resolving import Resolved
 from selftaught.config.settings import RunConfig
@@ -49,7 +50,18 @@ def with_changes(about: Mapping[str, Any], resolved: Resolved) -> dict[str, Any]
     return {**about, "config": {**about["config"], **changed}, "resolved": now}
 
 
-def with_tracking(about: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
-    """The same for the settings of tracking, which may be others at every start."""
-    now = {f"tracking.{key}": value for key, value in config.tracking.model_dump(mode="json").items()}
-    return {**about, "config": {**about["config"], **now}}
+def with_changeable(about: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """The same for the settings that may be others at every start: workers read them there."""
+    now = {key: value for key, value in flat_values(config).items() if may_change(config, key)}
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in now.items()}
+    return {**about, "config": {**about["config"], **values}}
+
+
+def may_change(config: RunConfig, key: str) -> bool:
+    """Whether a setting may differ when a run is carried on: who is told, who samples, how a server is reached."""
+    section, _, name = key.partition(".")
+    return (
+        section == "tracking"
+        or (section == "cluster" and name not in DECIDES)
+        or (section == "engine" and name in config.engine.may_change)
+    )

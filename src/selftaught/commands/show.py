@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from selftaught.commands.run import chat_of_run, config_of_run
+from selftaught.commands.stored_run import chat_of_run, config_of_run
 from selftaught.grading.judging import verify
 from selftaught.methods.metrics import rate_text
 from selftaught.records.errors import ConfigError, StoreError

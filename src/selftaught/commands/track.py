@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from selftaught.commands.run import config_of_run
+from selftaught.commands.stored_run import config_of_run
 from selftaught.machine.command_lines import command
 from selftaught.records.errors import ConfigError, EngineError, StoreError
 from selftaught.records.measurements import Measurement

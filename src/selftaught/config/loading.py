@@ -19,6 +19,7 @@ from typing import Any, Literal, get_origin
 from pydantic import ValidationError
 
 from selftaught.config.choices import CHOICES
+from selftaught.config.cluster import check_cluster
 from selftaught.config.settings import RunConfig
 from selftaught.config.text import at_line, text_of
 from selftaught.grading.control_characters import control_character_in
@@ -156,6 +157,7 @@ def config_from_values(values: Mapping[str, Any], origin_of: Callable[[str], str
     config.training.check_values()
     config.engine.check_values()
     _check_across(config)
+    check_cluster(config)
     return config
 
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from selftaught.config.chat import ChatResolved
+from selftaught.config.cluster import processes_on_cpu
 from selftaught.config.settings import EngineSettings, RunConfig, TrainingSettings
-from selftaught.machine.devices import Device, Machine, NumberType, given_or, gpu_lines, resolve_machine
+from selftaught.machine.devices import Device, Machine, NumberType, given_or, resolve_machine
 from selftaught.machine.opening import Opening
 from selftaught.machine.workers import Worker
 from selftaught.models.adapters import base_folder
@@ -68,8 +69,8 @@ class Resolved(Section):
 
 
 def machine_lines(resolved: Resolved) -> list[str]:
-    """What the user should know of the machine that a run takes and of its engine on it."""
-    return [*gpu_lines(resolved.device), *resolved.engine.lines(resolved.machine)]
+    """What the user should know of the run's engine on the machine that it takes."""
+    return list(resolved.engine.lines(resolved.machine))
 
 
 def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Resolved:
@@ -83,11 +84,13 @@ def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Re
         dtype=config.model.dtype,
         threads=compute.threads,
         workers=compute.workers,
+        sharing=processes_on_cpu(config),
         model=base_folder(Path(model.path)),
     )
     parameters = num_parameters(model)
     weights_bytes = (parameters or 0) * (2 if machine.dtype == "bfloat16" else 4)
-    engine = config.engine.resolved(replace(machine, weights_bytes=weights_bytes))
+    sharing = processes_on_cpu(config) if machine.device == "cpu" else machine.workers
+    engine = config.engine.resolved(replace(machine, weights_bytes=weights_bytes, workers=sharing))
     return Resolved(
         device=machine.device,
         dtype=machine.dtype,

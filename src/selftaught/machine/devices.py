@@ -49,8 +49,11 @@ def resolve_machine(
     threads: OrAuto,
     workers: int,
     model: Path,
+    sharing: int = 1,
 ) -> Machine:
     """The machine for a model's folder; `device`, `dtype` and `threads` may be "auto".
+
+    On a CPU, `workers` processes share every call of the engine and every step; `sharing` is how many share the CPUs.
 
     Of several GPUs it is the first. Raises ConfigError for a device that is not there.
     """
@@ -62,23 +65,32 @@ def resolve_machine(
     if device == "cuda" and not has_gpu:
         raise ConfigError("compute.device = 'cuda', but torch sees no GPU here; use --set compute.device=cpu")
     workers = workers if device == "cpu" else 1
-    threads = given_or(threads, max(1, available_cpus() // workers))
+    threads = given_or(threads, max(1, available_cpus() // (max(workers, sharing) if device == "cpu" else 1)))
     if dtype == "auto":
         dtype = "bfloat16" if is_bfloat16_fast(device, threads, model) else "float32"
     return Machine(device=device, dtype=dtype, threads=threads, workers=workers)
 
 
-def gpu_lines(device: Device) -> list[str]:
-    """What the user should know of the GPU that a run takes; nothing without one, and of the only one."""
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; their number is torch's."""
+    import torch
+
+    number = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:number] if len(named) >= number else [str(i) for i in range(number)]
+
+
+def gpu_line(device: Device) -> str:
+    """What the user should know of the GPU that a run without workers takes; empty for none, and for the only one."""
     if device != "cuda":
-        return []
+        return ""
     import torch
 
     number = torch.cuda.device_count()
     if number < 2:
-        return []
+        return ""
     first = torch.cuda.get_device_name(0)
-    return [f"{number} GPUs are visible, and a run uses one: the first, {first}; CUDA_VISIBLE_DEVICES names another"]
+    return f"{number} GPUs are visible, and this run uses one: the first, {first}; CUDA_VISIBLE_DEVICES names another"
 
 
 def hardware(device: Device) -> dict[str, str]:

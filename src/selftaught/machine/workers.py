@@ -16,13 +16,13 @@ import subprocess
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from selftaught.machine.children import environment, last_folders, module_command
@@ -32,7 +32,9 @@ from selftaught.records.errors import SelftaughtError, WorkerDied
 class Worker:
     """One further process. It is started when it first gets work, and again after it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`environment` is on top of this process's own."""
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._finalizer: Callable[[], object] = lambda: None
@@ -109,6 +111,20 @@ class Worker:
             with suppress(WorkerDied):
                 self.send(None)
 
+    def strike(self) -> None:
+        """End the process at once, and leave the pipe open: threads that use it notice."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def how_it_ended(self) -> str:
+        """In words, of a process whose pipe is closed at its end."""
+        code = None
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(timeout=5)
+        return f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
+
     def kill(self) -> None:
         """End the process at once; the next `begin` starts a new one."""
         self.owner = None
@@ -122,7 +138,7 @@ class Worker:
             module_command("selftaught.machine.workers", str(theirs.fileno()), *last_folders()),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env=environment(),
+            env={**environment(), **self._environment},
             start_new_session=True,  # so that Ctrl-C at the terminal reaches the run alone
         )
         theirs.close()
@@ -130,17 +146,13 @@ class Worker:
 
     def _cause_of_death(self) -> Exception:
         """Why the process ended: the exception of its function if that was sent, or WorkerDied."""
-        assert self._process is not None
         assert self._pipe is not None
         with suppress(EOFError, OSError):
             while self._pipe.poll(1.0):
                 if isinstance(message := self._pipe.recv(), Exception):
                     self.kill()
                     return message
-        code = None
-        with suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(timeout=5)
-        how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
+        how = self.how_it_ended()
         self.kill()
         return WorkerDied(
             f"a worker of the run {how}; if memory is short, set compute.workers=1 in a new run; what was saved is "
@@ -165,9 +177,9 @@ class Workers:
 
 
 def _end(process: "subprocess.Popen[bytes]", pipe: Connection) -> None:
-    pipe.close()
     process.kill()
     process.wait()
+    pipe.close()
 
 
 def load_module(pipe: Connection, module: str) -> None:

@@ -77,6 +77,10 @@ class WorkersChanged:
     in_flight: int
     """Chunks that workers have and have not finished."""
 
+    @property
+    def has_workers(self) -> bool:
+        return self.ready + self.starting > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageEnded:

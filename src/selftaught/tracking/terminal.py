@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 
-from selftaught.records.events import Event, SampleMade, StageBegan, StepTaken, TokensGenerated
+from selftaught.records.events import Event, SampleMade, StageBegan, StepTaken, TokensGenerated, WorkersChanged
 from selftaught.records.problems import Verdict
 from selftaught.report.tables import fitting
-from selftaught.tracking.text import stage_name, text_of
+from selftaught.tracking.text import stage_name, text_of, workers_text
 
 PLAIN_EVERY_S = 30.0
 BAR_WIDTH = 24
@@ -51,6 +51,7 @@ class Terminal:
         self._task: TaskID | None = None
         self._name = ""
         self._total: int | None = 0
+        self._workers: WorkersChanged | None = None
         self._count = self._correct = self._told_tokens = self._finished_tokens = 0
         self._began = self._last_line = 0.0
 
@@ -63,6 +64,9 @@ class Terminal:
                 self._now(self._sampling())
             case TokensGenerated(tokens=tokens):
                 self._told_tokens += tokens
+                self._now(self._sampling())
+            case WorkersChanged():
+                self._workers = event
                 self._now(self._sampling())
             case StepTaken(metrics=metrics):
                 self._count = metrics.step
@@ -93,7 +97,8 @@ class Terminal:
     def _sampling(self) -> str:
         seconds = max(time.monotonic() - self._began, 1e-3)
         tokens = max(self._told_tokens, self._finished_tokens)  # not every engine tells its tokens
-        return f"{self._correct} correct  {tokens} tokens  {tokens / seconds:.0f} tokens/s"
+        workers = f"  {workers_text(self._workers)}" if self._workers and self._workers.has_workers else ""
+        return f"{self._correct} correct  {tokens} tokens  {tokens / seconds:.0f} tokens/s{workers}"
 
     def _now(self, facts: str) -> None:
         if self._live is not None and self._task is not None:

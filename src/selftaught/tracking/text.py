@@ -14,6 +14,7 @@ from selftaught.records.events import (
     SplitMeasured,
     StageBegan,
     StageEnded,
+    WorkersChanged,
 )
 from selftaught.records.measurements import IterationSummary, Measurement, Rate
 from selftaught.records.training import Checkpoint
@@ -51,6 +52,14 @@ def stage_name(event: StageBegan, max_iterations: int) -> str:
 
 def where(iteration: int, max_iterations: int) -> str:
     return f"iteration {iteration}/{max_iterations}" if iteration else BASE
+
+
+def workers_text(event: WorkersChanged) -> str:
+    """The processes that sample, for the line of a stage."""
+    parts = [f"{event.ready} workers"]
+    parts += [f"{event.starting} starting"] if event.starting else []
+    parts += [f"{event.losses} lost"] if event.losses else []
+    return ", ".join([*parts, f"{event.in_flight} chunks in flight"])
 
 
 def work_text(work_s: Mapping[str, float]) -> str:

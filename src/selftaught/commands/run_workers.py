@@ -1,0 +1,63 @@
+"""Where the workers of a run come from: none, or processes of this machine; cluster.py has those of a Ray cluster."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftaught.commands.chunk_worker import refuse_program, serve
+from selftaught.config.resolving import Resolved
+from selftaught.config.settings import RunConfig
+from selftaught.machine.devices import visible_gpus
+from selftaught.records.errors import ConfigError
+from selftaught.stages.workers.processes import LocalProcesses, device_groups
+from selftaught.stages.workers.protocol import WorkerSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """The processes that sample for a run."""
+
+    source: WorkerSource | None = None
+    """None for a run that samples by itself."""
+    number: int = 0
+    line: str = ""
+    """What the user should know of them; empty for nothing."""
+
+
+def sampling_processes(
+    config: RunConfig, resolved: Resolved, run_dir: Path, *, from_python: Sequence[str], is_shared: bool
+) -> Sampling:
+    """The workers that a config asks for, or that several GPUs suggest; no process is started yet.
+
+    `from_python` is what came from a program; `is_shared` says whether the run shares chunks with other runs. Raises
+    ConfigError and RefusedError for workers that are asked for and cannot be had.
+    """
+    asked = config.cluster.workers
+    if asked == 0 or config.cluster.address is not None:
+        return Sampling()
+    if asked is not None and is_shared:
+        raise ConfigError(
+            f"cluster.workers = {asked}: the runs of a comparison share chunks, which workers do not; leave it out of "
+            "a comparison"
+        )
+    if asked is not None:
+        refuse_program(from_python)
+    groups = device_groups(visible_gpus(), config.cluster.gpus_per_worker) if resolved.device == "cuda" else []
+    if asked is None:
+        if len(groups) < 2 or not _may_be_split(config, from_python) or is_shared:
+            return Sampling()
+        asked = len(groups)
+    if resolved.device == "cuda" and asked > len(groups):
+        raise ConfigError(
+            f"cluster.workers = {asked}, but {len(visible_gpus())} GPUs are visible, enough for {len(groups)} with "
+            f"cluster.gpus_per_worker = {config.cluster.gpus_per_worker:g}; lower one of the two"
+        )
+    source = LocalProcesses(serve, run_dir, gpus=groups[:asked], log_dir=run_dir / "logs")
+    where = f"GPU {', '.join(groups[:asked])}" if groups else "the CPUs"
+    return Sampling(source=source, number=asked, line=f"{asked} worker processes sample, on {where}")
+
+
+def _may_be_split(config: RunConfig, from_python: Sequence[str]) -> bool:
+    """Whether a run that asks for no workers may have some: not where the engine itself takes several GPUs."""
+    parallel = "parallel" in (getattr(config.engine, "vllm_args", None) or "")
+    return config.engine.computes_here and not parallel and not {"task", "engine"} & set(from_python)
