@@ -19,8 +19,12 @@ if find_spec("ray") is None:
 
 from builders import PATIENCE_S
 from ray_nodes import cluster_of
+from selftaught.commands.doctor_cluster import cluster_part
+from selftaught.commands.run import launch
+from selftaught.config.loading import load_config
 from selftaught.machine import ray_cluster
-from selftaught.machine.cluster import Needs
+from selftaught.machine.cluster import ClusterConfig, Needs
+from selftaught.machine.devices import Machine
 from selftaught.machine.ray_cluster import Node, joined, look, nonce_in, reachable, refusals, refuse_too_few
 from selftaught.records.errors import ConfigError, RefusedError
 from selftaught.records.samples import ModelRef, PlannedSample
@@ -67,6 +71,34 @@ def test_a_server_that_is_no_cluster_is_refused_in_time(monkeypatch: pytest.Monk
     with socket.create_server(("127.0.0.1", 0)) as other:
         line = line_of(lambda: reachable(f"127.0.0.1:{other.getsockname()[1]}"))
     assert "no answer in 2 s" in line
+
+
+def test_a_run_on_a_cluster_that_is_not_there_writes_nothing_and_the_doctor_says_so_too(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        config = load_config("arithmetic", [f"cluster.address={address}", "compute.workers=1"])
+        line = line_of(lambda: launch(config, tmp_path / "new"))
+        assert line.startswith(f"cluster.address = '{address}': the Ray cluster cannot be joined from here")
+        assert not (tmp_path / "new").exists()
+        assert cluster_part(config.cluster, None, tmp_path).refusals == (line,)
+
+
+def test_a_cluster_without_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftaught.machine.cluster.find_spec", lambda name: None)
+    ClusterConfig().check()
+    assert "pip install 'selftaught[cluster]'" in line_of(ClusterConfig(address="auto").check)
+
+
+def test_above_one_a_worker_has_whole_gpus() -> None:
+    assert "cluster.gpus_per_worker = 1.5" in line_of(ClusterConfig(address="auto", gpus_per_worker=1.5).check)
+    ClusterConfig(address="auto", gpus_per_worker=0.5).check()
+
+
+def test_a_worker_needs_its_gpus_or_the_threads_of_the_run() -> None:
+    settings = ClusterConfig(gpus_per_worker=2.0)
+    assert str(settings.needs(Machine(device="cuda", dtype="bfloat16", threads=8))) == "1 CPU and 2 GPUs"
+    assert str(settings.needs(Machine(device="cpu", dtype="float32", threads=4))) == "4 CPUs"
 
 
 def test_too_few_gpus_are_refused_with_what_there_is() -> None:
