@@ -301,12 +301,13 @@ def table(paced: Sequence[Measured], ceilings: Sequence[Measured]) -> str:
         rate = row.chunks / row.seconds
         lines.append(f"{row.chunk:>6} {rate:>9.1f} {row.of_ideal:>8.1%} {row.cpu_s / row.seconds:>14.0%}")
     lines += ["", "the ceiling, by the CPU time of the run's process"]
-    lines.append(f"{'chunk':>6} {'ms/chunk':>9} {'µs/sample':>10} {'chunks/s':>9} {'samples/s':>10} {'MB/s':>6}")
+    heads = f"{'ms/chunk':>9} {'µs/sample':>10} {'chunks/s':>9} {'samples/s':>10} {'MB/s':>6} {'by the clock':>13}"
+    lines.append(f"{'chunk':>6} {heads}")
     for row in ceilings:
         samples = row.chunk * row.chunks
         each = f"{1e3 * row.cpu_s / row.chunks:>9.2f} {1e6 * row.cpu_s / samples:>10.1f}"
         rates = f"{row.chunks / row.cpu_s:>9.0f} {samples / row.cpu_s:>10,.0f} {row.bytes / row.cpu_s / 1e6:>6.1f}"
-        lines.append(f"{row.chunk:>6} {each} {rates}   {row.kind}")
+        lines.append(f"{row.chunk:>6} {each} {rates} {row.chunks / row.seconds:>7.0f} ch/s   {row.kind}")
         if row.parts:
             lines.append(" " * 7 + ", ".join(f"{what} {share:.0%}" for what, share in row.parts.items()))
     return "\n".join(lines)

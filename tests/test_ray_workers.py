@@ -17,6 +17,8 @@ import pytest
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed (selftaught[cluster])", allow_module_level=True)
 
+import ray
+
 from builders import PATIENCE_S
 from ray_nodes import cluster_of
 from selftaught.commands.doctor_cluster import cluster_part
@@ -29,7 +31,7 @@ from selftaught.machine.ray_cluster import Node, joined, look, nonce_in, reachab
 from selftaught.records.errors import ConfigError, RefusedError
 from selftaught.records.samples import ModelRef, PlannedSample
 from selftaught.stages.workers.protocol import ChunkJob, FinishedChunk, Lost, Made, Ready, Refused, Told, WorkerEvent
-from selftaught.stages.workers.ray_workers import RayWorkers, end_leftovers
+from selftaught.stages.workers.ray_workers import RayWorkers, _actor_class, end_leftovers
 
 ONE_CPU = Needs(cpus=1, gpus=0)
 
@@ -125,6 +127,31 @@ def test_a_node_without_the_package_or_the_folder_is_refused_if_a_worker_could_g
     assert line.startswith("node far: does not see /shared/runs/a; put the run folder on")
     (line,) = refusals([good, node("dead", versions={}, sees_folder=None, problem="no process")], ONE_CPU, folder)
     assert line.startswith("node dead: no process; see Ray's logs there")
+
+
+WITHOUT_THE_PACKAGE = """
+import sys
+sys.modules["selftaught"] = None  # any import of it fails
+from ray import cloudpickle
+actor = cloudpickle.load(sys.stdin.buffer)
+about = {"last": ["/of/the/user"], "threads": None, "version": "9.9"}
+sys.path.insert(0, "/of/the/user")
+print(sys.path[0] == "/of/the/user", actor(about).problem)
+print(sys.path[-1])
+"""
+
+
+def test_what_is_sent_to_a_node_says_that_the_package_is_not_there_and_searches_the_users_folders_last() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_PACKAGE],
+        input=ray.cloudpickle.dumps(_actor_class()),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    first, last = done.stdout.decode().splitlines()
+    assert first.startswith("True its Python has selftaught ")
+    assert "and the run 9.9; install the same version there" in first
+    assert last == "/of/the/user"
 
 
 # What follows starts processes for four nodes.

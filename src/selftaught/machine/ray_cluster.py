@@ -214,11 +214,19 @@ def free_now() -> str:
 
 @contextlib.contextmanager
 def nonce_in(folder: Path) -> Iterator[tuple[Path, str]]:
-    """A file with a random content in a folder, or in the nearest of its parents that exists."""
+    """A file with a random content in a folder, or in the nearest of its parents that exists.
+
+    Raises ConfigError if none can be written there.
+    """
     there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     path, content = there / f"{NONCE}-{secrets.token_hex(4)}", secrets.token_hex(16)
     try:
         path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"--run-dir {folder}: cannot write in {there}: {error.strerror}; give a folder that you may write"
+        ) from error
+    try:
         yield path, content
     finally:
         path.unlink(missing_ok=True)

@@ -30,6 +30,8 @@ from selftaught.stages.workers.protocol import Job, Lost, Ready, Refused, Worker
 MAKER = "selftaught.commands.chunk_worker:ChunkMaker"
 WAITS_S = 15.0
 """After so long without a place, the run says what a worker waits for."""
+LOOKS_S = 5.0
+"""How often it looks whether they have one."""
 SAYS_AGAIN_S = 600.0
 NO_ROOM_S = 300.0
 """So long a cluster in which no worker has room any more may take to get a node back."""
@@ -133,8 +135,9 @@ class RayWorkers:
         if not owner:
             time.sleep(timeout_s)
             return []
-        refs = list(owner)
-        ready, rest = ray.wait(refs, timeout=timeout_s)
+        if not all(actor.node for actor in self._actors.values()):
+            timeout_s = min(timeout_s, LOOKS_S)
+        ready, rest = ray.wait(list(owner), timeout=timeout_s)
         if ready and rest:
             more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
             ready += more
