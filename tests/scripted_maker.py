@@ -19,6 +19,7 @@ class ScriptedMaker:
         run_dir: Path,
         *,
         log_dir: Path,
+        shared: Path | None,
         on_tokens: Callable[[int], None],
         note: Callable[[str], None],
     ) -> None:

@@ -4,12 +4,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from scripted_workers import Fate, ScriptedWorkers, ToyMaker
 from selftaught.methods.method import Draw, StandardMethod
@@ -20,6 +22,7 @@ from selftaught.records.prompts import ChunkPrompts
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.runs.parts import Part, Parts
 from selftaught.stages.workers.protocol import Finished, FinishedChunk, Refused
+from selftaught.tracking.terminal import Terminal
 from selftaught.training.none import NullTrainer
 from test_scale import MEMORY, large_task
 from toy import folder_bytes, reply, run_toy, toy_config
@@ -269,6 +272,17 @@ def test_workers_and_their_chunks_are_told(tmp_path: Path) -> None:
     assert any(isinstance(event, TokensGenerated) for event in events)
     files = folder_bytes(tmp_path, "samples").values()
     assert sum(isinstance(event, SampleMade) for event in events) == sum(content.count(b"\n") for content in files)
+
+
+def test_the_terminal_shows_workers_beside_the_progress_of_a_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selftaught.tracking.terminal.PLAIN_EVERY_S", -1.0)
+    shown = StringIO()
+    terminal = Terminal(Console(file=shown, width=200), 1)
+    run_with(tmp_path, Fate(), Fate(dies_after=1), workers=2, tell=terminal.tell)
+    assert "2 workers, 3 chunks in flight" in shown.getvalue()
+    assert "1 workers, 1 starting, 1 lost" in shown.getvalue()
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -74,6 +74,21 @@ def test_what_a_killed_run_generates_and_takes_again_saves_nothing(tmp_path: Pat
     assert saving_of(tmp_path, ["run"]).saved == 0
 
 
+def test_what_a_worker_uses_is_noted_by_its_run_alone_and_once(tmp_path: Path) -> None:
+    asked, engine = requests("a", "b"), Counted()
+    worker = SharedChunks(tmp_path, user=None, conditions={})
+    made = list(worker.sample(BASE, asked, GREEDY, rendered, lambda: engine.generate(asked, GREEDY)))
+    assert not list((tmp_path / "uses").iterdir())
+    run = SharedChunks(tmp_path, user="run", conditions={})
+    assert worker.last_use is not None
+    for _ in range(2):
+        run.note(worker.last_use)
+    assert saving_of(tmp_path, ["run"]).used == sum(completion.num_tokens for completion in made)
+    trained = ModelRef(path="trained", sha256="aa" * 32, iteration=1, checkpoint=1)
+    list(worker.sample(trained, asked, GREEDY, rendered, lambda: engine.generate(asked, GREEDY)))
+    assert worker.last_use is None
+
+
 FIELDS = {
     "weights": st.sampled_from(["aa", "bb"]),
     "prompts": st.lists(st.sampled_from(["a", "b", "ab", ""]), min_size=1, max_size=3).map(tuple),

@@ -4,8 +4,11 @@ import os
 import signal
 import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from selftaught.records.errors import RefusedError
+from selftaught.records.samples import ModelRef
+from selftaught.stages.workers.protocol import Ready
 
 
 def echo(pipe: Connection, *first: object) -> None:
@@ -49,3 +52,17 @@ def tell_every_token(pipe: Connection) -> None:
 
     rows.TELL_EVERY_S = 0.0
     pipe.send("done")
+
+
+def serve_script(pipe: Connection, worker: str, run_dir: Path, log_dir: Path | None, model: ModelRef) -> None:
+    """A worker of a run without an engine: the model's name says what becomes of it, and jobs are sent back."""
+    if model.path == "refused":
+        raise RefusedError("no such data")
+    if model.path == "broken":
+        raise ValueError("a device failed")
+    if model.path == "dies":
+        os._exit(3)
+    pipe.send(Ready(worker=worker, platform=os.environ.get("CUDA_VISIBLE_DEVICES", "no GPU")))
+    while (job := pipe.recv()) is not None:
+        pipe.send(job)
+    pipe.send(None)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from selftaught.commands.run_json import versions
+from selftaught.commands.run_json import decides_tokens, versions
 from selftaught.commands.stored_run import config_of_run, in_format, refuse_other_data, task_of
 from selftaught.config.resolving import carried_on
 from selftaught.engines.engine import Engine, RendersPrompts
@@ -23,6 +23,7 @@ from selftaught.records.samples import ModelRef, Sample
 from selftaught.runs.lines import dump
 from selftaught.runs.prompts import Render, rendered_prompts
 from selftaught.runs.reading import read_run_json
+from selftaught.runs.shared_chunks import SharedChunks
 from selftaught.runs.store import RunStore
 from selftaught.stages.loaded_weights import refuse_other_weights
 from selftaught.stages.sampling import Sampling, generate_chunk, sampling_spec
@@ -59,11 +60,13 @@ class ChunkMaker:
         run_dir: Path,
         *,
         log_dir: Path | None = None,
+        shared: Path | None = None,
         on_tokens: Callable[[int], None] = lambda tokens: None,
         note: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`log_dir` is where a server of this worker writes its log; None is a temporary file. `on_tokens` is told the
-        new tokens while they are generated, `note` what the user should know of the engine."""
+        """`log_dir` is where a server of this worker writes its log; None is a temporary file. `shared` is the folder
+        of the chunks that runs of a comparison have in common. `on_tokens` is told the new tokens while they are
+        generated, `note` what the user should know of the engine."""
         quieten_libraries()
         about = read_run_json(run_dir)
         refuse_program(about.get("from_python", ()))
@@ -78,6 +81,9 @@ class ChunkMaker:
         if log_dir is not None and config.engine.serves_folders:
             log_dir.mkdir(parents=True, exist_ok=True)
         self._log_dir, self._on_tokens, self._note = log_dir, on_tokens, note
+        self._shared = None
+        if shared is not None:
+            self._shared = SharedChunks(shared, user=None, conditions=decides_tokens(config, resolved))
         self._problems: dict[str, dict[str, Problem]] = {}
         """By stage, then by id."""
         self._open: tuple[ModelRef, Engine] | None = None
@@ -117,17 +123,19 @@ class ChunkMaker:
     def make(self, job: ChunkJob) -> FinishedChunk:
         """Make a chunk, verdicts included: the very lines that one process would write."""
         began = time.monotonic()
-        prompts = _Prompts()
+        prompts, shared = _Prompts(), self._shared
+        reused_before = shared.reused if shared else 0
         samples = generate_chunk(
-            self._engine(job.model), self._sampling(job), job.planned, on_prompts=prompts.render_all
+            self._engine(job.model), self._sampling(job), job.planned, on_prompts=prompts.render_all, shared=shared
         )
         assert prompts.rendered is not None, "prompts are told before anything is generated"
         return FinishedChunk(
             number=job.number,
             lines=tuple(dump(Sample, sample) for sample in samples),
             prompts=prompts.rendered,
-            tokens=sum(sample.num_tokens for sample in samples),
+            tokens=sum(sample.num_tokens for sample in samples) - (shared.reused - reused_before if shared else 0),
             seconds=time.monotonic() - began,
+            use=shared.last_use if shared else None,
         )
 
     def score(self, job: ScoreJob) -> FinishedScores:
@@ -186,12 +194,21 @@ class _Prompts:
         self.rendered = rendered_prompts(few_shot, prompts, render)
 
 
-def serve(pipe: Connection, worker: str, run_dir: Path, log_dir: Path | None, model: ModelRef) -> None:
+def serve(
+    pipe: Connection,
+    worker: str,
+    run_dir: Path,
+    log_dir: Path | None,
+    model: ModelRef,
+    *,
+    shared: Path | None = None,
+) -> None:
     """In a process of its own: open the model, then do job after job until None comes. Sends events of the protocol."""
     try:
         maker = ChunkMaker(
             run_dir,
             log_dir=log_dir,
+            shared=shared,
             on_tokens=lambda tokens: pipe.send(Told(worker=worker, tokens=tokens)),
             note=lambda line: pipe.send(Said(worker=worker, line=line)),
         )

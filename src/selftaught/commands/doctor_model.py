@@ -74,7 +74,9 @@ def device_part(config: RunConfig | None, base: ModelRef | None) -> tuple[Part, 
     seen = torch.cuda.get_device_name(0) if count else "torch sees no GPU"
     lines.append(f"device: {device} (compute.device = {asked!r}; {seen})")
     if count > 1 and device == "cuda" and not refusals:
-        lines.append(f"{count} GPUs are visible, and a run uses one, the first; CUDA_VISIBLE_DEVICES chooses another")
+        lines.append(
+            f"{count} GPUs are visible: a run samples on all and trains on the first; CUDA_VISIBLE_DEVICES names fewer"
+        )
     lines.append(_number_type(config, resolved))
     if resolved is not None:
         lines.append(

@@ -1,12 +1,13 @@
 """What a run needs of memory and disk, before its first token: made to fit, or refused in one line."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import takewhile
 from pathlib import Path
 
 from selftaught.config.chat import codec_of
+from selftaught.config.cluster import processes_on_cpu
 from selftaught.config.resolving import Resolved
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import PromptLengths
@@ -108,7 +109,10 @@ def needs_of(
     sampling = None
     if samples:
         lengths = _prompt_lengths(config, task, codec)
-        sampling = resolved.engine.forecast(lengths, shape, resolved.machine)
+        machine = resolved.machine
+        if machine.device == "cpu":
+            machine = replace(machine, workers=processes_on_cpu(config))
+        sampling = resolved.engine.forecast(lengths, shape, machine)
     return Needs(free=free, settings=settings, training=fitted, sampling=sampling, with_adapters=with_adapters)
 
 

@@ -113,7 +113,7 @@ def launch(
     from_python = given.names()
     with (
         Workers(resolved.workers - 1) as workers,
-        in_its_cluster(config, resolved, run_dir, from_python=from_python, is_shared=bool(shared)) as in_cluster,
+        in_its_cluster(config, resolved, run_dir, from_python=from_python) as cluster,
     ):
         opening = resolved.opening(workers, trust_remote_code=config.model.trust_remote_code, run_dir=run_dir)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
@@ -122,7 +122,7 @@ def launch(
             _check_new(config, task, base, resolved, opening, given)
         own = {"trains": given.trainer is None, "samples": given.engine is None}
         resolved, changes = with_room(config, task, base, resolved, run_dir, **own)
-        sampling = sampling_processes(config, resolved, run_dir, from_python=from_python, is_shared=bool(shared))
+        sampling = sampling_processes(config, resolved, run_dir, from_python=from_python, shared=shared)
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
@@ -131,12 +131,12 @@ def launch(
             RunStore(run_dir) as store,
             _begun(store, task, held or description(config, resolved, base, data, from_python)),
             Listeners([*mirrors, *(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
-            cluster_workers(config.cluster, resolved, run_dir, tell) as source,
+            cluster_workers(config.cluster, resolved, run_dir, tell, shared=shared) as source,
         ):
             note = _noting(tell)
             opening = replace(opening, note=note, on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)))
             _write_changes(store, config, held, resolved)
-            where = sampling.line or ("" if in_cluster else gpu_line(resolved.device))
+            where = cluster.line or sampling.line or gpu_line(resolved.device)
             first = (headline, *task.notes, *_chat_notes(config, resolved), where, *machine_lines(resolved), *changes)
             for line in filter(None, (*first, *_other_versions(config, run_dir))):
                 note(line)
@@ -155,7 +155,7 @@ def launch(
                 method=(given.method or METHODS[config.method].make)(config, task),
                 shared=_chunks(shared, run_dir, config, resolved) if shared else None,
                 source=source or sampling.source,
-                num_workers=in_cluster or sampling.number,
+                num_workers=cluster.number or sampling.number,
                 tell=tell,
                 should_stop=should_stop,
                 suspended_by=suspended_by,

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from selftaught.config.cluster import DECIDES
 from selftaught.config.loading import flat_values
 from selftaught.config.resolving import Resolved
 from selftaught.config.settings import RunConfig
@@ -62,6 +61,6 @@ def may_change(config: RunConfig, key: str) -> bool:
     section, _, name = key.partition(".")
     return (
         section == "tracking"
-        or (section == "cluster" and name not in DECIDES)
+        or (section == "cluster" and name in config.cluster.may_change)
         or (section == "engine" and name in config.engine.may_change)
     )

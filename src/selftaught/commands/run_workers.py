@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from selftaught.commands.chunk_worker import refuse_program, serve
@@ -25,26 +26,21 @@ class Sampling:
 
 
 def sampling_processes(
-    config: RunConfig, resolved: Resolved, run_dir: Path, *, from_python: Sequence[str], is_shared: bool
+    config: RunConfig, resolved: Resolved, run_dir: Path, *, from_python: Sequence[str], shared: Path | None = None
 ) -> Sampling:
     """The workers that a config asks for, or that several GPUs suggest; no process is started yet.
 
-    `from_python` is what came from a program; `is_shared` says whether the run shares chunks with other runs. Raises
-    ConfigError and RefusedError for workers that are asked for and cannot be had.
+    `from_python` is what came from a program; `shared` is the folder of the chunks that runs of a comparison have in
+    common. Raises ConfigError and RefusedError for workers that are asked for and cannot be had.
     """
     asked = config.cluster.workers
     if asked == 0 or config.cluster.address is not None:
         return Sampling()
-    if asked is not None and is_shared:
-        raise ConfigError(
-            f"cluster.workers = {asked}: the runs of a comparison share chunks, which workers do not; leave it out of "
-            "a comparison"
-        )
     if asked is not None:
         refuse_program(from_python)
     groups = device_groups(visible_gpus(), config.cluster.gpus_per_worker) if resolved.device == "cuda" else []
     if asked is None:
-        if len(groups) < 2 or not _may_be_split(config, from_python) or is_shared:
+        if len(groups) < 2 or not _may_be_split(config, from_python):
             return Sampling()
         asked = len(groups)
     if resolved.device == "cuda" and asked > len(groups):
@@ -52,7 +48,9 @@ def sampling_processes(
             f"cluster.workers = {asked}, but {len(visible_gpus())} GPUs are visible, enough for {len(groups)} with "
             f"cluster.gpus_per_worker = {config.cluster.gpus_per_worker:g}; lower one of the two"
         )
-    source = LocalProcesses(serve, run_dir, gpus=groups[:asked], log_dir=run_dir / "logs")
+    source = LocalProcesses(
+        partial(serve, shared=shared and shared.absolute()), run_dir, gpus=groups[:asked], log_dir=run_dir / "logs"
+    )
     where = f"GPU {', '.join(groups[:asked])}" if groups else "the CPUs"
     return Sampling(source=source, number=asked, line=f"{asked} worker processes sample, on {where}")
 

@@ -1,10 +1,7 @@
-"""What of the section [cluster] contradicts other sections, and what a run may change of it."""
+"""What of the section [cluster] contradicts other sections, and what it means for them."""
 
 from selftaught.config.settings import RunConfig
 from selftaught.records.errors import ConfigError
-
-DECIDES = frozenset({"train_workers"})
-"""The settings of [cluster] that a run keeps, because they decide its numbers."""
 
 
 def check_cluster(config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -28,6 +29,10 @@ def counted(count: float, what: str) -> str:
 
 class ClusterConfig(Section):
     """Nothing here but `train_workers` decides a byte of the run folder, so the rest may differ at each start."""
+
+    may_change: ClassVar[frozenset[str]] = frozenset(
+        {"address", "workers", "gpus_per_worker", "chunk_timeout", "max_losses", "any_machine"}
+    )
 
     address: Text | None = Field(
         None,

@@ -16,7 +16,11 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def return_freed_memory() -> None:
-    """Return what glibc keeps of freed memory: the training after a generation needs it, and the reverse."""
+    """Return what glibc and torch keep of freed memory: the training after a generation needs it, and the reverse, also
+    where the one is in another process."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     if sys.platform.startswith("linux"):
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

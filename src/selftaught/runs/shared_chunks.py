@@ -42,17 +42,20 @@ class Saving:
 class SharedChunks:
     """The chunks of a folder, for one run: it takes those that are there, and leaves those that it generates."""
 
-    def __init__(self, folder: Path, *, user: str, conditions: Mapping[str, Any]) -> None:
-        """`user` is the run's name, which is noted with what it uses. `conditions` is all that decides the tokens
+    def __init__(self, folder: Path, *, user: str | None, conditions: Mapping[str, Any]) -> None:
+        """`user` is the run's name, which is noted with what it uses; None for a worker, whose run notes `last_use`.
+        `conditions` is all that decides the tokens
         beside weights, prompts, seeds and sampling settings: what the machine resolved, and versions."""
         self._folder, self._conditions = folder, dict(conditions)
-        self._uses = folder / USES / f"{user}.jsonl"
+        self._uses = folder / USES / f"{user}.jsonl" if user else None
         self._noted: set[str] = set()
         self.reused = 0
         """Tokens that this object has taken from the folder instead of generating them."""
+        self.last_use: Use | None = None
+        """Of the last chunk, if it is one that may be shared."""
         with as_store_error(folder, "create"):
-            self._uses.parent.mkdir(parents=True, exist_ok=True)
-        if self._uses.exists():
+            (folder / USES).mkdir(parents=True, exist_ok=True)
+        if self._uses and self._uses.exists():
             cut_torn_tail(self._uses)
             self._noted = {use.key for use in read_lines(Use, self._uses)}
 
@@ -69,6 +72,7 @@ class SharedChunks:
         Models that a run has trained, and those without weights to hash, are not shared: `generate` alone answers.
         """
         if model.checkpoint is not None or model.sha256 is None:
+            self.last_use = None
             yield from generate()
             return
         key = self.key(model.sha256, [(render(r.prompt), r.seed) for r in requests], params)
@@ -85,7 +89,8 @@ class SharedChunks:
                 replace_file(path, (dump(Completion, c) for c in completions), by_many=True)
         tokens = sum(c.num_tokens for c in completions)
         self.reused += tokens if is_there else 0
-        self._note(Use(key=key, tokens=tokens))
+        self.last_use = Use(key=key, tokens=tokens)
+        self.note(self.last_use)
         yield from completions
 
     def key(self, weights: str, prompts: Sequence[tuple[RenderedPrompt, int]], params: SamplingParams) -> str:
@@ -100,8 +105,9 @@ class SharedChunks:
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
-    def _note(self, use: Use) -> None:
-        if use.key not in self._noted:
+    def note(self, use: Use) -> None:
+        """Note that the run has a chunk, once."""
+        if self._uses and use.key not in self._noted:
             append(self._uses, dump(Use, use))
             self._noted.add(use.key)
 

@@ -258,6 +258,8 @@ class Stage:
             for sample in samples:
                 setup.tell(SampleMade(sample=sample))
             self._count_tokens(chunk.tokens)
+            if setup.shared is not None and chunk.use is not None:
+                setup.shared.note(chunk.use)
 
         finished = in_order(
             (self._job(planned, number) for number, planned in enumerate(plans, start=self._chunks)),

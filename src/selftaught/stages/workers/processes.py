@@ -13,7 +13,7 @@ from typing import Any
 
 from selftaught.machine.workers import Worker
 from selftaught.records.samples import ModelRef
-from selftaught.stages.workers.protocol import Job, Lost, Made, Ready, WorkerEvent, failure
+from selftaught.stages.workers.protocol import Job, Lost, Made, Ready, Refused, WorkerEvent, failure
 
 GRACE_S = 60.0
 """For idle workers to close their engines: a server that one has started needs some seconds to end."""
@@ -83,7 +83,7 @@ class LocalProcesses:
             message = Lost(worker=name, why=f"it {process.how_it_ended()}")
         elif isinstance(message, Exception):
             message = failure(name, message)
-        if isinstance(message, Lost):
+        if isinstance(message, Lost | Refused):
             self.kill(name)
         return [message]
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from selftaught.records.errors import EngineError, SelftaughtError, WorkerDied, one_line
 from selftaught.records.prompts import ChunkPrompts, Prompt, RenderedPrompt
 from selftaught.records.samples import Kind, ModelRef, PlannedSample, Request, TokenScores
+from selftaught.runs.shared_chunks import Use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,10 @@ class FinishedChunk:
     prompts: ChunkPrompts
     """What they were generated from."""
     tokens: int
+    """That were generated for it."""
     seconds: float
+    use: Use | None = None
+    """What the run has to note of a chunk that runs of a comparison share; None for others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,10 +74,13 @@ class RayWorkers:
         needs: Needs,
         *,
         note: Callable[[str], None] = lambda line: None,
+        shared: Path | None = None,
         maker: str = MAKER,
     ) -> None:
-        """`note` is told what the user should know, such as what workers wait for."""
+        """`note` is told what the user should know, such as what workers wait for. `shared` is the folder of the chunks
+        that runs of a comparison have in common."""
         self._run_dir, self._needs, self._note, self._maker = run_dir.absolute(), needs, note, maker
+        self._shared = None if shared is None else str(shared.absolute())
         self._namespace = namespace_of(run_dir)
         self._start = secrets.token_hex(4)
         self._nonce = nonce_in(self._run_dir)
@@ -101,6 +104,7 @@ class RayWorkers:
             "worker": worker,
             "run_dir": str(self._run_dir),
             "nonce": (str(self._seen[0]), self._seen[1]),
+            "shared": self._shared,
             "maker": self._maker,
             "version": __version__,
             "last": [*current_folder(), *last_folders()],
@@ -308,13 +312,10 @@ def _actor_class() -> type:
             return {"node": socket.gethostname(), "node_id": node_id, "pid": os.getpid(), "problem": self.problem}
 
         def open(self, model: Any) -> Any:
-            from pathlib import Path
-
             from selftaught.stages.workers.remote import RemoteWorker
 
-            about = self.about
-            nonce = (Path(about["nonce"][0]), about["nonce"][1])
-            self.worker = RemoteWorker(about["worker"], Path(about["run_dir"]), nonce, about["maker"])
+            names = ("worker", "run_dir", "nonce", "shared", "maker")
+            self.worker = RemoteWorker(**{name: self.about[name] for name in names})
             return self.worker.open(model)
 
         def do(self, job: Any) -> Any:

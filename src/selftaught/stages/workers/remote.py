@@ -34,9 +34,12 @@ class Maker(Protocol):
 class RemoteWorker:
     """Does the jobs of one worker. `told` may be called while another method runs, in a thread of its own."""
 
-    def __init__(self, worker: str, run_dir: Path, nonce: tuple[Path, str], maker: str) -> None:
-        """`maker` is the module and the name of the class that makes chunks, with a colon between them."""
-        self._worker, self._run_dir, self._nonce = worker, run_dir, nonce
+    def __init__(self, worker: str, run_dir: str, nonce: tuple[str, str], shared: str | None, maker: str) -> None:
+        """`nonce` is a file that the run has written, and its content; `shared` is the folder of the chunks that runs
+        of a comparison have in common; `maker` is the module and the name of the class that makes chunks, with a colon
+        between them."""
+        self._worker, self._run_dir, self._nonce = worker, Path(run_dir), (Path(nonce[0]), nonce[1])
+        self._options = {"shared": shared and Path(shared), "log_dir": self._run_dir / "logs" / f"worker-{worker}"}
         module, _, name = maker.partition(":")
         self._make = cast(Callable[..., Maker], getattr(import_module(module), name))
         self._maker: Maker | None = None
@@ -49,8 +52,8 @@ class RemoteWorker:
         """Load the model, from this machine's own disk, and prove its weights."""
         try:
             self._see_the_run()
-            log_dir = self._run_dir / "logs" / f"worker-{self._worker}"
-            self._maker = self._make(self._run_dir, log_dir=log_dir, on_tokens=self._on_tokens, note=self._on_line)
+            told = {"on_tokens": self._on_tokens, "note": self._on_line}
+            self._maker = self._make(self._run_dir, **self._options, **told)
             folder = self._model.enter_context(folder_here(self._where_it_is(model), place_of_copies()))
             self._maker.open(model, folder=folder)
             return Ready(worker=self._worker, platform=self._maker.platform())

@@ -1,0 +1,277 @@
+"""Worker processes of one machine: killed, frozen or left alone, the run folder is that of a run without them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import LEAST, PATIENCE_S
+from selftaught.commands.chunk_worker import ChunkMaker
+from selftaught.commands.run import FromPython, launch
+from selftaught.commands.run_workers import sampling_processes
+from selftaught.config.loading import config_from_values, load_config
+from selftaught.config.resolving import Resolved
+from selftaught.engines.scripted import ScriptedEngine
+from selftaught.records.errors import ConfigError, Interrupted, RefusedError
+from selftaught.records.events import Event, Note
+from selftaught.records.samples import ModelRef
+from selftaught.runs.parts import Parts
+from selftaught.stages.workers.processes import LocalProcesses, device_groups
+from selftaught.stages.workers.protocol import Lost, Ready, Refused, WorkerEvent
+from selftaught.tracking.listeners import Recorder
+from toy import folder_bytes
+from worker_functions import serve_script
+
+SETTINGS: dict[str, Any] = {
+    "task.problems_per_iteration": 40,
+    "task.dev_problems": 12,
+    "task.test_problems": 12,
+    "sampling.max_new_tokens": 32,
+    "training.name": "none",
+    "training.num_rehearsed": 4,
+    "training.batch_size": 4,
+    "loop.max_iterations": 1,
+    "compute.threads": 1,
+    "compute.workers": 1,
+    "compute.chunk_completions": 4,
+    "engine.slots": 4,
+    "engine.cache_mib": 64,
+    "cluster.max_losses": 50,
+}
+FILES = ("problems.jsonl", "prompts.jsonl", "samples", "examples", "left_out", "result.json")
+
+
+def config_with(**changes: Any) -> Any:
+    return load_config("arithmetic", {**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}})
+
+
+def test_two_processes_sample_what_one_does(tmp_path: Path) -> None:
+    """Both runs are stopped when the base model is measured, because a run takes long to start."""
+    for name, workers in (("one", 0), ("two", 2)):
+        heard = Recorder()
+        with pytest.raises(Interrupted):
+            launch(
+                config_with(cluster__workers=workers),
+                tmp_path / name,
+                listeners=[heard],
+                should_stop=lambda name=name: (tmp_path / name / "samples" / "001-rationale.jsonl").exists(),
+            )
+        assert any("2 worker processes sample, on the CPUs" in n for n in notes_of(heard.events)) == bool(workers)
+    one, two = ((tmp_path / name / "samples" / "000-dev.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert one.count(b"\n") == 12
+    assert children() == []
+
+
+def notes_of(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Note)]
+
+
+def children(parent: int | None = None) -> list[int]:
+    """The worker processes of a process, by id."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            of = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            is_worker = b"selftaught.machine.workers" in (folder / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if of == (parent or os.getpid()) and is_worker:
+            found.append(int(folder.name))
+    return found
+
+
+def started(run_dir: Path, **changes: Any) -> "subprocess.Popen[bytes]":
+    values = {**SETTINGS, "cluster.workers": 2, **{key.replace("__", "."): value for key, value in changes.items()}}
+    overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+    arguments = [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *overrides]
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def when(process: "subprocess.Popen[bytes]", run_dir: Path, pattern: str) -> list[int]:
+    """Wait until a file is there; returns the run's worker processes then."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not list(run_dir.glob(pattern)):
+        assert process.poll() is None, process.stderr and process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return children(process.pid)
+
+
+def finish(process: "subprocess.Popen[bytes]") -> str:
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run without workers."""
+    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(started(run_dir, cluster__workers=0))
+    return folder_bytes(run_dir, *FILES)
+
+
+@pytest.mark.slow
+def test_a_run_whose_workers_are_killed_ends_with_the_same_bytes(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    process = started(tmp_path)
+    for pattern in ("samples/000-dev.jsonl", "samples/001-rationale.jsonl", "samples/001-rationalization.jsonl"):
+        for worker in when(process, tmp_path, pattern)[:2]:
+            os.kill(worker, signal.SIGKILL)
+    assert "was killed by signal 9" in " ".join(finish(process).split())
+    assert folder_bytes(tmp_path, *FILES) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_takes_its_workers_with_it_and_keeps_what_they_finished(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    for pattern in ("samples/000-dev.jsonl", "samples/001-rationale.jsonl", "samples/001-*.parts/*.jsonl"):
+        process = started(tmp_path)
+        workers = when(process, tmp_path, pattern)
+        process.kill()
+        process.communicate()
+        deadline = time.monotonic() + PATIENCE_S
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finish(started(tmp_path))
+    assert folder_bytes(tmp_path, *FILES) == undisturbed
+    assert not list(tmp_path.rglob("*.parts"))
+
+
+@pytest.mark.slow
+def test_a_frozen_worker_is_replaced(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    process = started(tmp_path, cluster__chunk_timeout=5)
+    frozen = when(process, tmp_path, "samples/001-rationale.jsonl")[0]
+    os.kill(frozen, signal.SIGSTOP)
+    said = " ".join(finish(process).split())
+    assert "longer than cluster.chunk_timeout" in said
+    assert "has not answered for" in said
+    assert not Path(f"/proc/{frozen}").exists()
+    assert folder_bytes(tmp_path, *FILES) == undisturbed
+
+
+# Processes by themselves, with a function in place of an engine.
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[LocalProcesses]:
+    made = LocalProcesses(serve_script, tmp_path, gpus=["0", "3,4"])
+    yield made
+    made.close()
+
+
+def events_of(source: LocalProcesses, number: int) -> list[WorkerEvent]:
+    events: list[WorkerEvent] = []
+    while len(events) < number:
+        events += source.wait(PATIENCE_S)
+    return events
+
+
+def test_every_process_sees_its_own_gpus_and_a_replacement_those_of_the_lost_one(source: LocalProcesses) -> None:
+    names = [source.start(ModelRef(path="m")) for _ in range(2)]
+    ready = {e.worker: e.platform for e in events_of(source, 2) if isinstance(e, Ready)}
+    assert [ready[name] for name in names] == ["0", "3,4"]
+    source.kill(names[0])
+    source.start(ModelRef(path="m"))
+    (again,) = events_of(source, 1)
+    assert isinstance(again, Ready)
+    assert again.platform == "0"
+    source.close()
+    assert children() == []
+
+
+def test_a_worker_that_is_refused_fails_or_dies_says_why(source: LocalProcesses) -> None:
+    source.start(ModelRef(path="refused"))
+    (refused,) = events_of(source, 1)
+    assert isinstance(refused, Refused)
+    assert str(refused.error) == "no such data"
+    for path, why in (("broken", "a device failed"), ("dies", "it ended with exit code 3")):
+        source.start(ModelRef(path=path))
+        (lost,) = events_of(source, 1)
+        assert isinstance(lost, Lost)
+        assert why in lost.why
+
+
+def test_a_frozen_worker_makes_neither_send_nor_close_wait(source: LocalProcesses) -> None:
+    name = source.start(ModelRef(path="m"))
+    events_of(source, 1)
+    (pid,) = children()
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    for _ in range(3):
+        source.send(name, "x" * (1 << 20))  # type: ignore[arg-type]
+    assert source.wait(0.01) == []
+    source.close()
+    assert time.monotonic() - began < 30
+    assert children() == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "each", "groups"),
+    [
+        ("0123", 1.0, ["0", "1", "2", "3"]),
+        ("0123", 2.0, ["0,1", "2,3"]),
+        ("012", 2.0, ["0,1"]),
+        ("01", 0.5, ["0", "0", "1", "1"]),
+        ("01", 0.0, []),
+        ("", 1.0, []),
+    ],
+)
+def test_gpus_are_shared_out_among_workers(gpus: str, each: float, groups: list[str]) -> None:
+    assert device_groups(list(gpus), each) == groups
+
+
+# What a run takes, by its config and its GPUs.
+
+
+def resolved_on(device: str) -> Any:
+    return Resolved.model_construct(device=device)
+
+
+def test_a_machine_with_several_gpus_has_a_worker_for_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("selftaught.commands.run_workers.visible_gpus", lambda: ["4", "5", "6"])
+
+    def number(device: str = "cuda", *, from_python: tuple[str, ...] = (), **changes: Any) -> int:
+        config = config_with(**changes)
+        return sampling_processes(config, resolved_on(device), tmp_path, from_python=from_python).number
+
+    assert number() == 3
+    assert number(cluster__workers=0) == 0
+    assert number(cluster__workers=2) == 2
+    assert number(cluster__gpus_per_worker=2) == 0  # one worker would be no gain
+    assert number("cpu") == 0
+    assert number("cpu", cluster__workers=4) == 4
+    assert number(from_python=("engine",)) == 0
+    with pytest.raises(ConfigError, match=r"cluster.workers = 4, but 3 GPUs are visible, enough for 3"):
+        number(cluster__workers=4)
+    with pytest.raises(RefusedError, match="its own task from a Python program, which workers cannot have"):
+        number(cluster__workers=2, from_python=("task", "method"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"compute.workers": 2, "training.batch_size": 2}, "leave one of the two out"),
+        ({"engine.name": "openai", "engine.url": "http://127.0.0.1:1"}, "asks a server that you start"),
+    ],
+)
+def test_workers_beside_what_excludes_them_are_refused(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        config_from_values({**LEAST, "method": "custom", "cluster.workers": 2, **changes})
+
+
+def test_a_run_with_an_engine_of_a_program_has_no_worker_that_could_make_its_chunks(tmp_path: Path) -> None:
+    given = FromPython(engine=lambda model: ScriptedEngine(lambda prompt, seed: "5"))
+    with pytest.raises(Interrupted):
+        launch(config_with(), tmp_path, given=given, should_stop=lambda: True)
+    with pytest.raises(RefusedError, match="its own engine from a Python program"):
+        ChunkMaker(tmp_path)
+    assert Parts(tmp_path / "samples" / "000-dev.jsonl").read(0) is None
