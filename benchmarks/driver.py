@@ -9,8 +9,10 @@ six few-shot examples; one stage of rationales is timed, from its beginning to i
 
 Shows for each size of chunk: the throughput of 64 workers that take a second, as a share of the ideal (64 chunks a
 second); then, with workers that take no time, the CPU time that the run spends on a chunk, which is the ceiling, and
-where it goes. With `--ray N`, N workers are actors of a Ray cluster of this machine, which take no time; only the CPU
-time of the run's process counts then, since they use the same CPUs. Prints a table and a JSON line.
+where it goes. On a busy machine, `--by-cpu` has the workers' clock run only while the run computes or waits for them:
+then neither other programs nor the disk's syncs cost anything. With `--ray N`, N workers are actors of a Ray cluster
+of this machine, which take no time; only the CPU time of the run's process counts then, since they use the same CPUs.
+Prints a table and a JSON line.
 """
 
 import argparse
@@ -125,20 +127,21 @@ class Maker:
 class PacedWorkers:
     """A `WorkerSource` whose workers take the same time for every chunk."""
 
-    def __init__(self, make: Callable[[Job], Finished], takes_s: float) -> None:
-        self._make, self._takes_s = make, takes_s
+    def __init__(self, make: Callable[[Job], Finished], takes_s: float, *, by_cpu: bool = False) -> None:
+        self._make, self._takes_s, self._by_cpu = make, takes_s, by_cpu
+        self._waited = 0.0
         self._free_at: dict[str, float] = {}
         self._due: list[tuple[float, int, Callable[[], WorkerEvent]]] = []
         self._numbers = count()
 
     def start(self, model: ModelRef) -> str:
         name = f"w{len(self._free_at)}"
-        self._free_at[name] = time.monotonic()
+        self._free_at[name] = self.clock()
         self._at(self._free_at[name], lambda: Ready(worker=name, platform="this machine"))
         return name
 
     def send(self, worker: str, job: Job) -> None:
-        due = max(time.monotonic(), self._free_at[worker]) + self._takes_s
+        due = max(self.clock(), self._free_at[worker]) + self._takes_s
         self._free_at[worker] = due
         self._at(due, lambda: Made(worker=worker, result=self._make(job)))
 
@@ -146,14 +149,19 @@ class PacedWorkers:
         raise AssertionError("no worker is late or lost")
 
     def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:
-        if not self._due:
-            time.sleep(timeout_s)
-            return []
-        time.sleep(max(0.0, min(self._due[0][0] - time.monotonic(), timeout_s)))
+        until = min(self._due[0][0] - self.clock(), timeout_s) if self._due else timeout_s
+        if until > 0:
+            self._waited += until
+            if not self._by_cpu:
+                time.sleep(until)
         events = []
-        while self._due and self._due[0][0] <= time.monotonic():
+        while self._due and self._due[0][0] <= self.clock():
             events.append(heapq.heappop(self._due)[2]())
         return events
+
+    def clock(self) -> float:
+        """Seconds; by the CPU time of the run, those that it has computed or waited."""
+        return time.process_time() + self._waited if self._by_cpu else time.monotonic()
 
     def close(self) -> None:
         self._free_at.clear()
@@ -166,14 +174,15 @@ class PacedWorkers:
 class Clock:
     """A listener that times the stage of rationales."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.began = self.ended = (0.0, 0.0)
 
     def tell(self, event: Event) -> None:
         if isinstance(event, StageBegan) and event.stage == "rationale":
-            self.began = time.monotonic(), cpu_s()
+            self.began = self._clock(), cpu_s()
         if isinstance(event, StageEnded) and event.stage == "rationale":
-            self.ended = time.monotonic(), cpu_s()
+            self.ended = self._clock(), cpu_s()
 
     def close(self) -> None:
         """Nothing is open."""
@@ -205,7 +214,7 @@ def measured(
     source: Any, config: RunConfig, task: Task, *, workers: int, chunk: int, takes_s: float, look: bool = False
 ) -> Measured:
     """Run the loop until its rationales are sampled."""
-    clock = Clock()
+    clock = Clock(getattr(source, "clock", time.monotonic))
     profile = cProfile.Profile() if look else None
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
@@ -221,6 +230,7 @@ def measured(
                 method=METHODS[config.method].make(config, task),
                 source=source,
                 num_workers=workers,
+                clock=getattr(source, "clock", time.monotonic),
                 tell=tell,
             )
             with profile or nullcontext(), suppress(Interrupted):  # by the maker, when the stage is over
@@ -319,6 +329,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=lambda text: [int(n) for n in text.split(",")], default=[16, 64])
     parser.add_argument("--seconds", type=int, default=20, help="how long the paced workers have work")
     parser.add_argument("--ray", type=int, default=0, metavar="N", help="also N actors of a Ray cluster here")
+    parser.add_argument("--by-cpu", action="store_true", help="time stands still while others have the CPU")
     parser.add_argument("--json", type=Path, default=None, help="write the JSON line into this file, too")
     options = parser.parse_args()
     paced, ceilings = [], []
@@ -328,7 +339,7 @@ def main() -> None:
         maker = Maker(config, task)
 
         def source(takes_s: float, maker: Maker = maker) -> PacedWorkers:
-            return PacedWorkers(maker, takes_s)
+            return PacedWorkers(maker, takes_s, by_cpu=options.by_cpu)
 
         facts = {"workers": options.workers, "chunk": chunk}
         measured(source(0.0), config, task, **facts, takes_s=0.0)  # makes the chunks
@@ -340,6 +351,7 @@ def main() -> None:
             ceilings.append(through_ray(config, task, workers=options.ray, chunk=chunk))
     print(table(paced, ceilings))
     about: dict[str, Any] = {"benchmark": "driver", "processor": processor(), "load": os.getloadavg()[0], **versions()}
+    about["by_cpu"] = options.by_cpu
     about |= {"paced": [asdict(row) for row in paced], "ceilings": [asdict(row) for row in ceilings]}
     print(line := json.dumps(about))
     if options.json:

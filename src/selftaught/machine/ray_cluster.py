@@ -24,7 +24,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "(?s).*")
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from selftaught import __version__
@@ -235,6 +235,8 @@ def nonce_in(folder: Path) -> Iterator[tuple[Path, str]]:
 def first_line(error: BaseException) -> str:
     """What Ray says of a failure, without its lists of ids and possible causes."""
     cause = getattr(error, "cause", None)  # of an error in a function that ran there
+    if isinstance(error, ActorUnavailableError):
+        return "it cannot be reached"
     text = one_line(error) if cause is None else f"{type(cause).__name__}: {one_line(cause)}"
     for mark in ("The actor is dead because ", "Worker exit detail: "):
         text = text.partition(mark)[2] or text
