@@ -11,13 +11,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from selftaught.commands.doctor_cluster import cluster_part
 from selftaught.commands.doctor_model import AskedModel, device_part, memory_part, model_part
 from selftaught.commands.doctor_text import Part, joined, plain
 from selftaught.commands.doctor_worth import measured_parts
+from selftaught.commands.run import default_run_dir
 from selftaught.commands.stored_run import config_of_run
 from selftaught.config.loading import config_without_training, load_config, overridden, parse_overrides, shipped_configs
 from selftaught.config.settings import RunConfig
 from selftaught.grading.verifiers import make_verifier
+from selftaught.machine.cluster import ClusterConfig
 from selftaught.machine.versions import library_versions
 from selftaught.models.weights import resolve_model
 from selftaught.records.errors import ConfigError, SelftaughtError
@@ -32,8 +35,11 @@ class Extra:
     adds: str
 
 
+ANY_MODEL = "builtin:adder"
+
 EXTRAS = {
     "4bit": Extra(("bitsandbytes", "peft"), "frozen weights in 4 bits beside adapters on a GPU (training.frozen_4bit)"),
+    "cluster": Extra(("ray",), "sampling on a Ray cluster (cluster.address)"),
     "lora": Extra(("peft",), "training of adapters (training.lora_rank), which takes a fraction of the memory"),
     "math": Extra(("sympy",), "formulas as answers (task.verifier = 'math')"),
     **{name: Extra((source.package,), f"charts of a run in {source.label}") for name, source in TRACKERS.items()},
@@ -80,6 +86,9 @@ def examine(target: str | None, asked: Asked, *, note: Callable[[str], None] = l
     yield installed_part()
     if target is None:
         yield device_part(None, None)[0]
+        cluster = _config_of(ANY_MODEL, asked).cluster if asked.overrides else ClusterConfig()
+        if cluster.address is not None:
+            yield cluster_part(cluster, None, Path("runs"))
         return
     refusals: list[str] = []
     config = base = None
@@ -90,6 +99,8 @@ def examine(target: str | None, asked: Asked, *, note: Callable[[str], None] = l
         refusals.append(str(error))
     part, resolved = device_part(config, base)
     yield part
+    if config is not None and config.cluster.address is not None:
+        yield cluster_part(config.cluster, resolved, _folder_of(target, config))
     if config is None or base is None or resolved is None:
         yield Part(name="model", title="Model and prompts", refusals=tuple(refusals))
         return
@@ -136,6 +147,11 @@ def installed_part() -> Part:
         )
     facts: dict[str, Any] = {"versions": versions, "extras": extras}
     return Part(name="installed", title="Installed", lines=plain(*lines), facts=facts)
+
+
+def _folder_of(target: str, config: RunConfig) -> Path:
+    """The folder of a run, or that of a new one."""
+    return Path(target) if os.path.isfile(Path(target) / "run.json") else default_run_dir(config)
 
 
 def _is_config(target: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from selftaught.commands.cluster import cluster_workers, in_its_cluster
 from selftaught.commands.memory_check import with_room
 from selftaught.commands.prompt_check import refuse_long_prompts
 from selftaught.commands.run_json import (
@@ -36,6 +37,7 @@ from selftaught.grading.references import check_reference_answers
 from selftaught.loop import Outcome, run
 from selftaught.machine.command_lines import command
 from selftaught.machine.devices import gpu_line
+from selftaught.machine.opening import Opening
 from selftaught.machine.paths import refuse_other_encodings
 from selftaught.machine.user_functions import with_absolute_file
 from selftaught.machine.workers import Workers
@@ -49,7 +51,7 @@ from selftaught.records.errors import (
     RefusedError,
     StoreError,
 )
-from selftaught.records.events import Listener, Note, RunEnded, TokensGenerated
+from selftaught.records.events import Event, Listener, Note, RunEnded, TokensGenerated
 from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
 from selftaught.records.sections import Value
@@ -108,37 +110,35 @@ def launch(
     held = _held(config, run_dir, base, data, given)
     resolved = held or resolve(config, base, resolve_chat(config.model, Path(base.path)))
     check_before_start(config, task := in_format(task, config, resolved.chat))
-    trust = config.model.trust_remote_code
-    with Workers(resolved.workers - 1) as workers:
-        opening = resolved.opening(workers, trust_remote_code=trust, run_dir=run_dir)
+    from_python = given.names()
+    with (
+        Workers(resolved.workers - 1) as workers,
+        in_its_cluster(config, resolved, run_dir, from_python=from_python) as cluster,
+    ):
+        opening = resolved.opening(workers, trust_remote_code=config.model.trust_remote_code, run_dir=run_dir)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
+        if held is None:
+            _check_new(config, task, base, resolved, opening, given)
         own = {"trains": given.trainer is None, "samples": given.engine is None}
-        if held is None and any(own.values()):
-            check_model_and_tokenizer(base.path, chat=opening.chat, trust_remote_code=trust, workers=workers)
-        if held is None and given.engine is None:
-            refuse_long_prompts(config, task, base, resolved.chat, has_places=given.task is None)
         resolved, changes = with_room(config, task, base, resolved, run_dir, **own)
-        sampling = sampling_processes(config, resolved, run_dir, from_python=given.names(), shared=shared)
+        sampling = sampling_processes(config, resolved, run_dir, from_python=from_python, shared=shared)
         open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
         mirrors = mirrors_of(run_dir, config)
         with (
             RunStore(run_dir) as store,
-            _begun(store, task, held or description(config, resolved, base, data, given.names())),
+            _begun(store, task, held or description(config, resolved, base, data, from_python)),
             Listeners([*mirrors, *(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
+            cluster_workers(config.cluster, resolved, run_dir, tell, shared=shared) as source,
         ):
-
-            def note(line: str) -> None:
-                tell(Note(text=line))
-
+            note = _noting(tell)
             opening = replace(opening, note=note, on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)))
             _write_changes(store, config, held, resolved)
-            where = sampling.line or gpu_line(resolved.device)
-            of_machine = (*([where] if where else []), *machine_lines(resolved))
-            first = (headline, *task.notes, *_chat_notes(config, resolved), *of_machine, *changes)
-            for line in (*first, *_other_versions(config, run_dir)):
+            where = cluster.line or sampling.line or gpu_line(resolved.device)
+            first = (headline, *task.notes, *_chat_notes(config, resolved), where, *machine_lines(resolved), *changes)
+            for line in filter(None, (*first, *_other_versions(config, run_dir))):
                 note(line)
             store.cut_torn_tails()
             open_mirrors(mirrors, note)
@@ -153,19 +153,37 @@ def launch(
                 dtype=resolved.dtype,
                 noise=noise_of(resolved.dtype),
                 method=(given.method or METHODS[config.method].make)(config, task),
-                source=sampling.source,
-                num_workers=sampling.number,
                 shared=_chunks(shared, run_dir, config, resolved) if shared else None,
+                source=source or sampling.source,
+                num_workers=cluster.number or sampling.number,
                 tell=tell,
                 should_stop=should_stop,
                 suspended_by=suspended_by,
             )
             set_up_s = time.monotonic() - began
-            outcome = run(setup)
-            store.remove_unfinished_checkpoints()
-            store.write_json("result.json", result_of(outcome, setup))
-            tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
-            return outcome
+            return _ended(setup, run(setup), set_up_s)
+
+
+def _ended(setup: Setup, outcome: Outcome, set_up_s: float) -> Outcome:
+    setup.store.remove_unfinished_checkpoints()
+    setup.store.write_json("result.json", result_of(outcome, setup))
+    setup.tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
+    return outcome
+
+
+def _check_new(
+    config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, opening: Opening, given: FromPython
+) -> None:
+    """Raise for a model, a tokenizer or prompts with which a new run cannot succeed."""
+    trust = config.model.trust_remote_code
+    if given.engine is None or given.trainer is None:
+        check_model_and_tokenizer(base.path, chat=opening.chat, trust_remote_code=trust, workers=opening.workers)
+    if given.engine is None:
+        refuse_long_prompts(config, task, base, resolved.chat, has_places=given.task is None)
+
+
+def _noting(tell: Callable[[Event], None]) -> Callable[[str], None]:
+    return lambda line: tell(Note(text=line))
 
 
 def _chunks(shared: Path, run_dir: Path, config: RunConfig, resolved: Resolved) -> SharedChunks:
@@ -198,6 +216,7 @@ def _check_paths(config: RunConfig, run_dir: Path) -> None:
 def _check_packages(config: RunConfig, given: FromPython) -> None:
     """Raise ConfigError for what the config needs and this machine has not."""
     check_trackers(config.tracking.backends)
+    config.cluster.check()
     if given.engine is None:
         config.engine.check()
     if given.trainer is None:

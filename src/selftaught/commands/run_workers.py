@@ -1,4 +1,4 @@
-"""Where the workers of a run come from: none, processes of this machine, or a Ray cluster."""
+"""Where the workers of a run come from: none, or processes of this machine; cluster.py has those of a Ray cluster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def sampling_processes(
     common. Raises ConfigError and RefusedError for workers that are asked for and cannot be had.
     """
     asked = config.cluster.workers
-    if asked == 0:
+    if asked == 0 or config.cluster.address is not None:
         return Sampling()
     if asked is not None:
         refuse_program(from_python)

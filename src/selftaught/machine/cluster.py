@@ -1,10 +1,30 @@
 """The section [cluster]: the processes that sample and train for a run, on this machine or in a Ray cluster."""
 
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import ClassVar
 
 from pydantic import Field
 
+from selftaught.machine.devices import Machine
+from selftaught.records.errors import ConfigError
 from selftaught.records.sections import Count, Positive, Section, Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What one process that samples needs of a node."""
+
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        return " and ".join([counted(self.cpus, "CPU"), *([counted(self.gpus, "GPU")] if self.gpus else [])])
+
+
+def counted(count: float, what: str) -> str:
+    """1 GPU, 0.5 GPUs, 8 GPUs."""
+    return f"{count:g} {what}{'' if count == 1 else 's'}"
 
 
 class ClusterConfig(Section):
@@ -37,3 +57,24 @@ class ClusterConfig(Section):
         False,
         description="Let workers sample whose GPU, driver or versions differ from those of the first; the run then no longer repeats itself byte for byte, and run.json says so.",
     )
+
+    def check(self) -> None:
+        """Raise ConfigError if this machine lacks what a cluster needs, or if Ray could not give out such GPUs."""
+        if self.address is None:
+            return
+        if find_spec("ray") is None:
+            raise ConfigError(
+                f"cluster.address = {self.address!r} needs Ray, which is not installed; "
+                "run `pip install 'selftaught[cluster]'` here and on every node"
+            )
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise ConfigError(
+                f"cluster.gpus_per_worker = {self.gpus_per_worker:g}: above 1 a worker has whole GPUs; use a whole "
+                "number, or one below 1 for several workers on one GPU"
+            )
+
+    def needs(self, machine: Machine) -> Needs:
+        """What each process that samples needs: on a CPU, its threads."""
+        if machine.device == "cuda":
+            return Needs(cpus=1, gpus=self.gpus_per_worker)
+        return Needs(cpus=machine.threads * machine.workers, gpus=0)

@@ -1,0 +1,144 @@
+"""A model of a shared folder, copied once to the disk of the machine that loads it, for all processes there.
+
+Many processes that read the same gigabytes from a network filesystem at the same time wait for each other. The first
+process of a machine makes the copy and compares its hash; the others wait for it. A copy that no process uses is
+removed when the next one is made.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selftaught.models.adapters import is_adapter, read_adapter
+from selftaught.models.folder import ADAPTER_CONFIG, json_object
+from selftaught.models.weights import weights_sha256
+from selftaught.records.errors import ModelError
+from selftaught.records.samples import ModelRef
+
+LEFT_OUT = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack")
+"""The same weights in forms that are never read."""
+APPEARS_S = 60.0
+"""A network filesystem may show another machine's new folder only so much later."""
+
+
+def place_of_copies() -> Path:
+    """Where this machine keeps them: in the folder for temporary files, which TMPDIR names."""
+    return Path(tempfile.gettempdir()) / f"selftaught-{os.getuid()}" / "models"
+
+
+@contextmanager
+def folder_here(model: ModelRef, place: Path, *, appears_s: float = APPEARS_S) -> Iterator[Path]:
+    """The folder to load a model from: its own if that is on the disk of `place`, else a copy in `place`, which stays
+    while the context lasts.
+
+    Raises ModelError for a folder that is not there, a disk that is too full, and a copy with another hash.
+    """
+    folder = Path(model.path)
+    _wait_for(folder, appears_s)
+    _make_private(place)
+    if _is_on_disk_of(place, folder):
+        yield folder
+    elif is_adapter(folder):
+        base = read_adapter(folder, named=model.path).base
+        with (
+            folder_here(ModelRef(path=str(base)), place) as base_here,
+            _copy(folder, place, sha256=model.sha256, base=base_here) as copy,
+        ):
+            yield copy
+    else:
+        with _copy(folder, place, sha256=model.sha256) as copy:
+            yield copy
+
+
+@contextmanager
+def _copy(folder: Path, place: Path, *, sha256: str | None, base: Path | None = None) -> Iterator[Path]:
+    """`sha256` is None for the base of adapters, which their hash covers."""
+    copy = place / (sha256 or _key(folder))
+    with open(f"{copy}.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        while not copy.is_dir():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not copy.is_dir():
+                _remove_unused(place)
+                _make(folder, copy, sha256=sha256, base=base)
+            fcntl.flock(lock, fcntl.LOCK_SH)  # lets go of the other first, so that the copy may be gone again
+        yield copy
+
+
+def _make(folder: Path, copy: Path, *, sha256: str | None, base: Path | None) -> None:
+    part = copy.with_name(f"{copy.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix not in LEFT_OUT)
+    free = shutil.disk_usage(copy.parent).free
+    if size > free:
+        raise ModelError(
+            f"model {str(folder)!r}: its copy for this machine needs {size >> 20:,} MiB in {copy.parent}, where "
+            f"{free >> 20:,} are free; free some, or set TMPDIR where the machine's processes are started"
+        )
+    try:
+        shutil.copytree(folder, part, ignore=shutil.ignore_patterns(*(f"*{suffix}" for suffix in LEFT_OUT)))
+        if base is not None:
+            config = json_object(part / ADAPTER_CONFIG, str(folder))
+            named_here = {**config, "base_model_name_or_path": str(base), "revision": None}
+            (part / ADAPTER_CONFIG).write_text(json.dumps(named_here), encoding="utf-8")
+        if sha256 is not None and (found := weights_sha256(part)) != sha256:
+            shutil.rmtree(part)
+            raise ModelError(
+                f"model {str(folder)!r}: its copy on this machine hashes to {found[:12]}, the run's model to "
+                f"{sha256[:12]}; see whether the folder is the run's, remove {copy.parent} and start again"
+            )
+        part.rename(copy)
+    except OSError as error:
+        raise ModelError(
+            f"model {str(folder)!r} cannot be copied to {copy.parent}: {error}; look at the disk's space and rights"
+        ) from error
+
+
+def _remove_unused(place: Path) -> None:
+    """Remove the copies that no process holds. Their empty locks stay, since another may be about to use one."""
+    for copy in place.iterdir():
+        if copy.suffix == ".lock" or not copy.is_dir():
+            continue
+        with open(copy.with_name(f"{copy.stem}.lock"), "wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(copy)
+
+
+def _key(folder: Path) -> str:
+    """The name of the copy of a folder whose hash is not known: other files there mean another name."""
+    files = sorted(folder.glob("*.safetensors"))
+    about = [str(folder), *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _is_on_disk_of(place: Path, folder: Path) -> bool:
+    weights = next(iter(sorted(folder.glob("*.safetensors"))), folder)  # a hub's cache has links there
+    return weights.stat().st_dev == place.stat().st_dev
+
+
+def _make_private(place: Path) -> None:
+    """Raises ModelError for a folder that somebody else has made, who could change the copies."""
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(folder.stat().st_uid != os.getuid() for folder in (place, place.parent)):
+        raise ModelError(f"{place} belongs to somebody else; set TMPDIR where the machine's processes are started")
+
+
+def _wait_for(folder: Path, appears_s: float) -> None:
+    end = time.monotonic() + appears_s
+    while not folder.is_dir():
+        if time.monotonic() >= end:
+            raise ModelError(
+                f"model {str(folder)!r}: this machine does not see the folder; put it where all machines see it under "
+                "this path, or give a hub id"
+            )
+        time.sleep(0.5)

@@ -1,0 +1,51 @@
+"""A maker of chunks without an engine, for tests of what carries jobs to workers; a job's stage says what it does."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from selftaught.records.errors import ConfigError, EngineError
+from selftaught.records.prompts import ChunkPrompts
+from selftaught.records.samples import ModelRef
+from selftaught.stages.workers.protocol import ChunkJob, Finished, FinishedChunk, Job
+
+
+class ScriptedMaker:
+    """`ok` makes lines at once, `slow` in a second, `hang` never; `dies` raises EngineError, `wrong` ConfigError."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        log_dir: Path,
+        shared: Path | None,
+        on_tokens: Callable[[int], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._on_tokens, self._note = on_tokens, note
+
+    def open(self, model: ModelRef, *, folder: Path | None = None) -> None:
+        if model.path.endswith("unreadable"):
+            raise ConfigError(f"{model.path} cannot be read")
+        self._note("the engine is scripted")
+
+    def platform(self) -> str:
+        return "paper"
+
+    def do(self, job: Job) -> Finished:
+        assert isinstance(job, ChunkJob)
+        if job.stage == "dies":
+            raise EngineError("the engine died")
+        if job.stage == "wrong":
+            raise ConfigError("a setting is wrong")
+        if job.stage != "ok":
+            time.sleep(1.0 if job.stage == "slow" else 10_000.0)
+        self._on_tokens(7)
+        lines = tuple(b"%s %d\n" % (plan.problem_id.encode(), os.getpid()) for plan in job.planned)
+        return FinishedChunk(
+            number=job.number, lines=lines, prompts=ChunkPrompts(head=None, own=()), tokens=7, seconds=0.0
+        )
+
+    def close(self) -> None:
+        """Nothing is open."""

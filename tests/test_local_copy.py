@@ -1,0 +1,100 @@
+"""A model on a shared folder is copied to a machine's disk once, is what its hash says, and goes when unused."""
+
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from selftaught.models import local_copy
+from selftaught.models.local_copy import folder_here
+from selftaught.models.weights import model_in_folder, weights_sha256
+from selftaught.records.errors import ModelError
+from selftaught.records.samples import ModelRef
+from tiny_models import make_adapters
+
+
+@pytest.fixture(autouse=True)
+def _other_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every folder but a copy is on another disk."""
+    monkeypatch.setattr(local_copy, "_is_on_disk_of", lambda place, folder: False)
+
+
+@pytest.fixture
+def model(adder: Path, tmp_path: Path) -> ModelRef:
+    folder = shutil.copytree(adder, tmp_path / "shared" / "model")
+    (folder / "pytorch_model.bin").write_bytes(b"the same in another form")
+    return model_in_folder(folder)
+
+
+def test_who_asks_at_the_same_time_gets_one_copy(model: ModelRef, tmp_path: Path) -> None:
+    """Threads stand for processes: each opens the lock itself, which is what it tells apart."""
+    all_have_it = threading.Barrier(4, timeout=60)
+
+    def use() -> int:
+        with folder_here(model, tmp_path / "own") as folder:
+            all_have_it.wait()
+            return folder.stat().st_ino
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len({use.result() for use in [pool.submit(use) for _ in range(4)]}) == 1
+
+
+def test_a_copy_has_the_weights_and_small_files_and_nothing_else(model: ModelRef, tmp_path: Path) -> None:
+    with folder_here(model, tmp_path / "own") as folder:
+        assert folder.parent == tmp_path / "own"
+        assert weights_sha256(folder) == model.sha256
+        left_out = {path.name for path in Path(model.path).iterdir()} - {path.name for path in folder.iterdir()}
+    assert left_out == {"pytorch_model.bin"}
+
+
+def test_a_copy_that_nobody_uses_goes_when_the_next_is_made(model: ModelRef, made: Path, tmp_path: Path) -> None:
+    place = tmp_path / "own"
+    with ExitStack() as used:
+        first = used.enter_context(folder_here(model, place))
+        with folder_here(ModelRef(path=str(made)), place):
+            assert first.is_dir(), "it is in use"
+    with folder_here(ModelRef(path=shutil.copytree(made, tmp_path / "another")), place):
+        assert not first.exists()
+
+
+@pytest.fixture(scope="module")
+def made(adder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_adapters(adder, tmp_path_factory.mktemp("adapters") / "made")
+
+
+def test_adapters_come_with_their_base_and_hash_as_they_did(made: Path, tmp_path: Path) -> None:
+    model = model_in_folder(made)
+    with folder_here(model, tmp_path / "own") as folder:
+        assert model_in_folder(folder).sha256 == model.sha256
+        assert str(tmp_path / "own") in (folder / "adapter_config.json").read_text()
+
+
+def test_other_weights_than_the_runs_are_refused(model: ModelRef, tmp_path: Path) -> None:
+    other = ModelRef(path=model.path, sha256="0" * 64)
+    with pytest.raises(ModelError, match=r"hashes to \w{12}, the run's model to 000000000000") as caught:
+        folder_here(other, tmp_path / "own").__enter__()
+    assert len(str(caught.value).splitlines()) == 1
+    assert [path.suffix for path in (tmp_path / "own").iterdir()] == [".lock"]
+
+
+def test_a_folder_that_this_machine_does_not_see_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="this machine does not see the folder"):
+        folder_here(ModelRef(path=str(tmp_path / "nowhere")), tmp_path / "own", appears_s=0.6).__enter__()
+
+
+def test_a_disk_that_is_too_full_is_refused(model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(local_copy.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    with pytest.raises(ModelError, match=r"needs .* MiB in .*, where 0 are free"):
+        folder_here(model, tmp_path / "own").__enter__()
+
+
+def test_a_folder_on_the_machines_own_disk_is_used_where_it_is(
+    model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    with folder_here(model, tmp_path / "own") as folder:
+        assert folder == Path(model.path)
