@@ -104,7 +104,7 @@ def launch(
     check_before_start(config, task := in_format(task, config, resolved.chat))
     trust = config.model.trust_remote_code
     with Workers(resolved.workers - 1) as workers:
-        opening = resolved.opening(workers, trust_remote_code=trust, run_dir=run_dir)
+        opening = resolved.opening(workers, cluster=config.cluster, trust_remote_code=trust, run_dir=run_dir)
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
         own = {"trains": given.trainer is None, "samples": given.engine is None}
@@ -113,7 +113,8 @@ def launch(
         if held is None and given.engine is None:
             refuse_long_prompts(config, task, base, resolved.chat, has_places=given.task is None)
         resolved, changes = with_room(config, task, base, resolved, run_dir, **own)
-        open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
+        trainer = resolved.training or config.training
+        open_trainer = given.trainer or trainer.opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
         mirrors = mirrors_of(run_dir, config)
@@ -139,7 +140,7 @@ def launch(
                 base=base,
                 store=store,
                 open_engine=given.engine or resolved.engine.opener(opening),
-                open_trainer=open_trainer,
+                open_trainer=given.trainer or trainer.opener(opening),
                 chunk=resolved.chunk_completions,
                 dtype=resolved.dtype,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
@@ -345,7 +346,11 @@ def _other_versions(config: RunConfig, run_dir: Path) -> list[str]:
 
 def fixed_settings(config: RunConfig) -> dict[str, Value]:
     """The settings that a run keeps: all but those that may change, such as how a server is reached and who is told."""
-    sections = {"engine": config.engine.may_change, "training": config.training.may_change}
+    sections = {
+        "engine": config.engine.may_change,
+        "training": config.training.may_change,
+        "cluster": config.cluster.may_change,
+    }
     may_change = {f"{section}.{key}" for section, keys in sections.items() for key in keys}
     return {
         key: value

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from selftaught.config.chat import ChatResolved
 from selftaught.config.settings import EngineSettings, RunConfig, TrainingSettings
+from selftaught.machine.cluster import THIS_MACHINE, ClusterConfig
 from selftaught.machine.devices import Device, Machine, NumberType, given_or, gpu_lines, resolve_machine
 from selftaught.machine.opening import Opening
 from selftaught.machine.workers import Worker
@@ -33,6 +34,8 @@ class Resolved(Section):
     dtype: NumberType
     threads: Positive
     workers: Positive
+    train_workers: Positive = 1
+    """Ranks of a training."""
     chunk_completions: Positive
     engine: EngineSettings
     chat: ChatResolved | None
@@ -45,13 +48,20 @@ class Resolved(Section):
 
     @property
     def machine(self) -> Machine:
-        return Machine(device=self.device, dtype=self.dtype, threads=self.threads, workers=self.workers)
+        return Machine(
+            device=self.device,
+            dtype=self.dtype,
+            threads=self.threads,
+            workers=self.workers,
+            ranks=self.train_workers,
+        )
 
     def opening(
         self,
         workers: Sequence[Worker],
         *,
         trust_remote_code: bool,
+        cluster: ClusterConfig = THIS_MACHINE,
         run_dir: Path | None = None,
         note: Callable[[str], None] = lambda line: None,
     ) -> Opening:
@@ -59,6 +69,7 @@ class Resolved(Section):
         return Opening(
             machine=self.machine,
             workers=workers,
+            cluster=cluster,
             trust_remote_code=trust_remote_code,
             chat=self.chat.settings if self.chat else None,
             log_dir=run_dir / "logs" if run_dir else None,
@@ -93,6 +104,7 @@ def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Re
         dtype=machine.dtype,
         threads=machine.threads,
         workers=machine.workers,
+        train_workers=config.cluster.train_workers,
         chunk_completions=chunk_completions(
             compute.chunk_completions,
             engine.completions_at_a_time(machine),

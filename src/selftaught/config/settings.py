@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from selftaught.config.choices import CHOICES
 from selftaught.engines.engine import EngineConfig
 from selftaught.engines.local.settings import LocalConfig
+from selftaught.machine.cluster import ClusterConfig
 from selftaught.methods.settings import (
     LoopConfig,
     PassAtKConfig,
@@ -120,4 +121,5 @@ class RunConfig(Section):
     pass_at_k: PassAtKConfig = PassAtKConfig()
     tracking: TrackingConfig = TrackingConfig()
     compute: ComputeConfig = ComputeConfig()
+    cluster: ClusterConfig = ClusterConfig()
     engine: EngineSettings = LocalConfig()

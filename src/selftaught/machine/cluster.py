@@ -1,5 +1,7 @@
 """The section [cluster]: the processes that sample and train for a run, on this machine or in a Ray cluster."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from selftaught.records.sections import Count, Positive, Section, Text
@@ -7,6 +9,10 @@ from selftaught.records.sections import Count, Positive, Section, Text
 
 class ClusterConfig(Section):
     """Nothing here but `train_workers` decides a byte of the run folder, so the rest may differ at each start."""
+
+    may_change: ClassVar[frozenset[str]] = frozenset(
+        {"address", "workers", "gpus_per_worker", "chunk_timeout", "max_losses", "any_machine"}
+    )
 
     address: Text | None = Field(
         None,
@@ -18,7 +24,8 @@ class ClusterConfig(Section):
     )
     gpus_per_worker: float = Field(1.0, ge=0.0, le=64.0, description="GPUs of each process that samples.")
     train_workers: Positive = Field(
-        1, description="Processes that share every training step; they decide the last bits of the weights, so a run keeps their number."
+        1,
+        description="Processes that share every training step; they decide the last bits of the weights, so a run keeps their number.",
     )
     chunk_timeout: Positive = Field(
         3600, description="Seconds after which a chunk that a worker has not finished is made by another one as well."
@@ -30,3 +37,7 @@ class ClusterConfig(Section):
         False,
         description="Let workers sample whose GPU, driver or versions differ from those of the first; the run then no longer repeats itself byte for byte, and run.json says so.",
     )
+
+
+THIS_MACHINE = ClusterConfig()
+"""No cluster."""

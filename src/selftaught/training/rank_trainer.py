@@ -1,0 +1,107 @@
+"""The trainer `sft` on several ranks of this machine: it starts them, passes on what they tell, and ends them.
+
+The ranks are workers (machine/workers.py): they share no terminal and no signals with the run, and end with it. When
+one is lost, all end, and the training begins again, because the others are in the middle of a step.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from selftaught.machine.leftovers import end_leftovers, remember
+from selftaught.machine.workers import Worker, Workers
+from selftaught.records.errors import TrainingError, WorkerDied
+from selftaught.records.training import Checkpoint, StepMetrics, Training
+from selftaught.training.rank_process import Meeting, RankJob, serve_rank
+
+MOST_REDONE = 3
+"""Times that a training begins again because ranks were lost."""
+CAUSE_S = 2.0
+"""In which the system tells that a process is gone, after others have noticed."""
+
+JobOf = Callable[[Training], RankJob]
+
+
+class RankTrainer:
+    """Fine-tunes on `size` ranks, which are started for each training and gone after it."""
+
+    def __init__(self, job_of: JobOf, size: int, *, log_dir: Path | None, note: Callable[[str], None]) -> None:
+        """`log_dir` keeps the ids of the ranks while they train, for the next start of a run that is killed."""
+        self._job_of, self._size, self._note = job_of, size, note
+        self._record = log_dir / "ranks.json" if log_dir else None
+
+    def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
+        if self._record is not None:
+            end_leftovers(self._record)
+        job = self._job_of(training)
+        return redone(training, self._size, self._note, lambda: self._once(job, on_step))
+
+    def _once(self, job: RankJob, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
+        with Workers(self._size) as ranks:
+            for rank, worker in enumerate(ranks):
+                worker.begin(self, serve_rank, job, rank, self._size)
+            if self._record is not None:
+                remember(self._record, [worker.pid for worker in ranks if worker.pid is not None])
+            checkpoint = _attend(ranks, on_step)
+        if self._record is not None:
+            self._record.unlink(missing_ok=True)
+        return checkpoint
+
+
+def redone(training: Training, size: int, note: Callable[[str], None], train: Callable[[], Checkpoint]) -> Checkpoint:
+    """What `train` returns; after a WorkerDied it is called again, a few times. Raises TrainingError after these."""
+    number = 0
+    while True:
+        try:
+            return train()
+        except WorkerDied as lost:
+            if number == MOST_REDONE:
+                raise TrainingError(
+                    f"the training of iteration {training.plan.iteration} lost a rank {number + 1} times, at last: "
+                    f"{lost}; if memory is short, carry on with a smaller training.micro_batch_tokens or "
+                    "training.activation_checkpointing=true; the samples are kept"
+                ) from lost
+            number += 1
+            note(
+                f"warning: the training of iteration {training.plan.iteration} has lost a rank ({lost}); it begins "
+                f"again on all {size} ranks"
+            )
+            for path in training.out_dir.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _attend(ranks: Sequence[Worker], on_step: Callable[[StepMetrics], None]) -> Checkpoint:
+    """Pass on what the ranks tell until the first has saved the model."""
+    by_pipe = {worker.pipe: rank for rank, worker in enumerate(ranks)}
+    while True:
+        for pipe in wait(list(by_pipe)):
+            rank = by_pipe[pipe]  # type: ignore[index]  # it waits for pipes alone
+            with _named(ranks, rank):
+                message = ranks[rank].receive()
+            if isinstance(message, Checkpoint):
+                return message
+            if isinstance(message, Meeting):
+                for other in ranks[1:]:
+                    other.send(message)
+            else:
+                on_step(message)
+
+
+@contextmanager
+def _named(ranks: Sequence[Worker], rank: int) -> Iterator[None]:
+    """Say of a rank that is lost which one it is, and how it ended, although another one may notice first."""
+    try:
+        yield
+    except WorkerDied as lost:
+        if lost.how:
+            raise WorkerDied(f"rank {rank} of {len(ranks)} {lost.how}") from lost
+        deadline = time.monotonic() + CAUSE_S
+        while time.monotonic() < deadline:
+            for number, worker in enumerate(ranks):
+                if (how := worker.how_it_ended()) is not None and "code 0" not in how:
+                    raise WorkerDied(f"rank {number} of {len(ranks)} {how}") from lost
+            time.sleep(0.05)
+        raise
