@@ -38,6 +38,7 @@ from selftaught.models.checking import check_model_and_tokenizer
 from selftaught.models.weights import check_model_path, resolve_model
 from selftaught.prompts.chat import as_chat
 from selftaught.records.errors import (
+    ConfigError,
     Interrupted,
     RefusedError,
     StoreError,
@@ -226,6 +227,11 @@ def _check_packages(config: RunConfig, given: FromPython) -> None:
         config.engine.check()
     if given.trainer is None:
         config.training.check()
+    elif config.cluster.train_workers > 1:
+        raise ConfigError(
+            f"cluster.train_workers = {config.cluster.train_workers}, but the trainer is given from Python, which runs "
+            "in one process; remove it"
+        )
 
 
 def _write_changes(store: RunStore, config: RunConfig, held: Resolved | None, resolved: Resolved) -> None:

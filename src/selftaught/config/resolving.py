@@ -80,7 +80,14 @@ class Resolved(Section):
 
 def machine_lines(resolved: Resolved) -> list[str]:
     """What the user should know of the machine that a run takes and of its engine on it."""
-    return [*gpu_lines(resolved.device), *resolved.engine.lines(resolved.machine)]
+    lines = gpu_lines(resolved.device) if resolved.train_workers == 1 else _rank_lines(resolved)
+    return [*lines, *resolved.engine.lines(resolved.machine)]
+
+
+def _rank_lines(resolved: Resolved) -> list[str]:
+    number = resolved.train_workers
+    each = "a GPU" if resolved.device == "cuda" else f"{max(1, resolved.threads // number)} threads"
+    return [f"every training step is shared by {number} train workers, with {each} for each"]
 
 
 def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Resolved:

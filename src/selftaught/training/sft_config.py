@@ -64,6 +64,11 @@ class SftConfig(SftSettings):
         if opening.cluster.address is None:
             refuse_too_few_gpus(machine.device, size)
             return RankTrainer(job_of, size, log_dir=opening.log_dir, note=opening.note)
+        if find_spec("ray") is None:
+            raise ConfigError(
+                f"cluster.address = {opening.cluster.address!r} needs the package ray; install selftaught[cluster], or "
+                "leave the address out to train on this machine"
+            )
         from selftaught.training.ray_ranks import RayRankTrainer
 
         return RayRankTrainer(job_of, size, address=opening.cluster.address, note=opening.note)
