@@ -4,6 +4,9 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,6 +19,7 @@ from safetensors.torch import load_file
 
 from builders import PATIENCE_S, config, task_named
 from selftaught.commands.run import fixed_settings
+from selftaught.config.loading import load_config
 from selftaught.machine.devices import Machine
 from selftaught.machine.opening import Opening
 from selftaught.methods.training_set import examples_from_solutions
@@ -226,6 +230,46 @@ def test_ranks_give_the_same_bytes_every_time_also_when_one_is_killed_on_the_way
     assert all(not Path(f"/proc/{pid}").exists() for pid in processes)
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from test_train_ranks import on_processes, training
+folder = Path(sys.argv[2])
+long = training(Path(sys.argv[1]), folder / "first", steps=2000)
+on_processes("float32", folder).fine_tune(long, lambda metrics: print(metrics.step, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_ranks_end_with_a_killed_run_and_a_stopped_one_at_the_next_start(tiny: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tiny), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"1\n"
+        free, stopped = ranks_of(tmp_path)
+        os.kill(stopped, signal.SIGSTOP)
+        run.kill()
+    assert is_gone_in_time(free)
+    assert not is_gone(stopped)
+    on_processes("float32", tmp_path).fine_tune(training(tiny, tmp_path / "second"), lambda metrics: None)
+    assert is_gone_in_time(stopped)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return True
+
+
+def is_gone_in_time(pid: int) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_gone(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return is_gone(pid)
+
+
 @pytest.mark.slow
 def test_a_run_that_is_stopped_in_a_step_ends_its_ranks(tiny: Path, tmp_path: Path) -> None:
     found: list[int] = []
@@ -249,7 +293,7 @@ def test_a_training_that_loses_ranks_again_and_again_ends_with_one_line(tmp_path
         raise WorkerDied("rank 1 of 2 was killed by signal 9")
 
     notes: list[str] = []
-    with pytest.raises(TrainingError, match=r"iteration 1 lost a rank 4 times, at last: rank 1 .* micro_batch_tokens"):
+    with pytest.raises(TrainingError, match=r"iteration 1 lost a rank 4 times, at last: rank 1 .*micro_batch_tokens"):
         redone(training(tmp_path, tmp_path / "out"), 2, notes.append, lose)
     assert tries == [0] * (1 + MOST_REDONE)
     assert len(notes) == MOST_REDONE
@@ -285,19 +329,16 @@ def test_every_rank_has_a_gpu_of_those_that_are_visible(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("sections", "expected"),
+    ("given", "expected"),
     [
-        ({"training": {"batch_size": 6}}, r"train_workers = 4 cannot share a .* batch_size = 6 rows evenly"),
-        ({"compute": {"workers": 2}}, r"train_workers = 4 and compute.workers = 2 would both share"),
-        ({"training": {"name": "none"}}, r"train_workers = 4, but the trainer 'none' trains in one process"),
+        (["training.batch_size=6"], r"train_workers = 4 cannot share a .*batch_size = 6 rows evenly"),
+        (["compute.workers=2"], r"train_workers = 4 and compute.workers = 2 would both share"),
+        (["training.name=none"], r"train_workers = 4, but the trainer 'none' trains in one process"),
     ],
 )
-def test_settings_that_contradict_several_train_workers_are_refused(
-    sections: dict[str, dict[str, object]], expected: str
-) -> None:
-    values = {"cluster": {"train_workers": 4}, **sections}
+def test_settings_that_contradict_several_train_workers_are_refused(given: list[str], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
-        config(**values)
+        load_config("gsm8k", ["cluster.train_workers=4", *given])
 
 
 def test_too_few_gpus_are_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
