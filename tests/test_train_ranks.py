@@ -22,16 +22,18 @@ from selftaught.commands.run import fixed_settings
 from selftaught.config.loading import load_config
 from selftaught.machine.devices import Machine
 from selftaught.machine.opening import Opening
+from selftaught.machine.workers import Workers
 from selftaught.methods.training_set import examples_from_solutions
 from selftaught.records.errors import ConfigError, RefusedError, TrainingError, WorkerDied
 from selftaught.records.samples import ModelRef
 from selftaught.records.training import Checkpoint, StepMetrics, Training, TrainingPlan
 from selftaught.training import rank_process
 from selftaught.training.masters import Masters
-from selftaught.training.rank_trainer import MOST_REDONE, redone
+from selftaught.training.rank_trainer import MOST_REDONE, _received, redone
 from selftaught.training.ranks import LAUNCHERS, RankLost, Ranks, hide_from_libraries, join
 from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
+from worker_functions import echo, fail, half, unreachable
 
 CPU = torch.device("cpu")
 TASK = task_named("arithmetic")
@@ -297,6 +299,25 @@ def test_a_training_that_loses_ranks_again_and_again_ends_with_one_line(tmp_path
         redone(training(tmp_path, tmp_path / "out"), 2, notes.append, lose)
     assert tries == [0] * (1 + MOST_REDONE)
     assert len(notes) == MOST_REDONE
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "expected", "words"),
+    [
+        (fail, ("theirs",), RefusedError, "no tokens"),
+        (half, (), WorkerDied, "rank 1 of 3 was killed by signal 9"),
+        (echo, (), WorkerDied, "rank 0 cannot reach another rank"),
+    ],
+)
+def test_what_has_happened_to_a_rank_is_told_although_others_notice_first(
+    function: Any, arguments: tuple[str, ...], expected: type[Exception], words: str
+) -> None:
+    with Workers(3) as ranks:
+        ranks[0].begin("me", unreachable)
+        ranks[1].begin("me", function, *arguments)
+        ranks[2].begin("me", unreachable)
+        with pytest.raises(expected, match=words):
+            _received(ranks, 0)
 
 
 @pytest.mark.parametrize(

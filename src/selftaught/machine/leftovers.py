@@ -24,7 +24,10 @@ def remember(path: Path, pids: Sequence[int]) -> None:
     started = {pid: at for pid in pids if (at := _start_of(pid)) is not None}
     temporary = path.with_name(f"{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps({"machine": _machine(), "started": started}), encoding="utf-8")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump({"machine": _machine(), "started": started}, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 

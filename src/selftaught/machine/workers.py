@@ -102,13 +102,6 @@ class Worker:
         assert self._pipe is not None
         return self._pipe
 
-    def how_it_ended(self) -> str | None:
-        """In words; None if the process runs, or was ended from here."""
-        code = self._process.poll() if self._process else None
-        if code is None:
-            return None
-        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-
     def end(self, owner: object) -> None:
         """End the present function if it is the owner's."""
         if self.owner is owner:
@@ -144,9 +137,10 @@ class Worker:
                 if isinstance(message := self._pipe.recv(), Exception):
                     self.kill()
                     return message
+        code = None
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=5)
-        how = self.how_it_ended() or "does not answer"
+            code = self._process.wait(timeout=5)
+        how = f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
         self.kill()
         died = WorkerDied(
             f"a worker of the run {how}; if memory is short, set compute.workers=1 in a new run; what was saved is "

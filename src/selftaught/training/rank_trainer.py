@@ -6,15 +6,16 @@ one is lost, all end, and the training begins again, because the others are in t
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 from selftaught.machine.leftovers import end_leftovers, remember
 from selftaught.machine.workers import Worker, Workers
 from selftaught.records.errors import TrainingError, WorkerDied
 from selftaught.records.training import Checkpoint, StepMetrics, Training
+from selftaught.runs.lines import as_store_error
 from selftaught.training.rank_process import Meeting, RankJob, serve_rank
 
 MOST_REDONE = 3
@@ -35,20 +36,23 @@ class RankTrainer:
 
     def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
         if self._record is not None:
-            end_leftovers(self._record)
+            with as_store_error(self._record, "read"):
+                end_leftovers(self._record)
         job = self._job_of(training)
         return redone(training, self._size, self._note, lambda: self._once(job, on_step))
 
     def _once(self, job: RankJob, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
-        with Workers(self._size) as ranks:
-            for rank, worker in enumerate(ranks):
-                worker.begin(self, serve_rank, job, rank, self._size)
+        try:
+            with Workers(self._size) as ranks:
+                for rank, worker in enumerate(ranks):
+                    worker.begin(self, serve_rank, job, rank, self._size)
+                if self._record is not None:
+                    with as_store_error(self._record, "write"):
+                        remember(self._record, [worker.pid for worker in ranks if worker.pid is not None])
+                return _attend(ranks, on_step)
+        finally:
             if self._record is not None:
-                remember(self._record, [worker.pid for worker in ranks if worker.pid is not None])
-            checkpoint = _attend(ranks, on_step)
-        if self._record is not None:
-            self._record.unlink(missing_ok=True)
-        return checkpoint
+                self._record.unlink(missing_ok=True)
 
 
 def redone(training: Training, size: int, note: Callable[[str], None], train: Callable[[], Checkpoint]) -> Checkpoint:
@@ -78,9 +82,7 @@ def _attend(ranks: Sequence[Worker], on_step: Callable[[StepMetrics], None]) -> 
     by_pipe = {worker.pipe: rank for rank, worker in enumerate(ranks)}
     while True:
         for pipe in wait(list(by_pipe)):
-            rank = by_pipe[pipe]  # type: ignore[index]  # it waits for pipes alone
-            with _named(ranks, rank):
-                message = ranks[rank].receive()
+            message = _received(ranks, by_pipe[pipe])  # type: ignore[index]  # it waits for pipes alone
             if isinstance(message, Checkpoint):
                 return message
             if isinstance(message, Meeting):
@@ -90,18 +92,28 @@ def _attend(ranks: Sequence[Worker], on_step: Callable[[StepMetrics], None]) -> 
                 on_step(message)
 
 
-@contextmanager
-def _named(ranks: Sequence[Worker], rank: int) -> Iterator[None]:
-    """Say of a rank that is lost which one it is, and how it ended, although another one may notice first."""
+def _received(ranks: Sequence[Worker], rank: int) -> Any:
+    """A rank's next message. Raises what it raised; if that is that it cannot reach another one, what that one raised,
+    or WorkerDied with the words how it ended."""
     try:
-        yield
+        return ranks[rank].receive()
     except WorkerDied as lost:
         if lost.how:
             raise WorkerDied(f"rank {rank} of {len(ranks)} {lost.how}") from lost
-        deadline = time.monotonic() + CAUSE_S
-        while time.monotonic() < deadline:
-            for number, worker in enumerate(ranks):
-                if (how := worker.how_it_ended()) is not None and "code 0" not in how:
-                    raise WorkerDied(f"rank {number} of {len(ranks)} {how}") from lost
+        deadline, others = time.monotonic() + CAUSE_S, set(range(len(ranks))) - {rank}
+        while others and time.monotonic() < deadline:
+            for other in sorted(others):
+                if ranks[other].has_message():
+                    _raise_cause(ranks, other, others)
             time.sleep(0.05)
         raise
+
+
+def _raise_cause(ranks: Sequence[Worker], rank: int, others: set[int]) -> None:
+    """Raise what a rank raised, unless that is that it cannot reach another one, either."""
+    try:
+        ranks[rank].receive()
+    except WorkerDied as lost:
+        others.remove(rank)
+        if lost.how:
+            raise WorkerDied(f"rank {rank} of {len(ranks)} {lost.how}") from lost

@@ -209,7 +209,7 @@ class SftTrainer:
         trainer = MicroBatchTrainer(
             compute=torch.float32 if settings.lora_rank else self._compute,
             batches=batches,
-            loss_tokens=[sum(rows[i].num_loss_tokens for rows_of in s for i in rows_of) for s in batches.steps],
+            loss_tokens=[sum(rows[i].num_loss_tokens for rows_of in step for i in rows_of) for step in batches.steps],
             notes=tuple(notes),
             plain_attention=plain_attention,
             in_pieces=prepared.in_pieces,
