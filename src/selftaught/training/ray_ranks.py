@@ -4,6 +4,7 @@ An actor of the run calls Ray Train, so that the run can end a training at any m
 Ray waits for. Ranks leave their messages with a second actor, on the run's machine.
 """
 
+import logging
 import os
 import shutil
 import time
@@ -105,7 +106,7 @@ def connect(address: str) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"cluster.address = {address!r}: no Ray cluster answers ({one_line(error)}); start one as docs/cluster.md "
@@ -145,11 +146,13 @@ class Fitting:
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        is_gpu, timeout_s = job.machine.device == "cuda", 1800
+        from selftaught.training.ranks import TIMEOUT
+
+        is_gpu = job.machine.device == "cuda"
         trainer = TorchTrainer(
             _be_rank,
             train_loop_config={"job": job, "mailbox": mailbox},
-            torch_config=TorchConfig(backend="nccl" if is_gpu else "gloo", timeout_s=timeout_s),
+            torch_config=TorchConfig(backend="nccl" if is_gpu else "gloo", timeout_s=int(TIMEOUT.total_seconds())),
             scaling_config=ScalingConfig(
                 num_workers=size, use_gpu=is_gpu, resources_per_worker={"CPU": 0, **resources_of(job)}
             ),
@@ -194,7 +197,9 @@ def _tell(mailbox: Any, metrics: StepMetrics) -> None:
 
 def _attend(mailbox: Any, fitted: Any, size: int, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
     """Pass on what the ranks tell until Ray Train has ended, with a checkpoint."""
-    checkpoint, started, began = None, set(), time.monotonic()
+    checkpoint: Checkpoint | None = None
+    started: set[int] = set()
+    began = time.monotonic()
     while True:
         ended, _ = ray.wait([fitted], timeout=POLL_S)
         for message in ray.get(mailbox.take.remote()):
