@@ -30,7 +30,7 @@ class SftConfig(SftSettings):
 
     def opener(self, opening: Opening) -> Callable[[], Trainer]:
         if opening.machine.ranks > 1:
-            return lambda: self._on_ranks(opening)
+            return lambda: self.on_ranks(opening)
 
         def open_trainer() -> Trainer:
             for worker in opening.workers:
@@ -49,7 +49,8 @@ class SftConfig(SftSettings):
 
         return open_trainer
 
-    def _on_ranks(self, opening: Opening) -> Trainer:
+    def on_ranks(self, opening: Opening) -> Trainer:
+        """A trainer that shares every step among `opening.machine.ranks` ranks, here or in a Ray cluster."""
         machine, size = opening.machine, opening.machine.ranks
 
         def job_of(training: Training) -> RankJob:
