@@ -95,8 +95,8 @@ def test_two_ranks_train_the_weights_and_tell_the_numbers_of_one_process(
     tiny: Path, tmp_path: Path, dtype: str, settings: dict[str, Any]
 ) -> None:
     alone: list[StepMetrics] = []
-    one = trainer(dtype, **settings).fine_tune(training(tiny, tmp_path / "one"), alone.append)
-    shared = training(tiny, tmp_path / "two")
+    one = trainer(dtype, **settings).fine_tune(training(tiny, tmp_path / "one", steps=3), alone.append)
+    shared = training(tiny, tmp_path / "two", steps=3)
 
     def share(ranks: Ranks) -> tuple[list[StepMetrics], Checkpoint | None]:
         seen: list[StepMetrics] = []
@@ -112,7 +112,7 @@ def test_two_ranks_train_the_weights_and_tell_the_numbers_of_one_process(
     assert [s.tokens for s in seen] == [s.tokens for s in alone]
     assert [s.loss for s in seen] == pytest.approx([s.loss for s in alone], rel=1e-5)
     assert [s.grad_norm for s in seen] == pytest.approx([s.grad_norm for s in alone], rel=1e-5)
-    assert (two.train.tokens, two.train.loss_tokens, two.train.steps) == (one.train.tokens, one.train.loss_tokens, 5)
+    assert (two.train.tokens, two.train.loss_tokens, two.train.steps) == (one.train.tokens, one.train.loss_tokens, 3)
     assert two.train.noise_scale == pytest.approx(one.train.noise_scale, rel=1e-3)
     assert (seen[-1].peak_bytes or 0) > 1.2 * (alone[-1].peak_bytes or 0)
 
