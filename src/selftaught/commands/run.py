@@ -58,6 +58,7 @@ from selftaught.tasks.outside import OBJECT, short_name
 from selftaught.tracking import OF_EVERY_RUN, mirrors_of, open_mirrors
 from selftaught.tracking.listeners import Listeners
 from selftaught.tracking.trackers import check_trackers
+from selftaught.training.rank_trainer import end_leftover_ranks
 from selftaught.training.trainer import Trainer
 
 
@@ -134,6 +135,7 @@ def launch(
             for line in (*first, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
+            end_leftover_ranks(store.dir / "logs")  # they may hold the memory that sampling needs
             open_mirrors(mirrors, note)
             setup = Setup(
                 config=config,

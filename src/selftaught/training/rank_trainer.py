@@ -23,6 +23,9 @@ MOST_REDONE = 3
 CAUSE_S = 2.0
 """In which the system tells that a process is gone, after others have noticed."""
 
+RECORD = "ranks.json"
+"""In the folder of a run's logs, as long as ranks train for it."""
+
 JobOf = Callable[[Training], RankJob]
 
 
@@ -32,12 +35,11 @@ class RankTrainer:
     def __init__(self, job_of: JobOf, size: int, *, log_dir: Path | None, note: Callable[[str], None]) -> None:
         """`log_dir` keeps the ids of the ranks while they train, for the next start of a run that is killed."""
         self._job_of, self._size, self._note = job_of, size, note
-        self._record = log_dir / "ranks.json" if log_dir else None
+        self._record = log_dir / RECORD if log_dir else None
 
     def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
         if self._record is not None:
-            with as_store_error(self._record, "read"):
-                end_leftovers(self._record)
+            end_leftover_ranks(self._record.parent)
         job = self._job_of(training)
         return redone(training, self._size, self._note, lambda: self._once(job, on_step))
 
@@ -53,6 +55,12 @@ class RankTrainer:
         finally:
             if self._record is not None:
                 self._record.unlink(missing_ok=True)
+
+
+def end_leftover_ranks(log_dir: Path) -> None:
+    """End the ranks that a killed start of the run has left behind; for the one process that has the run's lock."""
+    with as_store_error(log_dir / RECORD, "read"):
+        end_leftovers(log_dir / RECORD)
 
 
 def redone(training: Training, size: int, note: Callable[[str], None], train: Callable[[], Checkpoint]) -> Checkpoint:
