@@ -115,8 +115,7 @@ def launch(
         if held is None and given.engine is None:
             refuse_long_prompts(config, task, base, resolved.chat, has_places=given.task is None)
         resolved, changes = with_room(config, task, base, resolved, run_dir, **own)
-        trainer = resolved.training or config.training
-        open_trainer = given.trainer or trainer.opener(opening)
+        open_trainer = given.trainer or (resolved.training or config.training).opener(opening)
         if not read_summaries(run_dir):
             open_trainer()  # a library that it lacks is an error before anything is sampled
         mirrors = mirrors_of(run_dir, config)
@@ -135,7 +134,6 @@ def launch(
             for line in (*first, *_other_versions(config, run_dir)):
                 note(line)
             store.cut_torn_tails()
-            end_leftover_ranks(store.dir / "logs")  # they may hold the memory that sampling needs
             open_mirrors(mirrors, note)
             setup = Setup(
                 config=config,
@@ -143,7 +141,7 @@ def launch(
                 base=base,
                 store=store,
                 open_engine=given.engine or resolved.engine.opener(opening),
-                open_trainer=given.trainer or trainer.opener(opening),
+                open_trainer=given.trainer or (resolved.training or config.training).opener(opening),
                 chunk=resolved.chunk_completions,
                 dtype=resolved.dtype,
                 noise=NOISE_BFLOAT16 if resolved.dtype == "bfloat16" else NOISE,
@@ -293,6 +291,7 @@ def _begun(store: RunStore, task: Task, held: Resolved | dict[str, Any]) -> Iter
     """At the first start, write the problems and run.json, with the content that is given then. Delete what a new run
     wrote if it fails before it has sampled anything, so that the corrected command can use the folder."""
     if isinstance(held, Resolved):
+        end_leftover_ranks(store.dir / "logs")  # they may hold the memory that sampling needs
         yield
         return
     if (store.dir / "run.json").exists():
