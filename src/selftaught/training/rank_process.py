@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftaught.machine.devices import Machine
 from selftaught.records.errors import TrainingError
@@ -89,8 +89,9 @@ def serve_rank(pipe: Connection, job: RankJob, rank: int, size: int) -> None:
     threading.Event().wait()  # the run ends this process when it has what it needs
 
 
-def _meet(pipe: Connection, *, is_first: bool) -> "torch.distributed.TCPStore":  # noqa: F821
-    from torch.distributed import TCPStore
+def _meet(pipe: Connection, *, is_first: bool) -> Any:
+    """The store of torch.distributed where the ranks meet."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     if is_first:
         store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False)  # the system chooses a port that is free

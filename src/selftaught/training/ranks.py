@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -48,7 +49,7 @@ class Ranks:
                 continue
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
             self._sum(flat)
-            for tensor, piece in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
+            for tensor, piece in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
                 tensor.copy_(piece.view_as(tensor))
 
     def gather(self, values: Sequence[float]) -> list[list[float]]:
@@ -86,8 +87,8 @@ class Ranks:
             raise RankLost(f"rank {self.rank} of {self.size} cannot reach another rank any more: {first}") from error
 
 
-def join(rank: int, size: int, store: dist.Store, device: torch.device) -> Ranks:
-    """Wait for all ranks, which meet at `store`, and be one of them."""
+def join(rank: int, size: int, store: Any, device: torch.device) -> Ranks:
+    """Wait for all ranks, which meet at `store` (a Store of torch.distributed), and be one of them."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     return Ranks(device)
