@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen3
 
 from builders import task_named
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
+from selftaught.machine.devices import Machine
 from selftaught.machine.memory import free_memory_bytes
+from selftaught.machine.opening import Opening
 from selftaught.methods.training_set import examples_from_solutions
 from selftaught.models.forecast import TrainingWork, forecast_training
 from selftaught.models.loading import load_model
@@ -27,6 +29,7 @@ from selftaught.records.training import Training, TrainingPlan
 from selftaught.runs.reading import read_result
 from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
+from selftaught.training.trainer import Trainer
 from test_kill import SETTINGS, command, finish, kill_after_changes
 
 DEVICE: Any = os.environ.get("SELFTAUGHT_TEST_DEVICE", "cuda")
@@ -153,8 +156,10 @@ def test_texts_differ_from_those_of_generate_only_at_near_ties(dtype: str, folde
     assert differing < 10 if dtype == "float32" else True
 
 
-def train(start: Path, out_dir: Path, device: Any, dtype: Any, *, steps: int = 6, **more: Any) -> list[float]:
-    """The losses of a training."""
+def train(
+    start: Path, out_dir: Path, device: Any, dtype: Any, *, steps: int = 6, ranks: int | None = None, **more: Any
+) -> list[float]:
+    """The losses of a training, in this process or on so many ranks."""
     out_dir.mkdir(parents=True)
     losses: list[float] = []
     settings = SftConfig(batch_size=8, learning_rate=1e-3, **more)
@@ -165,9 +170,25 @@ def train(start: Path, out_dir: Path, device: Any, dtype: Any, *, steps: int = 6
         out_dir=out_dir,
         plan=TrainingPlan(iteration=1, steps=steps, seed=1, examples_sha256="x"),
     )
-    trainer = SftTrainer(settings, dtype=dtype, device=device, threads=4)
+    trainer: Trainer = SftTrainer(settings, dtype=dtype, device=device, threads=4)
+    if ranks is not None:
+        machine = Machine(device=device, dtype=dtype, threads=4, ranks=ranks)
+        trainer = settings.on_ranks(Opening(machine=machine))
     trainer.fine_tune(training, lambda metrics: losses.append(metrics.loss))
     return losses
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("dtype", LOGPROB)
+def test_ranks_follow_the_loss_of_one_process(
+    dtype: str, ranks: int, folder_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    if DEVICE == "cuda" and torch.cuda.device_count() < ranks:
+        pytest.skip(f"needs {ranks} GPUs")
+    start = folder_of("llama")
+    alone = train(start, tmp_path / "alone", DEVICE, dtype, noise_scale=True)
+    shared = train(start, tmp_path / "shared", DEVICE, dtype, ranks=ranks, noise_scale=True)
+    assert shared == pytest.approx(alone, rel=LOSS)
 
 
 @pytest.mark.parametrize("more", [{}, {"lora_rank": 4}, {"activation_checkpointing": True, "logits_in_pieces": True}])

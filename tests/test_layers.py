@@ -81,6 +81,8 @@ ALLOWED_AT_TOP = {
     "training/packed_attention.py": {"torch", "transformers"},
     "training/loss.py": {"torch"},
     "training/masters.py": {"torch"},
+    "training/ranks.py": {"torch"},
+    "training/ray_ranks.py": {"ray"},
     "models/rounding.py": {"torch"},
     "engines/server/transport.py": {"httpx2"},
     "models/loading.py": {"torch", "transformers"},

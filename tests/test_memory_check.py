@@ -73,6 +73,23 @@ def test_a_training_that_cannot_fit_is_refused_with_its_parts_and_the_knobs(monk
     assert error.value.exit_code == 2
 
 
+def test_train_workers_on_a_cpu_need_their_memory_too_and_one_is_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_free(monkeypatch, 700 * MIB)
+    fitted(config_with(**{"compute.workers": 1}))
+    with pytest.raises(RefusedError, match=r"other ranks 1\.\d.* 0\.7 GiB are free; .*set cluster\.train_workers=1"):
+        fitted(config_with(**{"compute.workers": 1, "cluster.train_workers": 4}))
+
+
+def test_a_model_that_fits_no_gpu_is_refused_with_adapters_as_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = fitted(config_with(**{"compute.workers": 1, "cluster.train_workers": 2}))[0]
+    with_free(monkeypatch, 10 * MIB)
+    on_gpus = resolved.model_copy(update={"device": "cuda"})
+    config = config_with(**{"compute.workers": 1, "cluster.train_workers": 2})
+    expected = r"each of 2 GPUs holds the whole model; .*train adapters \(training\.lora_rank=16"
+    with pytest.raises(RefusedError, match=expected):
+        fit_memory(config, arithmetic(), resolve_model(config.model.path), on_gpus)
+
+
 def test_a_set_micro_batch_is_named_in_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     with_free(monkeypatch, 300 * MIB)
     with pytest.raises(RefusedError, match=r"set training\.micro_batch_tokens below 4096"):

@@ -203,3 +203,14 @@ def test_a_generation_holds_no_more_keys_and_values_than_its_cache() -> None:
     assert parts["keys and values"] == of_token * (128 * 400 + 900)
     (small,) = (p.bytes for p in forecast_sampling(QWEN, replace(work, cache_bytes=64 << 20)).parts if "keys" in p.name)
     assert small <= (64 << 20) + 900 * of_token
+
+
+def test_ranks_on_a_cpu_share_the_memory_and_ranks_on_gpus_have_their_own() -> None:
+    def needed(device: Any, ranks: int) -> int:
+        machine = Machine(device=device, dtype="bfloat16", threads=1, ranks=ranks)
+        rows = Rows(longest=100, loss_tokens=50, batch_size=16)
+        found = fit(Switches(200, False, False), rows, QWEN, machine, lora_rank=None, is_split=True, free=1 << 50)
+        return found.forecast.needed
+
+    assert needed("cpu", 3) == 3 * needed("cpu", 1)
+    assert needed("cuda", 3) == needed("cuda", 1)

@@ -6,7 +6,7 @@ import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from selftaught.records.errors import RefusedError
+from selftaught.records.errors import RefusedError, WorkerDied
 from selftaught.records.samples import ModelRef
 from selftaught.stages.workers.protocol import Ready
 
@@ -44,6 +44,11 @@ def half(pipe: Connection) -> None:
     """Dies in the middle of a message, as a process that runs out of memory may."""
     os.write(pipe.fileno(), (1000).to_bytes(4, "big") + b"x" * 10)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def unreachable(pipe: Connection) -> None:
+    """As a rank that cannot reach another one."""
+    raise WorkerDied("rank 0 cannot reach another rank")
 
 
 def tell_every_token(pipe: Connection) -> None:

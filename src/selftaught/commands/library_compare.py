@@ -10,7 +10,8 @@ from typing import Any
 from selftaught.commands import compare as comparing
 from selftaught.commands.compare_table import write_table
 from selftaught.commands.library import checked_task, config_of, terminal_of
-from selftaught.commands.run import FromPython, task_of
+from selftaught.commands.run import FromPython
+from selftaught.commands.stored_run import task_of
 from selftaught.comparison.folder import ComparisonFolder
 from selftaught.comparison.plan import At, check_row, parsed_rows, parsed_seeds
 from selftaught.comparison.results import DEFAULT_AGAINST, RowResult

@@ -282,6 +282,8 @@ def _too_large(
 ) -> str:
     parts = ", ".join(f"{part.name} {part.bytes / 2**30:.1f}" for part in forecast.parts if part.bytes >= 50 << 20)
     where = "of the GPU are free" if resolved.device == "cuda" else "are free"
+    if resolved.device == "cuda" and resolved.train_workers > 1 and forecast.what == "training":
+        where += f" (each of {resolved.train_workers} GPUs holds the whole model; sharing it out is not there yet)"
     needed = f"{forecast.what} with {base.path} needs about {gib(forecast.needed)} of memory ({parts})"
     return f"{needed}, and {gib(free)} {where}; " + ", or ".join(_knobs(config, resolved, forecast.what, with_adapters))
 
@@ -304,6 +306,8 @@ def _knobs(config: RunConfig, resolved: Resolved, what: str, with_adapters: Fitt
             knobs.append("set training.frozen_4bit=true")
         if resolved.workers > 1:
             knobs.append("set compute.workers=1")
+        if resolved.train_workers > 1 and resolved.device == "cpu":
+            knobs.append("set cluster.train_workers=1")
     else:
         knobs.append("set a smaller engine.cache_mib or fewer engine.slots")
         if resolved.dtype == "float32":

@@ -47,6 +47,7 @@ from selftaught.methods.table import METHODS
 from selftaught.models.checking import check_model_and_tokenizer
 from selftaught.models.weights import check_model_path, resolve_model
 from selftaught.records.errors import (
+    ConfigError,
     Interrupted,
     RefusedError,
     StoreError,
@@ -65,6 +66,7 @@ from selftaught.tasks.outside import OBJECT, short_name
 from selftaught.tracking import OF_EVERY_RUN, mirrors_of, open_mirrors
 from selftaught.tracking.listeners import Listeners
 from selftaught.tracking.trackers import check_trackers
+from selftaught.training.rank_trainer import end_leftover_ranks
 from selftaught.training.trainer import Trainer
 
 
@@ -115,7 +117,9 @@ def launch(
         Workers(resolved.workers - 1) as workers,
         in_its_cluster(config, resolved, run_dir, from_python=from_python) as cluster,
     ):
-        opening = resolved.opening(workers, trust_remote_code=config.model.trust_remote_code, run_dir=run_dir)
+        opening = resolved.opening(
+            workers, cluster=config.cluster, trust_remote_code=config.model.trust_remote_code, run_dir=run_dir
+        )
         # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
         # another config.
         if held is None:
@@ -148,7 +152,7 @@ def launch(
                 base=base,
                 store=store,
                 open_engine=given.engine or resolved.engine.opener(opening),
-                open_trainer=open_trainer,
+                open_trainer=given.trainer or (resolved.training or config.training).opener(opening),
                 chunk=resolved.chunk_completions,
                 dtype=resolved.dtype,
                 noise=noise_of(resolved.dtype),
@@ -221,6 +225,11 @@ def _check_packages(config: RunConfig, given: FromPython) -> None:
         config.engine.check()
     if given.trainer is None:
         config.training.check()
+    elif config.cluster.train_workers > 1:
+        raise ConfigError(
+            f"cluster.train_workers = {config.cluster.train_workers}, but the trainer is given from Python, which runs "
+            "in one process; remove it"
+        )
 
 
 def _write_changes(store: RunStore, config: RunConfig, held: Resolved | None, resolved: Resolved) -> None:
@@ -275,6 +284,7 @@ def _begun(store: RunStore, task: Task, held: Resolved | dict[str, Any]) -> Iter
     """At the first start, write the problems and run.json, with the content that is given then. Delete what a new run
     wrote if it fails before it has sampled anything, so that the corrected command can use the folder."""
     if isinstance(held, Resolved):
+        end_leftover_ranks(store.dir / "logs")  # they may hold the memory that sampling needs
         yield
         return
     if (store.dir / "run.json").exists():

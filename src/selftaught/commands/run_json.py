@@ -38,7 +38,7 @@ def versions(config: RunConfig) -> dict[str, str]:
 def decides_tokens(config: RunConfig, resolved: Resolved) -> dict[str, Any]:
     """What decides the tokens of a chunk beside weights, prompts, seeds and sampling settings: how the machine computes
     them. How it trains is not in it."""
-    of_training = {"training", "training_bytes", "sampling_bytes"}
+    of_training = {"train_workers", "training", "training_bytes", "sampling_bytes"}
     return {"resolved": resolved.model_dump(mode="json", exclude=of_training), "versions": versions(config)}
 
 

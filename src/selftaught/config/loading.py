@@ -292,6 +292,7 @@ def _check_across(config: RunConfig) -> None:
             f"compute.workers = {config.compute.workers} cannot share a training step of training.batch_size = "
             f"{training.batch_size} rows evenly; make the rows a multiple of the workers"
         )
+    _check_train_workers(config)
     if training.validation_share == 1.0:
         raise ConfigError("training.validation_share = 1 leaves nothing to train on; choose less than 1")
     if (
@@ -302,6 +303,27 @@ def _check_across(config: RunConfig) -> None:
         raise ConfigError(
             "sampling.num_samples = 0 samples nothing and neither training.num_rehearsed nor training.human_solutions "
             "adds rows, so there is nothing to train on; set one of the three"
+        )
+
+
+def _check_train_workers(config: RunConfig) -> None:
+    number, training = config.cluster.train_workers, config.training
+    if number == 1:
+        return
+    if not training.takes_ranks:
+        raise ConfigError(
+            f"cluster.train_workers = {number}, but the trainer {training.name!r} trains in one process; remove it, or "
+            "take another training.name"
+        )
+    if config.compute.workers > 1:
+        raise ConfigError(
+            f"cluster.train_workers = {number} and compute.workers = {config.compute.workers} would both share a "
+            "training step: compute.workers is for models of a few megabytes on a CPU; set one of the two to 1"
+        )
+    if training.batch_size % number:
+        raise ConfigError(
+            f"cluster.train_workers = {number} cannot share a training step of training.batch_size = "
+            f"{training.batch_size} rows evenly; make the rows a multiple of the train workers"
         )
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from selftaught.config.chat import ChatResolved
 from selftaught.config.cluster import processes_on_cpu
 from selftaught.config.settings import EngineSettings, RunConfig, TrainingSettings
+from selftaught.machine.cluster import THIS_MACHINE, ClusterConfig
 from selftaught.machine.devices import Device, Machine, NumberType, given_or, resolve_machine
 from selftaught.machine.opening import Opening
 from selftaught.machine.workers import Worker
@@ -34,6 +35,8 @@ class Resolved(Section):
     dtype: NumberType
     threads: Positive
     workers: Positive
+    train_workers: Positive = 1
+    """Ranks of a training."""
     chunk_completions: Positive
     engine: EngineSettings
     chat: ChatResolved | None
@@ -46,13 +49,20 @@ class Resolved(Section):
 
     @property
     def machine(self) -> Machine:
-        return Machine(device=self.device, dtype=self.dtype, threads=self.threads, workers=self.workers)
+        return Machine(
+            device=self.device,
+            dtype=self.dtype,
+            threads=self.threads,
+            workers=self.workers,
+            ranks=self.train_workers,
+        )
 
     def opening(
         self,
         workers: Sequence[Worker],
         *,
         trust_remote_code: bool,
+        cluster: ClusterConfig = THIS_MACHINE,
         run_dir: Path | None = None,
         note: Callable[[str], None] = lambda line: None,
     ) -> Opening:
@@ -60,6 +70,7 @@ class Resolved(Section):
         return Opening(
             machine=self.machine,
             workers=workers,
+            cluster=cluster,
             trust_remote_code=trust_remote_code,
             chat=self.chat.settings if self.chat else None,
             log_dir=run_dir / "logs" if run_dir else None,
@@ -69,8 +80,15 @@ class Resolved(Section):
 
 
 def machine_lines(resolved: Resolved) -> list[str]:
-    """What the user should know of the run's engine on the machine that it takes."""
-    return list(resolved.engine.lines(resolved.machine))
+    """What the user should know of the ranks of a training, and of the run's engine on the machine that it takes."""
+    ranks = [] if resolved.train_workers == 1 else _rank_lines(resolved)
+    return [*ranks, *resolved.engine.lines(resolved.machine)]
+
+
+def _rank_lines(resolved: Resolved) -> list[str]:
+    number = resolved.train_workers
+    each = "a GPU" if resolved.device == "cuda" else f"{max(1, resolved.threads // number)} threads"
+    return [f"every training step is shared by {number} train workers, with {each} for each"]
 
 
 def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Resolved:
@@ -96,6 +114,7 @@ def resolve(config: RunConfig, model: ModelRef, chat: ChatResolved | None) -> Re
         dtype=machine.dtype,
         threads=machine.threads,
         workers=machine.workers,
+        train_workers=config.cluster.train_workers,
         chunk_completions=chunk_completions(
             compute.chunk_completions,
             engine.completions_at_a_time(machine),

@@ -78,3 +78,7 @@ class ClusterConfig(Section):
         if machine.device == "cuda":
             return Needs(cpus=1, gpus=self.gpus_per_worker)
         return Needs(cpus=machine.threads * machine.workers, gpus=0)
+
+
+THIS_MACHINE = ClusterConfig()
+"""No cluster."""

@@ -38,6 +38,8 @@ class Machine:
     """CPU threads of each process."""
     workers: int = 1
     """Processes, this one among them."""
+    ranks: int = 1
+    """Processes beside it that share every training step, each with the whole model: of several GPUs each has one."""
     weights_bytes: int = 0
     """Of the run's model in `dtype`, where something is sized by what its weights leave free; else 0."""
 
@@ -117,6 +119,19 @@ def _first_of(file: str, name: str) -> str | None:
             if key.strip() == name:
                 return " ".join(value.split())
     return None
+
+
+def refuse_too_few_gpus(device: Device, ranks: int) -> None:
+    """Raise ConfigError if there is not a GPU here for each rank of a training."""
+    if device != "cuda":
+        return
+    import torch
+
+    if (number := torch.cuda.device_count()) < ranks:
+        raise ConfigError(
+            f"cluster.train_workers = {ranks} needs as many GPUs, and torch sees {number} here; set it to {number} or "
+            "less in a new run, or give cluster.address (docs/cluster.md)"
+        )
 
 
 def given_or(value: OrAuto, otherwise: int) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftaught.machine.cluster import THIS_MACHINE, ClusterConfig
 from selftaught.machine.devices import Machine
 from selftaught.machine.workers import Worker
 from selftaught.records.prompts import ChatSettings
@@ -14,6 +15,7 @@ class Opening:
     machine: Machine
     workers: Sequence[Worker] = ()
     """The processes of the run beside this one; they are started when they first get work."""
+    cluster: ClusterConfig = THIS_MACHINE
     trust_remote_code: bool = False
     """Whether Python code that comes with the model may run."""
     chat: ChatSettings | None = None

@@ -156,10 +156,12 @@ class Worker:
                     return message
         how = self.how_it_ended()
         self.kill()
-        return WorkerDied(
+        died = WorkerDied(
             f"a worker of the run {how}; if memory is short, set compute.workers=1 in a new run; what was saved is "
             "kept, and the same command carries on"
         )
+        died.how = how
+        return died
 
 
 class Workers:

@@ -86,6 +86,8 @@ class TrainingWork:
     """Whether logits are computed for a few loss tokens at a time."""
     workers: int = 1
     """Processes, this one among them."""
+    ranks: int = 1
+    """Processes with all that one has, in the same memory; those on several GPUs are one each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +134,8 @@ def forecast_training(shape: Shape, work: TrainingWork) -> Forecast:
         of_one += int(_scattered(work) * activations) + _libraries(shape, "training", work.device).bytes
         parts.append(Part("workers", (work.workers - 1) * of_one))
     training = Forecast("training", tuple(part for part in parts if part.bytes))
+    if work.ranks > 1:
+        training = replace(training, parts=(*training.parts, Part("other ranks", (work.ranks - 1) * training.bytes)))
     return max(training, _merging(shape, work), key=lambda forecast: forecast.needed)
 
 

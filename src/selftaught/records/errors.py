@@ -61,6 +61,9 @@ class TrainingError(SelftaughtError, RuntimeError):
 class WorkerDied(SelftaughtError, RuntimeError):
     """A worker of a run ended in the middle of its work."""
 
+    how: str = ""
+    """How its process ended, in words; empty if that is not known."""
+
 
 class HubError(SelftaughtError, RuntimeError):
     """The Hugging Face hub cannot be reached, knows no such token, or does not let its owner write there."""

@@ -22,7 +22,11 @@ class Batches:
 
     @property
     def flat(self) -> list[MicroBatch]:
-        return [micro_batch for step in self.steps for micro_batch in step]
+        return self.share(0, 1)
+
+    def share(self, rank: int, size: int) -> list[MicroBatch]:
+        """The micro-batches of one of `size` ranks: every so-manieth of each step, so that all have about the same."""
+        return [micro_batch for step in self.steps for micro_batch in step[rank::size]]
 
 
 def plan_batches(

@@ -69,7 +69,7 @@ def fit(
 
     def needed(chosen: Switches) -> Forecast:
         budget, recomputes, in_pieces = chosen
-        tokens = max(rows.longest, min(int(budget), -(-rows.tokens // machine.workers)))
+        tokens = max(rows.longest, min(int(budget), -(-rows.tokens // (machine.workers * machine.ranks))))
         work = TrainingWork(
             dtype=machine.dtype,
             device=machine.device,
@@ -82,6 +82,7 @@ def fit(
             recomputes=bool(recomputes),
             in_pieces=bool(in_pieces),
             workers=machine.workers,
+            ranks=machine.ranks if machine.device == "cpu" else 1,
         )
         return forecast_training(shape, work)
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
+from selftaught.training.ranks import Ranks
+
 
 class Masters:
     """The float32 weights behind a model's trained parameters.
@@ -58,6 +60,28 @@ class Masters:
                 parameter.grad = gradient.clone()  # the worker writes its next gradient there
             else:
                 parameter.grad.add_(gradient)
+
+    def sum_over(self, ranks: Ranks) -> None:
+        """Replace the gradients of a step by their sums over all ranks, in float32, before they are clipped."""
+        own = [float(self._has_gradient(parameter)) for parameter in self._of]
+        anywhere = [any(of_parameter) for of_parameter in zip(*ranks.gather(own), strict=True)]
+        ranks.sum([self._gradient(p) for p, has in zip(self._of, anywhere, strict=True) if has])
+
+    def _has_gradient(self, parameter: torch.Tensor) -> bool:
+        return parameter in self._with_gradient or (self._of[parameter] is parameter and parameter.grad is not None)
+
+    def _gradient(self, parameter: torch.Tensor) -> torch.Tensor:
+        """What this step's backward passes have given, contiguous; zeros if they have given nothing."""
+        master = self._of[parameter]
+        if master.grad is None:
+            master.grad = torch.zeros_like(master)
+        elif not self._has_gradient(parameter):
+            master.grad.zero_()  # the buffer holds an earlier step's
+        if master is not parameter:
+            self._with_gradient.add(parameter)
+        if not master.grad.is_contiguous():
+            master.grad = master.grad.contiguous()
+        return master.grad
 
     def clip(self, max_norm: float) -> torch.Tensor:
         """Scale the gradients down to `max_norm` if they are above it; their norm before that, in float32."""

@@ -26,6 +26,8 @@ class TrainingConfig(Section):
     may_change: ClassVar[frozenset[str]] = frozenset({"keep_weights"})
     """The settings that may differ when a run is carried on, because they decide nothing but disk, memory and last
     bits."""
+    takes_ranks: ClassVar[bool] = False
+    """Whether several processes can share a training step (`cluster.train_workers`)."""
     window: Literal["iteration", "all"] = Field(
         "iteration", description="Train on this iteration's samples, or on all so far."
     )
@@ -89,6 +91,7 @@ class TrainingConfig(Section):
 class SftSettings(TrainingConfig):
     name: Literal["sft"] = Field("sft", description="AdamW on the tokens of the accepted completions")
     may_change: ClassVar[frozenset[str]] = frozenset({"keep_weights", *Switches._fields})
+    takes_ranks: ClassVar[bool] = True
     micro_batch_tokens: OrAuto = Field(
         "auto",
         description="Tokens of a micro-batch; a step is split into as few micro-batches of equal size as keep to it. Fewer need less memory. `auto` takes what about 4 GiB of activations hold, by the model's shape, and fewer where the memory is short.",

@@ -35,12 +35,13 @@ from selftaught.records.training import (
     TrainingPlan,
     TrainingSummary,
 )
-from selftaught.training.batches import Batches, plan_batches
+from selftaught.training.batches import plan_batches
 from selftaught.training.fitting import usual_tokens
 from selftaught.training.lora import load_adapters, save_adapters
 from selftaught.training.micro_batches import collator_of
 from selftaught.training.models import frozen_folder, load_for_training, prepare
 from selftaught.training.noise import NoiseEstimate, noise_scale
+from selftaught.training.ranks import Ranks
 from selftaught.training.row_order import row_order
 from selftaught.training.rows import (
     Row,
@@ -68,23 +69,24 @@ class SftTrainer:
         device: Device,
         threads: int,
         workers: Sequence[Worker] = (),
+        ranks: Ranks | None = None,
         trust_remote_code: bool = False,
         chat: ChatSettings | None = None,
     ) -> None:
-        """`workers` compute their share of every step's gradient, each on `threads` threads."""
-        self._settings = settings
-        self._machine = Machine(device=device, dtype=dtype, threads=threads, workers=len(workers) + 1)
+        """`workers` compute their share of every step's gradient, each on `threads` threads. `ranks` are for a process
+        that is one of several with such a trainer: the first calls `fine_tune`, all others `take_part`."""
+        assert not (workers and ranks), "a training is shared among workers or among ranks"
+        self._settings, self._ranks = settings, ranks
+        processes = ranks.size if ranks else len(workers) + 1
+        self._machine = Machine(device=device, dtype=dtype, threads=threads, workers=processes)
         self._device = torch.device(device)
         self._compute = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         self._threads, self._workers = threads, workers
         self._trust, self._chat = trust_remote_code, chat
 
     def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
-        torch.set_num_threads(self._threads)
-        began = time.monotonic()
-        start, plan = training.start, training.plan
-        codec = Codec(start.path, chat=self._chat, trust_remote_code=self._trust)
-        rows = [Row(*codec.encode_example(example)) for example in training.examples]
+        began, plan = time.monotonic(), training.plan
+        codec, rows = self._encoded(training)
         trained, steps = self._train(training, codec, rows, on_step, began)
         gc.collect()  # TRL's trainer and its parts refer to each other and to the model
         return_freed_memory()
@@ -118,6 +120,16 @@ class SftTrainer:
         return_freed_memory()
         return checkpoint_of(training, summary, new_logprobs=new_logprobs)
 
+    def take_part(self, training: Training) -> None:
+        """Share every step of a training as another rank than the first, which measures and saves what comes of it."""
+        codec, rows = self._encoded(training)
+        self._train(training, codec, rows, lambda metrics: None, time.monotonic())
+
+    def _encoded(self, training: Training) -> tuple[Codec, list[Row]]:
+        torch.set_num_threads(self._threads)
+        codec = Codec(training.start.path, chat=self._chat, trust_remote_code=self._trust)
+        return codec, [Row(*codec.encode_example(example)) for example in training.examples]
+
     def _train(
         self,
         training: Training,
@@ -126,7 +138,8 @@ class SftTrainer:
         on_step: Callable[[StepMetrics], None],
         began: float,
     ) -> tuple[Any | None, "_Steps"]:
-        """The trained model with its own attention, in float32; None for a training with adapters, which are saved."""
+        """The trained model with its own attention, in float32; None for a training with adapters, which are saved, and
+        in another rank than the first."""
         start, plan = training.start, training.plan
         workers = WorkerGradients(self._workers, self._training_job(start, rows, plan)) if self._workers else None
         frozen = frozen_folder(start, self._settings)
@@ -137,10 +150,17 @@ class SftTrainer:
             trainer = self.build(training, model, codec, rows, order, workers=workers)
             steps = _Steps(on_step, began, trainer)
             trainer.add_callback(steps)
+            if self._ranks is not None:
+                torch.manual_seed(plan.seed + self._ranks.rank)  # for dropout
             trainer.train()
         steps.let_go()
         trainer.masters.restore_float32()
+        if self._ranks is not None:
+            self._ranks.refuse_other_weights(trainer.masters.trained)
+            self._ranks.part()
         trained = trainer.accelerator.unwrap_model(trainer.model)
+        if self._ranks is not None and self._ranks.rank:
+            return None, steps
         if self._settings.lora_rank:
             with _saving(training):
                 save_adapters(trained, training.out_dir, base=Path(frozen))
@@ -170,7 +190,8 @@ class SftTrainer:
         prepared = prepare(model, settings, compute=self._compute, longest=max(lengths), seed=training.plan.seed)
         if frozen_folder(training.start, settings) != training.start.path:
             load_adapters(prepared.model, Path(training.start.path))
-        processes = len(self._workers) + 1 if workers is not None else 1
+        processes = len(self._workers) + 1 if workers is not None else 1  # of those that each input is for
+        rank, size = (self._ranks.rank, self._ranks.size) if self._ranks is not None else (0, 1)
         notes = list(prepared.notes)
         batches = plan_batches(
             lengths,
@@ -179,26 +200,29 @@ class SftTrainer:
             max_tokens=self._micro_batch_tokens(training.start.path, longest=max(lengths)),
             padded=prepared.why_padded is not None,
             at_least=2 if settings.noise_scale else 1,
-            multiple_of=processes,
+            multiple_of=processes * size,
         )
+        own = batches.share(rank, size)
         if batches.per_step == 1:
             notes.append("no gradient noise scale: a training step is one forward pass (set training.noise_scale=true)")
         collate = collator_of(prepared)
         trainer = MicroBatchTrainer(
             compute=torch.float32 if settings.lora_rank else self._compute,
             batches=batches,
+            loss_tokens=[sum(rows[i].num_loss_tokens for rows_of in step for i in rows_of) for step in batches.steps],
             notes=tuple(notes),
             plain_attention=plain_attention,
             in_pieces=prepared.in_pieces,
             model=prepared.model,
             workers=workers,
-            args=self._arguments(training.plan, training.out_dir, batches, processes),
+            ranks=self._ranks,
+            args=self._arguments(training.plan, training.out_dir, processes, len(own) // len(batches.steps)),
             data_collator=collate if workers is None else collate_first(collate),
-            train_dataset=as_dataset(rows, batches.flat),
+            train_dataset=as_dataset(rows, own),
             processing_class=codec.tokenizer,
         )
         trainer.remove_callback(PrinterCallback)  # it would print every log line
-        check_prepared(trainer.train_dataset, rows, batches.flat)
+        check_prepared(trainer.train_dataset, rows, own)
         return trainer
 
     def _training_job(self, start: ModelRef, rows: Sequence[Row], plan: TrainingPlan) -> TrainingJob:
@@ -224,13 +248,14 @@ class SftTrainer:
         shape = shape_of(path, trust_remote_code=self._trust)
         return usual_tokens(shape, self._machine, longest=longest, lora_rank=self._settings.lora_rank)
 
-    def _arguments(self, plan: TrainingPlan, out_dir: Path, batches: Batches, processes: int) -> SFTConfig:
+    def _arguments(self, plan: TrainingPlan, out_dir: Path, processes: int, micro_batches: int) -> SFTConfig:
+        """`micro_batches` of a step are of this process and of its workers."""
         settings = self._settings
         arguments = SFTConfig(
             output_dir=str(out_dir),
             max_steps=plan.steps,
             per_device_train_batch_size=processes,  # an element of the data set is a micro-batch
-            gradient_accumulation_steps=batches.per_step // processes,
+            gradient_accumulation_steps=micro_batches // processes,
             learning_rate=settings.learning_rate,
             lr_scheduler_type=SCHEDULES[settings.schedule],
             warmup_steps=min(settings.warmup_steps, plan.steps // 2),
@@ -331,6 +356,6 @@ class _Steps(TrainerCallback):
                 seconds=round(time.monotonic() - self._began, 3),
                 tokens=self.tokens,
                 noise=(noise.squared_norm, noise.trace) if noise else None,
-                peak_bytes=self._trainer.peak.bytes,
+                peak_bytes=self._trainer.peak_bytes,
             )
         )

@@ -1,10 +1,15 @@
 """The trainer `sft`: what it needs, and how it is opened. Its libraries are imported only then."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 
+from selftaught.machine.devices import refuse_too_few_gpus
 from selftaught.machine.opening import Opening
 from selftaught.records.errors import ConfigError
+from selftaught.records.training import Training
+from selftaught.training.rank_process import RankJob
+from selftaught.training.rank_trainer import RankTrainer
 from selftaught.training.settings import SftSettings
 from selftaught.training.trainer import Trainer
 
@@ -24,6 +29,9 @@ class SftConfig(SftSettings):
             )
 
     def opener(self, opening: Opening) -> Callable[[], Trainer]:
+        if opening.machine.ranks > 1:
+            return lambda: self.on_ranks(opening)
+
         def open_trainer() -> Trainer:
             for worker in opening.workers:
                 worker.load("selftaught.training.worker_gradients")  # at the same time as this process imports it
@@ -40,3 +48,28 @@ class SftConfig(SftSettings):
             )
 
         return open_trainer
+
+    def on_ranks(self, opening: Opening) -> Trainer:
+        """A trainer that shares every step among `opening.machine.ranks` ranks, here or in a Ray cluster."""
+        machine, size = opening.machine, opening.machine.ranks
+
+        def job_of(training: Training) -> RankJob:
+            return RankJob(
+                settings=self,
+                machine=replace(machine, threads=max(1, machine.threads // size)),
+                trust_remote_code=opening.trust_remote_code,
+                chat=opening.chat,
+                training=training,
+            )
+
+        if opening.cluster.address is None:
+            refuse_too_few_gpus(machine.device, size)
+            return RankTrainer(job_of, size, log_dir=opening.log_dir, note=opening.note)
+        if find_spec("ray") is None:
+            raise ConfigError(
+                f"cluster.address = {opening.cluster.address!r} needs the package ray; install selftaught[cluster], or "
+                "leave the address out to train on this machine"
+            )
+        from selftaught.training.ray_ranks import RayRankTrainer
+
+        return RayRankTrainer(job_of, size, address=opening.cluster.address, note=opening.note)

@@ -19,7 +19,6 @@ from torch.nn.utils import vector_to_parameters
 
 from selftaught.machine.memory import return_freed_memory
 from selftaught.machine.workers import Worker
-from selftaught.models.tokens import IGNORED
 from selftaught.records.errors import TrainingError
 from selftaught.training.micro_batches import collator_of, loss_of
 from selftaught.training.models import load_for_training, prepare
@@ -44,10 +43,6 @@ class RemoteMicroBatch:
     """A micro-batch for a worker: an element of the data set that is not collated yet."""
 
     feature: dict[str, list[int]]
-
-    @property
-    def num_targets(self) -> int:
-        return sum(label != IGNORED for label in self.feature["labels"])
 
 
 @dataclass(frozen=True, slots=True)
