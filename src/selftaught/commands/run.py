@@ -136,9 +136,8 @@ def launch(
             opening = replace(opening, note=note, on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)))
             _write_changes(store, config, held, resolved)
             where = sampling.line or gpu_line(resolved.device)
-            of_machine = (*([where] if where else []), *machine_lines(resolved))
-            first = (headline, *task.notes, *_chat_notes(config, resolved), *of_machine, *changes)
-            for line in (*first, *_other_versions(config, run_dir)):
+            first = (headline, *task.notes, *_chat_notes(config, resolved), where, *machine_lines(resolved), *changes)
+            for line in filter(None, (*first, *_other_versions(config, run_dir))):
                 note(line)
             store.cut_torn_tails()
             open_mirrors(mirrors, note)
@@ -161,11 +160,14 @@ def launch(
                 suspended_by=suspended_by,
             )
             set_up_s = time.monotonic() - began
-            outcome = run(setup)
-            store.remove_unfinished_checkpoints()
-            store.write_json("result.json", result_of(outcome, setup))
-            tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
-            return outcome
+            return _ended(setup, run(setup), set_up_s)
+
+
+def _ended(setup: Setup, outcome: Outcome, set_up_s: float) -> Outcome:
+    setup.store.remove_unfinished_checkpoints()
+    setup.store.write_json("result.json", result_of(outcome, setup))
+    setup.tell(RunEnded(work_s={"set-up": set_up_s, **outcome.work_s}))
+    return outcome
 
 
 def _chunks(shared: Path, run_dir: Path, config: RunConfig, resolved: Resolved) -> SharedChunks:
