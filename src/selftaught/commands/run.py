@@ -117,11 +117,8 @@ def launch(
         Workers(resolved.workers - 1) as workers,
         in_its_cluster(config, resolved, run_dir, from_python=from_python) as cluster,
     ):
-        opening = resolved.opening(
-            workers, cluster=config.cluster, trust_remote_code=config.model.trust_remote_code, run_dir=run_dir
-        )
-        # Whatever can be refused is refused before the folder exists: a corrected command could not use the folder of
-        # another config.
+        trust = config.model.trust_remote_code
+        opening = resolved.opening(workers, cluster=config.cluster, trust_remote_code=trust, run_dir=run_dir)
         if held is None:
             _check_new(config, task, base, resolved, opening, given)
         own = {"trains": given.trainer is None, "samples": given.engine is None}
@@ -178,7 +175,8 @@ def _ended(setup: Setup, outcome: Outcome, set_up_s: float) -> Outcome:
 def _check_new(
     config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, opening: Opening, given: FromPython
 ) -> None:
-    """Raise for a model, a tokenizer or prompts with which a new run cannot succeed."""
+    """Raise for a model, a tokenizer or prompts with which a new run cannot succeed: before its folder exists, because
+    a corrected command could not use the folder of another config."""
     trust = config.model.trust_remote_code
     if given.engine is None or given.trainer is None:
         check_model_and_tokenizer(base.path, chat=opening.chat, trust_remote_code=trust, workers=opening.workers)
