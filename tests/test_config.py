@@ -179,7 +179,7 @@ def test_set_takes_a_toml_value_or_plain_text(override: str, key: str, value: An
         ),
         ("[loop]\nxyzzy = 1\n", "run.toml:2: unknown setting 'loop.xyzzy'; see docs/config.md"),
         ("[samplin]\nnum_samples = 1\n", "run.toml:2: unknown section [samplin]; did you mean 'sampling'?"),
-        ("[xyzzy]\na = 1\n", "run.toml:2: unknown section [xyzzy]; known: compute, engine, loop, model, "),
+        ("[xyzzy]\na = 1\n", "run.toml:2: unknown section [xyzzy]; known: cluster, compute, engine, loop, model, "),
         ('[loop]\npatience = "three"\n', "run.toml:2: loop.patience = 'three': expected a whole number ≥ 1"),
         ("[loop]\npatience = 3.0\n", "run.toml:2: loop.patience = 3.0: expected a whole number ≥ 1"),
         ("[loop]\npatience = true\n", "run.toml:2: loop.patience = True: expected a whole number ≥ 1"),
