@@ -281,8 +281,8 @@ def test_the_terminal_shows_workers_beside_the_progress_of_a_stage(
     shown = StringIO()
     terminal = Terminal(Console(file=shown, width=200), 1)
     run_with(tmp_path, Fate(), Fate(dies_after=1), workers=2, tell=terminal.tell)
-    assert "2 workers, 3 chunks in flight" in shown.getvalue()
-    assert "1 workers, 1 starting, 1 lost" in shown.getvalue()
+    assert "2 workers, 4 chunks in flight" in shown.getvalue()
+    assert "1 worker, 1 starting, 1 lost, " in shown.getvalue()
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -123,7 +123,9 @@ class Worker:
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(timeout=5)
-        return f"was killed by signal {-code}" if code and code < 0 else f"ended with exit code {code}"
+        if code is None:
+            return "is ending"
+        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
     def kill(self) -> None:
         """End the process at once; the next `begin` starts a new one."""

@@ -56,10 +56,10 @@ def where(iteration: int, max_iterations: int) -> str:
 
 def workers_text(event: WorkersChanged) -> str:
     """The processes that sample, for the line of a stage."""
-    parts = [f"{event.ready} workers"]
+    parts = [f"{event.ready} worker{'s' * (event.ready != 1)}"]
     parts += [f"{event.starting} starting"] if event.starting else []
     parts += [f"{event.losses} lost"] if event.losses else []
-    return ", ".join([*parts, f"{event.in_flight} chunks in flight"])
+    return ", ".join([*parts, f"{event.in_flight} chunk{'s' * (event.in_flight != 1)} in flight"])
 
 
 def work_text(work_s: Mapping[str, float]) -> str:

@@ -12,9 +12,11 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from selftaught.machine.workers import Worker
+from selftaught.records.errors import WorkerDied
 from selftaught.records.samples import ModelRef
 from selftaught.stages.workers.protocol import Job, Lost, Made, Ready, Refused, WorkerEvent, failure
 
+JOIN_S = 10.0
 GRACE_S = 60.0
 """For idle workers to close their engines: a server that one has started needs some seconds to end."""
 
@@ -39,7 +41,10 @@ class LocalProcesses:
         log_dir = self._log_dir / name if self._log_dir else None
         process = _Process(name, self._free_gpus(), self._messages)
         self._processes[name] = process
-        process.begin(self._serve, name, self._run_dir, log_dir, model)
+        try:
+            process.begin(self._serve, name, self._run_dir, log_dir, model)
+        except (WorkerDied, OSError) as error:  # such as no memory for one more process
+            self._messages.put((name, WorkerDied(f"it could not be started: {error}")))
         return name
 
     def send(self, worker: str, job: Job) -> None:
@@ -134,7 +139,8 @@ class _Process:
         self._worker.strike()
         self._to_send.put(None)
         for thread in self._threads:  # their pipe is closed at the other end now
-            thread.join()
+            if thread.is_alive():
+                thread.join(JOIN_S)
         self._worker.kill()
 
     def _send_all(self) -> None:
