@@ -110,7 +110,7 @@ def test_a_run_that_loses_workers_a_node_and_itself_has_the_same_bytes(
     cluster.remove_node(node, allow_graceful=False)
     wait_for(lambda: list(samples.glob("002-rationale.*")), driver)
     driver.kill()
-    driver.wait()
+    driver.communicate()
 
     finish(arguments)
     assert_same(run_dir, alone)
