@@ -267,5 +267,12 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "compute.threads": draw(auto | st.integers(1, 256)),
         "compute.workers": draw(st.integers(1, 2)),
         "compute.chunk_completions": draw(auto | st.integers(1, 10**4)),
+        "cluster.address": draw(absent | plain_words),
+        "cluster.workers": draw(absent | st.integers(0, 64)),
+        "cluster.gpus_per_worker": draw(st.floats(0.0, 64.0)),
+        "cluster.train_workers": 1,  # more would contradict some of the settings above
+        "cluster.chunk_timeout": draw(st.integers(1, 10**5)),
+        "cluster.max_losses": draw(st.integers(0, 100)),
+        "cluster.any_machine": draw(st.booleans()),
         **draw(engine_settings()),
     }
