@@ -25,7 +25,7 @@ class ScriptedMaker:
     ) -> None:
         self._on_tokens, self._note = on_tokens, note
 
-    def open(self, model: ModelRef, *, folder: Path | None = None) -> None:
+    def open_model(self, model: ModelRef, *, folder: Path | None = None) -> None:
         if model.path.endswith("unreadable"):
             raise ConfigError(f"{model.path} cannot be read")
         self._note("the engine is scripted")

@@ -88,7 +88,7 @@ class ChunkMaker:
         """By stage, then by id."""
         self._open: tuple[ModelRef, Engine] | None = None
 
-    def open(self, model: ModelRef, *, folder: Path | None = None) -> None:
+    def open_model(self, model: ModelRef, *, folder: Path | None = None) -> None:
         """Open the engine on a model and prove its weights; closes the one that is open. `folder` is a copy of the
         model's folder on this machine, if it is not to be read from its own. Raises RefusedError for other weights."""
         self.close()
@@ -154,7 +154,7 @@ class ChunkMaker:
             self._open = None
 
     def _engine(self, model: ModelRef) -> Engine:
-        assert self._open is not None, "open(model) comes first"
+        assert self._open is not None, "open_model comes first"
         opened, engine = self._open
         assert opened == model, f"a job for {model} came to a worker of {opened}"
         return engine
@@ -212,7 +212,7 @@ def serve(
             on_tokens=lambda tokens: pipe.send(Told(worker=worker, tokens=tokens)),
             note=lambda line: pipe.send(Said(worker=worker, line=line)),
         )
-        maker.open(model)
+        maker.open_model(model)
         pipe.send(Ready(worker=worker, platform=maker.platform()))
         while (job := pipe.recv()) is not None:
             pipe.send(Made(worker=worker, result=maker.do(job)))

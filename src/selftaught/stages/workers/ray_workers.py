@@ -211,7 +211,7 @@ class RayWorkers:
         if answer["problem"]:
             self.kill(worker)
             return [Refused(worker=worker, error=RefusedError(f"node {actor.node}: {answer['problem']}"))]
-        actor.waiting_for[actor.handle.open.remote(actor.model)] = "open"
+        actor.waiting_for[actor.handle.open_model.remote(actor.model)] = "open"
         return []
 
     def _ask_for_news(self, actor: _Actor) -> None:
@@ -311,12 +311,12 @@ def _actor_class() -> type:
             node_id = ray.get_runtime_context().get_node_id()
             return {"node": socket.gethostname(), "node_id": node_id, "pid": os.getpid(), "problem": self.problem}
 
-        def open(self, model: Any) -> Any:
+        def open_model(self, model: Any) -> Any:
             from selftaught.stages.workers.remote import RemoteWorker
 
             names = ("worker", "run_dir", "nonce", "shared", "maker")
             self.worker = RemoteWorker(**{name: self.about[name] for name in names})
-            return self.worker.open(model)
+            return self.worker.open_model(model)
 
         def do(self, job: Any) -> Any:
             return self.worker.do(job)

@@ -22,7 +22,7 @@ APPEARS_S = 20.0
 class Maker(Protocol):
     """What makes the chunks: `commands.chunk_worker.ChunkMaker`, which this room does not know."""
 
-    def open(self, model: ModelRef, *, folder: Path | None = None) -> None: ...
+    def open_model(self, model: ModelRef, *, folder: Path | None = None) -> None: ...
 
     def platform(self) -> str: ...
 
@@ -48,14 +48,14 @@ class RemoteWorker:
         self._tokens = 0
         self._lines: list[str] = []
 
-    def open(self, model: ModelRef) -> Ready | Lost | Refused:
+    def open_model(self, model: ModelRef) -> Ready | Lost | Refused:
         """Load the model, from this machine's own disk, and prove its weights."""
         try:
             self._see_the_run()
             told = {"on_tokens": self._on_tokens, "note": self._on_line}
             self._maker = self._make(self._run_dir, **self._options, **told)
             folder = self._model.enter_context(folder_here(self._where_it_is(model), place_of_copies()))
-            self._maker.open(model, folder=folder)
+            self._maker.open_model(model, folder=folder)
             return Ready(worker=self._worker, platform=self._maker.platform())
         except Exception as error:
             return failure(self._worker, error)
