@@ -110,12 +110,10 @@ def test_a_pretrained_model_is_taught_and_used_as_its_user_would(model: str, tmp
     for row in map(json.loads, (run_dir / "examples" / "001.jsonl").read_text().splitlines()):
         turns = row["prompt"] if isinstance(row["prompt"], str) else tuple(Turn(**turn) for turn in row["prompt"])
         assert isinstance(turns, tuple) is is_chat
-        if is_chat:
+        if is_chat:  # asked without examples, so what was sampled from is what is trained on
             messages = [{"role": turn.role, "content": turn.content} for turn in turns]
             expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
-        else:
-            expected = tokenizer(turns)["input_ids"]
-        assert stored[prompt_sha256(turns)].ids == tuple(expected)
+            assert stored[prompt_sha256(turns)].ids == tuple(expected)
     new = tmp_path / "new.jsonl"
     new.write_text(json.dumps({"question": "Ida has 3 cups and buys 2 more. How many cups does Ida have now?"}) + "\n")
     done = in_a_process("predict", str(run_dir), str(new), "-o", str(tmp_path / "out.jsonl"), timeout=3_000)
