@@ -22,6 +22,7 @@ from selftaught.records.errors import ConfigError, Suspended
 from selftaught.records.events import Event, StepTaken
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from test_cli import SETTINGS, selftaught
+from test_cli import settings as options
 from test_engine_vllm import group_in, script, wait_for
 from test_kill import command as run_command
 from test_kill import finish
@@ -238,7 +239,7 @@ def served(tmp_path: Path) -> Iterator[tuple[list[str], Path]]:
     del values["engine.slots"]
     run_dir = tmp_path / "run"
     yield (
-        [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *settings(values)],
+        [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *options(values)],
         run_dir,
     )
     log = run_dir / "logs" / "vllm-000.log"

@@ -156,7 +156,9 @@ def test_a_run_that_is_killed_takes_its_workers_with_it_and_keeps_what_they_fini
 
 
 @pytest.mark.slow
-def test_what_a_frozen_worker_had_is_made_by_another_and_it_is_ended(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+def test_what_a_frozen_worker_had_is_made_by_another_and_it_is_ended(
+    tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
     process = started(tmp_path, cluster__chunk_timeout=5)
     frozen = when(process, tmp_path, "samples/001-rationale.jsonl")[0]
     os.kill(frozen, signal.SIGSTOP)
