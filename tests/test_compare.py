@@ -203,6 +203,7 @@ def test_a_finished_cell_is_not_run_again_and_rows_and_seeds_that_come_later_are
     assert written.table.rows[0].against is None  # no seed in common
 
 
+@pytest.mark.slow  # six seconds
 def test_the_order_of_starts_does_not_show_in_the_files(tmp_path: Path) -> None:
     one, other = Toy(tmp_path / "one"), Toy(tmp_path / "other")
     one.run(seeds=(1, 2))

@@ -136,6 +136,7 @@ def test_no_step_leaves_a_tensor_to_the_collector(rank: int | None, tiny: Path, 
     assert alive[9] == alive[2] > 0
 
 
+@pytest.mark.slow  # eight seconds
 def test_a_model_that_has_learned_eight_sums_writes_them(tiny: Path, tmp_path: Path) -> None:
     fine_tune(tiny, tmp_path, steps=200, batch_size=8, learning_rate=5e-3, noise_scale=False)
     engine = LocalEngine(ModelRef(path=str(tmp_path)), LocalSettings(dtype="float32", device="cpu", threads=1, slots=8))

@@ -136,7 +136,7 @@ def test_workers_end_with_their_block() -> None:
         os.kill(pid, 0)
 
 
-@pytest.mark.parametrize("number", [1, 2, 25])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow), 25])
 def test_every_process_generates_its_share_as_an_engine_alone_would(
     tiny: Path, two: tuple[Worker, ...], number: int
 ) -> None:
@@ -156,6 +156,7 @@ def test_every_process_generates_its_share_as_an_engine_alone_would(
     assert [worker.owner for worker in two] == [None, None]
 
 
+@pytest.mark.slow  # six seconds
 def test_a_call_that_is_not_finished_leaves_the_engine_as_it_was(tiny: Path, two: tuple[Worker, ...]) -> None:
     engine = MultiProcessEngine(ModelRef(path=str(tiny)), two, SETTINGS)
     expected = in_order(engine.sample(requests(12), params()))
