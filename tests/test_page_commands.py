@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from browsers import NAMES, browser_path, why_none
-from builders import PACKAGE
+from builders import TESTS
 from page_runs import page_run
 from selftaught.cli.html import html_report
 from selftaught.cli.view import view_command
@@ -76,7 +76,7 @@ def test_a_machine_without_a_browser_is_told_from_one_with_it(monkeypatch: pytes
     for name in NAMES[::-1]:
         (tmp_path / name).touch(mode=0o755)
         assert browser_path() == str(tmp_path / name)
-    assert all(name in (PACKAGE.parents[1] / ".ci" / "run").read_text() for name in NAMES)
+    assert all(name in (TESTS.parent / ".ci" / "run").read_text() for name in NAMES)
 
 
 @pytest.mark.slow
