@@ -76,7 +76,7 @@ def chat_config(path: Path, run_dir: Path, **changes: Any) -> Any:
                 "task.dev_problems": 4,
                 "task.test_problems": 4,
                 "sampling.num_shots": 0,
-                "sampling.max_new_tokens": 150,
+                "sampling.max_new_tokens": 60,
                 "sampling.temperature": 1.0,
                 "rationalization.temperature": 1.0,
                 "selection.require": [],

@@ -15,6 +15,7 @@ from toy import folder_bytes
 
 ALL: dict[str, object] = {"training.keep_weights": "all"}
 RANKS: dict[str, object] = {"training.keep_weights": "all", "cluster.train_workers": 2}
+SHORT: dict[str, object] = {"task.problems_per_iteration": 32, "task.dev_problems": 8, "task.test_problems": 8}
 ADAPTERS: dict[str, object] = {"training.lora_rank": 2, "training.learning_rate": 1e-3}
 
 
@@ -73,7 +74,7 @@ def kill_after_changes(
 @pytest.mark.parametrize(
     ("method", "kills_due", "workers", "iterations", "more"),
     [
-        ("star", 1, 1, 1, {}),
+        ("star", 1, 1, 1, SHORT),
         pytest.param("star", 6, 2, 2, ALL, marks=pytest.mark.slow),
         pytest.param("adastar", 6, 2, 3, ALL, marks=pytest.mark.slow),  # its state comes from earlier iterations
         pytest.param("star", 3, 1, 2, RANKS, marks=pytest.mark.slow),

@@ -31,7 +31,7 @@ from worker_functions import tell_every_token
 
 SETTINGS = LocalSettings(dtype="float32", device="cpu", threads=1, slots=4)
 PARAMS = SamplingParams(temperature=1.0, max_new_tokens=30, stop=arithmetic().prompt_format.stop)
-KINDS = ("slots", "generate", "workers")
+KINDS = ("slots", "generate", pytest.param("workers", marks=pytest.mark.slow))
 
 Open = Callable[[str, Callable[[int], None]], Engine]
 
@@ -63,10 +63,10 @@ def open_engine(two: Sequence[Worker], tiny: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def at_once(two: Sequence[Worker], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every process tells its tokens after every forward pass."""
+def at_once(two: Sequence[Worker], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Every process that the test uses tells its tokens after every forward pass."""
     monkeypatch.setattr(rows, "TELL_EVERY_S", 0.0)
-    for worker in two:
+    for worker in two if "workers" in request.node.name else ():  # a worker is started by what it is asked first
         worker.begin(None, tell_every_token)
         worker.receive()
 
@@ -127,6 +127,7 @@ def test_what_is_generated_does_not_depend_on_how_often_tokens_are_told(
     assert in_order(open_engine(kind, lambda tokens: None).sample(requests(13), PARAMS)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_once")
 def test_the_tokens_of_workers_do_not_wait_for_a_completion_of_this_process(
     open_engine: Open, two: Sequence[Worker], long_request: Request
@@ -146,7 +147,7 @@ def test_the_tokens_of_workers_do_not_wait_for_a_completion_of_this_process(
     list(begun)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_engine_that_the_settings_open_tells_the_run(workers: int, two: Sequence[Worker], adder: Path) -> None:
     told: list[int] = []
     machine = Machine(device="cpu", dtype="float32", threads=1, workers=workers)

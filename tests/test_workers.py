@@ -284,6 +284,7 @@ def test_gradients_of_a_worker_are_copied_where_the_run_has_none() -> None:
     assert [w.grad.tolist() for w in weights if w.grad is not None] == [[4.0, 5.0], [6.0, 7.0]]
 
 
+@pytest.mark.slow  # four processes start
 def test_a_worker_that_dies_in_training_ends_it_with_one_line(
     tiny: Path, tmp_path: Path, two: tuple[Worker, ...]
 ) -> None:
