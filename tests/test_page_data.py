@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import PACKAGE
+from builders import PACKAGE, step_metrics
 from page_runs import HOSTILE, add_scores, hostile_run, page_run
 from selftaught.records.errors import ConfigError, StoreError
 from selftaught.records.samples import LeftOut
@@ -19,6 +20,7 @@ from selftaught.report.web.page_data import chosen_problems, page_data
 from selftaught.report.web.report import write_html
 from selftaught.report.web.selection import Filters, filters_from
 from selftaught.runs.lines import dump
+from selftaught.runs.store import append_metrics
 from toy import toy_config
 
 
@@ -120,6 +122,12 @@ def test_an_unfinished_run_says_what_it_did_last(tmp_path: Path) -> None:
     (run,) = page_data([run_dir])["runs"]
     assert run["state"]["finished"] is False
     assert re.fullmatch(r"iteration \d, \w+: \d+ samples so far", run["state"]["now"])
+    append_metrics(run_dir, 3, step_metrics(step=40))
+    with open(run_dir / "metrics.jsonl", "a") as file:
+        file.write('{"iteration":3,"st')
+    os.utime(run_dir / "metrics.jsonl", (2**32, 2**32))
+    (run,) = page_data([run_dir])["runs"]
+    assert run["state"]["now"] == "iteration 3, training: step 40 was logged last"
 
 
 @pytest.mark.parametrize("wrong", ["missing", "twice"])

@@ -4,7 +4,7 @@ What this machine is called, and where on it things are, is left out as in `self
 """
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,15 @@ def _state(run: Run, run_dir: Path) -> dict[str, Any]:
 
 def _now(run_dir: Path) -> str | None:
     """What an unfinished run did last, by its files."""
-    steps, latest = run_dir / "metrics.jsonl", None
+    steps = run_dir / "metrics.jsonl"
     files = [path for path in (*(run_dir / "samples").glob("*.jsonl"), steps) if path.exists()]
     latest = max(files, key=lambda path: path.stat().st_mtime, default=None)
     if latest is None:
         return None
-    count = sum(1 for _ in complete_lines(latest))
+    count, last = next(iter(deque(enumerate(complete_lines(latest), start=1), maxlen=1)), (0, b""))
     if latest == steps:
-        return f"training, {count} steps logged so far"
+        step = json.loads(last) if last else None
+        return f"iteration {step['iteration']}, training: step {step['step']} was logged last" if step else "training"
     iteration, _, stage = latest.stem.partition("-")
     return f"iteration {int(iteration)}, {stage}: {count} samples so far"
 
