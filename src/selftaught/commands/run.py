@@ -138,8 +138,8 @@ def launch(
             opening = _heard(opening, tell, partial(raise_if, should_stop, suspended_by, run_dir))
             note = opening.note
             _write_changes(store, config, held, resolved)
-            where = cluster.line or sampling.line or gpu_line(resolved.device)
-            first = (headline, *task.notes, *_chat_notes(config, resolved), where, *machine_lines(resolved), *changes)
+            where = cluster.lines or sampling.lines or (gpu_line(resolved.device),)
+            first = (headline, *task.notes, *_chat_notes(config, resolved), *where, *machine_lines(resolved), *changes)
             for line in filter(None, (*first, *_other_versions(config, run_dir))):
                 note(line)
             store.cut_torn_tails()

@@ -32,8 +32,10 @@ from selftaught.machine.children import environment, module_command
 from selftaught.machine.cluster import Needs, counted
 from selftaught.records.errors import ConfigError, one_line
 
-JOIN_S = 30.0
-"""Seconds in which a cluster must answer."""
+JOIN_S = 60.0
+"""Seconds in which a cluster must answer. Ray itself tries for 25 to join one that wants another token."""
+WITHOUT_TOKEN = ("InvalidAuthToken", "AuthenticationError")
+"""In what Ray says if the cluster wants a token and this process has none, or another one."""
 CONNECT_S = 10.0
 LOOK_S = 120.0
 """Seconds in which every node must have started a process and looked around."""
@@ -90,7 +92,7 @@ def joined(address: str) -> Iterator[None]:
 
 
 def reachable(address: str) -> None:
-    """Raise ConfigError if the cluster cannot be joined from here within half a minute; a process of its own tries."""
+    """Raise ConfigError if the cluster cannot be joined from here within a minute; a process of its own tries."""
     if "://" in address:
         raise ConfigError(
             f"cluster.address = {address!r}: expected `auto` or HOST:PORT; start the run on a node of the cluster, for "
@@ -109,10 +111,19 @@ def reachable(address: str) -> None:
             timeout=JOIN_S,
         )
     except subprocess.TimeoutExpired as error:
-        raise ConfigError(_refused(address, f"no answer in {JOIN_S:.0f} s")) from error
-    if done.returncode:
-        said = done.stdout.strip().splitlines() or done.stderr.strip().splitlines()
-        raise ConfigError(_refused(address, said[-1] if said else f"exit code {done.returncode}"))
+        why, said = f"no answer in {JOIN_S:.0f} s", f"{error.stdout!r} {error.stderr!r}"
+    else:
+        if not done.returncode:
+            return
+        lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines()
+        why, said = lines[-1] if lines else f"exit code {done.returncode}", done.stdout + done.stderr
+    if any(mark in said for mark in WITHOUT_TOKEN):
+        raise ConfigError(
+            f"cluster.address = {address!r}: the Ray cluster wants a token, and this process has none or another one; "
+            "set RAY_AUTH_MODE=token and give the cluster's token, in RAY_AUTH_TOKEN, the file that "
+            "RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token (docs/cluster.md)"
+        )
+    raise ConfigError(_refused(address, why))
 
 
 def look(*, nonce: tuple[Path, str] | None = None) -> list[Node]:
@@ -210,6 +221,18 @@ def free_now() -> str:
     """What of the cluster nobody uses at the moment, in words."""
     free, all_of_it = ray.available_resources(), ray.cluster_resources()
     return " and ".join(f"{free.get(kind, 0):g} of {all_of_it.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
+
+
+def unused_gpus(device: str) -> str:
+    """What the user should know of GPUs that a run on CPUs does not use, because the machine where it began has none;
+    empty for nothing."""
+    number = ray.cluster_resources().get("GPU", 0) if device == "cpu" else 0
+    if not number:
+        return ""
+    return (
+        f"warning: the run computes on CPUs, as the machine does where it was begun, and uses none of the cluster's "
+        f"{counted(number, 'GPU')}; begin a new run on a node with a GPU to use them"
+    )
 
 
 @contextlib.contextmanager
