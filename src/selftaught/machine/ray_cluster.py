@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,27 @@ def nonce_in(folder: Path) -> Iterator[tuple[Path, str]]:
         yield path, content
     finally:
         path.unlink(missing_ok=True)
+
+
+def namespace_of(run_dir: Path) -> str:
+    """Where Ray keeps the names of a run's actors, apart from those of all others."""
+    return f"selftaught-{sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]}"
+
+
+def end_leftovers(run_dir: Path) -> int:
+    """End the actors of an earlier start of a run, whose process may have ended where Ray has not noticed it yet.
+
+    Returns their number.
+    """
+    ours = [
+        about
+        for about in ray.util.list_named_actors(all_namespaces=True)
+        if about["namespace"] == namespace_of(run_dir)
+    ]
+    for about in ours:
+        with contextlib.suppress(ValueError):  # it has ended meanwhile
+            ray.kill(ray.get_actor(about["name"], namespace=about["namespace"]), no_restart=True)
+    return len(ours)
 
 
 def first_line(error: BaseException) -> str:
