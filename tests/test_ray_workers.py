@@ -136,6 +136,7 @@ def test_a_cluster_with_a_token_takes_those_who_have_it() -> None:
     assert all("the Ray cluster wants a token, and this process has none or another one" in line for line in said)
 
 
+@pytest.mark.slow  # it imports what a run does
 def test_a_run_on_a_cluster_that_is_not_there_writes_nothing_and_the_doctor_says_so_too(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
