@@ -1,5 +1,6 @@
 """Workers finish in any order, are lost, late and replaced: the run folder is that of a run without workers."""
 
+import resource
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +17,14 @@ from rich.console import Console
 from scripted_workers import Fate, ScriptedWorkers, ToyMaker
 from selftaught.methods.method import Draw, StandardMethod
 from selftaught.methods.table import METHODS
-from selftaught.records.errors import Interrupted, RefusedError, WorkerDied
+from selftaught.records.errors import Interrupted, RefusedError, StoreError, WorkerDied
 from selftaught.records.events import ChunkSaved, Event, Note, SampleMade, TokensGenerated, WorkersChanged
 from selftaught.records.prompts import ChunkPrompts
+from selftaught.records.samples import ModelRef
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.runs.parts import Part, Parts
-from selftaught.stages.workers.protocol import Finished, FinishedChunk, Refused
+from selftaught.stages.workers.dispatch import Dispatcher, Limits
+from selftaught.stages.workers.protocol import Finished, FinishedChunk, Refused, ScoreJob
 from selftaught.tracking.terminal import Terminal
 from selftaught.training.none import NullTrainer
 from test_scale import MEMORY, large_task
@@ -260,6 +263,42 @@ def test_all_workers_have_ended_when_a_training_starts(tmp_path: Path) -> None:
     config = configured()
     source = ScriptedWorkers(ToyMaker(config, TASK, reply))
     run_toy(tmp_path, config=config, task=TASK, source=source, num_workers=2, clock=source.clock, trainer=Looking())
+
+
+def test_a_full_disk_ends_a_run_with_workers_with_the_line_of_one_without_and_loses_nothing(tmp_path: Path) -> None:
+    """A limit on file sizes replaces a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = max(map(len, alone().values())) // 2
+    for workers in (0, 3):
+        folder = tmp_path / str(workers)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(StoreError) as caught:
+                run_with(folder, workers=workers)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert str(caught.value).startswith(f"cannot append to {folder}/")
+        assert ".jsonl: File too large; free some space" in str(caught.value)
+    run_with(folder)
+    assert folder_bytes(folder, *FOLDERS) == alone()
+
+
+def test_a_stop_ends_a_run_whose_workers_have_nothing_in_hand_yet(tmp_path: Path) -> None:
+    source = ScriptedWorkers(ToyMaker(configured(), TASK, reply), [Fate(starts_s=1e6)] * 2)
+    more: dict[str, Any] = {"source": source, "num_workers": 2, "clock": source.clock}
+    with pytest.raises(Interrupted):
+        run_toy(tmp_path, config=configured(), task=TASK, should_stop=lambda: source.clock() > 100, **more)
+    assert 100 < source.clock() < 102
+    assert source.closed
+
+
+def test_a_stop_ends_the_wait_for_a_worker_for_a_single_job(tmp_path: Path) -> None:
+    source = ScriptedWorkers(ToyMaker(configured(), TASK, reply), [Fate(starts_s=1e6)])
+    limits = Limits(workers=1, chunk_timeout=10, max_losses=0)
+    job = ScoreJob(number=0, model=ModelRef(path="scripted"), requests=(), completions=())
+    dispatcher = Dispatcher(source, limits, clock=source.clock)
+    assert dispatcher.do(job, should_stop=lambda: source.clock() > 100) is None
+    assert 100 < source.clock() < 102
 
 
 def test_workers_and_their_chunks_are_told(tmp_path: Path) -> None:

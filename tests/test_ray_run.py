@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -17,14 +16,22 @@ if find_spec("ray") is None:
     pytest.skip("Ray is not installed (selftaught[cluster])", allow_module_level=True)
 
 from builders import PATIENCE_S
-from ray_nodes import cluster_of
+from ray_nodes import Nodes, cluster_of
+from selftaught.runs.reading import read_steps
 from test_kill import SETTINGS, finish, weights
 from toy import folder_bytes
 
 pytestmark = pytest.mark.slow
 
 FOLDERS = ("problems.jsonl", "prompts.jsonl", "samples", "examples", "left_out", "evaluations.jsonl", "result.json")
-LONGER = {"compute.chunk_completions": 12, "loop.max_iterations": 2, "training.keep_weights": "all"}
+LONGER = {
+    "compute.workers": 1,
+    "compute.chunk_completions": 12,
+    "loop.max_iterations": 2,
+    "training.keep_weights": "all",
+    "training.steps_first_iteration": 40,
+    "cluster.train_workers": 2,
+}
 
 
 def command(run_dir: Path, **more: object) -> list[str]:
@@ -35,47 +42,45 @@ def command(run_dir: Path, **more: object) -> list[str]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the run in one process."""
+    """The folder of the run that samples in one process and trains on two ranks of this machine."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    finish(command(folder, **{"compute.workers": 1}))
+    finish(command(folder))
     return folder
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
-    """A head and three nodes, each with room for one worker; `pids` are the ids of its workers' processes."""
-    with (
-        tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder,  # Ray's sockets need a short path
-        cluster_of(1, 1, 1, folder=Path(folder)) as started,
-    ):
-        started.pids = lambda: workers_of(folder)
+def cluster() -> Iterator[Nodes]:
+    """A head and three nodes, each with room for one worker or rank."""
+    with cluster_of(1, 1, 1) as started:
         yield started
 
 
-def workers_of(folder: str) -> list[int]:
-    """The processes of workers that a cluster whose files are in a folder has started."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            is_worker = b"SelftaughtWorker" in (process / "cmdline").read_bytes()
-            if is_worker and f"RAY_TMPDIR={folder}\0".encode() in (process / "environ").read_bytes():
-                found.append(int(process.name))
-        except OSError:
-            continue  # it has ended meanwhile
-    return sorted(found)
+class Driver:
+    """A start of the run in a process of its own, which must last until what it waits for has happened."""
 
+    def __init__(self, run_dir: Path, arguments: list[str]) -> None:
+        self._run_dir, self._said = run_dir, run_dir.with_suffix(".err")
+        with open(self._said, "wb") as said:
+            self._process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=said)
 
-def wait_for(what: Callable[[], Any], driver: "subprocess.Popen[str]") -> Any:
-    end = time.monotonic() + PATIENCE_S
-    while not (found := what()):
-        assert driver.poll() is None, driver.stderr.read() if driver.stderr else ""
-        assert time.monotonic() < end, f"waited {PATIENCE_S} s in vain"
-        time.sleep(0.05)
-    return found
+    def until(self, what: Callable[[], Any]) -> Any:
+        end = time.monotonic() + PATIENCE_S
+        while not (found := what()):
+            assert self._process.poll() is None, self._said.read_text()
+            assert time.monotonic() < end, f"waited {PATIENCE_S} s in vain"
+            time.sleep(0.05)
+        return found
 
+    def until_it_samples(self, stage: str) -> None:
+        self.until(lambda: list((self._run_dir / "samples").glob(f"{stage}.*")))
 
-def start(arguments: list[str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def until_it_trains(self, iteration: int) -> None:
+        """Until a step has been taken."""
+        self.until(lambda: any(step.iteration == iteration for step in read_steps(self._run_dir)))
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 def assert_same(run_dir: Path, alone: Path) -> None:
@@ -84,36 +89,42 @@ def assert_same(run_dir: Path, alone: Path) -> None:
     assert len(weights(run_dir)) == 2
     assert not list(run_dir.glob("cluster*")), "the file by which workers know the folder"
     assert not list(run_dir.glob("samples/*.parts"))
+    assert not list(run_dir.glob("checkpoints/*.tmp"))
 
 
-def test_a_run_on_a_cluster_has_the_bytes_of_one_process(cluster: Any, alone: Path, tmp_path: Path) -> None:
-    finish(command(tmp_path / "run", **{"compute.workers": 1, "cluster.address": cluster.address}))
+def test_a_run_on_a_cluster_has_the_bytes_of_one_machine(cluster: Nodes, alone: Path, tmp_path: Path) -> None:
+    finish(command(tmp_path / "run", **{"cluster.address": cluster.address}))
     assert_same(tmp_path / "run", alone)
-    assert not cluster.pids(), "workers end with their run"
+    assert not cluster.workers(), "workers end with their run"
+    assert not cluster.ranks()
 
 
-def test_a_run_that_loses_workers_a_node_and_itself_has_the_same_bytes(
-    cluster: Any, alone: Path, tmp_path: Path
+def test_a_run_that_loses_workers_a_node_a_rank_and_itself_has_the_same_bytes(
+    cluster: Nodes, alone: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    settings = {"compute.workers": 1, "cluster.address": cluster.address, "cluster.chunk_timeout": 20}
-    arguments = command(run_dir, **settings)
-    samples = run_dir / "samples"
+    arguments = command(run_dir, **{"cluster.address": cluster.address, "cluster.chunk_timeout": 20})
 
-    driver = start(arguments)
-    wait_for(lambda: list(samples.glob("001-rationale.*")), driver)
-    killed, frozen, *_ = wait_for(lambda: pids if len(pids := cluster.pids()) == 3 else None, driver)
+    driver = Driver(run_dir, arguments)
+    driver.until_it_samples("001-rationale")
+    killed, frozen, unplugged = driver.until(lambda: pids if len(pids := cluster.workers()) == 3 else None)
     os.kill(killed, signal.SIGKILL)
     os.kill(frozen, signal.SIGSTOP)
-    wait_for(lambda: list(samples.glob("001-rationalization.*")), driver)
-    node = next(node for node in cluster.worker_nodes if node)
-    cluster.remove_node(node, allow_graceful=False)
-    wait_for(lambda: list(samples.glob("002-rationale.*")), driver)
+    driver.until_it_samples("001-rationalization")
+    cluster.lose_node_of(unplugged)
+    driver.until_it_trains(1)
+    os.kill(cluster.ranks()[0], signal.SIGKILL)
+    driver.until_it_samples("002-rationale")
     driver.kill()
-    driver.communicate()
+
+    driver = Driver(run_dir, arguments)
+    driver.until_it_trains(2)
+    driver.kill()
 
     finish(arguments)
     assert_same(run_dir, alone)
     log = "".join(path.read_text() for path in (run_dir / "logs").glob("*.log"))
-    assert log.count("was lost") >= 2, log
-    assert not cluster.pids()
+    assert log.count("was lost") >= 3, log
+    assert "has lost a rank" in log
+    assert not cluster.workers()
+    assert not cluster.ranks()

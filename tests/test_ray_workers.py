@@ -5,11 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,19 +19,31 @@ if find_spec("ray") is None:
 
 import ray
 
-from builders import PATIENCE_S
-from ray_nodes import cluster_of
+from builders import PATIENCE_S, output_of
+from ray_nodes import Nodes, cluster_of
 from selftaught.commands.doctor_cluster import cluster_part
 from selftaught.commands.run import launch
 from selftaught.config.loading import load_config
 from selftaught.machine import ray_cluster
 from selftaught.machine.cluster import ClusterConfig, Needs
 from selftaught.machine.devices import Machine
-from selftaught.machine.ray_cluster import Node, joined, look, nonce_in, reachable, refusals, refuse_too_few
-from selftaught.records.errors import ConfigError, RefusedError
+from selftaught.machine.ray_cluster import (
+    Node,
+    joined,
+    look,
+    nonce_in,
+    reachable,
+    refusals,
+    refuse_too_few,
+    unused_gpus,
+)
+from selftaught.records.errors import ConfigError, Interrupted, RefusedError
 from selftaught.records.samples import ModelRef, PlannedSample
 from selftaught.stages.workers.protocol import ChunkJob, FinishedChunk, Lost, Made, Ready, Refused, Told, WorkerEvent
 from selftaught.stages.workers.ray_workers import RayWorkers, _actor_class, end_leftovers
+from selftaught.training import ray_ranks
+from test_cli import selftaught
+from test_cli import settings as in_settings
 
 ONE_CPU = Needs(cpus=1, gpus=0)
 
@@ -75,6 +87,56 @@ def test_a_server_that_is_no_cluster_is_refused_in_time(monkeypatch: pytest.Monk
     assert "no answer in 2 s" in line
 
 
+NO_TOKEN = (
+    "gcs_client.cc:210: Failed to get cluster ID: Unauthenticated: InvalidAuthToken: Authentication token is missing"
+)
+NO_FILE = "AuthenticationError: RAY_AUTH_TOKEN_PATH is set but file cannot be opened or is empty: /home/me/token"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"import sys; print({NO_TOKEN!r}, file=sys.stderr); print('ConnectionError: no'); sys.exit(1)",
+        f"import sys; print({NO_FILE!r}); sys.exit(1)",
+        f"import sys, time; print({NO_TOKEN!r}, file=sys.stderr, flush=True); time.sleep(60)",
+    ],
+)
+def test_a_cluster_that_wants_another_token_is_refused_in_a_line_that_names_the_token(
+    script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "JOIN_S", 2.0)
+    monkeypatch.setattr(ray_cluster, "module_command", lambda *_: [sys.executable, "-S", "-c", script])
+    line = line_of(lambda: reachable("auto"))
+    assert "the Ray cluster wants a token, and this process has none or another one; set RAY_AUTH_MODE=token" in line
+
+
+WITH_A_TOKEN = """
+import os
+from ray_nodes import cluster_of
+from selftaught.machine.ray_cluster import reachable
+from selftaught.records.errors import ConfigError
+
+with cluster_of() as cluster:
+    reachable(cluster.address)
+    for token in ("", "b" * 64):
+        os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token" if token else "disabled", token
+        try:
+            reachable(cluster.address)
+        except ConfigError as error:
+            print(error)
+    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", "a" * 64
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_with_a_token_takes_those_who_have_it() -> None:
+    """In a process of its own, because Ray reads the token once."""
+    said = output_of(WITH_A_TOKEN, env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}).splitlines()
+    assert len(said) == 2
+    assert all("the Ray cluster wants a token, and this process has none or another one" in line for line in said)
+
+
+@pytest.mark.slow  # it imports what a run does
 def test_a_run_on_a_cluster_that_is_not_there_writes_nothing_and_the_doctor_says_so_too(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -129,6 +191,37 @@ def test_a_node_without_the_package_or_the_folder_is_refused_if_a_worker_could_g
     assert line.startswith("node dead: no process; see Ray's logs there")
 
 
+def test_gpus_that_a_run_on_cpus_does_not_use_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 4.0})
+    assert "uses none of the cluster's 4 GPUs; begin a new run on a node with a GPU" in unused_gpus("cpu")
+    assert unused_gpus("cuda") == ""
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    assert unused_gpus("cpu") == ""
+
+
+def test_a_training_that_waits_for_room_says_so_and_ends_when_the_run_is_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_ranks, "QUIET_WAIT_S", 0.0)
+    monkeypatch.setattr(ray_ranks, "free_now", lambda: "1 of 2 CPUs and 0 of 0 GPUs")
+    notes: list[str] = []
+
+    def stop_if_told() -> None:
+        if notes:
+            raise Interrupted("stopped")
+
+    trainer = ray_ranks.RayRankTrainer(
+        lambda training: pytest.fail("it has no room"),
+        2,
+        note=notes.append,
+        raise_if_stopped=stop_if_told,
+    )
+    with pytest.raises(Interrupted):
+        trainer._wait_for(SimpleNamespace(wait=lambda seconds: False), {"CPU": 1.0})
+    free = "1 of 2 CPUs and 0 of 0 GPUs"
+    assert notes == [f"the training waits for 1 CPU for each of 2 ranks; free in the cluster: {free}"]
+
+
 WITHOUT_THE_PACKAGE = """
 import sys
 sys.modules["selftaught"] = None  # any import of it fails
@@ -158,16 +251,13 @@ def test_what_is_sent_to_a_node_says_that_the_package_is_not_there_and_searches_
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with (
-        tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder,  # Ray's sockets need a short path
-        cluster_of(1, 1, 1, folder=Path(folder)) as started,
-    ):
+def cluster() -> Iterator[Nodes]:
+    with cluster_of(1, 1, 1) as started:
         yield started
 
 
 @pytest.fixture
-def member(cluster: Any) -> Iterator[None]:
+def member(cluster: Nodes) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     with joined(cluster.address):
         assert signal.getsignal(signal.SIGTERM) is handler, "SIGTERM is the run's"
@@ -278,7 +368,10 @@ def test_workers_that_die_hang_or_fail_are_told_and_replaced(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_close_returns_when_the_processes_are_gone_and_the_source_can_start_others(run: Run) -> None:
+def test_close_returns_when_the_processes_are_gone_and_the_source_can_start_others(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selftaught.stages.workers.ray_workers.GONE_S", 10.0)
     first, second = run.ready(2)
     pids = [run.pid(first), run.pid(second)]
     run.send(first, "hang")
@@ -332,6 +425,19 @@ def test_nodes_say_what_they_have_and_whether_they_see_the_folder(member: None, 
     assert "does not see" in line
 
 
+@pytest.mark.slow
+def test_the_doctor_shows_the_nodes_and_what_a_run_would_find_there(cluster: Nodes, tmp_path: Path) -> None:
+    settings = {"cluster.address": cluster.address, "compute.threads": 1, "compute.workers": 1}
+    done = selftaught("doctor", "arithmetic", "--problems", "0", *in_settings(settings), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    node = f"node {socket.gethostname()}: 1 CPU and 0 GPUs; selftaught {ray_cluster.__version__}, python "
+    assert said.count(node) == 3
+    assert said.count(f"; sees {tmp_path}") == 4
+    assert "free now: 3 of 3 CPUs and 0 of 0 GPUs" in said
+    assert "workers: 3 with 1 CPU each" in said
+
+
 DRIVER = """
 import sys, time
 from pathlib import Path
@@ -353,7 +459,7 @@ with joined(sys.argv[1]):
 
 
 @pytest.mark.slow
-def test_nothing_stays_of_a_driver_that_was_killed(cluster: Any, tmp_path: Path, model: ModelRef) -> None:
+def test_nothing_stays_of_a_driver_that_was_killed(cluster: Nodes, tmp_path: Path, model: ModelRef) -> None:
     command = [sys.executable, "-c", DRIVER, cluster.address, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None

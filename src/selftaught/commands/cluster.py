@@ -27,13 +27,14 @@ def in_its_cluster(
     if settings.address is None:
         yield Sampling()
         return
-    from selftaught.machine.ray_cluster import joined, look, nonce_in, refusals, refuse_too_few
+    from selftaught.machine.ray_cluster import joined, look, nonce_in, refusals, refuse_too_few, unused_gpus
 
     if settings.workers != 0:
         refuse_program(from_python)
     with joined(settings.address):
+        unused = tuple(filter(None, [unused_gpus(resolved.device)]))
         if settings.workers == 0:
-            yield Sampling()
+            yield Sampling(lines=unused)
             return
         with nonce_in(run_dir) as nonce:
             nodes = look(nonce=nonce)
@@ -43,7 +44,7 @@ def in_its_cluster(
             more = f" (and {len(wrong) - 1} more: selftaught doctor)" if len(wrong) > 1 else ""
             raise ConfigError(f"cluster.address = {settings.address!r}: {wrong[0]}{more}")
         each = f", with {needs}{' each' if workers > 1 else ''}"
-        yield Sampling(number=workers, line=f"{counted(workers, 'worker')} of the Ray cluster sample{each}")
+        yield Sampling(number=workers, lines=(f"{counted(workers, 'worker')} of the Ray cluster sample{each}", *unused))
 
 
 @contextmanager

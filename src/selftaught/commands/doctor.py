@@ -39,7 +39,7 @@ ANY_MODEL = "builtin:adder"
 
 EXTRAS = {
     "4bit": Extra(("bitsandbytes", "peft"), "frozen weights in 4 bits beside adapters on a GPU (training.frozen_4bit)"),
-    "cluster": Extra(("ray",), "sampling on a Ray cluster (cluster.address)"),
+    "cluster": Extra(("ray",), "sampling and training on a Ray cluster (cluster.address)"),
     "lora": Extra(("peft",), "training of adapters (training.lora_rank), which takes a fraction of the memory"),
     "math": Extra(("sympy",), "formulas as answers (task.verifier = 'math')"),
     **{name: Extra((source.package,), f"charts of a run in {source.label}") for name, source in TRACKERS.items()},

@@ -30,7 +30,16 @@ def _nodes(
     settings: ClusterConfig, resolved: Resolved | None, folder: Path, lines: list[str]
 ) -> tuple[dict[str, object], list[str]]:
     """The facts and the refusals; adds a line for each node and what there is room for."""
-    from selftaught.machine.ray_cluster import described, free_now, joined, look, nonce_in, refusals, refuse_too_few
+    from selftaught.machine.ray_cluster import (
+        described,
+        free_now,
+        joined,
+        look,
+        nonce_in,
+        refusals,
+        refuse_too_few,
+        unused_gpus,
+    )
 
     assert settings.address is not None
     with joined(settings.address), nonce_in(folder) as nonce:
@@ -46,4 +55,5 @@ def _nodes(
         if resolved is not None:
             facts["workers"] = refuse_too_few(nodes, needs, settings.workers)
             lines.append(f"workers: {facts['workers']} with {needs} each")
+            lines += filter(None, [unused_gpus(resolved.device)])
     return facts, wrong

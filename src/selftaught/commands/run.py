@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ from selftaught.records.sections import Value
 from selftaught.runs.reading import dump_measurement, read_run_json, read_summaries
 from selftaught.runs.shared_chunks import SharedChunks
 from selftaught.runs.store import RunStore
-from selftaught.stages.setup import Setup
+from selftaught.stages.setup import Setup, raise_if
 from selftaught.stages.weight_proof import noise_of
 from selftaught.tasks.fingerprint import data_sha256
 from selftaught.tasks.outside import OBJECT, short_name
@@ -134,11 +135,11 @@ def launch(
             Listeners([*mirrors, *(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
             cluster_workers(config.cluster, resolved, run_dir, tell, shared=shared) as source,
         ):
-            note = _noting(tell)
-            opening = replace(opening, note=note, on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)))
+            opening = _heard(opening, tell, partial(raise_if, should_stop, suspended_by, run_dir))
+            note = opening.note
             _write_changes(store, config, held, resolved)
-            where = cluster.line or sampling.line or gpu_line(resolved.device)
-            first = (headline, *task.notes, *_chat_notes(config, resolved), where, *machine_lines(resolved), *changes)
+            where = cluster.lines or sampling.lines or (gpu_line(resolved.device),)
+            first = (headline, *task.notes, *_chat_notes(config, resolved), *where, *machine_lines(resolved), *changes)
             for line in filter(None, (*first, *_other_versions(config, run_dir))):
                 note(line)
             store.cut_torn_tails()
@@ -184,8 +185,14 @@ def _check_new(
         refuse_long_prompts(config, task, base, resolved.chat, has_places=given.task is None)
 
 
-def _noting(tell: Callable[[Event], None]) -> Callable[[str], None]:
-    return lambda line: tell(Note(text=line))
+def _heard(opening: Opening, tell: Callable[[Event], None], raise_if_stopped: Callable[[], None]) -> Opening:
+    """What opens the engine and the trainer, with what they tell and ask while they work."""
+    return replace(
+        opening,
+        note=lambda line: tell(Note(text=line)),
+        on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)),
+        raise_if_stopped=raise_if_stopped,
+    )
 
 
 def _chunks(shared: Path, run_dir: Path, config: RunConfig, resolved: Resolved) -> SharedChunks:

@@ -21,8 +21,8 @@ class Sampling:
     source: WorkerSource | None = None
     """None for a run that samples by itself."""
     number: int = 0
-    line: str = ""
-    """What the user should know of them; empty for nothing."""
+    lines: tuple[str, ...] = ()
+    """What the user should know of them."""
 
 
 def sampling_processes(
@@ -52,7 +52,7 @@ def sampling_processes(
         partial(serve, shared=shared and shared.absolute()), run_dir, gpus=groups[:asked], log_dir=run_dir / "logs"
     )
     where = f"GPU {', '.join(groups[:asked])}" if groups else "the CPUs"
-    return Sampling(source=source, number=asked, line=f"{asked} worker processes sample, on {where}")
+    return Sampling(source=source, number=asked, lines=(f"{asked} worker processes sample, on {where}",))
 
 
 def _may_be_split(config: RunConfig, from_python: Sequence[str]) -> bool:

@@ -29,3 +29,5 @@ class Opening:
     """Told what the user should know of how the work is done, a line at a time."""
     on_tokens: Callable[[int], None] = lambda tokens: None
     """Told by the engine while it generates: how many tokens it has generated since it last told."""
+    raise_if_stopped: Callable[[], None] = lambda: None
+    """Called while something is waited for that may take long; raises if the run is to end."""

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ from selftaught.machine.children import environment, module_command
 from selftaught.machine.cluster import Needs, counted
 from selftaught.records.errors import ConfigError, one_line
 
-JOIN_S = 30.0
-"""Seconds in which a cluster must answer."""
+JOIN_S = 60.0
+"""Seconds in which a cluster must answer. Ray itself tries for 25 to join one that wants another token."""
+WITHOUT_TOKEN = ("InvalidAuthToken", "AuthenticationError")
+"""In what Ray says if the cluster wants a token and this process has none, or another one."""
 CONNECT_S = 10.0
 LOOK_S = 120.0
 """Seconds in which every node must have started a process and looked around."""
@@ -90,7 +93,7 @@ def joined(address: str) -> Iterator[None]:
 
 
 def reachable(address: str) -> None:
-    """Raise ConfigError if the cluster cannot be joined from here within half a minute; a process of its own tries."""
+    """Raise ConfigError if the cluster cannot be joined from here within a minute; a process of its own tries."""
     if "://" in address:
         raise ConfigError(
             f"cluster.address = {address!r}: expected `auto` or HOST:PORT; start the run on a node of the cluster, for "
@@ -109,10 +112,19 @@ def reachable(address: str) -> None:
             timeout=JOIN_S,
         )
     except subprocess.TimeoutExpired as error:
-        raise ConfigError(_refused(address, f"no answer in {JOIN_S:.0f} s")) from error
-    if done.returncode:
-        said = done.stdout.strip().splitlines() or done.stderr.strip().splitlines()
-        raise ConfigError(_refused(address, said[-1] if said else f"exit code {done.returncode}"))
+        why, said = f"no answer in {JOIN_S:.0f} s", f"{error.stdout!r} {error.stderr!r}"
+    else:
+        if not done.returncode:
+            return
+        lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines()
+        why, said = lines[-1] if lines else f"exit code {done.returncode}", done.stdout + done.stderr
+    if any(mark in said for mark in WITHOUT_TOKEN):
+        raise ConfigError(
+            f"cluster.address = {address!r}: the Ray cluster wants a token, and this process has none or another one; "
+            "set RAY_AUTH_MODE=token and give the cluster's token, in RAY_AUTH_TOKEN, the file that "
+            "RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token (docs/cluster.md)"
+        )
+    raise ConfigError(_refused(address, why))
 
 
 def look(*, nonce: tuple[Path, str] | None = None) -> list[Node]:
@@ -212,6 +224,18 @@ def free_now() -> str:
     return " and ".join(f"{free.get(kind, 0):g} of {all_of_it.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
 
 
+def unused_gpus(device: str) -> str:
+    """What the user should know of GPUs that a run on CPUs does not use, because the machine where it began has none;
+    empty for nothing."""
+    number = ray.cluster_resources().get("GPU", 0) if device == "cpu" else 0
+    if not number:
+        return ""
+    return (
+        f"warning: the run computes on CPUs, as the machine does where it was begun, and uses none of the cluster's "
+        f"{counted(number, 'GPU')}; begin a new run on a node with a GPU to use them"
+    )
+
+
 @contextlib.contextmanager
 def nonce_in(folder: Path) -> Iterator[tuple[Path, str]]:
     """A file with a random content in a folder, or in the nearest of its parents that exists.
@@ -230,6 +254,27 @@ def nonce_in(folder: Path) -> Iterator[tuple[Path, str]]:
         yield path, content
     finally:
         path.unlink(missing_ok=True)
+
+
+def namespace_of(run_dir: Path) -> str:
+    """Where Ray keeps the names of a run's actors, apart from those of all others."""
+    return f"selftaught-{sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]}"
+
+
+def end_leftovers(run_dir: Path) -> int:
+    """End the actors of an earlier start of a run, whose process may have ended where Ray has not noticed it yet.
+
+    Returns their number.
+    """
+    ours = [
+        about
+        for about in ray.util.list_named_actors(all_namespaces=True)
+        if about["namespace"] == namespace_of(run_dir)
+    ]
+    for about in ours:
+        with contextlib.suppress(ValueError):  # it has ended meanwhile
+            ray.kill(ray.get_actor(about["name"], namespace=about["namespace"]), no_restart=True)
+    return len(ours)
 
 
 def first_line(error: BaseException) -> str:

@@ -20,10 +20,10 @@ from selftaught.records.samples import (
 )
 from selftaught.records.training import Checkpoint
 from selftaught.stages.loaded_weights import refuse_other_weights, why_not
-from selftaught.stages.setup import Setup
+from selftaught.stages.setup import Setup, is_stopped, raise_if_stopped
 from selftaught.stages.weight_proof import NOISE, CannotTell
 from selftaught.stages.workers.dispatch import Dispatcher, Limits
-from selftaught.stages.workers.protocol import FinishedRenders, FinishedScores, RenderJob, ScoreJob
+from selftaught.stages.workers.protocol import Finished, FinishedRenders, FinishedScores, Job, RenderJob, ScoreJob
 
 Work = Literal["sampling", "training", "loading"]
 """The kinds of work of which a run counts the time. Loading is opening the trainer or an engine, with the check that
@@ -95,7 +95,7 @@ class Models:
         if (workers := self.workers(model)) is None:
             return self.engine(model).score(requests, completions)
         job = ScoreJob(number=0, model=model, requests=tuple(requests), completions=tuple(completions))
-        scored = workers.do(job)
+        scored = self._done(workers, job)
         assert isinstance(scored, FinishedScores)
         return scored.scores
 
@@ -104,9 +104,16 @@ class Models:
         if (workers := self.workers(model)) is None:
             engine = self.engine(model)
             return [engine.render(prompt) for prompt in prompts] if isinstance(engine, RendersPrompts) else None
-        rendered = workers.do(RenderJob(number=0, model=model, prompts=tuple(prompts)))
+        rendered = self._done(workers, RenderJob(number=0, model=model, prompts=tuple(prompts)))
         assert isinstance(rendered, FinishedRenders)
         return rendered.rendered
+
+    def _done(self, workers: Dispatcher, job: Job) -> Finished | None:
+        """What has come of a job; None only of a run that is stopped, which is an error of `raise_if_stopped`."""
+        done = workers.do(job, should_stop=lambda: is_stopped(self._setup))
+        if done is None:
+            raise_if_stopped(self._setup)
+        return done
 
     @contextmanager
     def working(self, work: Work) -> Iterator[None]:

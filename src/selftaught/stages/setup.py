@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
@@ -62,8 +63,15 @@ def raise_if_stopped(setup: Setup, *, lost: str = "") -> None:
 
     `lost` says what is in hand and will be done again; empty for nothing.
     """
-    saved = f"{lost}; what is finished is saved. Carry on with: {command('run', '--resume', setup.store.dir)}"
-    if setup.should_stop():
+    raise_if(setup.should_stop, setup.suspended_by, setup.store.dir, lost=lost)
+
+
+def raise_if(
+    should_stop: Callable[[], bool], suspended_by: Callable[[], str], run_dir: Path, *, lost: str = ""
+) -> None:
+    """`raise_if_stopped` for what has no `Setup`."""
+    saved = f"{lost}; what is finished is saved. Carry on with: {command('run', '--resume', run_dir)}"
+    if should_stop():
         raise Interrupted(f"stopped{saved}")
-    if by := setup.suspended_by():
+    if by := suspended_by():
         raise Suspended(f"stopped by {by}{saved}")

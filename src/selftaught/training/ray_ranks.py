@@ -1,70 +1,94 @@
-"""The trainer `sft` on ranks of a Ray cluster: Ray Train's TorchTrainer places them, starts them and has them meet.
+"""The trainer `sft` on ranks of a Ray cluster: an actor for each, in one placement group, which is their room.
 
-An actor of the run calls Ray Train, so that the run can end a training at any moment by ending that actor, whatever
-Ray waits for. Ranks leave their messages with a second actor, on the run's machine.
+All of it belongs to the run's process, so that it ends with that, however it ends. Ranks leave their messages with one
+more actor, on the run's machine.
 """
 
-import logging
-import os
-import shutil
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from selftaught.machine.children import current_folder, last_folders
+from selftaught.machine.cluster import counted
 from selftaught.machine.quiet import quieten_libraries
-from selftaught.records.errors import ConfigError, SelftaughtError, TrainingError, WorkerDied, one_line
+from selftaught.machine.ray_cluster import end_leftovers, first_line, free_now, namespace_of
+from selftaught.records.errors import ConfigError, SelftaughtError, TrainingError, WorkerDied
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.training.rank_process import RankJob, train_as_rank
 from selftaught.training.rank_trainer import JobOf, redone
 
-STORAGE = "ray"
-"""Of Ray Train, in the temporary folder of a checkpoint: every node must see it."""
 POLL_S = 0.2
 QUIET_WAIT_S = 5.0
 """Waited for room before the user is told."""
 ROOM_S = 900.0
 START_S = 600.0
 """In which Ray must have started all ranks; one takes seconds, on a busy machine a minute."""
-CONTROLLER_RETRIES = 1
-"""Of Ray Train's controller, which would try for ever to place ranks on a node that is gone."""
-ENVIRONMENT = {
-    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # a rank sees its own GPU alone, as on one machine
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(START_S / 2),
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
+CAUSE_S = 20.0
+"""In which Ray tells that a rank is gone, after the others have noticed."""
 
 
 class RayRankTrainer:
     """Fine-tunes on `size` ranks somewhere in the cluster; rank 0 writes the model to the run folder, which all see."""
 
-    def __init__(self, job_of: JobOf, size: int, *, address: str, note: Callable[[str], None]) -> None:
-        """Raises ConfigError if no cluster answers."""
-        self._job_of, self._size, self._note = job_of, size, note
-        connect(address)
+    def __init__(
+        self,
+        job_of: JobOf,
+        size: int,
+        *,
+        run_dir: Path | None = None,
+        note: Callable[[str], None] = lambda line: None,
+        raise_if_stopped: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`run_dir` is that of the run, whose killed starts may have left ranks in the cluster; None for none.
+        `raise_if_stopped` is called until all ranks have started. The process is in the cluster already."""
+        self._job_of, self._size, self._run_dir = job_of, size, run_dir
+        self._note, self._raise_if_stopped = note, raise_if_stopped
 
     def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
         job = self._job_of(_with_absolute_paths(training))
         self._refuse_small_cluster(job)
+        if self._run_dir is not None and (number := end_leftovers(self._run_dir)):
+            self._note(f"ended {number} ranks that an earlier start of this run had left in the cluster")
         return redone(training, self._size, self._note, lambda: self._once(job, on_step))
 
     def _once(self, job: RankJob, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
-        self._wait_for_room(job)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": 0}
-        mailbox = ray.remote(Mailbox).options(**options).remote()
-        fitting = ray.remote(Fitting).options(**options, runtime_env={"env_vars": ENVIRONMENT}).remote()
+        of_rank = resources_of(job)
+        room = placement_group([of_rank] * self._size, strategy="PACK")
+        actors: list[Any] = []
         try:
-            return _attend(mailbox, fitting.fit.remote(job, self._size, mailbox), self._size, on_step)
+            self._wait_for(room, of_rank)
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+            ranks = [self._rank(room, number, of_rank) for number in range(self._size)]
+            actors += [mailbox, *ranks]
+            place = ranks[0].meeting_place.remote()
+            trained = [actor.train.remote(job, rank, self._size, place, mailbox) for rank, actor in enumerate(ranks)]
+            return _attend(mailbox, trained, on_step, self._raise_if_stopped)
         finally:
-            ray.kill(fitting)
-            ray.kill(mailbox)
-            shutil.rmtree(job.training.out_dir / STORAGE, ignore_errors=True)
+            for actor in actors:
+                ray.kill(actor)
+            remove_placement_group(room)
+
+    def _rank(self, room: Any, number: int, of_rank: Mapping[str, float]) -> Any:
+        options: dict[str, Any] = {
+            "num_cpus": of_rank.get("CPU", 0),
+            "num_gpus": of_rank.get("GPU", 0),
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=number),
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        if self._run_dir is not None:
+            options |= {"name": f"rank-{number}-{secrets.token_hex(4)}", "namespace": namespace_of(self._run_dir)}
+        return ray.remote(_rank_class()).options(**options).remote([*current_folder(), *last_folders()])
 
     def _refuse_small_cluster(self, job: RankJob) -> None:
         """Raise ConfigError if even the whole cluster has no room; one that has lost a node may get another."""
@@ -80,38 +104,20 @@ class RayRankTrainer:
                 f"{sum(places)} times on {len(places)} nodes; add nodes, or begin a new run with fewer train workers"
             )
 
-    def _wait_for_room(self, job: RankJob) -> None:
-        needed = {name: number * self._size for name, number in resources_of(job).items()}
+    def _wait_for(self, room: Any, of_rank: Mapping[str, float]) -> None:
+        needed = f"{_words(of_rank)} for each of {self._size} ranks"
         began, is_told = time.monotonic(), False
-        while True:
-            free = ray.available_resources()
-            if all(free.get(name, 0) >= number for name, number in needed.items()):
-                return
+        while not room.wait(1):
+            self._raise_if_stopped()
             waited = time.monotonic() - began
-            has = _words({name: free.get(name, 0) for name in needed})
             if waited > ROOM_S:
                 raise TrainingError(
-                    f"the training has waited {waited:.0f} s for {_words(needed)} of the Ray cluster, where {has} are "
+                    f"the training has waited {waited:.0f} s for {needed}, and of the Ray cluster {free_now()} are "
                     "free; end other jobs or add nodes, and run the same command again"
                 )
             if waited > QUIET_WAIT_S and not is_told:
-                self._note(f"waiting for {_words(needed)} of the Ray cluster to train on; {has} are free")
+                self._note(f"the training waits for {needed}; free in the cluster: {free_now()}")
                 is_told = True
-            time.sleep(POLL_S)
-
-
-def connect(address: str) -> None:
-    """Be a driver of the cluster, if this process is not yet. Raises ConfigError if no cluster answers."""
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"cluster.address = {address!r}: no Ray cluster answers ({one_line(error)}); start one as docs/cluster.md "
-            "shows, or correct the address"
-        ) from error
 
 
 def resources_of(job: RankJob) -> dict[str, float]:
@@ -120,7 +126,7 @@ def resources_of(job: RankJob) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
+class Started:
     rank: int
 
 
@@ -137,95 +143,119 @@ class Mailbox:
         taken, self._messages = self._messages, []
         return taken
 
-
-class Fitting:
-    """Calls Ray Train, which blocks until the training has ended."""
-
-    def fit(self, job: RankJob, size: int, mailbox: Any) -> str:
-        """Why the training failed; empty if it did not."""
-        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-        from ray.train.torch import TorchConfig, TorchTrainer
-
-        from selftaught.training.ranks import TIMEOUT
-
-        is_gpu = job.machine.device == "cuda"
-        trainer = TorchTrainer(
-            _be_rank,
-            train_loop_config={"job": job, "mailbox": mailbox},
-            torch_config=TorchConfig(backend="nccl" if is_gpu else "gloo", timeout_s=int(TIMEOUT.total_seconds())),
-            scaling_config=ScalingConfig(
-                num_workers=size, use_gpu=is_gpu, resources_per_worker={"CPU": 0, **resources_of(job)}
-            ),
-            run_config=RunConfig(
-                name="ranks",
-                storage_path=str(job.training.out_dir / STORAGE),
-                failure_config=FailureConfig(
-                    max_failures=0, controller_failure_limit=CONTROLLER_RETRIES, max_preemption_failures=0
-                ),
-            ),
-        )
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            return one_line(str(error).splitlines()[0]) or type(error).__name__
-        return ""
+    def has_all(self) -> None:
+        """Returns when all that its caller has put before is there: calls of one caller are done in order."""
 
 
-def _be_rank(given: dict[str, Any]) -> None:
-    """In a worker of Ray Train, which has had the ranks join."""
-    job, mailbox = given["job"], given["mailbox"]
+def be_rank(job: RankJob, rank: int, size: int, store: Any, mailbox: Any) -> Checkpoint | SelftaughtError | None:
+    """In an actor: train as one of the ranks, which meet at `store`. Returns what the trainer raises, too."""
     quieten_libraries()
     import torch
 
-    from selftaught.training.ranks import Ranks, hide_from_libraries
+    from selftaught.training.ranks import hide_from_libraries, join
 
     hide_from_libraries()
-    ranks = Ranks(torch.device(job.machine.device))
-    mailbox.put.remote(_Started(ranks.rank))
+    mailbox.put.remote(Started(rank))
     try:
-        result = train_as_rank(job, ranks, partial(_tell, mailbox))
+        ranks = join(rank, size, store, torch.device(job.machine.device))
+        return train_as_rank(job, ranks, partial(_tell, mailbox))
     except SelftaughtError as error:
-        ray.get(mailbox.put.remote(error))
-        raise
-    if result is not None:
-        ray.get(mailbox.put.remote(result))
+        return error
+    finally:
+        ray.get(mailbox.has_all.remote())
 
 
 def _tell(mailbox: Any, metrics: StepMetrics) -> None:
     mailbox.put.remote(metrics)
 
 
-def _attend(mailbox: Any, fitted: Any, size: int, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
-    """Pass on what the ranks tell until Ray Train has ended, with a checkpoint."""
-    checkpoint: Checkpoint | None = None
-    started: set[int] = set()
-    began = time.monotonic()
+def _rank_class() -> type:
+    """The class of an actor. Ray carries it to nodes whole, since it has no name in a module."""
+
+    class SelftaughtRank:
+        def __init__(self, last: list[str]) -> None:
+            import sys
+
+            # Ray puts the run's folders first, where a file of the user's would replace a library's; they come last.
+            for path in last:
+                if path in sys.path:
+                    sys.path.remove(path)
+                    sys.path.append(path)
+
+        def meeting_place(self) -> tuple[str, int]:
+            from ray.util import get_node_ip_address
+            from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+            host = get_node_ip_address()
+            self.store = TCPStore(host, 0, is_master=True, wait_for_workers=False)  # at a port that is free
+            return host, self.store.port
+
+        def train(self, job: Any, rank: int, size: int, place: tuple[str, int], mailbox: Any) -> Any:
+            from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+            from selftaught.training.ray_ranks import be_rank
+
+            store = self.store if rank == 0 else TCPStore(*place, is_master=False)
+            return be_rank(job, rank, size, store, mailbox)
+
+    return SelftaughtRank
+
+
+def _attend(
+    mailbox: Any,
+    trained: Sequence[Any],
+    on_step: Callable[[StepMetrics], None],
+    raise_if_stopped: Callable[[], None],
+) -> Checkpoint:
+    """Pass on what the ranks tell until the first has saved the model.
+
+    Raises what a rank raised, and WorkerDied for one that is gone.
+    """
+    size, started, began = len(trained), set[int](), time.monotonic()
+    at_work = {ref: rank for rank, ref in enumerate(trained)}
     while True:
-        ended, _ = ray.wait([fitted], timeout=POLL_S)
+        ended, _ = ray.wait(list(at_work), timeout=POLL_S)
         for message in ray.get(mailbox.take.remote()):
-            match message:
-                case _Started(rank=rank):
-                    started.add(rank)
-                case Checkpoint():
-                    checkpoint = message
-                case SelftaughtError():
-                    raise message
-                case _:
-                    on_step(message)
-        if ended:
-            break
-        if len(started) < size and time.monotonic() - began > START_S:
-            raise TrainingError(
-                f"Ray has started {len(started)} of {size} ranks in {START_S:.0f} s; see `ray status` and Ray's logs, "
-                "and run the same command again"
-            )
+            if isinstance(message, Started):
+                started.add(message.rank)
+            else:
+                on_step(message)
+        for ref in ended:
+            answer = _answer(ref, at_work.pop(ref), size)
+            if isinstance(answer, Checkpoint):
+                return answer
+            if answer is not None:
+                raise _cause(answer, at_work, size)
+        if len(started) < size:
+            raise_if_stopped()
+            if time.monotonic() - began > START_S:
+                raise TrainingError(
+                    f"Ray has started {len(started)} of {size} ranks in {START_S:.0f} s; see `ray status` and Ray's "
+                    "logs, and run the same command again"
+                )
+
+
+def _answer(ref: Any, rank: int, size: int) -> Checkpoint | SelftaughtError | None:
+    """What a rank has returned; WorkerDied, with the words why, for one that is gone."""
     try:
-        why = ray.get(fitted)
-    except ray.exceptions.RayError as error:
-        why = one_line(str(error).splitlines()[0])
-    if checkpoint is None:
-        raise WorkerDied(f"Ray: {why or 'no rank has saved the model'}")
-    return checkpoint
+        answer: Checkpoint | SelftaughtError | None = ray.get(ref)
+        return answer
+    except RayError as error:
+        return WorkerDied(f"rank {rank} of {size}: {first_line(error)}")
+
+
+def _cause(first: SelftaughtError, at_work: Mapping[Any, int], size: int) -> SelftaughtError:
+    """What a rank raised first; if that is that it cannot reach another one, what has become of that one."""
+    from selftaught.training.ranks import RankLost
+
+    others, deadline = list(at_work), time.monotonic() + CAUSE_S
+    while isinstance(first, RankLost) and others and time.monotonic() < deadline:
+        ended, others = ray.wait(others, timeout=1)
+        for ref in ended:
+            answer = _answer(ref, at_work[ref], size)
+            if isinstance(answer, SelftaughtError) and not isinstance(answer, RankLost):
+                return answer
+    return first
 
 
 def _with_absolute_paths(training: Training) -> Training:
@@ -235,5 +265,5 @@ def _with_absolute_paths(training: Training) -> Training:
     return replace(training, start=start, out_dir=training.out_dir.absolute())
 
 
-def _words(resources: dict[str, float]) -> str:
-    return " and ".join(f"{number:g} {name}s" for name, number in resources.items())
+def _words(resources: Mapping[str, float]) -> str:
+    return " and ".join(counted(number, name) for name, number in resources.items())

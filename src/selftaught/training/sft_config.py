@@ -72,4 +72,10 @@ class SftConfig(SftSettings):
             )
         from selftaught.training.ray_ranks import RayRankTrainer
 
-        return RayRankTrainer(job_of, size, address=opening.cluster.address, note=opening.note)
+        return RayRankTrainer(
+            job_of,
+            size,
+            run_dir=opening.log_dir.parent if opening.log_dir else None,
+            note=opening.note,
+            raise_if_stopped=opening.raise_if_stopped,
+        )

@@ -35,6 +35,8 @@ IN_FLIGHT = 2
 START_S = 1800.0
 """Seconds in which a worker must have loaded its model, if a chunk has no more."""
 LONGEST_WAIT_S = 60.0
+IDLE_WAIT_S = 1.0
+"""How often a run in which no worker has anything to do yet looks whether it is to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +115,13 @@ class Dispatcher:
         it.
 
         When `should_stop` says so after a result, what workers have in hand is finished, and what they have not begun
-        is not. Raises what a worker was refused for, and WorkerDied if too many were lost.
+        is not; as long as no worker has anything in hand, it is asked every second. Raises what a worker was refused
+        for, and WorkerDied if too many were lost.
         """
         left, undone, is_last = iter(jobs), set[_Task](), False
         try:
             while True:
-                is_stopped = is_last and should_stop()
+                is_stopped = (is_last or not self._is_busy()) and should_stop()
                 if is_stopped:
                     undone &= {worker.tasks[0] for worker in self._workers.values() if worker.tasks}
                     self._waiting.clear()
@@ -144,11 +147,11 @@ class Dispatcher:
                 task.is_done = True
             self._waiting.clear()
 
-    def do(self, job: Job) -> Finished:
-        """Do one job, by one worker."""
+    def do(self, job: Job, *, should_stop: Callable[[], bool] = lambda: False) -> Finished | None:
+        """Do one job, by one worker; None if `should_stop` says so before a worker has it."""
         if not self._workers:
             self.start(job.model, workers=1)
-        return next(iter(self.finished([job])))[1]
+        return next((result for _, result in self.finished([job], should_stop=should_stop)), None)
 
     def close(self) -> None:
         """End all workers; returns when their memory is free."""
@@ -198,9 +201,10 @@ class Dispatcher:
         if not self._events:
             now = self._clock()
             first = min((self._due(w) for w in self._workers.values()), default=now + LONGEST_WAIT_S)
+            longest = LONGEST_WAIT_S if self._is_busy() else IDLE_WAIT_S
             is_loading = not any(worker.is_ready for worker in self._workers.values())
             with self._working("loading" if is_loading else "sampling"):
-                self._events += self._source.wait(min(max(first - now, 0.0), LONGEST_WAIT_S))
+                self._events += self._source.wait(min(max(first - now, 0.0), longest))
         while self._events:  # one at a time, so that whoever stops listening loses none
             event = self._events.popleft()
             if (worker := self._workers.get(event.worker)) is None:
@@ -312,6 +316,10 @@ class Dispatcher:
     def _end(self, worker: _Worker, why: str) -> None:
         self._source.kill(worker.name)
         self._lose(worker, why)
+
+    def _is_busy(self) -> bool:
+        """Whether a worker has anything in hand."""
+        return any(worker.tasks for worker in self._workers.values())
 
     def _tell_state(self) -> None:
         """Tell how many workers there are and what they have, if that has changed."""

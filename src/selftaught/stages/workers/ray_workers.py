@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from selftaught import __version__
 from selftaught.machine.children import current_folder, last_folders
 from selftaught.machine.cluster import Needs
-from selftaught.machine.ray_cluster import NONCE, first_line, free_now, nonce_in
+from selftaught.machine.ray_cluster import NONCE, end_leftovers, first_line, free_now, namespace_of, nonce_in
 from selftaught.records.errors import EngineError, RefusedError
 from selftaught.records.samples import ModelRef
 from selftaught.stages.workers.protocol import Job, Lost, Ready, Refused, WorkerEvent
@@ -242,27 +241,6 @@ class RayWorkers:
             f"the cluster has had no node with {self._needs} for {NO_ROOM_S:.0f} s; bring nodes back, and carry on"
         )
         return [Refused(worker=waiting[0], error=error)]
-
-
-def namespace_of(run_dir: Path) -> str:
-    """Where Ray keeps the names of a run's actors, apart from those of all others."""
-    return f"selftaught-{sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]}"
-
-
-def end_leftovers(run_dir: Path) -> int:
-    """End the actors of an earlier start of a run, whose process may have ended where Ray has not noticed it yet.
-
-    Returns their number.
-    """
-    ours = [
-        about
-        for about in ray.util.list_named_actors(all_namespaces=True)
-        if about["namespace"] == namespace_of(run_dir)
-    ]
-    for about in ours:
-        with suppress(ValueError):  # it has ended meanwhile
-            ray.kill(ray.get_actor(about["name"], namespace=about["namespace"]), no_restart=True)
-    return len(ours)
 
 
 def has_room(needs: Needs) -> bool:
