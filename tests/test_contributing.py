@@ -220,6 +220,7 @@ def test_the_task_is_one_of_the_packages_by_its_folder_and_its_entry(added: Path
     assert "0 verdicts changed" in python(added, "-m", "selftaught", "regrade", ".", cwd=baked)
 
 
+@pytest.mark.slow
 def test_the_engine_is_one_by_its_file_and_its_line(baked: Path) -> None:
     samples = lines_of(baked / "samples/001-rationale.jsonl")
     assert {sample["completion"] for sample in samples} == {WORDS}
@@ -227,6 +228,7 @@ def test_the_engine_is_one_by_its_file_and_its_line(baked: Path) -> None:
     assert json.loads((baked / "run.json").read_text())["resolved"]["engine"] == {"name": "echo", "words": WORDS}
 
 
+@pytest.mark.slow
 def test_the_listener_is_one_of_every_run_by_its_file_and_its_line(baked: Path) -> None:
     assert (baked / "accuracy.tsv").read_text() == "0\tdev\t0\t2\n1\tdev\t0\t2\n0\ttest\t0\t2\n"
 
@@ -270,6 +272,7 @@ def test_the_trainer_is_one_by_its_file_and_its_line(added: Path, adder: Path, t
     assert (steps[0]["step"], steps[-1]["step"]) == (1, 4)
 
 
+@pytest.mark.slow
 def test_a_method_is_one_by_its_line_of_settings_or_by_its_file_and_its_line(runs: Path) -> None:
     for method, number in (("star-twice", 2), ("star-shortest", 4)):
         samples = lines_of(runs / method / "samples/001-rationale.jsonl")

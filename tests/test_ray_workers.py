@@ -81,10 +81,10 @@ def test_an_address_of_another_form_is_refused(address: str) -> None:
 
 
 def test_a_server_that_is_no_cluster_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_cluster, "JOIN_S", 2.0)
+    monkeypatch.setattr(ray_cluster, "JOIN_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         line = line_of(lambda: reachable(f"127.0.0.1:{other.getsockname()[1]}"))
-    assert "no answer in 2 s" in line
+    assert "no answer in 1 s" in line
 
 
 NO_TOKEN = (
@@ -104,7 +104,7 @@ NO_FILE = "AuthenticationError: RAY_AUTH_TOKEN_PATH is set but file cannot be op
 def test_a_cluster_that_wants_another_token_is_refused_in_a_line_that_names_the_token(
     script: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_cluster, "JOIN_S", 2.0)
+    monkeypatch.setattr(ray_cluster, "JOIN_S", 1.0)
     monkeypatch.setattr(ray_cluster, "module_command", lambda *_: [sys.executable, "-S", "-c", script])
     line = line_of(lambda: reachable("auto"))
     assert "the Ray cluster wants a token, and this process has none or another one; set RAY_AUTH_MODE=token" in line
