@@ -270,7 +270,6 @@ def test_a_function_that_gives_verdicts_alone_is_refused(
 # What survives
 
 
-@pytest.mark.slow  # a command of its own
 def test_a_command_that_is_killed_carries_on_and_ends_with_the_same_bytes(
     answered: tuple[Path, Predicted], tmp_path: Path
 ) -> None:
