@@ -139,9 +139,10 @@ def test_a_second_sigterm_ends_the_run_at_once_but_the_same_one_sent_twice_does_
     assert "a second SIGTERM stops at once. Later: selftaught run --resume 'r u n'" in done.stderr
 
 
+# The run says that it began a second later, when the job file has set its own trap.
 STAND_INS = {
     "venv/bin/activate": "",
-    "bin/selftaught": "#!/bin/bash\ntrap 'sleep 0.2; exit 75' TERM\ntouch began\nwhile true; do sleep 0.1; done\n",
+    "bin/selftaught": "#!/bin/bash\ntrap 'sleep 0.2; exit 75' TERM\nsleep 1\ntouch began\nwhile sleep .1; do :; done\n",
     "bin/scontrol": '#!/bin/bash\necho "$*" > requeued\n',
 }
 
