@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -59,11 +59,12 @@ PLACES = {
     "save in order": [("stage_file.py", "append_lines")],
     "keep for later": [("parts.py", "write"), ("parts.py", "read"), ("parts.py", "remove")],
     "prompts": [("store.py", "append_rendered_prompts")],
-    "tell": [("listeners.py", "tell")],
+    "count": [("metrics.py", "add")],
+    "tell": [("sample.py", "tell")],
     "method": [("method.py", "add"), ("method.py", "next_samples")],
     "source": [("driver.py", "wait"), ("driver.py", "send"), ("ray_workers.py", "wait"), ("ray_workers.py", "send")],
 }
-"""Functions of the run that do not call each other, by what they do."""
+"""Functions of the run that do not call each other, by what they do; of those of one name in a file, the outermost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ class Measured:
     cpu_s: float
     """Of the run's process."""
     parts: dict[str, float] = field(default_factory=dict)
-    """Share of the time by what it is spent on; empty if that was not looked at."""
+    """Share of the CPU time by what it is spent on; empty if that was not looked at."""
     kind: str = "no process between them"
 
     @property
@@ -172,16 +173,20 @@ class PacedWorkers:
 
 
 class Clock:
-    """A listener that times the stage of rationales."""
+    """A listener that times the stage of rationales, with a profile of it if one is given."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], profile: cProfile.Profile | None) -> None:
+        self._clock, self._profile = clock, profile
         self.began = self.ended = (0.0, 0.0)
 
     def tell(self, event: Event) -> None:
         if isinstance(event, StageBegan) and event.stage == "rationale":
             self.began = self._clock(), cpu_s()
+            if self._profile:
+                self._profile.enable()
         if isinstance(event, StageEnded) and event.stage == "rationale":
+            if self._profile:
+                self._profile.disable()
             self.ended = self._clock(), cpu_s()
 
     def close(self) -> None:
@@ -211,18 +216,26 @@ def toy_config() -> RunConfig:
 
 
 def measured(
-    source: Any, config: RunConfig, task: Task, *, workers: int, chunk: int, takes_s: float, look: bool = False
+    source: Any,
+    config: RunConfig,
+    task: Task,
+    *,
+    workers: int,
+    chunk: int,
+    takes_s: float,
+    look: bool = False,
+    base: str = "scripted",
 ) -> Measured:
-    """Run the loop until its rationales are sampled."""
-    clock = Clock(getattr(source, "clock", time.monotonic))
-    profile = cProfile.Profile() if look else None
+    """Run the loop until its rationales are sampled. `base` must be a folder for workers elsewhere."""
+    profile = cProfile.Profile(time.process_time) if look else None
+    clock = Clock(getattr(source, "clock", time.monotonic), profile)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
         with RunStore(folder) as store, Listeners([clock, *(make(folder, config) for make in OF_EVERY_RUN)]) as tell:
             setup = Setup(
                 config=config,
                 task=task,
-                base=ModelRef(path="scripted"),
+                base=ModelRef(path=base),
                 store=store,
                 open_engine=lambda model: Scripted(0.0, 0),
                 open_trainer=NullTrainer,
@@ -233,7 +246,7 @@ def measured(
                 clock=getattr(source, "clock", time.monotonic),
                 tell=tell,
             )
-            with profile or nullcontext(), suppress(Interrupted):  # by the maker, when the stage is over
+            with suppress(Interrupted):  # by the maker, when the stage is over
                 run(setup)
         size = (folder / "samples" / "001-rationale.jsonl").stat().st_size
     seconds, cpu = (end - begin for begin, end in zip(clock.began, clock.ended, strict=True))
@@ -256,7 +269,7 @@ class RayMaker:
         problems = int(run_dir.name.partition("-")[2])
         self._make = Maker(toy_config(), toy_task(problems))
 
-    def open(self, model: ModelRef, *, folder: Path | None = None) -> None:
+    def open_model(self, model: ModelRef, *, folder: Path | None = None) -> None:
         """Nothing is loaded."""
 
     def platform(self) -> str:
@@ -288,7 +301,8 @@ def through_ray(config: RunConfig, task: Task, *, workers: int, chunk: int) -> M
                 joined(cluster.address),
                 RayWorkers(folder, Needs(cpus=1, gpus=0), maker="benchmarks.driver:RayMaker") as source,
             ):
-                row = measured(source, config, task, workers=workers, chunk=chunk, takes_s=0.0)
+                facts = {"workers": workers, "chunk": chunk, "base": str(folder)}
+                row = measured(source, config, task, **facts, takes_s=0.0)
                 return replace(row, kind=f"{workers} actors of Ray {ray.__version__}")
         finally:
             cluster.shutdown()
@@ -298,10 +312,11 @@ def shares(stats: pstats.Stats) -> dict[str, float]:
     """Of the profiled time, by what it is spent on."""
     table: dict[tuple[str, int, str], tuple[int, int, float, float, Any]] = stats.stats  # type: ignore[attr-defined]
     total = sum(row[2] for row in table.values())
-    found = {
-        what: sum(row[3] for key, row in table.items() if (Path(key[0]).name, key[2]) in places) / total
-        for what, places in PLACES.items()
-    }
+    spent: dict[tuple[str, str], float] = {}
+    for key, row in table.items():
+        place = (Path(key[0]).name, key[2])
+        spent[place] = max(spent.get(place, 0.0), row[3])
+    found = {what: sum(spent.get(place, 0.0) for place in places) / total for what, places in PLACES.items()}
     return {**found, "rest": 1.0 - sum(found.values())}
 
 

@@ -345,6 +345,20 @@ def test_jobs_are_done_in_order_and_tokens_are_told(run: Run) -> None:
 
 
 @pytest.mark.slow
+def test_results_that_come_at_nearly_the_same_time_are_told_in_the_order_of_the_jobs(run: Run) -> None:
+    (worker,) = run.ready(1)
+    numbers: list[int] = []
+    for first in range(0, 120, 4):
+        for number in range(first, first + 4):
+            run.send(worker, "ok", number)
+        time.sleep(0.1)  # all have come before anybody looks
+        while len(numbers) < first + 4:
+            told = run.until(lambda told: any(isinstance(event, Made) for event in told))
+            numbers += [event.result.number for event in told if isinstance(event, Made)]
+    assert numbers == list(range(120))
+
+
+@pytest.mark.slow
 def test_workers_that_die_hang_or_fail_are_told_and_replaced(run: Run) -> None:
     killed, frozen, failing = run.ready(3)
     pids = {worker: run.pid(worker) for worker in (killed, frozen, failing)}

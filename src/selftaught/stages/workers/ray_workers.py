@@ -8,9 +8,10 @@ however it ends.
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ class _Actor:
     def is_idle(self) -> bool:
         """Whether it is ready and has done all that it was given."""
         return bool(self.node) and not {"open", "do"} & set(self.waiting_for.values())
+
+    def next_answers(self) -> Iterator[Any]:
+        """The references to wait for: of several jobs the one that was sent first, since Ray may show two results
+        that come at nearly the same time in either order."""
+        jobs = (ref for ref, method in self.waiting_for.items() if method == "do")
+        yield from islice(jobs, 1)
+        yield from (ref for ref, method in self.waiting_for.items() if method != "do")
 
 
 class RayWorkers:
@@ -134,7 +142,7 @@ class RayWorkers:
         ray.kill(actor.handle, no_restart=True)
 
     def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:
-        owner = {ref: worker for worker, actor in self._actors.items() for ref in actor.waiting_for}
+        owner = {ref: worker for worker, actor in self._actors.items() for ref in actor.next_answers()}
         if not owner:
             time.sleep(timeout_s)
             return []
