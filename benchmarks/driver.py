@@ -301,7 +301,7 @@ def through_ray(config: RunConfig, task: Task, *, workers: int, chunk: int) -> M
                 joined(cluster.address),
                 RayWorkers(folder, Needs(cpus=1, gpus=0), maker="benchmarks.driver:RayMaker") as source,
             ):
-                facts = {"workers": workers, "chunk": chunk, "base": str(folder)}
+                facts: dict[str, Any] = {"workers": workers, "chunk": chunk, "base": str(folder)}
                 row = measured(source, config, task, **facts, takes_s=0.0)
                 return replace(row, kind=f"{workers} actors of Ray {ray.__version__}")
         finally:
