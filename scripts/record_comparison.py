@@ -53,9 +53,8 @@ def merged(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str
         return dict(now)
     for key in ("task", "at", "planned_steps", "config"):
         if before[key] != now[key]:
-            raise StoreError(
-                f"the record has {key} {before[key]!r}, the folder {now[key]!r}; give the record another name"
-            )
+            there, here = _differences(before[key], now[key])
+            raise StoreError(f"the record has {key} {there!r}, the folder {here!r}; give the record another name")
     for row in before["rows"].keys() & now["rows"].keys():
         if before["rows"][row] != now["rows"][row]:
             raise StoreError(f"row {row!r} has other settings in the record than in the folder; remove its old cells")
@@ -70,6 +69,14 @@ def merged(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str
         "missing": {cell: reason for cell, reason in missing.items() if cell not in cells},
         "cells": {str(cell): cells[str(cell)] for cell in in_order(known)},
     }
+
+
+def _differences(before: Any, now: Any) -> tuple[Any, Any]:
+    """Both, without the settings in which they agree."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return before, now
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key) or (key in before) != (key in now)]
+    return {k: before[k] for k in keys if k in before}, {k: now[k] for k in keys if k in now}
 
 
 def without_folders(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,10 @@ def test_cells_are_added_as_they_end_also_from_other_folders(recorder: ModuleTyp
     other.run("star")
     with pytest.raises(StoreError, match="the record has planned_steps 4, the folder 6; give the record another name"):
         record(recorder, out, other)
+    before = {**content, "config": {"shots": 3, "seed": 1}}
+    with pytest.raises(StoreError) as caught:
+        recorder.merged(before, {**content, "config": {"shots": 4, "seed": 1, "workers": 1}})
+    assert "the record has config {'shots': 3}, the folder {'shots': 4, 'workers': 1}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
