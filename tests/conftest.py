@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def adder() -> Path:
     from selftaught.models.weights import resolve_model
 
     return Path(resolve_model("builtin:adder").path)
+
+
+@pytest.fixture
+def fake_python(tmp_path: Path) -> str:
+    """A program that stands in for an interpreter with vllm."""
+    from vllm_servers import script
+
+    return script(tmp_path / "python", f"exec {sys.executable} -I {Path(__file__).with_name('fake_vllm.py')}" + ' "$@"')
 
 
 @pytest.fixture(scope="session")

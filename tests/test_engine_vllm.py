@@ -9,17 +9,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from builders import PATIENCE_S, TESTS
+from builders import PATIENCE_S
 from selftaught.engines.engine import RendersPrompts
 from selftaught.engines.server.process import (
     alive_in_group,
     last_words_of,
+    orphans_left,
+    wait_for_orphans,
 )
 from selftaught.engines.server.vllm import (
     VllmEngine,
@@ -33,25 +36,9 @@ from selftaught.models.tokens import Codec
 from selftaught.records.errors import ConfigError, EngineError
 from selftaught.records.samples import ModelRef, Request, SamplingParams
 from tiny_models import make_adapters
-from vllm_servers import MODEL, settings_for, started
+from vllm_servers import MODEL, group_in, script, settings_for, started
 
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=8)
-
-
-@pytest.fixture
-def fake_python(tmp_path: Path) -> str:
-    """A program that stands in for an interpreter with vllm."""
-    return script(tmp_path / "python", f"exec {sys.executable} -I {TESTS / 'fake_vllm.py'}" + ' "$@"')
-
-
-def script(path: Path, line: str) -> str:
-    path.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
-    path.chmod(0o755)
-    return str(path)
-
-
-def group_in(log: Path) -> int:
-    return int(log.read_text(encoding="utf-8").split("group ")[1].split()[0])
 
 
 def wait_for(happens: Callable[[], bool], limit_s: float = PATIENCE_S) -> bool:
@@ -248,8 +235,12 @@ def test_when_this_process_is_killed_a_server_that_ignores_sigterm_ends_too(fake
         assert wait_for(lambda: is_written(log))
         group = group_in(log)
         assert wait_for(lambda: len(alive_in_group(group)) == 3)
+        assert not set(alive_in_group(group)) & set(orphans_left(0.0)), "its parent is there"
         parent.kill()
-        assert wait_for(lambda: not alive_in_group(group)), "the server outlives its parent"
+        parent.wait()
+        assert set(alive_in_group(group)) <= set(orphans_left(0.0)), "it may not have ended yet, and is known"
+        wait_for_orphans()
+        assert not alive_in_group(group), "the server outlives its parent"
     finally:
         parent.kill()
         parent.wait()
@@ -317,14 +308,20 @@ def test_another_interpreter_does_not_get_our_packages_and_the_server_stays_offl
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="CPU sets are Linux only")
-def test_threads_are_bound_to_as_many_cpus_unless_the_user_binds_them() -> None:
-    bound = environment("p", settings_for(None, threads=1), key="", outside={})
-    assert bound["VLLM_CPU_OMP_THREADS_BIND"] == str(min(os.sched_getaffinity(0)))
-    mine = {"VLLM_CPU_OMP_THREADS_BIND": "0-3"}
-    assert environment("p", settings_for(None, threads=1), key="", outside=mine) | mine == environment(
-        "p", settings_for(None, threads=1), key="", outside=mine
-    )
-    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment("p", settings_for(None, device="cuda"), key="", outside={})
+def test_threads_are_bound_if_they_take_all_cpus_and_the_user_does_not_bind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 3})
+
+    def threads_of(outside: dict[str, str] | None = None, **settings: Any) -> list[str | None]:
+        env = environment("p", settings_for(None, **settings), key="", outside=outside or {})
+        return [env.get("VLLM_CPU_OMP_THREADS_BIND"), env.get("OMP_NUM_THREADS")]
+
+    assert threads_of(threads=2) == ["3,5", None]
+    assert threads_of(threads=1) == ["nobind", "1"], "two servers bound to the first CPU would share it"
+    mine = {"VLLM_CPU_OMP_THREADS_BIND": "0-3", "OMP_NUM_THREADS": "4"}
+    assert threads_of(mine, threads=1) == ["0-3", "4"]
+    assert threads_of(device="cuda") == [None, None]
 
 
 @given(st.text())

@@ -19,14 +19,16 @@ from selftaught.commands.run_workers import sampling_processes
 from selftaught.config.loading import config_from_values, load_config
 from selftaught.config.resolving import Resolved
 from selftaught.engines.scripted import ScriptedEngine
+from selftaught.engines.server.process import alive_in_group
 from selftaught.records.errors import ConfigError, Interrupted, RefusedError
-from selftaught.records.events import Event, Note
+from selftaught.records.events import Event, Note, SampleMade
 from selftaught.records.samples import ModelRef
 from selftaught.runs.parts import Parts
 from selftaught.stages.workers.processes import LocalProcesses, device_groups
 from selftaught.stages.workers.protocol import Lost, Ready, Refused, WorkerEvent
 from selftaught.tracking.listeners import Recorder
 from toy import folder_bytes
+from vllm_servers import group_in
 from worker_functions import serve_script
 
 SETTINGS: dict[str, Any] = {
@@ -69,8 +71,8 @@ def test_two_processes_sample_what_one_does(tmp_path: Path) -> None:
     assert children() == []
 
 
-def is_measured(run_dir: Path) -> bool:
-    return dev_of(run_dir).exists() and dev_of(run_dir).read_bytes().count(b"\n") == 8
+def is_measured(run_dir: Path, number: int = 8) -> bool:
+    return dev_of(run_dir).exists() and dev_of(run_dir).read_bytes().count(b"\n") == number
 
 
 def dev_of(run_dir: Path) -> Path:
@@ -166,6 +168,51 @@ def test_what_a_frozen_worker_had_is_made_by_another_and_it_is_ended(
     assert "longer than cluster.chunk_timeout" in said
     assert not Path(f"/proc/{frozen}").exists()
     assert folder_bytes(tmp_path, *FILES) == undisturbed
+
+
+class KillsServers:
+    """A listener that kills the servers of all workers when the first chunk has come."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir, self.killed = run_dir, list[str]()
+
+    def tell(self, event: Event) -> None:
+        if isinstance(event, SampleMade) and not self.killed:
+            for worker, group in servers_of(self._run_dir).items():
+                os.killpg(group, signal.SIGKILL)
+                self.killed.append(worker)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def servers_of(run_dir: Path) -> dict[str, int]:
+    """The process group of every worker's server."""
+    logs = {log.parent.name: log for log in run_dir.glob("logs/worker-*/vllm-000.log")}
+    return {worker: group_in(log) for worker, log in logs.items() if "group" in log.read_text(encoding="utf-8")}
+
+
+@pytest.mark.slow
+def test_workers_whose_vllm_servers_are_killed_are_replaced_by_others_with_servers_of_their_own(
+    fake_python: str, tmp_path: Path
+) -> None:
+    engine = {"engine.name": "vllm", "engine.vllm_python": fake_python, "engine.vllm_args": "--fake slow"}
+    values = {**{key: value for key, value in SETTINGS.items() if not key.startswith("engine.")}, **engine}
+    heard, killer = Recorder(), KillsServers(tmp_path / "two")
+    for name, workers in (("one", 0), ("two", 2)):
+        with pytest.raises(Interrupted):
+            launch(
+                load_config("arithmetic", {**values, "task.dev_problems": 24, "cluster.workers": workers}),
+                tmp_path / name,
+                listeners=[heard, killer] if workers else [],
+                should_stop=partial(is_measured, tmp_path / name, 24),
+            )
+    assert dev_of(tmp_path / "one").read_bytes() == dev_of(tmp_path / "two").read_bytes()
+    lost = [note.split()[1] for note in notes_of(heard.events) if " was lost (" in note]
+    assert sorted(lost) == sorted(killer.killed) != []
+    servers = servers_of(tmp_path / "two")
+    assert servers.keys() > set(lost), "the last chunks were made by the server of another worker"
+    assert [alive_in_group(group) for group in servers.values()] == [[]] * len(servers)
 
 
 # Processes by themselves, with a function in place of an engine.

@@ -26,6 +26,17 @@ def settings_for(python: str | None, **fields: Any) -> VllmSettings:
     return VllmSettings(**{**values, **fields})
 
 
+def script(path: Path, line: str) -> str:
+    path.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def group_in(log: Path) -> int:
+    """The process group of the stand-in, which its log begins with."""
+    return int(log.read_text(encoding="utf-8").split("group ")[1].split()[0])
+
+
 def started(python: str, log: Path, fake: str, *, grace_s: float = 5.0) -> tuple[ServerProcess, int]:
     port = free_port()
     arguments = shlex.join(["--fake", fake])

@@ -4,6 +4,7 @@ A worker has its own process, on this machine or another; whoever starts it (sta
 and carries jobs to it and results back. It writes nothing into the run folder but the log of a server.
 """
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -222,6 +223,7 @@ def serve(
         raise  # the run is gone, or wants this worker no more
     except Exception as error:
         pipe.send(failure(worker, error))
+        sys.exit()  # another job may be on its way already, and is for another worker now
 
 
 def refuse_program(from_python: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ KILL_S = 30.0
 LOG_TAIL = 256 << 10
 """Bytes at the log's end that are searched for the cause of an error."""
 
+_GUARD = os.fsencode(str(guard.__file__))
 _LOG_PREFIX = re.compile(r"^(\([^)]*pid=\d+\)\s*)?((DEBUG|INFO|WARNING|ERROR|CRITICAL)\s[\d: .-]+\[[^\]]*\]\s*)?")
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b|No module named|[Oo]ut of memory")
 _FOLLOW_UP = re.compile(r"root cause|Engine core initialization failed|EngineDeadError")
@@ -36,11 +37,15 @@ _FOLLOW_UP = re.compile(r"root cause|Engine core initialization failed|EngineDea
 
 
 class ServerProcess:
-    """A running server. Raises EngineError if it cannot be started; its owner must `stop` it."""
+    """A running server. Raises EngineError if it cannot be started; its owner must `stop` it.
+
+    It starts when servers of processes that are gone have ended, since they may hold the memory that it needs.
+    """
 
     def __init__(
         self, name: str, command: Sequence[str], *, env: Mapping[str, str], log: Path | None, grace_s: float = GRACE_S
     ) -> None:
+        wait_for_orphans()
         self.name = name
         self._grace_s = grace_s
         self._names_log = self._is_stopped = False
@@ -50,7 +55,7 @@ class ServerProcess:
             os.close(handle)
             log = Path(path)
         self.log = log
-        guarded = [sys.executable, "-I", str(guard.__file__), str(os.getpid()), str(grace_s), *command]
+        guarded = [sys.executable, "-I", os.fsdecode(_GUARD), str(os.getpid()), str(grace_s), *command]
         try:
             with log.open("ab") as output:
                 self._log_start = output.tell()
@@ -183,6 +188,40 @@ def alive_in_group(group: int) -> list[int]:
         if int(process_group) == group and state not in "ZX":
             alive.append(int(entry.name))
     return sorted(alive)
+
+
+def orphans_left(limit_s: float) -> list[int]:
+    """Ids of the processes of servers whose starter is gone that are still there after so many seconds.
+
+    Their guards end them, which takes a moment. Needs /proc; empty where there is none.
+    """
+    groups, deadline = _orphans(), time.monotonic() + limit_s
+    while (left := [pid for group in groups for pid in alive_in_group(group)]) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return left
+
+
+def wait_for_orphans() -> None:
+    """Return when no server is left whose starter is gone. Raises EngineError if one does not end."""
+    if left := orphans_left(GRACE_S + KILL_S):
+        raise EngineError(
+            f"processes {', '.join(map(str, left))} of a server are still there {GRACE_S + KILL_S:g} s after the "
+            "process that started it, and hold their memory; end them and run the same command again"
+        )
+
+
+def _orphans() -> list[int]:
+    """The process groups of servers whose starter is gone."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            parent = (entry / "stat").read_bytes().rpartition(b")")[2].split()[1]
+        except (OSError, IndexError):
+            continue  # it has ended since the folder was listed
+        if command[1:3] == [b"-I", _GUARD] and command[3:4] != [parent]:
+            found.append(int(entry.name))
+    return found
 
 
 def _is_healthy(port: int) -> bool:

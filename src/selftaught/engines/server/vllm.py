@@ -218,9 +218,12 @@ def environment(interpreter: str, settings: VllmSettings, *, key: str, outside: 
     env = _own_environment(interpreter, outside)
     env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     env["VLLM_API_KEY"] = key
-    if settings.device == "cpu" and hasattr(os, "sched_getaffinity"):
-        cpus = sorted(os.sched_getaffinity(0))[: settings.threads]
-        env.setdefault("VLLM_CPU_OMP_THREADS_BIND", ",".join(map(str, cpus)))
+    if settings.device == "cpu" and "VLLM_CPU_OMP_THREADS_BIND" not in env and hasattr(os, "sched_getaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        if settings.threads < len(cpus):  # bound ones would share their CPUs with the server of another worker
+            env |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(settings.threads)}
+        else:
+            env["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cpus))
     return env
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from selftaught.engines.server.process import wait_for_orphans
 from selftaught.machine.workers import Worker
 from selftaught.records.errors import WorkerDied
 from selftaught.records.samples import ModelRef
@@ -74,6 +75,7 @@ class LocalProcesses:
             process.has_closed.wait(max(0.0, deadline - time.monotonic()))
         for name in list(self._processes):
             self.kill(name)
+        wait_for_orphans()  # servers of those that did not close them
         while not self._messages.empty():
             self._messages.get_nowait()
 

@@ -318,11 +318,14 @@ def _actor_class() -> type:
 
 
 def _remaining() -> Callable[[list[int], float], list[str]]:
-    """A function for a node: waits until Ray's workers of these ids have ended, and returns those that have not."""
+    """A function for a node: waits until Ray's workers of these ids have ended, and the servers that they started, and
+    returns those that have not."""
 
     def remaining(pids: list[int], timeout_s: float) -> list[str]:
         import socket
         import time
+
+        from selftaught.engines.server.process import orphans_left
 
         def is_there(pid: int) -> bool:
             try:
@@ -334,6 +337,7 @@ def _remaining() -> Callable[[list[int], float], list[str]]:
         end = time.monotonic() + timeout_s
         while any(map(is_there, pids)) and time.monotonic() < end:
             time.sleep(0.1)
-        return [f"process {pid} on {socket.gethostname()}" for pid in pids if is_there(pid)]
+        left = [pid for pid in pids if is_there(pid)] + orphans_left(max(0.0, end - time.monotonic()))
+        return [f"process {pid} on {socket.gethostname()}" for pid in left]
 
     return remaining
