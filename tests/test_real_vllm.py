@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from builders import task_named
 from selftaught.engines.local.engine import LocalEngine, LocalSettings
-from selftaught.engines.server.process import alive_in_group
+from selftaught.engines.server.process import alive_in_group, orphans_left
 from selftaught.engines.server.vllm import VllmEngine, VllmSettings
 from selftaught.prompts.rendering import render_prompt
 from selftaught.records.errors import RefusedError
@@ -30,6 +30,7 @@ from selftaught.records.samples import (
 from selftaught.runs.reading import read_summaries
 from selftaught.runs.store import RunStore
 from selftaught.stages.weight_proof import serves_old_weights
+from toy import folder_bytes
 
 PYTHON = os.environ.get("SELFTAUGHT_TEST_VLLM_PYTHON", "")
 ARGUMENTS = "--enforce-eager --kv-cache-memory-bytes 256M"
@@ -166,6 +167,17 @@ RUN = {
 }
 
 
+def command_of(run_dir: Path, **more: object) -> list[str]:
+    values = {**RUN, **{key.replace("__", "."): value for key, value in more.items()}}
+    overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+    return [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *overrides]
+
+
+def server_in(log: Path) -> int:
+    """The id of the server's process that was started last."""
+    return int(re.findall(r"APIServer pid=(\d+)", log.read_text(encoding="utf-8"))[-1])
+
+
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
@@ -175,16 +187,14 @@ def is_running(pid: int) -> bool:
 
 def test_a_run_that_is_killed_and_resumed_ends_with_weights_that_are_proven_to_be_new(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    overrides = [part for key, value in RUN.items() for part in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *overrides]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen(command_of(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     samples = run_dir / "samples" / "002-rationale.jsonl"
     while first.poll() is None and not samples.exists():
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
     _, error = first.communicate()
     assert samples.exists(), error
-    server = int(re.findall(r"APIServer pid=(\d+)", (run_dir / "logs/vllm-001.log").read_text(encoding="utf-8"))[-1])
+    server = server_in(run_dir / "logs/vllm-001.log")
     gone_by = time.monotonic() + 30
     while is_running(server) and time.monotonic() < gone_by:
         time.sleep(0.1)
@@ -209,3 +219,21 @@ def test_a_run_that_is_killed_and_resumed_ends_with_weights_that_are_proven_to_b
     about = json.loads((run_dir / "run.json").read_bytes())
     assert about["versions"]["vllm"].startswith("vllm")
     assert {path.name for path in run_dir.glob("logs/vllm-*.log")} == {f"vllm-{n:03d}.log" for n in range(3)}
+
+
+def test_of_two_servers_one_is_killed_and_the_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
+    how = {"cluster__workers": 2, "compute__workers": 1, "compute__chunk_completions": 8, "loop__max_iterations": 1}
+    done = subprocess.run(command_of(tmp_path / "calm", **how), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run_dir = tmp_path / "disturbed"
+    run = subprocess.Popen(command_of(run_dir, **how), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while run.poll() is None and not (run_dir / "samples" / "001-rationale.jsonl").exists():
+        time.sleep(0.05)
+    os.kill(server_in(run_dir / "logs" / "worker-1" / "vllm-000.log"), signal.SIGKILL)
+    _, said = run.communicate()
+    assert run.returncode == 0, said
+    assert "worker worker-1 was lost" in " ".join(said.split())
+    assert (run_dir / "logs" / "worker-3").is_dir(), "another worker came in its place"
+    names = ("samples", "examples", "prompts.jsonl")
+    assert folder_bytes(run_dir, *names) == folder_bytes(tmp_path / "calm", *names)
+    assert orphans_left(0.0) == []
