@@ -1,18 +1,21 @@
-"""A maker of chunks without an engine, for tests of what carries jobs to workers; a job's stage says what it does."""
+"""Makers of chunks without an engine, for tests of what carries jobs to workers."""
 
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from scripted_workers import ToyMaker
 from selftaught.records.errors import ConfigError, EngineError
 from selftaught.records.prompts import ChunkPrompts
 from selftaught.records.samples import ModelRef
 from selftaught.stages.workers.protocol import ChunkJob, Finished, FinishedChunk, Job
+from toy import reply, toy_config, toy_task
 
 
 class ScriptedMaker:
-    """`ok` makes lines at once, `slow` in a second, `hang` never; `dies` raises EngineError, `wrong` ConfigError."""
+    """A job's stage says what it does: `ok` makes lines at once, `slow` in a second, `hang` never; `dies` raises
+    EngineError, `wrong` ConfigError."""
 
     def __init__(
         self,
@@ -49,3 +52,13 @@ class ScriptedMaker:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class ToyRunMaker(ScriptedMaker):
+    """Makes the chunks of a run on the toy task."""
+
+    def open_model(self, model: ModelRef, *, folder: Path | None = None) -> None:
+        self._make = ToyMaker(toy_config(), toy_task(), reply)
+
+    def do(self, job: Job) -> Finished:
+        return self._make(job)

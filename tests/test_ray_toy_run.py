@@ -1,0 +1,54 @@
+"""A whole run whose samples are made in a Ray cluster, with one of its workers killed: the short form of
+test_ray_run.py, with a scripted model and no training."""
+
+import os
+import signal
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+if find_spec("ray") is None:
+    pytest.skip("Ray is not installed (selftaught[cluster])", allow_module_level=True)
+
+from ray_nodes import Nodes, cluster_of
+from selftaught.machine.cluster import Needs
+from selftaught.machine.ray_cluster import joined
+from selftaught.records.events import Event, Note, SampleMade
+from selftaught.records.samples import ModelRef
+from selftaught.stages.workers.ray_workers import RayWorkers
+from toy import folder_bytes, run_toy
+
+FILES = ("prompts.jsonl", "samples", "examples", "left_out", "evaluations.jsonl")
+
+
+class KillsAWorker:
+    """A listener that kills one of the workers when a chunk has come, and hears what is said of it."""
+
+    def __init__(self, cluster: Nodes) -> None:
+        self._cluster, self.killed, self.notes = cluster, list[int](), list[str]()
+
+    def tell(self, event: Event) -> None:
+        if isinstance(event, SampleMade) and not self.killed:
+            self.killed.append(self._cluster.workers()[0])
+            os.kill(self.killed[0], signal.SIGKILL)
+        if isinstance(event, Note):
+            self.notes.append(event.text)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_run_that_loses_a_worker_of_the_cluster_has_the_bytes_of_one_without(tmp_path: Path) -> None:
+    model, run_dir = tmp_path / "model", tmp_path / "cluster"
+    model.mkdir()
+    base = ModelRef(path=str(model))
+    run_toy(tmp_path / "alone", chunk=1, base=base)
+    run_dir.mkdir()
+    with cluster_of(head_cpus=2) as cluster, joined(cluster.address):
+        listener = KillsAWorker(cluster)
+        with RayWorkers(run_dir, Needs(cpus=1, gpus=0), maker="scripted_maker:ToyRunMaker") as source:
+            run_toy(run_dir, chunk=1, base=base, source=source, num_workers=2, tell=listener.tell)
+        assert cluster.workers() == []
+    assert any("was lost" in note for note in listener.notes)
+    assert folder_bytes(run_dir, *FILES) == folder_bytes(tmp_path / "alone", *FILES)
