@@ -12,6 +12,7 @@ second); then, with workers that take no time, the CPU time that the run spends 
 where it goes. On a busy machine, `--by-cpu` has the workers' clock run only while the run computes or waits for them:
 then neither other programs nor the disk's syncs cost anything. With `--ray N`, N workers are actors of a Ray cluster
 of this machine, which take no time; only the CPU time of the run's process counts then, since they use the same CPUs.
+With `--ray-paced`, the workers that take a second are such actors, too, each a process: 64 need 6 GB of memory.
 Prints a table and a JSON line.
 """
 
@@ -263,11 +264,11 @@ def measured(
 
 
 class RayMaker:
-    """The same in an actor of a Ray cluster, which makes its own chunks."""
+    """The same in an actor of a Ray cluster. It makes its own chunks; how long it takes stands in the folder's name."""
 
     def __init__(self, run_dir: Path, **told: Any) -> None:
-        problems = int(run_dir.name.partition("-")[2])
-        self._make = Maker(toy_config(), toy_task(problems))
+        problems, takes_s = run_dir.name.split("-")[1:]
+        self._make, self._takes_s = Maker(toy_config(), toy_task(int(problems))), float(takes_s)
 
     def open_model(self, model: ModelRef, *, folder: Path | None = None) -> None:
         """Nothing is loaded."""
@@ -276,14 +277,17 @@ class RayMaker:
         return "this machine"
 
     def do(self, job: Job) -> Finished:
-        return self._make(job)
+        began = time.monotonic()
+        result = self._make(job)
+        time.sleep(max(0.0, began + self._takes_s - time.monotonic()))
+        return result
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def through_ray(config: RunConfig, task: Task, *, workers: int, chunk: int) -> Measured:
-    """The CPU time of the run's process with actors of a Ray cluster that is started here for it."""
+def through_ray(config: RunConfig, task: Task, *, workers: int, chunk: int, takes_s: float) -> Measured:
+    """The same with actors of a Ray cluster that is started here for it."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -291,9 +295,13 @@ def through_ray(config: RunConfig, task: Task, *, workers: int, chunk: int) -> M
     from selftaught.machine.ray_cluster import joined
     from selftaught.stages.workers.ray_workers import RayWorkers
 
-    os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    os.environ |= {
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        "RAY_worker_niceness": "0",
+        "RAY_worker_register_timeout_seconds": "600",  # many start at once
+    }
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / f"problems-{len(task.train)}"
+        folder = Path(temporary) / f"problems-{len(task.train)}-{takes_s}"
         folder.mkdir()
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": workers, "include_dashboard": False})
         try:
@@ -302,7 +310,7 @@ def through_ray(config: RunConfig, task: Task, *, workers: int, chunk: int) -> M
                 RayWorkers(folder, Needs(cpus=1, gpus=0), maker="benchmarks.driver:RayMaker") as source,
             ):
                 facts: dict[str, Any] = {"workers": workers, "chunk": chunk, "base": str(folder)}
-                row = measured(source, config, task, **facts, takes_s=0.0)
+                row = measured(source, config, task, **facts, takes_s=takes_s)
                 return replace(row, kind=f"{workers} actors of Ray {ray.__version__}")
         finally:
             cluster.shutdown()
@@ -324,7 +332,8 @@ def table(paced: Sequence[Measured], ceilings: Sequence[Measured]) -> str:
     lines = [f"{'chunk':>6} {'chunks/s':>9} {'of ideal':>9} {'CPU of the run':>15}   ({paced[0].workers} workers)"]
     for row in paced:
         rate = row.chunks / row.seconds
-        lines.append(f"{row.chunk:>6} {rate:>9.1f} {row.of_ideal:>8.1%} {row.cpu_s / row.seconds:>14.0%}")
+        share = f"{row.cpu_s / row.seconds:.0%}"
+        lines.append(f"{row.chunk:>6} {rate:>9.1f} {row.of_ideal:>8.1%} {share:>15}   {row.kind}")
     lines += ["", "the ceiling, by the CPU time of the run's process"]
     heads = f"{'ms/chunk':>9} {'µs/sample':>10} {'chunks/s':>9} {'samples/s':>10} {'MB/s':>6} {'by the clock':>13}"
     lines.append(f"{'chunk':>6} {heads}")
@@ -344,6 +353,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=lambda text: [int(n) for n in text.split(",")], default=[16, 64])
     parser.add_argument("--seconds", type=int, default=20, help="how long the paced workers have work")
     parser.add_argument("--ray", type=int, default=0, metavar="N", help="also N actors of a Ray cluster here")
+    parser.add_argument("--ray-paced", action="store_true", help="paced workers that are actors, too")
     parser.add_argument("--by-cpu", action="store_true", help="time stands still while others have the CPU")
     parser.add_argument("--json", type=Path, default=None, help="write the JSON line into this file, too")
     options = parser.parse_args()
@@ -359,11 +369,13 @@ def main() -> None:
         facts = {"workers": options.workers, "chunk": chunk}
         measured(source(0.0), config, task, **facts, takes_s=0.0)  # makes the chunks
         paced.append(measured(source(1.0), config, task, **facts, takes_s=1.0))
+        if options.ray_paced:
+            paced.append(through_ray(config, task, workers=options.workers, chunk=chunk, takes_s=1.0))
         ceiling = measured(source(0.0), config, task, **facts, takes_s=0.0)
         looked_at = measured(source(0.0), config, task, **facts, takes_s=0.0, look=True)
         ceilings.append(replace(ceiling, parts=looked_at.parts))
         if options.ray:
-            ceilings.append(through_ray(config, task, workers=options.ray, chunk=chunk))
+            ceilings.append(through_ray(config, task, workers=options.ray, chunk=chunk, takes_s=0.0))
     print(table(paced, ceilings))
     about: dict[str, Any] = {"benchmark": "driver", "processor": processor(), "load": os.getloadavg()[0], **versions()}
     about["by_cpu"] = options.by_cpu
