@@ -1,5 +1,6 @@
 """Rows and seeds of a comparison on the toy task: what is run, what is shared, what the table says, what is refused."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,7 +21,7 @@ from selftaught.commands.compare_table import Written, write_table
 from selftaught.commands.run import FromPython, launch
 from selftaught.comparison.cells import read_cell
 from selftaught.comparison.folder import ComparisonFolder
-from selftaught.comparison.plan import Cell, parsed_cell, parsed_rows, parsed_seeds
+from selftaught.comparison.plan import Cell, check_only, parsed_cell, parsed_rows, parsed_seeds
 from selftaught.comparison.rows import ROWS
 from selftaught.config.loading import config_from_settings
 from selftaught.config.settings import RunConfig
@@ -232,6 +233,26 @@ def test_a_row_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert toy.table().about.missing == {}
 
 
+def test_a_cell_that_another_process_has_in_hand_is_left_to_it(tmp_path: Path) -> None:
+    first, second = Toy(tmp_path), Toy(tmp_path)
+    failed: list[list[Cell]] = []
+
+    def during(prompt: str, seed: int) -> str:
+        if not failed:
+            failed.append(second.run("star", "few-shot-cot"))
+        return reply(prompt, seed)
+
+    first.reply = during
+    assert first.run("star") == []
+    assert failed == [[Cell("star", 1)]]
+    assert (
+        f"star:1 failed: {tmp_path}/star-seed1 is being written by another selftaught process; wait for it, or use "
+        "another folder" in second.notes
+    )
+    assert first.table().about.missing == {}
+    assert [row.row for row in first.table().table.rows] == ["few-shot-cot", "star"]
+
+
 def test_a_mistake_of_the_program_costs_no_other_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy = Toy(tmp_path)
 
@@ -324,6 +345,13 @@ def test_on_paper_each_row_has_its_own_schedule_and_a_single_training_that_of_th
     } == {"direct": (16, 1.5), "star": (5, 1.5)}
 
 
+def test_passes_may_be_capped_for_one_row_and_on_paper_for_all(tmp_path: Path) -> None:
+    cap = {"training.max_epochs": 2.0}
+    for given in ({"of_rows": {"star": cap}}, {"of_all": cap, "at": "paper"}):
+        (config,) = Toy(tmp_path).plan(Asked(rows=("star",), seeds=(1,), **given)).cells.values()
+        assert config.training.max_epochs == 2.0
+
+
 def test_what_a_row_decides_wins_over_what_is_given_for_all_and_its_own_settings_win_over_both(tmp_path: Path) -> None:
     of_all = {"task.problems_per_iteration": 3, "rationalization.temperature": 0.2}
     of_rows = {"retry": {"task.problems_per_iteration": 5}}
@@ -371,13 +399,13 @@ def test_a_task_without_human_solutions_has_no_such_rows(tmp_path: Path) -> None
     bare = toy_task(train=tuple(dataclasses.replace(p, rationale="") for p in TRAIN))
     toy = Toy(tmp_path, task=bare)
     for row in ("human-solutions", "rft"):
-        message = f"row '{row}': row '{row}' needs human solutions, and task 'toy' has none in train; leave the row out"
+        message = f"row '{row}': it needs human solutions, and task 'toy' has none in train; leave the row out"
         with pytest.raises(ConfigError, match=message):
             toy.plan(Asked(rows=(row,), seeds=(1,)))
     planned = toy.plan(Asked(seeds=(1,)))
     assert {cell.row for cell in planned.cells} == ROWS.keys() - {"human-solutions", "rft"}
     assert [line.partition(" needs")[0] for line in planned.left_out] == [
-        f"row '{row}' is left out: row '{row}'" for row in ("human-solutions", "rft")
+        f"row '{row}' is left out: it" for row in ("human-solutions", "rft")
     ]
 
 
@@ -401,10 +429,28 @@ def test_a_wrong_row_or_seed_is_one_line(parse: Any, text: str, message: str) ->
 
 
 @pytest.mark.parametrize(
+    ("rows", "seeds", "message"),
+    [
+        (None, None, ""),
+        (("star",), (1, 2), ""),
+        (("retry",), None, "--only star:1: star is not among --rows; add it there, or leave --rows out"),
+        (None, (2, 3), "--only star:1: 1 is not among --seeds; add it there, or leave --seeds out"),
+    ],
+)
+def test_the_one_cell_is_among_the_rows_and_seeds_that_are_given_beside_it(
+    rows: tuple[str, ...] | None, seeds: tuple[int, ...] | None, message: str
+) -> None:
+    with pytest.raises(ConfigError) if message else contextlib.nullcontext() as caught:
+        check_only(Cell("star", 1), rows, seeds)
+    assert caught is None or str(caught.value) == message
+
+
+@pytest.mark.parametrize(
     ("asked", "message"),
     [
         ({"of_all": {"seed": 3}}, "--set seed: the seeds are those of --seeds"),
         ({"of_all": {"loop.patience": 1}}, "--set loop.patience: the command decides it"),
+        ({"of_all": {"training.max_epochs": 2.0}}, "--set training.max_epochs: at equal steps nothing caps the passes"),
         ({"of_all": {"sampling.temperature": 0.5}}, "--set sampling.temperature: each row has its own; give it to one"),
         ({"of_rows": {"star": {"method": "rft"}}}, "--set star:method: the command decides it"),
         ({"of_rows": {"direct": {"loop.max_iterations": 3}}, "rows": ("star",)}, "--set direct:…: that row is not ask"),
@@ -464,6 +510,9 @@ def test_the_command_lists_its_rows_and_refuses_in_one_line() -> None:
         (("--rows", "stra"), "--rows: unknown row 'stra'"),
         (("--seeds", "1,1"), "--seeds: 1 is given twice"),
         (("--at", "once"), "--at is 'once', expected equal-steps or paper"),
+        (("--rows", "star", "--only", "retry:1"), "--only retry:1: retry is not among --rows"),
+        (("--set", "star:"), "--set star:: expected ROW:section.key=value"),
+        (("--set", "star:training.batch_size"), "--set star:training.batch_size: expected ROW:section.key=value"),
     ):
         done = selftaught("compare", "arithmetic", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
