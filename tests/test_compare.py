@@ -86,9 +86,10 @@ class Toy:
         return compare.plan(self.load, asked, compare.base_config(self.load, asked), self.task)
 
     def run(self, *rows: str, seeds: tuple[int, ...] = (1,), **asked: Any) -> list[Cell]:
+        """Returns the cells that failed."""
         wanted = Asked(rows=rows or THREE, seeds=seeds, **{"of_rows": self.own, **asked})
         base = compare.base_config(self.load, wanted)
-        return compare.compare(
+        failed = compare.compare(
             self.folder,
             self.load,
             wanted,
@@ -99,6 +100,7 @@ class Toy:
             given=self.given(),
             finished=self.finished.append,
         )
+        return list(failed)
 
     def table(self, against: str = "star") -> Written:
         return write_table(self.folder, against=against)
@@ -409,6 +411,24 @@ def test_a_task_without_human_solutions_has_no_such_rows(tmp_path: Path) -> None
     ]
 
 
+def test_without_few_shot_examples_bare_answers_are_no_row_of_their_own(tmp_path: Path) -> None:
+    asked = Asked(rows=("few-shot-direct", "direct", "few-shot-cot"), seeds=(1,))
+    bare = toy_task(few_shot=tuple(dataclasses.replace(p, rationale="") for p in toy_task().few_shot))
+    for toy, number in ((Toy(tmp_path, sampling__num_shots=0), 0), (Toy(tmp_path, task=bare), 2)):
+        with pytest.raises(
+            ConfigError, match=f"its prompts are those of few-shot-cot, for none of the {number} few-shot"
+        ):
+            toy.plan(asked)
+        rows = {cell.row for cell in toy.plan(Asked(seeds=(1,))).cells}
+        assert rows & set(asked.rows or ()) == {"direct", "few-shot-cot"}
+    assert len(Toy(tmp_path).plan(asked).cells) == 3
+    toy = Toy(tmp_path, sampling__num_shots=0)
+    toy.run("few-shot-cot")
+    toy.table()
+    page = (tmp_path / "compare.md").read_text()
+    assert "few-shot-cot has no few-shot examples in its prompts, because sampling.num\\_shots is 0." in page
+
+
 @pytest.mark.parametrize(
     ("parse", "text", "message"),
     [
@@ -500,6 +520,21 @@ def test_a_cell_that_fails_by_a_mistake_of_the_program_is_exit_code_1_and_by_any
     printed = capsys.readouterr().err
     assert ("Traceback" in printed) == (code == 1)
     assert "1 of 1 cells failed; few-shot-cot:1: " in printed.splitlines()[-1]
+
+
+def test_the_reason_is_told_though_another_process_has_finished_the_cell_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from selftaught.cli.app import _exit_code
+
+    def failing(*given: Any, **more: Any) -> None:
+        raise StoreError("it is being written by another process")
+
+    monkeypatch.setattr(compare, "launch", failing)
+    monkeypatch.setattr(ComparisonFolder, "note_failure", lambda folder, cell, reason: folder.forget_failure(cell))
+    arguments = ["compare", "arithmetic", "--dir", str(tmp_path / "folder"), "--rows", "few-shot-cot", "--seeds", "1"]
+    assert _exit_code(arguments) == 2
+    assert "failed; few-shot-cot:1: it is being written by another process" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_command_lists_its_rows_and_refuses_in_one_line() -> None:

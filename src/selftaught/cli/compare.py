@@ -11,7 +11,7 @@ from selftaught.cli.output import note, width_of
 from selftaught.cli.run import stop_signals
 from selftaught.machine.paths import given_name, given_path
 from selftaught.machine.time_limit import time_limit
-from selftaught.records.errors import ConfigError, RefusedError
+from selftaught.records.errors import ConfigError, RefusedError, one_line
 
 if TYPE_CHECKING:
     from selftaught.commands.compare import Asked
@@ -113,10 +113,9 @@ def _compare(name: str, asked: "Asked", place: Path | None, against: str | None,
         written = write_table(folder, against=reference)
     _print(written)
     if failed:
-        reasons = {cell: folder.failure(cell) for cell in failed}
-        what = "; ".join(f"{cell}: {reason}" for cell, reason in reasons.items())
+        what = "; ".join(f"{cell}: {one_line(reason)}" for cell, reason in failed.items())
         message = f"{len(failed)} of {len(planned.cells)} cells failed; {what}"
-        if any(reason.startswith(compare.OUR_MISTAKE) for reason in reasons.values()):
+        if any(reason.startswith(compare.OUR_MISTAKE) for reason in failed.values()):
             note(message)  # the traceback was printed when it happened
             raise typer.Exit(1)
         raise RefusedError(message)

@@ -154,8 +154,8 @@ def compare(
     suspended_by: Callable[[], str] = lambda: "",
     given: FromPython = NOTHING,
     finished: Callable[[Path], None] = lambda run_dir: None,
-) -> list[Cell]:
-    """Run what has not finished, the first seed of every row before the second of any. Returns the cells that failed.
+) -> dict[Cell, str]:
+    """Run what has not finished, the first seed of every row before the second of any. Returns why cells failed.
 
     `finished` is told the run folder of every cell that has finished, now or before. A cell that fails is noted in the
     folder, and the others go on. Raises Interrupted if the user, a scheduler or a time limit stops the cell in hand.
@@ -170,7 +170,7 @@ def compare(
         decide=lambda: decided_here(base),
     )
     here = replace(asked, of_all={**machine, **asked.of_all})
-    failed = []
+    failed: dict[Cell, str] = {}
     for number, cell in enumerate(cells, start=1):
         config = config_of(cell, load, here, base)
         try:
@@ -201,7 +201,7 @@ def compare(
                 reason = f"{OUR_MISTAKE}: {type(error).__name__}: {error}"
             folder.note_failure(cell, reason)
             note(f"{cell} failed: {reason}")
-            failed.append(cell)
+            failed[cell] = reason
     return failed
 
 

@@ -155,6 +155,12 @@ def why_not(config: RunConfig, task: Task) -> str:
     needs = config.training.human_solutions or config.training.sft_first
     if needs and not any(problem.rationale for problem in task.train):
         return f"it needs human solutions, and task {task.name!r} has none in train; leave the row out"
+    examples = task.few_shot[: config.sampling.num_shots]
+    if config.method == "direct" and not config.loop.max_iterations and not any(p.rationale for p in examples):
+        return (
+            f"its prompts are those of few-shot-cot, for none of the {len(examples)} few-shot examples in them has a "
+            "rationale; raise sampling.num_shots if the task has more, or leave the row out"
+        )
     return ""
 
 

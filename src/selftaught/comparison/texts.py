@@ -61,6 +61,8 @@ def notes(found: Table, about: About) -> list[str]:
     if single := [row.row for row in found.rows if len(row.seeds) == 1]:
         lines.append(f"A single seed, so nothing is known of its spread: {', '.join(single)}.")
     for row in found.rows:
+        if ROWS[row.row].iterations == 0 and not row.num_shots:
+            lines.append(f"{row.row} has no few-shot examples in its prompts, because sampling.num_shots is 0.")
         if row.own_settings:
             settings = ", ".join(f"{key} = {value}" for key, value in row.own_settings.items())
             lines.append(f"{row.row} was given {settings}.")
