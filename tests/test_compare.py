@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import selftaught as selftaught_package
 from builders import LEAST
 from selftaught.commands import compare
 from selftaught.commands.compare import Asked
@@ -553,3 +554,19 @@ def test_the_command_lists_its_rows_and_refuses_in_one_line() -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(f"selftaught: {message}")
         assert done.stderr.count("\n") == 1
+
+
+def test_from_python_rows_come_with_their_figures_and_a_failed_one_with_its_reason(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    toy.fails_for = "seeds-only"
+    found = selftaught_package.compare(
+        SETTINGS,
+        rows=["few-shot-cot", "seeds-only"],
+        seeds=[1],
+        folder=tmp_path / "folder",
+        task=toy.task,
+        engine=toy.open_engine,
+        trainer=NullTrainer,
+    )
+    assert found.failed == {"seeds-only:1": "the server is gone; start it again"}
+    assert {row: figures.selected.mean for row, figures in found.rows.items()} == pytest.approx({"few-shot-cot": 2 / 3})
