@@ -1,5 +1,6 @@
 """Rows and seeds of a comparison on the toy task: what is run, what is shared, what the table says, what is refused."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import selftaught as selftaught_package
 from builders import LEAST
 from selftaught.commands import compare
 from selftaught.commands.compare import Asked
@@ -20,7 +22,7 @@ from selftaught.commands.compare_table import Written, write_table
 from selftaught.commands.run import FromPython, launch
 from selftaught.comparison.cells import read_cell
 from selftaught.comparison.folder import ComparisonFolder
-from selftaught.comparison.plan import Cell, parsed_cell, parsed_rows, parsed_seeds
+from selftaught.comparison.plan import Cell, check_only, parsed_cell, parsed_rows, parsed_seeds
 from selftaught.comparison.rows import ROWS
 from selftaught.config.loading import config_from_settings
 from selftaught.config.settings import RunConfig
@@ -85,9 +87,10 @@ class Toy:
         return compare.plan(self.load, asked, compare.base_config(self.load, asked), self.task)
 
     def run(self, *rows: str, seeds: tuple[int, ...] = (1,), **asked: Any) -> list[Cell]:
+        """Returns the cells that failed."""
         wanted = Asked(rows=rows or THREE, seeds=seeds, **{"of_rows": self.own, **asked})
         base = compare.base_config(self.load, wanted)
-        return compare.compare(
+        failed = compare.compare(
             self.folder,
             self.load,
             wanted,
@@ -98,6 +101,7 @@ class Toy:
             given=self.given(),
             finished=self.finished.append,
         )
+        return list(failed)
 
     def table(self, against: str = "star") -> Written:
         return write_table(self.folder, against=against)
@@ -232,6 +236,26 @@ def test_a_row_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert toy.table().about.missing == {}
 
 
+def test_a_cell_that_another_process_has_in_hand_is_left_to_it(tmp_path: Path) -> None:
+    first, second = Toy(tmp_path), Toy(tmp_path)
+    failed: list[list[Cell]] = []
+
+    def during(prompt: str, seed: int) -> str:
+        if not failed:
+            failed.append(second.run("star", "few-shot-cot"))
+        return reply(prompt, seed)
+
+    first.reply = during
+    assert first.run("star") == []
+    assert failed == [[Cell("star", 1)]]
+    assert (
+        f"star:1 failed: {tmp_path}/star-seed1 is being written by another selftaught process; wait for it, or use "
+        "another folder" in second.notes
+    )
+    assert first.table().about.missing == {}
+    assert [row.row for row in first.table().table.rows] == ["few-shot-cot", "star"]
+
+
 def test_a_mistake_of_the_program_costs_no_other_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy = Toy(tmp_path)
 
@@ -324,6 +348,13 @@ def test_on_paper_each_row_has_its_own_schedule_and_a_single_training_that_of_th
     } == {"direct": (16, 1.5), "star": (5, 1.5)}
 
 
+def test_passes_may_be_capped_for_one_row_and_on_paper_for_all(tmp_path: Path) -> None:
+    cap = {"training.max_epochs": 2.0}
+    for given in ({"of_rows": {"star": cap}}, {"of_all": cap, "at": "paper"}):
+        (config,) = Toy(tmp_path).plan(Asked(rows=("star",), seeds=(1,), **given)).cells.values()
+        assert config.training.max_epochs == 2.0
+
+
 def test_what_a_row_decides_wins_over_what_is_given_for_all_and_its_own_settings_win_over_both(tmp_path: Path) -> None:
     of_all = {"task.problems_per_iteration": 3, "rationalization.temperature": 0.2}
     of_rows = {"retry": {"task.problems_per_iteration": 5}}
@@ -371,14 +402,32 @@ def test_a_task_without_human_solutions_has_no_such_rows(tmp_path: Path) -> None
     bare = toy_task(train=tuple(dataclasses.replace(p, rationale="") for p in TRAIN))
     toy = Toy(tmp_path, task=bare)
     for row in ("human-solutions", "rft"):
-        message = f"row '{row}': row '{row}' needs human solutions, and task 'toy' has none in train; leave the row out"
+        message = f"row '{row}': it needs human solutions, and task 'toy' has none in train; leave the row out"
         with pytest.raises(ConfigError, match=message):
             toy.plan(Asked(rows=(row,), seeds=(1,)))
     planned = toy.plan(Asked(seeds=(1,)))
     assert {cell.row for cell in planned.cells} == ROWS.keys() - {"human-solutions", "rft"}
     assert [line.partition(" needs")[0] for line in planned.left_out] == [
-        f"row '{row}' is left out: row '{row}'" for row in ("human-solutions", "rft")
+        f"row '{row}' is left out: it" for row in ("human-solutions", "rft")
     ]
+
+
+def test_without_few_shot_examples_bare_answers_are_no_row_of_their_own(tmp_path: Path) -> None:
+    asked = Asked(rows=("few-shot-direct", "direct", "few-shot-cot"), seeds=(1,))
+    bare = toy_task(few_shot=tuple(dataclasses.replace(p, rationale="") for p in toy_task().few_shot))
+    for toy, number in ((Toy(tmp_path, sampling__num_shots=0), 0), (Toy(tmp_path, task=bare), 2)):
+        with pytest.raises(
+            ConfigError, match=f"its prompts are those of few-shot-cot, for none of the {number} few-shot"
+        ):
+            toy.plan(asked)
+        rows = {cell.row for cell in toy.plan(Asked(seeds=(1,))).cells}
+        assert rows & set(asked.rows or ()) == {"direct", "few-shot-cot"}
+    assert len(Toy(tmp_path).plan(asked).cells) == 3
+    toy = Toy(tmp_path, sampling__num_shots=0)
+    toy.run("few-shot-cot")
+    toy.table()
+    page = (tmp_path / "compare.md").read_text()
+    assert "few-shot-cot has no few-shot examples in its prompts, because sampling.num\\_shots is 0." in page
 
 
 @pytest.mark.parametrize(
@@ -401,10 +450,28 @@ def test_a_wrong_row_or_seed_is_one_line(parse: Any, text: str, message: str) ->
 
 
 @pytest.mark.parametrize(
+    ("rows", "seeds", "message"),
+    [
+        (None, None, ""),
+        (("star",), (1, 2), ""),
+        (("retry",), None, "--only star:1: star is not among --rows; add it there, or leave --rows out"),
+        (None, (2, 3), "--only star:1: 1 is not among --seeds; add it there, or leave --seeds out"),
+    ],
+)
+def test_the_one_cell_is_among_the_rows_and_seeds_that_are_given_beside_it(
+    rows: tuple[str, ...] | None, seeds: tuple[int, ...] | None, message: str
+) -> None:
+    with pytest.raises(ConfigError) if message else contextlib.nullcontext() as caught:
+        check_only(Cell("star", 1), rows, seeds)
+    assert caught is None or str(caught.value) == message
+
+
+@pytest.mark.parametrize(
     ("asked", "message"),
     [
         ({"of_all": {"seed": 3}}, "--set seed: the seeds are those of --seeds"),
         ({"of_all": {"loop.patience": 1}}, "--set loop.patience: the command decides it"),
+        ({"of_all": {"training.max_epochs": 2.0}}, "--set training.max_epochs: at equal steps nothing caps the passes"),
         ({"of_all": {"sampling.temperature": 0.5}}, "--set sampling.temperature: each row has its own; give it to one"),
         ({"of_rows": {"star": {"method": "rft"}}}, "--set star:method: the command decides it"),
         ({"of_rows": {"direct": {"loop.max_iterations": 3}}, "rows": ("star",)}, "--set direct:…: that row is not ask"),
@@ -456,6 +523,21 @@ def test_a_cell_that_fails_by_a_mistake_of_the_program_is_exit_code_1_and_by_any
     assert "1 of 1 cells failed; few-shot-cot:1: " in printed.splitlines()[-1]
 
 
+def test_the_reason_is_told_though_another_process_has_finished_the_cell_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from selftaught.cli.app import _exit_code
+
+    def failing(*given: Any, **more: Any) -> None:
+        raise StoreError("it is being written by another process")
+
+    monkeypatch.setattr(compare, "launch", failing)
+    monkeypatch.setattr(ComparisonFolder, "note_failure", lambda folder, cell, reason: folder.forget_failure(cell))
+    arguments = ["compare", "arithmetic", "--dir", str(tmp_path / "folder"), "--rows", "few-shot-cot", "--seeds", "1"]
+    assert _exit_code(arguments) == 2
+    assert "failed; few-shot-cot:1: it is being written by another process" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_command_lists_its_rows_and_refuses_in_one_line() -> None:
     listed = selftaught("compare", "--list")
     assert listed.returncode == 0
@@ -464,8 +546,27 @@ def test_the_command_lists_its_rows_and_refuses_in_one_line() -> None:
         (("--rows", "stra"), "--rows: unknown row 'stra'"),
         (("--seeds", "1,1"), "--seeds: 1 is given twice"),
         (("--at", "once"), "--at is 'once', expected equal-steps or paper"),
+        (("--rows", "star", "--only", "retry:1"), "--only retry:1: retry is not among --rows"),
+        (("--set", "star:"), "--set star:: expected ROW:section.key=value"),
+        (("--set", "star:training.batch_size"), "--set star:training.batch_size: expected ROW:section.key=value"),
     ):
         done = selftaught("compare", "arithmetic", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(f"selftaught: {message}")
         assert done.stderr.count("\n") == 1
+
+
+def test_from_python_rows_come_with_their_figures_and_a_failed_one_with_its_reason(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    toy.fails_for = "seeds-only"
+    found = selftaught_package.compare(
+        SETTINGS,
+        rows=["few-shot-cot", "seeds-only"],
+        seeds=[1],
+        folder=tmp_path / "folder",
+        task=toy.task,
+        engine=toy.open_engine,
+        trainer=NullTrainer,
+    )
+    assert found.failed == {"seeds-only:1": "the server is gone; start it again"}
+    assert {row: figures.selected.mean for row, figures in found.rows.items()} == pytest.approx({"few-shot-cot": 2 / 3})

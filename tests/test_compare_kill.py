@@ -53,17 +53,17 @@ def table_of(folder: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_a_comparison_killed_six_times_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_comparison_killed_ten_times_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
     rng = random.Random(0)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     finish(command(undisturbed))
     kills = 0
-    while kills < 6:
+    while kills < 10:
         changes, delay_s = rng.randint(1, 12), rng.random() * 0.1
         if not kill_after_changes(command(killed), killed, changes, delay_s, in_training=False):
             break  # it ended before the kill
         kills += 1
-    assert kills == 6, "the comparison is too short for six kills; make it longer"
+    assert kills == 10, "the comparison is too short for ten kills; make it longer"
     (killed / "shared" / "uses").mkdir(parents=True, exist_ok=True)
     (killed / "shared" / "0.1-2.tmp").write_bytes(b"half of it")
     with open(killed / "shared" / "uses" / "star-seed1.jsonl", "ab") as file:

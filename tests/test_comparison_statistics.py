@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from selftaught.comparison.statistics import (
+    RESAMPLES,
     holm,
     interval_over_problems,
     mcnemar,
@@ -120,6 +121,7 @@ def test_the_sign_flip_test_of_one_seed_is_the_mcnemar_test() -> None:
     values = [float(a) - float(b) for a, b in zip(first, second, strict=True)]
     assert sign_flip(values) == pytest.approx(mcnemar(first, second).p)  # few enough that every sign is tried
     assert sign_flip([0.0, 0.0]) == sign_flip([1.0]) == 1.0
+    assert sign_flip([1.0] * 40) == 2 / (RESAMPLES + 1)  # the smallest that draws of signs give
 
 
 def test_rows_are_compared_problem_by_problem_over_their_seeds() -> None:

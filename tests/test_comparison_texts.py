@@ -132,7 +132,29 @@ def test_pass_at_k_is_there_when_base_and_result_have_it() -> None:
 def test_without_the_row_to_compare_with_there_are_no_differences() -> None:
     found = table_of([result("seeds-only", 1, "1100000000")])
     assert found.against == ""
+    assert "No differences: the row that the others are compared with (--against) has no finished cell." in notes(
+        found, about()
+    )
     assert [title for title, _, _ in parts(found)] == ["Accuracy on test", "What came of it, and what it took"]
+
+
+def test_rows_without_a_common_seed_are_named_and_an_empty_table_of_differences_is_left_out() -> None:
+    star, retry, other = (result(row, seed, "1" * 10) for row, seed in (("star", 1), ("retry", 1), ("seeds-only", 2)))
+    line = "Not compared with star, for they have no seed in common: seeds-only."
+    found = table_of([star, retry, other])
+    assert line in notes(found, about())
+    assert [row[0] for row in parts(found)[1][2]] == ["retry"]
+    assert len(parts(found)) == 4
+    found = table_of([star, other])
+    assert line in notes(found, about())
+    assert len(parts(found)) == len(parts(table_of([star]))) == 2
+    assert not any("Not compared" in line for line in notes(table_of([star, retry]), about()))
+
+
+@pytest.mark.parametrize(("solved", "interval"), [("0", "[0.0, 27.8]"), ("1", "[72.2, 100.0]")])
+def test_seeds_that_all_solve_nothing_or_everything_are_no_certain_rate(solved: str, interval: str) -> None:
+    found = table_of([result("star", seed, solved * 10) for seed in (1, 2)])
+    assert cells_of(found, 0, "star")["95 %"] == interval  # Wilson's of 10 problems
 
 
 def test_the_notes_say_what_the_table_cannot(found: Table) -> None:

@@ -69,7 +69,14 @@ def test_no_hints_are_no_failed_hints() -> None:
 @pytest.mark.parametrize(("rationales", "warned"), [(8, False), (7, True)])
 def test_fewer_kept_rationales_than_a_batch_are_warned_of(rationales: int, warned: bool) -> None:
     lines = warnings(examples_by_source={"rationale": rationales - 2, "rationalization": 2, "rehearsed": 50})
-    assert lines == (("only 7 sampled rationales were kept, fewer than one batch of 8",) if warned else ())
+    assert lines == (
+        (
+            "only 7 sampled rationales were kept, fewer than one batch of 8; raise task.problems_per_iteration, or "
+            "lower training.batch_size",
+        )
+        if warned
+        else ()
+    )
 
 
 def test_a_baseline_that_samples_nothing_lacks_no_rationales() -> None:

@@ -11,7 +11,7 @@ from selftaught.cli.output import note, width_of
 from selftaught.cli.run import stop_signals
 from selftaught.machine.paths import given_name, given_path
 from selftaught.machine.time_limit import time_limit
-from selftaught.records.errors import ConfigError, RefusedError
+from selftaught.records.errors import ConfigError, RefusedError, one_line
 
 if TYPE_CHECKING:
     from selftaught.commands.compare import Asked
@@ -26,7 +26,9 @@ def compare_command(
     rows: Annotated[
         str | None, typer.Option(help="Rows, divided by commas; default: all that the task can have.", metavar="ROW,…")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Run seeds, divided by commas.", metavar="SEED,…")] = "1,2,3",
+    seeds: Annotated[
+        str | None, typer.Option(help="Run seeds, divided by commas; default: 1,2,3.", metavar="SEED,…")
+    ] = None,
     at: Annotated[
         str,
         typer.Option(
@@ -111,10 +113,9 @@ def _compare(name: str, asked: "Asked", place: Path | None, against: str | None,
         written = write_table(folder, against=reference)
     _print(written)
     if failed:
-        reasons = {cell: folder.failure(cell) for cell in failed}
-        what = "; ".join(f"{cell}: {reason}" for cell, reason in reasons.items())
+        what = "; ".join(f"{cell}: {one_line(reason)}" for cell, reason in failed.items())
         message = f"{len(failed)} of {len(planned.cells)} cells failed; {what}"
-        if any(reason.startswith(compare.OUR_MISTAKE) for reason in reasons.values()):
+        if any(reason.startswith(compare.OUR_MISTAKE) for reason in failed.values()):
             note(message)  # the traceback was printed when it happened
             raise typer.Exit(1)
         raise RefusedError(message)
@@ -128,9 +129,9 @@ def _report(run_dir: Path) -> None:
         write_report([run_dir])
 
 
-def _asked(rows: str | None, seeds: str, at: str, only: str | None, overrides: Sequence[str]) -> "Asked":
-    from selftaught.commands.compare import Asked
-    from selftaught.comparison.plan import check_row, parsed_cell, parsed_rows, parsed_seeds
+def _asked(rows: str | None, seeds: str | None, at: str, only: str | None, overrides: Sequence[str]) -> "Asked":
+    from selftaught.commands.compare import SEEDS, Asked
+    from selftaught.comparison.plan import check_only, check_row, parsed_cell, parsed_rows, parsed_seeds
     from selftaught.config.loading import parse_overrides
 
     if at not in ("equal-steps", "paper"):
@@ -142,12 +143,19 @@ def _asked(rows: str | None, seeds: str, at: str, only: str | None, overrides: S
             of_all.append(item)
             continue
         row, _, setting = item.partition(":")
+        if "." not in setting.partition("=")[0] or "=" not in setting:
+            raise ConfigError(f"--set {item}: expected ROW:section.key=value, such as star:training.batch_size=16")
         of_rows.setdefault(check_row(row.strip(), "--set"), {}).update(parse_overrides([setting]))
+    given_rows = None if rows is None else parsed_rows(rows)
+    given_seeds = None if seeds is None else parsed_seeds(seeds)
+    cell = None if only is None else parsed_cell(only)
+    if cell is not None:
+        check_only(cell, given_rows, given_seeds)
     return Asked(
-        rows=None if rows is None else parsed_rows(rows),
-        seeds=parsed_seeds(seeds),
+        rows=given_rows,
+        seeds=given_seeds or SEEDS,
         at="paper" if at == "paper" else "equal-steps",
-        only=None if only is None else parsed_cell(only),
+        only=cell,
         of_all=parse_overrides(of_all),
         of_rows=of_rows,
     )

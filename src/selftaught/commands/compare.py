@@ -34,6 +34,9 @@ from selftaught.tasks.outside import short_name
 OUR_MISTAKE = "a mistake of this program, please report it"
 """How the reason of a cell begins that no user can mend."""
 
+SEEDS = (1, 2, 3)
+"""Where none are given."""
+
 Load = Callable[[Mapping[str, Value]], RunConfig]
 """The config with settings on top, which win over it."""
 
@@ -44,7 +47,7 @@ class Asked:
 
     rows: tuple[str, ...] | None = None
     """None is every row that the task can have."""
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[int, ...] = SEEDS
     at: At = "equal-steps"
     only: Cell | None = None
     """The one cell to run; `rows` and `seeds` have no part in it."""
@@ -71,7 +74,7 @@ def default_dir(config: RunConfig) -> Path:
 
 def base_config(load: Load, asked: Asked) -> RunConfig:
     """The config as all rows have it. Raises ConfigError for settings that are not given for all rows."""
-    check_given(asked.of_all)
+    check_given(asked.of_all, at=asked.at)
     base = load({**asked.of_all, "method": "star"})
     if base.loop.max_iterations < 1:
         raise ConfigError("loop.max_iterations = 0 trains nothing, and a comparison needs iterations; raise it")
@@ -81,7 +84,7 @@ def base_config(load: Load, asked: Asked) -> RunConfig:
 def plan(load: Load, asked: Asked, base: RunConfig, task: Task) -> Planned:
     """The config of every cell. Raises ConfigError for a row that was asked for and that the task cannot have."""
     for row, own in asked.of_rows.items():
-        check_given(own, row=row)
+        check_given(own, at=asked.at, row=row)
     wanted = (asked.only.row,) if asked.only else asked.rows or tuple(ROWS)
     seeds = (asked.only.seed,) if asked.only else asked.seeds
     if idle := asked.of_rows.keys() - set(wanted if asked.only is None else ROWS):
@@ -93,7 +96,7 @@ def plan(load: Load, asked: Asked, base: RunConfig, task: Task) -> Planned:
             cells |= {Cell(row, seed): config_of(Cell(row, seed), load, asked, base) for seed in seeds}
             first = cells[Cell(row, seeds[0])]
             check_settings(first, fitted(first, task))
-            if reason := why_not(row, first, task):
+            if reason := why_not(first, task):
                 raise ConfigError(reason)
         except ConfigError as error:
             if asked.rows is not None or asked.only is not None:
@@ -151,8 +154,8 @@ def compare(
     suspended_by: Callable[[], str] = lambda: "",
     given: FromPython = NOTHING,
     finished: Callable[[Path], None] = lambda run_dir: None,
-) -> list[Cell]:
-    """Run what has not finished, the first seed of every row before the second of any. Returns the cells that failed.
+) -> dict[Cell, str]:
+    """Run what has not finished, the first seed of every row before the second of any. Returns why cells failed.
 
     `finished` is told the run folder of every cell that has finished, now or before. A cell that fails is noted in the
     folder, and the others go on. Raises Interrupted if the user, a scheduler or a time limit stops the cell in hand.
@@ -167,7 +170,7 @@ def compare(
         decide=lambda: decided_here(base),
     )
     here = replace(asked, of_all={**machine, **asked.of_all})
-    failed = []
+    failed: dict[Cell, str] = {}
     for number, cell in enumerate(cells, start=1):
         config = config_of(cell, load, here, base)
         try:
@@ -198,7 +201,7 @@ def compare(
                 reason = f"{OUR_MISTAKE}: {type(error).__name__}: {error}"
             folder.note_failure(cell, reason)
             note(f"{cell} failed: {reason}")
-            failed.append(cell)
+            failed[cell] = reason
     return failed
 
 

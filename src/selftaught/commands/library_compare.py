@@ -21,7 +21,7 @@ from selftaught.engines.engine import Engine
 from selftaught.machine.paths import given_path
 from selftaught.machine.quiet import quieten_libraries
 from selftaught.machine.time_limit import time_limit as limit_of
-from selftaught.records.errors import ConfigError
+from selftaught.records.errors import ConfigError, one_line
 from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
 from selftaught.training.trainer import Trainer
@@ -106,7 +106,7 @@ def compare(
     return Comparison(
         folder=place.dir,
         rows={row.row: row for row in written.table.rows},
-        failed={str(cell): place.failure(cell) for cell in failed},
+        failed={str(cell): one_line(reason) for cell, reason in failed.items()},
     )
 
 

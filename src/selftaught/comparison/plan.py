@@ -71,21 +71,33 @@ def parsed_cell(text: str) -> Cell:
     return Cell(check_row(row.strip(), "--only"), _seed(seed, "--only"))
 
 
+def check_only(only: Cell, rows: Sequence[str] | None, seeds: Sequence[int] | None) -> None:
+    """Raise ConfigError for a cell that is not among the rows and seeds that are given beside it; None is any."""
+    for option, value, given in (("--rows", only.row, rows), ("--seeds", only.seed, seeds)):
+        if given is not None and value not in given:
+            raise ConfigError(f"--only {only}: {value} is not among {option}; add it there, or leave {option} out")
+
+
 def check_row(name: str, where: str) -> str:
     if name not in ROWS:
         raise ConfigError(f"{where}: unknown row {name!r}{suggestion(name, ROWS)}; `selftaught compare --list` has all")
     return name
 
 
-def check_given(given: Mapping[str, Value], *, row: str = "") -> None:
+def check_given(given: Mapping[str, Value], *, at: At, row: str = "") -> None:
     """Raise ConfigError for settings that are given for all rows, or for one, and that the command decides, or given
-    for all and each row decides."""
+    for all and each row, or the schedule, decides."""
     for key in given:
         where = f"--set {row}:{key}" if row else f"--set {key}"
         if key == "seed":
             raise ConfigError(f"{where}: the seeds are those of --seeds")
         if key in BY_THE_COMMAND:
             raise ConfigError(f"{where}: the command decides it for every row; leave it out")
+        if key == "training.max_epochs" and at == "equal-steps" and not row:
+            raise ConfigError(
+                f"{where}: at equal steps nothing caps the passes, for a row with few samples has as many steps as the "
+                f"others; give it to one row, as --set ROW:{key}=…, or use --at paper"
+            )
         if key in STAR and not row:
             raise ConfigError(f"--set {key}: each row has its own; give it to one row, as --set ROW:{key}=…")
 
@@ -138,11 +150,17 @@ def _steps(row: Row, base: RunConfig, *, at: At, continues: bool) -> dict[str, V
     return {"training.steps_first_iteration": steps} if row.iterations == 1 else {}
 
 
-def why_not(row: str, config: RunConfig, task: Task) -> str:
-    """Why a task cannot have a row, beyond what its settings say; empty if it can."""
+def why_not(config: RunConfig, task: Task) -> str:
+    """Why a task cannot have the row of a config, beyond what its settings say; empty if it can."""
     needs = config.training.human_solutions or config.training.sft_first
     if needs and not any(problem.rationale for problem in task.train):
-        return f"row {row!r} needs human solutions, and task {task.name!r} has none in train; leave the row out"
+        return f"it needs human solutions, and task {task.name!r} has none in train; leave the row out"
+    examples = task.few_shot[: config.sampling.num_shots]
+    if config.method == "direct" and not config.loop.max_iterations and not any(p.rationale for p in examples):
+        return (
+            f"its prompts are those of few-shot-cot, for none of the {len(examples)} few-shot examples in them has a "
+            "rationale; raise sampling.num_shots if the task has more, or leave the row out"
+        )
     return ""
 
 

@@ -29,7 +29,8 @@ class Accuracy:
     sd: float | None
     """Over seeds, of a sample (n - 1); None for a single seed."""
     interval: tuple[float, float]
-    """95 %, over problems: Wilson's for a single seed, else the bootstrap of each problem's mean over seeds."""
+    """95 %, over problems: Wilson's for a single seed, and where all seeds solve every problem or none; else the
+    bootstrap of each problem's mean over seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,10 +214,10 @@ def _row(
 def accuracy_of(tested: Sequence[OnTest]) -> Accuracy:
     """Of the same kind of model with several seeds, at least one."""
     rates = tuple(t.measurement.accuracy for t in tested)
-    if len(tested) == 1:
+    of_problem = [mean(map(float, seeds)) for seeds in zip(*(t.solved for t in tested), strict=True)]
+    if len(tested) == 1 or set(of_problem) in ({0.0}, {1.0}):  # of which the bootstrap would have no width
         interval = wilson_interval(tested[0].measurement.correct, tested[0].measurement.n)
     else:
-        of_problem = [mean(map(float, seeds)) for seeds in zip(*(t.solved for t in tested), strict=True)]
         interval = interval_over_problems(of_problem)
     return Accuracy(by_seed=rates, mean=mean(rates), sd=stdev(rates) if len(rates) > 1 else None, interval=interval)
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import binomtest, bootstrap, permutation_test
 
 RESAMPLES = 9_999
-"""Of the bootstrap, and of the sign-flip test; the smallest p of the latter is 1 / (RESAMPLES + 1)."""
+"""Of the bootstrap, and of the sign-flip test; the smallest p of the latter is 2 / (RESAMPLES + 1)."""
 POWER = 0.8
 LEVEL = 0.05
 EPSILON = 1e-12

@@ -43,7 +43,7 @@ def parts(found: Table) -> list[tuple[str, list[str], list[list[str]]]]:
         ("Accuracy on test", *_accuracies(found)),
         *(
             (f"Difference to {found.against} in points, {which}", *_differences(found, which))
-            for which in (("selected", "last") if found.against else ())
+            for which in (("selected", "last") if any(row.against for row in found.rows) else ())
         ),
         ("What came of it, and what it took", *_costs(found)),
     ]
@@ -61,9 +61,12 @@ def notes(found: Table, about: About) -> list[str]:
     if single := [row.row for row in found.rows if len(row.seeds) == 1]:
         lines.append(f"A single seed, so nothing is known of its spread: {', '.join(single)}.")
     for row in found.rows:
+        if ROWS[row.row].iterations == 0 and not row.num_shots:
+            lines.append(f"{row.row} has no few-shot examples in its prompts, because sampling.num_shots is 0.")
         if row.own_settings:
             settings = ", ".join(f"{key} = {value}" for key, value in row.own_settings.items())
             lines.append(f"{row.row} was given {settings}.")
+    lines += _without_differences(found)
     if about.at == "equal-steps":
         for row in found.rows:
             if row.last_iterations != (0,) * len(row.seeds) and row.last_steps != about.steps:
@@ -75,6 +78,16 @@ def notes(found: Table, about: About) -> list[str]:
             "base model that rows have in common were generated once."
         )
     return [*lines, *missing_lines(about.missing)]
+
+
+def _without_differences(found: Table) -> list[str]:
+    """A sentence for the rows that the tables of differences lack."""
+    others = [row.row for row in found.rows if row.row != found.against and row.against is None]
+    if not others:
+        return []
+    if not found.against:
+        return ["No differences: the row that the others are compared with (--against) has no finished cell."]
+    return [f"Not compared with {found.against}, for they have no seed in common: {', '.join(others)}."]
 
 
 def loss_token_lines(found: Table) -> list[str]:

@@ -102,7 +102,10 @@ def _of_kept(it: Iteration) -> list[str]:
     warnings: list[str] = []
     sampled = it.examples_by_source.get("rationale", 0) + it.examples_by_source.get("rationalization", 0)
     if it.rationale.samples and sampled < it.batch_size:
-        warnings.append(f"only {sampled} sampled rationales were kept, fewer than one batch of {it.batch_size}")
+        warnings.append(
+            f"only {sampled} sampled rationales were kept, fewer than one batch of {it.batch_size}; raise "
+            "task.problems_per_iteration, or lower training.batch_size"
+        )
     before = it.kept_before
     if before is not None and before.n >= FEWEST_PROBLEMS and before.accuracy >= MAX_KEPT_BEFORE:
         warnings.append(

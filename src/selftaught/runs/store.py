@@ -70,7 +70,7 @@ class RunStore:
             except BlockingIOError as error:
                 self._lock.close()
                 raise StoreError(
-                    f"{self.dir} is being written by another selftaught process; wait for it, or use another --run-dir"
+                    f"{self.dir} is being written by another selftaught process; wait for it, or use another folder"
                 ) from error
         return self
 
