@@ -55,7 +55,7 @@ def merged(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str
         if before[key] != now[key]:
             there, here = _differences(before[key], now[key])
             raise StoreError(f"the record has {key} {there!r}, the folder {here!r}; give the record another name")
-    for row in before["rows"].keys() & now["rows"].keys():
+    for row in {cell_of(cell).row for cell in before["cells"]} & now["rows"].keys():
         if before["rows"][row] != now["rows"][row]:
             raise StoreError(f"row {row!r} has other settings in the record than in the folder; remove its old cells")
     cells = {**before["cells"], **now["cells"]}
