@@ -9,6 +9,7 @@ from selftaught.records.errors import ConfigError, EngineError
 from selftaught.records.prompts import ChunkPrompts
 from selftaught.records.samples import ModelRef
 from selftaught.stages.workers.protocol import ChunkJob, Finished, FinishedChunk, Job
+from vllm_servers import started
 
 
 class ScriptedMaker:
@@ -49,3 +50,11 @@ class ScriptedMaker:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class ServingMaker(ScriptedMaker):
+    """Has a server of its own: the stand-in for vLLM by the path `python` in the model's folder, with its log there."""
+
+    def open_model(self, model: ModelRef, *, folder: Path | None = None) -> None:
+        self._server, port = started(f"{model.path}/python", Path(model.path) / f"{os.getpid()}.log", "serve")
+        self._server.wait_until_healthy(port, limit_s=600.0)

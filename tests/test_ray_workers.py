@@ -24,6 +24,7 @@ from ray_nodes import Nodes, cluster_of
 from selftaught.commands.doctor_cluster import cluster_part
 from selftaught.commands.run import launch
 from selftaught.config.loading import load_config
+from selftaught.engines.server.process import alive_in_group
 from selftaught.machine import ray_cluster
 from selftaught.machine.cluster import ClusterConfig, Needs
 from selftaught.machine.devices import Machine
@@ -44,6 +45,7 @@ from selftaught.stages.workers.ray_workers import RayWorkers, _actor_class, end_
 from selftaught.training import ray_ranks
 from test_cli import selftaught
 from test_cli import settings as in_settings
+from vllm_servers import group_in
 
 ONE_CPU = Needs(cpus=1, gpus=0)
 
@@ -273,9 +275,9 @@ def model(tmp_path: Path) -> ModelRef:
 class Run:
     """A source of workers, and what it has told."""
 
-    def __init__(self, run_dir: Path, model: ModelRef) -> None:
+    def __init__(self, run_dir: Path, model: ModelRef, maker: str = "ScriptedMaker") -> None:
         self.notes: list[str] = []
-        self.source = RayWorkers(run_dir, ONE_CPU, note=self.notes.append, maker="scripted_maker:ScriptedMaker")
+        self.source = RayWorkers(run_dir, ONE_CPU, note=self.notes.append, maker=f"scripted_maker:{maker}")
         self.model = model
         self.told: list[WorkerEvent] = []
 
@@ -393,6 +395,21 @@ def test_close_returns_when_the_processes_are_gone_and_the_source_can_start_othe
     run.source.close()
     assert not any(map(is_there, pids))
     assert run.ready(1)
+
+
+@pytest.mark.slow
+def test_the_server_of_a_worker_that_is_ended_at_work_is_gone_when_close_returns(
+    member: None, tmp_path: Path, model: ModelRef, fake_python: str
+) -> None:
+    Path(model.path, "python").symlink_to(fake_python)
+    run = Run(tmp_path, model, "ServingMaker")
+    with run.source:
+        (worker,) = run.ready(1)
+        (log,) = Path(model.path).glob("*.log")
+        assert len(alive_in_group(group_in(log))) == 4
+        run.send(worker, "hang")
+        run.source.close()
+        assert not alive_in_group(group_in(log))
 
 
 @pytest.mark.slow

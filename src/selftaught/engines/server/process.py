@@ -210,17 +210,19 @@ def wait_for_orphans() -> None:
         )
 
 
-def _orphans() -> list[int]:
-    """The process groups of servers whose starter is gone."""
-    found = []
+def _orphans() -> set[int]:
+    """The process groups of servers whose starter is gone, or whose guard is, which leaves its child."""
+    found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().split(b"\0")
-            parent = (entry / "stat").read_bytes().rpartition(b")")[2].split()[1]
-        except (OSError, IndexError):
+            parent, group = (entry / "stat").read_bytes().rpartition(b")")[2].split()[1:3]
+        except (OSError, ValueError):
             continue  # it has ended since the folder was listed
-        if command[1:3] == [b"-I", _GUARD] and command[3:4] != [parent]:
-            found.append(int(entry.name))
+        if command[1:3] == [b"-I", _GUARD] and len(command) > 3:
+            starter = command[3] if entry.name == group.decode() else group
+            if parent != starter:
+                found.add(int(group))
     return found
 
 
