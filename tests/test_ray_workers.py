@@ -40,7 +40,17 @@ from selftaught.machine.ray_cluster import (
 )
 from selftaught.records.errors import ConfigError, Interrupted, RefusedError
 from selftaught.records.samples import ModelRef, PlannedSample
-from selftaught.stages.workers.protocol import ChunkJob, FinishedChunk, Lost, Made, Ready, Refused, Told, WorkerEvent
+from selftaught.stages.workers.protocol import (
+    ChunkJob,
+    FinishedChunk,
+    Lost,
+    Made,
+    Ready,
+    Refused,
+    Told,
+    Waits,
+    WorkerEvent,
+)
 from selftaught.stages.workers.ray_workers import RayWorkers, _actor_class, end_leftovers
 from selftaught.training import ray_ranks
 from test_cli import selftaught
@@ -277,6 +287,8 @@ class Run:
 
     def __init__(self, run_dir: Path, model: ModelRef, maker: str = "ScriptedMaker") -> None:
         self.notes: list[str] = []
+        self.waiting = set[str]()
+        """Workers that have said that they have no place."""
         self.source = RayWorkers(run_dir, ONE_CPU, note=self.notes.append, maker=f"scripted_maker:{maker}")
         self.model = model
         self.told: list[WorkerEvent] = []
@@ -287,7 +299,9 @@ class Run:
         end = time.monotonic() + PATIENCE_S
         while not is_enough(found):
             assert time.monotonic() < end, f"told only {found}"
-            found += self.source.wait(1.0)
+            events = self.source.wait(1.0)
+            self.waiting |= {event.worker for event in events if isinstance(event, Waits)}
+            found += [event for event in events if not isinstance(event, Waits)]
         return found
 
     def ready(self, number: int) -> list[str]:
@@ -416,11 +430,11 @@ def test_the_server_of_a_worker_that_is_ended_at_work_is_gone_when_close_returns
 def test_workers_without_a_place_say_what_they_wait_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selftaught.stages.workers.ray_workers.WAITS_S", 1.0)
     run.ready(3)
-    for _ in range(2):
-        run.source.start(run.model)
+    others = {run.source.start(run.model) for _ in range(2)}
     run.until(lambda told: "2 workers have" in "".join(run.notes))
     expected = "2 workers have no place yet, with 1 CPU for each; free in the cluster: 0 of 3 CPUs and 0 of 0 GPUs"
     assert expected in run.notes
+    assert run.waiting >= others
 
 
 @pytest.mark.slow
