@@ -17,7 +17,7 @@ from rich.console import Console
 from scripted_workers import Fate, ScriptedWorkers, ToyMaker
 from selftaught.methods.method import Draw, StandardMethod
 from selftaught.methods.table import METHODS
-from selftaught.records.errors import Interrupted, RefusedError, StoreError, WorkerDied
+from selftaught.records.errors import EngineError, Interrupted, RefusedError, StoreError, Suspended, WorkerDied
 from selftaught.records.events import ChunkSaved, Event, Note, SampleMade, TokensGenerated, WorkersChanged
 from selftaught.records.prompts import ChunkPrompts
 from selftaught.records.samples import ModelRef
@@ -290,6 +290,19 @@ def test_a_stop_ends_a_run_whose_workers_have_nothing_in_hand_yet(tmp_path: Path
         run_toy(tmp_path, config=configured(), task=TASK, should_stop=lambda: source.clock() > 100, **more)
     assert 100 < source.clock() < 102
     assert source.closed
+
+
+def test_workers_that_do_not_end_do_not_hide_why_the_run_ends(tmp_path: Path) -> None:
+    class Staying(ScriptedWorkers):
+        def close(self) -> None:
+            raise EngineError("process 7 is still there")
+
+    source = Staying(ToyMaker(configured(), TASK, reply))
+    events: list[Event] = []
+    more: dict[str, Any] = {"source": source, "num_workers": 2, "clock": source.clock, "tell": events.append}
+    with pytest.raises(Suspended, match="stopped by SIGTERM; what is finished is saved"):
+        run_toy(tmp_path, config=configured(), task=TASK, suspended_by=lambda: "SIGTERM", **more)
+    assert "warning: process 7 is still there" in notes_of(events)
 
 
 def test_a_stop_ends_the_wait_for_a_worker_for_a_single_job(tmp_path: Path) -> None:

@@ -190,6 +190,9 @@ class RayWorkers:
     def __exit__(self, *error: Any) -> None:
         try:
             self.close()
+        except (EngineError, RayError):
+            if error[0] is None:
+                raise  # else what ends the run is another error
         finally:
             self._nonce.__exit__(*error)
 
