@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -262,6 +263,27 @@ def test_a_server_whose_guard_is_killed_ends_too(fake_python: str, tmp_path: Pat
         assert wait_for(lambda: not alive_in_group(server.group)), "the server outlives its guard"
     finally:
         server.stop()
+
+
+IN_A_CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+@pytest.mark.slow
+def test_the_server_of_a_container_whose_processes_are_seen_here_is_not_waited_for(
+    fake_python: str, tmp_path: Path
+) -> None:
+    if shutil.which("unshare") is None or subprocess.run([*IN_A_CONTAINER, "true"], check=False).returncode:
+        pytest.skip("this system lets nobody make a container")
+    log = tmp_path / "vllm.log"
+    with subprocess.Popen(
+        [*IN_A_CONTAINER, sys.executable, "-c", STUBBORN, fake_python, str(log)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as parent:
+        try:
+            assert wait_for(lambda: is_written(log))
+            assert orphans_left(0.0) == []
+        finally:
+            parent.kill()
 
 
 # The interpreter, its command line and its environment.

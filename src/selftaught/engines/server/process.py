@@ -221,9 +221,18 @@ def _orphans() -> set[int]:
             continue  # it has ended since the folder was listed
         if command[1:3] == [b"-I", _GUARD] and len(command) > 3:
             starter = command[3] if entry.name == group.decode() else group
-            if parent != starter:
+            if parent != starter and not _is_in_container(entry):
                 found.add(int(group))
     return found
+
+
+def _is_in_container(process: Path) -> bool:
+    """Whether a process knows itself and its parent by other ids than this one does."""
+    try:
+        lines = (process / "status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("NSpid:") and len(line.split()) > 2 for line in lines)
 
 
 def _is_healthy(port: int) -> bool:
