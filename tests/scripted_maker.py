@@ -11,6 +11,7 @@ from selftaught.records.prompts import ChunkPrompts
 from selftaught.records.samples import ModelRef
 from selftaught.stages.workers.protocol import ChunkJob, Finished, FinishedChunk, Job
 from toy import reply, toy_config, toy_task
+from vllm_servers import started
 
 
 class ScriptedMaker:
@@ -62,3 +63,11 @@ class ToyRunMaker(ScriptedMaker):
 
     def do(self, job: Job) -> Finished:
         return self._make(job)
+
+
+class ServingMaker(ScriptedMaker):
+    """Has a server of its own: the stand-in for vLLM by the path `python` in the model's folder, with its log there."""
+
+    def open_model(self, model: ModelRef, *, folder: Path | None = None) -> None:
+        self._server, port = started(f"{model.path}/python", Path(model.path) / f"{os.getpid()}.log", "serve")
+        self._server.wait_until_healthy(port, limit_s=600.0)

@@ -27,6 +27,7 @@ from selftaught.stages.workers.protocol import (
     Ready,
     ScoreJob,
     Told,
+    Waits,
     WorkerEvent,
 )
 
@@ -43,6 +44,8 @@ class Fate:
     is_told: bool = True
     """Whether its death is noticed; else it is never heard of again."""
     platform: str = "a machine"
+    waits: bool = False
+    """Whether it says that it has no place, until it is ready."""
 
 
 @dataclass
@@ -96,14 +99,20 @@ class ScriptedWorkers:
         del self._workers[worker]
 
     def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:
-        end = self._now + timeout_s
-        while self._due and self._due[0][0] <= end:
-            self._now, _, worker, happens = heapq.heappop(self._due)
+        end, events = self._now + timeout_s, list[WorkerEvent]()
+        while self._due and self._due[0][0] <= (self._now if events else end):
+            at, _, worker, happens = heapq.heappop(self._due)
+            self._now = max(self._now, at)
             if worker in self._workers and (event := happens()) is not None:
-                told = [Told(worker=worker, tokens=3)] if isinstance(event, Made) else []
-                return [*told, event]
-        self._now = end
-        return []
+                events += [Told(worker=worker, tokens=3)] if isinstance(event, Made) else []
+                events.append(event)
+        if not events:
+            self._now = end
+        return [*events, *(Waits(worker=name) for name, w in self._workers.items() if w.fate.waits and not w.is_ready)]
+
+    def pass_time(self, seconds: float) -> None:
+        """Nobody looks at the workers for so long."""
+        self._now += seconds
 
     def close(self) -> None:
         self._workers.clear()

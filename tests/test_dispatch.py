@@ -17,7 +17,7 @@ from rich.console import Console
 from scripted_workers import Fate, ScriptedWorkers, ToyMaker
 from selftaught.methods.method import Draw, StandardMethod
 from selftaught.methods.table import METHODS
-from selftaught.records.errors import Interrupted, RefusedError, StoreError, WorkerDied
+from selftaught.records.errors import EngineError, Interrupted, RefusedError, StoreError, Suspended, WorkerDied
 from selftaught.records.events import ChunkSaved, Event, Note, SampleMade, TokensGenerated, WorkersChanged
 from selftaught.records.prompts import ChunkPrompts
 from selftaught.records.samples import ModelRef
@@ -292,6 +292,19 @@ def test_a_stop_ends_a_run_whose_workers_have_nothing_in_hand_yet(tmp_path: Path
     assert source.closed
 
 
+def test_workers_that_do_not_end_do_not_hide_why_the_run_ends(tmp_path: Path) -> None:
+    class Staying(ScriptedWorkers):
+        def close(self) -> None:
+            raise EngineError("process 7 is still there")
+
+    source = Staying(ToyMaker(configured(), TASK, reply))
+    events: list[Event] = []
+    more: dict[str, Any] = {"source": source, "num_workers": 2, "clock": source.clock, "tell": events.append}
+    with pytest.raises(Suspended, match="stopped by SIGTERM; what is finished is saved"):
+        run_toy(tmp_path, config=configured(), task=TASK, suspended_by=lambda: "SIGTERM", **more)
+    assert "warning: process 7 is still there" in notes_of(events)
+
+
 def test_a_stop_ends_the_wait_for_a_worker_for_a_single_job(tmp_path: Path) -> None:
     source = ScriptedWorkers(ToyMaker(configured(), TASK, reply), [Fate(starts_s=1e6)])
     limits = Limits(workers=1, chunk_timeout=10, max_losses=0)
@@ -299,6 +312,51 @@ def test_a_stop_ends_the_wait_for_a_worker_for_a_single_job(tmp_path: Path) -> N
     dispatcher = Dispatcher(source, limits, clock=source.clock)
     assert dispatcher.do(job, should_stop=lambda: source.clock() > 100) is None
     assert 100 < source.clock() < 102
+
+
+def score_jobs(number: int) -> list[ScoreJob]:
+    model = ModelRef(path="scripted")
+    return [ScoreJob(number=i, model=model, requests=(), completions=()) for i in range(number)]
+
+
+def test_a_stop_does_not_wait_for_a_late_worker_whose_chunk_another_has_made() -> None:
+    fates = Fate(takes_s=(1e9,)), Fate(dies_after=2), Fate(starts_s=1e6)
+    source = ScriptedWorkers(ToyMaker(configured(), TASK, reply), fates)
+    limits = Limits(workers=2, chunk_timeout=1000, max_losses=1)
+    dispatcher = Dispatcher(source, limits, clock=source.clock)
+    dispatcher.start(ModelRef(path="scripted"))
+    assert sorted(job.number for job, _ in dispatcher.finished(score_jobs(2))) == [0, 1]
+    stop = source.clock() + 30
+    assert list(dispatcher.finished(score_jobs(1), should_stop=lambda: source.clock() > stop)) == []
+    assert source.clock() < stop + 2
+
+
+def test_whoever_takes_a_result_may_take_longer_than_a_chunk_may_and_no_worker_is_late() -> None:
+    events: list[Event] = []
+    source = ScriptedWorkers(ToyMaker(configured(), TASK, reply), [Fate(takes_s=(s,)) for s in (3.0, 4.0, 5.0)])
+    limits = Limits(workers=3, chunk_timeout=10, max_losses=0)
+    dispatcher = Dispatcher(source, limits, clock=source.clock, tell=events.append)
+    dispatcher.start(ModelRef(path="scripted"))
+    numbers = []
+    for job, _ in dispatcher.finished(score_jobs(12)):
+        numbers.append(job.number)
+        source.pass_time(20.0)
+    assert sorted(numbers) == list(range(12))
+    assert notes_of(events) == []
+
+
+def test_a_worker_that_waits_for_a_place_is_not_lost_while_another_works() -> None:
+    model, limits = ModelRef(path="scripted"), Limits(workers=2, chunk_timeout=1000, max_losses=0)
+    for first, is_enough in ((Fate(takes_s=(900.0,)), True), (Fate(starts_s=1e6, waits=True), False)):
+        source = ScriptedWorkers(ToyMaker(configured(), TASK, reply), [first, Fate(starts_s=1e6, waits=True)])
+        dispatcher = Dispatcher(source, limits, clock=source.clock)
+        dispatcher.start(model)
+        if is_enough:
+            assert len(list(dispatcher.finished(score_jobs(6)))) == 6
+            assert source.clock() > 5000
+        else:
+            with pytest.raises(WorkerDied, match="no worker could start"):
+                list(dispatcher.finished(score_jobs(6)))
 
 
 def test_workers_and_their_chunks_are_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_an_engine_answers_through_its_own_server_and_closing_it_leaves_no_proce
     group = engine.process_group
     try:
         assert group_in(log) == group
-        assert len(alive_in_group(group)) == 3, "the guard, the server and the server's child"
+        assert len(alive_in_group(group)) == 4, "the guard and its child, the server and its child"
         requests = [Request(prompt=f"{i}", seed=10 + i) for i in range(3)]
         completions = list(engine.sample(requests, GREEDY))
         assert {c.request: c.text for c in completions} == {i: f" {i} {11 + i}" for i in range(3)}
@@ -110,7 +111,7 @@ def test_adapters_are_merged_into_a_folder_for_the_server_which_is_gone_when_it_
 def test_a_server_that_ignores_sigterm_is_killed_with_its_children(fake_python: str, tmp_path: Path) -> None:
     process, port = started(fake_python, tmp_path / "log", "ignores-sigterm", grace_s=0.3)
     process.wait_until_healthy(port, limit_s=30.0)
-    assert len(alive_in_group(process.group)) == 3
+    assert len(alive_in_group(process.group)) == 4
     process.stop()
     assert alive_in_group(process.group) == []
 
@@ -204,7 +205,7 @@ def test_when_a_signal_ends_this_process_its_server_ends_too(
     try:
         assert wait_for(lambda: is_written(log))
         group = group_in(log)
-        assert wait_for(lambda: len(alive_in_group(group)) == 3)
+        assert wait_for(lambda: len(alive_in_group(group)) == 4)
         parent.send_signal(number)
         parent.wait(timeout=PATIENCE_S)
         assert wait_for(lambda: not alive_in_group(group)), "the server outlives its parent"
@@ -234,7 +235,7 @@ def test_when_this_process_is_killed_a_server_that_ignores_sigterm_ends_too(fake
     try:
         assert wait_for(lambda: is_written(log))
         group = group_in(log)
-        assert wait_for(lambda: len(alive_in_group(group)) == 3)
+        assert wait_for(lambda: len(alive_in_group(group)) == 4)
         assert not set(alive_in_group(group)) & set(orphans_left(0.0)), "its parent is there"
         parent.kill()
         parent.wait()
@@ -247,6 +248,42 @@ def test_when_this_process_is_killed_a_server_that_ignores_sigterm_ends_too(fake
         if is_written(log):
             with suppress(ProcessLookupError):
                 os.killpg(group_in(log), signal.SIGKILL)
+
+
+def test_a_server_whose_guard_is_killed_ends_too(fake_python: str, tmp_path: Path) -> None:
+    """Ray kills the children of a worker that it ends, and the guard is one."""
+    log = tmp_path / "vllm.log"
+    server, _ = started(fake_python, log, "ignores-sigterm", grace_s=0.3)
+    try:
+        assert wait_for(lambda: is_written(log))
+        assert wait_for(lambda: len(alive_in_group(server.group)) == 4)
+        os.kill(server.group, signal.SIGKILL)
+        assert server.has_ended(within_s=PATIENCE_S)
+        assert set(alive_in_group(server.group)) <= set(orphans_left(0.0)), "it may not have ended yet, and is known"
+        assert wait_for(lambda: not alive_in_group(server.group)), "the server outlives its guard"
+    finally:
+        server.stop()
+
+
+IN_A_CONTAINER = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+@pytest.mark.slow
+def test_the_server_of_a_container_whose_processes_are_seen_here_is_not_waited_for(
+    fake_python: str, tmp_path: Path
+) -> None:
+    if shutil.which("unshare") is None or subprocess.run([*IN_A_CONTAINER, "true"], check=False).returncode:
+        pytest.skip("this system lets nobody make a container")
+    log = tmp_path / "vllm.log"
+    with subprocess.Popen(
+        [*IN_A_CONTAINER, sys.executable, "-c", STUBBORN, fake_python, str(log)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as parent:
+        try:
+            assert wait_for(lambda: is_written(log))
+            assert orphans_left(0.0) == []
+        finally:
+            parent.kill()
 
 
 # The interpreter, its command line and its environment.

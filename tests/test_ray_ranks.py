@@ -46,8 +46,9 @@ def is_free() -> bool:
     return bool(ray.available_resources().get("CPU", 0) == 2)
 
 
+@pytest.mark.parametrize("killed", ["SelftaughtRank", "Mailbox"])
 def test_ranks_in_a_cluster_train_the_bytes_of_ranks_on_one_machine_also_when_one_is_killed(
-    cluster: Nodes, tiny: Path, tmp_path: Path
+    killed: str, cluster: Nodes, tiny: Path, tmp_path: Path
 ) -> None:
     notes: list[str] = []
     steps: list[int] = []
@@ -55,7 +56,7 @@ def test_ranks_in_a_cluster_train_the_bytes_of_ranks_on_one_machine_also_when_on
     def kill_once(metrics: StepMetrics) -> None:
         steps.append(metrics.step)
         if len(steps) == 2:
-            os.kill(cluster.ranks()[0], signal.SIGKILL)
+            os.kill(cluster.processes(killed)[0], signal.SIGKILL)
 
     here = trainer(None).fine_tune(training(tiny, tmp_path / "here"), lambda metrics: None)
     there = trainer(cluster, notes.append).fine_tune(training(tiny, tmp_path / "there", steps=5), kill_once)

@@ -24,6 +24,7 @@ from ray_nodes import Nodes, cluster_of
 from selftaught.commands.doctor_cluster import cluster_part
 from selftaught.commands.run import launch
 from selftaught.config.loading import load_config
+from selftaught.engines.server.process import alive_in_group
 from selftaught.machine import ray_cluster
 from selftaught.machine.cluster import ClusterConfig, Needs
 from selftaught.machine.devices import Machine
@@ -39,11 +40,22 @@ from selftaught.machine.ray_cluster import (
 )
 from selftaught.records.errors import ConfigError, Interrupted, RefusedError
 from selftaught.records.samples import ModelRef, PlannedSample
-from selftaught.stages.workers.protocol import ChunkJob, FinishedChunk, Lost, Made, Ready, Refused, Told, WorkerEvent
+from selftaught.stages.workers.protocol import (
+    ChunkJob,
+    FinishedChunk,
+    Lost,
+    Made,
+    Ready,
+    Refused,
+    Told,
+    Waits,
+    WorkerEvent,
+)
 from selftaught.stages.workers.ray_workers import RayWorkers, _actor_class, end_leftovers
 from selftaught.training import ray_ranks
 from test_cli import selftaught
 from test_cli import settings as in_settings
+from vllm_servers import group_in
 
 ONE_CPU = Needs(cpus=1, gpus=0)
 
@@ -273,9 +285,11 @@ def model(tmp_path: Path) -> ModelRef:
 class Run:
     """A source of workers, and what it has told."""
 
-    def __init__(self, run_dir: Path, model: ModelRef) -> None:
+    def __init__(self, run_dir: Path, model: ModelRef, maker: str = "ScriptedMaker") -> None:
         self.notes: list[str] = []
-        self.source = RayWorkers(run_dir, ONE_CPU, note=self.notes.append, maker="scripted_maker:ScriptedMaker")
+        self.waiting = set[str]()
+        """Workers that have said that they have no place."""
+        self.source = RayWorkers(run_dir, ONE_CPU, note=self.notes.append, maker=f"scripted_maker:{maker}")
         self.model = model
         self.told: list[WorkerEvent] = []
 
@@ -285,7 +299,9 @@ class Run:
         end = time.monotonic() + PATIENCE_S
         while not is_enough(found):
             assert time.monotonic() < end, f"told only {found}"
-            found += self.source.wait(1.0)
+            events = self.source.wait(1.0)
+            self.waiting |= {event.worker for event in events if isinstance(event, Waits)}
+            found += [event for event in events if not isinstance(event, Waits)]
         return found
 
     def ready(self, number: int) -> list[str]:
@@ -396,14 +412,29 @@ def test_close_returns_when_the_processes_are_gone_and_the_source_can_start_othe
 
 
 @pytest.mark.slow
+def test_the_server_of_a_worker_that_is_ended_at_work_is_gone_when_close_returns(
+    member: None, tmp_path: Path, model: ModelRef, fake_python: str
+) -> None:
+    Path(model.path, "python").symlink_to(fake_python)
+    run = Run(tmp_path, model, "ServingMaker")
+    with run.source:
+        (worker,) = run.ready(1)
+        (log,) = Path(model.path).glob("*.log")
+        assert len(alive_in_group(group_in(log))) == 4
+        run.send(worker, "hang")
+        run.source.close()
+        assert not alive_in_group(group_in(log))
+
+
+@pytest.mark.slow
 def test_workers_without_a_place_say_what_they_wait_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selftaught.stages.workers.ray_workers.WAITS_S", 1.0)
     run.ready(3)
-    for _ in range(2):
-        run.source.start(run.model)
+    others = {run.source.start(run.model) for _ in range(2)}
     run.until(lambda told: "2 workers have" in "".join(run.notes))
     expected = "2 workers have no place yet, with 1 CPU for each; free in the cluster: 0 of 3 CPUs and 0 of 0 GPUs"
     assert expected in run.notes
+    assert run.waiting >= others
 
 
 @pytest.mark.slow

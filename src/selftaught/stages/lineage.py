@@ -9,7 +9,8 @@ from typing import Literal, get_args
 from selftaught.engines.engine import Engine, RendersPrompts, served_by
 from selftaught.models.adapters import is_adapter
 from selftaught.models.merged_folder import write_merged
-from selftaught.records.errors import RefusedError
+from selftaught.records.errors import RefusedError, one_line
+from selftaught.records.events import Note
 from selftaught.records.prompts import Prompt, RenderedPrompt
 from selftaught.records.samples import (
     Completion,
@@ -54,7 +55,12 @@ class Models:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.close()
+        try:
+            self.close()
+        except Exception as error:
+            if kind is None:
+                raise
+            self._setup.tell(Note(text=f"warning: {one_line(error)}"))  # what ends the run is another error
         if kind is None:  # else a server is to be started on it, maybe
             self._setup.store.remove_served()
 

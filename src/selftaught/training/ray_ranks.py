@@ -215,7 +215,7 @@ def _attend(
     at_work = {ref: rank for rank, ref in enumerate(trained)}
     while True:
         ended, _ = ray.wait(list(at_work), timeout=POLL_S)
-        for message in ray.get(mailbox.take.remote()):
+        for message in _messages(mailbox):
             if isinstance(message, Started):
                 started.add(message.rank)
             else:
@@ -233,6 +233,14 @@ def _attend(
                     f"Ray has started {len(started)} of {size} ranks in {START_S:.0f} s; see `ray status` and Ray's "
                     "logs, and run the same command again"
                 )
+
+
+def _messages(mailbox: Any) -> list[Any]:
+    try:
+        taken: list[Any] = ray.get(mailbox.take.remote())
+        return taken
+    except RayError as error:  # such as for want of memory on the run's machine
+        raise WorkerDied(f"what carries the ranks' messages: {first_line(error)}") from error
 
 
 def _answer(ref: Any, rank: int, size: int) -> Checkpoint | SelftaughtError | None:

@@ -5,6 +5,9 @@
 The guard must lead a process group of its own; the server and all that it starts belong to that group, so one signal
 reaches them all. It is run as a file, by path, and imports only the standard library: it lives as long as the server
 and should use almost no memory.
+
+It has a child, which guards the server in case the guard is killed: Ray ends a worker with SIGKILL to all its children,
+but not to theirs.
 """
 
 import os
@@ -12,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 POLL_S = 0.2
 
@@ -22,21 +26,34 @@ def main(arguments: list[str]) -> int:
     # The group's signals are for the server; the guard must outlive it to report how it ended.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    server = subprocess.Popen(arguments[2:], stdin=subprocess.DEVNULL)
-    while server.poll() is None:
+    first = os.getpid()
+    if second := os.fork():
+        return guarded(lambda: _ended(second), parent, grace_s)
+    return guarded(subprocess.Popen(arguments[2:], stdin=subprocess.DEVNULL).poll, first, grace_s)
+
+
+def guarded(poll: Callable[[], int | None], parent: int, grace_s: float) -> int:
+    """Wait until `poll` gives an exit code, the negative number of a signal if that ended the process. Ends the group
+    if the parent is gone before."""
+    while (code := poll()) is None:
         if os.getppid() != parent:
-            end_group(server, grace_s)
+            end_group(poll, grace_s)
         time.sleep(POLL_S)
-    return server.returncode if server.returncode >= 0 else 128 - server.returncode
+    return code if code >= 0 else 128 - code
 
 
-def end_group(server: "subprocess.Popen[bytes]", grace_s: float) -> None:
+def end_group(poll: Callable[[], int | None], grace_s: float) -> None:
     """Signal the group to end, and kill it, the guard included, once the grace is over."""
     os.killpg(os.getpgrp(), signal.SIGTERM)
     deadline = time.monotonic() + grace_s
-    while server.poll() is None and time.monotonic() < deadline:
+    while poll() is None and time.monotonic() < deadline:
         time.sleep(POLL_S)
     os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _ended(child: int) -> int | None:
+    pid, status = os.waitpid(child, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if pid else None
 
 
 if __name__ == "__main__":

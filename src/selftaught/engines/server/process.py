@@ -210,18 +210,29 @@ def wait_for_orphans() -> None:
         )
 
 
-def _orphans() -> list[int]:
-    """The process groups of servers whose starter is gone."""
-    found = []
+def _orphans() -> set[int]:
+    """The process groups of servers whose starter is gone, or whose guard is, which leaves its child."""
+    found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().split(b"\0")
-            parent = (entry / "stat").read_bytes().rpartition(b")")[2].split()[1]
-        except (OSError, IndexError):
+            parent, group = (entry / "stat").read_bytes().rpartition(b")")[2].split()[1:3]
+        except (OSError, ValueError):
             continue  # it has ended since the folder was listed
-        if command[1:3] == [b"-I", _GUARD] and command[3:4] != [parent]:
-            found.append(int(entry.name))
+        if command[1:3] == [b"-I", _GUARD] and len(command) > 3:
+            starter = command[3] if entry.name == group.decode() else group
+            if parent != starter and not _is_in_container(entry):
+                found.add(int(group))
     return found
+
+
+def _is_in_container(process: Path) -> bool:
+    """Whether a process knows itself and its parent by other ids than this one does."""
+    try:
+        lines = (process / "status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("NSpid:") and len(line.split()) > 2 for line in lines)
 
 
 def _is_healthy(port: int) -> bool:

@@ -26,6 +26,7 @@ from selftaught.stages.workers.protocol import (
     Refused,
     Said,
     Told,
+    Waits,
     WorkerEvent,
     WorkerSource,
 )
@@ -37,6 +38,8 @@ START_S = 1800.0
 LONGEST_WAIT_S = 60.0
 IDLE_WAIT_S = 1.0
 """How often a run in which no worker has anything to do yet looks whether it is to stop."""
+LAST_LOOK_S = 0.2
+"""For what has come meanwhile to be told, before a worker is taken for late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,8 @@ class Dispatcher:
         self._waiting: deque[_Task] = deque()
         """What has to be done again, before anything new."""
         self._events: deque[WorkerEvent] = deque()
+        self._heard = clock()
+        """What has happened until then is known."""
         self._platform: str | None = None
         self._losses = 0
         self._was_ready = False
@@ -123,7 +128,10 @@ class Dispatcher:
             while True:
                 is_stopped = (is_last or not self._is_busy()) and should_stop()
                 if is_stopped:
-                    undone &= {worker.tasks[0] for worker in self._workers.values() if worker.tasks}
+                    in_hand = {worker.tasks[0] for worker in self._workers.values() if worker.tasks}
+                    for task in undone - in_hand:
+                        task.is_done = True
+                    undone &= in_hand
                     self._waiting.clear()
                 else:
                     undone |= set(self._hand_out(left))
@@ -199,12 +207,12 @@ class Dispatcher:
     def _wait(self) -> Iterator[tuple[_Task, Finished]]:
         """Wait for something to happen; yields the results that came, each of a task that was not done before."""
         if not self._events:
-            now = self._clock()
+            self._heard = now = self._clock()
             first = min((self._due(w) for w in self._workers.values()), default=now + LONGEST_WAIT_S)
             longest = LONGEST_WAIT_S if self._is_busy() else IDLE_WAIT_S
             is_loading = not any(worker.is_ready for worker in self._workers.values())
             with self._working("loading" if is_loading else "sampling"):
-                self._events += self._source.wait(min(max(first - now, 0.0), longest))
+                self._events += self._source.wait(min(max(first - now, LAST_LOOK_S), longest))
         while self._events:  # one at a time, so that whoever stops listening loses none
             event = self._events.popleft()
             if (worker := self._workers.get(event.worker)) is None:
@@ -212,6 +220,9 @@ class Dispatcher:
             match event:
                 case Ready(platform=platform):
                     self._welcome(worker, platform)
+                case Waits():
+                    if any(w.is_ready for w in self._workers.values()):  # else none may ever have a place
+                        worker.since = self._clock()
                 case Told(tokens=tokens):
                     self._tell(TokensGenerated(tokens=tokens))
                 case Said(line=line):
@@ -295,7 +306,7 @@ class Dispatcher:
         return worker.since + (2 * timeout if worker.is_late else timeout)
 
     def _look_for_late_ones(self) -> None:
-        now = self._clock()
+        now = self._heard  # whoever takes the results may have taken longer than a chunk may
         for worker in [w for w in self._workers.values() if self._due(w) <= now]:
             if not worker.is_ready:
                 self._end(worker, f"it has not loaded its model in {now - worker.since:.0f} s")
@@ -318,8 +329,8 @@ class Dispatcher:
         self._lose(worker, why)
 
     def _is_busy(self) -> bool:
-        """Whether a worker has anything in hand."""
-        return any(worker.tasks for worker in self._workers.values())
+        """Whether a worker has anything in hand that is still waited for."""
+        return any(not task.is_done for worker in self._workers.values() for task in worker.tasks)
 
     def _tell_state(self) -> None:
         """Tell how many workers there are and what they have, if that has changed."""

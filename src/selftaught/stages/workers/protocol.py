@@ -112,6 +112,13 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """A worker has no place on a machine yet, so that it cannot have begun to load its model; told again and again."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """A worker has ended, or cannot be reached; what it had is to be made elsewhere."""
 
@@ -127,7 +134,7 @@ class Refused:
     error: Exception
 
 
-WorkerEvent = Ready | Made | Told | Said | Lost | Refused
+WorkerEvent = Ready | Made | Told | Said | Waits | Lost | Refused
 
 
 def failure(worker: str, error: Exception) -> Lost | Refused:

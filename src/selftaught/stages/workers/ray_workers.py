@@ -25,7 +25,7 @@ from selftaught.machine.cluster import Needs
 from selftaught.machine.ray_cluster import NONCE, end_leftovers, first_line, free_now, namespace_of, nonce_in
 from selftaught.records.errors import EngineError, RefusedError
 from selftaught.records.samples import ModelRef
-from selftaught.stages.workers.protocol import Job, Lost, Ready, Refused, WorkerEvent
+from selftaught.stages.workers.protocol import Job, Lost, Ready, Refused, Waits, WorkerEvent
 
 MAKER = "selftaught.commands.chunk_worker:ChunkMaker"
 WAITS_S = 15.0
@@ -190,6 +190,9 @@ class RayWorkers:
     def __exit__(self, *error: Any) -> None:
         try:
             self.close()
+        except (EngineError, RayError):
+            if error[0] is None:
+                raise  # else what ends the run is another error
         finally:
             self._nonce.__exit__(*error)
 
@@ -239,12 +242,13 @@ class RayWorkers:
         if line != self._said[0] or now > self._said[1] + SAYS_AGAIN_S:
             self._note(line)
         self._said = (line, now)
+        waits = [Waits(worker=name) for name in waiting]
         if len(waiting) < len(self._actors) or has_room(self._needs):
             self._no_room_since = None
-            return []
+            return waits
         self._no_room_since = self._no_room_since or now
         if now < self._no_room_since + NO_ROOM_S:
-            return []
+            return waits
         error = RefusedError(
             f"the cluster has had no node with {self._needs} for {NO_ROOM_S:.0f} s; bring nodes back, and carry on"
         )
