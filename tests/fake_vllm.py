@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> None:
     ignored = options.fake == "ignores-sigterm"
     if ignored:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # its child inherits this
-    print(f"group {os.getpgrp()}", flush=True)
+    print(f"group {os.getpgrp()} server {os.getpid()}", flush=True)
     subprocess.Popen([sys.executable, "-I", "-c", "import time; time.sleep(600)"])
     if options.fake == "crashes":
         sys.exit(CRASH)

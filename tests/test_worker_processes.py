@@ -28,7 +28,7 @@ from selftaught.stages.workers.processes import LocalProcesses, device_groups
 from selftaught.stages.workers.protocol import Lost, Ready, Refused, WorkerEvent
 from selftaught.tracking.listeners import Recorder
 from toy import folder_bytes
-from vllm_servers import group_in
+from vllm_servers import group_in, server_in
 from worker_functions import serve_script
 
 SETTINGS: dict[str, Any] = {
@@ -171,25 +171,25 @@ def test_what_a_frozen_worker_had_is_made_by_another_and_it_is_ended(
 
 
 class KillsServers:
-    """A listener that kills the servers of all workers when the first chunk has come."""
+    """A listener that kills the servers of all workers when the first chunk has come, and not what they started."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir, self.killed = run_dir, list[str]()
 
     def tell(self, event: Event) -> None:
         if isinstance(event, SampleMade) and not self.killed:
-            for worker, group in servers_of(self._run_dir).items():
-                os.killpg(group, signal.SIGKILL)
+            for worker, log in logs_in(self._run_dir).items():
+                os.kill(server_in(log), signal.SIGKILL)
                 self.killed.append(worker)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def servers_of(run_dir: Path) -> dict[str, int]:
-    """The process group of every worker's server."""
+def logs_in(run_dir: Path) -> dict[str, Path]:
+    """The log of every worker's server."""
     logs = {log.parent.name: log for log in run_dir.glob("logs/worker-*/vllm-000.log")}
-    return {worker: group_in(log) for worker, log in logs.items() if "group" in log.read_text(encoding="utf-8")}
+    return {worker: log for worker, log in logs.items() if "group" in log.read_text(encoding="utf-8")}
 
 
 @pytest.mark.slow
@@ -210,9 +210,9 @@ def test_workers_whose_vllm_servers_are_killed_are_replaced_by_others_with_serve
     assert dev_of(tmp_path / "one").read_bytes() == dev_of(tmp_path / "two").read_bytes()
     lost = [note.split()[1] for note in notes_of(heard.events) if " was lost (" in note]
     assert sorted(lost) == sorted(killer.killed) != []
-    servers = servers_of(tmp_path / "two")
-    assert servers.keys() > set(lost), "the last chunks were made by the server of another worker"
-    assert [alive_in_group(group) for group in servers.values()] == [[]] * len(servers)
+    logs = logs_in(tmp_path / "two")
+    assert logs.keys() > set(lost), "the last chunks were made by the server of another worker"
+    assert [alive_in_group(group_in(log)) for log in logs.values()] == [[]] * len(logs)
 
 
 # Processes by themselves, with a function in place of an engine.

@@ -37,6 +37,11 @@ def group_in(log: Path) -> int:
     return int(log.read_text(encoding="utf-8").split("group ")[1].split()[0])
 
 
+def server_in(log: Path) -> int:
+    """The process that answers requests."""
+    return int(log.read_text(encoding="utf-8").split("server ")[1].split()[0])
+
+
 def started(python: str, log: Path, fake: str, *, grace_s: float = 5.0) -> tuple[ServerProcess, int]:
     port = free_port()
     arguments = shlex.join(["--fake", fake])

@@ -16,19 +16,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 POLL_S = 0.2
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main(arguments: list[str]) -> int:
     """The server's exit code; 128 + the signal's number if a signal ended it."""
     parent, grace_s = int(arguments[0]), float(arguments[1])
     # The group's signals are for the server; the guard must outlive it to report how it ended.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
+    for number in ENDING:
+        signal.signal(number, lambda *_: None)  # which the server does not inherit, as it would SIG_IGN
     first = os.getpid()
     if second := os.fork():
-        return guarded(lambda: _ended(second), parent, grace_s)
+        code = guarded(lambda: _ended(second), parent, grace_s)
+        end_rest(grace_s)
+        return code
     return guarded(subprocess.Popen(arguments[2:], stdin=subprocess.DEVNULL).poll, first, grace_s)
 
 
@@ -49,6 +53,25 @@ def end_group(poll: Callable[[], int | None], grace_s: float) -> None:
     while poll() is None and time.monotonic() < deadline:
         time.sleep(POLL_S)
     os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def end_rest(grace_s: float) -> None:
+    """Have what an ended server has left in the group ended, such as the processes that hold a GPU when the one that
+    answered requests was killed. A process outside of the group does it, so that the exit code is told at once."""
+    group = os.getpgrp()
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)  # Python takes back a handler before it has ended
+    if os.fork():
+        return
+    os.setpgid(0, 0)
+    with suppress(ProcessLookupError, PermissionError):  # nothing is left; macOS reports the second error
+        os.killpg(group, signal.SIGTERM)
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            os.killpg(group, 0)
+        os.killpg(group, signal.SIGKILL)
+    os._exit(0)
 
 
 def _ended(child: int) -> int | None:
