@@ -88,7 +88,8 @@ class ScriptedWorkers:
         return name
 
     def send(self, worker: str, job: Job) -> None:
-        there = self._workers[worker]
+        if (there := self._workers.get(worker)) is None:
+            return  # it has died, and nobody has listened yet
         assert there.is_ready, "work goes to a ready worker"
         there.jobs.append(job)
         assert len(there.jobs) <= 2, "two in flight at most"
@@ -96,7 +97,7 @@ class ScriptedWorkers:
             self._begin(worker)
 
     def kill(self, worker: str) -> None:
-        del self._workers[worker]
+        self._workers.pop(worker, None)
 
     def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:
         end, events = self._now + timeout_s, list[WorkerEvent]()

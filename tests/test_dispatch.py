@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from selftaught.records.samples import ModelRef
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.runs.parts import Part, Parts
 from selftaught.stages.workers.dispatch import Dispatcher, Limits
-from selftaught.stages.workers.protocol import Finished, FinishedChunk, Refused, ScoreJob
+from selftaught.stages.workers.protocol import Finished, FinishedChunk, FinishedRenders, Refused, ScoreJob
 from selftaught.tracking.terminal import Terminal
 from selftaught.training.none import NullTrainer
 from test_scale import MEMORY, large_task
@@ -343,6 +344,30 @@ def test_whoever_takes_a_result_may_take_longer_than_a_chunk_may_and_no_worker_i
         source.pass_time(20.0)
     assert sorted(numbers) == list(range(12))
     assert notes_of(events) == []
+
+
+@settings(max_examples=50)
+@given(
+    fates=FATES,
+    workers=st.integers(1, 4),
+    rounds=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 8), st.sampled_from([0.0, 15.0])), max_size=5),
+)
+def test_jobs_that_nobody_waits_for_any_more_are_not_taken_for_later_ones_of_the_same_number(
+    fates: list[Fate], workers: int, rounds: list[tuple[int, int, float]]
+) -> None:
+    """Of each round some results are taken, after a while each."""
+    source = ScriptedWorkers(lambda job: FinishedRenders(number=job.number, rendered=job.completions), fates)  # type: ignore[union-attr, arg-type]
+    dispatcher = Dispatcher(source, Limits(workers=workers, chunk_timeout=10, max_losses=100), clock=source.clock)
+    dispatcher.start(ModelRef(path="scripted"))
+    for number, (jobs, taken, while_s) in enumerate(rounds):
+        asked = [replace(job, completions=(f"{number} {job.number}",)) for job in score_jobs(jobs)]
+        seen = set()
+        for job, result in islice(dispatcher.finished(asked), taken):
+            assert isinstance(result, FinishedRenders)
+            assert result.rendered == (f"{number} {job.number}",)
+            seen.add(job.number)
+            source.pass_time(while_s)
+        assert len(seen) == min(jobs, taken)
 
 
 def test_a_worker_that_waits_for_a_place_is_not_lost_while_another_works() -> None:
