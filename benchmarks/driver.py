@@ -8,10 +8,11 @@ comes back, saving it in order, telling it. Samples are those of `loop_scale.py`
 six few-shot examples; one stage of rationales is timed, from its beginning to its end.
 
 Shows for each size of chunk: the throughput of 64 workers that take a second, as a share of the ideal (64 chunks a
-second); then, with workers that take no time, the CPU time that the run spends on a chunk, which is the ceiling, and
-where it goes. On a busy machine, `--by-cpu` has the workers' clock run only while the run computes or waits for them:
-then neither other programs nor the disk's syncs cost anything. With `--ray N`, N workers are actors of a Ray cluster
-of this machine, which take no time; only the CPU time of the run's process counts then, since they use the same CPUs.
+second), and the chunks per second from when all of them were ready until each had its last two; then, with workers that
+take no time, the CPU time that the run spends on a chunk, which is the ceiling, and where it goes. On a busy machine,
+`--by-cpu` has the workers' clock run only while the run computes or waits for them: then neither other programs nor the
+disk's syncs cost anything. With `--ray N`, N workers are actors of a Ray cluster of this machine, which take no time;
+only the CPU time of the run's process counts then, since they use the same CPUs.
 With `--ray-paced`, the workers that take a second are such actors, too, each a process: 64 need 6 GB of memory.
 Prints a table and a JSON line.
 """
@@ -40,7 +41,7 @@ from selftaught.config.settings import RunConfig
 from selftaught.loop import run
 from selftaught.methods.table import METHODS
 from selftaught.records.errors import Interrupted
-from selftaught.records.events import Event, StageBegan, StageEnded
+from selftaught.records.events import Event, SampleMade, StageBegan, StageEnded, WorkersChanged
 from selftaught.records.problems import Task, by_id
 from selftaught.records.prompts import ChunkPrompts
 from selftaught.records.samples import ModelRef, Sample
@@ -79,6 +80,8 @@ class Measured:
     seconds: float
     cpu_s: float
     """Of the run's process."""
+    steady: float = 0.0
+    """Chunks per second from when all workers are ready until there are no more than two for each."""
     parts: dict[str, float] = field(default_factory=dict)
     """Share of the CPU time by what it is spent on; empty if that was not looked at."""
     kind: str = "no process between them"
@@ -176,11 +179,25 @@ class PacedWorkers:
 class Clock:
     """A listener that times the stage of rationales, with a profile of it if one is given."""
 
-    def __init__(self, clock: Callable[[], float], profile: cProfile.Profile | None) -> None:
-        self._clock, self._profile = clock, profile
+    def __init__(self, clock: Callable[[], float], profile: cProfile.Profile | None, *, workers: int) -> None:
+        self._clock, self._profile, self._workers = clock, profile, workers
         self.began = self.ended = (0.0, 0.0)
+        self._all_ready: float | None = None
+        self._made: list[float] = []
+        """When each sample was known."""
+
+    def steady(self, chunk: int) -> float:
+        """Chunks per second, as `Measured` has them; 0 if workers were never ready together."""
+        times = [t for t in self._made[: -2 * self._workers * chunk] if t >= (self._all_ready or 0.0)]
+        if self._all_ready is None or len(times) < 2:
+            return 0.0
+        return len(times) / chunk / (times[-1] - times[0])
 
     def tell(self, event: Event) -> None:
+        if isinstance(event, WorkersChanged) and event.ready == self._workers and self._all_ready is None:
+            self._all_ready = self._clock()
+        if isinstance(event, SampleMade) and self.began[0] and not self.ended[0]:
+            self._made.append(self._clock())
         if isinstance(event, StageBegan) and event.stage == "rationale":
             self.began = self._clock(), cpu_s()
             if self._profile:
@@ -229,7 +246,7 @@ def measured(
 ) -> Measured:
     """Run the loop until its rationales are sampled. `base` must be a folder for workers elsewhere."""
     profile = cProfile.Profile(time.process_time) if look else None
-    clock = Clock(getattr(source, "clock", time.monotonic), profile)
+    clock = Clock(getattr(source, "clock", time.monotonic), profile, workers=workers)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
         with RunStore(folder) as store, Listeners([clock, *(make(folder, config) for make in OF_EVERY_RUN)]) as tell:
@@ -259,6 +276,7 @@ def measured(
         bytes=size,
         seconds=round(seconds, 3),
         cpu_s=round(cpu, 3),
+        steady=round(clock.steady(chunk), 1),
         parts=shares(pstats.Stats(profile)) if profile else {},
     )
 
@@ -329,11 +347,14 @@ def shares(stats: pstats.Stats) -> dict[str, float]:
 
 
 def table(paced: Sequence[Measured], ceilings: Sequence[Measured]) -> str:
-    lines = [f"{'chunk':>6} {'chunks/s':>9} {'of ideal':>9} {'CPU of the run':>15}   ({paced[0].workers} workers)"]
+    lines = [
+        f"{'chunk':>6} {'chunks/s':>9} {'of ideal':>9} {'steady':>8} {'CPU of the run':>15}   "
+        f"({paced[0].workers} workers)"
+    ]
     for row in paced:
         rate = row.chunks / row.seconds
         share = f"{row.cpu_s / row.seconds:.0%}"
-        lines.append(f"{row.chunk:>6} {rate:>9.1f} {row.of_ideal:>8.1%} {share:>15}   {row.kind}")
+        lines.append(f"{row.chunk:>6} {rate:>9.1f} {row.of_ideal:>9.1%} {row.steady:>8.1f} {share:>15}   {row.kind}")
     lines += ["", "the ceiling, by the CPU time of the run's process"]
     heads = f"{'ms/chunk':>9} {'µs/sample':>10} {'chunks/s':>9} {'samples/s':>10} {'MB/s':>6} {'by the clock':>13}"
     lines.append(f"{'chunk':>6} {heads}")
