@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from vllm_servers import group_in, server_in
 from worker_functions import serve_script
 
 SETTINGS: dict[str, Any] = {
-    "task.problems_per_iteration": 40,
+    "task.problems_per_iteration": 80,
     "task.dev_problems": 12,
     "task.test_problems": 12,
     "sampling.max_new_tokens": 32,
@@ -48,6 +49,8 @@ SETTINGS: dict[str, Any] = {
     "engine.compiled": "off",
     "cluster.max_losses": 50,
 }
+IDLE_S = 1.0
+"""A worker that has used no CPU time for so long has nothing to do."""
 FILES = ("problems.jsonl", "prompts.jsonl", "samples", "examples", "left_out", "result.json")
 
 
@@ -105,14 +108,36 @@ def started(run_dir: Path, **changes: Any) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def when(process: "subprocess.Popen[bytes]", run_dir: Path, pattern: str) -> list[int]:
-    """Wait until a file is there; returns the run's worker processes then."""
+@contextmanager
+def paused_at(process: "subprocess.Popen[bytes]", run_dir: Path, pattern: str) -> Iterator[list[int]]:
+    """Stop the run's own process once a file is there, so that the stage cannot end; yields its workers, which go on.
+
+    The caller's block does to them what it does, and then the run's process goes on.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while not list(run_dir.glob(pattern)):
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    return children(process.pid)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield children(process.pid)
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def freeze_one(workers: list[int]) -> int:
+    """Freeze a worker of a paused run once all have loaded and made what they had: the next chunks go to it too."""
+    deadline = time.monotonic() + PATIENCE_S
+    used, since = None, time.monotonic()
+    while time.monotonic() - since < IDLE_S:
+        assert time.monotonic() < deadline
+        now = [Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[11:13] for worker in workers]
+        if now != used:
+            used, since = now, time.monotonic()
+        time.sleep(0.05)
+    os.kill(workers[0], signal.SIGSTOP)
+    return workers[0]
 
 
 def finish(process: "subprocess.Popen[bytes]") -> str:
@@ -133,8 +158,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def test_a_run_whose_workers_are_killed_ends_with_the_same_bytes(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     process = started(tmp_path)
     for pattern in ("samples/000-dev.jsonl", "samples/001-rationale.jsonl", "samples/001-rationalization.jsonl"):
-        for worker in when(process, tmp_path, pattern)[:2]:
-            os.kill(worker, signal.SIGKILL)
+        with paused_at(process, tmp_path, pattern) as workers:
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
     assert "was killed by signal 9" in " ".join(finish(process).split())
     assert folder_bytes(tmp_path, *FILES) == undisturbed
 
@@ -143,18 +169,32 @@ def test_a_run_whose_workers_are_killed_ends_with_the_same_bytes(tmp_path: Path,
 def test_a_run_that_is_killed_takes_its_workers_with_it_and_keeps_what_they_finished(
     tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    for pattern in ("samples/000-dev.jsonl", "samples/001-rationale.jsonl", "samples/001-*.parts/*.jsonl"):
+    for pattern in ("samples/000-dev.jsonl", "samples/001-rationale.jsonl"):
         process = started(tmp_path)
-        workers = when(process, tmp_path, pattern)
-        process.kill()
+        with paused_at(process, tmp_path, pattern) as workers:
+            process.kill()
         process.communicate()
-        deadline = time.monotonic() + PATIENCE_S
-        while any(Path(f"/proc/{worker}").exists() for worker in workers):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for_end(workers)
+    process = started(tmp_path)
+    with paused_at(process, tmp_path, "samples/001-rationalization.jsonl") as workers:
+        frozen = freeze_one(workers)
+    with paused_at(process, tmp_path, "samples/001-rationalization.parts/*.jsonl"):
+        process.kill()
+        os.kill(frozen, signal.SIGCONT)
+    process.communicate()
+    wait_for_end(workers)
+    assert list(tmp_path.glob("samples/001-rationalization.parts/*.jsonl")), "finished, and a chunk before them is not"
     finish(started(tmp_path))
     assert folder_bytes(tmp_path, *FILES) == undisturbed
     assert not list(tmp_path.rglob("*.parts"))
+
+
+def wait_for_end(workers: list[int]) -> None:
+    assert workers
+    deadline = time.monotonic() + PATIENCE_S
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -162,8 +202,8 @@ def test_what_a_frozen_worker_had_is_made_by_another_and_it_is_ended(
     tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
     process = started(tmp_path, cluster__chunk_timeout=5)
-    frozen = when(process, tmp_path, "samples/001-rationale.jsonl")[0]
-    os.kill(frozen, signal.SIGSTOP)
+    with paused_at(process, tmp_path, "samples/001-rationale.jsonl") as workers:
+        frozen = freeze_one(workers)
     said = " ".join(finish(process).split())
     assert "longer than cluster.chunk_timeout" in said
     assert not Path(f"/proc/{frozen}").exists()
