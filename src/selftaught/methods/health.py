@@ -73,7 +73,8 @@ def _of_hints(it: Iteration) -> list[str]:
     warnings: list[str] = []
     if hinted.samples and not hinted.correct and it.shows == "answer":
         warnings.append(
-            f"none of {hinted.samples} completions with a hint gave the hint's answer; hints have no effect"
+            f"none of {hinted.samples} completions with a hint gave the hint's answer: hints have no effect; method = "
+            "'star-no-rationalization' saves their tokens"
         )
     if "steps" not in required:
         warnings += _over(
@@ -133,7 +134,10 @@ def _of_dev(it: Iteration) -> list[str]:
                 "the model finds fewer ways to an answer; raise sampling.temperature, or lower training.max_epochs"
             )
     if dev.accuracy >= MAX_DEV_ACCURACY:
-        warnings.append(f"dev accuracy is {dev.accuracy:.3f}: this dev set can hardly show further progress")
+        warnings.append(
+            f"dev accuracy is {dev.accuracy:.3f}: this dev set can hardly show further progress; raise "
+            "task.dev_problems if there are more, or take harder problems"
+        )
     return warnings
 
 
