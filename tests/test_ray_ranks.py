@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ if find_spec("ray") is None:
     pytest.skip("Ray is not installed (selftaught[cluster])", allow_module_level=True)
 
 import ray
+from ray.exceptions import RayTaskError
 
 from ray_nodes import Nodes, cluster_of, wait_until
 from selftaught.machine.cluster import ClusterConfig
@@ -66,6 +68,17 @@ def test_ranks_in_a_cluster_train_the_bytes_of_ranks_on_one_machine_also_when_on
     assert "has lost a rank (" in notes[0]
     names = [{path.name for path in (tmp_path / name).iterdir()} for name in ("here", "there")]
     assert names[0] == names[1]
+
+
+def test_a_fault_of_the_package_in_a_rank_is_a_traceback_and_no_reason_to_train_again(
+    cluster: Nodes, tiny: Path, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    broken = replace(training(tiny, tmp_path / "out"), examples=(None,))  # type: ignore[arg-type]
+    with pytest.raises(RayTaskError, match="NoneType"):
+        trainer(cluster, notes.append).fine_tune(broken, lambda metrics: None)
+    assert notes == []
+    wait_until(lambda: is_free() and not cluster.ranks())
 
 
 def test_a_stop_in_a_step_ends_the_ranks_and_frees_their_room(cluster: Nodes, tiny: Path, tmp_path: Path) -> None:

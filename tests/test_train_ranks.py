@@ -33,7 +33,7 @@ from selftaught.training.rank_trainer import MOST_REDONE, _received, redone
 from selftaught.training.ranks import LAUNCHERS, RankLost, Ranks, hide_from_libraries, join
 from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
-from worker_functions import echo, fail, half, unreachable
+from worker_functions import echo, fail, half, unconnected, unreachable
 
 CPU = torch.device("cpu")
 TASK = task_named("arithmetic")
@@ -286,6 +286,19 @@ def test_a_run_that_is_stopped_in_a_step_ends_its_ranks(tiny: Path, tmp_path: Pa
     assert all(not Path(f"/proc/{pid}").exists() for pid in found)
 
 
+def test_a_run_that_is_stopped_while_its_ranks_load_ends_them_before_a_step(tiny: Path, tmp_path: Path) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    machine = Machine(device="cpu", dtype="float32", threads=2, ranks=2)
+    opening = Opening(machine=machine, log_dir=tmp_path, raise_if_stopped=stop)
+    steps: list[StepMetrics] = []
+    with pytest.raises(KeyboardInterrupt):
+        SftConfig(**SETTINGS).opener(opening)().fine_tune(training(tiny, tmp_path / "out"), steps.append)
+    assert steps == []
+    assert not (tmp_path / "ranks.json").exists()
+
+
 def test_a_training_that_loses_ranks_again_and_again_ends_with_one_line(tmp_path: Path) -> None:
     tries: list[int] = []
 
@@ -302,18 +315,20 @@ def test_a_training_that_loses_ranks_again_and_again_ends_with_one_line(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("function", "arguments", "expected", "words"),
+    ("first", "function", "arguments", "expected", "words"),
     [
-        (fail, ("theirs",), RefusedError, "no tokens"),
-        (half, (), WorkerDied, "rank 1 of 3 was killed by signal 9"),
-        (echo, (), WorkerDied, "rank 0 cannot reach another rank"),
+        (unreachable, fail, ("theirs",), RefusedError, "no tokens"),
+        (unreachable, half, (), WorkerDied, "rank 1 of 3 was killed by signal 9"),
+        (unreachable, echo, (), WorkerDied, "rank 0 cannot reach another rank"),
+        (unconnected, half, (), WorkerDied, "rank 1 of 3 was killed by signal 9"),
+        (unconnected, echo, (), TrainingError, "cannot connect to each other"),
     ],
 )
 def test_what_has_happened_to_a_rank_is_told_although_others_notice_first(
-    function: Any, arguments: tuple[str, ...], expected: type[Exception], words: str
+    first: Any, function: Any, arguments: tuple[str, ...], expected: type[Exception], words: str
 ) -> None:
     with Workers(3) as ranks:
-        ranks[0].begin("me", unreachable)
+        ranks[0].begin("me", first)
         ranks[1].begin("me", function, *arguments)
         ranks[2].begin("me", unreachable)
         with pytest.raises(expected, match=words):

@@ -51,6 +51,13 @@ def unreachable(pipe: Connection) -> None:
     raise WorkerDied("rank 0 cannot reach another rank")
 
 
+def unconnected(pipe: Connection) -> None:
+    """As a rank that has not found the others."""
+    from selftaught.training.ranks import Unconnected
+
+    raise Unconnected("the ranks of a training cannot connect to each other")
+
+
 def tell_every_token(pipe: Connection) -> None:
     """From now on an engine in this process tells its tokens after every forward pass."""
     from selftaught.engines.local import rows

@@ -75,11 +75,11 @@ def serve_rank(pipe: Connection, job: RankJob, rank: int, size: int) -> None:
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK  # Gloo would listen where other machines can reach it
     import torch
 
-    from selftaught.training.ranks import hide_from_libraries, join
+    from selftaught.training.ranks import hide_from_libraries, join, refused_connections
 
     hide_from_libraries()
     device = torch.device(job.machine.device)
-    with _refused_connections():
+    with refused_connections(HOST):
         store = _meet(pipe, is_first=rank == 0)
         threading.Thread(target=_end_with_run, args=(pipe,), daemon=True).start()
         ranks = join(rank, size, store, device)
@@ -111,19 +111,6 @@ def _gpu(rank: int) -> str:
     """The GPU of a rank, as CUDA_VISIBLE_DEVICES names it."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[rank].strip() if visible else str(rank)
-
-
-@contextmanager
-def _refused_connections() -> Iterator[None]:
-    from torch.distributed import DistError
-
-    try:
-        yield
-    except (DistError, OSError) as error:
-        raise TrainingError(
-            f"the ranks of a training cannot connect to each other at {HOST} ({str(error).splitlines()[0]}); allow "
-            "such connections, or set cluster.train_workers = 1 in a new run"
-        ) from error
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from selftaught.training.rank_process import Meeting, RankJob, serve_rank
 
 MOST_REDONE = 3
 """Times that a training begins again because ranks were lost."""
+POLL_S = 0.2
 CAUSE_S = 2.0
 """In which the system tells that a process is gone, after others have noticed."""
 
@@ -32,9 +33,19 @@ JobOf = Callable[[Training], RankJob]
 class RankTrainer:
     """Fine-tunes on `size` ranks, which are started for each training and gone after it."""
 
-    def __init__(self, job_of: JobOf, size: int, *, log_dir: Path | None, note: Callable[[str], None]) -> None:
-        """`log_dir` keeps the ids of the ranks while they train, for the next start of a run that is killed."""
+    def __init__(
+        self,
+        job_of: JobOf,
+        size: int,
+        *,
+        log_dir: Path | None,
+        note: Callable[[str], None],
+        raise_if_stopped: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`log_dir` keeps the ids of the ranks while they train, for the next start of a run that is killed.
+        `raise_if_stopped` is called until the first step, which on a large model is minutes away."""
         self._job_of, self._size, self._note = job_of, size, note
+        self._raise_if_stopped = raise_if_stopped
         self._record = log_dir / RECORD if log_dir else None
 
     def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
@@ -51,7 +62,7 @@ class RankTrainer:
                 if self._record is not None:
                     with as_store_error(self._record, "write"):
                         remember(self._record, [worker.pid for worker in ranks if worker.pid is not None])
-                return _attend(ranks, on_step)
+                return _attend(ranks, on_step, self._raise_if_stopped)
         finally:
             if self._record is not None:
                 self._record.unlink(missing_ok=True)
@@ -85,11 +96,15 @@ def redone(training: Training, size: int, note: Callable[[str], None], train: Ca
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _attend(ranks: Sequence[Worker], on_step: Callable[[StepMetrics], None]) -> Checkpoint:
+def _attend(
+    ranks: Sequence[Worker], on_step: Callable[[StepMetrics], None], raise_if_stopped: Callable[[], None]
+) -> Checkpoint:
     """Pass on what the ranks tell until the first has saved the model."""
-    by_pipe = {worker.pipe: rank for rank, worker in enumerate(ranks)}
+    by_pipe, is_loading = {worker.pipe: rank for rank, worker in enumerate(ranks)}, True
     while True:
-        for pipe in wait(list(by_pipe)):
+        if is_loading:
+            raise_if_stopped()
+        for pipe in wait(list(by_pipe), timeout=POLL_S if is_loading else None):
             message = _received(ranks, by_pipe[pipe])  # type: ignore[index]  # it waits for pipes alone
             if isinstance(message, Checkpoint):
                 return message
@@ -97,6 +112,7 @@ def _attend(ranks: Sequence[Worker], on_step: Callable[[StepMetrics], None]) -> 
                 for other in ranks[1:]:
                     other.send(message)
             else:
+                is_loading = False
                 on_step(message)
 
 
@@ -114,7 +130,16 @@ def _received(ranks: Sequence[Worker], rank: int) -> Any:
                 if ranks[other].has_message():
                     _raise_cause(ranks, other, others)
             time.sleep(0.05)
+        raise_if_unconnected(lost)
         raise
+
+
+def raise_if_unconnected(lost: WorkerDied) -> None:
+    """Raise TrainingError for ranks that have not found each other although all are there: they never would."""
+    from selftaught.training.ranks import Unconnected
+
+    if isinstance(lost, Unconnected):
+        raise TrainingError(str(lost)) from lost
 
 
 def _raise_cause(ranks: Sequence[Worker], rank: int, others: set[int]) -> None:

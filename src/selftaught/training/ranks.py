@@ -7,6 +7,7 @@ libraries that train must not notice: a wrapped model (DDP) reduces the gradient
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -30,6 +31,10 @@ LAUNCHERS = (
 
 class RankLost(WorkerDied):
     """Another rank of a training is gone, or cannot be reached any more."""
+
+
+class Unconnected(RankLost):
+    """The ranks of a training have not found each other: connections are not allowed, or one was lost before."""
 
 
 class Ranks:
@@ -92,6 +97,18 @@ def join(rank: int, size: int, store: Any, device: torch.device) -> Ranks:
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     return Ranks(device)
+
+
+@contextmanager
+def refused_connections(where: str) -> Iterator[None]:
+    """Raise Unconnected, with what would help, if the ranks cannot meet at a host."""
+    try:
+        yield
+    except (dist.DistError, OSError) as error:
+        raise Unconnected(
+            f"the ranks of a training cannot connect to each other at {where} ({str(error).splitlines()[0]}); allow "
+            "such connections, or set cluster.train_workers = 1 in a new run"
+        ) from error
 
 
 def hide_from_libraries() -> None:

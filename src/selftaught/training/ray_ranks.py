@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -24,7 +24,7 @@ from selftaught.machine.ray_cluster import end_leftovers, first_line, free_now, 
 from selftaught.records.errors import ConfigError, SelftaughtError, TrainingError, WorkerDied
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.training.rank_process import RankJob, train_as_rank
-from selftaught.training.rank_trainer import JobOf, redone
+from selftaught.training.rank_trainer import JobOf, raise_if_unconnected, redone
 
 POLL_S = 0.2
 QUIET_WAIT_S = 5.0
@@ -32,6 +32,8 @@ QUIET_WAIT_S = 5.0
 ROOM_S = 900.0
 START_S = 600.0
 """In which Ray must have started all ranks; one takes seconds, on a busy machine a minute."""
+END_S = 30.0
+"""In which Ray tells that ranks which it kills are gone."""
 CAUSE_S = 20.0
 """In which Ray tells that a rank is gone, after the others have noticed."""
 
@@ -63,7 +65,7 @@ class RayRankTrainer:
     def _once(self, job: RankJob, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
         of_rank = resources_of(job)
         room = placement_group([of_rank] * self._size, strategy="PACK")
-        actors: list[Any] = []
+        actors, trained = list[Any](), list[Any]()
         try:
             self._wait_for(room, of_rank)
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -76,6 +78,8 @@ class RayRankTrainer:
         finally:
             for actor in actors:
                 ray.kill(actor)
+            # Until they are gone they may write to the folder that the next attempt clears.
+            ray.wait(trained, num_returns=len(trained), timeout=END_S)
             remove_placement_group(room)
 
     def _rank(self, room: Any, number: int, of_rank: Mapping[str, float]) -> Any:
@@ -147,17 +151,21 @@ class Mailbox:
         """Returns when all that its caller has put before is there: calls of one caller are done in order."""
 
 
-def be_rank(job: RankJob, rank: int, size: int, store: Any, mailbox: Any) -> Checkpoint | SelftaughtError | None:
-    """In an actor: train as one of the ranks, which meet at `store`. Returns what the trainer raises, too."""
+def be_rank(
+    job: RankJob, rank: int, size: int, host: str, meet: Callable[[], Any], mailbox: Any
+) -> Checkpoint | SelftaughtError | None:
+    """In an actor: train as one of the ranks. `meet` gives the Store of torch.distributed where they meet, at `host`.
+    Returns what the trainer raises, too."""
     quieten_libraries()
     import torch
 
-    from selftaught.training.ranks import hide_from_libraries, join
+    from selftaught.training.ranks import hide_from_libraries, join, refused_connections
 
     hide_from_libraries()
     mailbox.put.remote(Started(rank))
     try:
-        ranks = join(rank, size, store, torch.device(job.machine.device))
+        with refused_connections(host):
+            ranks = join(rank, size, meet(), torch.device(job.machine.device))
         return train_as_rank(job, ranks, partial(_tell, mailbox))
     except SelftaughtError as error:
         return error
@@ -195,8 +203,10 @@ def _rank_class() -> type:
 
             from selftaught.training.ray_ranks import be_rank
 
-            store = self.store if rank == 0 else TCPStore(*place, is_master=False)
-            return be_rank(job, rank, size, store, mailbox)
+            def meet() -> Any:
+                return self.store if rank == 0 else TCPStore(*place, is_master=False)
+
+            return be_rank(job, rank, size, place[0], meet, mailbox)
 
     return SelftaughtRank
 
@@ -244,11 +254,14 @@ def _messages(mailbox: Any) -> list[Any]:
 
 
 def _answer(ref: Any, rank: int, size: int) -> Checkpoint | SelftaughtError | None:
-    """What a rank has returned; WorkerDied, with the words why, for one that is gone."""
+    """What a rank has returned; WorkerDied, with the words why, for one that is gone. Raises what is a fault of ours:
+    another attempt would end like the first."""
     try:
         answer: Checkpoint | SelftaughtError | None = ray.get(ref)
         return answer
     except RayError as error:
+        if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
+            raise
         return WorkerDied(f"rank {rank} of {size}: {first_line(error)}")
 
 
@@ -263,6 +276,8 @@ def _cause(first: SelftaughtError, at_work: Mapping[Any, int], size: int) -> Sel
             answer = _answer(ref, at_work[ref], size)
             if isinstance(answer, SelftaughtError) and not isinstance(answer, RankLost):
                 return answer
+    if isinstance(first, WorkerDied):
+        raise_if_unconnected(first)
     return first
 
 

@@ -64,7 +64,9 @@ class SftConfig(SftSettings):
 
         if opening.cluster.address is None:
             refuse_too_few_gpus(machine.device, size)
-            return RankTrainer(job_of, size, log_dir=opening.log_dir, note=opening.note)
+            return RankTrainer(
+                job_of, size, log_dir=opening.log_dir, note=opening.note, raise_if_stopped=opening.raise_if_stopped
+            )
         if find_spec("ray") is None:
             raise ConfigError(
                 f"cluster.address = {opening.cluster.address!r} needs the package ray; install selftaught[cluster], or "
