@@ -102,6 +102,7 @@ def read_record(content: Mapping[str, Any]) -> Recorded:
         model=content["model"],
         at=content["at"],
         steps=content["planned_steps"],
+        batch_size=content["config"]["training.batch_size"],
         missing={cell_of(text): reason for text, reason in content["missing"].items()},
         saving=Saving(used=sharing["shared"], saved=sharing["saved"]),
         generated=sharing["generated"],
@@ -153,7 +154,16 @@ def claims_table(recorded: Recorded) -> str:
     """What the differences to `star` say of each claim whose row is there."""
     finished = recorded.finished
     found = table_of(finished.results, own=finished.own)
-    header = ["claim", "row", "seeds", "selected, points", "p (Holm)", "last, points", "p (Holm)", "smallest shown"]
+    header = [
+        "claim",
+        "row",
+        "seeds",
+        "selected, points",
+        "p (Holm)",
+        "last, points",
+        "p (Holm)",
+        "smallest shown, last",
+    ]
     rows = [list(map(md, cells)) for cells in (*_learning(finished.results), *_claims(found))]
     return table([*header, "verdict"], rows)
 

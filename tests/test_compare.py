@@ -382,6 +382,18 @@ def test_a_row_may_have_settings_of_its_own_and_the_table_says_so(tmp_path: Path
         toy.run("rest-em")
 
 
+def test_a_setting_that_let_no_run_of_a_row_begin_can_be_mended_in_the_same_folder(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    assert toy.run("star", "rest-em", of_rows={"rest-em": {"model.path": str(tmp_path / "none")}}) == [
+        Cell("rest-em", 1)
+    ]
+    assert "none" in toy.folder.failure(Cell("rest-em", 1))
+    assert toy.run("rest-em") == []
+    assert toy.folder.asked()["rows"]["rest-em"] == {}
+    toy.table()
+    assert "rest-em was given" not in (tmp_path / "compare.md").read_text().replace("\\_", "_")
+
+
 def test_a_comparison_has_one_config(tmp_path: Path) -> None:
     Toy(tmp_path).run("star")
     with pytest.raises(StoreError, match=r"was begun with loop.max_iterations = 2, now 3; rows are compared under one"):

@@ -73,6 +73,13 @@ def test_points_count_what_was_sampled_to_train_on_and_trained_on_so_far(tmp_pat
     assert [point.accuracy for point in star.points] == [0.5, 0.5, 0.5]
 
 
+def test_what_the_model_that_only_samples_was_trained_on_is_no_part_of_the_base_models_point(tmp_path: Path) -> None:
+    toy, run_dir = Toy(tmp_path), tmp_path / "rft-seed1"
+    toy.own = {"rft": {"sampling.num_samples": 2}}
+    rft = read(toy, "rft")
+    assert [point.tokens for point in rft.points] == [0, tokens_of(run_dir, "001-rationale") + 80]
+
+
 def test_problems_are_solved_by_their_first_completion_in_the_order_of_the_file(tmp_path: Path) -> None:
     star = read(Toy(tmp_path), "star")
     assert star.problems == ("ibis", "jackal", "koala")

@@ -16,6 +16,7 @@ from selftaught.comparison.texts import About, latex, markdown, notes, parts, te
 from selftaught.records.errors import StoreError
 from selftaught.runs.shared_chunks import Saving
 
+AT_THE_END = ["What came of the selected model", "What came of the last model", "What the whole run took"]
 PROBLEMS = tuple(f"p{i}" for i in range(10))
 
 
@@ -54,6 +55,7 @@ def about(**fields: Any) -> About:
         "model": "small",
         "at": "equal-steps",
         "steps": 12,
+        "batch_size": 8,
         "missing": {},
         "saving": Saving(used=4_000, saved=2_000),
         "generated": 80_000,
@@ -94,7 +96,8 @@ def test_rows_are_in_the_order_of_the_table_with_their_seeds_in_order(found: Tab
 def test_accuracy_has_mean_and_spread_over_seeds_and_each_seed(found: Table) -> None:
     star = cells_of(found, 0, "star")
     assert (star["selected %"], star["by seed"], star["last %"]) == ("55.0 ± 7.1", "60.0, 50.0", "45.0 ± 7.1")
-    assert star["train used % (unhinted + hinted)"] == "75.0 (50.0 + 25.0)"
+    assert star["train used %"] == "75.0"
+    assert parts(found)[0][1].count("train used %") == 2
     single = cells_of(found, 0, "seeds-only")
     assert (single["selected %"], single["by seed"], single["95 %"]) == ("20.0", "–", "[5.7, 51.0]")
 
@@ -111,10 +114,22 @@ def test_differences_are_on_common_seeds_and_adjusted_for_the_number_of_rows(fou
 
 
 def test_what_came_of_it_is_against_the_base_model(found: Table) -> None:
-    star = cells_of(found, -1, "star")
-    assert star["gained, lost against base"] == "+5 −0, +4 −0"
-    assert (star["tokens generated"], star["FLOPs"], star["hours"]) == ("20 000", "1.5e+12", "0.50")
-    assert (star["false positives"], star["pass@k on dev %, base → selected"]) == ("–", "–")
+    selected, last, whole = (cells_of(found, part, "star") for part in (-3, -2, -1))
+    assert [of["gained, lost against base"] for of in (selected, last)] == ["+5 −0, +4 −0", "+4 −0, +3 −0"]
+    assert [of["train used %, unhinted + hinted"] for of in (selected, last)] == ["50.0 + 25.0", "0.0 + 0.0"]
+    assert [of["false positives"] for of in (selected, last)] == ["–", "–"]
+    assert (whole["tokens generated"], whole["FLOPs"], whole["hours"]) == ("20 000", "1.5e+12", "0.50")
+    assert not any("pass@k" in column for column in whole)
+
+
+def test_false_positives_are_those_of_each_model() -> None:
+    def model(wrong: int, iteration: int) -> OnTest:
+        made = on_test("1" * 8 + "00", iteration)
+        return replace(made, measurement=replace(made.measurement, false_positive=wrong))
+
+    pair = [replace(result("star", seed, "1" * 10), selected=model(1, 1), last=model(3, 2)) for seed in (1, 2)]
+    found = table_of(pair)
+    assert [cells_of(found, part, "star")["false positives"] for part in (-3, -2)] == ["2/16", "6/16"]
 
 
 def test_pass_at_k_is_there_when_base_and_result_have_it() -> None:
@@ -135,7 +150,7 @@ def test_without_the_row_to_compare_with_there_are_no_differences() -> None:
     assert "No differences: the row that the others are compared with (--against) has no finished cell." in notes(
         found, about()
     )
-    assert [title for title, _, _ in parts(found)] == ["Accuracy on test", "What came of it, and what it took"]
+    assert [title for title, _, _ in parts(found)] == ["Accuracy on test", *AT_THE_END]
 
 
 def test_rows_without_a_common_seed_are_named_and_an_empty_table_of_differences_is_left_out() -> None:
@@ -144,10 +159,10 @@ def test_rows_without_a_common_seed_are_named_and_an_empty_table_of_differences_
     found = table_of([star, retry, other])
     assert line in notes(found, about())
     assert [row[0] for row in parts(found)[1][2]] == ["retry"]
-    assert len(parts(found)) == 4
+    assert len(parts(found)) == 6
     found = table_of([star, other])
     assert line in notes(found, about())
-    assert len(parts(found)) == len(parts(table_of([star]))) == 2
+    assert len(parts(found)) == len(parts(table_of([star]))) == 4
     assert not any("Not compared" in line for line in notes(table_of([star, retry]), about()))
 
 
@@ -180,18 +195,37 @@ def test_rows_with_other_loss_tokens_behind_them_at_equal_steps_are_named() -> N
     assert not any("tokens with loss" in line for line in notes(found, about(at="paper")))
 
 
+def test_rows_whose_steps_cannot_see_all_their_problems_are_named() -> None:
+    def row(name: str, problems: int, iteration: int = 2) -> Result:
+        model = on_test("1" * 10, iteration, unhinted=problems, steps=9)
+        return replace(result(name, 1, "1" * 10), last=model, selected=model)
+
+    found = table_of([row("star", 72), row("direct", 73), row("adastar", 24, 3), row("star-continue", 25, 3)])
+    lines = [line for line in notes(found, about(steps=9)) if "see at most" in line]
+    assert lines == [
+        "direct had 73 problems to train its last model on, and 9 steps of 8 rows see at most 72.",
+        "star-continue had 25 problems to train its last model on, and 3 steps of 8 rows see at most 24.",
+    ]
+
+
 def test_the_latex_table_has_the_layout_of_the_papers_tables(found: Table) -> None:
     text = latex(found, about())
-    assert r"\caption{sums\_of\_two, at equal steps. Mean $\pm$ standard deviation over seeds; in brackets" in text
+    assert r"\caption{sums\_of\_two, at equal steps: mean $\pm$ standard deviation over seeds; in brackets" in text
     body = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0].splitlines()
     assert body[0].startswith("star-no-rationalization & 35.0 $\\pm$ 7.1 & [")
     assert body[1].startswith("star & 55.0 $\\pm$ 7.1 & [")
-    assert body[1].endswith(" & 75.0 \\\\")
-    assert body[2:] == [r"\midrule", r"seeds-only & 20.0 & [5.7, 51.0] & 20.0 & [5.7, 51.0] & 75.0 \\"]
+    assert " & 75.0 & 45.0 $\\pm$ 7.1 & [" in body[1]
+    assert body[1].endswith(" & 0.0 \\\\")
+    of_each = "20.0 & [5.7, 51.0] & 75.0"
+    assert body[2:] == [r"\midrule", rf"seeds-only$^\dagger$ & {of_each} & {of_each} \\"]
+    assert r"last iteration. $^\dagger$ A single seed.}" in text
+    of_one_seed = latex(table_of([result("star", 1, "1111110000")]), about())
+    assert "dagger" not in of_one_seed
+    assert "at equal steps: in brackets the" in of_one_seed
     for environment in ("table", "tabular"):
         assert text.count(f"\\begin{{{environment}}}") == text.count(f"\\end{{{environment}}}") == 1
     columns = {line.count(" & ") for line in body if "&" in line}
-    assert columns == {5}
+    assert columns == {6}
 
 
 def test_text_is_escaped_for_latex() -> None:
@@ -207,7 +241,7 @@ def test_the_markdown_page_has_every_part_and_explains_every_row(found: Table) -
         assert f"- **{row.row}**: " in text
     assert "![accuracy.svg](accuracy.svg)" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
-    assert len(tables) == 4
+    assert len(tables) == 6
     for lines in tables:
         assert len({line.count(" | ") for line in lines.splitlines()}) == 1
 

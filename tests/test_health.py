@@ -88,7 +88,7 @@ def test_a_fall_of_dev_accuracy_outside_the_interval_is_warned_of() -> None:
     """39/100 has the interval [0.300, 0.488]: 0.49 lies outside, 0.48 inside."""
     lines = warnings(dev=measurement(39), dev_before=measurement(49))
     (line,) = lines
-    assert line.startswith("dev accuracy fell from 0.490 to 0.390, outside the interval; lower training.max_epochs")
+    assert line.startswith("dev accuracy fell from 0.490 to 0.390, outside the interval; lower training.learning_rate")
     assert warnings(dev=measurement(39), dev_before=measurement(48)) == ()
 
 

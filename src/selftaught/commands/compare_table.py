@@ -89,6 +89,7 @@ def _about(
         model=Path(asked["config"]["model.path"]).name,
         at=asked["config"]["at"],
         steps=asked["steps"],
+        batch_size=asked["config"]["training.batch_size"],
         missing={cell: folder.failure(cell) for cell in cells if cell not in finished},
         saving=saving_of(folder.shared, [cell.name for cell in cells if cell in finished]),
         generated=sum(result.work.generated for result in results),

@@ -193,7 +193,9 @@ def _points(
 ) -> tuple[Point, ...]:
     points, tokens = [], 0
     for iteration, dev in enumerate(run.dev):
-        tokens += trainings[iteration].tokens if iteration in trainings else 0
+        # A training before the first iteration makes the model that this one samples with, not the base model.
+        trained = {iteration, 0} if iteration == 1 else {iteration} - {0}
+        tokens += sum(trainings[n].tokens for n in trained if n in trainings)
         tokens += sampled.get(("train", iteration), 0)
         points.append(Point(iteration=iteration, accuracy=dev.accuracy, tokens=tokens))
     return tuple(points)

@@ -52,6 +52,7 @@ class ComparisonFolder:
         """Note what is asked for, beside what was asked before. Returns what `decide` said at the first start.
 
         `config` is what all rows have in common, `of_rows` what the rows of the cells have of their own by the user.
+        A row none of whose runs has begun may get other settings, so that what was wrong with them can be mended.
         Raises StoreError if the folder was begun with another config, or a row of it with other settings.
         """
         with as_store_error(self.dir, "create"):
@@ -71,7 +72,8 @@ class ComparisonFolder:
                     "another --dir"
                 )
             own = json.loads(json.dumps(of_rows))
-            for row in own.keys() & before["rows"].keys():
+            begun = {cell.row for cell in self._cells(before) if (self.run_dir(cell) / "run.json").exists()}
+            for row in own.keys() & before["rows"].keys() & begun:
                 if changed := differences(before["rows"][row], own[row]):
                     raise StoreError(
                         f"{self.dir}: row {row!r} was begun with {'; '.join(changed)}; give it the same --set, or use "

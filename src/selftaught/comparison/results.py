@@ -76,6 +76,7 @@ class RowResult:
     last_against: Against | None
     against_base: tuple[Discordant, ...]
     """By seed, the selected model and the base model."""
+    last_against_base: tuple[Discordant, ...]
     unhinted: float
     hinted: float
     """Shares of the training problems that the selected model was trained on, as in `OnTest`."""
@@ -84,6 +85,8 @@ class RowResult:
     correct: int
     false_positive: int | None
     """Of the selected models on test, over all seeds: correct answers, and those of them with wrong reasoning."""
+    last_correct: int
+    last_false_positive: int | None
     steps: float
     loss_tokens: float | None
     """Between the base model and the selected one."""
@@ -178,7 +181,6 @@ def _row(
     row: str, cells: Sequence[Result], against: Against | None, last_against: Against | None, own: Mapping[str, object]
 ) -> RowResult:
     selected, last = [r.selected for r in cells], [r.last for r in cells]
-    false_positives = [t.measurement.false_positive for t in selected]
     return RowResult(
         row=row,
         meaning=ROWS[row].meaning,
@@ -191,12 +193,15 @@ def _row(
         against=against,
         last_against=last_against,
         against_base=tuple(mcnemar(r.selected.solved, r.base.solved) for r in cells),
+        last_against_base=tuple(mcnemar(r.last.solved, r.base.solved) for r in cells),
         unhinted=mean(r.selected.unhinted / r.train for r in cells),
         hinted=mean(r.selected.hinted / r.train for r in cells),
         last_unhinted=mean(r.last.unhinted / r.train for r in cells),
         last_hinted=mean(r.last.hinted / r.train for r in cells),
         correct=sum(t.measurement.correct for t in selected),
-        false_positive=None if None in false_positives else sum(f for f in false_positives if f is not None),
+        false_positive=_false_positive(selected),
+        last_correct=sum(t.measurement.correct for t in last),
+        last_false_positive=_false_positive(last),
         steps=mean(t.steps for t in selected),
         loss_tokens=_mean([t.loss_tokens for t in selected]),
         last_steps=mean(t.steps for t in last),
@@ -209,6 +214,12 @@ def _row(
         num_shots=cells[0].base.measurement.num_shots,
         passes=_passes(cells),
     )
+
+
+def _false_positive(tested: Sequence[OnTest]) -> int | None:
+    """Of all seeds together; None without a step check."""
+    found = [t.measurement.false_positive for t in tested]
+    return None if None in found else sum(f for f in found if f is not None)
 
 
 def accuracy_of(tested: Sequence[OnTest]) -> Accuracy:

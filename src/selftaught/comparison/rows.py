@@ -31,6 +31,11 @@ class Row:
         )
 
     @property
+    def continues(self) -> bool:
+        """Whether its method trains on from the model before."""
+        return {**METHODS[self.method].knobs, **self.settings}.get("training.start_from") == "previous"
+
+    @property
     def fixed(self) -> frozenset[str]:
         """The settings that the row decides."""
         return frozenset({*METHODS[self.method].knobs, *self.settings})
@@ -67,7 +72,8 @@ ROWS: Mapping[str, Row] = MappingProxyType(
             iterations=1,
         ),
         "rft": Row(
-            "rejection-sampling fine-tuning: many samples once, trained on with the human solutions",
+            "rejection-sampling fine-tuning: many samples of the problems of one iteration, trained on with the human "
+            "solutions of these",
             "rft",
             iterations=1,
         ),

@@ -13,6 +13,8 @@ from selftaught.comparison.statistics import Discordant
 from selftaught.report.cells import DASH, md, table
 from selftaught.runs.shared_chunks import Saving
 
+ONE_SEED = "$^\\dagger$"
+"""In LaTeX, where other rows have several."""
 UNLIKE = 0.1
 """Difference in loss tokens, as a share, from which the table says it."""
 
@@ -26,6 +28,7 @@ class About:
     at: At
     steps: int
     """Planned between the base model and the last model of every row, at equal steps."""
+    batch_size: int
     missing: Mapping[Cell, str]
     """Cells without a result -> why they failed, or nothing."""
     saving: Saving
@@ -45,7 +48,9 @@ def parts(found: Table) -> list[tuple[str, list[str], list[list[str]]]]:
             (f"Difference to {found.against} in points, {which}", *_differences(found, which))
             for which in (("selected", "last") if any(row.against for row in found.rows) else ())
         ),
-        ("What came of it, and what it took", *_costs(found)),
+        ("What came of the selected model", *_outcomes(found, "selected")),
+        ("What came of the last model", *_outcomes(found, "last")),
+        ("What the whole run took", *_costs(found)),
     ]
 
 
@@ -66,6 +71,7 @@ def notes(found: Table, about: About) -> list[str]:
         if row.own_settings:
             settings = ", ".join(f"{key} = {value}" for key, value in row.own_settings.items())
             lines.append(f"{row.row} was given {settings}.")
+    lines += unseen_lines(found, about)
     lines += _without_differences(found)
     if about.at == "equal-steps":
         for row in found.rows:
@@ -88,6 +94,20 @@ def _without_differences(found: Table) -> list[str]:
     if not found.against:
         return ["No differences: the row that the others are compared with (--against) has no finished cell."]
     return [f"Not compared with {found.against}, for they have no seed in common: {', '.join(others)}."]
+
+
+def unseen_lines(found: Table, about: About) -> list[str]:
+    """A sentence for every row whose last training has more problems to train on than its steps have rows."""
+    lines = []
+    for row in found.rows:
+        trainings = max(1, max(row.last_iterations)) if ROWS[row.row].continues else 1
+        problems, steps = (row.last_unhinted + row.last_hinted) * found.train, row.last_steps / trainings
+        if problems > steps * about.batch_size:
+            lines.append(
+                f"{row.row} had {_count(problems)} problems to train its last model on, and {steps:g} steps of "
+                f"{about.batch_size} rows see at most {_count(steps * about.batch_size)}."
+            )
+    return lines
 
 
 def loss_token_lines(found: Table) -> list[str]:
@@ -129,24 +149,25 @@ def markdown(found: Table, about: About, *, plots: Sequence[str]) -> str:
 def latex(found: Table, about: About) -> str:
     """A table in the layout of Tables 1 and 2 of Zelikman et al. 2022: approach, accuracy, train data used."""
     steps = "at equal steps" if about.at == "equal-steps" else "each row with its own schedule"
+    several, single = (any((len(row.seeds) > 1) == is_several for row in found.rows) for is_several in (True, False))
     body: list[str] = []
     for is_control in (False, True):
         of_kind = [row for row in found.rows if bool(ROWS[row.row].control_of) == is_control]
         if of_kind and body:
             body.append("\\midrule")
-        body += [_latex_row(row) for row in of_kind]
-    several = any(len(row.seeds) > 1 for row in found.rows)
-    spread = " Mean $\\pm$ standard deviation over seeds;" if several else ""
+        body += [_latex_row(row, is_marked=several and len(row.seeds) == 1) for row in of_kind]
+    spread = "mean $\\pm$ standard deviation over seeds; " if several else ""
+    one = f" {ONE_SEED} A single seed." if several and single else ""
     lines = [
         "% Needs \\usepackage{booktabs}.",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{tex(about.task)}, {steps}.{spread} in brackets the 95\\,\\% interval over $n = {found.problems}$ "
-        "test problems. Selected: best on dev; last: last iteration.}",
-        "\\begin{tabular}{lrlrlr}",
+        f"\\caption{{{tex(about.task)}, {steps}: {spread}in brackets the 95\\,\\% interval over $n = {found.problems}$ "
+        f"test problems. Selected: best on dev; last: last iteration.{one}}}",
+        "\\begin{tabular}{lrlrrlr}",
         "\\toprule",
-        "Approach & \\multicolumn{2}{c}{Test accuracy (\\%), selected} & "
-        "\\multicolumn{2}{c}{Test accuracy (\\%), last} & Train data used (\\%) \\\\",
+        " & \\multicolumn{3}{c}{Selected} & \\multicolumn{3}{c}{Last} \\\\",
+        "Approach" + 2 * " & \\multicolumn{2}{c}{Test accuracy (\\%)} & Train data used (\\%)" + " \\\\",
         "\\midrule",
         *body,
         "\\bottomrule",
@@ -168,28 +189,32 @@ _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }
 
 
-def _latex_row(row: RowResult) -> str:
-    cells = [tex(row.row)]
-    for accuracy in (row.selected, row.last):
+def _latex_row(row: RowResult, *, is_marked: bool) -> str:
+    cells = [tex(row.row) + (ONE_SEED if is_marked else "")]
+    for accuracy, used in (
+        (row.selected, row.unhinted + row.hinted),
+        (row.last, row.last_unhinted + row.last_hinted),
+    ):
         sd = "" if accuracy.sd is None else f" $\\pm$ {_percent(accuracy.sd)}"
-        cells += [f"{_percent(accuracy.mean)}{sd}", _interval(accuracy.interval)]
-    return " & ".join([*cells, _percent(row.unhinted + row.hinted)]) + " \\\\"
+        cells += [f"{_percent(accuracy.mean)}{sd}", _interval(accuracy.interval), _percent(used)]
+    return " & ".join(cells) + " \\\\"
 
 
 def _accuracies(found: Table) -> tuple[list[str], list[list[str]]]:
-    header = ["row", "seeds", "selected %", "95 %", "by seed", "iteration", "last %", "95 %", "by seed"]
+    of_each = ["95 %", "by seed", "train used %"]
     rows = [
         [
             row.row,
             ", ".join(map(str, row.seeds)),
             *_accuracy(row.selected),
+            _percent(row.unhinted + row.hinted),
             ", ".join(map(str, row.selected_iterations)),
             *_accuracy(row.last),
-            f"{_percent(row.unhinted + row.hinted)} ({_percent(row.unhinted)} + {_percent(row.hinted)})",
+            _percent(row.last_unhinted + row.last_hinted),
         ]
         for row in found.rows
     ]
-    return [*header, "train used % (unhinted + hinted)"], rows
+    return ["row", "seeds", "selected %", *of_each, "iteration", "last %", *of_each], rows
 
 
 def _differences(found: Table, which: str) -> tuple[list[str], list[list[str]]]:
@@ -202,29 +227,54 @@ def _differences(found: Table, which: str) -> tuple[list[str], list[list[str]]]:
     return [*header, "smallest shown"], rows
 
 
+def _outcomes(found: Table, which: str) -> tuple[list[str], list[list[str]]]:
+    header = ["row", "train used %, unhinted + hinted", "gained, lost against base", "false positives", "steps"]
+    rows = []
+    for row in found.rows:
+        if which == "selected":
+            used, against_base, steps, tokens = (row.unhinted, row.hinted), row.against_base, row.steps, row.loss_tokens
+            wrong, correct = row.false_positive, row.correct
+        else:
+            used, against_base = (row.last_unhinted, row.last_hinted), row.last_against_base
+            steps, tokens = row.last_steps, row.last_loss_tokens
+            wrong, correct = row.last_false_positive, row.last_correct
+        rows.append(
+            [
+                row.row,
+                " + ".join(map(_percent, used)),
+                _gained_lost(against_base),
+                DASH if wrong is None else f"{wrong}/{correct}",
+                f"{steps:g}",
+                _count(tokens),
+            ]
+        )
+    return [*header, "loss tokens"], rows
+
+
 def _costs(found: Table) -> tuple[list[str], list[list[str]]]:
-    header = ["row", "gained, lost against base", "false positives", "steps", "loss tokens", "steps in all"]
+    """pass@k is there where the config has it measured."""
+    header = ["row", "steps", "tokens generated", "tokens trained", "FLOPs", "hours"]
     passes = [row.passes for row in found.rows if row.passes is not None]
-    named = "pass@k on dev %, base → selected"
     if passes:
-        named = f"{named} (k = {passes[0].k}, T = {passes[0].temperature:g}, n = {passes[0].n})"
+        of = f"k = {passes[0].k}, T = {passes[0].temperature:g}, n = {passes[0].n}"
+        header.append(f"pass@k on dev %, base → selected ({of})")
     rows = [
         [
             row.row,
-            _gained_lost(row.against_base),
-            DASH if row.false_positive is None else f"{row.false_positive}/{row.correct}",
-            f"{row.steps:g}",
-            _count(row.loss_tokens),
             f"{row.all_steps:g}",
             _count(row.generated),
             _count(row.trained),
             DASH if row.flops is None else f"{row.flops:.2g}",
             f"{row.hours:.2f}",
-            DASH if row.passes is None else f"{_percent(row.passes.base)} → {_percent(row.passes.result)}",
+            *([_passes(row)] if passes else []),
         ]
         for row in found.rows
     ]
-    return [*header, "tokens generated", "tokens trained", "FLOPs", "hours", named], rows
+    return header, rows
+
+
+def _passes(row: RowResult) -> str:
+    return DASH if row.passes is None else f"{_percent(row.passes.base)} → {_percent(row.passes.result)}"
 
 
 def _accuracy(accuracy: Accuracy) -> list[str]:

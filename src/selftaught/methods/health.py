@@ -63,7 +63,7 @@ def _of_samples(it: Iteration) -> list[str]:
     if now is not None and then is not None and now < MIN_LENGTH * then:
         warnings.append(
             f"completions without a hint have {now:.0f} tokens on average, {then:.0f} in the first iteration: "
-            "reasoning gets lost; add 'steps' or 'no-leak' to selection.require, or lower training.max_epochs"
+            "reasoning gets lost; add 'steps' or 'no-leak' to selection.require, or lower training.learning_rate"
         )
     return warnings
 
@@ -122,7 +122,7 @@ def _of_dev(it: Iteration) -> list[str]:
     if dev.interval[1] < it.dev_before.accuracy:
         warnings.append(
             f"dev accuracy fell from {it.dev_before.accuracy:.3f} to {dev.accuracy:.3f}, outside the interval; lower "
-            "training.max_epochs or training.learning_rate"
+            "training.learning_rate or training.steps_first_iteration"
         )
     if it.passes is not None and it.passes_before:
         k = str(it.passes.num_samples)
@@ -131,7 +131,7 @@ def _of_dev(it: Iteration) -> list[str]:
         if wilson_interval(round(now * it.passes.n), it.passes.n)[1] < was:
             warnings.append(
                 f"pass@{k} on dev fell from {was:.3f} (iteration {best.iteration}) to {now:.3f}, outside the interval: "
-                "the model finds fewer ways to an answer; raise sampling.temperature, or lower training.max_epochs"
+                "the model finds fewer ways to an answer; raise sampling.temperature, or lower training.learning_rate"
             )
     if dev.accuracy >= MAX_DEV_ACCURACY:
         warnings.append(

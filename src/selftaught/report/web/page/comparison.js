@@ -18,7 +18,8 @@ export function comparisonSection(comparison, runs, split, { alone }) {
     rows.length > 0 && [
       el("h3", {}, "Accuracy on test"), accuracies(comparison),
       ...["selected", "last"].map((which) => differences(comparison, which)),
-      el("h3", {}, "What came of it, and what it took"), costs(comparison),
+      ...["selected", "last"].map((which) => outcomes(comparison, which)),
+      el("h3", {}, "What the whole run took"), costs(comparison),
       more("What the rows are", el("dl", { class: "meanings" }, rows.map((row) => [el("dt", {}, row.row), el("dd", {}, row.meaning, own(row))]))),
     ]
   );
@@ -62,7 +63,7 @@ function lines(comparison, byName, split) {
 }
 
 function accuracies({ rows, cells }) {
-  const header = ["row", "seeds", "selected, %", "95 %", "by seed", "iteration", "last, %", "95 %", "by seed", "train used, %"];
+  const header = ["row", "seeds", "selected, %", "95 %", "by seed", "train used, %", "iteration", "last, %", "95 %", "by seed", "train used, %"];
   const bySeed = (row, accuracy) => {
     const linked = accuracy.by_seed.map((share, i) => {
       const { run } = cells.find((cell) => cell.row === row.row && cell.seed === row.seeds[i]) ?? {};
@@ -71,13 +72,13 @@ function accuracies({ rows, cells }) {
     return el("span", { class: "together" }, linked);
   };
   const body = rows.map((row) => [
-    row.row, row.seeds.join(", "), mean(row.selected), between(row.selected.interval), bySeed(row, row.selected), row.selected_iterations.join(", "),
-    mean(row.last), between(row.last.interval), bySeed(row, row.last), `${points(row.unhinted + row.hinted)} (${points(row.unhinted)} + ${points(row.hinted)})`,
+    row.row, row.seeds.join(", "), mean(row.selected), between(row.selected.interval), bySeed(row, row.selected), points(row.unhinted + row.hinted), row.selected_iterations.join(", "),
+    mean(row.last), between(row.last.interval), bySeed(row, row.last), points(row.last_unhinted + row.last_hinted),
   ]);
   const single = rows.filter((row) => row.seeds.length === 1).map((row) => row.row);
   return [
     table("Accuracy on test", header, body, { hidden: true }),
-    el("p", { class: "faint small" }, "Selected is the model that is best on dev, last that of the last iteration. Mean ± standard deviation over seeds; the interval is over problems. Of training problems used: solved without a hint + by a hint alone.", single.length > 0 && ` A single seed, so nothing is known of its spread: ${single.join(", ")}.`),
+    el("p", { class: "faint small" }, "Selected is the model that is best on dev, last that of the last iteration. Mean ± standard deviation over seeds; the interval is over problems. Train used: the share of the training problems that it was last trained on.", single.length > 0 && ` A single seed, so nothing is known of its spread: ${single.join(", ")}.`),
   ];
 }
 
@@ -96,18 +97,35 @@ function differences({ rows, against }, which) {
   ];
 }
 
+function outcomes({ rows }, which) {
+  const isLast = which === "last";
+  const title = `What came of the ${which} model`;
+  const header = ["row", "train used, %, unhinted + hinted", "gained, lost against base", "false positives", "steps", "loss tokens"];
+  const of = (row, name) => row[isLast ? `last_${name}` : name];
+  const wrong = (row) => {
+    const found = of(row, "false_positive");
+    return found === null || found === undefined ? "–" : `${number(found)} of ${number(of(row, "correct"))}`;
+  };
+  const body = rows.map((row) => [
+    row.row, `${points(of(row, "unhinted"))} + ${points(of(row, "hinted"))}`, discordant(of(row, "against_base") ?? []), wrong(row), number(of(row, "steps")), number(of(row, "loss_tokens")),
+  ]);
+  return [
+    el("h3", {}, title), table(title, header, body, { hidden: true }),
+    isLast && el("p", { class: "faint small" }, "Means over seeds. Used for training: solved without a hint + by a hint alone. Gained: test problems that it solves and the base model does not. False positives: correct answers with wrong reasoning, of the correct ones of all seeds. Steps and loss tokens lie between the base model and it."),
+  ];
+}
+
 function costs({ rows }) {
   const passes = rows.find((row) => row.passes)?.passes;
-  const header = ["row", "gained, lost against base", "false positives", "steps", "loss tokens", "steps in all", "tokens generated", "tokens trained", "FLOPs", "hours"];
+  const header = ["row", "steps", "tokens generated", "tokens trained", "FLOPs", "hours"];
   if (passes) header.push(`pass@${passes.k} on dev, %`);
   const body = rows.map((row) => [
-    row.row, discordant(row.against_base), row.false_positive === null ? "–" : `${number(row.false_positive)} of ${number(row.correct)}`, number(row.steps), number(row.loss_tokens),
-    number(row.all_steps), number(row.generated), number(row.trained), row.flops === null ? "–" : row.flops.toExponential(1), number(row.hours, 2),
+    row.row, number(row.all_steps), number(row.generated), number(row.trained), row.flops === null ? "–" : row.flops.toExponential(1), number(row.hours, 2),
     ...(passes ? [row.passes ? `${points(row.passes.base)} → ${points(row.passes.result)}` : "–"] : []),
   ]);
   return [
-    table("What came of it, and what it took", header, body, { hidden: true }),
-    el("p", { class: "faint small" }, "Means over seeds. False positives: correct answers with wrong reasoning, of the correct ones of the selected models. Steps and loss tokens lie between the base model and the selected one."),
+    table("What the whole run took", header, body, { hidden: true }),
+    el("p", { class: "faint small" }, "Means over seeds, measurements included, as if each run were alone."),
   ];
 }
 
