@@ -127,6 +127,8 @@ with stop_signals(command("run", "--resume", Path("r u n"))) as stop:
         time.sleep(60)
     except Exception:
         print("taken for an error")
+    except SystemExit:
+        raise SystemExit(1)  # as Ray does where it waits
     finally:
         print("the work in hand is closed")
 """

@@ -133,6 +133,8 @@ class _Stop:
     """By Ctrl-C."""
     is_terminated: bool = False
     """By SIGTERM."""
+    is_ended: bool = False
+    """At once, by a second SIGTERM."""
 
 
 @contextmanager
@@ -148,6 +150,7 @@ def stop_signals(resume: str) -> Iterator[_Stop]:
             return
         if stop.is_interrupted or stop.is_terminated:
             print("stopped at once; the work in hand is dropped, what was finished is saved", file=sys.stderr)
+            stop.is_ended = is_term
             # Neither is an Exception, which something on the way could take for an error of its own.
             raise SystemExit(Suspended.exit_code) if is_term else KeyboardInterrupt  # typer makes 130 of the latter
         stop.is_terminated, stop.is_interrupted, first_s = is_term, not is_term, now
@@ -157,6 +160,10 @@ def stop_signals(resume: str) -> Iterator[_Stop]:
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    except SystemExit as error:
+        if stop.is_ended:  # Ray's wait has made it one with exit code 1
+            raise SystemExit(Suspended.exit_code) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -110,6 +110,7 @@ def reachable(address: str) -> None:
             text=True,
             check=False,
             timeout=JOIN_S,
+            start_new_session=True,  # so that Ctrl-C at the terminal is the run's alone
         )
     except subprocess.TimeoutExpired as error:
         why, said = f"no answer in {JOIN_S:.0f} s", f"{error.stdout!r} {error.stderr!r}"
