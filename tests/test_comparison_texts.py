@@ -210,7 +210,8 @@ def test_rows_whose_steps_cannot_see_all_their_problems_are_named() -> None:
 
 def test_the_latex_table_has_the_layout_of_the_papers_tables(found: Table) -> None:
     text = latex(found, about())
-    assert r"\caption{sums\_of\_two, at equal steps: mean $\pm$ standard deviation over seeds; in brackets" in text
+    assert r"\caption{Test accuracy and train data used on sums\_of\_two, in percent, at equal steps: mean" in text
+    assert r": mean $\pm$ standard deviation over seeds; in brackets the 95\,\% interval over $n = 10$" in text
     body = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0].splitlines()
     assert body[0].startswith("star-no-rationalization & 35.0 $\\pm$ 7.1 & [")
     assert body[1].startswith("star & 55.0 $\\pm$ 7.1 & [")

@@ -162,12 +162,15 @@ def latex(found: Table, about: About) -> str:
         "% Needs \\usepackage{booktabs}.",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{tex(about.task)}, {steps}: {spread}in brackets the 95\\,\\% interval over $n = {found.problems}$ "
-        f"test problems. Selected: best on dev; last: last iteration.{one}}}",
+        f"\\caption{{Test accuracy and train data used on {tex(about.task)}, in percent, {steps}: {spread}in brackets "
+        f"the 95\\,\\% interval over $n = {found.problems}$ test problems. Selected: best on dev; last: last "
+        f"iteration.{one}}}",
+        "\\footnotesize",
+        "\\setlength{\\tabcolsep}{3pt}",
         "\\begin{tabular}{lrlrrlr}",
         "\\toprule",
         " & \\multicolumn{3}{c}{Selected} & \\multicolumn{3}{c}{Last} \\\\",
-        "Approach" + 2 * " & \\multicolumn{2}{c}{Test accuracy (\\%)} & Train data used (\\%)" + " \\\\",
+        "Approach" + 2 * " & \\multicolumn{2}{c}{Accuracy} & Train" + " \\\\",
         "\\midrule",
         *body,
         "\\bottomrule",
