@@ -2,8 +2,9 @@
 """docs/claims.md: its tables follow from docs/results/compare-NAME.json, its sentences are written by hand.
 
 `claims_page` fills the blocks between `<!-- compare-NAME:start -->` and `<!-- compare-NAME:end -->` (tables and plots),
-the same with `compare-NAME-claims` (what may be said of each claim) and with `compare-NAME-classes` (which class of
-problems is learned when). scripts/make_docs.py and scripts/record_comparison.py use it.
+the same with `compare-NAME-claims` (what may be said of each claim), with `compare-NAME-classes` (which class of
+problems is learned when) and with `compare-NAME-passes` (pass@k). scripts/make_docs.py and
+scripts/record_comparison.py use it.
 """
 
 import json
@@ -74,14 +75,12 @@ def claims_page(page: str) -> str:
 
 
 def text_of_block(block: str) -> str:
-    name = block.removesuffix("-claims").removesuffix("-classes")
+    name, kind = next(((block.removesuffix(kind), kind) for kind in TABLES if block.endswith(kind)), (block, ""))
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return f"Nothing is recorded yet in docs/results/{path.name}."
     recorded = read_record(json.loads(path.read_text(encoding="utf-8")))
-    if block.endswith("-claims"):
-        return claims_table(recorded)
-    return classes_table(recorded) if block.endswith("-classes") else tables(recorded, name)
+    return TABLES[kind](recorded) if kind else tables(recorded, name)
 
 
 def read_record(content: Mapping[str, Any]) -> Recorded:
@@ -236,3 +235,28 @@ def _learned(iterations: Sequence[Mapping[str, Any]], name: str) -> str:
     shares = [correct / n for correct, n in (item["dev"]["by_class"][name] for item in iterations)]
     first = next((str(i) for i, share in enumerate(shares) if share >= HALF), DASH)
     return f"{first} ({shares[-1]:.2f})"
+
+
+def passes_table(recorded: Recorded) -> str:
+    """pass@k of the base model and of the selected one, by row and seed."""
+    results = [result for result in recorded.finished.results if result.passes]
+    ks = sorted({int(k) for result in results for of in result.passes.values() for k in of.pass_at_k})
+    rows = [
+        [
+            md(result.cell.row),
+            str(result.cell.seed),
+            str(result.selected.iteration),
+            *(_risen(result, str(k)) for k in ks),
+        ]
+        for result in results
+    ]
+    return table(["row", "seed", "selected iteration", *(f"pass@{k} %" for k in ks)], rows)
+
+
+def _risen(result: Result, k: str) -> str:
+    base, selected = (result.passes[i].pass_at_k[k] for i in (0, result.selected.iteration))
+    return f"{100 * base:.1f} → {100 * selected:.1f}"
+
+
+TABLES = {"-claims": claims_table, "-classes": classes_table, "-passes": passes_table}
+"""How a block's name ends -> its table."""
