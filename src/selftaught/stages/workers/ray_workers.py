@@ -147,7 +147,8 @@ class RayWorkers:
         ray.kill(actor.handle, no_restart=True)
 
     def avoid(self, worker: str) -> bool:
-        self._avoided.add(self._node_of[worker])
+        if worker in self._node_of:  # else it was lost before it had a place
+            self._avoided.add(self._node_of[worker])
         others = sum(actor.node_id not in self._avoided for actor in self._actors.values())
         return room_for(self._needs, but=self._avoided) > others
 
