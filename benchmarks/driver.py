@@ -153,6 +153,9 @@ class PacedWorkers:
     def kill(self, worker: str) -> None:
         raise AssertionError("no worker is late or lost")
 
+    def avoid(self, worker: str) -> bool:
+        raise AssertionError("no worker is late or lost")
+
     def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:
         until = min(self._due[0][0] - self.clock(), timeout_s) if self._due else timeout_s
         if until > 0:

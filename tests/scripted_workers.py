@@ -29,6 +29,7 @@ from selftaught.stages.workers.protocol import (
     Told,
     Waits,
     WorkerEvent,
+    failure,
 )
 
 
@@ -46,6 +47,8 @@ class Fate:
     platform: str = "a machine"
     waits: bool = False
     """Whether it says that it has no place, until it is ready."""
+    raised: Exception | None = None
+    """What opening the model raises."""
 
 
 @dataclass
@@ -75,6 +78,7 @@ class ScriptedWorkers:
         self.made: list[tuple[str, int]] = []
         """Stage and number of every chunk that was finished, also twice."""
         self.closed = 0
+        self.avoided: list[str] = []
 
     def clock(self) -> float:
         return self._now
@@ -98,6 +102,11 @@ class ScriptedWorkers:
 
     def kill(self, worker: str) -> None:
         self._workers.pop(worker, None)
+
+    def avoid(self, worker: str) -> bool:
+        assert worker not in self._workers, "it has ended"
+        self.avoided.append(worker)
+        return False
 
     def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:
         end, events = self._now + timeout_s, list[WorkerEvent]()
@@ -127,6 +136,9 @@ class ScriptedWorkers:
         there = self._workers[worker]
         if there.fate.dies_after is not None and there.fate.dies_after < 0:
             return self._die(worker)
+        if there.fate.raised is not None:
+            del self._workers[worker]
+            return failure(worker, there.fate.raised)
         there.is_ready = True
         return Ready(worker=worker, platform=there.fate.platform)
 
@@ -141,11 +153,16 @@ class ScriptedWorkers:
             return self._die(worker)
         job = there.jobs.pop(0)
         there.done += 1
+        try:
+            result = self._alter(worker, self._maker(job))
+        except Exception as error:
+            del self._workers[worker]
+            return failure(worker, error)
         if there.jobs:
             self._begin(worker)
         if isinstance(job, ChunkJob):
             self.made.append((job.stage, job.number))
-        return Made(worker=worker, result=self._alter(worker, self._maker(job)))
+        return Made(worker=worker, result=result)
 
     def _die(self, worker: str) -> WorkerEvent | None:
         if not self._workers[worker].fate.is_told:

@@ -18,14 +18,24 @@ from rich.console import Console
 from scripted_workers import Fate, ScriptedWorkers, ToyMaker
 from selftaught.methods.method import Draw, StandardMethod
 from selftaught.methods.table import METHODS
-from selftaught.records.errors import EngineError, Interrupted, RefusedError, StoreError, Suspended, WorkerDied
+from selftaught.records.errors import (
+    EngineError,
+    Interrupted,
+    ModelError,
+    RefusedError,
+    StoreError,
+    Suspended,
+    VerifierError,
+    WorkerDied,
+)
 from selftaught.records.events import ChunkSaved, Event, Note, SampleMade, TokensGenerated, WorkersChanged
 from selftaught.records.prompts import ChunkPrompts
 from selftaught.records.samples import ModelRef
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.runs.parts import Part, Parts
-from selftaught.stages.workers.dispatch import Dispatcher, Limits
-from selftaught.stages.workers.protocol import Finished, FinishedChunk, FinishedRenders, Refused, ScoreJob
+from selftaught.stages.workers.dispatch import Dispatcher
+from selftaught.stages.workers.losses import Limits, Losses, WorkerFault
+from selftaught.stages.workers.protocol import Finished, FinishedChunk, FinishedRenders, Job, Refused, ScoreJob
 from selftaught.tracking.terminal import Terminal
 from selftaught.training.none import NullTrainer
 from test_scale import MEMORY, large_task
@@ -196,13 +206,146 @@ def test_a_worker_of_another_kind_of_machine_is_not_used_unless_the_config_takes
     fates, events = (Fate(), Fate(starts_s=2.0, platform="another machine")), list[Event]()
     source = run_with(tmp_path / "refused", *fates, workers=2, tell=events.append)
     (note,) = (note for note in notes_of(events) if "not used" in note)
-    assert "w1 is not used: it has another machine, the first one a machine" in note
+    assert "w1 is not used: it has another machine, the run's first one a machine" in note
     assert "cluster.any_machine" in note
-    assert len(source.started) < 2 + 2 * source.closed
+    assert source.avoided == ["w1"]
+    assert len(source.started) == 1 + source.closed, "it loads no other model"
     events.clear()
     config = configured(cluster__any_machine=True)
     run_with(tmp_path / "taken", *fates, workers=2, config=config, tell=events.append)
     assert not any("not used" in note for note in notes_of(events))
+
+
+def test_the_first_machine_of_a_run_is_that_of_its_later_starts_too(tmp_path: Path) -> None:
+    """Also if another kind is ready first then."""
+    kept, events = list[str](), list[Event]()
+
+    def tell(event: Event) -> None:
+        if isinstance(event, ChunkSaved):
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_with(tmp_path, tell=tell, keep_platform=kept.append)
+    assert kept == ["a machine"]
+    odd = Fate(starts_s=0.5, platform="another machine")
+    source = run_with(tmp_path, odd, workers=2, platform=kept[0], keep_platform=kept.append, tell=events.append)
+    assert source.avoided == ["w0"]
+    assert len(kept) == 1
+    assert folder_bytes(tmp_path, *FOLDERS) == alone()
+
+
+def test_a_run_without_a_machine_like_its_first_one_ends_with_what_may_be_done(tmp_path: Path) -> None:
+    with pytest.raises(WorkerDied) as caught:
+        run_with(tmp_path, workers=2, platform="a better machine")
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("no worker is left that is like the run's first one: that had a better machine, the last ")
+    assert "cluster.any_machine=true" in line
+
+
+def raising(error: Exception) -> Callable[[str, Finished], Finished]:
+    """What makes the chunk 1 of the rationales fail, in every worker."""
+
+    def alter(worker: str, result: Finished) -> Finished:
+        if isinstance(result, FinishedChunk) and result.number == 1 and b'"kind":"rationale"' in result.lines[0]:
+            raise error
+        return result
+
+    return alter
+
+
+def test_a_mistake_that_every_worker_would_make_ends_the_run_with_its_traceback_and_keeps_what_is_finished(
+    tmp_path: Path,
+) -> None:
+    events: list[Event] = []
+    with pytest.raises(WorkerFault) as caught:
+        run_with(tmp_path, tell=events.append, alter=raising(KeyError("carry")))
+    first, *rest = str(caught.value).splitlines()
+    assert first.startswith("3 workers have failed at the same work in the same way: KeyError: 'carry'; what was ")
+    assert rest[0].startswith("Traceback")
+    assert "in alter" in "".join(rest)
+    assert sum("was lost (KeyError: 'carry')" in note for note in notes_of(events)) == 2
+    assert folder_bytes(tmp_path, "samples").keys() >= {"samples/000-dev.jsonl"}
+    run_with(tmp_path)
+    assert folder_bytes(tmp_path, *FOLDERS) == alone()
+
+
+def test_a_mistake_that_is_one_loss_too_many_has_its_traceback_too(tmp_path: Path) -> None:
+    config = configured(cluster__max_losses=0)
+    with pytest.raises(WorkerFault, match=r"(?s)1 workers were lost, more than .*: 'carry'; .*Traceback.* in alter"):
+        run_with(tmp_path, config=config, alter=raising(KeyError("carry")))
+
+
+def test_what_three_workers_are_refused_at_the_same_chunk_ends_the_run_with_its_line(tmp_path: Path) -> None:
+    events: list[Event] = []
+    with pytest.raises(VerifierError, match=r"^the verifier failed$"):
+        run_with(tmp_path, tell=events.append, alter=raising(VerifierError("the verifier failed")))
+    assert sum("was lost (the verifier failed)" in note for note in notes_of(events)) == 2
+
+
+def test_a_worker_that_is_refused_while_others_work_is_lost_and_none_starts_in_its_place(tmp_path: Path) -> None:
+    """As on a node whose disk is full, or a GPU that has gone."""
+    events: list[Event] = []
+    full = Fate(starts_s=2.0, raised=ModelError("the disk of node b is full"))
+    source = run_with(tmp_path, Fate(), full, tell=events.append)
+    assert source.avoided == ["w1"]
+    assert len(source.started) == 1 + 2 * source.closed
+    assert "worker w1 was lost (the disk of node b is full); no other one starts in its place" in notes_of(events)
+    assert [event.losses for event in events if isinstance(event, WorkersChanged)][-1] == 1
+    assert folder_bytes(tmp_path, *FOLDERS) == alone()
+
+
+def test_a_place_where_three_workers_have_failed_to_open_a_model_is_left_while_others_work(tmp_path: Path) -> None:
+    events: list[Event] = []
+    broken = Fate(starts_s=2.0, raised=RuntimeError("CUDA error: uncorrectable"))
+    source = run_with(tmp_path, Fate(takes_s=(9.0,)), broken, broken, broken, workers=2, tell=events.append)
+    assert source.avoided == ["w3"]
+    notes = [note for note in notes_of(events) if "RuntimeError: CUDA error" in note]
+    assert ["no other one starts" in note for note in notes] == [False, False, True]
+    assert folder_bytes(tmp_path, *FOLDERS) == alone()
+
+
+def test_a_model_that_no_worker_can_open_ends_the_run_with_the_traceback_after_three(tmp_path: Path) -> None:
+    """The exception has no traceback here: nothing has raised it."""
+    broken = Fate(raised=RuntimeError("no such layer"))
+    with pytest.raises(WorkerFault, match=r"(?s)^3 workers .*: RuntimeError: no such layer; .*\nRuntimeError"):
+        run_with(tmp_path, *[broken] * 9, workers=9)
+
+
+def test_a_loss_in_a_cluster_names_the_node() -> None:
+    limits = Limits(workers=2, chunk_timeout=10, max_losses=0)
+    refused = Refused(worker="7", error=ModelError("the disk is full"), node="b")
+    first, later = Losses(limits), Losses(limits)
+    later.was_ready = True
+    assert str(first.add(refused, None, was_opening=True)) == "node b: the disk is full"
+    assert "; the last one: node b: the disk is full; " in str(later.add(refused, None, was_opening=True))
+
+
+def test_what_all_workers_are_refused_for_one_after_the_other_ends_the_run_with_the_last_line(tmp_path: Path) -> None:
+    refused = Fate(starts_s=2.0, raised=ModelError("the disk is full"))
+    with pytest.raises(ModelError, match=r"^the disk is full$"):
+        run_with(tmp_path, Fate(dies_after=1), refused, refused, workers=2)
+
+
+@pytest.mark.parametrize("first", [Fate(dies_after=0), Fate(starts_s=2.0, raised=ModelError("no disk"))])
+def test_what_has_come_together_with_the_end_of_a_run_is_handed_on_before(first: Fate) -> None:
+    made, taken = list[int](), list[int]()
+
+    def make(job: Job) -> Finished:
+        made.append(job.number)
+        return FinishedRenders(number=job.number, rendered=None)
+
+    source = ScriptedWorkers(make, [first])
+    limits = Limits(workers=4, chunk_timeout=10, max_losses=0)
+    dispatcher = Dispatcher(source, limits, clock=source.clock)
+    dispatcher.start(ModelRef(path="scripted"))
+
+    def take() -> None:
+        taken.extend(job.number for job, _ in dispatcher.finished(score_jobs(9)))
+
+    with pytest.raises(WorkerDied, match="1 workers were lost, more than"):
+        take()
+    assert len(made) == 3
+    assert taken == made
 
 
 def test_too_many_losses_end_the_run_with_one_line(tmp_path: Path) -> None:

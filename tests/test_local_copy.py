@@ -1,6 +1,7 @@
 """A model on a shared folder is copied to a machine's disk once, is what its hash says, and goes when unused."""
 
 import shutil
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ import pytest
 from selftaught.models import local_copy
 from selftaught.models.local_copy import folder_here
 from selftaught.models.weights import model_in_folder, weights_sha256
-from selftaught.records.errors import ModelError
+from selftaught.records.errors import ModelError, RefusedError
 from selftaught.records.samples import ModelRef
 from tiny_models import make_adapters
 
@@ -30,16 +31,18 @@ def model(adder: Path, tmp_path: Path) -> ModelRef:
 
 
 def test_who_asks_at_the_same_time_gets_one_copy(model: ModelRef, tmp_path: Path) -> None:
-    """Threads stand for processes: each opens the lock itself, which is what it tells apart."""
-    all_have_it = threading.Barrier(4, timeout=60)
+    """Threads stand for processes: each opens the lock itself, which is what it tells apart. Several times, because
+    one that waits for those that have the copy already does so in one of three times."""
+    for time in range(10):
+        all_have_it = threading.Barrier(4, timeout=20)
 
-    def use() -> int:
-        with folder_here(model, tmp_path / "own") as folder:
-            all_have_it.wait()
-            return folder.stat().st_ino
+        def use(place: Path = tmp_path / str(time), all_have_it: threading.Barrier = all_have_it) -> int:
+            with folder_here(model, place) as folder:
+                all_have_it.wait()
+                return folder.stat().st_ino
 
-    with ThreadPoolExecutor(4) as pool:
-        assert len({use.result() for use in [pool.submit(use) for _ in range(4)]}) == 1
+        with ThreadPoolExecutor(4) as pool:
+            assert len({use.result() for use in [pool.submit(use) for _ in range(4)]}) == 1
 
 
 def test_a_copy_has_the_weights_and_small_files_and_nothing_else(model: ModelRef, tmp_path: Path) -> None:
@@ -77,7 +80,7 @@ def test_other_weights_than_the_runs_are_refused(model: ModelRef, tmp_path: Path
     with pytest.raises(ModelError, match=r"hashes to \w{12}, the run's model to 000000000000") as caught:
         folder_here(other, tmp_path / "own").__enter__()
     assert len(str(caught.value).splitlines()) == 1
-    assert [path.suffix for path in (tmp_path / "own").iterdir()] == [".lock"]
+    assert {path.suffix for path in (tmp_path / "own").iterdir()} == {".lock"}
 
 
 def test_a_folder_that_this_machine_does_not_see_is_refused(tmp_path: Path) -> None:
@@ -98,3 +101,71 @@ def test_a_folder_on_the_machines_own_disk_is_used_where_it_is(
     monkeypatch.undo()
     with folder_here(model, tmp_path / "own") as folder:
         assert folder == Path(model.path)
+
+
+def alter(folder: Path, name: str = "model.safetensors") -> None:
+    """Other weights of the same size."""
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 1
+    (folder / name).write_bytes(content)
+
+
+def test_other_weights_on_the_machines_own_disk_are_refused_until_the_runs_are_there_again(
+    model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    folder, place = Path(model.path), tmp_path / "own"
+    with folder_here(model, place):
+        pass
+    alter(folder)
+    for _ in range(2):
+        with pytest.raises(RefusedError) as caught:
+            folder_here(model, place).__enter__()
+        (line,) = str(caught.value).splitlines()
+        assert line.startswith(f"node {socket.gethostname()}: the weights in {folder} hash to ")
+        assert f", the run's model to {(model.sha256 or '')[:12]}; put the run's weights there" in line
+    alter(folder)
+    with folder_here(model, place) as used:
+        assert used == folder
+
+
+def test_weights_on_the_machines_own_disk_are_hashed_once_for_all_processes(
+    model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    hashed: list[Path] = []
+
+    def counted(folder: Path) -> str:
+        hashed.append(folder)
+        return weights_sha256(folder)
+
+    monkeypatch.setattr(local_copy, "weights_sha256", counted)
+
+    def use() -> None:
+        with folder_here(model, tmp_path / "own"):
+            pass
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(use) for _ in range(8)]:
+            done.result()
+    assert hashed == [Path(model.path)]
+    for mark in (tmp_path / "own").glob("*.checked"):
+        mark.write_text("torn")
+    use()
+    assert len(hashed) == 2
+
+
+@pytest.mark.parametrize("is_copied", [True, False])
+def test_adapters_whose_base_is_another_one_here_are_refused(
+    is_copied: bool, adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the copy of the adapters was made when it was still the same."""
+    base = shutil.copytree(adder, tmp_path / "base")
+    made = make_adapters(base, tmp_path / "adapters")
+    model, place = model_in_folder(made), tmp_path / "own"
+    monkeypatch.setattr(local_copy, "_is_on_disk_of", lambda place, folder: folder == base or not is_copied)
+    with folder_here(model, place):
+        pass
+    alter(base)
+    with pytest.raises(RefusedError, match="hash to"):
+        folder_here(model, place).__enter__()

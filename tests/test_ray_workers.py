@@ -383,7 +383,8 @@ def test_workers_that_die_hang_or_fail_are_told_and_replaced(run: Run) -> None:
     os.kill(pids[killed], signal.SIGKILL)
     told = run.until(lambda told: len(lost(told)) == 2)
     assert lost(told)[failing] == "the engine died"
-    assert lost(told)[killed].startswith(f"on node {socket.gethostname()}: Worker unexpectedly exits")
+    assert lost(told)[killed].startswith("Worker unexpectedly exits")
+    assert {event.node for event in told if isinstance(event, Lost)} == {socket.gethostname()}
     run.send(frozen, "hang")
     os.kill(pids[frozen], signal.SIGSTOP)
     began = time.monotonic()
@@ -438,6 +439,21 @@ def test_workers_without_a_place_say_what_they_wait_for(run: Run, monkeypatch: p
 
 
 @pytest.mark.slow
+def test_no_worker_starts_on_a_node_that_is_avoided(run: Run) -> None:
+    first, second, third = run.ready(3)
+    nodes = {worker: run.source._actors[worker].node_id for worker in (first, second, third)}
+    run.source.kill(first)
+    assert not run.source.avoid(first), "the two others have the other two nodes"
+    run.source.kill(second)
+    (again,) = run.ready(1)
+    assert run.source._actors[again].node_id == nodes[second]
+    run.source.kill(third)
+    assert run.source.avoid(again), "that of the third"
+    (last,) = run.ready(1)
+    assert run.source._actors[last].node_id == nodes[third]
+
+
+@pytest.mark.slow
 def test_a_model_that_cannot_be_read_is_refused_by_the_first_worker(run: Run, tmp_path: Path) -> None:
     (tmp_path / "unreadable").mkdir()
     run.source.start(ModelRef(path=str(tmp_path / "unreadable")))
@@ -453,7 +469,8 @@ def test_a_node_with_another_version_is_refused_by_name(run: Run, monkeypatch: p
     (event,) = run.until(lambda told: len(told) > 0)
     assert isinstance(event, Refused)
     assert isinstance(event.error, RefusedError)
-    assert f"node {socket.gethostname()}: its Python has selftaught" in str(event.error)
+    assert event.node == socket.gethostname()
+    assert str(event.error).startswith("its Python has selftaught")
     assert "and the run 9.9; install the same version" in str(event.error)
 
 

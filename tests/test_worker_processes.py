@@ -1,5 +1,6 @@
 """Worker processes of one machine: killed, frozen or left alone, the run folder is that of a run without them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,12 +22,13 @@ from selftaught.config.loading import config_from_values, load_config
 from selftaught.config.resolving import Resolved
 from selftaught.engines.scripted import ScriptedEngine
 from selftaught.engines.server.process import alive_in_group
-from selftaught.records.errors import ConfigError, Interrupted, RefusedError
+from selftaught.records.errors import ConfigError, EngineError, Interrupted, RefusedError, WorkerDied
 from selftaught.records.events import Event, Note, SampleMade
 from selftaught.records.samples import ModelRef
 from selftaught.runs.parts import Parts
+from selftaught.runs.reading import read_run_json
 from selftaught.stages.workers.processes import LocalProcesses, device_groups
-from selftaught.stages.workers.protocol import Lost, Ready, Refused, WorkerEvent
+from selftaught.stages.workers.protocol import Lost, Ready, Refused, WorkerEvent, failure
 from selftaught.tracking.listeners import Recorder
 from toy import folder_bytes
 from vllm_servers import group_in, server_in
@@ -72,6 +74,26 @@ def test_two_processes_sample_what_one_does(tmp_path: Path) -> None:
         assert any("2 worker processes sample, on the CPUs" in n for n in notes_of(heard.events)) == bool(workers)
     assert dev_of(tmp_path / "one").read_bytes() == dev_of(tmp_path / "two").read_bytes()
     assert children() == []
+    about = read_run_json(tmp_path / "two")
+    assert about["platform"] == ChunkMaker(tmp_path / "two").platform()
+    assert "platform" not in read_run_json(tmp_path / "one")
+
+    changed = {**about, "platform": "a better machine"}
+    (tmp_path / "two" / "run.json").write_text(json.dumps(changed), encoding="utf-8")
+    config = config_with(cluster__workers=1, task__dev_problems=8)
+    with pytest.raises(WorkerDied, match="the run's first one: that had a better machine, the last one here has CPU"):
+        launch(config, tmp_path / "two")
+    assert read_run_json(tmp_path / "two")["platform"] == "a better machine"
+
+
+def test_a_run_that_took_any_machine_once_says_so_for_good(tmp_path: Path) -> None:
+    for any_machine in (False, True, False):
+        changed = config_with(cluster__any_machine=any_machine, cluster__max_losses=7 + any_machine)
+        with pytest.raises(Interrupted):
+            launch(changed, tmp_path, should_stop=lambda: True)
+        config = read_run_json(tmp_path)["config"]
+        assert config["cluster.max_losses"] == 7 + any_machine
+    assert config["cluster.any_machine"] is True
 
 
 def is_measured(run_dir: Path, number: int = 8) -> bool:
@@ -283,6 +305,31 @@ def test_every_process_sees_its_own_gpus_and_a_replacement_those_of_the_lost_one
     assert again.platform == "0"
     source.close()
     assert children() == []
+
+
+def test_gpus_that_are_avoided_are_given_to_no_process_any_more(source: LocalProcesses) -> None:
+    names = [source.start(ModelRef(path="m")) for _ in range(2)]
+    events_of(source, 2)
+    source.kill(names[0])
+    assert not source.avoid(names[0])
+    source.close()
+    source.start(ModelRef(path="m"))
+    (ready,) = events_of(source, 1)
+    assert isinstance(ready, Ready)
+    assert ready.platform == "3,4"
+
+
+def test_a_mistake_in_a_worker_is_told_with_its_type_and_traceback() -> None:
+    try:
+        {}["carry"]
+    except KeyError as error:
+        lost = failure("w", error)
+    assert isinstance(lost, Lost)
+    assert lost.why == "KeyError: 'carry'"
+    assert "in test_a_mistake_in_a_worker_is_told" in lost.traceback
+    assert failure("w", EngineError("it died")) == Lost(worker="w", why="it died")
+    assert failure("w", ValueError()).why == "ValueError"  # type: ignore[union-attr]
+    assert isinstance(failure("w", ConfigError("a setting")), Refused)
 
 
 def test_a_worker_that_is_refused_fails_or_dies_says_why(source: LocalProcesses) -> None:

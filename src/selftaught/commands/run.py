@@ -158,6 +158,8 @@ def launch(
                 shared=_chunks(shared, run_dir, config, resolved) if shared else None,
                 source=source or sampling.source,
                 num_workers=cluster.number or sampling.number,
+                platform=read_run_json(run_dir).get("platform"),
+                keep_platform=partial(_keep_platform, store),
                 tell=tell,
                 should_stop=should_stop,
                 suspended_by=suspended_by,
@@ -245,6 +247,10 @@ def _write_changes(store: RunStore, config: RunConfig, held: Resolved | None, re
     now = with_changeable(about if resolved is held else with_changes(about, resolved), config)
     if now != about:
         store.write_json("run.json", now)
+
+
+def _keep_platform(store: RunStore, platform: str) -> None:
+    store.write_json("run.json", {**read_run_json(store.dir), "platform": platform})
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -50,9 +50,11 @@ def with_changes(about: Mapping[str, Any], resolved: Resolved) -> dict[str, Any]
 
 
 def with_changeable(about: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
-    """The same for the settings that may be others at every start: workers read them there."""
+    """The same for the settings that may be others at every start: workers read them there. `cluster.any_machine` stays
+    true once it was: what was sampled then may be of several kinds of machines."""
     now = {key: value for key, value in flat_values(config).items() if may_change(config, key)}
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in now.items()}
+    values["cluster.any_machine"] = config.cluster.any_machine or about["config"].get("cluster.any_machine", False)
     return {**about, "config": {**about["config"], **values}}
 
 

@@ -2,7 +2,8 @@
 
 Many processes that read the same gigabytes from a network filesystem at the same time wait for each other. The first
 process of a machine makes the copy and compares its hash; the others wait for it. A copy that no process uses is
-removed when the next one is made.
+removed when the next one is made. A folder that is used where it is may hold other weights than the run's, on a disk
+of the machine alone or in its cache of the hub: the first process hashes it, and leaves a mark for the others.
 """
 
 import fcntl
@@ -10,16 +11,18 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from selftaught.models.adapters import is_adapter, read_adapter
+from selftaught.models.adapters import adapters_in, is_adapter, read_adapter
 from selftaught.models.folder import ADAPTER_CONFIG, json_object
 from selftaught.models.weights import weights_sha256
-from selftaught.records.errors import ModelError
+from selftaught.records.errors import ModelError, RefusedError
 from selftaught.records.samples import ModelRef
 
 LEFT_OUT = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack")
@@ -36,14 +39,16 @@ def place_of_copies() -> Path:
 @contextmanager
 def folder_here(model: ModelRef, place: Path, *, appears_s: float = APPEARS_S) -> Iterator[Path]:
     """The folder to load a model from: its own if that is on the disk of `place`, else a copy in `place`, which stays
-    while the context lasts.
+    while the context lasts. What is there has the hash of the model, if that is known.
 
-    Raises ModelError for a folder that is not there, a disk that is too full, and a copy with another hash.
+    Raises ModelError for a folder that is not there, a disk that is too full, and a copy with another hash, and
+    RefusedError for a folder with another hash.
     """
     folder = Path(model.path)
     _wait_for(folder, appears_s)
     _make_private(place)
     if _is_on_disk_of(place, folder):
+        _check_once(folder, place, sha256=model.sha256)
         yield folder
     elif is_adapter(folder):
         base = read_adapter(folder, named=model.path).base
@@ -51,6 +56,7 @@ def folder_here(model: ModelRef, place: Path, *, appears_s: float = APPEARS_S) -
             folder_here(ModelRef(path=str(base)), place) as base_here,
             _copy(folder, place, sha256=model.sha256, base=base_here) as copy,
         ):
+            _check_once(copy, place, sha256=model.sha256)  # the base may have changed since the copy was made
             yield copy
     else:
         with _copy(folder, place, sha256=model.sha256) as copy:
@@ -64,10 +70,14 @@ def _copy(folder: Path, place: Path, *, sha256: str | None, base: Path | None = 
     with open(f"{copy}.lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         while not copy.is_dir():
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not copy.is_dir():
-                _remove_unused(place)
-                _make(folder, copy, sha256=sha256, base=base)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            # Who is to make it has a lock of its own: whoever waited to have the copy's alone would wait for all users.
+            with open(f"{copy}.making.lock", "wb") as making:
+                fcntl.flock(making, fcntl.LOCK_EX)
+                if not copy.is_dir():
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    _remove_unused(place)
+                    _make(folder, copy, sha256=sha256, base=base)
             fcntl.flock(lock, fcntl.LOCK_SH)  # lets go of the other first, so that the copy may be gone again
         yield copy
 
@@ -99,6 +109,45 @@ def _make(folder: Path, copy: Path, *, sha256: str | None, base: Path | None) ->
         raise ModelError(
             f"model {str(folder)!r} cannot be copied to {copy.parent}: {error}; look at the disk's space and rights"
         ) from error
+
+
+def _check_once(folder: Path, place: Path, *, sha256: str | None) -> None:
+    """Raise RefusedError for a folder whose weights have another hash. They are read once for all processes of the
+    machine, and again if a file of theirs has changed; a hash that is None is that of the base of adapters, which
+    theirs covers."""
+    if sha256 is None:
+        return
+    about = {"folder": str(folder), "files": _described(folder)}
+    mark = place / f"{hashlib.sha256(str(folder).encode()).hexdigest()}.checked"
+    with open(f"{mark}.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = _read_mark(mark)
+        if known is None or {**known, "sha256": None} != {**about, "sha256": None}:
+            known = {**about, "sha256": weights_sha256(folder)}
+            part = mark.with_name(f"{mark.name}.part")
+            part.write_text(json.dumps(known), encoding="utf-8")
+            part.rename(mark)
+    if (found := known["sha256"]) != sha256:
+        raise RefusedError(
+            f"node {socket.gethostname()}: the weights in {folder} hash to {found[:12]}, the run's model to "
+            f"{sha256[:12]}; put the run's weights there, or have the model in a folder that all nodes share"
+        )
+
+
+def _described(folder: Path) -> list[list[Any]]:
+    """Path, size and times of change (ns) of all files that a hash covers: those of adapters and of their base."""
+    folders = [folder, *(adapter.base for adapter in adapters_in(folder))]
+    files = [path for each in folders for path in sorted(each.glob("*.safetensors")) if path.is_file()]
+    return [[str(path), (s := path.stat()).st_size, s.st_mtime_ns, s.st_ctime_ns] for path in files]
+
+
+def _read_mark(mark: Path) -> dict[str, Any] | None:
+    """None if there is none, or if it is damaged."""
+    try:
+        content = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and isinstance(content.get("sha256"), str) else None
 
 
 def _remove_unused(place: Path) -> None:

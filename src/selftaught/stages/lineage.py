@@ -23,7 +23,8 @@ from selftaught.records.training import Checkpoint
 from selftaught.stages.loaded_weights import refuse_other_weights, why_not
 from selftaught.stages.setup import Setup, is_stopped, raise_if_stopped
 from selftaught.stages.weight_proof import NOISE, CannotTell
-from selftaught.stages.workers.dispatch import Dispatcher, Limits
+from selftaught.stages.workers.dispatch import Dispatcher
+from selftaught.stages.workers.losses import Limits
 from selftaught.stages.workers.protocol import Finished, FinishedRenders, FinishedScores, Job, RenderJob, ScoreJob
 
 Work = Literal["sampling", "training", "loading"]
@@ -149,7 +150,15 @@ def _dispatcher(setup: Setup, models: Models) -> Dispatcher:
         max_losses=cluster.max_losses,
         any_machine=cluster.any_machine,
     )
-    return Dispatcher(setup.source, limits, clock=setup.clock, tell=setup.tell, working=models.working)
+    return Dispatcher(
+        setup.source,
+        limits,
+        clock=setup.clock,
+        tell=setup.tell,
+        working=models.working,
+        platform=setup.platform,
+        keep_platform=setup.keep_platform,
+    )
 
 
 class _TimedEngine:

@@ -42,6 +42,10 @@ class Setup:
     """Where the processes come from that sample for the run; None if it samples by itself."""
     num_workers: int = 0
     """How many of them there are to be."""
+    platform: str | None = None
+    """What the first of them that was ready said of its machine, in an earlier start; None if none was."""
+    keep_platform: Callable[[str], None] = lambda platform: None
+    """Told the platform of the first one ever, for later starts."""
     clock: Callable[[], float] = time.monotonic
     """What the time that they take is read from."""
     tell: Callable[[Event], None] = lambda event: None

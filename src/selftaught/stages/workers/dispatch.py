@@ -15,6 +15,7 @@ from typing import Literal
 from selftaught.records.errors import RefusedError, WorkerDied
 from selftaught.records.events import Event, Note, TokensGenerated, WorkersChanged
 from selftaught.records.samples import ModelRef
+from selftaught.stages.workers.losses import Limits, Losses, error_of, located
 from selftaught.stages.workers.protocol import (
     ChunkJob,
     Finished,
@@ -40,17 +41,6 @@ IDLE_WAIT_S = 1.0
 """How often a run in which no worker has anything to do yet looks whether it is to stop."""
 LAST_LOOK_S = 0.2
 """For what has come meanwhile to be told, before a worker is taken for late."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the section [cluster] allows."""
-
-    workers: int
-    chunk_timeout: float
-    """Seconds."""
-    max_losses: int
-    any_machine: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -86,22 +76,28 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
         tell: Callable[[Event], None] = lambda event: None,
         working: Callable[[Literal["sampling", "loading"]], AbstractContextManager[None]] = lambda work: nullcontext(),
+        platform: str | None = None,
+        keep_platform: Callable[[str], None] = lambda platform: None,
     ) -> None:
-        """`working` is entered while workers generate, or while all of them load."""
+        """`working` is entered while workers generate, or while all of them load. `platform` is that of the first
+        worker of an earlier start; without one, `keep_platform` is told that of the first worker of this one."""
         self._source, self._limits = source, limits
         self._clock, self._tell, self._working = clock, tell, working
         self._model: ModelRef | None = None
+        self._places = limits.workers
+        """Workers that there may be: fewer with every place that has turned out to be no good."""
         self._wanted = 0
-        """Workers that there are to be: lost ones are replaced, those of another kind of machine are not."""
+        """Workers that there are to be: lost ones are replaced."""
         self._workers: dict[str, _Worker] = {}
         self._waiting: deque[_Task] = deque()
         """What has to be done again, before anything new."""
         self._events: deque[WorkerEvent] = deque()
         self._heard = clock()
         """What has happened until then is known."""
-        self._platform: str | None = None
-        self._losses = 0
-        self._was_ready = False
+        self._platform, self._keep_platform = platform, keep_platform
+        self._losses = Losses(limits)
+        self._ends_with: Exception | None = None
+        """What the run ends with, once all that has come besides is handed on."""
         self._said: set[str] = set()
         self._told: WorkersChanged | None = None
 
@@ -109,7 +105,7 @@ class Dispatcher:
         """Have so many workers, or as many as there may be, start on a model; the model is that of all later jobs."""
         assert self._model in (None, model), "close() comes before another model"
         self._model = model
-        number = self._limits.workers if workers is None else workers
+        number = self._places if workers is None else min(workers, self._places)
         self._wanted = max(self._wanted, number)
         self._replace()
 
@@ -120,8 +116,9 @@ class Dispatcher:
         it.
 
         When `should_stop` says so after a result, what workers have in hand is finished, and what they have not begun
-        is not; as long as no worker has anything in hand, it is asked every second. Raises what a worker was refused
-        for, and WorkerDied if too many were lost.
+        is not; as long as no worker has anything in hand, it is asked every second. Raises, after all results that have
+        come, what ends the run: what workers were refused for, WorkerFault for a mistake that several have met, and
+        WorkerDied if too many were lost.
         """
         left, undone, is_last = iter(jobs), set[_Task](), False
         try:
@@ -190,9 +187,7 @@ class Dispatcher:
             self._source.send(worker.name, task.job)
 
     def _replace(self) -> None:
-        if self._wanted < 1:
-            raise WorkerDied("no worker is left that is like the first one; what was finished is saved")
-        while self._model is not None and len(self._workers) < self._wanted:
+        while self._ends_with is None and self._model is not None and len(self._workers) < self._wanted:
             name = self._source.start(self._model)
             self._workers[name] = _Worker(name, self._clock())
 
@@ -205,8 +200,9 @@ class Dispatcher:
     # What happens.
 
     def _wait(self) -> Iterator[tuple[_Task, Finished]]:
-        """Wait for something to happen; yields the results that came, each of a task that was not done before."""
-        if not self._events:
+        """Wait for something to happen; yields the results that came, each of a task that was not done before. Raises
+        what ends the run after the last of them."""
+        if not self._events and self._ends_with is None:
             self._heard = now = self._clock()
             first = min((self._due(w) for w in self._workers.values()), default=now + LONGEST_WAIT_S)
             longest = LONGEST_WAIT_S if self._is_busy() else IDLE_WAIT_S
@@ -229,34 +225,52 @@ class Dispatcher:
                     if line not in self._said:
                         self._said.add(line)
                         self._tell(Note(text=line))
-                case Lost(why=why):
-                    self._lose(worker, why)
-                case Refused(error=error):
-                    raise error
+                case Lost() | Refused():
+                    self._lose(worker, event)
                 case Made(result=result):
                     if (task := self._receive(worker, result)) is not None:
                         yield task, result
+        if self._ends_with is not None:
+            raise self._ends_with
 
     def _welcome(self, worker: _Worker, platform: str) -> None:
         if self._platform is None:
             self._platform = platform
-        if platform != self._platform and not self._limits.any_machine:
-            self._source.kill(worker.name)
-            del self._workers[worker.name]
-            self._wanted -= 1  # another one in its place would be refused again
-            self._tell(
-                Note(
-                    text=f"worker {worker.name} is not used: it has {platform}, the first one {self._platform}; "
-                    "cluster.any_machine=true would take it, and the run would no longer repeat itself byte for byte"
-                )
-            )
+            self._keep_platform(platform)
+        if platform == self._platform or self._limits.any_machine:
+            worker.is_ready = self._losses.was_ready = True
             return
-        worker.is_ready = self._was_ready = True
+        self._source.kill(worker.name)
+        del self._workers[worker.name]
+        self._tell(
+            Note(
+                text=f"worker {worker.name} is not used: it has {platform}, the run's first one {self._platform}; "
+                "cluster.any_machine=true would take it, and the run would no longer repeat itself byte for byte"
+            )
+        )
+        self._avoid(
+            worker,
+            WorkerDied(
+                f"no worker is left that is like the run's first one: that had {self._platform}, the last one here has "
+                f"{platform}; what was finished is saved. Carry on where there are machines like the first one, or "
+                "take all with cluster.any_machine=true, which gives up byte identity"
+            ),
+        )
+
+    def _avoid(self, worker: _Worker, error: Exception) -> None:
+        """Have no worker any more where this one was; the run ends with the error if there is no other place."""
+        if not self._source.avoid(worker.name):
+            self._places -= 1
+            self._wanted = min(self._wanted, self._places)
+        if self._places < 1:
+            self._ends_with = self._ends_with or error
 
     def _receive(self, worker: _Worker, result: Finished) -> _Task | None:
         """The task of a result, if it is the first one."""
         if not worker.tasks or worker.tasks[0].job.number != result.number:
-            raise RefusedError(f"worker {worker.name} sent the result of a job that it did not have: {result.number}")
+            text = f"worker {worker.name} sent the result of a job that it did not have: {result.number}"
+            self._ends_with = self._ends_with or RefusedError(text)
+            return None
         task = worker.tasks.popleft()
         worker.since, worker.is_late = self._clock(), False
         for other in worker.tasks:  # it answers again, so nobody else need do them
@@ -278,21 +292,18 @@ class Dispatcher:
             task.result = result
         return task
 
-    def _lose(self, worker: _Worker, why: str) -> None:
+    def _lose(self, worker: _Worker, loss: Lost | Refused) -> None:
         del self._workers[worker.name]
-        self._losses += 1
         self._again(worker.tasks)
-        most = self._limits.max_losses
-        if not self._was_ready:
-            most = min(most, self._limits.workers)  # what never worked does not work the twentieth time
-        if self._losses > most:
-            known = f"cluster.max_losses = {self._limits.max_losses}"
-            number = f"{self._losses} workers were lost, more than {known}"
-            raise WorkerDied(
-                f"{number if self._was_ready else 'no worker could start'}; the last one: {why}; what was finished is "
-                "saved, and the same command carries on"
-            )
-        self._tell(Note(text=f"worker {worker.name} was lost ({why}); another one does its work"))
+        work = worker.tasks[0] if worker.tasks else self._model
+        after = self._losses.add(loss, work, was_opening=not worker.is_ready)
+        if isinstance(after, Exception):
+            self._ends_with = self._ends_with or after
+            return
+        does = "no other one starts in its place" if after == "avoid" else "another one does its work"
+        self._tell(Note(text=f"worker {worker.name} was lost ({located(loss)}); {does}"))
+        if after == "avoid":
+            self._avoid(worker, error_of(loss, f"no place for a worker is left: {located(loss)}"))
 
     # Being late.
 
@@ -326,7 +337,7 @@ class Dispatcher:
 
     def _end(self, worker: _Worker, why: str) -> None:
         self._source.kill(worker.name)
-        self._lose(worker, why)
+        self._lose(worker, Lost(worker=worker.name, why=why))
 
     def _is_busy(self) -> bool:
         """Whether a worker has anything in hand that is still waited for."""
@@ -338,7 +349,7 @@ class Dispatcher:
         state = WorkersChanged(
             ready=sum(w.is_ready for w in workers),
             starting=sum(not w.is_ready for w in workers),
-            losses=self._losses,
+            losses=self._losses.number,
             in_flight=len({t for w in workers for t in w.tasks if not t.is_done and isinstance(t.job, ChunkJob)}),
         )
         if state != self._told and (workers or self._told):

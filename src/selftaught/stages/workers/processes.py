@@ -31,8 +31,10 @@ class LocalProcesses:
         """`serve(pipe, worker, run_dir, log_dir, model)` is run in each (commands/chunk_worker.py). `gpus` has for each
         process the GPUs that it sees, as in CUDA_VISIBLE_DEVICES; empty for processes that see what this one sees."""
         self._serve, self._run_dir, self._log_dir = serve, run_dir.absolute(), log_dir and log_dir.absolute()
-        self._gpus = tuple(gpus)
+        self._gpus = list(gpus)
         self._processes: dict[str, _Process] = {}
+        self._gpus_of: dict[str, str | None] = {}
+        """Of every process that there was."""
         self._messages: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._started = 0
 
@@ -42,6 +44,7 @@ class LocalProcesses:
         log_dir = self._log_dir / name if self._log_dir else None
         process = _Process(name, self._free_gpus(), self._messages)
         self._processes[name] = process
+        self._gpus_of[name] = process.gpus
         try:
             process.begin(self._serve, name, self._run_dir, log_dir, model)
         except (WorkerDied, OSError) as error:  # such as no memory for one more process
@@ -55,6 +58,11 @@ class LocalProcesses:
     def kill(self, worker: str) -> None:
         if (process := self._processes.pop(worker, None)) is not None:
             process.kill()
+
+    def avoid(self, worker: str) -> bool:
+        if (gpus := self._gpus_of[worker]) in self._gpus:
+            self._gpus.remove(gpus)
+        return False  # a process for each place
 
     def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:
         events: list[WorkerEvent] = []

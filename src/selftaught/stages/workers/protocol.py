@@ -4,6 +4,7 @@ A worker opens the engine on the run's model, makes whole chunks, verdicts inclu
 run alone decides what is made, and alone writes.
 """
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -124,14 +125,20 @@ class Lost:
 
     worker: str
     why: str
+    traceback: str = ""
+    """Of an exception that is not for the user to put right; else empty."""
+    node: str = ""
+    """The name of the machine where it was; empty for this one, or if it had no place yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A worker cannot do its work for a reason that every other worker would have too: the run ends with this line."""
+    """A worker cannot do its work for a reason that somebody has to put right: everywhere, or at its place."""
 
     worker: str
     error: Exception
+    node: str = ""
+    """As of `Lost`."""
 
 
 WorkerEvent = Ready | Made | Told | Said | Waits | Lost | Refused
@@ -139,14 +146,19 @@ WorkerEvent = Ready | Made | Told | Said | Waits | Lost | Refused
 
 def failure(worker: str, error: Exception) -> Lost | Refused:
     """What an exception in a worker means. An engine that died, memory that ran out or a device that failed may go well
-    in another worker; what the user has to put right would not."""
-    if isinstance(error, SelftaughtError) and not isinstance(error, EngineError | WorkerDied):
+    in another worker; what the user has to put right would not, at least at the same place. Any other exception is a
+    mistake, whose type and traceback are for whoever mends it."""
+    if isinstance(error, EngineError | WorkerDied):
+        return Lost(worker=worker, why=one_line(error))
+    if isinstance(error, SelftaughtError):
         return Refused(worker=worker, error=error)
-    return Lost(worker=worker, why=one_line(error))
+    kind = type(error).__name__
+    why = kind if (text := one_line(error)) == kind else f"{kind}: {text}"
+    return Lost(worker=worker, why=why, traceback="".join(traceback.format_exception(error)))
 
 
 class WorkerSource(Protocol):
-    """Where workers come from. No call but `wait` and `close` blocks."""
+    """Where workers come from. No call but `wait` and `close` blocks; `wait` raises if none can ever have a place."""
 
     def start(self, model: ModelRef) -> str:
         """Begin to start one more worker on a model, and return its name; `wait` tells when it is ready."""
@@ -158,6 +170,11 @@ class WorkerSource(Protocol):
 
     def kill(self, worker: str) -> None:
         """End a worker at once, hung or not; nothing more is told of it."""
+        ...
+
+    def avoid(self, worker: str) -> bool:
+        """Start no worker any more where this one was, which has ended: on its GPUs, or its node of a cluster. Returns
+        whether there is another place for one."""
         ...
 
     def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:

@@ -8,21 +8,21 @@ however it ends.
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, NotIn
 
 from selftaught import __version__
 from selftaught.machine.children import current_folder, last_folders
 from selftaught.machine.cluster import Needs
-from selftaught.machine.ray_cluster import NONCE, end_leftovers, first_line, free_now, namespace_of, nonce_in
+from selftaught.machine.ray_cluster import NONCE, Node, end_leftovers, first_line, free_now, namespace_of, nonce_in
 from selftaught.records.errors import EngineError, RefusedError
 from selftaught.records.samples import ModelRef
 from selftaught.stages.workers.protocol import Job, Lost, Ready, Refused, Waits, WorkerEvent
@@ -93,6 +93,10 @@ class RayWorkers:
         self._nonce = nonce_in(self._run_dir)
         self._actor_class = ray.remote(concurrency_groups={"told": 1})(_actor_class())
         self._actors: dict[str, _Actor] = {}
+        self._node_of: dict[str, str] = {}
+        """The ids of the nodes where workers are or were."""
+        self._avoided = set[str]()
+        """Of those where none may start any more."""
         self._ended: dict[str, list[int]] = {}
         """Ids of processes that were told to end, by node."""
         self._number = 0
@@ -124,6 +128,7 @@ class RayWorkers:
             num_gpus=self._needs.gpus,
             max_restarts=0,
             max_task_retries=0,
+            scheduling_strategy=_elsewhere(self._avoided),
         ).remote(about)
         actor = _Actor(handle, model, time.monotonic())
         actor.waiting_for[handle.place.remote()] = "place"
@@ -140,6 +145,12 @@ class RayWorkers:
         if actor.pid:
             self._ended.setdefault(actor.node_id, []).append(actor.pid)
         ray.kill(actor.handle, no_restart=True)
+
+    def avoid(self, worker: str) -> bool:
+        if worker in self._node_of:  # else it was lost before it had a place
+            self._avoided.add(self._node_of[worker])
+        others = sum(actor.node_id not in self._avoided for actor in self._actors.values())
+        return room_for(self._needs, but=self._avoided) > others
 
     def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:
         owner = {ref: worker for worker, actor in self._actors.items() for ref in actor.next_answers()}
@@ -202,9 +213,9 @@ class RayWorkers:
         try:
             answer = ray.get(ref)
         except RayError as error:
-            where = f"on node {actor.node}: " if actor.node else ""
             self.kill(worker)
-            return [Lost(worker=worker, why=f"{where}{first_line(error)}")]
+            ours = str(error) if isinstance(error, RayTaskError) else ""
+            return [Lost(worker=worker, why=first_line(error), traceback=ours, node=actor.node)]
         if method == "place":
             return self._placed(worker, actor, answer)
         if method == "told":
@@ -212,15 +223,17 @@ class RayWorkers:
             return list(answer)
         if isinstance(answer, Lost | Refused):
             self.kill(worker)
-        elif isinstance(answer, Ready):
+            return [replace(answer, node=actor.node)]
+        if isinstance(answer, Ready):
             self._ask_for_news(actor)
         return [answer]
 
     def _placed(self, worker: str, actor: _Actor, answer: dict[str, Any]) -> Sequence[WorkerEvent]:
         actor.node, actor.node_id, actor.pid = answer["node"], answer["node_id"], answer["pid"]
+        self._node_of[worker] = actor.node_id
         if answer["problem"]:
             self.kill(worker)
-            return [Refused(worker=worker, error=RefusedError(f"node {actor.node}: {answer['problem']}"))]
+            return [Refused(worker=worker, error=RefusedError(answer["problem"]), node=actor.node)]
         actor.waiting_for[actor.handle.open_model.remote(actor.model)] = "open"
         return []
 
@@ -229,7 +242,7 @@ class RayWorkers:
         actor.waiting_for[actor.handle.told.remote(every_s)] = "told"
 
     def _look_at_waiting(self) -> Sequence[WorkerEvent]:
-        """Say what workers without a place wait for; refuse if none has one, and none can get one."""
+        """Say what workers without a place wait for. Raises RefusedError if none has one, and none can get one."""
         now = time.monotonic()
         waiting = [name for name, actor in self._actors.items() if not actor.node and now > actor.began + WAITS_S]
         if not waiting:
@@ -243,22 +256,38 @@ class RayWorkers:
             self._note(line)
         self._said = (line, now)
         waits = [Waits(worker=name) for name in waiting]
-        if len(waiting) < len(self._actors) or has_room(self._needs):
+        if len(waiting) < len(self._actors) or room_for(self._needs, but=self._avoided):
             self._no_room_since = None
             return waits
         self._no_room_since = self._no_room_since or now
         if now < self._no_room_since + NO_ROOM_S:
             return waits
-        error = RefusedError(
+        raise RefusedError(
             f"the cluster has had no node with {self._needs} for {NO_ROOM_S:.0f} s; bring nodes back, and carry on"
         )
-        return [Refused(worker=waiting[0], error=error)]
 
 
-def has_room(needs: Needs) -> bool:
-    """Whether a node of the cluster is large enough, whoever uses it now."""
-    sizes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return any(size.get("CPU", 0) >= needs.cpus and size.get("GPU", 0) >= needs.gpus for size in sizes)
+def room_for(needs: Needs, *, but: Collection[str]) -> int:
+    """How many workers have room in the cluster, whoever uses it now, without the nodes with these ids."""
+    nodes = (
+        Node(
+            id=node["NodeID"],
+            name=node["NodeManagerHostname"],
+            cpus=node["Resources"].get("CPU", 0),
+            gpus=node["Resources"].get("GPU", 0),
+            versions={},
+            gpu_names=(),
+            sees_folder=None,
+        )
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] not in but
+    )
+    return sum(node.fits(needs) for node in nodes)
+
+
+def _elsewhere(avoided: Collection[str]) -> Any:
+    """Where a worker may start: on any node but these."""
+    return NodeLabelSchedulingStrategy(hard={"ray.io/node-id": NotIn(*sorted(avoided))}) if avoided else "DEFAULT"
 
 
 def _actor_class() -> type:
