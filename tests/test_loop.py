@@ -425,6 +425,7 @@ def test_below_noise_the_weight_files_are_compared(tmp_path: Path) -> None:
     class Damaging(NullTrainer):
         def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
             checkpoint = super().fine_tune(training, on_step)
+            (training.out_dir / "model.safetensors").write_bytes(b"other weights")
             return dataclasses.replace(checkpoint, sha256="0" * 64)
 
     with pytest.raises(RefusedError, match="hash to"):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +20,9 @@ if find_spec("ray") is None:
 
 import ray
 
-from builders import PATIENCE_S, output_of
+from builders import PATIENCE_S, config, output_of
 from ray_nodes import Nodes, cluster_of
+from selftaught.commands.cluster import in_its_cluster
 from selftaught.commands.doctor_cluster import cluster_part
 from selftaught.commands.run import launch
 from selftaught.config.loading import load_config
@@ -192,15 +194,58 @@ def test_too_few_gpus_are_refused_with_what_there_is() -> None:
 def test_a_node_without_the_package_or_the_folder_is_refused_if_a_worker_could_go_there() -> None:
     folder = Path("/shared/runs/a")
     good, small = node("good"), node("small", cpus=0, versions={})
-    assert refusals([good, small], ONE_CPU, folder) == []
-    (line,) = refusals([good, node("bare", versions={}), node("bare-2", versions={})], ONE_CPU, folder)
+    assert refusals([good, small], [ONE_CPU], folder) == []
+    (line,) = refusals([good, node("bare", versions={}), node("bare-2", versions={})], [ONE_CPU], folder)
     assert line.startswith("nodes bare, bare-2: selftaught is not installed")
-    (line,) = refusals([good, node("old", versions={"selftaught": "0.0.1"})], ONE_CPU, folder)
+    (line,) = refusals([good, node("old", versions={"selftaught": "0.0.1"})], [ONE_CPU], folder)
     assert line.startswith("node old: selftaught 0.0.1, and here ")
-    (line,) = refusals([good, node("far", sees_folder=False)], ONE_CPU, folder)
+    (line,) = refusals([good, node("far", sees_folder=False)], [ONE_CPU], folder)
     assert line.startswith("node far: does not see /shared/runs/a; put the run folder on")
-    (line,) = refusals([good, node("dead", versions={}, sees_folder=None, problem="no process")], ONE_CPU, folder)
+    (line,) = refusals([good, node("dead", versions={}, sees_folder=None, problem="no process")], [ONE_CPU], folder)
     assert line.startswith("node dead: no process; see Ray's logs there")
+
+
+LOST = node("lost", sees_folder=False)
+"""As a machine that has another filesystem where the run folder is here."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "nodes", "expected"),
+    [
+        ({"workers": 0}, [node("head", cpus=0), LOST], "node lost: does not see "),
+        ({"workers": 1}, [node("head", cpus=8), node("lost", cpus=3, sees_folder=False)], "node lost: does not see "),
+        ({"workers": 0}, [node("a", cpus=3), node("b", cpus=1)], "train_workers = 2: the cluster has room for 1 with"),
+        ({"workers": 1}, [node("a", gpus=1)], "train_workers = 2: the cluster has room for 1 with 1 GPU each: a has"),
+        ({"workers": 0}, [node("a"), node("b", versions={})], "node b: selftaught is not installed"),
+        ({"workers": 0}, [node("a"), node("b")], ""),
+        ({"workers": 0, "train_workers": 1}, [LOST], ""),
+    ],
+)
+def test_what_the_ranks_of_a_training_need_is_looked_at_before_the_start_and_by_the_doctor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: dict[str, int], nodes: list[Node], expected: str
+) -> None:
+    monkeypatch.setattr(ray_cluster, "joined", lambda address: nullcontext())
+    monkeypatch.setattr(ray_cluster, "look", lambda nonce: nodes)
+    monkeypatch.setattr(ray_cluster, "unused_gpus", lambda device: "")
+    monkeypatch.setattr(ray_cluster, "free_now", lambda: "nothing")
+    cluster = {"address": "auto", "train_workers": 2, **settings}
+    device: Any = "cuda" if nodes[0].gpus else "cpu"
+    machine = Machine(device=device, dtype="float32", threads=4, ranks=2)
+    resolved: Any = SimpleNamespace(machine=machine, device=device)
+
+    def start() -> None:
+        with in_its_cluster(config(cluster=cluster), resolved, tmp_path / "run", from_python=()):
+            pass
+
+    refused = cluster_part(ClusterConfig(**cluster), resolved, tmp_path / "run").refusals
+    if not expected:
+        start()
+        assert refused == ()
+        return
+    line = line_of(start)
+    assert expected in line
+    assert any(expected in said for said in refused)
+    assert not list(tmp_path.iterdir())
 
 
 def test_gpus_that_a_run_on_cpus_does_not_use_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,17 +524,18 @@ def test_nodes_say_what_they_have_and_whether_they_see_the_folder(member: None, 
     with nonce_in(tmp_path / "runs" / "new") as nonce:
         nodes = look(nonce=nonce)
         assert [node.cpus for node in nodes].count(1.0) == 3
-        assert refusals(nodes, ONE_CPU, tmp_path) == []
+        assert refusals(nodes, [ONE_CPU], tmp_path) == []
         assert refuse_too_few(nodes, ONE_CPU, None) == 3
         assert all(node.versions["selftaught"] == ray_cluster.__version__ for node in nodes)
     assert list(tmp_path.iterdir()) == []
-    (line,) = refusals(look(nonce=(nonce[0], nonce[1])), ONE_CPU, tmp_path)
+    (line,) = refusals(look(nonce=(nonce[0], nonce[1])), [ONE_CPU], tmp_path)
     assert "does not see" in line
 
 
 @pytest.mark.slow
 def test_the_doctor_shows_the_nodes_and_what_a_run_would_find_there(cluster: Nodes, tmp_path: Path) -> None:
     settings = {"cluster.address": cluster.address, "compute.threads": 1, "compute.workers": 1}
+    settings |= {"cluster.train_workers": 2}
     done = selftaught("doctor", "arithmetic", "--problems", "0", *in_settings(settings), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     said = done.stdout
@@ -498,6 +544,7 @@ def test_the_doctor_shows_the_nodes_and_what_a_run_would_find_there(cluster: Nod
     assert said.count(f"; sees {tmp_path}") == 4
     assert "free now: 3 of 3 CPUs and 0 of 0 GPUs" in said
     assert "workers: 3 with 1 CPU each" in said
+    assert "train workers: 2 with 1 CPU each" in said
 
 
 DRIVER = """

@@ -41,7 +41,7 @@ from selftaught.runs.reading import (
     read_summaries,
 )
 from selftaught.runs.stage_file import StageFile
-from selftaught.runs.store import RunStore, append_metrics
+from selftaught.runs.store import NO_WEIGHTS, RunStore, append_metrics
 from strategies import samples
 
 EXAMPLE = TrainingExample(
@@ -169,7 +169,7 @@ def test_damaged_lines_of_the_other_files_are_errors_too(tmp_path: Path) -> None
 
 def test_a_damaged_checkpoint_record_is_an_error(tmp_path: Path) -> None:
     with RunStore(tmp_path) as store:
-        store.publish_checkpoint(store.new_checkpoint_dir(1), checkpoint(1))
+        store.publish_checkpoint(store.new_checkpoint_dir(1), checkpoint(1, sha256=NO_WEIGHTS))
         (store.checkpoint_dir(1) / "checkpoint.json").write_text("{")
         assert "checkpoint.json:1: " in one_line_error(lambda: store.checkpoint(1))
 
@@ -450,7 +450,7 @@ def test_nothing_is_left_of_a_checkpoint_whose_record_does_not_fit(tmp_path: Pat
     action = (
         "from builders import checkpoint; from selftaught.records.training import ProbeRow; "
         "probe = ProbeRow(prompt='p' * 5000, completion='', old_logprobs=()); "
-        "store.publish_checkpoint(store.new_checkpoint_dir(1), checkpoint(1, probe=(probe,)))"
+        f"store.publish_checkpoint(store.new_checkpoint_dir(1), checkpoint(1, sha256='{NO_WEIGHTS}', probe=(probe,)))"
     )
     assert "cannot write" in failed_write(action, tmp_path, 2000)
     assert RunStore(tmp_path).checkpoint(1) is None
@@ -576,6 +576,22 @@ def test_a_published_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> Non
         assert (store.checkpoint_dir(7) / "model.safetensors").read_bytes() == b"weights"
         assert not temporary.exists()
         assert record.ref(tmp_path).path == str(store.checkpoint_dir(7))
+
+
+@pytest.mark.parametrize(
+    ("files", "what"), [({}, "none are here"), ({"model-2.safetensors": b""}, "a file of them is empty here")]
+)
+def test_a_checkpoint_whose_weights_were_saved_elsewhere_is_not_published(
+    tmp_path: Path, files: dict[str, bytes], what: str
+) -> None:
+    with RunStore(tmp_path) as store:
+        temporary = store.new_checkpoint_dir(1)
+        for name, content in files.items():
+            (temporary / "model-1.safetensors").write_bytes(b"weights")
+            (temporary / name).write_bytes(content)
+        message = one_line_error(lambda: store.publish_checkpoint(temporary, checkpoint(1)))
+        assert message.startswith(f"{temporary}: the training of iteration 1 has saved its weights, and {what}; put")
+        assert store.checkpoint(1) is None
 
 
 def test_an_iteration_without_a_checkpoint_has_none(tmp_path: Path) -> None:

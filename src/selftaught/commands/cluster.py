@@ -21,30 +21,44 @@ def in_its_cluster(
     """Be in the cluster that a config names while the context lasts; gives how many workers there are to be there.
 
     `from_python` is what came from a program. Raises ConfigError for a cluster that cannot be joined, a node where no
-    worker could work, and too few GPUs or CPUs, and RefusedError for a run that workers cannot make.
+    worker or rank could work, and too few GPUs or CPUs for either, and RefusedError for a run that workers cannot make.
     """
     settings = config.cluster
     if settings.address is None:
         yield Sampling()
         return
-    from selftaught.machine.ray_cluster import joined, look, nonce_in, refusals, refuse_too_few, unused_gpus
+    from selftaught.machine.ray_cluster import joined, unused_gpus
 
     if settings.workers != 0:
         refuse_program(from_python)
     with joined(settings.address):
         unused = tuple(filter(None, [unused_gpus(resolved.device)]))
-        if settings.workers == 0:
+        workers = _workers_with_room(settings, resolved, run_dir)
+        if not workers:
             yield Sampling(lines=unused)
             return
-        with nonce_in(run_dir) as nonce:
-            nodes = look(nonce=nonce)
-        needs = settings.needs(resolved.machine)
-        workers = refuse_too_few(nodes, needs, settings.workers)
-        if wrong := refusals(nodes, needs, run_dir):
-            more = f" (and {len(wrong) - 1} more: selftaught doctor)" if len(wrong) > 1 else ""
-            raise ConfigError(f"cluster.address = {settings.address!r}: {wrong[0]}{more}")
-        each = f", with {needs}{' each' if workers > 1 else ''}"
+        each = f", with {settings.needs(resolved.machine)}{' each' if workers > 1 else ''}"
         yield Sampling(number=workers, lines=(f"{counted(workers, 'worker')} of the Ray cluster sample{each}", *unused))
+
+
+def _workers_with_room(settings: ClusterConfig, resolved: Resolved, run_dir: Path) -> int:
+    """How many workers sample in the cluster that this process is in. Raises ConfigError for what would end the run
+    later, in a training too, which may be hours of sampling away."""
+    from selftaught.machine.ray_cluster import look, nonce_in, refusals, refuse_too_few, refuse_too_few_for_ranks
+
+    of_worker = [] if settings.workers == 0 else [settings.needs(resolved.machine)]
+    of_rank = [] if settings.train_workers == 1 else [settings.needs_of_ranks(resolved.machine)]
+    if not (of_worker or of_rank):
+        return 0
+    with nonce_in(run_dir) as nonce:
+        nodes = look(nonce=nonce)
+    workers = sum(refuse_too_few(nodes, needs, settings.workers) for needs in of_worker)
+    for needs in of_rank:
+        refuse_too_few_for_ranks(nodes, needs, settings.train_workers)
+    if wrong := refusals(nodes, [*of_worker, *of_rank], run_dir):
+        more = f" (and {len(wrong) - 1} more: selftaught doctor)" if len(wrong) > 1 else ""
+        raise ConfigError(f"cluster.address = {settings.address!r}: {wrong[0]}{more}")
+    return workers
 
 
 @contextmanager

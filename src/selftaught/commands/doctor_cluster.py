@@ -1,4 +1,4 @@
-"""The part of `selftaught doctor` about a Ray cluster: its nodes, and whether a run's workers can work there."""
+"""The part of `selftaught doctor` about a Ray cluster: its nodes, and whether a run's processes can work there."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from selftaught.commands.doctor_text import Part, plain
 from selftaught.config.resolving import Resolved
 from selftaught.machine.cluster import ClusterConfig, Needs
-from selftaught.records.errors import SelftaughtError
+from selftaught.records.errors import ConfigError, SelftaughtError
 
 SHOWN_VERSIONS = ("selftaught", "python", "ray", "torch", "transformers", "vllm")
 
@@ -38,6 +38,7 @@ def _nodes(
         nonce_in,
         refusals,
         refuse_too_few,
+        refuse_too_few_for_ranks,
         unused_gpus,
     )
 
@@ -50,10 +51,24 @@ def _nodes(
             sees = f"{'sees' if node.sees_folder else 'does not see'} {nonce[0].parent}"
             lines.append(f"node {node.name}: {described(node)}; {node.problem or f'{versions}; {sees}'}")
         lines.append(f"free now: {free_now()}")
-        needs = Needs(cpus=0, gpus=0) if resolved is None else settings.needs(resolved.machine)
-        wrong = refusals(nodes, needs, folder)
-        if resolved is not None:
-            facts["workers"] = refuse_too_few(nodes, needs, settings.workers)
-            lines.append(f"workers: {facts['workers']} with {needs} each")
-            lines += filter(None, [unused_gpus(resolved.device)])
-    return facts, wrong
+        if resolved is None:
+            return facts, refusals(nodes, [Needs(cpus=0, gpus=0)], folder)
+        kinds: list[Needs] = []
+        wrong: list[str] = []
+        if settings.workers != 0:
+            kinds.append(needs := settings.needs(resolved.machine))
+            try:
+                facts["workers"] = refuse_too_few(nodes, needs, settings.workers)
+                lines.append(f"workers: {facts['workers']} with {needs} each")
+            except ConfigError as error:
+                wrong.append(str(error))
+        if (ranks := settings.train_workers) > 1:
+            kinds.append(needs := settings.needs_of_ranks(resolved.machine))
+            try:
+                refuse_too_few_for_ranks(nodes, needs, ranks)
+                facts["train_workers"] = ranks
+                lines.append(f"train workers: {ranks} with {needs} each")
+            except ConfigError as error:
+                wrong.append(str(error))
+        lines += filter(None, [unused_gpus(resolved.device)])
+        return facts, [*wrong, *refusals(nodes, kinds, folder)]

@@ -13,13 +13,14 @@ from selftaught.records.sections import Count, Positive, Section, Text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What one process that samples needs of a node."""
+    """What one process that samples or trains needs of a node."""
 
     cpus: float
     gpus: float
 
     def __str__(self) -> str:
-        return " and ".join([counted(self.cpus, "CPU"), *([counted(self.gpus, "GPU")] if self.gpus else [])])
+        kinds = ((self.cpus, "CPU"), (self.gpus, "GPU"))
+        return " and ".join(counted(count, kind) for count, kind in kinds if count)
 
 
 def counted(count: float, what: str) -> str:
@@ -78,6 +79,12 @@ class ClusterConfig(Section):
         if machine.device == "cuda":
             return Needs(cpus=1, gpus=self.gpus_per_worker)
         return Needs(cpus=machine.threads * machine.workers, gpus=0)
+
+    def needs_of_ranks(self, machine: Machine) -> Needs:
+        """What each of the processes that share a training needs: on a CPU, its part of the threads."""
+        if machine.device == "cuda":
+            return Needs(cpus=0, gpus=1)
+        return Needs(cpus=max(1, machine.threads // self.train_workers), gpus=0)
 
 
 THIS_MACHINE = ClusterConfig()

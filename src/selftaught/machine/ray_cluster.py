@@ -168,9 +168,10 @@ def look(*, nonce: tuple[Path, str] | None = None) -> list[Node]:
     return sorted(found, key=lambda node: (node.name, node.id))
 
 
-def refusals(nodes: Sequence[Node], needs: Needs, folder: Path) -> list[str]:
-    """What is wrong with the nodes that have room for such a process, one line for each kind of fault."""
-    usable = [node for node in nodes if node.fits(needs)]
+def refusals(nodes: Sequence[Node], needs: Sequence[Needs], folder: Path) -> list[str]:
+    """What is wrong with the nodes that have room for a process of one of these kinds, one line for each kind of
+    fault."""
+    usable = [node for node in nodes if any(map(node.fits, needs))]
     lines = []
     if silent := [node for node in usable if node.problem]:
         lines.append(f"{_names(silent)}: {silent[0].problem}; see Ray's logs there, or take it out of the cluster")
@@ -202,14 +203,20 @@ def refuse_too_few(nodes: Sequence[Node], needs: Needs, workers: int | None) -> 
     room = sum(node.fits(needs) for node in nodes)
     if room >= (workers or 1):
         return workers or room
-    there = ", ".join(f"{node.name} has {described(node)}" for node in nodes[:SHOWN_NODES])
-    more = f", and {len(nodes) - SHOWN_NODES} more" if len(nodes) > SHOWN_NODES else ""
     wanted = f"{workers} workers" if workers and workers > 1 else "a worker"
     raise ConfigError(
         f"cluster.workers: the cluster has room for {room}, not for {wanted} with {needs} each: "
-        f"{there or 'no node is alive'}{more}; add nodes, or correct cluster.workers, cluster.gpus_per_worker or "
-        "compute.threads"
+        f"{_there(nodes)}; add nodes, or correct cluster.workers, cluster.gpus_per_worker or compute.threads"
     )
+
+
+def refuse_too_few_for_ranks(nodes: Sequence[Node], needs: Needs, ranks: int) -> None:
+    """Raise ConfigError if fewer ranks of a training have room in the whole cluster, whoever uses it now."""
+    if (room := sum(node.fits(needs) for node in nodes)) < ranks:
+        raise ConfigError(
+            f"cluster.train_workers = {ranks}: the cluster has room for {room} with {needs} each: {_there(nodes)}; add "
+            "nodes, or begin a new run with fewer train workers"
+        )
 
 
 def described(node: Node) -> str:
@@ -351,6 +358,12 @@ def _refused(address: str, why: str) -> str:
         f"cluster.address = {address!r}: the Ray cluster cannot be joined from here ({why[:300]}); start it with `ray "
         "start --head`, and the run on one of its nodes, with the same Ray, Python and token (docs/cluster.md)"
     )
+
+
+def _there(nodes: Sequence[Node]) -> str:
+    there = ", ".join(f"{node.name} has {described(node)}" for node in nodes[:SHOWN_NODES])
+    more = f", and {len(nodes) - SHOWN_NODES} more" if len(nodes) > SHOWN_NODES else ""
+    return f"{there or 'no node is alive'}{more}"
 
 
 def _names(nodes: Sequence[Node]) -> str:

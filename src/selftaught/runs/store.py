@@ -40,6 +40,8 @@ from selftaught.runs.reading import PROBLEMS, PROMPTS, SERVED, read_measurements
 
 TRACKING = "tracking"
 """The folder of the trackers' processes, which alone write there (tracking/mirror_process.py)."""
+NO_WEIGHTS = hashlib.sha256().hexdigest()
+"""The hash in the record of a trainer that saves none."""
 SUBFOLDERS = ("samples", "examples", "left_out", "checkpoints", "logs")
 
 
@@ -243,7 +245,11 @@ class RunStore:
             raise
 
     def publish_checkpoint(self, temporary: Path, checkpoint: Checkpoint) -> None:
-        """Sync every file of a finished training, then give the folder its final name in one step."""
+        """Sync every file of a finished training, then give the folder its final name in one step.
+
+        Raises StoreError for a folder without the weights that a trainer, perhaps on another machine, has saved.
+        """
+        _refuse_lost_weights(temporary, checkpoint)
         final = self.checkpoint_dir(checkpoint.iteration)
         with as_store_error(temporary, "write"):
             (temporary / "checkpoint.json").write_bytes(adapter_of(Checkpoint).dump_json(checkpoint, indent=2) + b"\n")
@@ -296,6 +302,20 @@ class RunStore:
             return None
         (checkpoint,) = parsed(Checkpoint, [path.read_bytes()], path)
         return checkpoint
+
+
+def _refuse_lost_weights(folder: Path, checkpoint: Checkpoint) -> None:
+    """Their hash is the trainer's: to compute it again would read all of a large model twice."""
+    if checkpoint.sha256 == NO_WEIGHTS:
+        return
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    if not sizes or not all(sizes):
+        raise StoreError(
+            f"{folder}: the training of iteration {checkpoint.iteration} has saved its weights, and "
+            f"{'a file of them is empty' if sizes else 'none are'} here; put the run folder on a filesystem that all "
+            "who train for the run see under this path, and run the same command again; the samples are kept and the "
+            "training is redone"
+        )
 
 
 def free_bytes(folder: Path) -> int:
