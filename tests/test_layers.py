@@ -82,6 +82,7 @@ ALLOWED_AT_TOP = {
     "training/loss.py": {"torch"},
     "training/masters.py": {"torch"},
     "training/ranks.py": {"torch"},
+    "training/ray_rank_process.py": {"ray"},
     "training/ray_ranks.py": {"ray"},
     "models/rounding.py": {"torch"},
     "engines/server/transport.py": {"httpx2"},

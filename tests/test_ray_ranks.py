@@ -1,8 +1,10 @@
 """Ranks of a training in a Ray cluster, simulated on this machine: the bytes of ranks without Ray, whatever is lost."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +23,11 @@ from selftaught.machine.cluster import ClusterConfig
 from selftaught.machine.devices import Machine
 from selftaught.machine.opening import Opening
 from selftaught.machine.ray_cluster import joined
-from selftaught.records.errors import ConfigError
+from selftaught.records.errors import ConfigError, ModelError, RefusedError
+from selftaught.records.samples import ModelRef
 from selftaught.records.training import StepMetrics
+from selftaught.training import rank_trainer, ray_ranks
+from selftaught.training.ray_rank_process import Started
 from selftaught.training.sft_config import SftConfig
 from test_train_ranks import SETTINGS, training
 
@@ -30,22 +35,42 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Nodes]:
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The nodes' cache of the hub, which is not this process's."""
+    return tmp_path_factory.mktemp("hub")
+
+
+@pytest.fixture(scope="module")
+def cluster(hub: Path) -> Iterator[Nodes]:
     """A head without room for ranks, and two nodes with one CPU each."""
-    with cluster_of(1, 1) as started, joined(started.address):
+    with cluster_of(1, 1, HF_HUB_CACHE=str(hub)) as started, joined(started.address):
         yield started
 
 
-def trainer(cluster: Any, note: Callable[[str], None] = lambda line: None, ranks: int = 2) -> Any:
+def cached(cache: Path, digit: str = "1") -> Path:
+    """The folder of a model in a cache of the hub."""
+    return cache / "models--of--test" / "snapshots" / (digit * 40)
+
+
+def trainer(
+    cluster: Any,
+    note: Callable[[str], None] = lambda line: None,
+    ranks: int = 2,
+    stop: Callable[[], None] = lambda: None,
+) -> Any:
     address = None if cluster is None else cluster.address
     machine = Machine(device="cpu", dtype="float32", threads=ranks, ranks=ranks)
-    opening = Opening(machine=machine, cluster=ClusterConfig(address=address), note=note)
+    opening = Opening(machine=machine, cluster=ClusterConfig(address=address), note=note, raise_if_stopped=stop)
     return SftConfig(**SETTINGS).opener(opening)()
 
 
 def is_free() -> bool:
     """Whether nobody uses the cluster's CPUs."""
     return bool(ray.available_resources().get("CPU", 0) == 2)
+
+
+STEPS = 40
+"""So many that ranks are at work when the kill comes, also on a quick machine."""
 
 
 @pytest.mark.parametrize("killed", ["SelftaughtRank", "Mailbox"])
@@ -60,11 +85,11 @@ def test_ranks_in_a_cluster_train_the_bytes_of_ranks_on_one_machine_also_when_on
         if len(steps) == 2:
             os.kill(cluster.processes(killed)[0], signal.SIGKILL)
 
-    here = trainer(None).fine_tune(training(tiny, tmp_path / "here"), lambda metrics: None)
-    there = trainer(cluster, notes.append).fine_tune(training(tiny, tmp_path / "there", steps=5), kill_once)
+    here = trainer(None).fine_tune(training(tiny, tmp_path / "here", steps=STEPS), lambda metrics: None)
+    there = trainer(cluster, notes.append).fine_tune(training(tiny, tmp_path / "there", steps=STEPS), kill_once)
     assert there.sha256 == here.sha256
-    assert steps[-5:] == [1, 2, 3, 4, 5]
-    assert len(steps) >= 7
+    assert steps[-STEPS:] == list(range(1, STEPS + 1))
+    assert len(steps) >= STEPS + 2
     assert "has lost a rank (" in notes[0]
     names = [{path.name for path in (tmp_path / name).iterdir()} for name in ("here", "there")]
     assert names[0] == names[1]
@@ -87,6 +112,74 @@ def test_a_stop_in_a_step_ends_the_ranks_and_frees_their_room(cluster: Nodes, ti
 
     with pytest.raises(KeyboardInterrupt):
         trainer(cluster).fine_tune(training(tiny, tmp_path / "out"), stop)
+    wait_until(lambda: is_free() and not cluster.ranks())
+
+
+ELSEWHERE = {"APPEARS_S": 0.1, "nonce_in": lambda folder: nullcontext((folder / "nonce", "content"))}
+"""As if the run had its folder on another filesystem than the nodes."""
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (ELSEWHERE, "it does not see .*, or sees another folder there;"),
+        ({"__version__": "9.9"}, "and the run 9.9;"),
+    ],
+)
+def test_ranks_that_see_another_folder_than_the_run_or_have_another_version_are_refused_before_they_train(
+    changed: dict[str, Any],
+    expected: str,
+    cluster: Nodes,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in changed.items():
+        monkeypatch.setattr(ray_ranks, name, value)
+    with pytest.raises(RefusedError, match=rf"rank . of 2 on node .*: .*{expected}"):
+        trainer(cluster).fine_tune(training(tiny, tmp_path / "out"), lambda metrics: pytest.fail("it trains"))
+    wait_until(lambda: is_free() and not cluster.ranks())
+
+
+def test_ranks_find_a_model_of_the_hub_in_the_cache_of_their_own_machine(
+    cluster: Nodes, hub: Path, tiny: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny, cached(hub))
+    path = str(cached(tmp_path))
+    from_hub = replace(training(tiny, tmp_path / "out", steps=1), start=ModelRef(path=path))
+    checkpoint = trainer(cluster).fine_tune(from_hub, lambda metrics: None)
+    assert checkpoint.started_from == path
+    nowhere = replace(from_hub, start=ModelRef(path=str(cached(tmp_path, "2"))))
+    with pytest.raises(ModelError, match=r"sees no such folder, and has no of/test at commit 2* in the hub's cache"):
+        trainer(cluster).fine_tune(nowhere, lambda metrics: None)
+
+
+@pytest.mark.parametrize("when", ["while they load", "in a step that hangs"])
+def test_a_stop_is_heard_while_ranks_are_silent(
+    when: str, cluster: Nodes, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_trainer, "QUIET_S", 2.0)
+    steps, loading = list[int](), list[Started]()
+    messages = ray_ranks._messages
+
+    def seen(mailbox: Any) -> list[Any]:
+        taken = messages(mailbox)
+        loading.extend(message for message in taken if isinstance(message, Started))
+        return taken
+
+    monkeypatch.setattr(ray_ranks, "_messages", seen)
+
+    def freeze(metrics: StepMetrics) -> None:
+        steps.append(metrics.step)
+        os.kill(cluster.ranks()[1], signal.SIGSTOP)
+
+    def stop() -> None:
+        if steps or (when == "while they load" and len(loading) == 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(cluster, stop=stop).fine_tune(training(tiny, tmp_path / "out", steps=1000), freeze)
+    assert bool(steps) is (when == "in a step that hangs")
     wait_until(lambda: is_free() and not cluster.ranks())
 
 

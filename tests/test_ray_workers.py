@@ -20,7 +20,7 @@ if find_spec("ray") is None:
 
 import ray
 
-from builders import PATIENCE_S, config, output_of
+from builders import PATIENCE_S, checkpoint, config, output_of
 from ray_nodes import Nodes, cluster_of
 from selftaught.commands.cluster import in_its_cluster
 from selftaught.commands.doctor_cluster import cluster_part
@@ -40,7 +40,7 @@ from selftaught.machine.ray_cluster import (
     refuse_too_few,
     unused_gpus,
 )
-from selftaught.records.errors import ConfigError, Interrupted, RefusedError
+from selftaught.records.errors import ConfigError, Interrupted, RefusedError, StoreError
 from selftaught.records.samples import ModelRef, PlannedSample
 from selftaught.stages.workers.protocol import (
     ChunkJob,
@@ -277,6 +277,28 @@ def test_a_training_that_waits_for_room_says_so_and_ends_when_the_run_is_stopped
         trainer._wait_for(SimpleNamespace(wait=lambda seconds: False), {"CPU": 1.0})
     free = "1 of 2 CPUs and 0 of 0 GPUs"
     assert notes == [f"the training waits for 1 CPU for each of 2 ranks; free in the cluster: {free}"]
+
+
+def test_ranks_on_machines_that_differ_are_refused() -> None:
+    alike = {"rank 0 of 2 on node a": "GPU A, torch 2", "rank 1 of 2 on node b": "GPU A, torch 2"}
+    ray_ranks._refuse_unlike(alike)
+    unlike = {**alike, "rank 1 of 2 on node b": "GPU B, torch 2"}
+    line = line_of(lambda: ray_ranks._refuse_unlike(unlike), RefusedError)
+    assert line.startswith("rank 1 of 2 on node b has GPU B, torch 2, and rank 0 of 2 on node a GPU A, torch 2: they")
+
+
+def test_a_model_that_a_rank_has_saved_where_the_run_does_not_see_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"123")
+    saved = ray_ranks.Saved(checkpoint(), {"model.safetensors": 3})
+    ray_ranks._wait_for_files(tmp_path, saved)
+    monkeypatch.setattr(ray_ranks, "APPEARS_S", 0.1)
+    for sizes in ({"model.safetensors": 4000}, {"model-2.safetensors": 4000}):
+        there = ray_ranks.Saved(checkpoint(), {"config.json": 9, **sizes})
+        (tmp_path / "config.json").write_bytes(b"123456789")
+        line = line_of(lambda there=there: ray_ranks._wait_for_files(tmp_path, there), StoreError)  # type: ignore[misc]
+        assert f"rank 0 has saved {next(iter(sizes))} with 4,000 bytes, which is not there" in line
 
 
 WITHOUT_THE_PACKAGE = """

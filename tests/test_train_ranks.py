@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builders import PATIENCE_S, config, task_named
+from builders import PATIENCE_S, checkpoint, config, step_metrics, task_named
 from selftaught.commands.run import fixed_settings
 from selftaught.config.loading import load_config
 from selftaught.machine.devices import Machine
@@ -27,13 +27,13 @@ from selftaught.methods.training_set import examples_from_solutions
 from selftaught.records.errors import ConfigError, RefusedError, TrainingError, WorkerDied
 from selftaught.records.samples import ModelRef
 from selftaught.records.training import Checkpoint, StepMetrics, Training, TrainingPlan
-from selftaught.training import rank_process
+from selftaught.training import rank_process, rank_trainer
 from selftaught.training.masters import Masters
-from selftaught.training.rank_trainer import MOST_REDONE, _received, redone
+from selftaught.training.rank_trainer import MOST_REDONE, Hearing, _attend, _received, redone
 from selftaught.training.ranks import LAUNCHERS, RankLost, Ranks, hide_from_libraries, join
 from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
-from worker_functions import echo, fail, half, unconnected, unreachable
+from worker_functions import done_and_killed, echo, fail, frozen, half, one_step, saves, unconnected, unreachable
 
 CPU = torch.device("cpu")
 TASK = task_named("arithmetic")
@@ -333,6 +333,62 @@ def test_what_has_happened_to_a_rank_is_told_although_others_notice_first(
         ranks[2].begin("me", unreachable)
         with pytest.raises(expected, match=words):
             _received(ranks, 0)
+
+
+def hearing(
+    on_step: Callable[[StepMetrics], None] = lambda metrics: None, stop: Callable[[], None] = lambda: None
+) -> Hearing:
+    """Of a training of three steps."""
+    return Hearing(TrainingPlan(iteration=1, steps=3, seed=1, examples_sha256="x"), on_step, stop)
+
+
+def test_a_rank_that_is_killed_when_its_part_is_done_loses_nothing() -> None:
+    with Workers(2) as ranks:
+        ranks[0].begin("me", saves)
+        ranks[1].begin("me", done_and_killed)
+        assert _attend(ranks, hearing()) == checkpoint()
+
+
+def test_a_stop_is_heard_when_ranks_have_been_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_trainer, "QUIET_S", 0.5)
+    steps: list[int] = []
+
+    def stop() -> None:
+        if steps:
+            raise KeyboardInterrupt
+
+    with Workers(1) as ranks:
+        ranks[0].begin("me", one_step, 1)
+        with pytest.raises(KeyboardInterrupt):
+            _attend(ranks, hearing(lambda metrics: steps.append(metrics.step), stop))
+
+
+def test_a_stop_is_heard_until_the_first_step_then_after_a_silence_and_after_the_last_step_much_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, heard = [0.0], list[float]()
+    monkeypatch.setattr(rank_trainer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    listener = hearing(stop=lambda: heard.append(now[0]))
+    for step in (None, 1, 2, 3):
+        if step is not None:
+            listener.tell(step_metrics(step))
+        for _ in range(100):
+            listener.listen()
+            now[0] += 10
+    first, quiet, saving = rank_trainer.QUIET_S, 1000 + rank_trainer.QUIET_S, 3000 + rank_trainer.SAVING_S
+    assert heard[:100] == [10.0 * i for i in range(100)]
+    assert heard[100] == 1000 + first
+    assert min(at for at in heard if at >= 2000) == 1000 + quiet
+    assert min(at for at in heard if at >= 3000) == saving
+
+
+def test_a_first_rank_that_does_not_start_ends_the_training_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_trainer, "START_S", 0.5)
+    with Workers(2) as ranks:
+        for rank in ranks:
+            rank.begin("me", frozen)
+        with pytest.raises(TrainingError, match="rank 0 of 2 has not started in 0 s"):
+            _attend(ranks, hearing())
 
 
 @pytest.mark.parametrize(

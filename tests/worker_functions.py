@@ -3,12 +3,14 @@
 import os
 import signal
 import sys
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from selftaught.records.errors import RefusedError, WorkerDied
 from selftaught.records.samples import ModelRef
 from selftaught.stages.workers.protocol import Ready
+from selftaught.training.rank_process import Done, Meeting
 
 
 def echo(pipe: Connection, *first: object) -> None:
@@ -44,6 +46,36 @@ def half(pipe: Connection) -> None:
     """Dies in the middle of a message, as a process that runs out of memory may."""
     os.write(pipe.fileno(), (1000).to_bytes(4, "big") + b"x" * 10)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def saves(pipe: Connection) -> None:
+    """As the first rank, which saves when the others have done their part; a while, so that what they do is seen."""
+    from builders import checkpoint
+
+    pipe.send(Meeting(0))
+    time.sleep(1.0)
+    pipe.send(checkpoint())
+
+
+def done_and_killed(pipe: Connection) -> None:
+    """As another rank, which is killed when it has done its part."""
+    pipe.recv()
+    pipe.send(Done())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def one_step(pipe: Connection, step: int) -> None:
+    """As a first rank that hangs after a step."""
+    from builders import step_metrics
+
+    pipe.send(Meeting(0))
+    pipe.send(step_metrics(step))
+    pipe.recv()
+
+
+def frozen(pipe: Connection) -> None:
+    """As a first rank that never starts."""
+    pipe.recv()
 
 
 def unreachable(pipe: Connection) -> None:

@@ -56,7 +56,7 @@ class ClusterConfig(Section):
     )
     any_machine: bool = Field(
         False,
-        description="Let workers sample whose GPU, driver or versions differ from those of the first; the run then no longer repeats itself byte for byte, and run.json says so.",
+        description="Let workers sample and train whose GPU, driver or versions differ from those of the first; the run then no longer repeats itself byte for byte, and run.json says so.",
     )
 
     def check(self) -> None:

@@ -61,6 +61,23 @@ def hub_id(folder: Path) -> tuple[str, str | None] | None:
     return None
 
 
+def folder_of(path: str, name: tuple[str, str | None] | None) -> str:
+    """The folder of a model that has this path on another machine, and the name that `hub_id` gave there.
+
+    Raises ModelError if this machine has neither.
+    """
+    if os.path.isdir(path) or name is None:
+        return path
+    folder = local_folder(*name)
+    if folder is None:
+        at = f" at commit {name[1]}" if name[1] else ""
+        raise ModelError(
+            f"model {path!r}: this machine sees no such folder, and has no {name[0]}{at} in the hub's cache; fetch it "
+            "here, or give the path of a folder that all machines see"
+        )
+    return str(folder)
+
+
 def is_hub_id(path: str) -> bool:
     return len(path) <= 200 and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) is not None
 

@@ -32,6 +32,8 @@ class RankJob:
     trust_remote_code: bool
     chat: ChatSettings | None
     training: Training
+    start_name: tuple[str, str | None] | None = None
+    """The name of the model that it starts from, for a machine where that has another path (`models.places`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,11 @@ class Meeting:
     """Where the ranks of one machine meet: the first one says so to the run, and the run to the others."""
 
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A rank that is not the first has done its part: what becomes of its process does not matter any more."""
 
 
 def train_as_rank(job: RankJob, ranks: "Ranks", tell: Callable[[StepMetrics], None]) -> Checkpoint | None:
@@ -84,8 +91,7 @@ def serve_rank(pipe: Connection, job: RankJob, rank: int, size: int) -> None:
         threading.Thread(target=_end_with_run, args=(pipe,), daemon=True).start()
         ranks = join(rank, size, store, device)
     result = train_as_rank(job, ranks, pipe.send)
-    if result is not None:
-        pipe.send(result)
+    pipe.send(Done() if result is None else result)
     threading.Event().wait()  # the run ends this process when it has what it needs
 
 

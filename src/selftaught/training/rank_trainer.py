@@ -4,23 +4,30 @@ The ranks are workers (machine/workers.py): they share no terminal and no signal
 one is lost, all end, and the training begins again, because the others are in the middle of a step.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from selftaught.machine.leftovers import end_leftovers, remember
 from selftaught.machine.workers import Worker, Workers
 from selftaught.records.errors import TrainingError, WorkerDied
-from selftaught.records.training import Checkpoint, StepMetrics, Training
+from selftaught.records.training import Checkpoint, StepMetrics, Training, TrainingPlan
 from selftaught.runs.lines import as_store_error
-from selftaught.training.rank_process import Meeting, RankJob, serve_rank
+from selftaught.training.rank_process import Done, Meeting, RankJob, serve_rank
 
 MOST_REDONE = 3
 """Times that a training begins again because ranks were lost."""
 POLL_S = 0.2
+START_S = 600.0
+"""In which the first rank must say where the others meet it: it imports torch before."""
+QUIET_S = 30.0
+"""Without a step for so long, a stop is heard although none has ended: ranks may be waiting for one that hangs."""
+SAVING_S = 600.0
+"""The same after the last step, where the model is measured and saved before a stop is heard."""
 CAUSE_S = 2.0
 """In which the system tells that a process is gone, after others have noticed."""
 
@@ -43,7 +50,8 @@ class RankTrainer:
         raise_if_stopped: Callable[[], None] = lambda: None,
     ) -> None:
         """`log_dir` keeps the ids of the ranks while they train, for the next start of a run that is killed.
-        `raise_if_stopped` is called until the first step, which on a large model is minutes away."""
+        `raise_if_stopped` is called until the first step, which on a large model is minutes away, and when none
+        comes."""
         self._job_of, self._size, self._note = job_of, size, note
         self._raise_if_stopped = raise_if_stopped
         self._record = log_dir / RECORD if log_dir else None
@@ -62,10 +70,30 @@ class RankTrainer:
                 if self._record is not None:
                     with as_store_error(self._record, "write"):
                         remember(self._record, [worker.pid for worker in ranks if worker.pid is not None])
-                return _attend(ranks, on_step, self._raise_if_stopped)
+                return _attend(ranks, Hearing(job.training.plan, on_step, self._raise_if_stopped))
         finally:
             if self._record is not None:
                 self._record.unlink(missing_ok=True)
+
+
+class Hearing:
+    """Passes steps on, and hears when the run is to end: until the first step, and whenever ranks are silent for long.
+    Between steps whoever is told them hears it."""
+
+    def __init__(
+        self, plan: TrainingPlan, on_step: Callable[[StepMetrics], None], raise_if_stopped: Callable[[], None]
+    ) -> None:
+        self._steps, self._on_step, self._raise_if_stopped = plan.steps, on_step, raise_if_stopped
+        self._from = -math.inf
+
+    def tell(self, metrics: StepMetrics) -> None:
+        self._on_step(metrics)
+        self._from = time.monotonic() + (QUIET_S if metrics.step < self._steps else SAVING_S)
+
+    def listen(self) -> None:
+        """Raise what ends the run; to be called about every second."""
+        if time.monotonic() >= self._from:
+            self._raise_if_stopped()
 
 
 def end_leftover_ranks(log_dir: Path) -> None:
@@ -96,24 +124,29 @@ def redone(training: Training, size: int, note: Callable[[str], None], train: Ca
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _attend(
-    ranks: Sequence[Worker], on_step: Callable[[StepMetrics], None], raise_if_stopped: Callable[[], None]
-) -> Checkpoint:
+def _attend(ranks: Sequence[Worker], hearing: Hearing) -> Checkpoint:
     """Pass on what the ranks tell until the first has saved the model."""
-    by_pipe, is_loading = {worker.pipe: rank for rank, worker in enumerate(ranks)}, True
+    by_pipe = {worker.pipe: rank for rank, worker in enumerate(ranks)}
+    began, has_met = time.monotonic(), False
     while True:
-        if is_loading:
-            raise_if_stopped()
-        for pipe in wait(list(by_pipe), timeout=POLL_S if is_loading else None):
-            message = _received(ranks, by_pipe[pipe])  # type: ignore[index]  # it waits for pipes alone
-            if isinstance(message, Checkpoint):
-                return message
-            if isinstance(message, Meeting):
-                for other in ranks[1:]:
-                    other.send(message)
-            else:
-                is_loading = False
-                on_step(message)
+        hearing.listen()
+        if not has_met and time.monotonic() - began > START_S:
+            raise TrainingError(
+                f"rank 0 of {len(ranks)} has not started in {START_S:.0f} s; see what holds it up, and run the same "
+                "command again"
+            )
+        for pipe in cast(list[Connection], wait(list(by_pipe), timeout=POLL_S)):
+            match _received(ranks, by_pipe[pipe]):
+                case Checkpoint() as checkpoint:
+                    return checkpoint
+                case Meeting() as meeting:
+                    has_met = True
+                    for other in ranks[1:]:
+                        other.send(meeting)
+                case Done():
+                    del by_pipe[pipe]  # whatever becomes of it
+                case metrics:
+                    hearing.tell(metrics)
 
 
 def _received(ranks: Sequence[Worker], rank: int) -> Any:

@@ -7,8 +7,7 @@ more actor, on the run's machine.
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,16 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from selftaught import __version__
 from selftaught.machine.children import current_folder, last_folders
 from selftaught.machine.cluster import counted
-from selftaught.machine.quiet import quieten_libraries
-from selftaught.machine.ray_cluster import end_leftovers, first_line, free_now, namespace_of
-from selftaught.records.errors import ConfigError, SelftaughtError, TrainingError, WorkerDied
+from selftaught.machine.ray_cluster import end_leftovers, first_line, free_now, namespace_of, nonce_in
+from selftaught.models.places import hub_id
+from selftaught.records.errors import ConfigError, RefusedError, SelftaughtError, StoreError, TrainingError, WorkerDied
 from selftaught.records.training import Checkpoint, StepMetrics, Training
-from selftaught.training.rank_process import RankJob, train_as_rank
-from selftaught.training.rank_trainer import JobOf, raise_if_unconnected, redone
+from selftaught.training.rank_process import RankJob
+from selftaught.training.rank_trainer import Hearing, JobOf, raise_if_unconnected, redone
+from selftaught.training.ray_rank_process import Mailbox, Saved, Started, rank_class, sizes_in
 
 POLL_S = 0.2
 QUIET_WAIT_S = 5.0
@@ -36,6 +37,8 @@ END_S = 30.0
 """In which Ray tells that ranks which it kills are gone."""
 CAUSE_S = 20.0
 """In which Ray tells that a rank is gone, after the others have noticed."""
+APPEARS_S = 60.0
+"""A network filesystem may show another machine's new files only so much later."""
 
 
 class RayRankTrainer:
@@ -47,20 +50,23 @@ class RayRankTrainer:
         size: int,
         *,
         run_dir: Path | None = None,
+        any_machine: bool = False,
         note: Callable[[str], None] = lambda line: None,
         raise_if_stopped: Callable[[], None] = lambda: None,
     ) -> None:
         """`run_dir` is that of the run, whose killed starts may have left ranks in the cluster; None for none.
-        `raise_if_stopped` is called until all ranks have started. The process is in the cluster already."""
-        self._job_of, self._size, self._run_dir = job_of, size, run_dir
+        `any_machine` lets ranks train whose hardware or versions differ. `raise_if_stopped` is called until the first
+        step, and when none comes. The process is in the cluster already."""
+        self._job_of, self._size, self._run_dir, self._any_machine = job_of, size, run_dir, any_machine
         self._note, self._raise_if_stopped = note, raise_if_stopped
 
     def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
-        job = self._job_of(_with_absolute_paths(training))
+        job = replace(self._job_of(_with_absolute_paths(training)), start_name=hub_id(Path(training.start.path)))
         self._refuse_small_cluster(job)
         if self._run_dir is not None and (number := end_leftovers(self._run_dir)):
             self._note(f"ended {number} ranks that an earlier start of this run had left in the cluster")
-        return redone(training, self._size, self._note, lambda: self._once(job, on_step))
+        checkpoint = redone(training, self._size, self._note, lambda: self._once(job, on_step))
+        return replace(checkpoint, started_from=training.start.path)  # a rank's may be another
 
     def _once(self, job: RankJob, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
         of_rank = resources_of(job)
@@ -72,9 +78,12 @@ class RayRankTrainer:
             mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
             ranks = [self._rank(room, number, of_rank) for number in range(self._size)]
             actors += [mailbox, *ranks]
+            self._refuse_machines(ranks, job)
             place = ranks[0].meeting_place.remote()
             trained = [actor.train.remote(job, rank, self._size, place, mailbox) for rank, actor in enumerate(ranks)]
-            return _attend(mailbox, trained, on_step, self._raise_if_stopped)
+            saved = _attend(mailbox, trained, Hearing(job.training.plan, on_step, self._raise_if_stopped))
+            _wait_for_files(job.training.out_dir, saved)
+            return saved.checkpoint
         finally:
             for actor in actors:
                 ray.kill(actor)
@@ -92,7 +101,33 @@ class RayRankTrainer:
         }
         if self._run_dir is not None:
             options |= {"name": f"rank-{number}-{secrets.token_hex(4)}", "namespace": namespace_of(self._run_dir)}
-        return ray.remote(_rank_class()).options(**options).remote([*current_folder(), *last_folders()])
+        last = [*current_folder(), *last_folders()]
+        return ray.remote(rank_class()).options(**options).remote(last, __version__)
+
+    def _refuse_machines(self, ranks: Sequence[Any], job: RankJob) -> None:
+        """Raise RefusedError for a rank that does not see the run's folder, cannot compute what the others do, or has
+        another version of this package."""
+        began, platforms = time.monotonic(), dict[str, str]()
+        with nonce_in(job.training.out_dir) as (path, content):  # a new folder, which the next attempt clears
+            asked = {
+                actor.look.remote(str(path), content, APPEARS_S, job.machine.device): rank
+                for rank, actor in enumerate(ranks)
+            }
+            while asked:
+                ended, _ = ray.wait(list(asked), timeout=POLL_S)
+                self._raise_if_stopped()
+                for ref in ended:
+                    rank = asked.pop(ref)
+                    answer = _answer(ref, rank, self._size)
+                    if isinstance(answer, SelftaughtError):
+                        raise answer
+                    where = f"rank {rank} of {self._size} on node {answer['node']}"
+                    if answer["problem"]:
+                        raise RefusedError(f"{where}: {answer['problem']}")
+                    platforms[where] = answer["platform"]
+                _refuse_late(len(platforms), self._size, began)
+        if not self._any_machine:
+            _refuse_unlike(platforms)
 
     def _refuse_small_cluster(self, job: RankJob) -> None:
         """Raise ConfigError if even the whole cluster has no room; one that has lost a node may get another."""
@@ -129,94 +164,7 @@ def resources_of(job: RankJob) -> dict[str, float]:
     return {"GPU": 1.0} if job.machine.device == "cuda" else {"CPU": float(job.machine.threads)}
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    rank: int
-
-
-class Mailbox:
-    """Messages of the ranks, until the run takes them."""
-
-    def __init__(self) -> None:
-        self._messages: list[Any] = []
-
-    def put(self, message: Any) -> None:
-        self._messages.append(message)
-
-    def take(self) -> list[Any]:
-        taken, self._messages = self._messages, []
-        return taken
-
-    def has_all(self) -> None:
-        """Returns when all that its caller has put before is there: calls of one caller are done in order."""
-
-
-def be_rank(
-    job: RankJob, rank: int, size: int, host: str, meet: Callable[[], Any], mailbox: Any
-) -> Checkpoint | SelftaughtError | None:
-    """In an actor: train as one of the ranks. `meet` gives the Store of torch.distributed where they meet, at `host`.
-    Returns what the trainer raises, too."""
-    quieten_libraries()
-    import torch
-
-    from selftaught.training.ranks import hide_from_libraries, join, refused_connections
-
-    hide_from_libraries()
-    mailbox.put.remote(Started(rank))
-    try:
-        with refused_connections(host):
-            ranks = join(rank, size, meet(), torch.device(job.machine.device))
-        return train_as_rank(job, ranks, partial(_tell, mailbox))
-    except SelftaughtError as error:
-        return error
-    finally:
-        ray.get(mailbox.has_all.remote())
-
-
-def _tell(mailbox: Any, metrics: StepMetrics) -> None:
-    mailbox.put.remote(metrics)
-
-
-def _rank_class() -> type:
-    """The class of an actor. Ray carries it to nodes whole, since it has no name in a module."""
-
-    class SelftaughtRank:
-        def __init__(self, last: list[str]) -> None:
-            import sys
-
-            # Ray puts the run's folders first, where a file of the user's would replace a library's; they come last.
-            for path in last:
-                if path in sys.path:
-                    sys.path.remove(path)
-                    sys.path.append(path)
-
-        def meeting_place(self) -> tuple[str, int]:
-            from ray.util import get_node_ip_address
-            from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-            host = get_node_ip_address()
-            self.store = TCPStore(host, 0, is_master=True, wait_for_workers=False)  # at a port that is free
-            return host, self.store.port
-
-        def train(self, job: Any, rank: int, size: int, place: tuple[str, int], mailbox: Any) -> Any:
-            from torch.distributed import TCPStore  # type: ignore[attr-defined]
-
-            from selftaught.training.ray_ranks import be_rank
-
-            def meet() -> Any:
-                return self.store if rank == 0 else TCPStore(*place, is_master=False)
-
-            return be_rank(job, rank, size, place[0], meet, mailbox)
-
-    return SelftaughtRank
-
-
-def _attend(
-    mailbox: Any,
-    trained: Sequence[Any],
-    on_step: Callable[[StepMetrics], None],
-    raise_if_stopped: Callable[[], None],
-) -> Checkpoint:
+def _attend(mailbox: Any, trained: Sequence[Any], hearing: Hearing) -> Saved:
     """Pass on what the ranks tell until the first has saved the model.
 
     Raises what a rank raised, and WorkerDied for one that is gone.
@@ -229,20 +177,49 @@ def _attend(
             if isinstance(message, Started):
                 started.add(message.rank)
             else:
-                on_step(message)
+                hearing.tell(message)
+        hearing.listen()
         for ref in ended:
             answer = _answer(ref, at_work.pop(ref), size)
-            if isinstance(answer, Checkpoint):
+            if isinstance(answer, Saved):
                 return answer
             if answer is not None:
                 raise _cause(answer, at_work, size)
-        if len(started) < size:
-            raise_if_stopped()
-            if time.monotonic() - began > START_S:
-                raise TrainingError(
-                    f"Ray has started {len(started)} of {size} ranks in {START_S:.0f} s; see `ray status` and Ray's "
-                    "logs, and run the same command again"
-                )
+        _refuse_late(len(started), size, began)
+
+
+def _refuse_unlike(platforms: Mapping[str, str]) -> None:
+    """Raise RefusedError unless all ranks would compute the same numbers; by rank, what decides them."""
+    (first, platform), *others = sorted(platforms.items())
+    for where, other in others:
+        if other != platform:
+            raise RefusedError(
+                f"{where} has {other}, and {first} {platform}: they would not compute the same numbers; make them "
+                "alike, take one out of the cluster, or set cluster.any_machine=true, with which the run no longer "
+                "repeats itself byte for byte"
+            )
+
+
+def _refuse_late(started: int, size: int, began: float) -> None:
+    if started < size and time.monotonic() - began > START_S:
+        raise TrainingError(
+            f"Ray has started {started} of {size} ranks in {START_S:.0f} s; see `ray status` and Ray's logs, and run "
+            "the same command again"
+        )
+
+
+def _wait_for_files(folder: Path, saved: Saved) -> None:
+    """Until this machine sees what the first rank has saved on another one. Raises StoreError if it does not."""
+    end = time.monotonic() + APPEARS_S
+    while missing := sorted(saved.sizes.items() - sizes_in(folder).items()):
+        if time.monotonic() >= end:
+            name, size = missing[0]
+            raise StoreError(
+                f"{folder}: rank 0 has saved {name} with {size:,} bytes, which is not there after {APPEARS_S:.0f} s; "
+                "put the run folder on a filesystem that all nodes have under the same path, and run the same command "
+                "again; the samples are kept and the training is redone"
+            )
+        time.sleep(POLL_S)
 
 
 def _messages(mailbox: Any) -> list[Any]:
@@ -253,12 +230,11 @@ def _messages(mailbox: Any) -> list[Any]:
         raise WorkerDied(f"what carries the ranks' messages: {first_line(error)}") from error
 
 
-def _answer(ref: Any, rank: int, size: int) -> Checkpoint | SelftaughtError | None:
+def _answer(ref: Any, rank: int, size: int) -> Any:
     """What a rank has returned; WorkerDied, with the words why, for one that is gone. Raises what is a fault of ours:
     another attempt would end like the first."""
     try:
-        answer: Checkpoint | SelftaughtError | None = ray.get(ref)
-        return answer
+        return ray.get(ref)
     except RayError as error:
         if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
             raise

@@ -78,6 +78,7 @@ class SftConfig(SftSettings):
             job_of,
             size,
             run_dir=opening.log_dir.parent if opening.log_dir else None,
+            any_machine=opening.cluster.any_machine,
             note=opening.note,
             raise_if_stopped=opening.raise_if_stopped,
         )
