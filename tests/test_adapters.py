@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from selftaught.models.adapters import base_folder
 from selftaught.models.loading import check_model, load_model
-from selftaught.models.places import hub_id, local_folder
+from selftaught.models.places import folder_of, hub_id, local_folder
 from selftaught.models.tokens import Codec
 from selftaught.models.weights import model_in_folder, resolve_model, weights_sha256
 from selftaught.records.errors import ModelError
@@ -157,3 +157,9 @@ def test_a_base_model_is_named_and_found_by_name_hub_id_and_path(
     assert local_folder("some-one/a.model", commit) == cached
     assert local_folder("some-one/a.model", "a" * 40) is None
     assert local_folder("no such folder") is None
+    there = "/elsewhere/models--some-one--a.model/snapshots/" + commit
+    assert folder_of(there, hub_id(Path(there))) == str(cached)
+    assert folder_of("/elsewhere/adder", hub_id(builtin)) == str(builtin)
+    assert folder_of(str(tiny), None) == str(tiny)
+    with pytest.raises(ModelError, match=rf"no some-one/a\.model at commit {'a' * 40} in the hub's cache; fetch it"):
+        folder_of("/elsewhere/a", ("some-one/a.model", "a" * 40))

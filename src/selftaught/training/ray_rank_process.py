@@ -122,7 +122,6 @@ def rank_class() -> type:
                 if path in sys.path:
                     sys.path.remove(path)
                     sys.path.append(path)
-
             self.problem = ""
             try:
                 found = metadata.version("selftaught")
