@@ -222,13 +222,18 @@ def test_a_run_that_is_killed_and_resumed_ends_with_weights_that_are_proven_to_b
 
 
 def test_of_two_servers_one_is_killed_and_the_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
-    how = {"cluster__workers": 2, "compute__workers": 1, "compute__chunk_completions": 8, "loop__max_iterations": 1}
+    how = {
+        **{"cluster__workers": 2, "compute__workers": 1, "compute__chunk_completions": 8, "loop__max_iterations": 1},
+        "task__problems_per_iteration": 512,
+    }
     done = subprocess.run(command_of(tmp_path / "calm", **how), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     shared_memory = set(os.listdir("/dev/shm"))
     run_dir = tmp_path / "disturbed"
     run = subprocess.Popen(command_of(run_dir, **how), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while run.poll() is None and not (run_dir / "samples" / "001-rationale.jsonl").exists():
+    samples = run_dir / "samples" / "001-rationale.jsonl"
+    # A quarter of the stage, so that both servers have work in hand: the loss of one that has none may go unnoticed.
+    while run.poll() is None and not (samples.exists() and samples.read_bytes().count(b"\n") >= 128):
         time.sleep(0.05)
     server = server_in(run_dir / "logs" / "worker-1" / "vllm-000.log")
     group = os.getpgid(server)
