@@ -101,6 +101,7 @@ ALLOWED_AT_TOP = {
     "cli/view.py": {"typer"},
     "tracking/terminal.py": {"typer", "rich"},
     **{f"tracking/{name}.py": {name} for name in ("wandb", "trackio", "tensorboard")},
+    "machine/ray_actors.py": {"ray"},
     "machine/ray_cluster.py": {"ray"},
     "stages/workers/ray_workers.py": {"ray"},
     "report/tables.py": {"rich"},

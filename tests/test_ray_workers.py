@@ -30,6 +30,7 @@ from selftaught.engines.server.process import alive_in_group
 from selftaught.machine import ray_cluster
 from selftaught.machine.cluster import ClusterConfig, Needs
 from selftaught.machine.devices import Machine
+from selftaught.machine.ray_actors import end_leftovers
 from selftaught.machine.ray_cluster import (
     Node,
     joined,
@@ -53,7 +54,7 @@ from selftaught.stages.workers.protocol import (
     Waits,
     WorkerEvent,
 )
-from selftaught.stages.workers.ray_workers import RayWorkers, _actor_class, end_leftovers
+from selftaught.stages.workers.ray_workers import RayWorkers, _actor_class
 from selftaught.training import ray_ranks
 from test_cli import selftaught
 from test_cli import settings as in_settings

@@ -1,5 +1,6 @@
 """What a worker on another machine does in its process, without a cluster."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,3 +35,13 @@ def test_a_worker_is_ready_only_with_the_weights_of_the_run_also_of_its_base_mod
     assert isinstance(answer, Refused)
     assert isinstance(answer.error, RefusedError)
     assert "the run's model to 000000000000" in str(answer.error)
+
+
+def test_a_model_that_has_another_path_here_is_found_by_the_name_that_the_run_has_for_it(
+    adder: Path, tmp_path: Path, worker: RemoteWorker
+) -> None:
+    """As where the package is installed in another folder on each machine."""
+    about = {"format": 3, "resolved": {}, "model": {}, "config": {"model.path": "builtin:adder"}}
+    (tmp_path / "run.json").write_text(json.dumps(about), encoding="utf-8")
+    answer = worker.open_model(ModelRef(path="/elsewhere/adder", sha256=model_in_folder(adder).sha256))
+    assert isinstance(answer, Ready), answer

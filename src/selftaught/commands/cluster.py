@@ -8,7 +8,7 @@ from selftaught.commands.chunk_worker import refuse_program
 from selftaught.commands.run_workers import Sampling
 from selftaught.config.resolving import Resolved
 from selftaught.config.settings import RunConfig
-from selftaught.machine.cluster import ClusterConfig, counted
+from selftaught.machine.cluster import ClusterConfig, counted, needs_of_rank
 from selftaught.records.errors import ConfigError
 from selftaught.records.events import Event, Note
 from selftaught.stages.workers.protocol import WorkerSource
@@ -47,7 +47,7 @@ def _workers_with_room(settings: ClusterConfig, resolved: Resolved, run_dir: Pat
     from selftaught.machine.ray_cluster import look, nonce_in, refusals, refuse_too_few, refuse_too_few_for_ranks
 
     of_worker = [] if settings.workers == 0 else [settings.needs(resolved.machine)]
-    of_rank = [] if settings.train_workers == 1 else [settings.needs_of_ranks(resolved.machine)]
+    of_rank = [] if settings.train_workers == 1 else [needs_of_rank(resolved.machine)]
     if not (of_worker or of_rank):
         return 0
     with nonce_in(run_dir) as nonce:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from selftaught.commands.doctor_text import Part, plain
 from selftaught.config.resolving import Resolved
-from selftaught.machine.cluster import ClusterConfig, Needs
+from selftaught.machine.cluster import ClusterConfig, Needs, needs_of_rank
 from selftaught.records.errors import ConfigError, SelftaughtError
 
 SHOWN_VERSIONS = ("selftaught", "python", "ray", "torch", "transformers", "vllm")
@@ -63,7 +63,7 @@ def _nodes(
             except ConfigError as error:
                 wrong.append(str(error))
         if (ranks := settings.train_workers) > 1:
-            kinds.append(needs := settings.needs_of_ranks(resolved.machine))
+            kinds.append(needs := needs_of_rank(resolved.machine))
             try:
                 refuse_too_few_for_ranks(nodes, needs, ranks)
                 facts["train_workers"] = ranks

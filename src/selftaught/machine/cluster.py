@@ -1,7 +1,10 @@
 """The section [cluster]: the processes that sample and train for a run, on this machine or in a Ray cluster."""
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -80,11 +83,25 @@ class ClusterConfig(Section):
             return Needs(cpus=1, gpus=self.gpus_per_worker)
         return Needs(cpus=machine.threads * machine.workers, gpus=0)
 
-    def needs_of_ranks(self, machine: Machine) -> Needs:
-        """What each of the processes that share a training needs: on a CPU, its part of the threads."""
-        if machine.device == "cuda":
-            return Needs(cpus=0, gpus=1)
-        return Needs(cpus=max(1, machine.threads // self.train_workers), gpus=0)
+
+def needs_of_rank(machine: Machine) -> Needs:
+    """What each of the processes that share a training needs."""
+    if machine.device == "cuda":
+        return Needs(cpus=0, gpus=1)
+    return Needs(cpus=machine.of_rank.threads, gpus=0)
+
+
+def comes_to_see(path: Path, content: str, *, within_s: float) -> bool:
+    """Whether a file is there, with this content, or will be in time: a network filesystem may show it a little
+    later."""
+    end = time.monotonic() + within_s
+    while True:
+        with suppress(OSError):
+            if path.read_text(encoding="utf-8") == content:
+                return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.5)
 
 
 THIS_MACHINE = ClusterConfig()

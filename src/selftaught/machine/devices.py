@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -42,6 +42,11 @@ class Machine:
     """Processes beside it that share every training step, each with the whole model: of several GPUs each has one."""
     weights_bytes: int = 0
     """Of the run's model in `dtype`, where something is sized by what its weights leave free; else 0."""
+
+    @property
+    def of_rank(self) -> "Machine":
+        """What one of the ranks computes in: on a CPU, they share the threads."""
+        return replace(self, threads=max(1, self.threads // self.ranks))
 
 
 def resolve_machine(

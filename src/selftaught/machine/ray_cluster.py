@@ -14,8 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +46,16 @@ SHOWN_NODES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A node of the cluster, as it says itself."""
+    """A node of the cluster, as the cluster says; what it says itself is there when it was asked."""
 
     id: str
     name: str
     cpus: float
     gpus: float
-    versions: Mapping[str, str]
+    versions: Mapping[str, str] = field(default_factory=dict)
     """Of Python and of packages, by name; without those that are not installed."""
-    gpu_names: tuple[str, ...]
-    sees_folder: bool | None
+    gpu_names: tuple[str, ...] = ()
+    sees_folder: bool | None = None
     """None if it was not asked."""
     problem: str = ""
     """Why nothing is known of it but its name; else empty."""
@@ -128,44 +127,55 @@ def reachable(address: str) -> None:
     raise ConfigError(_refused(address, why))
 
 
+def alive() -> list[Node]:
+    """All nodes that are alive, by name, with what the cluster says of them."""
+    nodes = [
+        Node(
+            id=node["NodeID"],
+            name=node["NodeManagerHostname"] or node["NodeManagerAddress"],
+            cpus=node["Resources"].get("CPU", 0.0),
+            gpus=node["Resources"].get("GPU", 0.0),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return sorted(nodes, key=lambda node: (node.name, node.id))
+
+
 def look(*, nonce: tuple[Path, str] | None = None) -> list[Node]:
     """All nodes that are alive, by name, each with what a process there finds.
 
     With `nonce`, a file and its content, each says whether it sees that.
     """
     path, content = (str(nonce[0]), nonce[1]) if nonce else ("", "")
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    nodes = alive()
     look_around = ray.remote(num_cpus=0, max_retries=0)(_looker())
     asked = {}
-    for node in alive:
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        asked[node["NodeID"]] = look_around.options(scheduling_strategy=there).remote(path, content)
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        asked[node.id] = look_around.options(scheduling_strategy=there).remote(path, content)
     done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=LOOK_S) if asked else ([], [])
     found: list[Node] = []
-    for node in alive:
+    for node in nodes:
         answer: dict[str, Any] = {}
         problem = ""
-        if asked[node["NodeID"]] not in done:
+        if asked[node.id] not in done:
             problem = f"no process started there in {LOOK_S:.0f} s"
         else:
             try:
-                answer = ray.get(asked[node["NodeID"]])
+                answer = ray.get(asked[node.id])
             except RayError as error:
                 problem = first_line(error)
-        resources = node["Resources"]
         found.append(
-            Node(
-                id=node["NodeID"],
-                name=node["NodeManagerHostname"] or node["NodeManagerAddress"],
-                cpus=resources.get("CPU", 0.0),
-                gpus=resources.get("GPU", 0.0),
+            replace(
+                node,
                 versions=answer.get("versions", {}),
                 gpu_names=tuple(answer.get("gpus", ())),
                 sees_folder=answer.get("sees") if nonce else None,
                 problem=problem,
             )
         )
-    return sorted(found, key=lambda node: (node.name, node.id))
+    return found
 
 
 def refusals(nodes: Sequence[Node], needs: Sequence[Needs], folder: Path) -> list[str]:
@@ -262,27 +272,6 @@ def nonce_in(folder: Path) -> Iterator[tuple[Path, str]]:
         yield path, content
     finally:
         path.unlink(missing_ok=True)
-
-
-def namespace_of(run_dir: Path) -> str:
-    """Where Ray keeps the names of a run's actors, apart from those of all others."""
-    return f"selftaught-{sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]}"
-
-
-def end_leftovers(run_dir: Path) -> int:
-    """End the actors of an earlier start of a run, whose process may have ended where Ray has not noticed it yet.
-
-    Returns their number.
-    """
-    ours = [
-        about
-        for about in ray.util.list_named_actors(all_namespaces=True)
-        if about["namespace"] == namespace_of(run_dir)
-    ]
-    for about in ours:
-        with contextlib.suppress(ValueError):  # it has ended meanwhile
-            ray.kill(ray.get_actor(about["name"], namespace=about["namespace"]), no_restart=True)
-    return len(ours)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,6 +1,5 @@
 """What a rank does in a Ray cluster as an actor: it says what its machine is, and trains with the others."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,8 +8,10 @@ from typing import Any
 
 import ray
 
+from selftaught.machine.cluster import comes_to_see
 from selftaught.machine.devices import Device, hardware
 from selftaught.machine.quiet import quieten_libraries
+from selftaught.machine.ray_actors import starter
 from selftaught.machine.ray_cluster import NONCE
 from selftaught.machine.versions import library_versions
 from selftaught.models.places import folder_of
@@ -83,26 +84,16 @@ def sizes_in(folder: Path) -> dict[str, int]:
 def look_around(path: str, content: str, appears_s: float, device: Device) -> dict[str, str]:
     """In an actor: what decides the numbers that its machine computes, and why it cannot train; `path` is a file that
     the run has written where the model will be saved, and `content` what is in it."""
-    end = time.monotonic() + appears_s
-    while not _is_in(path, content):
-        if time.monotonic() >= end:
-            return {
-                "problem": f"it does not see {Path(path).parent}, or sees another folder there; put the run folder on "
-                "a filesystem that all nodes have under the same path (--run-dir)"
-            }
-        time.sleep(0.5)
+    if not comes_to_see(Path(path), content, within_s=appears_s):
+        return {
+            "problem": f"it does not see {Path(path).parent}, or sees another folder there; put the run folder on a "
+            "filesystem that all nodes have under the same path (--run-dir)"
+        }
     try:
         facts = {**hardware(device), **library_versions()}
     except SelftaughtError as error:
         return {"problem": str(error)}
     return {"platform": ", ".join(f"{name} {value}" for name, value in facts.items())}
-
-
-def _is_in(path: str, content: str) -> bool:
-    try:
-        return Path(path).read_text(encoding="utf-8") == content
-    except OSError:
-        return False
 
 
 def _tell(mailbox: Any, metrics: StepMetrics) -> None:
@@ -112,26 +103,11 @@ def _tell(mailbox: Any, metrics: StepMetrics) -> None:
 def rank_class() -> type:
     """The class of an actor. Ray carries it to nodes whole, since it has no name in a module."""
 
+    start = starter()
+
     class SelftaughtRank:
         def __init__(self, last: list[str], version: str) -> None:
-            import sys
-            from importlib import metadata
-
-            # Ray puts the run's folders first, where a file of the user's would replace a library's; they come last.
-            for path in last:
-                if path in sys.path:
-                    sys.path.remove(path)
-                    sys.path.append(path)
-            self.problem = ""
-            try:
-                found = metadata.version("selftaught")
-            except metadata.PackageNotFoundError:
-                found = "none"
-            if found != version:
-                self.problem = (
-                    f"its Python has selftaught {found}, and the run {version}; install the same version there, and "
-                    "start the node from that environment"
-                )
+            self.problem = start(last, version)
 
         def look(self, path: str, content: str, appears_s: float, device: Any) -> dict[str, str]:
             import socket

@@ -18,10 +18,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from selftaught import __version__
 from selftaught.machine.children import current_folder, last_folders
-from selftaught.machine.cluster import counted
-from selftaught.machine.ray_cluster import end_leftovers, first_line, free_now, namespace_of, nonce_in
+from selftaught.machine.cluster import Needs
+from selftaught.machine.ray_actors import end_leftovers, namespace_of
+from selftaught.machine.ray_cluster import alive, first_line, free_now, nonce_in, refuse_too_few_for_ranks
 from selftaught.models.places import hub_id
-from selftaught.records.errors import ConfigError, RefusedError, SelftaughtError, StoreError, TrainingError, WorkerDied
+from selftaught.records.errors import RefusedError, SelftaughtError, StoreError, TrainingError, WorkerDied
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.training.rank_process import RankJob
 from selftaught.training.rank_trainer import Hearing, JobOf, raise_if_unconnected, redone
@@ -48,35 +49,38 @@ class RayRankTrainer:
         self,
         job_of: JobOf,
         size: int,
+        needs: Needs,
         *,
         run_dir: Path | None = None,
         any_machine: bool = False,
         note: Callable[[str], None] = lambda line: None,
         raise_if_stopped: Callable[[], None] = lambda: None,
     ) -> None:
-        """`run_dir` is that of the run, whose killed starts may have left ranks in the cluster; None for none.
-        `any_machine` lets ranks train whose hardware or versions differ. `raise_if_stopped` is called until the first
-        step, and when none comes. The process is in the cluster already."""
-        self._job_of, self._size, self._run_dir, self._any_machine = job_of, size, run_dir, any_machine
+        """`needs` are those of one rank. `run_dir` is that of the run, whose killed starts may have left ranks in the
+        cluster; None for none. `any_machine` lets ranks train whose hardware or versions differ. `raise_if_stopped` is
+        called until the first step, and when none comes. The process is in the cluster already."""
+        self._job_of, self._size, self._needs = job_of, size, needs
+        self._run_dir, self._any_machine = run_dir, any_machine
         self._note, self._raise_if_stopped = note, raise_if_stopped
 
     def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
         job = replace(self._job_of(_with_absolute_paths(training)), start_name=hub_id(Path(training.start.path)))
-        self._refuse_small_cluster(job)
+        # Even the whole cluster may have lost room; what others use now is waited for.
+        refuse_too_few_for_ranks(alive(), self._needs, self._size)
         if self._run_dir is not None and (number := end_leftovers(self._run_dir)):
             self._note(f"ended {number} ranks that an earlier start of this run had left in the cluster")
         checkpoint = redone(training, self._size, self._note, lambda: self._once(job, on_step))
         return replace(checkpoint, started_from=training.start.path)  # a rank's may be another
 
     def _once(self, job: RankJob, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
-        of_rank = resources_of(job)
+        of_rank = {name: n for name, n in (("CPU", self._needs.cpus), ("GPU", self._needs.gpus)) if n}
         room = placement_group([of_rank] * self._size, strategy="PACK")
         actors, trained = list[Any](), list[Any]()
         try:
-            self._wait_for(room, of_rank)
+            self._wait_for(room)
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
-            ranks = [self._rank(room, number, of_rank) for number in range(self._size)]
+            ranks = [self._rank(room, number) for number in range(self._size)]
             actors += [mailbox, *ranks]
             self._refuse_machines(ranks, job)
             place = ranks[0].meeting_place.remote()
@@ -91,10 +95,10 @@ class RayRankTrainer:
             ray.wait(trained, num_returns=len(trained), timeout=END_S)
             remove_placement_group(room)
 
-    def _rank(self, room: Any, number: int, of_rank: Mapping[str, float]) -> Any:
+    def _rank(self, room: Any, number: int) -> Any:
         options: dict[str, Any] = {
-            "num_cpus": of_rank.get("CPU", 0),
-            "num_gpus": of_rank.get("GPU", 0),
+            "num_cpus": self._needs.cpus,
+            "num_gpus": self._needs.gpus,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(room, placement_group_bundle_index=number),
             "max_restarts": 0,
             "max_task_retries": 0,
@@ -129,22 +133,8 @@ class RayRankTrainer:
         if not self._any_machine:
             _refuse_unlike(platforms)
 
-    def _refuse_small_cluster(self, job: RankJob) -> None:
-        """Raise ConfigError if even the whole cluster has no room; one that has lost a node may get another."""
-        of_rank = resources_of(job)
-        places = [
-            min(int(node["Resources"].get(name, 0) // number) for name, number in of_rank.items())
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
-        if sum(places) < self._size:
-            raise ConfigError(
-                f"cluster.train_workers = {self._size} needs {_words(of_rank)} for each, and the Ray cluster has that "
-                f"{sum(places)} times on {len(places)} nodes; add nodes, or begin a new run with fewer train workers"
-            )
-
-    def _wait_for(self, room: Any, of_rank: Mapping[str, float]) -> None:
-        needed = f"{_words(of_rank)} for each of {self._size} ranks"
+    def _wait_for(self, room: Any) -> None:
+        needed = f"{self._needs} for each of {self._size} ranks"
         began, is_told = time.monotonic(), False
         while not room.wait(1):
             self._raise_if_stopped()
@@ -157,11 +147,6 @@ class RayRankTrainer:
             if waited > QUIET_WAIT_S and not is_told:
                 self._note(f"the training waits for {needed}; free in the cluster: {free_now()}")
                 is_told = True
-
-
-def resources_of(job: RankJob) -> dict[str, float]:
-    """Of the cluster, for one rank."""
-    return {"GPU": 1.0} if job.machine.device == "cuda" else {"CPU": float(job.machine.threads)}
 
 
 def _attend(mailbox: Any, trained: Sequence[Any], hearing: Hearing) -> Saved:
@@ -262,7 +247,3 @@ def _with_absolute_paths(training: Training) -> Training:
     path = training.start.path
     start = replace(training.start, path=str(Path(path).absolute()) if Path(path).is_dir() else path)
     return replace(training, start=start, out_dir=training.out_dir.absolute())
-
-
-def _words(resources: Mapping[str, float]) -> str:
-    return " and ".join(counted(number, name) for name, number in resources.items())

@@ -1,9 +1,9 @@
 """The trainer `sft`: what it needs, and how it is opened. Its libraries are imported only then."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.util import find_spec
 
+from selftaught.machine.cluster import needs_of_rank
 from selftaught.machine.devices import refuse_too_few_gpus
 from selftaught.machine.opening import Opening
 from selftaught.records.errors import ConfigError
@@ -56,7 +56,7 @@ class SftConfig(SftSettings):
         def job_of(training: Training) -> RankJob:
             return RankJob(
                 settings=self,
-                machine=replace(machine, threads=max(1, machine.threads // size)),
+                machine=machine.of_rank,
                 trust_remote_code=opening.trust_remote_code,
                 chat=opening.chat,
                 training=training,
@@ -77,6 +77,7 @@ class SftConfig(SftSettings):
         return RayRankTrainer(
             job_of,
             size,
+            needs_of_rank(machine),
             run_dir=opening.log_dir.parent if opening.log_dir else None,
             any_machine=opening.cluster.any_machine,
             note=opening.note,

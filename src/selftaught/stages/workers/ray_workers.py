@@ -22,7 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeL
 from selftaught import __version__
 from selftaught.machine.children import current_folder, last_folders
 from selftaught.machine.cluster import Needs
-from selftaught.machine.ray_cluster import NONCE, Node, end_leftovers, first_line, free_now, namespace_of, nonce_in
+from selftaught.machine.ray_actors import end_leftovers, namespace_of, starter
+from selftaught.machine.ray_cluster import NONCE, alive, first_line, free_now, nonce_in
 from selftaught.records.errors import EngineError, RefusedError
 from selftaught.records.samples import ModelRef
 from selftaught.stages.workers.protocol import Job, Lost, Ready, Refused, Waits, WorkerEvent
@@ -269,20 +270,7 @@ class RayWorkers:
 
 def room_for(needs: Needs, *, but: Collection[str]) -> int:
     """How many workers have room in the cluster, whoever uses it now, without the nodes with these ids."""
-    nodes = (
-        Node(
-            id=node["NodeID"],
-            name=node["NodeManagerHostname"],
-            cpus=node["Resources"].get("CPU", 0),
-            gpus=node["Resources"].get("GPU", 0),
-            versions={},
-            gpu_names=(),
-            sees_folder=None,
-        )
-        for node in ray.nodes()
-        if node["Alive"] and node["NodeID"] not in but
-    )
-    return sum(node.fits(needs) for node in nodes)
+    return sum(node.fits(needs) for node in alive() if node.id not in but)
 
 
 def _elsewhere(avoided: Collection[str]) -> Any:
@@ -294,32 +282,18 @@ def _actor_class() -> type:
     """The class of an actor. Ray carries it to nodes whole, since it has no name in a module; its annotations name
     nothing of this package, so that a node without it can say so."""
 
+    start = starter()
+
     class SelftaughtWorker:
         def __init__(self, about: dict[str, Any]) -> None:
             import os
-            import sys
-            from importlib import metadata
 
-            # Ray puts the run's folders first, where a file of the user's would replace a library's; they come last.
-            for path in about["last"]:
-                if path in sys.path:
-                    sys.path.remove(path)
-                    sys.path.append(path)
+            self.problem = start(about["last"], about["version"])
             # Ray sets one thread for an actor; how many a worker has is for the run to say.
             os.environ.pop("OMP_NUM_THREADS", None)
             if about["threads"] is not None:
                 os.environ["OMP_NUM_THREADS"] = about["threads"]
             self.about = about
-            self.problem = ""
-            try:
-                version = metadata.version("selftaught")
-            except metadata.PackageNotFoundError:
-                version = "none"
-            if version != about["version"]:
-                self.problem = (
-                    f"its Python has selftaught {version}, and the run {about['version']}; install the same version "
-                    "there, and start the node from that environment"
-                )
 
         def place(self) -> dict[str, Any]:
             import os

@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
+from selftaught.machine.cluster import comes_to_see
 from selftaught.models.local_copy import folder_here, place_of_copies
-from selftaught.models.places import local_folder
+from selftaught.models.places import folder_of, hub_id
 from selftaught.records.errors import RefusedError
 from selftaught.records.samples import ModelRef
 from selftaught.runs.reading import read_run_json
@@ -85,22 +87,19 @@ class RemoteWorker:
     def _see_the_run(self) -> None:
         """Raise RefusedError unless this machine sees the very folder that the run writes."""
         path, content = self._nonce
-        end = time.monotonic() + APPEARS_S
-        while not (path.is_file() and path.read_text(encoding="utf-8") == content):
-            if time.monotonic() >= end:
-                raise RefusedError(
-                    f"a worker does not see {self._run_dir}, or sees another folder there; put the run folder on a "
-                    "filesystem that all nodes have under the same path (--run-dir)"
-                )
-            time.sleep(0.5)
+        if not comes_to_see(path, content, within_s=APPEARS_S):
+            raise RefusedError(
+                f"a worker does not see {self._run_dir}, or sees another folder there; put the run folder on a "
+                "filesystem that all nodes have under the same path (--run-dir)"
+            )
 
     def _where_it_is(self, model: ModelRef) -> ModelRef:
         """The model by its path here: a shipped one, or one of the hub, may have another on each machine."""
         if model.checkpoint is not None or Path(model.path).is_dir():
             return model
-        named: dict[str, Any] = read_run_json(self._run_dir)["config"]["model"]
-        folder = local_folder(named["path"])
-        return model if folder is None else ModelRef(path=str(folder), sha256=model.sha256)
+        named: str = read_run_json(self._run_dir)["config"]["model.path"]
+        name = hub_id(Path(model.path)) or ((named, None) if named != model.path else None)
+        return replace(model, path=folder_of(model.path, name))
 
     def _on_tokens(self, tokens: int) -> None:
         with self._news:
