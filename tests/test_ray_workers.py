@@ -271,11 +271,12 @@ def test_a_training_that_waits_for_room_says_so_and_ends_when_the_run_is_stopped
     trainer = ray_ranks.RayRankTrainer(
         lambda training: pytest.fail("it has no room"),
         2,
+        Needs(cpus=1, gpus=0),
         note=notes.append,
         raise_if_stopped=stop_if_told,
     )
     with pytest.raises(Interrupted):
-        trainer._wait_for(SimpleNamespace(wait=lambda seconds: False), {"CPU": 1.0})
+        trainer._wait_for(SimpleNamespace(wait=lambda seconds: False))
     free = "1 of 2 CPUs and 0 of 0 GPUs"
     assert notes == [f"the training waits for 1 CPU for each of 2 ranks; free in the cluster: {free}"]
 
@@ -497,8 +498,8 @@ def test_the_server_of_a_worker_that_is_ended_at_work_is_gone_when_close_returns
 
 @pytest.mark.slow
 def test_workers_without_a_place_say_what_they_wait_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.ready(3)  # on a busy machine they wait for their places, too
     monkeypatch.setattr("selftaught.stages.workers.ray_workers.WAITS_S", 1.0)
-    run.ready(3)
     others = {run.source.start(run.model) for _ in range(2)}
     run.until(lambda told: "2 workers have" in "".join(run.notes))
     expected = "2 workers have no place yet, with 1 CPU for each; free in the cluster: 0 of 3 CPUs and 0 of 0 GPUs"
