@@ -19,7 +19,6 @@ Prints a table and a JSON line.
 
 import argparse
 import cProfile
-import heapq
 import json
 import os
 import pstats
@@ -30,12 +29,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from benchmarks.loop_scale import NUM_SHOTS, Scripted, toy_task
 from benchmarks.machine import processor, versions
+from benchmarks.paced_workers import PacedWorkers
 from selftaught.config.loading import config_from_values
 from selftaught.config.settings import RunConfig
 from selftaught.loop import run
@@ -50,7 +49,7 @@ from selftaught.runs.prompts import rendered_prompts
 from selftaught.runs.store import RunStore
 from selftaught.stages.sampling import Sampling, generate_chunk, sampling_spec
 from selftaught.stages.setup import Setup
-from selftaught.stages.workers.protocol import ChunkJob, Finished, FinishedChunk, Job, Made, Ready, WorkerEvent
+from selftaught.stages.workers.protocol import ChunkJob, Finished, FinishedChunk, Job
 from selftaught.tracking import OF_EVERY_RUN
 from selftaught.tracking.listeners import Listeners
 from selftaught.training.none import NullTrainer
@@ -64,7 +63,12 @@ PLACES = {
     "count": [("metrics.py", "add")],
     "tell": [("sample.py", "tell")],
     "method": [("method.py", "add"), ("method.py", "next_samples")],
-    "source": [("driver.py", "wait"), ("driver.py", "send"), ("ray_workers.py", "wait"), ("ray_workers.py", "send")],
+    "source": [
+        ("paced_workers.py", "wait"),
+        ("paced_workers.py", "send"),
+        ("ray_workers.py", "wait"),
+        ("ray_workers.py", "send"),
+    ],
 }
 """Functions of the run that do not call each other, by what they do; of those of one name in a file, the outermost."""
 
@@ -127,56 +131,6 @@ class Maker:
         chunk = FinishedChunk(number=job.number, lines=lines, prompts=prompts[0], tokens=tokens, seconds=0.0)
         self.made[job.stage, job.number] = chunk
         return chunk
-
-
-class PacedWorkers:
-    """A `WorkerSource` whose workers take the same time for every chunk."""
-
-    def __init__(self, make: Callable[[Job], Finished], takes_s: float, *, by_cpu: bool = False) -> None:
-        self._make, self._takes_s, self._by_cpu = make, takes_s, by_cpu
-        self._waited = 0.0
-        self._free_at: dict[str, float] = {}
-        self._due: list[tuple[float, int, Callable[[], WorkerEvent]]] = []
-        self._numbers = count()
-
-    def start(self, model: ModelRef) -> str:
-        name = f"w{len(self._free_at)}"
-        self._free_at[name] = self.clock()
-        self._at(self._free_at[name], lambda: Ready(worker=name, platform="this machine"))
-        return name
-
-    def send(self, worker: str, job: Job) -> None:
-        due = max(self.clock(), self._free_at[worker]) + self._takes_s
-        self._free_at[worker] = due
-        self._at(due, lambda: Made(worker=worker, result=self._make(job)))
-
-    def kill(self, worker: str) -> None:
-        raise AssertionError("no worker is late or lost")
-
-    def avoid(self, worker: str) -> bool:
-        raise AssertionError("no worker is late or lost")
-
-    def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:
-        until = min(self._due[0][0] - self.clock(), timeout_s) if self._due else timeout_s
-        if until > 0:
-            self._waited += until
-            if not self._by_cpu:
-                time.sleep(until)
-        events = []
-        while self._due and self._due[0][0] <= self.clock():
-            events.append(heapq.heappop(self._due)[2]())
-        return events
-
-    def clock(self) -> float:
-        """Seconds; by the CPU time of the run, those that it has computed or waited."""
-        return time.process_time() + self._waited if self._by_cpu else time.monotonic()
-
-    def close(self) -> None:
-        self._free_at.clear()
-        self._due.clear()
-
-    def _at(self, due: float, event: Callable[[], WorkerEvent]) -> None:
-        heapq.heappush(self._due, (due, next(self._numbers), event))
 
 
 class Clock:
