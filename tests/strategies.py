@@ -269,7 +269,7 @@ def settings_values(draw: st.DrawFn) -> dict[str, Any]:
         "compute.chunk_completions": draw(auto | st.integers(1, 10**4)),
         "cluster.address": None,
         "cluster.workers": draw(st.none() | st.just(0)),
-        "cluster.gpus_per_worker": draw(st.floats(0.0, 64.0)),
+        "cluster.gpus_per_worker": draw(st.sampled_from([0.25, 0.5, 1.0, 2.0, 64.0])),
         "cluster.train_workers": 1,  # more would contradict some of the settings above
         "cluster.chunk_timeout": draw(st.integers(1, 10**5)),
         "cluster.max_losses": draw(st.integers(0, 100)),

@@ -198,7 +198,10 @@ def test_a_worker_that_hangs_is_ended_and_replaced(tmp_path: Path) -> None:
 def test_the_only_worker_is_replaced_as_soon_as_it_is_late(tmp_path: Path) -> None:
     events: list[Event] = []
     run_with(tmp_path, Fate(dies_after=1, is_told=False), workers=1, tell=events.append)
-    assert any("not answered for 10 s, and there is no other" in note for note in notes_of(events))
+    assert any(
+        "not answered for 10 s, longer than cluster.chunk_timeout, and there is no other" in note
+        for note in notes_of(events)
+    )
     assert folder_bytes(tmp_path, *FOLDERS) == alone()
 
 

@@ -54,7 +54,7 @@ from selftaught.stages.workers.protocol import (
     Waits,
     WorkerEvent,
 )
-from selftaught.stages.workers.ray_workers import RayWorkers, _actor_class
+from selftaught.stages.workers.ray_workers import RayWorkers, _actor_class, _remaining
 from selftaught.training import ray_ranks
 from test_cli import selftaught
 from test_cli import settings as in_settings
@@ -170,8 +170,9 @@ def test_a_cluster_without_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_above_one_a_worker_has_whole_gpus() -> None:
-    assert "cluster.gpus_per_worker = 1.5" in line_of(ClusterConfig(address="auto", gpus_per_worker=1.5).check)
-    ClusterConfig(address="auto", gpus_per_worker=0.5).check()
+    for address in (None, "auto"):
+        assert "cluster.gpus_per_worker = 1.5" in line_of(ClusterConfig(address=address, gpus_per_worker=1.5).check)
+        ClusterConfig(address=address, gpus_per_worker=0.5).check()
 
 
 def test_a_worker_needs_its_gpus_or_the_threads_of_the_run() -> None:
@@ -481,6 +482,21 @@ def test_close_returns_when_the_processes_are_gone_and_the_source_can_start_othe
     assert run.ready(1)
 
 
+def test_a_frozen_worker_that_ray_has_not_ended_is_killed_and_another_process_is_not() -> None:
+    """The last argument is what the process is known by."""
+    sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
+    ours, another = (subprocess.Popen([*sleeps, name]) for name in ("SelftaughtWorker", "SomethingElse"))
+    os.kill(ours.pid, signal.SIGSTOP)
+    try:
+        assert _remaining()([ours.pid, another.pid], 4.0) == []
+        assert ours.wait(PATIENCE_S) == -signal.SIGKILL
+        assert another.poll() is None
+    finally:
+        for process in (ours, another):
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.slow
 def test_the_server_of_a_worker_that_is_ended_at_work_is_gone_when_close_returns(
     member: None, tmp_path: Path, model: ModelRef, fake_python: str
@@ -560,12 +576,15 @@ def test_nodes_say_what_they_have_and_whether_they_see_the_folder(member: None, 
 def test_the_doctor_shows_the_nodes_and_what_a_run_would_find_there(cluster: Nodes, tmp_path: Path) -> None:
     settings = {"cluster.address": cluster.address, "compute.threads": 1, "compute.workers": 1}
     settings |= {"cluster.train_workers": 2}
-    done = selftaught("doctor", "arithmetic", "--problems", "0", *in_settings(settings), cwd=tmp_path)
+    elsewhere = tmp_path / "shared"
+    elsewhere.mkdir()
+    run_dir = ("--run-dir", str(elsewhere / "run"))
+    done = selftaught("doctor", "arithmetic", "--problems", "0", *run_dir, *in_settings(settings), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     said = done.stdout
     node = f"node {socket.gethostname()}: 1 CPU and 0 GPUs; selftaught {ray_cluster.__version__}, python "
     assert said.count(node) == 3
-    assert said.count(f"; sees {tmp_path}") == 4
+    assert said.count(f"; sees {elsewhere}") == 4
     assert "free now: 3 of 3 CPUs and 0 of 0 GPUs" in said
     assert "workers: 3 with 1 CPU each" in said
     assert "train workers: 2 with 1 CPU each" in said

@@ -365,7 +365,6 @@ def test_a_frozen_worker_makes_neither_send_nor_close_wait(source: LocalProcesse
         ("0123", 2.0, ["0,1", "2,3"]),
         ("012", 2.0, ["0,1"]),
         ("01", 0.5, ["0", "0", "1", "1"]),
-        ("01", 0.0, []),
         ("", 1.0, []),
     ],
 )
@@ -403,7 +402,7 @@ def test_a_machine_with_several_gpus_has_a_worker_for_each(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"compute.workers": 2, "training.batch_size": 2}, "leave one of the two out"),
+        ({"compute.workers": 2, "training.batch_size": 2}, "leave the workers out, or --set compute.workers=1"),
         ({"engine.name": "openai", "engine.url": "http://127.0.0.1:1"}, "asks a server that you start"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selftaught.cli.output import is_lost, note
-from selftaught.machine.paths import given_name
+from selftaught.machine.paths import given_name, given_path
 from selftaught.records.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ def doctor_command(
     problems: Annotated[
         int, typer.Option(min=0, help="Training problems to sample; 0 leaves out time and solve rates.")
     ] = 32,
+    run_dir: Annotated[
+        str | None,
+        typer.Option(help="The folder that the run will have; default runs/TASK-METHOD.", metavar="DIR"),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="section.key=value, over the config; repeatable.", metavar="KEY=VALUE"),
@@ -45,7 +49,8 @@ def doctor_command(
     from selftaught.commands.doctor_text import part_json
 
     console = Console(soft_wrap=True)
-    asked = Asked(task=task, overrides=overrides or (), problems=problems)
+    folder = None if run_dir is None else given_path(run_dir, "--run-dir")
+    asked = Asked(task=task, overrides=overrides or (), problems=problems, run_dir=folder)
     refusals: list[str] = []
     for part in examine(None if target is None else given_name(target, "CONFIG_OR_MODEL"), asked, note=note):
         refusals += part.refusals

@@ -75,6 +75,8 @@ class Asked:
     """`section.key=value`, over the config."""
     problems: int = 32
     """Training problems to sample; with 0 nothing is measured."""
+    run_dir: Path | None = None
+    """The folder that the run will have, if not the usual one."""
 
 
 def examine(target: str | None, asked: Asked, *, note: Callable[[str], None] = lambda line: None) -> Iterator[Part]:
@@ -88,7 +90,7 @@ def examine(target: str | None, asked: Asked, *, note: Callable[[str], None] = l
         yield device_part(None, None)[0]
         cluster = _config_of(ANY_MODEL, asked).cluster if asked.overrides else ClusterConfig()
         if cluster.address is not None:
-            yield cluster_part(cluster, None, Path("runs"))
+            yield cluster_part(cluster, None, asked.run_dir or Path("runs"))
         return
     refusals: list[str] = []
     config = base = None
@@ -100,7 +102,7 @@ def examine(target: str | None, asked: Asked, *, note: Callable[[str], None] = l
     part, resolved = device_part(config, base)
     yield part
     if config is not None and config.cluster.address is not None:
-        yield cluster_part(config.cluster, resolved, _folder_of(target, config))
+        yield cluster_part(config.cluster, resolved, asked.run_dir or _folder_of(target, config))
     if config is None or base is None or resolved is None:
         yield Part(name="model", title="Model and prompts", refusals=tuple(refusals))
         return
@@ -111,7 +113,8 @@ def examine(target: str | None, asked: Asked, *, note: Callable[[str], None] = l
         why = "not measured: correct first what is refused above"
         yield Part(name="memory", title="Memory and disk", lines=plain(why))
         return
-    memory, fitted = memory_part(config, found.task, base, found.resolved)
+    run_dir = asked.run_dir or _folder_of(target, config)
+    memory, fitted = memory_part(config, found.task, base, found.resolved, run_dir)
     if not has_task:
         lines = plain(
             "a task's questions, and few-shot examples before them, are longer than the one question here",

@@ -22,7 +22,7 @@ from selftaught.commands.doctor_text import (
 )
 from selftaught.commands.dry_run import ShownRow, filled_prompts, shown_row, training_rows
 from selftaught.commands.memory_check import check_disk, disk_of, needs_of, refuse_too_large
-from selftaught.commands.run import check_before_start, default_run_dir
+from selftaught.commands.run import check_before_start
 from selftaught.commands.stored_run import in_format, task_of
 from selftaught.config.chat import ChatResolved, codec_of, resolve_chat
 from selftaught.config.resolving import Resolved, resolve
@@ -253,8 +253,10 @@ def _answer_row(task: Task, codec: Codec) -> ShownRow:
     return shown_row("a sample, if it reads like this solution", example, codec)
 
 
-def memory_part(config: RunConfig, task: Task, base: ModelRef, resolved: Resolved) -> tuple[Part, Resolved]:
-    """What a new run needs against what is free, part by part; and the settings fitted to it."""
+def memory_part(
+    config: RunConfig, task: Task, base: ModelRef, resolved: Resolved, run_dir: Path
+) -> tuple[Part, Resolved]:
+    """What a run in this folder needs against what is free, part by part; and the settings fitted to it."""
     needs = needs_of(config, task, base, resolved, trains=config.training.name != "none", samples=True)
     refusals: list[str] = []
     lines = []
@@ -267,7 +269,6 @@ def memory_part(config: RunConfig, task: Task, base: ModelRef, resolved: Resolve
     else:
         lines += needs.training.lines
         lines.append("assumed: rows as long as the longest question and sampling.max_new_tokens can make them")
-    run_dir = default_run_dir(config)
     disk = disk_of(config, base, resolved, run_dir)
     if disk is not None:
         lines.append(

@@ -13,7 +13,7 @@ def check_cluster(config: RunConfig) -> None:
     if config.compute.workers > 1:
         raise ConfigError(
             f"{which} and compute.workers = {config.compute.workers}: each of the processes that sample would be "
-            "several; leave one of the two out"
+            "several; leave the workers out, or --set compute.workers=1"
         )
     if not engine.computes_here:
         raise ConfigError(

@@ -318,7 +318,7 @@ def _check_train_workers(config: RunConfig) -> None:
     if config.compute.workers > 1:
         raise ConfigError(
             f"cluster.train_workers = {number} and compute.workers = {config.compute.workers} would both share a "
-            "training step: compute.workers is for models of a few megabytes on a CPU; set one of the two to 1"
+            "training step: compute.workers is for models of a few megabytes on a CPU; --set one of the two to 1"
         )
     if training.batch_size % number:
         raise ConfigError(

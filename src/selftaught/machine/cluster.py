@@ -46,7 +46,9 @@ class ClusterConfig(Section):
         None,
         description="Processes that sample, each with an engine of its own; absent is one for each GPU, and none beside the run itself without several GPUs.",
     )
-    gpus_per_worker: float = Field(1.0, ge=0.0, le=64.0, description="GPUs of each process that samples.")
+    gpus_per_worker: float = Field(
+        1.0, gt=0.0, le=64.0, description="GPUs of each process that samples; below 1 several share one."
+    )
     train_workers: Positive = Field(
         1,
         description="Processes that share every training step; they decide the last bits of the weights, so a run keeps their number.",
@@ -63,18 +65,18 @@ class ClusterConfig(Section):
     )
 
     def check(self) -> None:
-        """Raise ConfigError if this machine lacks what a cluster needs, or if Ray could not give out such GPUs."""
+        """Raise ConfigError if GPUs cannot be given out so, or if this machine lacks what a cluster needs."""
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise ConfigError(
+                f"cluster.gpus_per_worker = {self.gpus_per_worker:g}: above 1 a worker has whole GPUs; use a whole "
+                "number, or one below 1 for several workers on one GPU"
+            )
         if self.address is None:
             return
         if find_spec("ray") is None:
             raise ConfigError(
                 f"cluster.address = {self.address!r} needs Ray, which is not installed; "
                 "run `pip install 'selftaught[cluster]'` here and on every node"
-            )
-        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
-            raise ConfigError(
-                f"cluster.gpus_per_worker = {self.gpus_per_worker:g}: above 1 a worker has whole GPUs; use a whole "
-                "number, or one below 1 for several workers on one GPU"
             )
 
     def needs(self, machine: Machine) -> Needs:

@@ -324,7 +324,8 @@ class Dispatcher:
             elif worker.is_late:
                 self._end(worker, f"it has not answered for {now - worker.since:.0f} s")
             elif all(w is worker or w.is_late for w in self._workers.values()):
-                self._end(worker, f"it has not answered for {now - worker.since:.0f} s, and there is no other")
+                waited = f"it has not answered for {now - worker.since:.0f} s, longer than cluster.chunk_timeout"
+                self._end(worker, f"{waited}, and there is no other")
             else:
                 worker.is_late = True
                 self._again(worker.tasks)

@@ -180,6 +180,6 @@ def device_groups(gpus: Sequence[str], per_worker: float) -> list[str]:
     """The GPUs of each process, as CUDA_VISIBLE_DEVICES has them: `per_worker` for each, or below 1 so many processes
     on each GPU as have room. GPUs that are left over are not used."""
     if per_worker < 1:
-        return [gpu for gpu in gpus for _ in range(int(1 / per_worker))] if per_worker > 0 else []
+        return [gpu for gpu in gpus for _ in range(int(1 / per_worker))]
     size = int(per_worker)
     return [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
