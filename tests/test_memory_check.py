@@ -80,6 +80,15 @@ def test_train_workers_on_a_cpu_need_their_memory_too_and_one_is_a_way_out(monke
         fitted(config_with(**{"compute.workers": 1, "cluster.train_workers": 4}))
 
 
+def test_processes_that_sample_on_a_cpu_need_their_memory_too_and_fewer_are_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_free(monkeypatch, 1400 * MIB)
+    fitted(config_with(**{"compute.workers": 1}))
+    with pytest.raises(RefusedError, match=r"workers \d+\.\d\), and 1\.4 GiB are free; set fewer cluster\.workers,"):
+        fitted(config_with(**{"compute.workers": 1, "cluster.workers": 64}))
+
+
 def test_a_model_that_fits_no_gpu_is_refused_with_adapters_as_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     resolved = fitted(config_with(**{"compute.workers": 1, "cluster.train_workers": 2}))[0]
     with_free(monkeypatch, 10 * MIB)

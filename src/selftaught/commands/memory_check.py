@@ -309,6 +309,8 @@ def _knobs(config: RunConfig, resolved: Resolved, what: str, with_adapters: Fitt
         if resolved.train_workers > 1 and resolved.device == "cpu":
             knobs.append("set cluster.train_workers=1")
     else:
+        if resolved.device == "cpu" and processes_on_cpu(config) > 1:
+            knobs.append("set fewer cluster.workers" if config.cluster.workers else "set fewer compute.workers")
         knobs.append("set a smaller engine.cache_mib or fewer engine.slots")
         if resolved.dtype == "float32":
             knobs.append("set model.dtype=bfloat16")
