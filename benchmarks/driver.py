@@ -336,13 +336,12 @@ def shares(stats: pstats.Stats) -> dict[str, float]:
 
 def table(paced: Sequence[Measured], ceilings: Sequence[Measured]) -> str:
     lines = [
-        f"{'chunk':>6} {'chunks/s':>9} {'of ideal':>9} {'steady':>8} {'CPU of the run':>15} {'start':>7}   "
+        f"{'chunk':>6} {'chunks/s':>9} {'of ideal':>9} {'steady':>8} {'CPU of the run':>15}   "
         f"({paced[0].workers} workers)"
     ]
     for row in paced:
         rates = f"{row.chunks / row.end_to_end_s:>9.1f} {row.of_ideal:>9.1%} {row.steady:>8.1f}"
-        start = f"{row.seconds - row.end_to_end_s:.1f} s"
-        lines.append(f"{row.chunk:>6} {rates} {row.cpu_s / row.seconds:>15.0%} {start:>7}   {row.kind}")
+        lines.append(f"{row.chunk:>6} {rates} {row.cpu_s / row.seconds:>15.0%}   {row.kind}")
     lines += ["", "the ceiling, by the CPU time of the run's process"]
     heads = f"{'ms/chunk':>9} {'µs/sample':>10} {'chunks/s':>9} {'samples/s':>10} {'MB/s':>6} {'by the clock':>13}"
     lines.append(f"{'chunk':>6} {heads}")
