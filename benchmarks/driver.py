@@ -7,13 +7,14 @@ and takes a second for each, or no time. So what is measured is the run alone: p
 comes back, saving it in order, telling it. Samples are those of `loop_scale.py` with 60 token ids, behind prompts with
 six few-shot examples; one stage of rationales is timed, from its beginning to its end.
 
-Shows for each size of chunk: the throughput of 64 workers that take a second, as a share of the ideal (64 chunks a
-second), and the chunks per second from when all of them were ready until each had its last two; then, with workers that
-take no time, the CPU time that the run spends on a chunk, which is the ceiling, and where it goes. On a busy machine,
-`--by-cpu` has the workers' clock run only while the run computes or waits for them: then neither other programs nor the
-disk's syncs cost anything. With `--ray N`, N workers are actors of a Ray cluster of this machine, which take no time;
-only the CPU time of the run's process counts then, since they use the same CPUs.
-With `--ray-paced`, the workers that take a second are such actors, too, each a process: 64 need 6 GB of memory.
+Shows for each size of chunk: the throughput of 64 workers that take a second, from when all of them were ready to the
+last result, as a share of the ideal (64 chunks a second); the same rate without the last two chunks of each worker,
+during which some have nothing to do; then, with workers that take no time, the CPU time that the run spends on a chunk,
+which is the ceiling, and where it goes. On a busy machine, `--by-cpu` has the workers' clock run only while the run
+computes or waits for them: then neither other programs nor the disk's syncs cost anything. With `--ray N`, N workers
+are actors of a Ray cluster of this machine, which take no time; only the CPU time of the run's process counts then,
+since they use the same CPUs. With `--ray-paced`, the workers that take a second are such actors, too, each a process:
+64 need 6 GB of memory. None gets work before all of them are ready, so that the ideal has a beginning.
 Prints a table and a JSON line.
 """
 
@@ -49,7 +50,7 @@ from selftaught.runs.prompts import rendered_prompts
 from selftaught.runs.store import RunStore
 from selftaught.stages.sampling import Sampling, generate_chunk, sampling_spec
 from selftaught.stages.setup import Setup
-from selftaught.stages.workers.protocol import ChunkJob, Finished, FinishedChunk, Job
+from selftaught.stages.workers.protocol import ChunkJob, Finished, FinishedChunk, Job, Ready, WorkerEvent
 from selftaught.tracking import OF_EVERY_RUN
 from selftaught.tracking.listeners import Listeners
 from selftaught.training.none import NullTrainer
@@ -82,9 +83,12 @@ class Measured:
     bytes: int
     """Of the stage's file."""
     seconds: float
+    """Of the whole stage, with the start of the workers."""
+    end_to_end_s: float
+    """From when all workers were ready to the end of the stage."""
     cpu_s: float
-    """Of the run's process."""
-    steady: float = 0.0
+    """Of the run's process, in the whole stage."""
+    steady: float
     """Chunks per second from when all workers are ready until there are no more than two for each."""
     parts: dict[str, float] = field(default_factory=dict)
     """Share of the CPU time by what it is spent on; empty if that was not looked at."""
@@ -93,7 +97,7 @@ class Measured:
     @property
     def of_ideal(self) -> float:
         rounds = -(-self.chunks // self.workers)
-        return rounds * self.takes_s / self.seconds
+        return rounds * self.takes_s / self.end_to_end_s
 
 
 class Maker:
@@ -143,12 +147,17 @@ class Clock:
         self._made: list[float] = []
         """When each sample was known."""
 
+    @property
+    def work_began(self) -> float:
+        """When the stage had begun and all workers were ready."""
+        if self._all_ready is None:
+            raise ValueError(f"{self._workers} workers were never ready together: start fewer, or on a larger machine")
+        return max(self._all_ready, self.began[0])
+
     def steady(self, chunk: int) -> float:
-        """Chunks per second, as `Measured` has them; 0 if workers were never ready together."""
-        times = [t for t in self._made[: -2 * self._workers * chunk] if t >= (self._all_ready or 0.0)]
-        if self._all_ready is None or len(times) < 2:
-            return 0.0
-        return len(times) / chunk / (times[-1] - times[0])
+        """Chunks per second, as `Measured` has them; 0 if the stage is too short for that."""
+        times = [t for t in self._made[: -2 * self._workers * chunk] if t > self.work_began]
+        return len(times) / chunk / (times[-1] - self.work_began) if times else 0.0
 
     def tell(self, event: Event) -> None:
         if isinstance(event, WorkersChanged) and event.ready == self._workers and self._all_ready is None:
@@ -232,6 +241,7 @@ def measured(
         chunks=-(-len(task.train) // chunk),
         bytes=size,
         seconds=round(seconds, 3),
+        end_to_end_s=round(clock.ended[0] - clock.work_began, 3),
         cpu_s=round(cpu, 3),
         steady=round(clock.steady(chunk), 1),
         parts=shares(pstats.Stats(profile)) if profile else {},
@@ -261,6 +271,27 @@ class RayMaker:
         """Nothing is open."""
 
 
+class ReadyTogether:
+    """A `WorkerSource` whose workers are ready when all of them are, so that none has begun before."""
+
+    def __init__(self, source: Any, workers: int) -> None:
+        self._source, self._missing = source, workers
+        self._held: list[WorkerEvent] = []
+
+    def wait(self, timeout_s: float) -> Sequence[WorkerEvent]:
+        events: Sequence[WorkerEvent] = self._source.wait(timeout_s)
+        if self._missing <= 0:
+            return events
+        ready = [event for event in events if isinstance(event, Ready)]
+        self._missing -= len(ready)
+        self._held += ready
+        held = self._held if self._missing <= 0 else []
+        return [*(event for event in events if event not in ready), *held]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
 def through_ray(config: RunConfig, task: Task, *, workers: int, chunk: int, takes_s: float) -> Measured:
     """The same with actors of a Ray cluster that is started here for it."""
     import ray
@@ -285,7 +316,7 @@ def through_ray(config: RunConfig, task: Task, *, workers: int, chunk: int, take
                 RayWorkers(folder, Needs(cpus=1, gpus=0), maker="benchmarks.driver:RayMaker") as source,
             ):
                 facts: dict[str, Any] = {"workers": workers, "chunk": chunk, "base": str(folder)}
-                row = measured(source, config, task, **facts, takes_s=takes_s)
+                row = measured(ReadyTogether(source, workers), config, task, **facts, takes_s=takes_s)
                 return replace(row, kind=f"{workers} actors of Ray {ray.__version__}")
         finally:
             cluster.shutdown()
@@ -309,9 +340,8 @@ def table(paced: Sequence[Measured], ceilings: Sequence[Measured]) -> str:
         f"({paced[0].workers} workers)"
     ]
     for row in paced:
-        rate = row.chunks / row.seconds
-        share = f"{row.cpu_s / row.seconds:.0%}"
-        lines.append(f"{row.chunk:>6} {rate:>9.1f} {row.of_ideal:>9.1%} {row.steady:>8.1f} {share:>15}   {row.kind}")
+        rates = f"{row.chunks / row.end_to_end_s:>9.1f} {row.of_ideal:>9.1%} {row.steady:>8.1f}"
+        lines.append(f"{row.chunk:>6} {rates} {row.cpu_s / row.seconds:>15.0%}   {row.kind}")
     lines += ["", "the ceiling, by the CPU time of the run's process"]
     heads = f"{'ms/chunk':>9} {'µs/sample':>10} {'chunks/s':>9} {'samples/s':>10} {'MB/s':>6} {'by the clock':>13}"
     lines.append(f"{'chunk':>6} {heads}")

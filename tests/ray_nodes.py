@@ -36,15 +36,7 @@ class Nodes:
 
     def processes(self, name: str) -> list[int]:
         """The ids of the cluster's processes that have a name in their command line, oldest first."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                is_named = name.encode() in (process / "cmdline").read_bytes()
-                if is_named and f"RAY_TMPDIR={self._folder}\0".encode() in (process / "environ").read_bytes():
-                    found.append(int(process.name))
-            except OSError:
-                continue  # it has ended meanwhile
-        return sorted(found)
+        return processes_of(self._folder, name)
 
     def workers(self) -> list[int]:
         """The processes that sample."""
@@ -53,6 +45,19 @@ class Nodes:
     def ranks(self) -> list[int]:
         """The processes that train."""
         return self.processes("SelftaughtRank")
+
+
+def processes_of(folder: str, name: str = "") -> list[int]:
+    """The ids of all processes of the cluster that has its files in a folder, or of those with a name."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            is_named = name.encode() in (process / "cmdline").read_bytes()
+            if is_named and f"RAY_TMPDIR={folder}\0".encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue  # it has ended meanwhile
+    return sorted(found)
 
 
 @contextmanager
