@@ -2,18 +2,20 @@
 """docs/claims.md: its tables follow from docs/results/compare-NAME.json, its sentences are written by hand.
 
 `claims_page` fills the blocks between `<!-- compare-NAME:start -->` and `<!-- compare-NAME:end -->` (tables and plots),
-the same with `compare-NAME-claims` (what may be said of each claim), with `compare-NAME-classes` (which class of
-problems is learned when) and with `compare-NAME-passes` (pass@k). scripts/make_docs.py and
-scripts/record_comparison.py use it.
+the same with `compare-NAME-claims` (what may be said of each claim), with `-classes` (which class of problems is
+learned when), `-rounds` (what the iterations after the first bring), `-tries` (what a row has to train on) and
+`-passes` (pass@k). scripts/make_docs.py and scripts/record_comparison.py use it.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from claims_rounds import rounds, rounds_table, tries_table
+from claims_verdicts import p_text, says, verdict, with_tokens
 from selftaught.commands.compare_table import Finished
 from selftaught.comparison.cells import OnTest, Result
 from selftaught.comparison.plan import Cell
@@ -26,7 +28,6 @@ from selftaught.runs.shared_chunks import Saving
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-LEVEL = 0.05
 HALF = 0.5
 """The share of a class's dev problems from which it is taken as learned."""
 
@@ -155,16 +156,17 @@ def claims_table(recorded: Recorded) -> str:
     found = table_of(finished.results, own=finished.own)
     header = [
         "claim",
-        "row",
+        "star beside",
         "seeds",
         "selected, points",
         "p (Holm)",
         "last, points",
         "p (Holm)",
         "smallest shown, last",
+        "loss tokens, × star",
     ]
-    rows = [list(map(md, cells)) for cells in (*_learning(finished.results), *_claims(found))]
-    return table([*header, "verdict"], rows)
+    lines = (*_learning(finished.results), *_going_round(recorded), *_claims(found))
+    return table([*header, "verdict"], [list(map(md, cells)) for cells in lines])
 
 
 def _learning(results: Sequence[Result]) -> Iterator[list[str]]:
@@ -172,46 +174,56 @@ def _learning(results: Sequence[Result]) -> Iterator[list[str]]:
     star = [result for result in results if result.cell.row == DEFAULT_AGAINST]
     if star:
         base = [result.base.solved for result in star]
-        compared = [paired_difference([m.solved for m in of], base) for of in _models(star)]
+        both = [paired_difference([m.solved for m in of], base) for of in _models(star)]
         seeds = ", ".join(str(result.cell.seed) for result in star)
-        yield ["the loop learns", "base model", seeds, *_figures([(d, d.p) for d in compared], 1)]
+        figures, both_say = _figures([(found, found.p) for found in both], 1)
+        yield ["star beats its base model", "base model", seeds, *figures, DASH, verdict(*both_say)]
 
 
 def _models(results: Sequence[Result]) -> tuple[list[OnTest], list[OnTest]]:
     return [result.selected for result in results], [result.last for result in results]
 
 
+def _going_round(recorded: Recorded) -> Iterator[list[str]]:
+    """The line of `star` in `rounds_table`, in the columns of the claims: the best model stands for the selected."""
+    for of in rounds(recorded.cells):
+        if of.row == DEFAULT_AGAINST:
+            seeds = ", ".join(map(str, of.seeds))
+            cells = [of.best_gain.text, of.best_gain.p_cell, of.last_gain.text, of.last_gain.p_cell]
+            beside = "its own iteration 1, on dev"
+            yield ["going round helps beyond the first round", beside, seeds, *cells, DASH, DASH, of.verdict]
+
+
 def _claims(found: Table) -> Iterator[list[str]]:
     by_name = {row.row: row for row in found.rows}
+    of_star = by_name[found.against].last_loss_tokens if found.against else None
     for claim in CLAIMS:
         row = by_name.get(claim.row)
         if row is not None and row.against is not None and row.last_against is not None:
             # In the table a difference is row minus `star`; here the side that the claim favours comes first.
             sign = 1 if claim.favours_row else -1
             both = [(against.difference, against.p_holm) for against in (row.against, row.last_against)]
-            yield [claim.text, claim.row, ", ".join(map(str, row.against.seeds)), *_figures(both, sign)]
+            figures, both_say = _figures(both, sign)
+            if not any(row.selected_iterations):
+                figures[0] += ", its base model"
+            ratio = row.last_loss_tokens / of_star if row.last_loss_tokens and of_star else None
+            seeds = ", ".join(map(str, row.against.seeds))
+            tokens = DASH if ratio is None else f"{ratio:.2f}"
+            yield [claim.text, claim.row, seeds, *figures, tokens, with_tokens(verdict(*both_say), ratio)]
 
 
-def _figures(both: Sequence[tuple[Difference, float]], sign: int) -> list[str]:
-    """The columns of two differences with their p, of the selected models and of the last ones."""
-    cells, said = [], []
+def _figures(both: Sequence[tuple[Difference, float]], sign: int) -> tuple[list[str], list[int]]:
+    """The columns of two differences with their p, of the selected models and of the last ones, and what each says."""
+    cells, both_say = [], []
     for found, p in both:
         # Adding 0.0 makes 0.0 of -0.0.
         points = 100 * sign * found.difference + 0.0
         low, high = sorted(100 * sign * end + 0.0 for end in found.interval)
-        cells += [f"{points:+.1f} [{low:+.1f}, {high:+.1f}]", "<0.001" if p < 0.001 else f"{p:.3f}"]
-        said.append(0 if p >= LEVEL or not points else 1 if points > 0 else -1)
-    return [*cells, f"{100 * both[-1][0].smallest:.1f}", verdict(*said)]
-
-
-def verdict(selected: int, last: int) -> str:
-    """In words, of what the selected models and the last ones say."""
-    if selected == last:
-        return {1: "holds", -1: "does not hold: the reverse does", 0: "cannot be said"}[selected]
-    if selected * last < 0:
-        return "selected and last disagree"
-    one = "selected" if selected else "last"
-    return f"{'holds' if selected + last > 0 else 'the reverse holds'} for the {one} model alone"
+        # An interval without a width would say that nothing else is possible.
+        cells.append(f"{points:+.1f} [{low:+.1f}, {high:+.1f}]" if low < high else f"{points:+.1f}, the same answers")
+        cells.append(p_text(p))
+        both_say.append(says(points, p))
+    return [*cells, f"{100 * both[-1][0].smallest:.1f}"], both_say
 
 
 def classes_table(recorded: Recorded) -> str:
@@ -258,5 +270,11 @@ def _risen(result: Result, k: str) -> str:
     return f"{100 * base:.1f} → {100 * selected:.1f}"
 
 
-TABLES = {"-claims": claims_table, "-classes": classes_table, "-passes": passes_table}
+TABLES: dict[str, Callable[[Recorded], str]] = {
+    "-claims": claims_table,
+    "-classes": classes_table,
+    "-rounds": lambda recorded: rounds_table(recorded.cells),
+    "-tries": lambda recorded: tries_table(recorded.cells),
+    "-passes": passes_table,
+}
 """How a block's name ends -> its table."""

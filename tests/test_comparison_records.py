@@ -5,9 +5,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from selftaught.comparison.plan import Cell
 from selftaught.comparison.results import table_of
 from selftaught.records.errors import StoreError
 from test_compare import Toy
@@ -24,7 +26,7 @@ def recorder() -> Iterator[ModuleType]:
         import record_comparison  # type: ignore[import-not-found]
 
         yield record_comparison
-        for name in ("record_comparison", "claims_page"):
+        for name in ("record_comparison", "claims_page", "claims_rounds", "claims_verdicts"):
             sys.modules.pop(name, None)
 
 
@@ -52,12 +54,14 @@ def test_a_record_has_the_table_of_the_folder_and_its_page_says_what_holds(
     ]
 
     monkeypatch.setattr("claims_page.RESULTS", tmp_path)
-    names = ("compare-toy", "compare-toy-claims", "compare-toy-classes", "compare-none")
+    names = ("compare-toy", *(f"compare-toy-{of}" for of in ("claims", "classes", "rounds", "tries")), "compare-none")
     page = "".join(f"<!-- {name}:start -->\n<!-- {name}:end -->\n" for name in names)
     filled = recorder.claims_page(page)
-    none = r"+0.0 \[+0.0, +0.0\] | 1.000"
-    for claim in ("the loop learns | base model", "the model learns from its own samples | seeds-only"):
-        assert f"| {claim} | 1, 2 | {none} | {none} |" in filled
+    same = "+0.0, the same answers"
+    assert f"| star beats its base model | base model | 1, 2 | {same} | 1.000 | {same} | 1.000 |" in filled
+    learns = "the model learns from its own samples | seeds-only"
+    assert f"| {learns} | 1, 2 | {same}, its base model | 1.000 | {same} | 1.000 |" in filled
+    assert "| going round helps beyond the first round | its own iteration 1, on dev | 1, 2 | +0.0 | – |" in filled
     assert "a machine" in filled
     assert "![accuracy on dev against iteration](results/compare-toy-iterations.svg)" in filled
     assert "Nothing is recorded yet in docs/results/compare-none.json." in filled
@@ -110,3 +114,76 @@ def test_a_claim_holds_only_if_both_models_say_so(recorder: ModuleType, selected
     import claims_page  # type: ignore[import-not-found]
 
     assert claims_page.verdict(selected, last) == words
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (None, "holds"),
+        (1.09, "holds"),
+        (0.91, "holds"),
+        (0.09, "holds at equal steps; 0.09 of the loss tokens"),
+        (1.2, "holds at equal steps; 1.20 of the loss tokens"),
+    ],
+)
+def test_a_verdict_says_that_a_row_has_other_loss_tokens_than_star(
+    recorder: ModuleType, ratio: float | None, words: str
+) -> None:
+    import claims_verdicts  # type: ignore[import-not-found]
+
+    assert claims_verdicts.with_tokens("holds", ratio) == words
+
+
+def iterations(*correct: int, second_tries: int = 0, kept: int = 0) -> dict[str, Any]:
+    """Of a recorded cell: the dev problems of 200 that each iteration solves, the base model first."""
+    trained = {"hinted": {"samples": second_tries, "correct": kept}, "examples": {"rationale": 5, "rehearsed": 2}}
+    return {
+        "iterations": [
+            {"iteration": i, "dev": {"correct": of, "n": 200}, **(trained if i else {})} for i, of in enumerate(correct)
+        ]
+    }
+
+
+def test_what_going_round_brings_is_the_best_later_and_the_last_iteration_against_the_first(
+    recorder: ModuleType,
+) -> None:
+    import claims_rounds  # type: ignore[import-not-found]
+
+    cells = {
+        Cell("star", 1): iterations(10, 100, 110, 90),
+        Cell("star", 2): iterations(10, 100, 104, 104),
+        Cell("star", 3): iterations(10, 100, 96, 106),
+        Cell("retry", 1): iterations(10, 20, 40),
+        Cell("retry", 2): iterations(10, 20, 42),
+        Cell("retry", 3): iterations(10, 20, 44),
+        Cell("rest-em", 1): iterations(10, 20, 150),
+        Cell("star-continue", 1): iterations(10, 20, 30),
+        Cell("direct", 1): iterations(10, 20),
+    }
+    by_row = {of.row: of for of in claims_rounds.rounds(cells)}
+    assert list(by_row) == ["star", "retry", "rest-em"]
+    star = by_row["star"]
+    assert (star.first, star.best, star.last) == ((100, 100, 100), ((110, 2), (104, 2), (106, 3)), (90, 104, 106))
+    # Of 5, 2 and 3 points: mean 10/3, standard error sqrt(7/3)/sqrt(3) = 0.8819, t = 3.780 and p = 1 - t/sqrt(t^2 + 2)
+    # with two degrees of freedom = 0.0634; the interval is 4.3027 standard errors to either side.
+    assert star.best_gain.interval == pytest.approx((-0.461, 7.128), abs=0.001)
+    assert star.best_gain.p == pytest.approx(0.0634, abs=0.0001)
+    assert star.verdict == "cannot be said"
+    # Of 10, 11 and 12 points: standard error 1/sqrt(3), t = 19.053, p = 0.00274, twice that by Holm's method.
+    assert by_row["retry"].last_gain.p == pytest.approx(2 * 0.00274, abs=0.00002)
+    assert by_row["retry"].verdict == "holds"
+    assert (by_row["rest-em"].last_gain.text, by_row["rest-em"].verdict) == ("+65.0", "cannot be said: one seed")
+    assert "| star | 1, 2, 3 | 100, 100, 100 | 110 (2), 104 (2), 106 (3) | 90, 104, 106 |" in (
+        claims_rounds.rounds_table(cells)
+    )
+
+
+def test_what_a_row_has_to_train_on_is_the_range_over_its_iterations_and_seeds(recorder: ModuleType) -> None:
+    import claims_rounds
+
+    cells = {
+        Cell("hint-text", 1): iterations(10, 20, 30, second_tries=1600, kept=3),
+        Cell("hint-text", 2): iterations(10, 20, 30, second_tries=1650, kept=0),
+        Cell("seeds-only", 1): iterations(10, 20),
+    }
+    assert claims_rounds.tries_table(cells).splitlines()[2:] == ["| hint-text | 1600 to 1650 | 0 to 3 | 0 | 5 | 2 |"]
