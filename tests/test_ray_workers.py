@@ -54,7 +54,7 @@ from selftaught.stages.workers.protocol import (
     Waits,
     WorkerEvent,
 )
-from selftaught.stages.workers.ray_workers import GONE_S, RayWorkers, _actor_class
+from selftaught.stages.workers.ray_workers import RayWorkers, _actor_class
 from selftaught.training import ray_ranks
 from test_cli import selftaught
 from test_cli import settings as in_settings
@@ -472,6 +472,8 @@ def test_close_returns_when_the_processes_are_gone_and_the_source_can_start_othe
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The frozen one is not waited for as long as it might take to close its engine; its end is."""
+    from selftaught.stages.workers.ray_workers import GONE_S
+
     wait = ray.wait
 
     def waiting(of: Any, *, timeout: float, **how: Any) -> Any:
