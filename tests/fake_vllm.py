@@ -1,7 +1,7 @@
 """A stand-in for a Python interpreter with vLLM: it takes the command line of `vllm serve`; `--fake` says how.
 
     fake_vllm.py -c CODE                     prints what an interpreter with vllm prints as its version
-    fake_vllm.py -m MODULE … [--fake WORD]   is the server; WORD is one of the branches of `main`
+    fake_vllm.py -m MODULE … [--fake WORD]   is the server; WORD is one of those below
 
 It has a child, as vLLM has workers, and answers requests for a completion with a text made of the prompt and the seed.
 """
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 CRASH = """\
@@ -49,6 +50,8 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(3)
         if options.fake == "slow":
             time.sleep(0.5)
+        if options.fake.startswith("waits-in:"):
+            wait_in(Path(options.fake.partition(":")[2]))
         text = f" {body['prompt'][-1:]} {body['seed']}" if isinstance(body["prompt"], str) else " ids"
         self.answer({"choices": [{"text": text, "finish_reason": "stop"}], "usage": {"completion_tokens": 2}})
 
@@ -61,6 +64,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         pass
+
+
+def wait_in(folder: Path) -> None:
+    """Once the run in the folder has a chunk on disk, until there is a file `released`."""
+    chunk = folder / "run" / "samples" / "000-dev.jsonl"
+    if chunk.exists() and chunk.stat().st_size:
+        print("a request waits", flush=True)
+        while not (folder / "released").exists():
+            time.sleep(0.05)
 
 
 def main(arguments: list[str]) -> None:

@@ -70,6 +70,8 @@ def cluster_of(*nodes: float, head_cpus: float = 0, **environment: str) -> Itera
     from ray._private import services
     from ray.cluster_utils import Cluster
 
+    from selftaught.machine import ray_cluster
+
     with (
         tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder,  # Ray's sockets need a short path
         pytest.MonkeyPatch.context() as patch,
@@ -77,6 +79,8 @@ def cluster_of(*nodes: float, head_cpus: float = 0, **environment: str) -> Itera
         for name, value in {**SETTINGS, "RAY_TMPDIR": folder, **environment}.items():
             patch.setenv(name, value)
         patch.setattr(services, "get_node", _patient(services.get_node))
+        for name in ("JOIN_S", "LOOK_S"):  # a process that imports Ray must answer in that time
+            patch.setattr(ray_cluster, name, float(PATIENCE_S))
         cluster = Cluster()
         try:
             cluster.add_node(num_cpus=head_cpus, **SMALL)

@@ -27,7 +27,7 @@ class ScriptedMaker:
         on_tokens: Callable[[int], None],
         note: Callable[[str], None],
     ) -> None:
-        self._on_tokens, self._note = on_tokens, note
+        self._run_dir, self._on_tokens, self._note = run_dir, on_tokens, note
 
     def open_model(self, model: ModelRef, *, folder: Path | None = None) -> None:
         if model.path.endswith("unreadable"):
@@ -56,12 +56,13 @@ class ScriptedMaker:
 
 
 class ToyRunMaker(ScriptedMaker):
-    """Makes the chunks of a run on the toy task."""
+    """Makes the chunks of a run on the toy task, and leaves a file `PID.made` in the run's folder."""
 
     def open_model(self, model: ModelRef, *, folder: Path | None = None) -> None:
         self._make = ToyMaker(toy_config(), toy_task(), reply)
 
     def do(self, job: Job) -> Finished:
+        (self._run_dir / f"{os.getpid()}.made").touch()
         return self._make(job)
 
 

@@ -178,7 +178,7 @@ def test_a_record_is_one_line_of_json() -> None:
 
 def test_a_rival_that_breaks_gives_the_line_that_names_its_error(tmp_path: Path) -> None:
     with pytest.raises(RivalFailed, match="KeyError: 'device'"):
-        run_rival("machine_peak", {}, tmp_path / "a", threads=1, timeout_s=60)
+        run_rival("machine_peak", {}, tmp_path / "a", threads=1, timeout_s=PATIENCE_S)
 
 
 def test_a_rival_that_takes_too_long_is_ended_and_says_so(tmp_path: Path) -> None:

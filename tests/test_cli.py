@@ -14,7 +14,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 import warnings
 from pathlib import Path
 from typing import TextIO
@@ -22,6 +21,7 @@ from unittest.mock import patch
 
 import pytest
 
+import held_runs
 from builders import PATIENCE_S
 from selftaught import __version__
 from selftaught.cli.app import main
@@ -532,11 +532,10 @@ def test_a_disk_that_is_full_in_the_middle_of_a_run_loses_nothing_that_was_done(
 def test_the_first_ctrl_c_finishes_the_work_in_hand_and_says_how_to_carry_on(finished: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *settings(QUICK)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    while not (run_dir / "run.json").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
+    process = held_runs.started(command, run_dir / "prompts.jsonl")  # those of the second chunk, which it has in hand
+    held_runs.held(process)
+    process.send_signal(signal.SIGINT)
+    held_runs.go_on(process)
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert f"run --resume {run_dir}" in err

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from builders import PATIENCE_S
 from test_cli import selftaught, settings
 from test_compare import NAMES, without_times
 from test_kill import finish, kill_after_changes, weights
@@ -57,13 +59,14 @@ def test_a_comparison_killed_ten_times_ends_with_the_bytes_of_an_undisturbed_one
     rng = random.Random(0)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     finish(command(undisturbed))
-    kills = 0
+    kills, most_changes = 0, 12
     while kills < 10:
-        changes, delay_s = rng.randint(1, 12), rng.random() * 0.1
-        if not kill_after_changes(command(killed), killed, changes, delay_s, in_training=False):
-            break  # it ended before the kill
-        kills += 1
-    assert kills == 10, "the comparison is too short for ten kills; make it longer"
+        changes, delay_s = rng.randint(1, most_changes), rng.random() * 0.1
+        if kill_after_changes(command(killed), killed, changes, delay_s, in_training=False):
+            kills += 1
+        else:  # it ended before ten kills, on a machine so busy that few changes were seen: again, killed earlier
+            shutil.rmtree(killed)
+            kills, most_changes = 0, max(1, most_changes // 2)
     (killed / "shared" / "uses").mkdir(parents=True, exist_ok=True)
     (killed / "shared" / "0.1-2.tmp").write_bytes(b"half of it")
     with open(killed / "shared" / "uses" / "star-seed1.jsonl", "ab") as file:
@@ -86,7 +89,7 @@ def test_cells_that_run_at_the_same_time_make_one_table(tmp_path: Path) -> None:
         for cell in (CELLS[0], CELLS[2])
     ]
     for job in jobs:
-        _, errors = job.communicate(timeout=1200)
+        _, errors = job.communicate(timeout=PATIENCE_S)
         assert job.returncode == 0, errors
     table = table_of(tmp_path)
     assert [(row["row"], row["seeds"]) for row in table["rows"]] == [("few-shot-cot", [1]), ("star", [1])]

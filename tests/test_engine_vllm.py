@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,7 +111,7 @@ def test_adapters_are_merged_into_a_folder_for_the_server_which_is_gone_when_it_
 
 def test_a_server_that_ignores_sigterm_is_killed_with_its_children(fake_python: str, tmp_path: Path) -> None:
     process, port = started(fake_python, tmp_path / "log", "ignores-sigterm", grace_s=0.3)
-    process.wait_until_healthy(port, limit_s=30.0)
+    process.wait_until_healthy(port, limit_s=PATIENCE_S)
     assert len(alive_in_group(process.group)) == 4
     process.stop()
     assert alive_in_group(process.group) == []
@@ -130,10 +131,15 @@ def test_a_server_that_ends_while_loading_is_reported_with_the_first_cause_and_i
     assert alive_in_group(group_in(log)) == []
 
 
-def test_a_server_that_is_never_ready_is_given_up_and_ended(fake_python: str, tmp_path: Path) -> None:
+def test_a_server_that_is_never_ready_is_given_up_and_ended(
+    fake_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "vllm.log"
     log.write_text("KeyError: of an earlier start\n", encoding="utf-8")
     settings = settings_for(fake_python, arguments="--fake never-ready", start_timeout_s=3.0)
+    # The time passes only when the stand-in has started, which may take longer.
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3.0 * is_written(log), sleep=time.sleep)
+    monkeypatch.setattr("selftaught.engines.server.process.time", clock)
     with pytest.raises(EngineError, match=r"not ready after 3 s .* raise engine\.start_timeout_s") as refused:
         VllmEngine(MODEL, settings, log=log)
     assert "its last line: 'group " in str(refused.value), "of this start, not of an earlier one"
@@ -148,8 +154,9 @@ def test_another_server_on_the_port_is_not_taken_for_ours(fake_python: str, adde
 
 
 def test_a_server_that_dies_at_work_is_named_with_the_request_and_its_last_words(
-    fake_python: str, adder: Path, tmp_path: Path
+    fake_python: str, adder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("selftaught.engines.server.vllm.DEATH_S", PATIENCE_S)
     log = tmp_path / "vllm.log"
     settings = settings_for(fake_python, arguments="--fake dies-at-work")
     engine = VllmEngine(ModelRef(path=str(adder)), settings, log=log)
@@ -226,8 +233,17 @@ time.sleep(600)
 """
 
 
-def test_when_this_process_is_killed_a_server_that_ignores_sigterm_ends_too(fake_python: str, tmp_path: Path) -> None:
+def test_when_this_process_is_killed_a_server_that_ignores_sigterm_ends_too(
+    fake_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "vllm.log"
+
+    def going_on(of_group: int) -> list[int]:
+        """Which is asked when it is known which groups are waited for."""
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGCONT)
+        return alive_in_group(of_group)
+
     parent = subprocess.Popen(
         [sys.executable, "-c", STUBBORN, fake_python, str(log)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -237,9 +253,11 @@ def test_when_this_process_is_killed_a_server_that_ignores_sigterm_ends_too(fake
         group = group_in(log)
         assert wait_for(lambda: len(alive_in_group(group)) == 4)
         assert not set(alive_in_group(group)) & set(orphans_left(0.0)), "its parent is there"
+        os.killpg(group, signal.SIGSTOP)  # so that its guard does not end it while it is looked for
         parent.kill()
         parent.wait()
         assert set(alive_in_group(group)) <= set(orphans_left(0.0)), "it may not have ended yet, and is known"
+        monkeypatch.setattr("selftaught.engines.server.process.alive_in_group", going_on)
         wait_for_orphans()
         assert not alive_in_group(group), "the server outlives its parent"
     finally:
@@ -259,7 +277,8 @@ def test_a_server_whose_guard_is_killed_ends_too(fake_python: str, tmp_path: Pat
         assert wait_for(lambda: len(alive_in_group(server.group)) == 4)
         os.kill(server.group, signal.SIGKILL)
         assert server.has_ended(within_s=PATIENCE_S)
-        assert set(alive_in_group(server.group)) <= set(orphans_left(0.0)), "it may not have ended yet, and is known"
+        known = set(orphans_left(0.0))  # before those that are alive: these become fewer
+        assert set(alive_in_group(server.group)) <= known, "it may not have ended yet, and is known"
         assert wait_for(lambda: not alive_in_group(server.group)), "the server outlives its guard"
     finally:
         server.stop()

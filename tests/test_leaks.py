@@ -167,7 +167,7 @@ def test_a_long_text_takes_no_longer_than_its_beginning(piece: str) -> None:
     for of, fmt in ((SHOP, NUMBERS), (BANK, CHOICES), (ISLE, NUMBERS)):
         check_leak(of, text, fmt=fmt)
         check_label(of, text, fmt=fmt)
-    assert time.process_time() - began < 6
+    assert time.process_time() - began < 20  # seconds of a slow machine; quadratic work would take minutes
 
 
 def test_the_scratchpads_of_arithmetic_give_nothing_away() -> None:

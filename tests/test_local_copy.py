@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import PATIENCE_S
 from selftaught.models import local_copy
 from selftaught.models.local_copy import folder_here
 from selftaught.models.weights import model_in_folder, weights_sha256
@@ -34,7 +35,7 @@ def test_who_asks_at_the_same_time_gets_one_copy(model: ModelRef, tmp_path: Path
     """Threads stand for processes: each opens the lock itself, which is what it tells apart. Several times, because
     one that waits for those that have the copy already does so in one of three times."""
     for time in range(10):
-        all_have_it = threading.Barrier(4, timeout=20)
+        all_have_it = threading.Barrier(4, timeout=PATIENCE_S)
 
         def use(place: Path = tmp_path / str(time), all_have_it: threading.Barrier = all_have_it) -> int:
             with folder_here(model, place) as folder:

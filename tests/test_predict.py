@@ -4,10 +4,7 @@ import csv
 import fcntl
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import held_runs
 from builders import arithmetic, config
 from selftaught.commands import predict as command
 from selftaught.commands.evaluate import Asked, AskedSampling, Target, evaluate, find_target
@@ -287,13 +285,10 @@ def test_a_command_that_is_killed_carries_on_and_ends_with_the_same_bytes(
         "64",
     ]
     arguments += [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "selftaught", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while process.poll() is None and not (out.exists() and out.stat().st_size):
-        time.sleep(0.001)
+    process = held_runs.started([sys.executable, "-m", "selftaught", *arguments], out)
+    held_runs.held(process)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.communicate()
     saved = out.read_bytes()
     assert 0 < len(saved) < undisturbed.out.stat().st_size
     with open(out, "ab") as opened:

@@ -30,6 +30,7 @@ from selftaught.training import rank_trainer, ray_ranks
 from selftaught.training.ray_rank_process import Started
 from selftaught.training.sft_config import SftConfig
 from test_train_ranks import SETTINGS, training
+from worker_functions import wait_after
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
@@ -69,8 +70,7 @@ def is_free() -> bool:
     return bool(ray.available_resources().get("CPU", 0) == 2)
 
 
-STEPS = 40
-"""So many that ranks are at work when the kill comes, also on a quick machine."""
+STEPS = 5
 
 
 @pytest.mark.parametrize("killed", ["SelftaughtRank", "Mailbox"])
@@ -84,9 +84,11 @@ def test_ranks_in_a_cluster_train_the_bytes_of_ranks_on_one_machine_also_when_on
         steps.append(metrics.step)
         if len(steps) == 2:
             os.kill(cluster.processes(killed)[0], signal.SIGKILL)
+            (tmp_path / "go on").touch()
 
+    disturbed = wait_after(training(tiny, tmp_path / "there", steps=STEPS), 2, tmp_path / "go on")
     here = trainer(None).fine_tune(training(tiny, tmp_path / "here", steps=STEPS), lambda metrics: None)
-    there = trainer(cluster, notes.append).fine_tune(training(tiny, tmp_path / "there", steps=STEPS), kill_once)
+    there = trainer(cluster, notes.append).fine_tune(disturbed, kill_once)
     assert there.sha256 == here.sha256
     assert steps[-STEPS:] == list(range(1, STEPS + 1))
     assert len(steps) >= STEPS + 2
@@ -177,8 +179,10 @@ def test_a_stop_is_heard_while_ranks_are_silent(
         if steps or (when == "while they load" and len(loading) == 2):
             raise KeyboardInterrupt
 
+    step = 0 if when == "while they load" else 1
+    held = wait_after(training(tiny, tmp_path / "out"), step, tmp_path / "never")
     with pytest.raises(KeyboardInterrupt):
-        trainer(cluster, stop=stop).fine_tune(training(tiny, tmp_path / "out", steps=1000), freeze)
+        trainer(cluster, stop=stop).fine_tune(held, freeze)
     assert bool(steps) is (when == "in a step that hangs")
     wait_until(lambda: is_free() and not cluster.ranks())
 

@@ -459,7 +459,7 @@ def test_workers_that_die_hang_or_fail_are_told_and_replaced(run: Run) -> None:
     os.kill(pids[frozen], signal.SIGSTOP)
     began = time.monotonic()
     run.source.kill(frozen)
-    assert time.monotonic() - began < 1.0, "a call blocks"
+    assert time.monotonic() - began < 4.0, "a call blocks; Ray ends one that hangs after 5 s"
     others = run.ready(3)
     assert not any(map(is_there, pids.values())), "their CPUs are used again"
     run.send(others[0], "wrong")
@@ -472,7 +472,15 @@ def test_workers_that_die_hang_or_fail_are_told_and_replaced(run: Run) -> None:
 def test_close_returns_when_the_processes_are_gone_and_the_source_can_start_others(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selftaught.stages.workers.ray_workers.GONE_S", 10.0)
+    """The frozen one is not waited for as long as it might take to close its engine; its end is."""
+    from selftaught.stages.workers.ray_workers import GONE_S
+
+    wait = ray.wait
+
+    def waiting(of: Any, *, timeout: float, **how: Any) -> Any:
+        return wait(of, timeout=5.0 if timeout == GONE_S else timeout, **how)
+
+    monkeypatch.setattr(ray, "wait", waiting)
     first, second = run.ready(2)
     pids = [run.pid(first), run.pid(second)]
     run.send(first, "hang")

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import held_runs
 import selftaught as package
 from builders import PATIENCE_S, TESTS, run_python
 from selftaught.engines.server.process import alive_in_group
@@ -114,14 +115,17 @@ def test_a_training_is_given_up_before_its_last_step_and_saved_after_it(at: int,
 SIGNALS = """
 import os, signal, time
 from pathlib import Path
-from selftaught.cli.run import SAME_S, stop_signals
+from types import SimpleNamespace
+from selftaught.cli import run
 from selftaught.machine.command_lines import command
-with stop_signals(command("run", "--resume", Path("r u n"))) as stop:
+now = 1000.0
+run.time = SimpleNamespace(monotonic=lambda: now)
+with run.stop_signals(command("run", "--resume", Path("r u n"))) as stop:
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.01)
+        now += 0.9
     assert stop.is_terminated and not stop.is_interrupted
-    time.sleep(SAME_S)
+    now += 0.2
     try:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
@@ -141,10 +145,9 @@ def test_a_second_sigterm_ends_the_run_at_once_but_the_same_one_sent_twice_does_
     assert "a second SIGTERM stops at once. Later: selftaught run --resume 'r u n'" in done.stderr
 
 
-# The run says that it began a second later, when the job file has set its own trap.
 STAND_INS = {
     "venv/bin/activate": "",
-    "bin/selftaught": "#!/bin/bash\ntrap 'sleep 0.2; exit 75' TERM\nsleep 1\ntouch began\nwhile sleep .1; do :; done\n",
+    "bin/selftaught": "#!/bin/bash\ntrap 'sleep 0.2; exit 75' TERM\ntouch began\nwhile sleep .1; do :; done\n",
     "bin/scontrol": '#!/bin/bash\necho "$*" > requeued\n',
 }
 
@@ -159,9 +162,16 @@ def test_the_job_file_of_the_page_passes_sigterm_on_and_requeues_the_job(tmp_pat
     env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "HOME": str(tmp_path), "SLURM_JOB_ID": "17"}
     process = subprocess.Popen(["bash", "-c", job], env=env, cwd=tmp_path)
     assert wait_for((tmp_path / "began").exists)
+    assert wait_for(lambda: handles(process.pid, signal.SIGTERM)), "the job file sets no trap"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=PATIENCE_S) == 75
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler of its own for a signal."""
+    (caught,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), flags=re.MULTILINE)
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def descendants(pid: int) -> list[int]:
@@ -180,20 +190,18 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def terminate(process: "subprocess.Popen[str]", *, everywhere: bool) -> tuple[int, str]:
-    """Send SIGTERM to a run, or as a cluster does to everything that it has started; its exit code and last words."""
+def terminate(process: "subprocess.Popen[str]", *, everywhere: bool) -> None:
+    """Send SIGTERM to a run, or as a cluster does to everything that it has started."""
     for pid in descendants(process.pid) if everywhere else [process.pid]:
-        os.kill(pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(pid, signal.SIGTERM)
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """The exit code and the last words of a run."""
     _, err = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in err
     return process.returncode, err.strip().splitlines()[-1]
-
-
-def started(arguments: list[str], until: Callable[[], bool]) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert wait_for(lambda: until() or process.poll() is not None, limit_s=PATIENCE_S)
-    assert process.poll() is None, process.communicate()[1]
-    return process
 
 
 @pytest.fixture(scope="module")
@@ -204,14 +212,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["samples/001-rationale.jsonl", "checkpoints/001.tmp"])
+@pytest.mark.parametrize("where", ["samples/001-rationale.jsonl", "metrics.jsonl"], ids=["sampling", "training"])
 def test_a_run_in_two_processes_that_all_get_sigterm_ends_in_order_and_carries_on(
     where: str, undisturbed: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     arguments = run_command(run_dir, "star", 2, 1)
-    process = started(arguments, lambda: (run_dir / where).exists())
-    code, last = terminate(process, everywhere=True)
+    process = held_runs.started(arguments, run_dir / where)
+    held_runs.held(process)
+    assert len(list(run_dir.glob("checkpoints/001.tmp"))) == (where == "metrics.jsonl")
+    terminate(process, everywhere=True)
+    held_runs.go_on(process)
+    code, last = ended(process)
     assert code == 75, last
     assert last.startswith("selftaught: stopped by SIGTERM")
     assert last.endswith(f"what is finished is saved. Carry on with: selftaught run --resume {run_dir}")
@@ -235,9 +247,11 @@ def test_a_time_limit_ends_a_run_with_75_and_the_same_command_carries_on(undistu
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[list[str], Path]]:
-    """The command of a run with a slow server of its own, and its folder."""
+    """The command of a run with a server of its own, and its folder. When a chunk is on disk, the server answers no
+    more requests until there is a file `released` beside the folder."""
     fake = script(tmp_path / "python", f"exec {sys.executable} -I {TESTS / 'fake_vllm.py'}" + ' "$@"')
-    values = {**SETTINGS, "engine.name": "vllm", "engine.vllm_python": fake, "engine.vllm_args": "--fake slow"}
+    values = {**SETTINGS, "engine.name": "vllm", "engine.vllm_python": fake}
+    values |= {"engine.vllm_args": f"--fake waits-in:{tmp_path}"}
     values |= {"engine.concurrency": 2, "engine.max_retries": 1, "compute.chunk_completions": 8}
     del values["engine.slots"]
     run_dir = tmp_path / "run"
@@ -253,9 +267,12 @@ def served(tmp_path: Path) -> Iterator[tuple[list[str], Path]]:
 @pytest.mark.parametrize("everywhere", [False, True], ids=["the run", "the run and its server"])
 def test_a_run_with_a_server_ends_with_it(everywhere: bool, served: tuple[list[str], Path]) -> None:
     arguments, run_dir = served
-    chunk = run_dir / "samples" / "000-dev.jsonl"
-    process = started(arguments, lambda: chunk.exists() and chunk.stat().st_size > 0)
-    code, last = terminate(process, everywhere=everywhere)
+    chunk, log = run_dir / "samples" / "000-dev.jsonl", run_dir / "logs" / "vllm-000.log"
+    process = held_runs.started(arguments)
+    assert wait_for(lambda: process.poll() is not None or (log.exists() and "a request waits" in log.read_text()))
+    terminate(process, everywhere=everywhere)
+    (run_dir.parent / "released").touch()
+    code, last = ended(process)
     assert code == 75, last
     assert ("which a process of the run was sent, too" in last) == everywhere
     assert f"selftaught run --resume {run_dir}" in last

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from builders import PACKAGE, TESTS, measurement, run_python
 from selftaught.commands.track import tell_later, track
 from selftaught.config.settings import TrackingConfig
 from selftaught.records.errors import ConfigError, EngineError
+from selftaught.tracking import mirror
 from selftaught.tracking.folder import RunFolder
 from selftaught.tracking.listeners import Recorder
 from selftaught.tracking.mirror import Mirror
@@ -439,8 +441,8 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "selftaught.commands.run.mirrors_of", lambda run_dir, config: [Mirror("recording", run_dir, config.tracking)]
     )
-    monkeypatch.setattr("selftaught.tracking.mirror.CLOSE_S", 4.0)
-    monkeypatch.setattr("selftaught.tracking.mirror.GRACE_S", 2.0)
+    for limit, seconds in PATIENT.items():
+        monkeypatch.setattr(f"selftaught.tracking.mirror.{limit}", seconds)
 
 
 @pytest.mark.usefixtures("recording")
@@ -450,6 +452,11 @@ def test_whatever_a_trackers_process_does_the_run_ends_the_same_and_its_files_ar
 ) -> None:
     monkeypatch.setenv("RECORDING_TRACKER", how)
     monkeypatch.setattr("selftaught.tracking.mirror.QUEUE", 3)
+    if how == "hangs":  # the process that sends the files afterwards has more time
+        monkeypatch.setattr("selftaught.tracking.mirror.CLOSE_S", 4.0)
+        monkeypatch.setattr("selftaught.tracking.mirror.GRACE_S", 2.0)
+        whole = mirror.whole
+        monkeypatch.setattr(mirror, "whole", lambda opening: whole(replace(opening, close_s=PATIENT["CLOSE_S"])))
     run_dir, recorder = tmp_path / "run", Recorder()
     tracked_run(run_dir, listeners=[recorder])
     assert written(run_dir) == written(untracked)

@@ -33,7 +33,18 @@ from selftaught.training.rank_trainer import MOST_REDONE, Hearing, _attend, _rec
 from selftaught.training.ranks import LAUNCHERS, RankLost, Ranks, hide_from_libraries, join
 from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
-from worker_functions import done_and_killed, echo, fail, frozen, half, one_step, saves, unconnected, unreachable
+from worker_functions import (
+    done_and_killed,
+    echo,
+    fail,
+    frozen,
+    half,
+    one_step,
+    saves,
+    unconnected,
+    unreachable,
+    wait_after,
+)
 
 CPU = torch.device("cpu")
 TASK = task_named("arithmetic")
@@ -217,8 +228,9 @@ def test_ranks_give_the_same_bytes_every_time_also_when_one_is_killed_on_the_way
         if len(seen) == 3:
             os.kill(ranks_of(tmp_path)[1], signal.SIGKILL)
             (killed.out_dir / "half of it").write_bytes(b"half of it")
+            (tmp_path / "go on").touch()
 
-    killed = training(tiny, tmp_path / "killed")
+    killed = wait_after(training(tiny, tmp_path / "killed"), 3, tmp_path / "go on")
     undisturbed = on_processes(dtype, tmp_path).fine_tune(training(tiny, tmp_path / "undisturbed"), lambda m: None)
     disturbed = on_processes(dtype, tmp_path, notes.append).fine_tune(killed, kill_once)
     assert disturbed.sha256 == undisturbed.sha256
@@ -236,9 +248,10 @@ KILLED = """
 import sys
 from pathlib import Path
 from test_train_ranks import on_processes, training
+from worker_functions import wait_after
 folder = Path(sys.argv[2])
-long = training(Path(sys.argv[1]), folder / "first", steps=2000)
-on_processes("float32", folder).fine_tune(long, lambda metrics: print(metrics.step, flush=True))
+held = wait_after(training(Path(sys.argv[1]), folder / "first"), 1, folder / "go on")
+on_processes("float32", folder).fine_tune(held, lambda metrics: print(metrics.step, flush=True))
 """
 
 
@@ -251,6 +264,7 @@ def test_ranks_end_with_a_killed_run_and_a_stopped_one_at_the_next_start(tiny: P
         assert run.stdout.readline() == b"1\n"
         free, stopped = ranks_of(tmp_path)
         os.kill(stopped, signal.SIGSTOP)
+        (tmp_path / "go on").touch()  # and the other one waits for it in the second step
         run.kill()
     assert is_gone_in_time(free)
     assert not is_gone(stopped)
@@ -325,8 +339,15 @@ def test_a_training_that_loses_ranks_again_and_again_ends_with_one_line(tmp_path
     ],
 )
 def test_what_has_happened_to_a_rank_is_told_although_others_notice_first(
-    first: Any, function: Any, arguments: tuple[str, ...], expected: type[Exception], words: str
+    first: Any,
+    function: Any,
+    arguments: tuple[str, ...],
+    expected: type[Exception],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if function is not echo:  # which does not end
+        monkeypatch.setattr(rank_trainer, "CAUSE_S", PATIENCE_S)
     with Workers(3) as ranks:
         ranks[0].begin("me", first)
         ranks[1].begin("me", function, *arguments)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import PATIENCE_S
 from misbehaving import Handler, answer, completion, misbehaving
 from selftaught.engines.server import transport
 from selftaught.engines.server.openai import DIALECTS, OpenAIEngine
@@ -32,7 +33,7 @@ REQUESTS = [Request(prompt=f"1 + {i} =", seed=seed_for(i)) for i in range(3)]
 
 
 def server(address: str, **changes: Any) -> Server:
-    return Server(**{"url": address, "timeout_s": 5.0, "max_retries": 2, "backoff_s": 0.01, **changes})
+    return Server(**{"url": address, "timeout_s": 120.0, "max_retries": 2, "backoff_s": 0.01, **changes})
 
 
 def opened(address: str, adder: Path, **changes: Any) -> OpenAIEngine:
@@ -138,13 +139,11 @@ def test_a_server_that_never_answers_is_given_up_in_time(adder: Path) -> None:
     release = threading.Event()
 
     def hang(handler: Handler, body: dict[str, Any], number: int) -> None:
-        release.wait(20)
+        release.wait(PATIENCE_S)
 
-    began = time.monotonic()
-    message = problem(adder, hang, timeout_s=0.3, max_retries=1)
+    message = problem(adder, hang, timeout_s=0.3, max_retries=1)  # which comes before any answer does
     release.set()
     assert "no complete answer within 0.3 s" in message
-    assert time.monotonic() - began < 10
 
 
 def test_an_answer_that_trickles_does_not_outlive_its_time(adder: Path) -> None:
@@ -152,14 +151,12 @@ def test_an_answer_that_trickles_does_not_outlive_its_time(adder: Path) -> None:
         handler.send_response(200)
         handler.send_header("content-length", "100000")
         handler.end_headers()
-        for _ in range(400):
+        for _ in range(20 * PATIENCE_S):  # or until nobody reads it any more
             handler.wfile.write(b" ")
             handler.wfile.flush()
             time.sleep(0.05)
 
-    began = time.monotonic()
     assert "no complete answer within 0.3 s" in problem(adder, trickle, timeout_s=0.3, max_retries=1)
-    assert time.monotonic() - began < 10
 
 
 def test_a_broken_connection_is_tried_again_and_then_named(adder: Path) -> None:
@@ -399,13 +396,16 @@ def test_a_stop_string_that_the_server_leaves_in_is_cut_off_here(
 
 def test_no_more_requests_are_open_at_a_time_than_the_limit() -> None:
     state = {"open": 0, "most": 0}
-    lock = threading.Lock()
+    lock, as_many_as_may_be = threading.Lock(), threading.Event()
 
     def act(handler: Handler, body: dict[str, Any]) -> None:
         with lock:
             state["open"] += 1
             state["most"] = max(state.values())
-        time.sleep(0.02)
+            if state["most"] == 3:
+                as_many_as_may_be.set()
+        as_many_as_may_be.wait(PATIENCE_S)
+        time.sleep(0.02)  # for a fourth one to come
         with lock:
             state["open"] -= 1
         answer(handler, 200, {})

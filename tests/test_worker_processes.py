@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import held_runs
 from builders import LEAST, PATIENCE_S
 from selftaught.commands.chunk_worker import ChunkMaker
 from selftaught.commands.run import FromPython, launch
@@ -123,29 +124,26 @@ def children(parent: int | None = None) -> list[int]:
     return found
 
 
-def started(run_dir: Path, **changes: Any) -> "subprocess.Popen[bytes]":
+def started(run_dir: Path, *places: str, **changes: Any) -> "subprocess.Popen[str]":
+    """A run with two workers that stops at the files of these stages (`held_runs`)."""
     values = {**SETTINGS, "cluster.workers": 2, **{key.replace("__", "."): value for key, value in changes.items()}}
     overrides = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
     arguments = [sys.executable, "-m", "selftaught", "run", "arithmetic", "--run-dir", str(run_dir), *overrides]
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return held_runs.started(arguments, *(run_dir / "samples" / f"{place}.jsonl" for place in places))
 
 
 @contextmanager
-def paused_at(process: "subprocess.Popen[bytes]", run_dir: Path, pattern: str) -> Iterator[list[int]]:
-    """Stop the run's own process once a file is there, so that the stage cannot end; yields its workers, which go on.
+def paused(process: "subprocess.Popen[str]") -> Iterator[list[int]]:
+    """Wait until the run's own process has stopped itself at its next stage, which has a chunk on disk and cannot end;
+    yields its workers, which go on.
 
     The caller's block does to them what it does, and then the run's process goes on.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    while not list(run_dir.glob(pattern)):
-        assert process.poll() is None, process.stderr and process.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGSTOP)
+    held_runs.held(process)
     try:
         yield children(process.pid)
     finally:
-        process.send_signal(signal.SIGCONT)
+        held_runs.go_on(process)
 
 
 def freeze_one(workers: list[int]) -> int:
@@ -155,17 +153,22 @@ def freeze_one(workers: list[int]) -> int:
     while time.monotonic() - since < IDLE_S:
         assert time.monotonic() < deadline
         now = [Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[11:13] for worker in workers]
-        if now != used:
+        # One that waits for a CPU or for a disk uses no CPU time, either, and has something to do.
+        if now != used or not all(map(waits_for_an_event, workers)):
             used, since = now, time.monotonic()
         time.sleep(0.05)
     os.kill(workers[0], signal.SIGSTOP)
     return workers[0]
 
 
-def finish(process: "subprocess.Popen[bytes]") -> str:
+def waits_for_an_event(worker: int) -> bool:
+    return all(held_runs.state_of(thread) == "S" for thread in Path(f"/proc/{worker}/task").iterdir())
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
     _, said = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, said.decode()
-    return said.decode()
+    assert process.returncode == 0, said
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +181,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_a_run_whose_workers_are_killed_ends_with_the_same_bytes(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
-    process = started(tmp_path)
-    for pattern in ("samples/000-dev.jsonl", "samples/001-rationale.jsonl", "samples/001-rationalization.jsonl"):
-        with paused_at(process, tmp_path, pattern) as workers:
+    stages = ("000-dev", "001-rationale", "001-rationalization")
+    process = started(tmp_path, *stages)
+    for _ in stages:
+        with paused(process) as workers:
             for worker in workers:
                 os.kill(worker, signal.SIGKILL)
     assert "was killed by signal 9" in " ".join(finish(process).split())
@@ -191,24 +195,33 @@ def test_a_run_whose_workers_are_killed_ends_with_the_same_bytes(tmp_path: Path,
 def test_a_run_that_is_killed_takes_its_workers_with_it_and_keeps_what_they_finished(
     tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    for pattern in ("samples/000-dev.jsonl", "samples/001-rationale.jsonl"):
-        process = started(tmp_path)
-        with paused_at(process, tmp_path, pattern) as workers:
+    for stage in ("000-dev", "001-rationale"):
+        process = started(tmp_path, stage)
+        with paused(process) as workers:
             process.kill()
         process.communicate()
         wait_for_end(workers)
-    process = started(tmp_path)
-    with paused_at(process, tmp_path, "samples/001-rationalization.jsonl") as workers:
+    process = started(tmp_path, "001-rationalization")
+    with paused(process) as workers:
         frozen = freeze_one(workers)
-    with paused_at(process, tmp_path, "samples/001-rationalization.parts/*.jsonl"):
-        process.kill()
-        os.kill(frozen, signal.SIGCONT)
+    wait_for_parts(tmp_path / "samples" / "001-rationalization.parts", process)
+    process.kill()
+    os.kill(frozen, signal.SIGCONT)
     process.communicate()
     wait_for_end(workers)
     assert list(tmp_path.glob("samples/001-rationalization.parts/*.jsonl")), "finished, and a chunk before them is not"
     finish(started(tmp_path))
     assert folder_bytes(tmp_path, *FILES) == undisturbed
     assert not list(tmp_path.rglob("*.parts"))
+
+
+def wait_for_parts(folder: Path, process: "subprocess.Popen[str]") -> None:
+    """They stay as long as a worker that has an earlier chunk is frozen."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (folder.exists() and list(folder.glob("*.jsonl"))):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def wait_for_end(workers: list[int]) -> None:
@@ -223,12 +236,12 @@ def wait_for_end(workers: list[int]) -> None:
 def test_what_a_frozen_worker_had_is_made_by_another_and_it_is_ended(
     tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    process = started(tmp_path, cluster__chunk_timeout=5)
-    with paused_at(process, tmp_path, "samples/001-rationale.jsonl") as workers:
+    process = started(tmp_path, "001-rationale", cluster__chunk_timeout=5)
+    with paused(process) as workers:
         frozen = freeze_one(workers)
     said = " ".join(finish(process).split())
     assert "longer than cluster.chunk_timeout" in said
-    assert not Path(f"/proc/{frozen}").exists()
+    wait_for_end([frozen])
     assert folder_bytes(tmp_path, *FILES) == undisturbed
 
 

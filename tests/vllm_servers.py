@@ -19,8 +19,8 @@ def settings_for(python: str | None, **fields: Any) -> VllmSettings:
         "device": "cpu",
         "threads": 1,
         "concurrency": 4,
-        "start_timeout_s": 30.0,
-        "timeout_s": 10.0,
+        "start_timeout_s": 600.0,
+        "timeout_s": 600.0,
         "max_retries": 0,
     }
     return VllmSettings(**{**values, **fields})

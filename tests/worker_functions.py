@@ -4,12 +4,17 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from selftaught.records.errors import RefusedError, WorkerDied
 from selftaught.records.samples import ModelRef
+from selftaught.records.training import StepMetrics, Training, TrainingExample
 from selftaught.stages.workers.protocol import Ready
+from selftaught.training import rank_process
 from selftaught.training.rank_process import Done, Meeting
 
 
@@ -88,6 +93,46 @@ def unconnected(pipe: Connection) -> None:
     from selftaught.training.ranks import Unconnected
 
     raise Unconnected("the ranks of a training cannot connect to each other")
+
+
+class WaitAfter(tuple[TrainingExample, ...]):
+    """Examples of a training that have its first rank wait after a step, or before the first one, in the process that
+    gets them, until a file is there: else a short training may be over before a test has done what it does then."""
+
+    step: int
+    file: Path
+
+    def __reduce__(self) -> Any:
+        return _wait_after, (tuple(self), self.step, self.file)
+
+
+def wait_after(training: Training, step: int, file: Path) -> Training:
+    """The training with such examples; step 0 is before the first."""
+    examples = WaitAfter(training.examples)
+    examples.step, examples.file = step, file
+    return replace(training, examples=examples)
+
+
+def _wait_after(examples: tuple[TrainingExample, ...], step: int, file: Path) -> tuple[TrainingExample, ...]:
+    train = rank_process.train_as_rank
+
+    def wait(at: int) -> None:
+        while at == step and not file.exists():
+            time.sleep(0.01)
+
+    def waiting(job: Any, ranks: Any, tell: Callable[[StepMetrics], None]) -> Any:
+        def told(metrics: StepMetrics) -> None:
+            tell(metrics)
+            wait(metrics.step)
+
+        if ranks.rank == 0:
+            wait(0)
+        return train(job, ranks, told)
+
+    for name in ("rank_process", "ray_rank_process"):  # the second has it by the first one's name, if it is there yet
+        if (module := sys.modules.get(f"selftaught.training.{name}")) is not None:
+            setattr(module, "train_as_rank", waiting)  # noqa: B010
+    return examples
 
 
 def tell_every_token(pipe: Connection) -> None:
