@@ -145,17 +145,18 @@ def test_a_second_sigterm_ends_the_run_at_once_but_the_same_one_sent_twice_does_
     assert "a second SIGTERM stops at once. Later: selftaught run --resume 'r u n'" in done.stderr
 
 
-STAND_INS = {
-    "venv/bin/activate": "",
-    "bin/selftaught": "#!/bin/bash\ntrap 'sleep 0.2; exit 75' TERM\ntouch began\nwhile sleep .1; do :; done\n",
-    "bin/scontrol": '#!/bin/bash\necho "$*" > requeued\n',
-}
+STAND_INS = {"venv/bin/activate": "", "bin/scontrol": '#!/bin/bash\necho "$*" > requeued\n'}
+LISTENS = "trap 'sleep 0.2; exit 75' TERM\n"
 
 
-def test_the_job_file_of_the_page_passes_sigterm_on_and_requeues_the_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("listens", "code"), [(LISTENS, 75), ("", 143)], ids=["a run", "one that still starts"])
+def test_the_job_file_of_the_page_passes_sigterm_on_and_requeues_the_job(
+    listens: str, code: int, tmp_path: Path
+) -> None:
     page = Path(__file__).parents[1] / "docs" / "scheduler.md"
     job = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", page.read_text(), flags=re.DOTALL)[0]
-    for name, text in STAND_INS.items():
+    run = f"#!/bin/bash\n{listens}touch began\nwhile sleep .1; do :; done\n"
+    for name, text in {**STAND_INS, "bin/selftaught": run}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -164,7 +165,7 @@ def test_the_job_file_of_the_page_passes_sigterm_on_and_requeues_the_job(tmp_pat
     assert wait_for((tmp_path / "began").exists)
     assert wait_for(lambda: handles(process.pid, signal.SIGTERM)), "the job file sets no trap"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=PATIENCE_S) == 75
+    assert process.wait(timeout=PATIENCE_S) == code
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
 
 
