@@ -18,7 +18,7 @@ import selftaught as selftaught_package
 from builders import LEAST
 from selftaught.commands import compare
 from selftaught.commands.compare import Asked
-from selftaught.commands.compare_table import Written, write_table
+from selftaught.commands.compare_table import Written, table_if_stopped, write_table
 from selftaught.commands.run import FromPython, launch
 from selftaught.comparison.cells import read_cell
 from selftaught.comparison.folder import ComparisonFolder
@@ -27,7 +27,7 @@ from selftaught.comparison.rows import ROWS
 from selftaught.config.loading import config_from_settings
 from selftaught.config.settings import RunConfig
 from selftaught.engines.scripted import ScriptedEngine
-from selftaught.records.errors import ConfigError, EngineError, Interrupted, StoreError
+from selftaught.records.errors import ConfigError, EngineError, Interrupted, StoreError, Suspended
 from selftaught.records.problems import Task
 from selftaught.records.samples import ModelRef
 from selftaught.tasks.outside import OBJECT
@@ -173,7 +173,7 @@ def test_what_rows_have_in_common_is_generated_once_and_the_table_says_what_that
     )
     assert sharing["saved"] == base
     assert sharing["saved_share"] == pytest.approx(base / sharing["generated"])
-    assert "Sharing saved" in (tmp_path / "compare.md").read_text()
+    assert "Sharing saves up to" in (tmp_path / "compare.md").read_text()
 
 
 def test_pass_at_k_of_base_and_result_is_in_the_table_where_the_runs_have_it(tmp_path: Path) -> None:
@@ -289,6 +289,53 @@ def test_a_stopped_comparison_says_how_far_it_is_and_carries_on(tmp_path: Path) 
     assert without_times(toy.json()) == without_times(undisturbed.json())
     for cell in toy.folder.cells():
         assert folder_bytes(toy.folder.run_dir(cell), *NAMES) == folder_bytes(undisturbed.folder.run_dir(cell), *NAMES)
+
+
+@pytest.mark.parametrize("time_limit", [None, "0.01"])
+def test_a_comparison_that_is_stopped_leaves_the_table_of_the_finished_cells(
+    time_limit: str | None, tmp_path: Path
+) -> None:
+    toy = Toy(tmp_path)
+    arguments: dict[str, Any] = {"task": toy.task, "engine": toy.open_engine, "trainer": NullTrainer}
+    arguments |= {"rows": ["few-shot-cot", "star"], "seeds": [1], "folder": tmp_path / "folder"}
+    if time_limit:
+        selftaught_package.compare(SETTINGS, **arguments | {"rows": ["few-shot-cot"]})
+        (tmp_path / "folder" / "compare.json").unlink()
+        with pytest.raises(Suspended, match="the time limit"):
+            selftaught_package.compare(SETTINGS, **arguments, time_limit=time_limit)
+    else:
+        with pytest.raises(Interrupted, match="1 of 2 cells are finished"):
+            selftaught_package.compare(SETTINGS, **arguments, should_stop=lambda: toy.requests > 12)
+    written = json.loads((tmp_path / "folder" / "compare.json").read_text())
+    assert [row["row"] for row in written["rows"]] == ["few-shot-cot"]
+    assert [(cell["row"], cell["failed"]) for cell in written["missing"]] == [("star", None)]
+    for name in ("compare.md", "compare.tex", "accuracy.svg", "tokens.png"):
+        assert (tmp_path / "folder" / name).exists()
+
+
+def test_the_command_writes_the_table_of_the_finished_cells_when_a_scheduler_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from selftaught.cli.app import _exit_code
+
+    Toy(tmp_path).run("few-shot-cot")
+
+    def stopping(*given: Any, **more: Any) -> None:
+        raise Suspended("stopped by SIGTERM; 1 of 2 cells are finished")
+
+    monkeypatch.setattr(compare, "compare", stopping)
+    assert _exit_code(["compare", "arithmetic", "--dir", str(tmp_path), "--rows", "star", "--seeds", "1"]) == 75
+    assert [row["row"] for row in json.loads((tmp_path / "compare.json").read_text())["rows"]] == ["few-shot-cot"]
+    assert "stopped by SIGTERM" in capsys.readouterr().err
+
+
+def test_a_comparison_is_stopped_as_it_was_though_no_table_can_be_written(tmp_path: Path) -> None:
+    said = list[str]()
+    stopped = table_if_stopped(ComparisonFolder(tmp_path / "nowhere"), against="star", note=said.append)
+    with pytest.raises(Suspended, match="SIGTERM"), stopped:
+        raise Suspended("stopped by SIGTERM")
+    (line,) = said
+    assert line.startswith("no table of the finished cells: ")
 
 
 def test_what_a_killed_process_has_left_half_written_goes_after_a_day_and_what_is_being_written_stays(
@@ -422,6 +469,16 @@ def test_a_task_without_human_solutions_has_no_such_rows(tmp_path: Path) -> None
     assert [line.partition(" needs")[0] for line in planned.left_out] == [
         f"row '{row}' is left out: it" for row in ("human-solutions", "rft")
     ]
+
+
+def test_what_a_row_lacks_is_told_before_the_settings_that_all_rows_have(tmp_path: Path) -> None:
+    bare = toy_task(train=tuple(dataclasses.replace(p, rationale="") for p in TRAIN))
+    toy = Toy(tmp_path, task=dataclasses.replace(bare, few_shot=()), sampling__num_shots=10)
+    toy.settings["training.num_rehearsed"] = 0
+    with pytest.raises(ConfigError, match="row 'human-solutions': it needs human solutions"):
+        toy.plan(Asked(rows=("human-solutions",), seeds=(1,)))
+    with pytest.raises(ConfigError, match=r"row 'few-shot-direct' is left out: sampling\.num_shots = 10, but task"):
+        toy.plan(Asked(rows=None, seeds=(1,)))
 
 
 def test_without_few_shot_examples_bare_answers_are_no_row_of_their_own(tmp_path: Path) -> None:
@@ -582,3 +639,4 @@ def test_from_python_rows_come_with_their_figures_and_a_failed_one_with_its_reas
     )
     assert found.failed == {"seeds-only:1": "the server is gone; start it again"}
     assert {row: figures.selected.mean for row, figures in found.rows.items()} == pytest.approx({"few-shot-cot": 2 / 3})
+    assert "A single seed, so nothing is known of its spread: few-shot-cot." in found.notes

@@ -1,5 +1,6 @@
 """A comparison's table as text, Markdown and LaTeX, from records."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 import pytest
 
 from builders import measurement
+from selftaught.commands.compare_table import as_json
 from selftaught.comparison.cells import OnTest, Point, Result, Work
 from selftaught.comparison.plan import Cell
 from selftaught.comparison.plots import write_plots
 from selftaught.comparison.results import Table, table_of
 from selftaught.comparison.texts import About, latex, markdown, notes, parts, tex
 from selftaught.records.errors import StoreError
+from selftaught.report.cells import md
 from selftaught.runs.shared_chunks import Saving
 
 AT_THE_END = ["What came of the selected model", "What came of the last model", "What the whole run took"]
@@ -116,7 +119,7 @@ def test_differences_are_on_common_seeds_and_adjusted_for_the_number_of_rows(fou
 def test_what_came_of_it_is_against_the_base_model(found: Table) -> None:
     selected, last, whole = (cells_of(found, part, "star") for part in (-3, -2, -1))
     assert [of["gained, lost against base"] for of in (selected, last)] == ["+5 −0, +4 −0", "+4 −0, +3 −0"]
-    assert [of["train used %, unhinted + hinted"] for of in (selected, last)] == ["50.0 + 25.0", "0.0 + 0.0"]
+    assert [of["train used %, first + second attempt"] for of in (selected, last)] == ["50.0 + 25.0", "0.0 + 0.0"]
     assert [of["false positives"] for of in (selected, last)] == ["–", "–"]
     assert (whole["tokens generated"], whole["FLOPs"], whole["hours"]) == ("20 000", "1.5e+12", "0.50")
     assert not any("pass@k" in column for column in whole)
@@ -176,7 +179,7 @@ def test_the_notes_say_what_the_table_cannot(found: Table) -> None:
     lines = notes(found, about(missing={Cell("star", 3): "", Cell("rft", 1): "no room"}))
     assert "sums_of_two with small: n = 10 test problems, 80 training problems." in lines
     assert "A single seed, so nothing is known of its spread: seeds-only." in lines
-    assert any(line.startswith("Sharing saved 2000 of 80000 tokens (2.5%)") for line in lines)
+    assert any(line.startswith("Sharing saves up to 2000 of 80000 tokens (2.5%)") for line in lines)
     assert lines[-2:] == [
         "Not in the table, because unfinished: star:3.",
         "Not in the table: rft:1 failed: no room",
@@ -193,6 +196,27 @@ def test_rows_with_other_loss_tokens_behind_them_at_equal_steps_are_named() -> N
     (line,) = [line for line in notes(found, about()) if "tokens with loss" in line]
     assert line.endswith("behind the last model, in multiples of those of star, direct 0.08.")
     assert not any("tokens with loss" in line for line in notes(found, about(at="paper")))
+
+
+def test_rows_whose_selected_models_had_other_loss_tokens_are_named_wherever_the_table_is() -> None:
+    def row(name: str, iteration: int, tokens: int) -> Result:
+        selected = on_test("1" * 10, iteration, steps=12, loss_tokens=tokens)
+        return replace(
+            result(name, 1, "1" * 10), selected=selected, last=on_test("1" * 10, 2, steps=12, loss_tokens=3000)
+        )
+
+    base = on_test("1" * 10)
+    untrained = replace(result("few-shot-cot", 1, "1" * 10), selected=base, last=base)
+    found = table_of([row("star", 2, 3000), row("retry", 1, 1500), row("adastar", 0, 0), untrained])
+    line = (
+        "Behind the selected model, which may be an earlier one or the base model, the tokens with loss are, in "
+        "multiples of those of star, adastar 0.00, retry 0.50."
+    )
+    assert [one for one in notes(found, about()) if "with loss" in one] == [line]
+    assert line in as_json(found, about())["notes"]
+    assert md(line) in markdown(found, about(), plots=[])
+    assert f"% {line}\n" in latex(found, about())
+    assert f" {line}}}\n" in latex(found, about()), "in the caption, too"
 
 
 def test_rows_whose_steps_cannot_see_all_their_problems_are_named() -> None:
@@ -229,6 +253,23 @@ def test_the_latex_table_has_the_layout_of_the_papers_tables(found: Table) -> No
     assert columns == {6}
 
 
+def test_the_latex_source_has_the_notes_as_comments_and_nothing_of_this_machine() -> None:
+    own = {
+        "star": {"sampling.num_samples": 2, "task.data": "/home/somebody/rows\n.jsonl", "engine.url": "http://there"}
+    }
+    found = table_of([result("star", 1, "1111110000")], own=own)
+    lacking = about(missing={Cell("rft", 1): "no room in /home/somebody", Cell("retry", 1): ""})
+    text = latex(found, lacking)
+    comments = [line for line in text.splitlines() if line.startswith("% ")]
+    assert text.startswith("\n".join(comments))
+    assert "% sums_of_two with small: n = 10 test problems, 80 training problems." in comments
+    assert "% star was given sampling.num_samples = 2, task.data = rows .jsonl." in comments
+    assert comments[-1] == "% Not in the table: rft:1, retry:1."
+    for written in (text, json.dumps(as_json(found, about())["notes"])):
+        assert "somebody" not in written
+        assert "there" not in written
+
+
 def test_text_is_escaped_for_latex() -> None:
     assert tex("50% of a_b & {c} \\ ~^$#\n") == (
         r"50\% of a\_b \& \{c\} \textbackslash{} \textasciitilde{}\textasciicircum{}\$\#"
@@ -258,10 +299,9 @@ def test_the_plots_have_a_line_for_every_row_and_the_same_bytes_each_time(tmp_pa
     saved: list[dict[str, bytes]] = []
     for _ in range(2):
         saved.append({})
-        names = write_plots(
+        write_plots(
             [result("star", 1, "1" * 10), result("star", 2, "1" * 10), result("rft", 1, "0" * 10)],
             saved[-1].__setitem__,
         )
-    assert names == ["accuracy.svg", "tokens.svg"]
     assert saved[0] == saved[1]
     assert sorted(saved[0]) == ["accuracy.png", "accuracy.svg", "tokens.png", "tokens.svg"]

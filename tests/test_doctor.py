@@ -131,6 +131,11 @@ SENTENCES = {
     "few": (sampled(counts(32, 1), counts(31, 0), kept=3.1, problems=100), r"3 rationales, fewer than one batch of 8"),
     "deaf": (sampled(counts(32, 8), counts(24, 0)), "hints have no effect"),
     "good": (sampled(counts(32, 8), counts(24, 12)), "worth starting: .* 100 rationales, and 13% to 42%"),
+    "wrong without an answer to copy": (
+        sampled(counts(32, 3), counts(29, 20, wrong=18), shows="nothing"),
+        "in the second attempt 20 of 29: 18 of the 20 correct second attempts fail .* add 'steps'",
+    ),
+    "deaf to what is no answer": (sampled(counts(32, 8), counts(24, 0), shows="text"), "worth starting: "),
     "a control": (sampled(NONE, trains_on_samples=False), "trains on nothing that is sampled"),
 }
 

@@ -169,6 +169,15 @@ def test_the_cards_have_the_front_matter_and_the_figures_that_a_reader_looks_for
     assert {*Sample.__dataclass_fields__, *TrainingExample.__dataclass_fields__, "prompt"} <= named
 
 
+def test_the_card_says_how_failed_problems_were_sampled_again(tmp_path: Path) -> None:
+    run_toy(tmp_path / "retried", settings={"method": "retry"})
+    export(tmp_path / "retried", tmp_path / "out")
+    text = (tmp_path / "out" / "dataset" / "README.md").read_text()
+    assert "failed problems, sampled again without a hint |" in text
+    assert "answer as a hint" not in text
+    assert "hints accepted" not in text
+
+
 def test_nothing_that_is_handed_on_names_this_machine(tmp_path: Path) -> None:
     """Its folders, its name, its user: in no card, setting, table or small file of the model."""
     import pyarrow.parquet

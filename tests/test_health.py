@@ -45,7 +45,7 @@ def test_more_than_5_percent_truncated_is_warned_of(stage: str, truncated: int, 
 def test_more_than_10_percent_unparseable_is_warned_of(stage: str, unparseable: int, warned: bool) -> None:
     lines = warnings(**{stage: counts(unparseable=unparseable)})
     assert len(lines) == warned
-    assert not warned or lines[0].startswith(f"11 of 100 {stage} completions state no answer; look at ")
+    assert not warned or lines[0].startswith(f"11 of 100 {stage} completions state no answer; raise sampling.num_shots")
 
 
 def test_hints_that_are_never_accepted_are_warned_of() -> None:
@@ -117,6 +117,17 @@ def test_several_warnings_come_together_one_line_each() -> None:
 @pytest.mark.parametrize("shows", ["shuffled", "text", "nothing"])
 def test_a_control_whose_hints_have_no_effect_is_as_it_should_be(shows: str) -> None:
     assert warnings(rationalization=counts(samples=40, correct=0, incorrect=40), shows=shows) == ()
+
+
+@pytest.mark.parametrize("shows", ["shuffled", "text", "nothing"])
+def test_a_second_attempt_that_was_shown_no_answer_copies_none(shows: str) -> None:
+    wrong = counts(samples=40, correct=10, incorrect=30, false_positive=5)
+    (line,) = warnings(rationalization=wrong, shows=shows)
+    assert line == (
+        "5 of 10 second attempts with the right answer fail the step check, and the model learns from them; add "
+        "'steps' to selection.require_hinted"
+    )
+    assert warnings(rationalization=wrong, shows=shows, require_hinted=("answer", "steps")) == ()
 
 
 @pytest.mark.parametrize(("now", "warned"), [(50, False), (49, True)])

@@ -240,6 +240,9 @@ def test_a_comparison_is_there_with_its_tests_and_leads_to_its_runs(site: Site, 
     assert {button.inner_text() for button in section.query_selector_all(".legend button")} == {"few-shot-cot", "star"}
     assert len(section.query_selector_all("polygon.band")) == 1  # a row that trains nothing has one point
     assert "retry-seed1 has not begun" in section.inner_text()
+    notes = json.loads((runs[2] / TABLE).read_text())["notes"]
+    assert [note.inner_text() for note in section.query_selector_all(".notes li")] == notes
+    assert any("Sharing saves up to" in note for note in notes)
     changed(page, lambda: section.query_selector('[aria-label="Accuracy on test"] tbody tr:last-child a').click())
     assert page.inner_text("h1") == "star-seed1"
     assert page.evaluate("document.activeElement.tagName") == "H1"
@@ -266,7 +269,7 @@ def test_leaks_stand_beside_the_other_faults(site: Site, runs: list[Path]) -> No
     assert header[:6] == ["iteration, stage", "correct", "false positives", "leaks", "unparseable", "truncated"]
     lines = (runs[2] / "star-seed1" / "iterations.jsonl").read_text().splitlines()
     leak = json.loads(lines[0])["rationale"]["checks"]["leak"]
-    (row,) = (r for r in faults.query_selector_all("tbody tr") if r.inner_text().startswith("1, without hint"))
+    (row,) = (r for r in faults.query_selector_all("tbody tr") if r.inner_text().startswith("1, without a hint"))
     assert row.query_selector_all("td")[2].inner_text() == f"{leak['n'] - leak['correct']} of {leak['n']}"
 
 
@@ -354,6 +357,21 @@ def test_a_problem_shows_the_hint_the_first_wrong_step_and_what_carried_loss(sit
     assert page.inner_text(".loss") == " <r>count bear</r>\n4"
     assert "answer: 4" not in page.inner_text(".mask")
     assert "left out incorrect" in page.inner_text("main")
+
+
+def test_a_second_attempt_without_a_hint_is_not_said_to_have_one(browser: Any, tmp_path: Path) -> None:
+    retried = page_run(tmp_path / "retried", config=toy_config("retry", loop__patience=5))
+    site = Site(address=write_html([retried], tmp_path / "page.html").path.as_uri(), browser=browser)
+    assert "1, second attempt, again without a hint" in site.open("runs").inner_text("main")
+    problems = site.open("problems").inner_text("main")
+    assert "solved in the second attempt alone" in problems
+    assert "solved by a hint" not in problems
+    page = site.open("problem?id=bear")
+    page.evaluate("for (const node of document.querySelectorAll('details')) node.open = true")
+    assert "second attempt, again without a hint" in page.inner_text("main")
+    assert "with the hint" not in page.inner_text("main").lower()
+    assert page.query_selector_all("ins") == []
+    assert site.wrong == []
 
 
 def test_a_mistake_is_marked_where_it_stands(browser: Any, tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_a_comparison_is_its_runs_and_its_table_in_both_ways(finished: Path) -> 
         assert [run["name"] for run in found["runs"]] == [name for _, _, name in cells]
         assert (comparison["name"], comparison["missing"]) == ("toy-compare", [])
         written = json.loads((finished / JSON).read_text())
-        assert {key: comparison[key] for key in ("rows", "against", "problems", "sharing")} == {
-            key: written[key] for key in ("rows", "against", "problems", "sharing")
-        }
+        told = ("rows", "against", "problems", "sharing", "notes")
+        assert {key: comparison[key] for key in told} == {key: written[key] for key in told}
+        assert "star was given training.batch_size = 3." in comparison["notes"]
 
 
 def test_the_page_of_a_comparison_is_written_into_its_folder(finished: Path, tmp_path: Path) -> None:
@@ -142,6 +142,7 @@ def test_runs_of_two_comparisons_that_are_called_alike_have_their_folder_before_
         (JSON, {"format": 2}),
         (JSON, {"rows": [{"row": "star"}]}),
         (JSON, {"rows": None}),
+        (JSON, {"notes": None}),
     ],
 )
 def test_a_damaged_comparison_is_refused(name: str, values: Mapping[str, Any], finished: Path, tmp_path: Path) -> None:

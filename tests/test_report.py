@@ -7,6 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,33 @@ def test_the_work_table_states_the_numbers_of_the_summary(tmp_path: Path) -> Non
             "of which other": "0.8",
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("shows", "how"),
+    [
+        ("nothing", "again without a hint"),
+        ("shuffled", "with another problem's answer as a hint"),
+        ("text", "with random letters as a hint"),
+    ],
+)
+def test_a_second_attempt_that_was_shown_no_answer_is_not_called_hinted(shows: str, how: str, tmp_path: Path) -> None:
+    checked = replace(counts(129, 83, 17), checks={"steps": rate(66, 83)})
+    settings = {"method": "custom", "rationalization.shows": shows, "rationalization.temperature": 0.7}
+    done = summary(rationalization=checked, kept_before=rate(30, 40))
+    run_dir = write_run(tmp_path / "a", summaries=[done], settings=settings)
+    text = report_text(run_dir)
+    assert f"Second attempts: failed problems, sampled {how}." in text
+    (work,), (progress,) = (table_after(text, title) for title in ("### Sampled and trained", "### Progress"))
+    assert (work["second attempts correct"], work["false positives, second attempt"]) == ("83/129", "17/83")
+    assert progress["solved, second attempt"].startswith("83/129 ")
+    assert [row["sampled"] for row in table_after(text, "### Checks")] == ["second attempt"]
+    tables = text.partition("### Sampled and trained")[2]
+    assert "hinted" not in tables
+    assert "hint minus" not in tables
+    header, _ = iteration_table(run_dir)
+    assert "again" in header
+    assert "hints" not in header
 
 
 def test_a_missing_number_is_a_dash_and_never_a_zero(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def compare_command(
 
 def _compare(name: str, asked: "Asked", place: Path | None, against: str | None, is_over: Callable[[], str]) -> None:
     from selftaught.commands import compare
-    from selftaught.commands.compare_table import write_table
+    from selftaught.commands.compare_table import table_if_stopped, write_table
     from selftaught.commands.stored_run import task_of
     from selftaught.comparison.folder import ComparisonFolder
     from selftaught.comparison.plan import check_row
@@ -97,7 +97,7 @@ def _compare(name: str, asked: "Asked", place: Path | None, against: str | None,
     for line in planned.left_out:
         note(line)
     folder = ComparisonFolder(place or compare.default_dir(base))
-    with stop_signals("the same command") as stop:
+    with stop_signals("the same command") as stop, table_if_stopped(folder, against=reference, note=note):
         failed = compare.compare(
             folder,
             load,

@@ -14,9 +14,10 @@ from selftaught.comparison.plan import (
     Cell,
     cell_settings,
     check_given,
+    is_another_row,
     iterations_of,
+    lacks_solutions,
     planned_steps,
-    why_not,
 )
 from selftaught.comparison.rows import ROWS
 from selftaught.config.chat import resolve_chat
@@ -95,8 +96,11 @@ def plan(load: Load, asked: Asked, base: RunConfig, task: Task) -> Planned:
         try:
             cells |= {Cell(row, seed): config_of(Cell(row, seed), load, asked, base) for seed in seeds}
             first = cells[Cell(row, seeds[0])]
+            # What no setting can give a row comes before the settings that all rows have.
+            if reason := lacks_solutions(first, task):
+                raise ConfigError(reason)
             check_settings(first, fitted(first, task))
-            if reason := why_not(first, task):
+            if reason := is_another_row(first, task):
                 raise ConfigError(reason)
         except ConfigError as error:
             if asked.rows is not None or asked.only is not None:

@@ -1,6 +1,7 @@
 """Make the table of a comparison from the cells that are there, and write it in every form."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 from selftaught.comparison.cells import Result, read_cell
 from selftaught.comparison.folder import ComparisonFolder
 from selftaught.comparison.plan import Cell
-from selftaught.comparison.plots import write_plots
+from selftaught.comparison.plots import SHOWN, write_plots
 from selftaught.comparison.results import Table, table_of
-from selftaught.comparison.texts import About, latex, markdown
+from selftaught.comparison.texts import About, cautions, latex, markdown
+from selftaught.records.errors import Interrupted, SelftaughtError
 from selftaught.runs.shared_chunks import saving_of
 from selftaught.tasks.outside import short_name
 
@@ -53,14 +55,31 @@ def write_table(folder: ComparisonFolder, *, against: str) -> Written:
         finished = read_finished(folder)
         about, table = finished.about, table_of(finished.results, against=against, own=finished.own)
         folder.write_json(JSON, as_json(table, about))
-        plots = write_plots(finished.results, folder.put_bytes)
-        folder.put_text(MARKDOWN, markdown(table, about, plots=plots))
+        folder.put_text(MARKDOWN, markdown(table, about, plots=SHOWN))
         folder.put_text(LATEX, latex(table, about))
+        write_plots(finished.results, folder.put_bytes)  # last, as they take longest
     return Written(table=table, about=about, folder=folder.dir)
 
 
+@contextlib.contextmanager
+def table_if_stopped(folder: ComparisonFolder, *, against: str, note: Callable[[str], None]) -> Iterator[None]:
+    """Where Ctrl-C, a scheduler or a time limit stops what is done here, write the table of the finished cells.
+
+    A table that cannot be written is told to `note`: how the comparison was stopped is what has to be raised.
+    """
+    try:
+        yield
+    except Interrupted:
+        try:
+            write_table(folder, against=against)
+        except SelftaughtError as error:
+            note(f"no table of the finished cells: {error}")
+        raise
+
+
 def as_json(table: Table, about: About) -> dict[str, Any]:
-    """The content of compare.json (docs/compare.md): the table's records, rates from 0 to 1."""
+    """The content of compare.json (docs/compare.md): the table's records, rates from 0 to 1, and what must be known
+    with them."""
     return {
         "format": 1,
         "task": about.task,
@@ -68,6 +87,7 @@ def as_json(table: Table, about: About) -> dict[str, Any]:
         "at": about.at,
         "planned_steps": about.steps,
         **asdict(table),
+        "notes": cautions(table, about),
         "missing": [
             {"row": cell.row, "seed": cell.seed, "failed": reason or None} for cell, reason in about.missing.items()
         ],

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from selftaught.methods.health import MAX_WRONG_STEPS
 from selftaught.methods.metrics import wilson_interval
+from selftaught.methods.settings import Shows
 from selftaught.records.measurements import SamplingCounts
 
 BLOCKING = 0.25
@@ -17,7 +18,7 @@ class Sampled:
 
     rationale: SamplingCounts
     rationalization: SamplingCounts | None
-    """Of the failed problems, with the answer as a hint; None for a method without hints."""
+    """Of the failed problems, in their second attempt; None for a method without one."""
     max_new_tokens: int
     num_shots: int
     task_shots: int
@@ -25,6 +26,8 @@ class Sampled:
     is_chat: bool
     has_instruction: bool
     """Whether the task has the setting `task.instruction`."""
+    shows: Shows = "answer"
+    """What the second attempt was shown."""
     requires_steps: bool
     """Whether a hinted sample must pass the step check already."""
     trains_on_samples: bool
@@ -46,8 +49,9 @@ def advice(sampled: Sampled) -> str:
 
 def _rates(sampled: Sampled) -> str:
     r, h = sampled.rationale, sampled.rationalization
-    hinted = f", hinted {h.correct} of {h.samples}" if h is not None and h.samples else ""
-    return f"{r.correct} of {r.samples}{hinted}"
+    second = "hinted" if sampled.shows == "answer" else "in the second attempt"
+    again = f", {second} {h.correct} of {h.samples}" if h is not None and h.samples else ""
+    return f"{r.correct} of {r.samples}{again}"
 
 
 def _blocked(sampled: Sampled) -> str:
@@ -87,20 +91,24 @@ def _nothing(r: SamplingCounts, h: SamplingCounts | None) -> str:
     return "nothing to start from; an easier task or a larger model"
 
 
+def _which(sampled: Sampled) -> str:
+    return "hinted ones" if sampled.shows == "answer" else "correct second attempts"
+
+
 def _rest(sampled: Sampled) -> str:
     r, h = sampled.rationale, sampled.rationalization
     if h is not None and h.correct and h.false_positive is not None:
         if sampled.requires_steps:
             if h.false_positive == h.correct and not r.correct:
                 return (
-                    f"all {h.correct} hinted ones fail the step check and are left out, so there is nothing to start "
-                    "from; an easier task or a larger model"
+                    f"all {h.correct} {_which(sampled)} fail the step check and are left out, so there is nothing to "
+                    "start from; an easier task or a larger model"
                 )
         elif h.false_positive > MAX_WRONG_STEPS * h.correct:
-            return (
-                f"{h.false_positive} of the {h.correct} hinted ones fail the step check: the model copies the answer; "
-                "method = 'star-checked' leaves them out"
-            )
+            fail = f"{h.false_positive} of the {h.correct} {_which(sampled)} fail the step check"
+            if sampled.shows == "answer":
+                return f"{fail}: the model copies the answer; method = 'star-checked' leaves them out"
+            return f"{fail}, and the model would learn from them; add 'steps' to selection.require_hinted"
     if r.correct >= SATURATED * r.samples:
         return "little left to learn; a harder task, or a smaller model"
     if sampled.kept < sampled.batch_size:
@@ -108,7 +116,7 @@ def _rest(sampled: Sampled) -> str:
             f"an iteration would keep about {sampled.kept:.0f} rationales, fewer than one batch of "
             f"{sampled.batch_size}; raise task.problems_per_iteration (now {sampled.problems}) if there are more"
         )
-    if h is not None and h.samples >= 8 and not h.correct:
+    if h is not None and h.samples >= 8 and not h.correct and sampled.shows == "answer":
         return (
             "worth a try, but hints have no effect: the model does not follow them, and only solved problems teach it"
         )

@@ -1,6 +1,6 @@
 """The doctor's parts that are measured: the time of an iteration, and whether a run is worth starting."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from selftaught.commands.doctor_advice import Sampled as Facts
@@ -19,20 +19,12 @@ from selftaught.commands.doctor_measure import (
 from selftaught.commands.doctor_text import Part, duration, joined, number, plain
 from selftaught.config.resolving import Resolved
 from selftaught.config.settings import RunConfig
+from selftaught.methods.hints import AGAIN
 from selftaught.methods.metrics import rate, rate_text
-from selftaught.methods.settings import Shows
 from selftaught.records.errors import SelftaughtError
 from selftaught.records.measurements import SamplingCounts
 from selftaught.records.problems import ChatFormat, Task
 from selftaught.records.samples import ModelRef
-
-AGAIN: Mapping[Shows, str] = {
-    "answer": "with the answer as a hint",
-    "nothing": "again",
-    "shuffled": "with another problem's answer as a hint",
-    "text": "with random letters as a hint",
-}
-"""How failed problems are asked again."""
 
 
 def measured_parts(
@@ -63,7 +55,7 @@ def _time_part(
 ) -> Part:
     lines = [_stage_line("without a hint", sampled.rationale)]
     if sampled.rationalization is not None and sampled.rationalization.samples:
-        lines.append(_stage_line("with a hint", sampled.rationalization))
+        lines.append(_stage_line(AGAIN[config.rationalization.shows], sampled.rationalization))
     if steps is not None:
         lines.append(
             f"training: {steps.number} steps of {config.training.batch_size} rows after a first one, of {steps.rows} "
@@ -137,6 +129,7 @@ def _worth_part(config: RunConfig, task: Task, sampled: Sampled, plan: Plan) -> 
             task_shots=len(task.few_shot),
             is_chat=isinstance(task.prompt_format, ChatFormat),
             has_instruction="instruction" in type(config.task).model_fields,
+            shows=config.rationalization.shows,
             requires_steps="steps" in config.selection.require_hinted,
             trains_on_samples=bool(config.sampling.num_samples),
             kept=plan.kept,

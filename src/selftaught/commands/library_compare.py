@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.commands import compare as comparing
-from selftaught.commands.compare_table import write_table
+from selftaught.commands.compare_table import table_if_stopped, write_table
 from selftaught.commands.library import checked_task, config_of, terminal_of
 from selftaught.commands.run import FromPython
 from selftaught.commands.stored_run import task_of
 from selftaught.comparison.folder import ComparisonFolder
 from selftaught.comparison.plan import At, check_row, parsed_rows, parsed_seeds
 from selftaught.comparison.results import DEFAULT_AGAINST, RowResult
+from selftaught.comparison.texts import cautions
 from selftaught.config.loading import flatten
 from selftaught.config.settings import RunConfig
 from selftaught.engines.engine import Engine
@@ -35,6 +36,8 @@ class Comparison:
     """With compare.md, compare.json, compare.tex and the plots."""
     rows: Mapping[str, RowResult]
     """By name, in the order of the table; rates from 0 to 1."""
+    notes: tuple[str, ...]
+    """What must be known with the rows, in sentences, such as which of them differ in tokens with loss."""
     failed: Mapping[str, str]
     """`ROW:SEED` of this call -> why it failed; the next call tries it again."""
 
@@ -90,22 +93,24 @@ def compare(
     for line in planned.left_out if progress else ():
         _to_stderr(line)
     place = ComparisonFolder(comparing.default_dir(base) if folder is None else given_path(os.fspath(folder), "folder"))
-    failed = comparing.compare(
-        place,
-        load,
-        asked,
-        base,
-        planned,
-        note=_to_stderr if progress else lambda line: None,
-        listeners=lambda one: terminal_of(one) if progress else [],
-        should_stop=should_stop,
-        suspended_by=suspended_by,
-        given=FromPython(task=checked, engine=engine, trainer=trainer),
-    )
+    with table_if_stopped(place, against=reference, note=_to_stderr):
+        failed = comparing.compare(
+            place,
+            load,
+            asked,
+            base,
+            planned,
+            note=_to_stderr if progress else lambda line: None,
+            listeners=lambda one: terminal_of(one) if progress else [],
+            should_stop=should_stop,
+            suspended_by=suspended_by,
+            given=FromPython(task=checked, engine=engine, trainer=trainer),
+        )
     written = write_table(place, against=reference)
     return Comparison(
         folder=place.dir,
         rows={row.row: row for row in written.table.rows},
+        notes=tuple(cautions(written.table, written.about)),
         failed={str(cell): one_line(reason) for cell, reason in failed.items()},
     )
 

@@ -38,7 +38,7 @@ class OnTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What a run took, as if it were alone: what it shares with others is counted too."""
+    """What a run took. All but the seconds as if it were alone: what it shares with others is counted too."""
 
     steps: int
     """Optimizer steps of all trainings."""
@@ -49,7 +49,8 @@ class Work:
     flops: float | None
     """2 for each parameter and generated token, 6 (4 with adapters) for each trained one; None without parameters."""
     seconds: float
-    """Of the iterations, each in the process that finished it: sampling, training and measuring on dev."""
+    """Of the iterations, each in the process that finished it: sampling, training and measuring on dev. What was taken
+    from the shared samples took none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,11 +150,16 @@ def _steps(row: Row, base: RunConfig, *, at: At, continues: bool) -> dict[str, V
     return {"training.steps_first_iteration": steps} if row.iterations == 1 else {}
 
 
-def why_not(config: RunConfig, task: Task) -> str:
-    """Why a task cannot have the row of a config, beyond what its settings say; empty if it can."""
+def lacks_solutions(config: RunConfig, task: Task) -> str:
+    """Why a task cannot have a row that needs human solutions; empty if it can."""
     needs = config.training.human_solutions or config.training.sft_first
     if needs and not any(problem.rationale for problem in task.train):
         return f"it needs human solutions, and task {task.name!r} has none in train; leave the row out"
+    return ""
+
+
+def is_another_row(config: RunConfig, task: Task) -> str:
+    """Why a row would be another one under its name; empty if it would not."""
     examples = task.few_shot[: config.sampling.num_shots]
     if config.method == "direct" and not config.loop.max_iterations and not any(p.rationale for p in examples):
         return (

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 ITERATIONS, TOKENS = "accuracy", "tokens"
 """Names of the pictures, without their endings."""
-
+SHOWN = (f"{ITERATIONS}.svg", f"{TOKENS}.svg")
+"""The files that a page shows."""
 
 FORMATS: Mapping[str, Mapping[str, Any]] = {"svg": {"metadata": {"Date": None}}, "png": {"dpi": 160}}
 """Endings of the pictures -> what they are saved with."""
@@ -21,8 +22,8 @@ FORMATS: Mapping[str, Mapping[str, Any]] = {"svg": {"metadata": {"Date": None}},
 
 def write_plots(
     results: Sequence[Result], save: Callable[[str, bytes], None], *, formats: Sequence[str] = tuple(FORMATS)
-) -> list[str]:
-    """Make both pictures, and hand each to `save` with its name; returns the names of the SVGs.
+) -> None:
+    """Make both pictures, and hand each to `save` with its name.
 
     Lines are means over the seeds of a row, as far as all of them went; bands reach from the lowest to the highest.
     """
@@ -33,7 +34,6 @@ def write_plots(
     _write(
         by_row, TOKENS, "tokens sampled to train on, and trained on", lambda point: float(point.tokens), save, formats
     )
-    return [f"{name}.svg" for name in (ITERATIONS, TOKENS)]
 
 
 def _write(

@@ -10,6 +10,8 @@ from selftaught.comparison.plan import At, Cell
 from selftaught.comparison.results import Accuracy, Against, RowResult, Table
 from selftaught.comparison.rows import ROWS
 from selftaught.comparison.statistics import Discordant
+from selftaught.config.public import public_values
+from selftaught.records.errors import one_line
 from selftaught.report.cells import DASH, md, table
 from selftaught.runs.shared_chunks import Saving
 
@@ -55,7 +57,12 @@ def parts(found: Table) -> list[tuple[str, list[str], list[list[str]]]]:
 
 
 def notes(found: Table, about: About) -> list[str]:
-    """What the table cannot say by itself, in sentences."""
+    """What the table cannot say by itself, in sentences, and the cells that it lacks."""
+    return [*cautions(found, about), *missing_lines(about.missing)]
+
+
+def cautions(found: Table, about: About) -> list[str]:
+    """What has to be known of the rows that are there. Names nothing of this machine, as they may be handed on."""
     lines = [
         f"{about.task} with {about.model}: n = {found.problems} test problems, {found.train} training problems.",
         f"At equal steps: {about.steps} optimizer steps from the base model to the last model of every row that trains."
@@ -68,22 +75,22 @@ def notes(found: Table, about: About) -> list[str]:
     for row in found.rows:
         if ROWS[row.row].iterations == 0 and not row.num_shots:
             lines.append(f"{row.row} has no few-shot examples in its prompts, because sampling.num_shots is 0.")
-        if row.own_settings:
-            settings = ", ".join(f"{key} = {value}" for key, value in row.own_settings.items())
-            lines.append(f"{row.row} was given {settings}.")
+        if own := public_values(row.own_settings):
+            lines.append(f"{row.row} was given {', '.join(f'{key} = {value}' for key, value in own.items())}.")
     lines += unseen_lines(found, about)
     lines += _without_differences(found)
     if about.at == "equal-steps":
         for row in found.rows:
             if row.last_iterations != (0,) * len(row.seeds) and row.last_steps != about.steps:
                 lines.append(f"{row.row} has {row.last_steps:g} steps to its last model, not {about.steps}.")
-        lines += loss_token_lines(found)
+    lines += loss_token_lines(found, about)
     if about.saving.saved:
         lines.append(
-            f"Sharing saved {about.saving.saved} of {about.generated} tokens ({about.saved_share:.1%}): samples of the "
-            "base model that rows have in common were generated once."
+            f"Sharing saves up to {about.saving.saved} of {about.generated} tokens ({about.saved_share:.1%}): samples "
+            "of the base model that rows have in common are generated once by runs one after the other; runs at the "
+            "same time may generate some of them again."
         )
-    return [*lines, *missing_lines(about.missing)]
+    return lines
 
 
 def _without_differences(found: Table) -> list[str]:
@@ -110,23 +117,35 @@ def unseen_lines(found: Table, about: About) -> list[str]:
     return lines
 
 
-def loss_token_lines(found: Table) -> list[str]:
-    """At equal steps, a sentence for the rows whose last models had other numbers of tokens with loss behind them."""
-    tokens = {row.row: row.last_loss_tokens for row in found.rows if row.last_loss_tokens}
-    reference = tokens.get(found.against)
+def loss_token_lines(found: Table, about: About) -> list[str]:
+    """At equal steps, a sentence for the rows whose last models had other numbers of tokens with loss behind them, and
+    one for those whose selected models had, which may have fewer steps, too."""
+    if about.at != "equal-steps":
+        return []
+    trained = [row for row in found.rows if any(row.last_iterations)]
+    last = _unlike({row.row: row.last_loss_tokens for row in trained}, found.against)
+    selected = _unlike({row.row: row.loss_tokens for row in trained}, found.against)
+    lines = []
+    if last:
+        lines.append(
+            "Equal steps, and not equal tokens with loss: behind the last model, in multiples of those of "
+            f"{found.against}, {', '.join(last)}."
+        )
+    if selected:
+        lines.append(
+            "Behind the selected model, which may be an earlier one or the base model, the tokens with loss are, in "
+            f"multiples of those of {found.against}, {', '.join(selected)}."
+        )
+    return lines
+
+
+def _unlike(tokens: Mapping[str, float | None], against: str) -> list[str]:
+    """The rows that have other numbers of tokens than one of them, each with its multiple."""
+    reference = tokens.get(against)
     if not reference:
         return []
-    others = [
-        f"{row} {number / reference:.2f}"
-        for row, number in tokens.items()
-        if row != found.against and abs(number / reference - 1) > UNLIKE
-    ]
-    if not others:
-        return []
-    return [
-        "Equal steps, and not equal tokens with loss: behind the last model, in multiples of those of "
-        f"{found.against}, {', '.join(others)}."
-    ]
+    shares = {row: n / reference for row, n in tokens.items() if row != against and n is not None}
+    return [f"{row} {share:.2f}" for row, share in shares.items() if abs(share - 1) > UNLIKE]
 
 
 def missing_lines(missing: Mapping[Cell, str]) -> list[str]:
@@ -158,13 +177,17 @@ def latex(found: Table, about: About) -> str:
         body += [_latex_row(row, is_marked=several and len(row.seeds) == 1) for row in of_kind]
     spread = "mean $\\pm$ standard deviation over seeds; " if several else ""
     one = f" {ONE_SEED} A single seed." if several and single else ""
+    unlike = "".join(f" {tex(line)}" for line in loss_token_lines(found, about))
+    # Why a cell failed may name this machine, and a source is handed on with its comments.
+    lacking = [f"Not in the table: {', '.join(map(str, about.missing))}."] if about.missing else []
     lines = [
         "% Needs \\usepackage{booktabs}.",
+        *(f"% {one_line(line)}" for line in (*cautions(found, about), *lacking)),
         "\\begin{table}",
         "\\centering",
         f"\\caption{{Test accuracy and train data used on {tex(about.task)}, in percent, {steps}: {spread}in brackets "
         f"the 95\\,\\% interval over $n = {found.problems}$ test problems. Selected: best on dev; last: last "
-        f"iteration.{one}}}",
+        f"iteration.{one}{unlike}}}",
         "\\footnotesize",
         "\\setlength{\\tabcolsep}{3pt}",
         "\\begin{tabular}{lrlrrlr}",
@@ -231,7 +254,7 @@ def _differences(found: Table, which: str) -> tuple[list[str], list[list[str]]]:
 
 
 def _outcomes(found: Table, which: str) -> tuple[list[str], list[list[str]]]:
-    header = ["row", "train used %, unhinted + hinted", "gained, lost against base", "false positives", "steps"]
+    header = ["row", "train used %, first + second attempt", "gained, lost against base", "false positives", "steps"]
     rows = []
     for row in found.rows:
         if which == "selected":

@@ -57,7 +57,8 @@ def _of_samples(it: Iteration) -> list[str]:
             counts.unparseable,
             counts.samples,
             MAX_UNPARSEABLE,
-            f"{stage} completions state no answer; look at `selftaught show DIR --verdict unparseable`",
+            f"{stage} completions state no answer; raise sampling.num_shots, or sampling.num_shots_fine_tuned of a "
+            "fine-tuned model, to show its form; `selftaught show DIR --verdict unparseable` has them",
         )
     now, then = it.rationale.mean_tokens, it.first.mean_tokens if it.first else None
     if now is not None and then is not None and now < MIN_LENGTH * then:
@@ -82,7 +83,10 @@ def _of_hints(it: Iteration) -> list[str]:
             hinted.correct,
             MAX_WRONG_STEPS,
             "hinted completions with the right answer fail the step check: the model copies the hint and learns "
-            "to; method = 'star-checked' leaves them out",
+            "to; method = 'star-checked' leaves them out"
+            if it.shows == "answer"
+            else "second attempts with the right answer fail the step check, and the model learns from them; add "
+            "'steps' to selection.require_hinted",
         )
     leaks, usual = hinted.checks.get("leak"), it.rationale.checks.get("leak")
     if "no-leak" not in required and leaks is not None:

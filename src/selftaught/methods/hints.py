@@ -14,6 +14,14 @@ from selftaught.prompts.rendering import Hint, own_hint
 from selftaught.records.problems import LABELS, ChatFormat, Problem, PromptFormat, Task
 from selftaught.records.seeds import generator
 
+AGAIN: Mapping[Shows, str] = {
+    "answer": "with the answer as a hint",
+    "nothing": "again without a hint",
+    "shuffled": "with another problem's answer as a hint",
+    "text": "with random letters as a hint",
+}
+"""How failed problems are sampled in their second attempt, for people."""
+
 TRIES = 100
 """Random positions that are tried for a swap, before a longer search."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from selftaught.config.loading import known_keys
 from selftaught.config.public import public_name, public_values, repeating_command
+from selftaught.methods.hints import AGAIN
 from selftaught.models.licence import Licence
 from selftaught.models.places import BUILTIN
 from selftaught.records.measurements import Measurement
@@ -33,7 +34,8 @@ LIMITS = """- The verifier looks at the final answer. A rationale that reaches i
 - What the base model learned before, its mistakes included, is still in it."""
 
 NUMBERS = """Iteration 0 is the base model. Rates are counts over n, with the share and its 95 % Wilson interval.
-Rationales and hints: correct of sampled. False positives: correct answers with wrong reasoning, of the correct ones."""
+Rationales and second attempts, which hints are for: correct of sampled. False positives: correct answers with wrong
+reasoning, of the correct ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ def model_card(run: Run, exported: Exported) -> str:
 def data_card(run: Run, exported: Exported) -> str:
     """README.md of the data set."""
     best = exported.iteration
-    counts = [[f"`{p.config}`", f"`{p.split}`", str(p.rows), _what(p, best)] for p in exported.parts]
+    counts = [[f"`{p.config}`", f"`{p.split}`", str(p.rows), _what(run, p, best)] for p in exported.parts]
     parts = [
         _front_matter_of_data(run, exported),
         f"# {md(run.name)}: samples and training sets",
@@ -189,7 +191,7 @@ def _configs(parts: Sequence[Part], best: int | None) -> Iterator[dict[str, Any]
         yield {"config_name": name, "data_files": files, **({"default": True} if is_default else {})}
 
 
-def _what(part: Part, best: int | None) -> str:
+def _what(run: Run, part: Part, best: int | None) -> str:
     if part.config == "examples":
         is_of_model = part.split == f"iteration_{best or 0:03d}"
         return "what an iteration was trained on" + (
@@ -199,7 +201,7 @@ def _what(part: Part, best: int | None) -> str:
         return "the problems of the split, with reference answers"
     return {
         "rationale": "sampled without a hint",
-        "rationalization": "sampled with the answer as a hint",
+        "rationalization": f"failed problems, sampled {AGAIN[run.shows]}",
     }.get(part.split, f"greedy, to measure on {part.split}")
 
 

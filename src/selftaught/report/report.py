@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftaught.config.loading import known_keys
 from selftaught.machine.paths import link_to_nothing
+from selftaught.methods.hints import AGAIN
 from selftaught.methods.metrics import mean_over_classes, rate_text
 from selftaught.methods.table import METHODS
 from selftaught.records.errors import ConfigError, StoreError
@@ -43,15 +44,18 @@ STYLE: dict[Any, Any] = {"svg.hashsalt": "selftaught", "text.parse_math": False,
     "axes.titlesize": 11, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "legend.fontsize": 10
 }  # fmt: skip
 NOTES = f"""Iteration 0 is the base model. Accuracy is over each problem's first, greedy completion, with a 95 % Wilson
-interval; `{DASH}` means that there is no number. Rationales and hints: correct of sampled. False positives, correct
-answers with wrong reasoning: of the correct ones. Seconds are those of the process that finished the iteration; "of
-which other" is the time outside of sampling, training and loading."""
+interval; `{DASH}` means that there is no number. Rationales and second attempts, which hints are for: correct of
+sampled. False positives, correct answers with wrong reasoning: of the correct ones. Seconds are those of the process
+that finished the iteration; "of which other" is the time outside of sampling, training and loading."""
 
-PROGRESS = """Gap: solved with a hint minus without one, where the hinted problems are those that failed. Gained and
-lost: dev problems that this model solves and the one before, or the base model, does not, and the reverse. Solutions:
-different correct ones of a solved problem. Tokens: mean length of the completions without a hint, or with one, that
-were not truncated; ended: how many ended by the end token. By luck: how many of the correct choices chance accounts
-for."""
+HINTED = "Gap: solved with a hint minus without one, where the hinted problems are those that failed."
+
+AGAIN_INSTEAD = "Gap: solved in the second attempt minus in the first; the second is at problems that failed the first."
+
+PROGRESS = """Gained and lost: dev problems that this model solves and the one before, or the base model, does not, and
+the reverse. Solutions: different correct ones of a solved problem. Tokens: mean length of the completions, of the first
+attempt or of the second, that were not truncated; ended: how many ended by the end token. By luck: how many of the
+correct choices chance accounts for."""
 
 CHECKS = """Of the correct answers, how many passed each check of the reasoning; `extraction` is the share of all
 completions to which strict and lenient extraction of the answer give the same verdict, `label` the share of all in
@@ -92,8 +96,8 @@ def write_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Repor
 def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows for a terminal, at most 120 columns for five short classes; row 0 is the base model.
 
-    `correct`: rationales correct/sampled; `hints`: rationalizations correct/sampled; `false +`: false positives among
-    rationales/rationalizations; `s`: seconds.
+    `correct`: rationales correct/sampled; `hints`, or `again` where no answer was shown: rationalizations
+    correct/sampled; `false +`: false positives among rationales/rationalizations; `s`: seconds.
     """
     run = read_run(run_dir)
     classes = class_names(run.dev)
@@ -107,7 +111,8 @@ def iteration_table(run_dir: Path) -> tuple[list[str], list[list[str]]]:
         false = "/".join(DASH if c.false_positive is None else str(c.false_positive) for c in stages)
         trained = [str(s.examples), str(s.train.steps), losses(s, "{:.3f}→{:.3f}")]
         work.append([*(of(c.correct, c.samples) for c in stages), false, *trained, f"{sum(s.seconds.values()):.0f}"])
-    header = ["iter", *map(short, classes), "dev", "correct", "hints", "false +", "examples", "steps"]
+    second = "hints" if run.shows == "answer" else "again"
+    header = ["iter", *map(short, classes), "dev", "correct", second, "false +", "examples", "steps"]
     return [*header, "loss", "s"], [[*left, *right] for left, right in zip(rows, work, strict=True)]
 
 
@@ -122,14 +127,20 @@ def render_markdown(runs: Sequence[Run], *, plot: str) -> str:
         parts += ["### Accuracy on dev", dev_table(run)] if run.dev else []
         if run.summaries:
             warnings = [f"- iteration {s.iteration}: {md(text)}" for s in run.summaries for text in s.warnings]
-            parts += ["### Sampled and trained", work_table(run)]
-            parts += ["### Progress", PROGRESS, progress] if (progress := progress_table(run)) else []
+            parts += ["### Sampled and trained", *_second_attempts(run), work_table(run)]
+            gap = HINTED if run.shows == "answer" else AGAIN_INSTEAD
+            parts += ["### Progress", f"{gap}\n{PROGRESS}", progress] if (progress := progress_table(run)) else []
             parts += ["### pass@k on dev", passes] if (passes := passes_table(run)) else []
             parts += ["### Checks", CHECKS, checks] if (checks := checks_table(run)) else []
             parts += ["### Samples left out", left_out_table(run)]
             parts += ["### Warnings", "\n".join(warnings) or "None."]
         parts += ["### Result", result_table(run, run.result["best_iteration"])] if run.result else []
     return "\n\n".join(parts) + "\n"
+
+
+def _second_attempts(run: Run) -> list[str]:
+    """What they were, where they are not what their name says."""
+    return [] if run.shows == "answer" else [f"Second attempts: failed problems, sampled {AGAIN[run.shows]}."]
 
 
 def _status(run: Run) -> str:

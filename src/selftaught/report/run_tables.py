@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from selftaught.methods.metrics import rate as rate_of
 from selftaught.methods.metrics import solve_rate_gap
+from selftaught.methods.settings import Shows
 from selftaught.records.measurements import Changes, IterationSummary, Measurement
 from selftaught.report.cells import DASH, false_positives, losses, md, mean, of, rate, table
 from selftaught.runs.reading import read_measurements, read_passes, read_result, read_run_json, read_summaries
@@ -40,6 +41,16 @@ class Run:
 
     def setting(self, key: str) -> str:
         return str(self.about.get("config", {}).get(key, DASH))
+
+    @property
+    def shows(self) -> Shows:
+        """What failed problems were shown in their second attempt; older versions knew the answer alone."""
+        return cast(Shows, self.about.get("config", {}).get("rationalization.shows", "answer"))
+
+    @property
+    def again(self) -> str:
+        """What samples of the second attempt are called."""
+        return "hinted" if self.shows == "answer" else "second attempt"
 
 
 def read_run(run_dir: Path, *, name: str = "") -> Run:
@@ -75,7 +86,8 @@ def work_table(run: Run) -> str:
         validation = DASH if loss is None else f"{loss:.4f}"
         other = f"{s.work_s['other']:.1f}" if "other" in s.work_s else DASH
         rows.append([str(s.iteration), *sampled, *trained, validation, f"{sum(s.seconds.values()):.1f}", other])
-    header = ["iteration", "rationales correct", "hints accepted", "false positives", "false positives, hinted"]
+    accepted = "hints accepted" if run.shows == "answer" else "second attempts correct"
+    header = ["iteration", "rationales correct", accepted, "false positives", f"false positives, {run.again}"]
     return table([*header, "examples", "steps", "loss", "validation loss", "seconds", "of which other"], rows)
 
 
@@ -101,9 +113,10 @@ def progress_table(run: Run) -> str:
         )
     if all(set(row[4:]) == {DASH} for row in rows):
         return ""
-    header = ["iteration", "solved unhinted", "solved hinted", "gap", "dev gained, lost", "against base", "solutions"]
+    solved = ("solved unhinted", "solved hinted") if run.shows == "answer" else ("solved", f"solved, {run.again}")
+    header = ["iteration", *solved, "gap", "dev gained, lost", "against base", "solutions", "tokens"]
     return table(
-        [*header, "tokens", "tokens, hinted", "ended", "ended, hinted", "by luck", "problems kept before"], rows
+        [*header, f"tokens, {run.again}", "ended", f"ended, {run.again}", "by luck", "problems kept before"], rows
     )
 
 
@@ -133,7 +146,7 @@ def checks_table(run: Run) -> str:
     stages = [
         (s.iteration, what, counts.checks)
         for s in run.summaries
-        for what, counts in (("rationales", s.rationale), ("hinted", s.rationalization), ("dev", s.dev))
+        for what, counts in (("rationales", s.rationale), (run.again, s.rationalization), ("dev", s.dev))
     ]
     names = list(dict.fromkeys(name for _, _, checks in stages for name in checks))
     rows = [[str(n), what, *(rate(checks.get(k)) for k in names)] for n, what, checks in stages if checks]

@@ -31,12 +31,15 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saving:
-    """What sharing has saved: generated once, used by several runs."""
+    """What sharing saves runs that come one after the other: generated once, used by several of them.
+
+    Runs at the same time may each generate a chunk that neither has found; how often that was, nobody notes.
+    """
 
     used: int
     """Tokens of shared chunks, counted in every run that has them."""
     saved: int
-    """Of these, tokens that did not have to be generated again."""
+    """Of these, tokens that another run has, too, and that need not be generated again."""
 
 
 class SharedChunks:
@@ -113,7 +116,7 @@ class SharedChunks:
 
 
 def saving_of(folder: Path, users: Iterable[str]) -> Saving:
-    """What sharing among these runs has saved; the same whatever was killed, and in whatever order the runs came."""
+    """What sharing among these runs saves; the same whatever was killed, and in whatever order the runs came."""
     used = 0
     once: dict[str, int] = {}
     for user in users:

@@ -109,8 +109,8 @@ def named(run_dirs: Sequence[Path]) -> dict[str, Path]:
 def comparison_values(given: Given) -> list[dict[str, Any]]:
     """The comparisons as the page shows them: figures, and which run is which cell.
 
-    `missing` are the cells that the table lacks, since it is written when the command ends. Raises StoreError for a
-    compare.json that is damaged or of another version.
+    `missing` are the cells that the table lacks, since it is written when the command ends or is stopped. Raises
+    StoreError for a compare.json that is damaged or of another version.
     """
     names = {run_dir: name for name, run_dir in given.runs.items()}
     comparisons = []
@@ -141,16 +141,18 @@ def _table(folder: Path) -> dict[str, Any]:
     """The content of compare.json, without what only this machine is concerned with."""
     path = folder / TABLE
     if not path.exists():
-        return {"rows": [], "against": ""}
+        return {"rows": [], "against": "", "notes": []}
     content = read_json(path)
     rows = content.get("rows")
+    notes = content.get("notes", [])  # an older start wrote none
     is_whole = isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= ROW_HAS for row in rows)
-    if content.get("format") != FORMAT or not is_whole:
+    if content.get("format") != FORMAT or not is_whole or not isinstance(notes, list):
         raise StoreError(
             f"{path} is damaged or of another version; the command that began the comparison writes it anew"
         )
     figures = ("task", "model", "at", "planned_steps", "against", "problems", "train", "sharing")
     return {
         **{name: content.get(name) for name in figures},
+        "notes": [str(note) for note in notes],
         "rows": [{**row, "own_settings": public_values(row["own_settings"])} for row in content["rows"]],
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 from selftaught.config.loading import known_keys
 from selftaught.config.public import config_text, public_name, public_values, repeating_command
+from selftaught.methods.hints import AGAIN
 from selftaught.methods.table import METHODS
 from selftaught.records.measurements import IterationSummary
 from selftaught.report.run_tables import Run, class_names, read_run
@@ -78,6 +79,8 @@ def _about(run: Run) -> dict[str, Any]:
         "parameters": about["model"].get("parameters"),
         "chat": about["resolved"].get("chat") is not None,
         "seed": config.get("seed"),
+        "shows": run.shows,
+        "again": AGAIN[run.shows],
         "started": about.get("started"),
         "git_commit": about.get("git_commit"),
         "resolved": resolved,

@@ -12,7 +12,7 @@ export function comparisonSection(comparison, runs, split, { alone }) {
   const { rows } = comparison;
   return el("section", { class: "comparison", "aria-label": `Comparison ${comparison.name}` },
     alone ? null : el("h2", {}, comparison.name),
-    el("p", { class: "lead" }, about(comparison)),
+    rows.length > 0 && comparison.notes.length > 0 ? el("ul", { class: "notes" }, comparison.notes.map((text) => el("li", {}, text))) : el("p", { class: "lead" }, about(comparison)),
     missing(comparison, byName),
     lines(comparison, byName, split),
     rows.length > 0 && [
@@ -26,7 +26,7 @@ export function comparisonSection(comparison, runs, split, { alone }) {
 }
 
 function about({ task, model, problems, train, at, planned_steps: steps, rows }) {
-  if (!rows.length) return "No table yet: it is written when the command ends.";
+  if (!rows.length) return "No table yet: it is written when the command ends or is stopped, of the runs that have finished.";
   const schedule = at === "equal-steps" ? `at equal steps, ${number(steps)} to the last model of every row that trains` : "each row with its own schedule of steps";
   return [task, model, `${number(problems)} test problems, ${number(train)} training problems`, schedule].join(" · ");
 }
@@ -75,10 +75,9 @@ function accuracies({ rows, cells }) {
     row.row, row.seeds.join(", "), mean(row.selected), between(row.selected.interval), bySeed(row, row.selected), points(row.unhinted + row.hinted), row.selected_iterations.join(", "),
     mean(row.last), between(row.last.interval), bySeed(row, row.last), points(row.last_unhinted + row.last_hinted),
   ]);
-  const single = rows.filter((row) => row.seeds.length === 1).map((row) => row.row);
   return [
     table("Accuracy on test", header, body, { hidden: true }),
-    el("p", { class: "faint small" }, "Selected is the model that is best on dev, last that of the last iteration. Mean ± standard deviation over seeds; the interval is over problems. Train used: the share of the training problems that it was last trained on.", single.length > 0 && ` A single seed, so nothing is known of its spread: ${single.join(", ")}.`),
+    el("p", { class: "faint small" }, "Selected is the model that is best on dev, last that of the last iteration. Mean ± standard deviation over seeds; the interval is over problems. Train used: the share of the training problems that it was last trained on."),
   ];
 }
 
@@ -100,7 +99,7 @@ function differences({ rows, against }, which) {
 function outcomes({ rows }, which) {
   const isLast = which === "last";
   const title = `What came of the ${which} model`;
-  const header = ["row", "train used, %, unhinted + hinted", "gained, lost against base", "false positives", "steps", "loss tokens"];
+  const header = ["row", "train used, %, first + second attempt", "gained, lost against base", "false positives", "steps", "loss tokens"];
   const of = (row, name) => row[isLast ? `last_${name}` : name];
   const wrong = (row) => {
     const found = of(row, "false_positive");
@@ -111,7 +110,7 @@ function outcomes({ rows }, which) {
   ]);
   return [
     el("h3", {}, title), table(title, header, body, { hidden: true }),
-    isLast && el("p", { class: "faint small" }, "Means over seeds. Used for training: solved without a hint + by a hint alone. Gained: test problems that it solves and the base model does not. False positives: correct answers with wrong reasoning, of the correct ones of all seeds. Steps and loss tokens lie between the base model and it."),
+    isLast && el("p", { class: "faint small" }, "Means over seeds. Used for training: solved in the first attempt + in the second alone, with a hint or what a control has in its place. Gained: test problems that it solves and the base model does not. False positives: correct answers with wrong reasoning, of the correct ones of all seeds. Steps and loss tokens lie between the base model and it."),
   ];
 }
 
@@ -125,7 +124,7 @@ function costs({ rows }) {
   ]);
   return [
     table("What the whole run took", header, body, { hidden: true }),
-    el("p", { class: "faint small" }, "Means over seeds, measurements included, as if each run were alone."),
+    el("p", { class: "faint small" }, "Means over seeds. Steps, tokens and FLOPs are those of the run alone: measurements, and samples that it shares with others, are counted. Hours are of the iterations, in the process that finished each: shared samples that were there took none, and the base model’s measurements and those on test are not in them."),
   ];
 }
 

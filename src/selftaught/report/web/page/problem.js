@@ -3,9 +3,8 @@
 import { difference, marked } from "./diff.js";
 import { block, choice, el, literal, more, significant } from "./dom.js";
 import { go, linkTo } from "./route.js";
-import { fullPrompt, runOf } from "./source.js";
+import { attemptsOf, fullPrompt, runOf } from "./source.js";
 
-const STAGE_TEXT = { rationale: "without a hint", rationalization: "with a hint" };
 const ORDER = ["rationale", "rationalization", "dev", "test", "extrapolation"];
 const SHOWN = [["text", "text"], ["diff", "difference to the iteration before"], ["tokens", "log-probability of each token"]];
 
@@ -29,11 +28,11 @@ export async function problemView(source, values) {
     el("p", { class: "lead" }, `${problem.split}, class ${problem.class_name}`),
     el("form", { class: "fields", submit: (event) => event.preventDefault() }, fields, await neighbours(source, run, problem, values)),
     question(problem),
-    columns(run.name, data, shown, values.iteration)
+    columns(run, data, shown, values.iteration)
   );
   if (other) {
     const beside = await source.problem(other.name, problem.id);
-    node.append(beside ? columns(other.name, beside, shown, values.iteration) : el("p", { class: "notice" }, `${other.name} has no samples of this problem here.`));
+    node.append(beside ? columns(other, beside, shown, values.iteration) : el("p", { class: "notice" }, `${other.name} has no samples of this problem here.`));
   }
   return { title: `Problem ${problem.id}`, node };
 }
@@ -57,23 +56,25 @@ function question(problem) {
   );
 }
 
-function columns(name, data, shown, opened) {
+function columns(run, data, shown, opened) {
+  const attempts = attemptsOf(run);
   const rows = [...data.samples].sort((a, b) => a.iteration - b.iteration || ORDER.indexOf(a.stage) - ORDER.indexOf(b.stage) || a.index - b.index);
   const iterations = [...new Set([...rows.map((row) => row.iteration), ...data.examples.map((row) => row.trained)])].sort((a, b) => a - b);
   const made = iterations.map((n) => {
-    const cards = rows.filter((row) => row.iteration === n).map((row) => card(row, rows, data, shown));
+    const cards = rows.filter((row) => row.iteration === n).map((row) => card(row, rows, data, shown, attempts));
     const human = data.examples.filter((row) => row.trained === n && !["rationale", "rationalization"].includes(row.source));
     return el("section", { class: `column${String(n) === opened ? " opened" : ""}`, "aria-label": `iteration ${n}` },
       el("h3", {}, n === 0 ? "Iteration 0, base model" : `Iteration ${n}`),
       cards, human.map((row) => el("article", { class: "card" }, el("h4", {}, `trained on, from ${row.source}`), mask(row)))
     );
   });
-  return el("section", {}, el("h2", {}, name), el("div", { class: "columns", tabindex: "0", role: "region", "aria-label": `${name}, iterations side by side` }, made));
+  return el("section", {}, el("h2", {}, run.name), el("div", { class: "columns", tabindex: "0", role: "region", "aria-label": `${run.name}, iterations side by side` }, made));
 }
 
-function card(sample, rows, data, shown) {
+function card(sample, rows, data, shown, attempts) {
+  const stage = { rationale: attempts.first, rationalization: attempts.second }[sample.stage] ?? sample.stage;
   const many = rows.some((row) => row.stage === sample.stage && row.index > 0);
-  const name = `${STAGE_TEXT[sample.stage] ?? sample.stage}${many ? `, sample ${sample.index}` : ""}`;
+  const name = `${stage}${many ? `, sample ${sample.index}` : ""}`;
   const trained = data.examples.filter((row) => row.source === sample.kind && row.iteration === sample.iteration && row.index === sample.index);
   return el("article", { class: `card ${sample.verdict}` },
     el("h4", {}, name, " ", el("span", { class: `chip ${sample.verdict}` }, sample.verdict)),
@@ -82,7 +83,7 @@ function card(sample, rows, data, shown) {
     checks(sample),
     el("p", { class: "small" }, fate(sample)),
     el("p", { class: "faint small" }, `${sample.checkpoint === null ? "base model" : `checkpoint ${sample.checkpoint}`} · ${sample.num_tokens} tokens · ${ENDS[sample.finish_reason] ?? sample.finish_reason}${sample.logprob === null ? "" : ` · log-probability ${significant(sample.logprob)}`}`),
-    prompt(sample, rows, data),
+    prompt(sample, rows, data, attempts),
     trained.length > 0 && more("What was trained on", trained.map(mask))
   );
 }
@@ -146,12 +147,12 @@ function checks(sample) {
 }
 
 // The prompt; of one with a hint, what the prompt without it does not have is marked.
-function prompt(sample, rows, data) {
+function prompt(sample, rows, data, { hasHint }) {
   const text = fullPrompt(data.prompts, sample.prompt_sha256);
   if (text === null) return null;
   const own = data.prompts[sample.prompt_sha256];
   const shared = own.prefix ? data.prompts[own.prefix].text : "";
-  if (sample.kind !== "rationalization")
+  if (sample.kind !== "rationalization" || !hasHint)
     return more("Prompt", shared && more(`Few-shot examples before it, ${shared.length} characters`, block(shared, { label: "few-shot examples" })), block(own.text, { label: "prompt" }));
   const plain = rows.find((row) => row.kind === "rationale" && row.iteration === sample.iteration);
   const without = plain && fullPrompt(data.prompts, plain.prompt_sha256);

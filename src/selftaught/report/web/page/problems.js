@@ -2,27 +2,32 @@
 
 import { choice, el, number, table } from "./dom.js";
 import { go, linkTo } from "./route.js";
-import { runOf } from "./source.js";
+import { attemptsOf, runOf } from "./source.js";
 
 const ROWS = 200;
 const ROWS_OF_A_TABLE = 25;
 
-export const STATES = {
-  s: ["solved", "●", "solved"],
-  h: ["hinted", "◐", "solved by a hint alone"],
-  u: ["unsolved", "○", "unsolved"],
-  "-": ["none", "·", "not sampled"],
-};
+function statesOf(run) {
+  return {
+    s: ["solved", "●", "solved"],
+    h: ["hinted", "◐", `solved ${attemptsOf(run).alone}`],
+    u: ["unsolved", "○", "unsolved"],
+    "-": ["none", "·", "not sampled"],
+  };
+}
 
-const PATTERNS = [
-  ["", "all"],
-  ["gained", "gained, first to last"],
-  ["lost", "lost, first to last"],
-  ["changed", "changed at any time"],
-  ["always", "always solved"],
-  ["hint", "solved by a hint alone, ever"],
-  ["never", "never solved without a hint"],
-];
+function patternsOf(run) {
+  const { first, alone } = attemptsOf(run);
+  return [
+    ["", "all"],
+    ["gained", "gained, first to last"],
+    ["lost", "lost, first to last"],
+    ["changed", "changed at any time"],
+    ["always", "always solved"],
+    ["hint", `solved ${alone}, ever`],
+    ["never", `never solved ${first === "first attempt" ? "in the first attempt" : first}`],
+  ];
+}
 
 export async function problemsView(source, values) {
   const runs = source.runs();
@@ -42,14 +47,14 @@ export async function problemsView(source, values) {
     pickRun,
     choice("Split", "split", splits.map((name) => [name, name]), split, set("split")),
     classes.length > 1 && choice("Class", "class", [["", "all"], ...classes.map((name) => [name, name])], values.class, set("class")),
-    choice("Which", "which", PATTERNS, values.which, set("which")),
+    choice("Which", "which", patternsOf(run), values.which, set("which")),
   ];
   const node = el("div", {},
     title,
     el("p", { class: "lead" }, `Which problems of ${split} were solved in which iteration, ${run.name}`),
     el("form", { class: "fields", submit: (event) => event.preventDefault() }, fields),
     narrowed(values, run, split),
-    key(split),
+    key(run, split),
     rows.length ? [changes(all, run, split, values), gridTable(rows.slice((page - 1) * ROWS, page * ROWS), run, split), pages(rows.length, page, values)] : el("p", {}, `None of ${number(all.length)} problems is so.`)
   );
   return { title: "Problems", node };
@@ -90,9 +95,10 @@ function fits(states, values) {
   return true;
 }
 
-function key(split) {
+function key(run, split) {
+  const states = statesOf(run);
   const shown = split === "train" ? ["s", "h", "u", "-"] : ["s", "u", "-"];
-  return el("ul", { class: "key" }, shown.map((state) => el("li", {}, el("span", { class: `state ${STATES[state][0]}`, "aria-hidden": "true" }, STATES[state][1]), ` ${STATES[state][2]}`)));
+  return el("ul", { class: "key" }, shown.map((state) => el("li", {}, el("span", { class: `state ${states[state][0]}`, "aria-hidden": "true" }, states[state][1]), ` ${states[state][2]}`)));
 }
 
 function iterationsOf(rows) {
@@ -110,7 +116,7 @@ function changes(all, run, split, values) {
     const hinted = split === "train" ? [number(of("h"))] : [];
     return [String(n), number(sampled), number(of("s")), ...hinted, number(of("u")), link("gained", gained), link("lost", lost)];
   });
-  const header = ["iteration", "sampled", "solved", ...(split === "train" ? ["by a hint alone"] : []), "unsolved", "gained", "lost"];
+  const header = ["iteration", "sampled", "solved", ...(split === "train" ? [attemptsOf(run).alone] : []), "unsolved", "gained", "lost"];
   return table("Problems by iteration; gained and lost against the last time that the problem was sampled", header, counts);
 }
 
@@ -125,12 +131,13 @@ function gridTable(rows, run, split) {
 }
 
 function gridPart(rows, { iterations, run, split, start, withClass }) {
+  const states = statesOf(run);
   const head = el("tr", {}, el("th", { scope: "col" }, "problem"), withClass && el("th", { scope: "col" }, "class"), iterations.map((n) => el("th", { scope: "col" }, String(n))));
   const body = rows.map((row) => el("tr", {},
     el("th", { scope: "row" }, cell(linkTo("problem", { run: run.name, id: row.id }), row.id)),
     withClass && el("td", {}, row.class),
     iterations.map((n) => {
-      const [name, sign, text] = STATES[row.states[n] ?? "-"];
+      const [name, sign, text] = states[row.states[n] ?? "-"];
       const link = cell(linkTo("problem", { run: run.name, id: row.id, iteration: n }), sign);
       link.setAttribute("aria-label", `${row.id}, iteration ${n}: ${text}`);
       return el("td", { class: `state ${name}` }, link);

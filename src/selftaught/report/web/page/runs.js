@@ -5,7 +5,7 @@ import { barChart, lineChart, numbers } from "./charts.js";
 import { comparisonSection } from "./comparison.js";
 import { choice, el, more, number, percent, rate, share, significant, table } from "./dom.js";
 import { go, linkTo } from "./route.js";
-import { runOf } from "./source.js";
+import { attemptsOf, runOf } from "./source.js";
 
 export async function runsView(source, values) {
   const runs = source.runs();
@@ -132,8 +132,9 @@ function yields(run) {
 
 function stageRows(run) {
   const rows = [];
+  const { first, second } = attemptsOf(run);
   for (const row of run.iterations)
-    for (const [name, counts] of [["without hint", row.rationale], ["with hint", row.rationalization]])
+    for (const [name, counts] of [[first, row.rationale], [second, row.rationalization]])
       if (counts.samples) rows.push([row.iteration, name, counts, counts.samples]);
   for (const m of run.measured) rows.push([m.iteration, m.split, m, m.n]);
   return rows.sort((a, b) => a[0] - b[0]);

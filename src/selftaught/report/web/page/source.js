@@ -18,6 +18,12 @@ export function runOf(runs, name) {
   return run;
 }
 
+// What a run's two attempts at a problem are called: a control shows failed problems something else than the answer.
+export function attemptsOf({ about: { shows, again } }) {
+  if (shows === "answer") return { first: "without a hint", second: "with a hint", alone: "by a hint alone", hasHint: true };
+  return { first: "first attempt", second: `second attempt, ${again}`, alone: "in the second attempt alone", hasHint: shows !== "nothing" };
+}
+
 const BY_VALUE = ["iteration", "stage", "kind", "verdict", "reason", "source"];
 
 // As selection.py has it, which the server uses.
