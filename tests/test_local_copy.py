@@ -1,7 +1,10 @@
 """A model on a shared folder is copied to a machine's disk once, is what its hash says, and goes when unused."""
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -94,6 +97,69 @@ def test_a_disk_that_is_too_full_is_refused(model: ModelRef, tmp_path: Path, mon
     monkeypatch.setattr(local_copy.shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(ModelError, match=r"needs .* MiB in .*, where 0 are free"):
         folder_here(model, tmp_path / "own").__enter__()
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from selftaught.models import local_copy
+from selftaught.records.errors import ModelError
+from selftaught.records.samples import ModelRef
+limit, is_copied, place, path, sha256 = sys.argv[1:]
+model = ModelRef(path=path, sha256=sha256)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+local_copy._is_on_disk_of = lambda place, folder: is_copied != "copied"
+try:
+    with local_copy.folder_here(model, Path(place) if place else local_copy.place_of_copies()):
+        print("it was written")
+except ModelError as error:
+    print(error)
+"""
+
+
+def on_a_full_disk(model: ModelRef, place: Path | str, *, limit: int = 0, is_copied: bool = False) -> str:
+    """What the user is told where no file can have more than `limit` bytes."""
+    arguments = [str(limit), "copied" if is_copied else "", str(place), model.path, str(model.sha256)]
+    command = [sys.executable, "-c", FULL, *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    (line,) = done.stdout.splitlines()
+    return line
+
+
+def test_a_full_disk_for_temporary_files_is_one_line_that_names_it(model: ModelRef, tmp_path: Path) -> None:
+    """A limit on the size of files stands for it, which is an error of the system at the same call."""
+    place, node = tmp_path / "own", f"node {socket.gethostname()}: "
+    way_out = "; free some space there, or set TMPDIR, where the machine's processes are started, to a disk with room"
+    line = on_a_full_disk(model, place)
+    assert line.startswith(
+        f"{node}a mark for the model {model.path!r}, which is used where it is, in {place} cannot be"
+    )
+    assert f"File too large){way_out}" in line
+
+    line = on_a_full_disk(model, place, limit=10_000, is_copied=True)
+    assert line.startswith(f"{node}a copy of the model {model.path!r} in {place} cannot be made ([Errno ")
+    assert "File too large" in line
+    assert way_out in line
+    assert {path.suffix for path in place.iterdir()} <= {".lock", ".part"}
+    assert not [path for path in place.iterdir() if path.is_dir()], "half a copy would keep the disk full"
+
+    line = on_a_full_disk(model, "")
+    assert line.startswith(f"{node}a temporary file cannot be made ([Errno ")
+    assert way_out in line
+
+
+@pytest.mark.parametrize("is_copied", [True, False])
+def test_a_disk_for_temporary_files_that_cannot_be_written_is_one_line(
+    is_copied: bool, model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_copy, "_is_on_disk_of", lambda place, folder: not is_copied)
+    (tmp_path / "own").write_bytes(b"")
+    line = (
+        rf"node .*: the folder for copies of models in {tmp_path}/own/models cannot be made \(.*Not a directory.*TMPDIR"
+    )
+    with pytest.raises(ModelError, match=line):
+        folder_here(model, tmp_path / "own" / "models").__enter__()
 
 
 def test_a_folder_on_the_machines_own_disk_is_used_where_it_is(

@@ -15,25 +15,36 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from selftaught.models.adapters import adapters_in, is_adapter, read_adapter
 from selftaught.models.folder import ADAPTER_CONFIG, json_object
 from selftaught.models.weights import weights_sha256
-from selftaught.records.errors import ModelError, RefusedError
+from selftaught.records.errors import ModelError, RefusedError, one_line
 from selftaught.records.samples import ModelRef
 
 LEFT_OUT = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack")
 """The same weights in forms that are never read."""
+WAY_OUT = (
+    "free some space there, or set TMPDIR, where the machine's processes are started, to a disk with room that can be "
+    "written"
+)
 APPEARS_S = 60.0
 """A network filesystem may show another machine's new folder only so much later."""
 
 
 def place_of_copies() -> Path:
-    """Where this machine keeps them: in the folder for temporary files, which TMPDIR names."""
-    return Path(tempfile.gettempdir()) / f"selftaught-{os.getuid()}" / "models"
+    """Where this machine keeps them: in the folder for temporary files, which TMPDIR names.
+
+    Raises ModelError if no file can be written to that, nor to any other folder of the system for them.
+    """
+    try:
+        folder = tempfile.gettempdir()
+    except OSError as error:
+        raise ModelError(_unmade("a temporary file", error)) from error
+    return Path(folder) / f"selftaught-{os.getuid()}" / "models"
 
 
 @contextmanager
@@ -67,18 +78,21 @@ def folder_here(model: ModelRef, place: Path, *, appears_s: float = APPEARS_S) -
 def _copy(folder: Path, place: Path, *, sha256: str | None, base: Path | None = None) -> Iterator[Path]:
     """`sha256` is None for the base of adapters, which their hash covers."""
     copy = place / (sha256 or _key(folder))
-    with open(f"{copy}.lock", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        while not copy.is_dir():
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            # Who is to make it has a lock of its own: whoever waited to have the copy's alone would wait for all users.
-            with open(f"{copy}.making.lock", "wb") as making:
-                fcntl.flock(making, fcntl.LOCK_EX)
-                if not copy.is_dir():
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                    _remove_unused(place)
-                    _make(folder, copy, sha256=sha256, base=base)
-            fcntl.flock(lock, fcntl.LOCK_SH)  # lets go of the other first, so that the copy may be gone again
+    with ExitStack() as used:
+        with _writing(f"a copy of the model {str(folder)!r}", place):
+            lock = used.enter_context(open(f"{copy}.lock", "wb"))
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            while not copy.is_dir():
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                # Who is to make it has a lock of its own: whoever waited to have the copy's alone would wait for all
+                # users.
+                with open(f"{copy}.making.lock", "wb") as making:
+                    fcntl.flock(making, fcntl.LOCK_EX)
+                    if not copy.is_dir():
+                        fcntl.flock(lock, fcntl.LOCK_EX)
+                        _remove_unused(place)
+                        _make(folder, copy, sha256=sha256, base=base)
+                fcntl.flock(lock, fcntl.LOCK_SH)  # lets go of the other first, so that the copy may be gone again
         yield copy
 
 
@@ -89,8 +103,8 @@ def _make(folder: Path, copy: Path, *, sha256: str | None, base: Path | None) ->
     free = shutil.disk_usage(copy.parent).free
     if size > free:
         raise ModelError(
-            f"model {str(folder)!r}: its copy for this machine needs {size >> 20:,} MiB in {copy.parent}, where "
-            f"{free >> 20:,} are free; free some, or set TMPDIR where the machine's processes are started"
+            f"node {socket.gethostname()}: a copy of the model {str(folder)!r} needs {size >> 20:,} MiB in "
+            f"{copy.parent}, where {free >> 20:,} are free; {WAY_OUT}"
         )
     try:
         shutil.copytree(folder, part, ignore=shutil.ignore_patterns(*(f"*{suffix}" for suffix in LEFT_OUT)))
@@ -99,16 +113,13 @@ def _make(folder: Path, copy: Path, *, sha256: str | None, base: Path | None) ->
             named_here = {**config, "base_model_name_or_path": str(base), "revision": None}
             (part / ADAPTER_CONFIG).write_text(json.dumps(named_here), encoding="utf-8")
         if sha256 is not None and (found := weights_sha256(part)) != sha256:
-            shutil.rmtree(part)
             raise ModelError(
                 f"model {str(folder)!r}: its copy on this machine hashes to {found[:12]}, the run's model to "
                 f"{sha256[:12]}; see whether the folder is the run's, remove {copy.parent} and start again"
             )
         part.rename(copy)
-    except OSError as error:
-        raise ModelError(
-            f"model {str(folder)!r} cannot be copied to {copy.parent}: {error}; look at the disk's space and rights"
-        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # half a copy would keep the disk full
 
 
 def _check_once(folder: Path, place: Path, *, sha256: str | None) -> None:
@@ -119,14 +130,18 @@ def _check_once(folder: Path, place: Path, *, sha256: str | None) -> None:
         return
     about = {"folder": str(folder), "files": _described(folder)}
     mark = place / f"{hashlib.sha256(str(folder).encode()).hexdigest()}.checked"
-    with open(f"{mark}.lock", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    writing = f"a mark for the model {str(folder)!r}, which is used where it is,"
+    with ExitStack() as used:
+        with _writing(writing, place):
+            lock = used.enter_context(open(f"{mark}.lock", "wb"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
         known = _read_mark(mark)
         if known is None or {**known, "sha256": None} != {**about, "sha256": None}:
             known = {**about, "sha256": weights_sha256(folder)}
             part = mark.with_name(f"{mark.name}.part")
-            part.write_text(json.dumps(known), encoding="utf-8")
-            part.rename(mark)
+            with _writing(writing, place):
+                part.write_text(json.dumps(known), encoding="utf-8")
+                part.rename(mark)
     if (found := known["sha256"]) != sha256:
         raise RefusedError(
             f"node {socket.gethostname()}: the weights in {folder} hash to {found[:12]}, the run's model to "
@@ -177,9 +192,26 @@ def _is_on_disk_of(place: Path, folder: Path) -> bool:
 
 def _make_private(place: Path) -> None:
     """Raises ModelError for a folder that somebody else has made, who could change the copies."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _writing("the folder for copies of models", place):
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(folder.stat().st_uid != os.getuid() for folder in (place, place.parent)):
         raise ModelError(f"{place} belongs to somebody else; set TMPDIR where the machine's processes are started")
+
+
+@contextmanager
+def _writing(what: str, place: Path) -> Iterator[None]:
+    """Raise ModelError for a disk that is too full, or that cannot be written at all."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(_unmade(f"{what} in {place}", error)) from error
+
+
+def _unmade(what: str, error: OSError) -> str:
+    """A line for the user; of a folder that was copied, with what happened to its first file."""
+    copied = isinstance(error, shutil.Error) and isinstance(error.args[0], list)
+    why = one_line(error.args[0][0][2] if copied else error)
+    return f"node {socket.gethostname()}: {what} cannot be made ({why}); {WAY_OUT}"
 
 
 def _wait_for(folder: Path, appears_s: float) -> None:
