@@ -27,6 +27,10 @@ class Nodes:
         self._cluster, self._folder = cluster, folder
         self.address: str = cluster.address
 
+    def add(self, cpus: float) -> None:
+        """One more node, with this process's environment."""
+        self._cluster.add_node(num_cpus=cpus, object_store_memory=SMALL["object_store_memory"])
+
     def lose_node_of(self, pid: int) -> None:
         """Kill the node that has started a process, with all its processes."""
         by_pid = {node.all_processes["raylet"][0].process.pid: node for node in self._cluster.worker_nodes}

@@ -22,6 +22,7 @@ from ray_nodes import Nodes, cluster_of, wait_until
 from selftaught.machine.cluster import ClusterConfig
 from selftaught.machine.devices import Machine
 from selftaught.machine.opening import Opening
+from selftaught.machine.platforms import TrainingPlatform, platform_of
 from selftaught.machine.ray_cluster import joined
 from selftaught.records.errors import ConfigError, ModelError, RefusedError
 from selftaught.records.samples import ModelRef
@@ -58,10 +59,17 @@ def trainer(
     note: Callable[[str], None] = lambda line: None,
     ranks: int = 2,
     stop: Callable[[], None] = lambda: None,
+    platform: TrainingPlatform | None = None,
+    any_machine: bool = False,
 ) -> Any:
     address = None if cluster is None else cluster.address
-    machine = Machine(device="cpu", dtype="float32", threads=ranks, ranks=ranks)
-    opening = Opening(machine=machine, cluster=ClusterConfig(address=address), note=note, raise_if_stopped=stop)
+    opening = Opening(
+        machine=Machine(device="cpu", dtype="float32", threads=ranks, ranks=ranks),
+        cluster=ClusterConfig(address=address, any_machine=any_machine),
+        training_platform=platform or TrainingPlatform(),
+        note=note,
+        raise_if_stopped=stop,
+    )
     return SftConfig(**SETTINGS).opener(opening)()
 
 
@@ -141,6 +149,28 @@ def test_ranks_that_see_another_folder_than_the_run_or_have_another_version_are_
     with pytest.raises(RefusedError, match=rf"rank . of 2 on node .*: .*{expected}"):
         trainer(cluster).fine_tune(training(tiny, tmp_path / "out"), lambda metrics: pytest.fail("it trains"))
     wait_until(lambda: is_free() and not cluster.ranks())
+
+
+def test_ranks_in_a_cluster_must_be_like_the_runs_first_ones_here_or_there(
+    cluster: Nodes, tiny: Path, tmp_path: Path
+) -> None:
+    kept, steps = list[str](), list[StepMetrics]()
+    platform = TrainingPlatform(keep=kept.append)
+    for number, where in enumerate((cluster, None, cluster)):
+        trainer(where, platform=platform).fine_tune(training(tiny, tmp_path / str(number), steps=1), steps.append)
+    assert kept == [platform_of("cpu")]
+    assert len(steps) == 3
+    other, line = (
+        TrainingPlatform("a better machine"),
+        r"rank 0 of 2 on node .* has CPU .*, and the ranks that trained fi",
+    )
+    with pytest.raises(RefusedError, match=line):
+        trainer(cluster, platform=other).fine_tune(training(tiny, tmp_path / "other"), steps.append)
+    assert len(steps) == 3
+    wait_until(lambda: is_free() and not cluster.ranks())
+    more = training(tiny, tmp_path / "any", steps=1)
+    trainer(cluster, platform=other, any_machine=True).fine_tune(more, steps.append)
+    assert len(steps) == 4
 
 
 def test_ranks_find_a_model_of_the_hub_in_the_cache_of_their_own_machine(

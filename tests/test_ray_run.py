@@ -18,8 +18,13 @@ if find_spec("ray") is None:
 
 from builders import PATIENCE_S
 from ray_nodes import Nodes, cluster_of
+from selftaught.machine.ray_cluster import joined
+from selftaught.records.errors import RefusedError
+from selftaught.records.training import StepMetrics
 from selftaught.runs.reading import read_steps
 from test_kill import SETTINGS, finish, weights
+from test_ray_ranks import trainer
+from test_train_ranks import training
 from toy import folder_bytes
 
 pytestmark = pytest.mark.slow
@@ -138,3 +143,22 @@ def test_a_run_that_loses_workers_a_node_a_rank_and_itself_has_the_same_bytes(
     assert_same(run_dir, alone)
     assert not cluster.workers()
     assert not cluster.ranks()
+
+
+def test_a_training_that_has_lost_its_nodes_is_not_done_again_on_others_that_compute_otherwise(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    with cluster_of(1, 1) as nodes, joined(nodes.address):
+
+        def lose_and_add(metrics: StepMetrics) -> None:
+            steps.append(metrics.step)
+            if len(steps) == 1:
+                monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+                for rank in nodes.ranks():
+                    nodes.lose_node_of(rank)
+                    nodes.add(cpus=1)
+
+        with pytest.raises(RefusedError, match=r"has CPU .*\(DEFAULT\), .*, and the ranks that trained first for this"):
+            trainer(nodes).fine_tune(training(tiny, tmp_path / "out", steps=40), lose_and_add)
+    assert steps == list(range(1, len(steps) + 1)), "it has begun again"

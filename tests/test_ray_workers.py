@@ -273,6 +273,7 @@ def test_a_training_that_waits_for_room_says_so_and_ends_when_the_run_is_stopped
         lambda training: pytest.fail("it has no room"),
         2,
         Needs(cpus=1, gpus=0),
+        admit=lambda platforms: None,
         note=notes.append,
         raise_if_stopped=stop_if_told,
     )
@@ -280,14 +281,6 @@ def test_a_training_that_waits_for_room_says_so_and_ends_when_the_run_is_stopped
         trainer._wait_for(SimpleNamespace(wait=lambda seconds: False))
     free = "1 of 2 CPUs and 0 of 0 GPUs"
     assert notes == [f"the training waits for 1 CPU for each of 2 ranks; free in the cluster: {free}"]
-
-
-def test_ranks_on_machines_that_differ_are_refused() -> None:
-    alike = {"rank 0 of 2 on node a": "GPU A, torch 2", "rank 1 of 2 on node b": "GPU A, torch 2"}
-    ray_ranks._refuse_unlike(alike)
-    unlike = {**alike, "rank 1 of 2 on node b": "GPU B, torch 2"}
-    line = line_of(lambda: ray_ranks._refuse_unlike(unlike), RefusedError)
-    assert line.startswith("rank 1 of 2 on node b has GPU B, torch 2, and rank 0 of 2 on node a GPU A, torch 2: they")
 
 
 def test_a_model_that_a_rank_has_saved_where_the_run_does_not_see_it_is_refused(

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,22 +19,27 @@ import torch
 from safetensors.torch import load_file
 
 from builders import PATIENCE_S, checkpoint, config, step_metrics, task_named
-from selftaught.commands.run import fixed_settings
+from selftaught.commands.run import fixed_settings, launch
 from selftaught.config.loading import load_config
 from selftaught.machine.devices import Machine
 from selftaught.machine.opening import Opening
+from selftaught.machine.platforms import TrainingPlatform, platform_of
 from selftaught.machine.workers import Workers
 from selftaught.methods.training_set import examples_from_solutions
-from selftaught.records.errors import ConfigError, RefusedError, TrainingError, WorkerDied
+from selftaught.records.errors import ConfigError, Interrupted, RefusedError, TrainingError, WorkerDied
+from selftaught.records.events import Event, StepTaken
 from selftaught.records.samples import ModelRef
 from selftaught.records.training import Checkpoint, StepMetrics, Training, TrainingPlan
+from selftaught.runs.reading import read_run_json
 from selftaught.training import rank_process, rank_trainer
 from selftaught.training.masters import Masters
+from selftaught.training.rank_process import Meeting
 from selftaught.training.rank_trainer import MOST_REDONE, Hearing, _attend, _received, redone
 from selftaught.training.ranks import LAUNCHERS, RankLost, Ranks, hide_from_libraries, join
 from selftaught.training.sft import SftTrainer
 from selftaught.training.sft_config import SftConfig
 from worker_functions import (
+    arrives,
     done_and_killed,
     echo,
     fail,
@@ -50,6 +56,15 @@ CPU = torch.device("cpu")
 TASK = task_named("arithmetic")
 SETTINGS: dict[str, Any] = {"batch_size": 4, "learning_rate": 1e-3, "micro_batch_tokens": 1}
 """A row in each micro-batch, so that one process and two split a step alike."""
+SHORT_RUN: dict[str, object] = {
+    "compute.workers": 1,
+    "task.problems_per_iteration": 32,
+    "task.dev_problems": 4,
+    "task.test_problems": 4,
+    "training.steps_first_iteration": 3,
+    "loop.max_iterations": 1,
+    "cluster.train_workers": 2,
+}
 
 
 def training(start: Path, out_dir: Path, steps: int = 5) -> Training:
@@ -363,11 +378,137 @@ def hearing(
     return Hearing(TrainingPlan(iteration=1, steps=3, seed=1, examples_sha256="x"), on_step, stop)
 
 
+def named(*platforms: str) -> dict[str, str]:
+    return {f"rank {rank} of {len(platforms)}": platform for rank, platform in enumerate(platforms)}
+
+
+def refused(platform: TrainingPlatform, *platforms: str) -> str:
+    """The line of a refusal."""
+    with pytest.raises(RefusedError) as caught:
+        platform.admit(named(*platforms), any_machine=False)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def test_what_the_first_ranks_of_a_run_have_is_kept_and_others_are_refused() -> None:
+    kept: list[str] = []
+    first = TrainingPlatform(keep=kept.append)
+    line = refused(first, "GPU A, torch 2", "GPU B, torch 2")
+    assert line.startswith("rank 1 of 2 has GPU B, torch 2, and rank 0 of 2 GPU A, torch 2: they would not compute")
+    assert kept == [], "they have trained nothing"
+    for _ in range(2):
+        first.admit(named("GPU A, torch 2", "GPU A, torch 2"), any_machine=False)
+    assert kept == ["GPU A, torch 2"]
+
+    for later in (first, TrainingPlatform(kept[0], kept.append)):
+        line = refused(later, "GPU B, torch 2", "GPU B, torch 2")
+        assert line.startswith(
+            "rank 0 of 2 has GPU B, torch 2, and the ranks that trained first for this run had GPU A"
+        )
+        assert "cluster.any_machine=true" in line
+        later.admit(named("GPU B, torch 2", "GPU C, torch 2"), any_machine=True)
+        later.admit(named("GPU A, torch 2", "GPU A, torch 2"), any_machine=False)
+    assert kept == ["GPU A, torch 2"]
+
+
+def test_ranks_of_one_machine_on_gpus_that_differ_are_refused_before_they_meet() -> None:
+    admit = partial(TrainingPlatform().admit, any_machine=False)
+    with Workers(2) as ranks:
+        ranks[0].begin("me", arrives, "GPU A", Meeting(0))
+        ranks[1].begin("me", arrives, "GPU B")
+        with pytest.raises(RefusedError, match="rank 1 of 2 has GPU B, and rank 0 of 2 GPU A"):
+            _attend(ranks, hearing(), admit)
+
+
+def on_platform(folder: Path, platform: TrainingPlatform) -> Any:
+    machine = Machine(device="cpu", dtype="float32", threads=2, ranks=2)
+    opening = Opening(machine=machine, log_dir=folder / "logs", training_platform=platform)
+    return SftConfig(**SETTINGS).opener(opening)()
+
+
+def test_ranks_that_are_not_like_the_runs_first_ones_are_refused_before_a_step(tiny: Path, tmp_path: Path) -> None:
+    platform, steps = TrainingPlatform("a better machine"), list[StepMetrics]()
+    with pytest.raises(RefusedError, match=r"rank 0 of 2 has CPU .*, and the ranks that trained first .* a better"):
+        on_platform(tmp_path, platform).fine_tune(training(tiny, tmp_path / "one"), steps.append)
+    assert steps == []
+
+
+@pytest.mark.slow
+def test_a_training_that_has_lost_a_rank_does_not_begin_again_on_ranks_that_compute_otherwise(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, steps = list[str](), list[int]()
+
+    def kill_and_change(metrics: StepMetrics) -> None:
+        steps.append(metrics.step)
+        if len(steps) == 1:
+            monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")  # of the ranks that start from now on
+            os.kill(ranks_of(tmp_path)[1], signal.SIGKILL)
+
+    trainer = on_platform(tmp_path, TrainingPlatform(keep=kept.append))
+    with pytest.raises(RefusedError, match=r"has CPU .*\(DEFAULT\), .*, and the ranks that trained first"):
+        trainer.fine_tune(training(tiny, tmp_path / "out", steps=40), kill_and_change)
+    assert steps == list(range(1, len(steps) + 1)), "it has begun again"
+    assert kept == [platform_of("cpu")]
+
+
+class Stops:
+    """Stops a run when it has trained so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def tell(self, event: Event) -> None:
+        self.left -= isinstance(event, StepTaken)
+
+    def close(self) -> None: ...
+
+    def is_due(self) -> bool:
+        return self.left <= 0
+
+
+@pytest.mark.slow
+def test_a_run_keeps_what_its_ranks_compute_with_apart_from_its_workers_and_trains_on_nothing_else(
+    tmp_path: Path,
+) -> None:
+    def carry_on(steps: int, **more: object) -> None:
+        stops = Stops(steps)
+        launch(
+            load_config("arithmetic", {**SHORT_RUN, **more}),
+            tmp_path,
+            listeners=[stops],
+            should_stop=stops.is_due,
+        )
+
+    def edit(**changes: str) -> None:
+        about = {**read_run_json(tmp_path), **changes}
+        (tmp_path / "run.json").write_text(json.dumps(about), encoding="utf-8")
+
+    with pytest.raises(Interrupted):
+        carry_on(1)
+    assert read_run_json(tmp_path)["training_platform"] == platform_of("cpu")
+    edit(platform="a machine that sampled")
+    with pytest.raises(Interrupted):
+        carry_on(1)
+    edit(training_platform="a better machine")
+    with pytest.raises(RefusedError, match="the ranks that trained first for this run had a better machine"):
+        carry_on(1)
+    with pytest.raises(Interrupted):
+        carry_on(1, **{"cluster.any_machine": True})
+    about = read_run_json(tmp_path)
+    assert (about["platform"], about["training_platform"]) == ("a machine that sampled", "a better machine")
+    assert about["config"]["cluster.any_machine"]
+
+
+def admit_all(platforms: Mapping[str, str]) -> None:
+    """Whatever ranks compute with."""
+
+
 def test_a_rank_that_is_killed_when_its_part_is_done_loses_nothing() -> None:
     with Workers(2) as ranks:
         ranks[0].begin("me", saves)
         ranks[1].begin("me", done_and_killed)
-        assert _attend(ranks, hearing()) == checkpoint()
+        assert _attend(ranks, hearing(), admit_all) == checkpoint()
 
 
 def test_a_stop_is_heard_when_ranks_have_been_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +522,7 @@ def test_a_stop_is_heard_when_ranks_have_been_silent_for_long(monkeypatch: pytes
     with Workers(1) as ranks:
         ranks[0].begin("me", one_step, 1)
         with pytest.raises(KeyboardInterrupt):
-            _attend(ranks, hearing(lambda metrics: steps.append(metrics.step), stop))
+            _attend(ranks, hearing(lambda metrics: steps.append(metrics.step), stop), admit_all)
 
 
 def test_a_stop_is_heard_until_the_first_step_then_after_a_silence_and_after_the_last_step_much_later(
@@ -403,13 +544,13 @@ def test_a_stop_is_heard_until_the_first_step_then_after_a_silence_and_after_the
     assert min(at for at in heard if at >= 3000) == saving
 
 
-def test_a_first_rank_that_does_not_start_ends_the_training_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_does_not_start_ends_the_training_with_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_trainer, "START_S", 0.5)
     with Workers(2) as ranks:
-        for rank in ranks:
-            rank.begin("me", frozen)
-        with pytest.raises(TrainingError, match="rank 0 of 2 has not started in 0 s"):
-            _attend(ranks, hearing())
+        ranks[0].begin("me", arrives, "a machine", Meeting(0))
+        ranks[1].begin("me", frozen)
+        with pytest.raises(TrainingError, match=r"[01] of 2 ranks have started in 0 s"):
+            _attend(ranks, hearing(), admit_all)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from selftaught.records.samples import ModelRef
 from selftaught.records.training import StepMetrics, Training, TrainingExample
 from selftaught.stages.workers.protocol import Ready
 from selftaught.training import rank_process
-from selftaught.training.rank_process import Done, Meeting
+from selftaught.training.rank_process import Done, Here, Meeting
 
 
 def echo(pipe: Connection, *first: object) -> None:
@@ -57,6 +57,7 @@ def saves(pipe: Connection) -> None:
     """As the first rank, which saves when the others have done their part; a while, so that what they do is seen."""
     from builders import checkpoint
 
+    pipe.send(Here("a machine"))
     pipe.send(Meeting(0))
     time.sleep(1.0)
     pipe.send(checkpoint())
@@ -64,6 +65,7 @@ def saves(pipe: Connection) -> None:
 
 def done_and_killed(pipe: Connection) -> None:
     """As another rank, which is killed when it has done its part."""
+    pipe.send(Here("a machine"))
     pipe.recv()
     pipe.send(Done())
     os.kill(os.getpid(), signal.SIGKILL)
@@ -73,13 +75,24 @@ def one_step(pipe: Connection, step: int) -> None:
     """As a first rank that hangs after a step."""
     from builders import step_metrics
 
+    pipe.send(Here("a machine"))
     pipe.send(Meeting(0))
     pipe.send(step_metrics(step))
     pipe.recv()
 
 
+def arrives(pipe: Connection, platform: str, *more: object) -> None:
+    """As a rank that has started; if it is told where the others meet, the training is over."""
+    from builders import checkpoint
+
+    for message in (Here(platform), *more):
+        pipe.send(message)
+    pipe.recv()
+    pipe.send(checkpoint())
+
+
 def frozen(pipe: Connection) -> None:
-    """As a first rank that never starts."""
+    """As a rank that never starts."""
     pipe.recv()
 
 

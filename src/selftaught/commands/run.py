@@ -40,6 +40,7 @@ from selftaught.machine.command_lines import command
 from selftaught.machine.devices import gpu_line
 from selftaught.machine.opening import Opening
 from selftaught.machine.paths import refuse_other_encodings
+from selftaught.machine.platforms import TrainingPlatform
 from selftaught.machine.user_functions import with_absolute_file
 from selftaught.machine.workers import Workers
 from selftaught.methods.method import Method
@@ -135,7 +136,7 @@ def launch(
             Listeners([*mirrors, *(make(run_dir, config) for make in OF_EVERY_RUN), *listeners]) as tell,
             cluster_workers(config.cluster, resolved, run_dir, tell, shared=shared) as source,
         ):
-            opening = _heard(opening, tell, partial(raise_if, should_stop, suspended_by, run_dir))
+            opening = _begun_opening(opening, store, tell, partial(raise_if, should_stop, suspended_by, run_dir))
             note = opening.note
             _write_changes(store, config, held, resolved)
             where = cluster.lines or sampling.lines or (gpu_line(resolved.device),)
@@ -159,7 +160,7 @@ def launch(
                 source=source or sampling.source,
                 num_workers=cluster.number or sampling.number,
                 platform=read_run_json(run_dir).get("platform"),
-                keep_platform=partial(_keep_platform, store),
+                keep_platform=partial(_keep, store, "platform"),
                 tell=tell,
                 should_stop=should_stop,
                 suspended_by=suspended_by,
@@ -187,13 +188,17 @@ def _check_new(
         refuse_long_prompts(config, task, base, resolved.chat, has_places=given.task is None)
 
 
-def _heard(opening: Opening, tell: Callable[[Event], None], raise_if_stopped: Callable[[], None]) -> Opening:
-    """What opens the engine and the trainer, with what they tell and ask while they work."""
+def _begun_opening(
+    opening: Opening, store: RunStore, tell: Callable[[Event], None], raise_if_stopped: Callable[[], None]
+) -> Opening:
+    """What opens the engine and the trainer of a run that is begun, with what they tell and ask while they work."""
+    key = "training_platform"
     return replace(
         opening,
         note=lambda line: tell(Note(text=line)),
         on_tokens=lambda tokens: tell(TokensGenerated(tokens=tokens)),
         raise_if_stopped=raise_if_stopped,
+        training_platform=TrainingPlatform(read_run_json(store.dir).get(key), partial(_keep, store, key)),
     )
 
 
@@ -249,8 +254,9 @@ def _write_changes(store: RunStore, config: RunConfig, held: Resolved | None, re
         store.write_json("run.json", now)
 
 
-def _keep_platform(store: RunStore, platform: str) -> None:
-    store.write_json("run.json", {**read_run_json(store.dir), "platform": platform})
+def _keep(store: RunStore, key: str, platform: str) -> None:
+    """Write into run.json, for later starts, what the first worker or the first ranks compute with."""
+    store.write_json("run.json", {**read_run_json(store.dir), key: platform})
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -1,11 +1,12 @@
 """What a run gives its engine and its trainer when it opens them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from selftaught.machine.cluster import THIS_MACHINE, ClusterConfig
 from selftaught.machine.devices import Machine
+from selftaught.machine.platforms import TrainingPlatform
 from selftaught.machine.workers import Worker
 from selftaught.records.prompts import ChatSettings
 
@@ -16,6 +17,8 @@ class Opening:
     workers: Sequence[Worker] = ()
     """The processes of the run beside this one; they are started when they first get work."""
     cluster: ClusterConfig = THIS_MACHINE
+    training_platform: TrainingPlatform = field(default_factory=TrainingPlatform)
+    """What the ranks of all the run's trainings must have, if there are several."""
     trust_remote_code: bool = False
     """Whether Python code that comes with the model may run."""
     chat: ChatSettings | None = None

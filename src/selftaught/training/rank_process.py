@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from selftaught.machine.devices import Machine
+from selftaught.machine.platforms import platform_of
 from selftaught.records.errors import TrainingError
 from selftaught.records.prompts import ChatSettings
 from selftaught.records.training import Checkpoint, StepMetrics, Training
@@ -34,6 +35,13 @@ class RankJob:
     training: Training
     start_name: tuple[str, str | None] | None = None
     """The name of the model that it starts from, for a machine where that has another path (`models.places`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A rank has started; the first one tells the others where they meet only when the run has admitted them all."""
+
+    platform: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,7 @@ def serve_rank(pipe: Connection, job: RankJob, rank: int, size: int) -> None:
 
     hide_from_libraries()
     device = torch.device(job.machine.device)
+    pipe.send(Here(platform_of(job.machine.device)))
     with refused_connections(HOST):
         store = _meet(pipe, is_first=rank == 0)
         threading.Thread(target=_end_with_run, args=(pipe,), daemon=True).start()

@@ -7,7 +7,7 @@ one is lost, all end, and the training begins again, because the others are in t
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +17,13 @@ from selftaught.machine.workers import Worker, Workers
 from selftaught.records.errors import TrainingError, WorkerDied
 from selftaught.records.training import Checkpoint, StepMetrics, Training, TrainingPlan
 from selftaught.runs.lines import as_store_error
-from selftaught.training.rank_process import Done, Meeting, RankJob, serve_rank
+from selftaught.training.rank_process import Done, Here, Meeting, RankJob, serve_rank
 
 MOST_REDONE = 3
 """Times that a training begins again because ranks were lost."""
 POLL_S = 0.2
 START_S = 600.0
-"""In which the first rank must say where the others meet it: it imports torch before."""
+"""In which all ranks must have started, and the first must say where the others meet it: they import torch before."""
 QUIET_S = 30.0
 """Without a step for so long, a stop is heard although none has ended: ranks may be waiting for one that hangs."""
 SAVING_S = 600.0
@@ -35,6 +35,8 @@ RECORD = "ranks.json"
 """In the folder of a run's logs, as long as ranks train for it."""
 
 JobOf = Callable[[Training], RankJob]
+Admit = Callable[[Mapping[str, str]], None]
+"""Gets what each rank computes with, by the words for it; raises if they must not train."""
 
 
 class RankTrainer:
@@ -47,12 +49,13 @@ class RankTrainer:
         *,
         log_dir: Path | None,
         note: Callable[[str], None],
+        admit: Admit,
         raise_if_stopped: Callable[[], None] = lambda: None,
     ) -> None:
         """`log_dir` keeps the ids of the ranks while they train, for the next start of a run that is killed.
         `raise_if_stopped` is called until the first step, which on a large model is minutes away, and when none
         comes."""
-        self._job_of, self._size, self._note = job_of, size, note
+        self._job_of, self._size, self._note, self._admit = job_of, size, note, admit
         self._raise_if_stopped = raise_if_stopped
         self._record = log_dir / RECORD if log_dir else None
 
@@ -70,7 +73,7 @@ class RankTrainer:
                 if self._record is not None:
                     with as_store_error(self._record, "write"):
                         remember(self._record, [worker.pid for worker in ranks if worker.pid is not None])
-                return _attend(ranks, Hearing(job.training.plan, on_step, self._raise_if_stopped))
+                return _attend(ranks, Hearing(job.training.plan, on_step, self._raise_if_stopped), self._admit)
         finally:
             if self._record is not None:
                 self._record.unlink(missing_ok=True)
@@ -124,25 +127,31 @@ def redone(training: Training, size: int, note: Callable[[str], None], train: Ca
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _attend(ranks: Sequence[Worker], hearing: Hearing) -> Checkpoint:
+def _attend(ranks: Sequence[Worker], hearing: Hearing, admit: Admit) -> Checkpoint:
     """Pass on what the ranks tell until the first has saved the model."""
-    by_pipe = {worker.pipe: rank for rank, worker in enumerate(ranks)}
-    began, has_met = time.monotonic(), False
+    size, by_pipe = len(ranks), {worker.pipe: rank for rank, worker in enumerate(ranks)}
+    platforms, meeting = dict[int, str](), None
+    began, have_met = time.monotonic(), False
     while True:
         hearing.listen()
-        if not has_met and time.monotonic() - began > START_S:
+        if not have_met and meeting is not None and len(platforms) == size:
+            admit({f"rank {rank} of {size}": platforms[rank] for rank in range(size)})
+            for other in ranks[1:]:
+                other.send(meeting)
+            have_met = True
+        if not have_met and time.monotonic() - began > START_S:
             raise TrainingError(
-                f"rank 0 of {len(ranks)} has not started in {START_S:.0f} s; see what holds it up, and run the same "
-                "command again"
+                f"{len(platforms)} of {size} ranks have started in {START_S:.0f} s; see what holds the others up, and "
+                "run the same command again"
             )
         for pipe in cast(list[Connection], wait(list(by_pipe), timeout=POLL_S)):
             match _received(ranks, by_pipe[pipe]):
                 case Checkpoint() as checkpoint:
                     return checkpoint
-                case Meeting() as meeting:
-                    has_met = True
-                    for other in ranks[1:]:
-                        other.send(meeting)
+                case Here(platform):
+                    platforms[by_pipe[pipe]] = platform
+                case Meeting() as told:
+                    meeting = told
                 case Done():
                     del by_pipe[pipe]  # whatever becomes of it
                 case metrics:

@@ -9,11 +9,11 @@ from typing import Any
 import ray
 
 from selftaught.machine.cluster import comes_to_see
-from selftaught.machine.devices import Device, hardware
+from selftaught.machine.devices import Device
+from selftaught.machine.platforms import platform_of
 from selftaught.machine.quiet import quieten_libraries
 from selftaught.machine.ray_actors import starter
 from selftaught.machine.ray_cluster import NONCE
-from selftaught.machine.versions import library_versions
 from selftaught.models.places import folder_of
 from selftaught.records.errors import SelftaughtError
 from selftaught.records.training import Checkpoint, StepMetrics
@@ -90,10 +90,9 @@ def look_around(path: str, content: str, appears_s: float, device: Device) -> di
             "filesystem that all nodes have under the same path (--run-dir)"
         }
     try:
-        facts = {**hardware(device), **library_versions()}
+        return {"platform": platform_of(device)}
     except SelftaughtError as error:
         return {"problem": str(error)}
-    return {"platform": ", ".join(f"{name} {value}" for name, value in facts.items())}
 
 
 def _tell(mailbox: Any, metrics: StepMetrics) -> None:

@@ -25,7 +25,7 @@ from selftaught.models.places import hub_id
 from selftaught.records.errors import RefusedError, SelftaughtError, StoreError, TrainingError, WorkerDied
 from selftaught.records.training import Checkpoint, StepMetrics, Training
 from selftaught.training.rank_process import RankJob
-from selftaught.training.rank_trainer import Hearing, JobOf, raise_if_unconnected, redone
+from selftaught.training.rank_trainer import Admit, Hearing, JobOf, raise_if_unconnected, redone
 from selftaught.training.ray_rank_process import Mailbox, Saved, Started, rank_class, sizes_in
 
 POLL_S = 0.2
@@ -51,16 +51,16 @@ class RayRankTrainer:
         size: int,
         needs: Needs,
         *,
+        admit: Admit,
         run_dir: Path | None = None,
-        any_machine: bool = False,
         note: Callable[[str], None] = lambda line: None,
         raise_if_stopped: Callable[[], None] = lambda: None,
     ) -> None:
         """`needs` are those of one rank. `run_dir` is that of the run, whose killed starts may have left ranks in the
-        cluster; None for none. `any_machine` lets ranks train whose hardware or versions differ. `raise_if_stopped` is
-        called until the first step, and when none comes. The process is in the cluster already."""
+        cluster; None for none. `raise_if_stopped` is called until the first step, and when none comes. The process is
+        in the cluster already."""
         self._job_of, self._size, self._needs = job_of, size, needs
-        self._run_dir, self._any_machine = run_dir, any_machine
+        self._run_dir, self._admit = run_dir, admit
         self._note, self._raise_if_stopped = note, raise_if_stopped
 
     def fine_tune(self, training: Training, on_step: Callable[[StepMetrics], None]) -> Checkpoint:
@@ -111,7 +111,7 @@ class RayRankTrainer:
     def _refuse_machines(self, ranks: Sequence[Any], job: RankJob) -> None:
         """Raise RefusedError for a rank that does not see the run's folder, cannot compute what the others do, or has
         another version of this package."""
-        began, platforms = time.monotonic(), dict[str, str]()
+        began, platforms = time.monotonic(), dict[int, tuple[str, str]]()
         with nonce_in(job.training.out_dir) as (path, content):  # a new folder, which the next attempt clears
             asked = {
                 actor.look.remote(str(path), content, APPEARS_S, job.machine.device): rank
@@ -128,10 +128,9 @@ class RayRankTrainer:
                     where = f"rank {rank} of {self._size} on node {answer['node']}"
                     if answer["problem"]:
                         raise RefusedError(f"{where}: {answer['problem']}")
-                    platforms[where] = answer["platform"]
+                    platforms[rank] = where, answer["platform"]
                 _refuse_late(len(platforms), self._size, began)
-        if not self._any_machine:
-            _refuse_unlike(platforms)
+        self._admit(dict(platforms[rank] for rank in range(self._size)))
 
     def _wait_for(self, room: Any) -> None:
         needed = f"{self._needs} for each of {self._size} ranks"
@@ -171,18 +170,6 @@ def _attend(mailbox: Any, trained: Sequence[Any], hearing: Hearing) -> Saved:
             if answer is not None:
                 raise _cause(answer, at_work, size)
         _refuse_late(len(started), size, began)
-
-
-def _refuse_unlike(platforms: Mapping[str, str]) -> None:
-    """Raise RefusedError unless all ranks would compute the same numbers; by rank, what decides them."""
-    (first, platform), *others = sorted(platforms.items())
-    for where, other in others:
-        if other != platform:
-            raise RefusedError(
-                f"{where} has {other}, and {first} {platform}: they would not compute the same numbers; make them "
-                "alike, take one out of the cluster, or set cluster.any_machine=true, with which the run no longer "
-                "repeats itself byte for byte"
-            )
 
 
 def _refuse_late(started: int, size: int, began: float) -> None:

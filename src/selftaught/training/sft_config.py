@@ -1,6 +1,7 @@
 """The trainer `sft`: what it needs, and how it is opened. Its libraries are imported only then."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 from selftaught.machine.cluster import needs_of_rank
@@ -62,10 +63,16 @@ class SftConfig(SftSettings):
                 training=training,
             )
 
+        admit = partial(opening.training_platform.admit, any_machine=opening.cluster.any_machine)
         if opening.cluster.address is None:
             refuse_too_few_gpus(machine.device, size)
             return RankTrainer(
-                job_of, size, log_dir=opening.log_dir, note=opening.note, raise_if_stopped=opening.raise_if_stopped
+                job_of,
+                size,
+                log_dir=opening.log_dir,
+                note=opening.note,
+                admit=admit,
+                raise_if_stopped=opening.raise_if_stopped,
             )
         if find_spec("ray") is None:
             raise ConfigError(
@@ -78,8 +85,8 @@ class SftConfig(SftSettings):
             job_of,
             size,
             needs_of_rank(machine),
+            admit=admit,
             run_dir=opening.log_dir.parent if opening.log_dir else None,
-            any_machine=opening.cluster.any_machine,
             note=opening.note,
             raise_if_stopped=opening.raise_if_stopped,
         )
