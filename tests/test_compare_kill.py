@@ -13,7 +13,7 @@ import pytest
 from builders import PATIENCE_S
 from test_cli import selftaught, settings
 from test_compare import NAMES, without_times
-from test_kill import finish, kill_after_changes, weights
+from test_kill import finish, is_training, kill_after_changes, weights
 from toy import folder_bytes
 
 SETTINGS = {
@@ -59,14 +59,17 @@ def test_a_comparison_killed_ten_times_ends_with_the_bytes_of_an_undisturbed_one
     rng = random.Random(0)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     finish(command(undisturbed))
-    kills, most_changes = 0, 12
+    kills, most_changes, was_training = 0, 12, False
     while kills < 10:
-        changes, delay_s = rng.randint(1, most_changes), rng.random() * 0.1
-        if kill_after_changes(command(killed), killed, changes, delay_s, in_training=False):
+        # The first kills are in a training, until one was.
+        in_training, most = ([], most_changes) if was_training else ([killed / cell for cell in CELLS], 2)
+        changes, delay_s = rng.randint(1, most), rng.random() * 0.1
+        if kill_after_changes(command(killed), killed, changes, delay_s, in_training=in_training):
             kills += 1
+            was_training |= is_training(*(killed / cell for cell in CELLS))
         else:  # it ended before ten kills, on a machine so busy that few changes were seen: again, killed earlier
             shutil.rmtree(killed)
-            kills, most_changes = 0, max(1, most_changes // 2)
+            kills, most_changes, was_training = 0, max(1, most_changes // 2), False
     (killed / "shared" / "uses").mkdir(parents=True, exist_ok=True)
     (killed / "shared" / "0.1-2.tmp").write_bytes(b"half of it")
     with open(killed / "shared" / "uses" / "star-seed1.jsonl", "ab") as file:

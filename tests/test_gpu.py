@@ -213,7 +213,7 @@ def test_a_training_moves_every_tensor_and_follows_the_loss_of_the_cpu(
 def test_a_run_that_is_killed_on_the_gpu_keeps_what_it_had_and_ends(tmp_path: Path) -> None:
     on_device = ["--set", f"compute.device={DEVICE}"]
     arguments = [*command(tmp_path / "run", "star", 1, 1), *on_device]
-    assert kill_after_changes(arguments, tmp_path / "run", 12, 0.05, in_training=False)
+    assert kill_after_changes(arguments, tmp_path / "run", 12, 0.05)
     held = {path.name: path.read_bytes().splitlines() for path in (tmp_path / "run" / "samples").glob("*.jsonl")}
     finish(arguments)
     assert read_result(tmp_path / "run") is not None

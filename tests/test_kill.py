@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,19 +53,23 @@ def file_sizes(run_dir: Path) -> dict[str, int]:
     return sizes
 
 
-def kill_after_changes(
-    arguments: list[str], run_dir: Path, changes_due: int, delay_s: float, *, in_training: bool
-) -> bool:
-    """Start the run and SIGKILL it `delay_s` after so many changes of its files; False if it ended before.
+def is_training(*run_dirs: Path) -> bool:
+    return any(any(run_dir.glob("checkpoints/*.tmp")) for run_dir in run_dirs)
 
-    With `in_training`, only changes during a training count. How many a busy machine sees, and how far the run has come
-    by the kill, depends on the machine: the caller asks again for what it has not got.
+
+def kill_after_changes(
+    arguments: list[str], folder: Path, changes_due: int, delay_s: float, *, in_training: Sequence[Path] = ()
+) -> bool:
+    """Start the run and SIGKILL it `delay_s` after so many changes of the folder's files; False if it ended before.
+
+    With `in_training`, only changes during a training of these runs count. How many a busy machine sees, and how far the
+    run has come by the kill, depends on the machine: the caller asks again for what it has not got.
     """
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    before, changes = file_sizes(run_dir), 0
+    before, changes = file_sizes(folder), 0
     while process.poll() is None:
-        now = file_sizes(run_dir)
-        changes += now != before and (not in_training or any(run_dir.glob("checkpoints/*.tmp")))
+        now = file_sizes(folder)
+        changes += now != before and (not in_training or is_training(*in_training))
         before = now
         if changes >= changes_due:
             time.sleep(delay_s)
@@ -95,8 +100,9 @@ def test_a_run_killed_at_random_moments_ends_byte_identical_to_an_undisturbed_on
         wants_training = kills in (0, 4)
         changes_due = rng.randint(1, 3 if wants_training else 6)
         arguments = command(killed, method, workers, iterations, **more)
-        if kill_after_changes(arguments, killed, changes_due, rng.random() * 0.1, in_training=wants_training):
-            is_in_training = any(killed.glob("checkpoints/*.tmp"))
+        in_training = [killed] if wants_training else []
+        if kill_after_changes(arguments, killed, changes_due, rng.random() * 0.1, in_training=in_training):
+            is_in_training = is_training(killed)
             killed_in_training += is_in_training
             # One that came after the training is not the wanted one, and one before run.json leaves nothing to resume.
             kills += (is_in_training or not wants_training) and (killed / "run.json").exists()
