@@ -62,8 +62,8 @@ def kill_after_changes(
 ) -> bool:
     """Start the run and SIGKILL it `delay_s` after so many changes of the folder's files; False if it ended before.
 
-    With `in_training`, only changes during a training of these runs count. How many a busy machine sees, and how far the
-    run has come by the kill, depends on the machine: the caller asks again for what it has not got.
+    With `in_training`, only changes during a training of these runs count. How many a busy machine sees, and how far it
+    has come by the kill, depends on the machine: the caller asks again for what it has not got.
     """
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before, changes = file_sizes(folder), 0
