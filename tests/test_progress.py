@@ -175,7 +175,7 @@ def test_an_iteration_is_told_in_one_line_with_its_figures() -> None:
     assert facts_of(TOLD) == [
         "dev +7 -3 against previous",
         "dev +20 -1 against base",
-        "second attempts - first -0.350",
+        "rationalization - rationale -0.350",
         "1.25 solutions per problem",
         "10 tokens when complete",
         "0.90 ended by the end token",

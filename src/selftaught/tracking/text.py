@@ -129,7 +129,7 @@ def facts_of(summary: IterationSummary) -> list[str]:
     facts = [f"dev +{of.gained} -{of.lost} against {name}" for name, of in summary.dev_changes.items()]
     counts = summary.rationale
     if (gap := solve_rate_gap(summary)) is not None:
-        facts.append(f"second attempts - first {gap:+.3f}")
+        facts.append(f"rationalization - rationale {gap:+.3f}")
     if counts.solutions_per_problem is not None:
         facts.append(f"{counts.solutions_per_problem:.2f} solutions per problem")
     if counts.mean_tokens is not None:
