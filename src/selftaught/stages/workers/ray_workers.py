@@ -328,7 +328,7 @@ def _remaining() -> Callable[[list[int], float], list[str]]:
     """A function for a node: waits until Ray's workers of these ids have ended, and the servers that they started, and
     returns those that have not.
 
-    Ray kills a worker that does not end after five seconds. Once, on a busy machine, a frozen one was there after a
+    Ray kills a worker that does not end after five seconds. Once, on a busy machine, one was still there after a
     minute, so what is there after a quarter of the time is killed by this function.
     """
 
