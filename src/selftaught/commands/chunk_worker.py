@@ -16,6 +16,7 @@ from selftaught.commands.stored_run import config_of_run, in_format, refuse_othe
 from selftaught.config.resolving import carried_on
 from selftaught.engines.engine import Engine, RendersPrompts
 from selftaught.machine.devices import hardware
+from selftaught.machine.platforms import as_text
 from selftaught.machine.quiet import quieten_libraries
 from selftaught.records.errors import RefusedError
 from selftaught.records.problems import Problem, by_id
@@ -108,8 +109,7 @@ class ChunkMaker:
 
     def platform(self) -> str:
         """What decides the bytes besides the weights, as one text; equal machines give equal ones."""
-        facts = {**self._hardware, **versions(self._config)}
-        return ", ".join(f"{name} {value}" for name, value in facts.items())
+        return as_text({**self._hardware, **versions(self._config)})
 
     def do(self, job: Job) -> Finished:
         """Do any job of a worker; the model must be open."""

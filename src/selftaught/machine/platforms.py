@@ -1,7 +1,7 @@
-"""What the ranks of a run's trainings compute with: on another machine the same training gives other weights.
+"""What processes of a run compute with, as text: on another machine the same training gives other weights.
 
-The workers that sample have a platform of their own (stages/workers/dispatch.py), because they may be on other machines
-than the ranks.
+The ranks are compared here; the workers that sample have a platform of their own (stages/workers/dispatch.py), because
+they may be on other machines than the ranks.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,11 @@ def platform_of(device: Device) -> str:
 
     Raises ConfigError if the device is not there.
     """
-    facts = {**hardware(device), **library_versions()}
+    return as_text({**hardware(device), **library_versions()})
+
+
+def as_text(facts: Mapping[str, object]) -> str:
+    """What decides numbers, by name, in the form that run.json keeps and that is compared."""
     return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
